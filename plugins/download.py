@@ -1,0 +1,72 @@
+"""The command that takes links: $download (also $dlt, $dlr, $dl) and /download."""
+
+from typing import Any
+
+import discord
+from discord.ext import commands
+
+from bossbot import BossBot, Refused, escape, find_links, hookimpl
+
+
+@hookimpl
+def register_commands(bot: BossBot) -> list[commands.Cog]:
+    return [Download(bot)]
+
+
+class Download(commands.Cog):
+    """Download what is behind links and post it here."""
+
+    def __init__(self, bot: BossBot) -> None:
+        self.bot = bot
+
+    # A converter would hide "Invalid URL" behind its own error: the words are ours.
+    @commands.hybrid_command(aliases=["dl", "dlt", "dlr"])  # type: ignore[arg-type]
+    @discord.app_commands.describe(url="one link or several, with spaces between")
+    async def download(self, ctx: commands.Context[Any], *, url: str = "") -> None:
+        """Download what is behind a link, or several, and post it here."""
+        if ctx.interaction:  # it must be answered within 3 s, whatever comes
+            await ctx.defer()
+        if missing := self.bot.missing_permissions(ctx.channel):
+            await ctx.send(
+                f"I cannot post files here. Ask an admin to give me: "
+                f"{', '.join(missing)}."
+            )
+            return
+        links = find_links(url)
+        if not links:
+            await ctx.send(f"Give me a link: `{ctx.clean_prefix}download https://…`")
+        for number, link in enumerate(links):
+            await self.take(ctx, link, number)
+
+    async def take(self, ctx: commands.Context[Any], link: str, number: int) -> None:
+        """Take in one link and say what becomes of it."""
+        request = ctx.interaction.id if ctx.interaction else ctx.message.id
+        try:
+            accepted = await self.bot.pipeline.intake(
+                link,
+                guild_id=ctx.guild.id if ctx.guild else 0,
+                channel_id=ctx.channel.id,
+                user_id=ctx.author.id,
+                request_key=f"{request}:{number}",
+                message_id=0 if ctx.interaction else ctx.message.id,
+            )
+        except Refused as error:
+            await self.say(ctx, f"{error}\n{escape(link)}")
+            return
+        if accepted is None:  # Discord delivered the request twice
+            return
+        if accepted.job is None:
+            await self.say(ctx, accepted.answer)
+            return
+        text = "Download started"
+        if accepted.position:
+            text = f"Download queued. Position in queue: {accepted.position}"
+        message = await self.say(ctx, f"{text} · `{accepted.job.id}`")
+        await self.bot.pipeline.attach_status(accepted.job, message.id)
+
+    async def say(self, ctx: commands.Context[Any], text: str) -> discord.Message:
+        """Answer the request, or say it in the channel when the request is gone."""
+        if ctx.interaction:
+            return await ctx.send(text)
+        reference = ctx.message.to_reference(fail_if_not_exists=False)
+        return await ctx.send(text, reference=reference, mention_author=False)

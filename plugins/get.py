@@ -1,0 +1,145 @@
+"""``get``: download links from the command line, with no Discord."""
+
+import argparse
+import asyncio
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ByteSize, TypeAdapter
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bars
+
+from bossbot import (
+    BossbotError,
+    Job,
+    JobFailed,
+    Pipeline,
+    Progress,
+    Refused,
+    Subcommand,
+    check_link,
+    format_size,
+    hookimpl,
+    one_line,
+)
+
+
+@hookimpl
+def register_subcommands() -> list[Subcommand]:
+    return [Subcommand("get", "download links, without Discord", get, arguments)]
+
+
+def size(text: str) -> int:
+    """Bytes of "20MiB"."""
+    return TypeAdapter(ByteSize).validate_python(text)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("urls", nargs="+", metavar="URL")
+    parser.add_argument("--to", type=Path, default=Path(), metavar="DIR")
+    parser.add_argument("--limit", type=size, metavar="20MiB", help="skip larger files")
+
+
+async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
+    """Download every link into a folder; returns 1 if any failed."""
+    # Typed by a person here: relative to where they are.
+    folder = Path.cwd() / args.to
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline.children.start()
+    bars = Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(),
+        disable=not sys.stdout.isatty(),
+        transient=True,
+    )
+    slots = asyncio.Semaphore(pipeline.settings.max_concurrent_downloads)
+
+    async def one(url: str) -> bool:
+        async with slots:
+            task = bars.add_task(one_line(url)[:60], total=None)
+
+            def show(progress: Progress) -> None:
+                bars.update(
+                    task,
+                    description=one_line(progress.name)[:60],
+                    completed=progress.done_bytes,
+                    total=progress.total_bytes,
+                )
+
+            try:
+                for line in await download(pipeline, url, folder, args.limit, show):
+                    bars.console.print(line, markup=False, highlight=False)
+                return True
+            except BossbotError as error:
+                detail = error.detail if isinstance(error, JobFailed) else ""
+                words = [one_line(url), str(error), f"({detail})" if detail else ""]
+                print(*filter(None, map(one_line, words)), file=sys.stderr)
+                return False
+            finally:
+                bars.remove_task(task)
+
+    try:
+        with bars:
+            results = await asyncio.gather(*map(one, dict.fromkeys(args.urls)))
+    finally:
+        await pipeline.children.stop()
+    return 0 if all(results) else 1
+
+
+async def download(
+    pipeline: Pipeline,
+    url: str,
+    folder: Path,
+    limit: int | None,
+    show: Callable[[Progress], None],
+) -> list[str]:
+    """Download one link; returns a line for each file.
+
+    Raises:
+        Refused, JobFailed: nothing arrived.
+    """
+    link, platform, engine = await pipeline.route(check_link(url))
+    if not engine:
+        raise Refused("Not supported: no engine knows this link.")
+    job = Job(
+        id=secrets.token_hex(5),
+        url=link,
+        platform=platform,
+        engine=engine,
+        guild_id=0,
+        channel_id=0,
+        user_id=0,
+        request_key="",
+        created_at=time.time(),
+    )
+    try:
+        fetched = await pipeline.fetch(job, show)
+        job.title = one_line(str(fetched.facts.get("title") or ""))
+        files = await pipeline.process(job, fetched.files)
+        lines = []
+        fitting = [file for file in files if limit is None or file.size <= limit]
+        for file in files:
+            if file not in fitting:
+                lines.append(f"too large: {file.name} is {format_size(file.size)}")
+        placed = await asyncio.to_thread(pipeline.storage.place, job, fitting, folder)
+        lines += [f"{file.path} ({format_size(file.size)})" for file in placed]
+        lines += [f"not fetched: {f} ({f.detail})" for f in fetched.failures]
+        if not files:
+            lines.append(one_line(str(fetched.facts.get("text", ""))))
+        return lines
+    finally:
+        await asyncio.to_thread(pipeline.storage.forget_attempt, job)

@@ -1,0 +1,114 @@
+"""Real, tiny media made by ffmpeg, so that tests download what a player would open.
+
+Every function takes a folder and keeps what it made there: with a folder that lives
+as long as the test run, ffmpeg runs once per distinct file. The same arguments give
+the same file; another number gives other bytes.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+# Width and height are even (yuv420p), and small enough to encode in milliseconds.
+SIZE = "96x64"
+X264 = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"]
+CODECS = {
+    "mp4": [*X264, "-c:a", "aac", "-b:a", "32k", "-movflags", "+faststart"],
+    "webm": ["-c:v", "libvpx-vp9", "-deadline", "realtime", "-c:a", "libopus"],
+    "mp3": ["-c:a", "libmp3lame", "-b:a", "32k"],
+    "m4a": ["-c:a", "aac", "-b:a", "32k"],
+}
+
+
+def image(folder: Path, number: int = 1, kind: str = "jpg") -> Path:
+    """A picture of one colour; `kind` is jpg, png, gif or webp."""
+    colour = f"0x{number * 0x2F5A1D % 0x1000000:06x}"
+    source = ["-f", "lavfi", "-i", f"color=c={colour}:s={SIZE}:r=5"]
+    frames = ["-frames:v", "2" if kind == "gif" else "1"]
+    return _made(folder / f"image-{number}.{kind}", [*source, *frames])
+
+
+def video(
+    folder: Path,
+    number: int = 1,
+    seconds: int = 1,
+    kind: str = "mp4",
+    *,
+    picture: bool = True,
+    sound: bool = True,
+) -> Path:
+    """A moving test pattern with a tone; `kind` is mp4 (H.264, AAC) or webm (VP9).
+
+    Without `picture` or without `sound` it has the other stream alone, as sites serve
+    them for DASH.
+    """
+    name = f"video-{number}-{seconds}s"
+    name += "" if picture and sound else "-picture" if picture else "-sound"
+    pattern = f"testsrc2=s={SIZE}:r=10,hue=h={number * 37}"
+    tone = f"sine=frequency={200 + 10 * number}:sample_rate=44100"
+    sources = ["-f", "lavfi", "-i", pattern] if picture else []
+    sources += ["-f", "lavfi", "-i", tone] if sound else []
+    length = ["-t", str(seconds)]
+    return _made(folder / f"{name}.{kind}", [*sources, *length, *CODECS[kind]])
+
+
+def audio(folder: Path, number: int = 1, seconds: int = 1, kind: str = "mp3") -> Path:
+    """A tone; `kind` is mp3 or m4a."""
+    tone = f"sine=frequency={200 + 10 * number}:sample_rate=44100"
+    source = ["-f", "lavfi", "-i", tone, "-t", str(seconds)]
+    return _made(folder / f"audio-{number}-{seconds}s.{kind}", source + CODECS[kind])
+
+
+def padded_image(folder: Path, size_bytes: int, number: int = 1) -> Path:
+    """A jpg of exactly `size_bytes`: decoders ignore what follows its end marker."""
+    original = image(folder, number)
+    return _padded(original, folder / f"image-{number}-{size_bytes}b.jpg", size_bytes)
+
+
+def padded_video(folder: Path, size_bytes: int, number: int = 1) -> Path:
+    """An mp4 of exactly `size_bytes`, filled up with a `free` box (a sparse file)."""
+    original = video(folder, number)
+    box_bytes = size_bytes - original.stat().st_size
+    header = box_bytes.to_bytes(4, "big") + b"free" if box_bytes >= 8 else b""
+    if not header and box_bytes:
+        raise ValueError(f"{original.name} cannot be padded to {size_bytes} bytes")
+    target = folder / f"video-{number}-{size_bytes}b.mp4"
+    return _padded(original, target, size_bytes, header)
+
+
+def _padded(original: Path, target: Path, size_bytes: int, header: bytes = b"") -> Path:
+    def make(path: Path) -> None:
+        with path.open("wb") as file:
+            file.write(original.read_bytes() + header)
+            if file.tell() > size_bytes:
+                raise ValueError(f"{original.name} is over {size_bytes} bytes already")
+            file.truncate(size_bytes)
+
+    return _once(target, make)
+
+
+def _made(target: Path, arguments: list[str]) -> Path:
+    def make(path: Path) -> None:
+        program = shutil.which("ffmpeg")
+        if program is None:
+            raise RuntimeError("these tests need ffmpeg; install it and try again")
+        quiet = [program, "-nostdin", "-loglevel", "error", "-y"]
+        exact = ["-fflags", "+bitexact", "-flags", "+bitexact"]  # no dates, no versions
+        command = [*quiet, *arguments, *exact, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"ffmpeg could not make {target.name}: {done.stderr}")
+
+    return _once(target, make)
+
+
+def _once(target: Path, make: Callable[[Path], None]) -> Path:
+    """The target, made under another name first: parallel workers never see half."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        half = target.with_name(f"{os.getpid()}-{target.name}")
+        make(half)
+        half.replace(target)
+    return target

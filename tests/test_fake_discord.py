@@ -1,0 +1,388 @@
+"""The fake Discord, tried with the real discord.py over real sockets."""
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import discord
+import pytest
+from discord.ext import commands
+from fake_discord import MIB, FakeDiscord
+
+TESTS = Path(__file__).parent
+
+BOT_SCRIPT = """
+import sys
+import discord
+from discord.ext import commands
+
+intents = discord.Intents.default()
+intents.message_content = True
+bot = commands.Bot("$", intents=intents, guild_ready_timeout=0.1)
+
+@bot.command()
+async def where(ctx):
+    await ctx.send("|".join([__file__, sys.path[0], *sys.argv]))
+
+if __name__ == "__main__":
+    bot.run(sys.argv[1], log_handler=None)
+"""
+
+
+class Bot(commands.Bot):
+    """A bot with a prefix command, a slash command and a button."""
+
+    def __init__(self, **options: Any) -> None:
+        intents = discord.Intents.default()
+        intents.message_content = True
+        super().__init__("$", intents=intents, guild_ready_timeout=0.1, **options)
+        self.heard: list[str] = []
+
+    async def setup_hook(self) -> None:
+        @self.command()
+        async def ping(ctx: commands.Context[Bot]) -> None:
+            await ctx.reply("pong")
+
+        @self.tree.command()
+        async def echo(interaction: discord.Interaction[Bot], text: str) -> None:
+            """Says it again."""
+            button: discord.ui.Button[discord.ui.View] = discord.ui.Button(
+                label="more", custom_id="more"
+            )
+            button.callback = self.more  # type: ignore[method-assign]
+            await interaction.response.send_message(
+                text, view=discord.ui.View().add_item(button)
+            )
+
+        await self.tree.sync()
+
+    async def more(self, interaction: discord.Interaction[Any]) -> None:
+        await interaction.response.edit_message(content="more", view=None)
+
+    async def on_message(self, message: discord.Message) -> None:
+        if message.author != self.user:
+            self.heard.append(message.content)
+        await self.process_commands(message)
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeDiscord]:
+    async with FakeDiscord() as fake:
+        with fake.redirect():
+            yield fake
+        assert not fake.unknown
+
+
+@pytest.fixture
+async def bot(fake: FakeDiscord) -> AsyncIterator[Bot]:
+    async with Bot() as bot:
+        task = asyncio.create_task(bot.start(fake.token))
+        await fake.wait_for(lambda: fake.connected)
+        await bot.wait_until_ready()
+        yield bot
+        await bot.close()
+        await task
+
+
+def channel_of(bot: Bot, fake: FakeDiscord) -> discord.TextChannel:
+    channel = bot.get_channel(fake.channel.id)
+    assert isinstance(channel, discord.TextChannel)
+    return channel
+
+
+async def test_a_bot_is_ready_and_sees_its_guild_and_permissions(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    channel = channel_of(bot, fake)
+    assert channel.guild.name == "Home"
+    assert channel.permissions_for(channel.guild.me).attach_files
+    await fake.deny(channel.id, "attach_files")
+    await bot.wait_for("guild_channel_update", timeout=5)
+    assert not channel.permissions_for(channel.guild.me).attach_files
+    with pytest.raises(discord.Forbidden) as refused:
+        await channel.send(file=discord.File(__file__))
+    assert refused.value.code == 50013
+    await channel.send("words are allowed")
+
+
+async def test_a_prefix_command_is_answered_with_a_reply(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    said = await fake.member_says(fake.channel.id, "$ping")
+    await fake.wait_for(lambda: fake.messages(fake.channel.id, bot_only=True))
+    [reply] = fake.messages(fake.channel.id, bot_only=True)
+    assert reply.content == "pong"
+    assert reply.replied_to is said
+    assert [user.name for user in reply.mentions] == ["mary"]
+
+
+async def test_content_is_hidden_from_a_bot_without_the_intent(
+    fake: FakeDiscord,
+) -> None:
+    async with discord.Client(
+        intents=discord.Intents.default(), guild_ready_timeout=0.1
+    ) as client:
+        task = asyncio.create_task(client.start(fake.token))
+        await fake.wait_for(lambda: fake.connected)
+        seen = asyncio.create_task(client.wait_for("message", timeout=5))
+        await asyncio.sleep(0)  # lets wait_for begin to listen
+        await fake.member_says(fake.channel.id, "secret")
+        assert (await seen).content == ""
+        seen = asyncio.create_task(client.wait_for("message", timeout=5))
+        await asyncio.sleep(0)
+        await fake.member_says(fake.channel.id, f"<@{fake.bot.id}> hello")
+        assert (await seen).content.endswith("hello")
+        await client.close()
+        await task
+
+
+async def test_a_slash_answer_can_be_fetched_and_edited_by_the_channel_route(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    interaction = await fake.slash(fake.channel.id, "echo", {"text": "hello"})
+    answer = await fake.wait_for(lambda: interaction.response)
+    channel = channel_of(bot, fake)
+    fetched = await channel.fetch_message(answer.id)
+    assert fetched.content == "hello"
+    await fetched.edit(content="edited")
+    assert [version.content for version in answer.versions] == ["hello", "edited"]
+    with pytest.raises(LookupError):
+        await fake.slash(fake.channel.id, "nonesuch")
+
+
+async def test_a_click_reaches_the_button_and_updates_its_message(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    interaction = await fake.slash(fake.channel.id, "echo", {"text": "hello"})
+    answer = await fake.wait_for(lambda: interaction.response)
+    await fake.click(answer.id, "more")
+    await fake.wait_for(lambda: answer.content == "more")
+    assert not answer.components
+
+
+async def test_uploaded_files_arrive_byte_for_byte(
+    fake: FakeDiscord, bot: Bot, tmp_path: Path
+) -> None:
+    data = os.urandom(3 * MIB)
+    (tmp_path / "a b.bin").write_bytes(data)
+    files = [discord.File(tmp_path / "a b.bin"), discord.File(__file__)]
+    sent = await channel_of(bot, fake).send("two", files=files)
+    [message] = fake.messages(fake.channel.id)
+    assert message.files[0].data == data
+    assert message.files[1].data == Path(__file__).read_bytes()
+    assert await sent.attachments[0].read() == data
+
+
+async def test_the_same_nonce_posts_once_within_the_window(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    channel = channel_of(bot, fake)
+    first = await channel.send("one", nonce="job-1")
+    assert (await channel.send("one", nonce="job-1")).id == first.id
+    fake.nonce_window_s = 0
+    assert (await channel.send("one", nonce="job-1")).id != first.id
+    assert len(fake.messages(channel.id)) == 2
+
+
+async def test_a_file_above_the_limit_of_the_tier_is_413(
+    fake: FakeDiscord, bot: Bot, tmp_path: Path
+) -> None:
+    big = tmp_path / "big.bin"
+    big.write_bytes(bytes(20 * MIB + 1))
+    channel = channel_of(bot, fake)
+    with pytest.raises(discord.HTTPException) as refused:
+        await channel.send(file=discord.File(big))
+    assert (refused.value.status, refused.value.code) == (413, 40005)
+    await fake.set_premium_tier(2)
+    await channel.send(file=discord.File(big))
+
+
+async def test_the_limits_and_unknown_things_are_refused_as_by_discord(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    channel = channel_of(bot, fake)
+    with pytest.raises(discord.HTTPException) as refused:
+        await channel.send("x" * 2001)
+    assert (refused.value.status, refused.value.code) == (400, 50035)
+    said = await fake.member_says(channel.id, "soon gone")
+    await fake.delete_message(said.id)
+    with pytest.raises(discord.NotFound) as refused:
+        await channel.fetch_message(said.id)
+    assert refused.value.code == 10008
+    gone = channel.get_partial_message(said.id)
+    with pytest.raises(discord.HTTPException) as refused:
+        await channel.send("reply", reference=gone)
+    assert refused.value.code == 50035
+    await channel.send("r", reference=gone.to_reference(fail_if_not_exists=False))
+    assert [message.content async for message in channel.history()] == ["r"]
+    await fake.delete_channel(channel.id)
+    with pytest.raises(discord.NotFound) as refused:
+        await channel.send("nowhere")
+    assert refused.value.code == 10003
+
+
+async def test_a_500_is_retried_by_discord_py(fake: FakeDiscord, bot: Bot) -> None:
+    fault = fake.fault("send", 500)
+    await channel_of(bot, fake).send("at last")
+    assert fault.hits == 1
+    assert len(fake.messages(fake.channel.id)) == 1
+
+
+async def test_a_429_is_waited_for_and_a_503_is_raised(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    fake.fault("send", 429, retry_after_s=0.01)
+    await channel_of(bot, fake).send("patient")
+    fake.fault("upload", 503)
+    with pytest.raises(discord.DiscordServerError):
+        await channel_of(bot, fake).send(file=discord.File(__file__))
+    assert len(fake.messages(fake.channel.id)) == 1
+
+
+async def test_a_lost_answer_and_the_same_nonce_make_one_message(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    channel = channel_of(bot, fake)
+    fake.fault("send", "reset")
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await channel.send("once", nonce="job-1")
+    assert not fake.messages(channel.id)
+    fake.fault("send", "lost_answer")
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await channel.send("once", nonce="job-1")
+    await channel.send("once", nonce="job-1")
+    assert [message.content for message in fake.messages(channel.id)] == ["once"]
+
+
+async def test_a_hanging_upload_goes_through_once_released(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    fault = fake.fault("upload", "hang")
+    channel = channel_of(bot, fake)
+    sending = asyncio.create_task(channel.send(file=discord.File(__file__)))
+    await fake.wait_for(lambda: fault.hits)
+    assert not fake.messages(channel.id)
+    fault.release()
+    await sending
+    assert len(fake.messages(channel.id)) == 1
+
+
+@pytest.mark.parametrize("how", ["cable", "4000", "op 7", "op 9"])
+async def test_a_dropped_gateway_is_resumed_without_losing_an_event(
+    fake: FakeDiscord, bot: Bot, how: str
+) -> None:
+    await fake.member_says(fake.channel.id, "before")
+    match how:
+        case "cable":
+            await fake.drop_gateway()
+        case "4000":
+            await fake.drop_gateway(4000)
+        case "op 7":
+            await fake.reconnect_op7()
+        case "op 9":
+            await fake.invalid_session(resumable=True)
+    await fake.member_says(fake.channel.id, "meanwhile")
+    await fake.wait_for(lambda: fake.sessions["resume"])
+    await fake.member_says(fake.channel.id, "after")
+    await fake.member_says(fake.channel.id, "$ping")
+    await fake.wait_for(lambda: fake.messages(fake.channel.id, bot_only=True))
+    assert bot.heard == ["before", "meanwhile", "after", "$ping"]
+    assert fake.sessions["identify"] == 1
+
+
+async def test_an_invalid_session_is_identified_anew(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    await fake.invalid_session(resumable=False)
+    await fake.wait_for(lambda: fake.sessions["identify"] == 2)
+    await fake.member_says(fake.channel.id, "$ping")
+    await fake.wait_for(lambda: fake.messages(fake.channel.id, bot_only=True))
+    assert fake.sessions["resume"] == 0
+
+
+async def test_silence_of_the_gateway_makes_the_bot_resume(fake: FakeDiscord) -> None:
+    fake.heartbeat_interval_s = 0.05
+    async with Bot(heartbeat_timeout=0.3) as bot:
+        task = asyncio.create_task(bot.start(fake.token))
+        await fake.wait_for(lambda: fake.sessions["heartbeat"] > 3)
+        fake.ack_heartbeats = False
+        await fake.wait_for(lambda: fake.sessions["resume"])
+        fake.ack_heartbeats = True
+        await bot.close()
+        await task
+
+
+async def test_a_wrong_token_is_a_login_failure(fake: FakeDiscord) -> None:
+    async with Bot() as bot:
+        with pytest.raises(discord.LoginFailure):
+            await bot.start("wrong")
+
+
+async def test_an_intent_that_is_not_allowed_is_refused(fake: FakeDiscord) -> None:
+    fake.message_content_allowed = False
+    async with Bot() as bot:
+        with pytest.raises(discord.PrivilegedIntentsRequired):
+            await bot.start(fake.token)
+
+
+async def test_shards_and_direct_messages_work(fake: FakeDiscord) -> None:
+    class Sharded(commands.AutoShardedBot):
+        pass
+
+    other = await fake.add_guild("Elsewhere")
+    intents = discord.Intents.default()
+    async with Sharded("$", intents=intents, guild_ready_timeout=0.1) as bot:
+        task = asyncio.create_task(bot.start(fake.token))
+        await fake.wait_for(lambda: fake.connected)
+        await bot.wait_until_ready()
+        assert bot.get_channel(other.id)
+        user = await bot.fetch_user(fake.member.id)
+        await user.send("psst")
+        [message] = fake.messages(fake.open_dm(fake.member.id).id)
+        assert message.content == "psst"
+        await bot.close()
+        await task
+
+
+async def test_fake_and_bot_run_as_processes_of_their_own(tmp_path: Path) -> None:
+    script = tmp_path / "tiny_bot.py"
+    script.write_text(BOT_SCRIPT)
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(TESTS / "fake_discord.py"), "--port", "0"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert server.stdout
+    facts = json.loads(await server.stdout.readline())
+    bot = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(TESTS / "run_redirected.py")),
+        *(str(script), facts["token"]),
+        env=os.environ | {"FAKE_DISCORD_URL": facts["url"]},
+    )
+    channel = facts["channel_id"]
+    async with aiohttp.ClientSession(facts["url"]) as session:
+
+        async def control(method: str, **arguments: Any) -> Any:
+            path = f"/control/{method}"
+            async with session.post(path, json=arguments) as response:
+                return await response.json()
+
+        try:
+            changes = 0
+            while not await control("connections"):
+                changes = await control("wait_changes", after=changes)
+            file = {"hello.txt": "hi"}
+            await control("member_says", channel_id=channel, content="$where")
+            while not (said := await control("messages", channel_id=channel, bot_only=True)):
+                changes = await control("wait_changes", after=changes)
+        finally:
+            bot.kill()
+            server.kill()
+            await asyncio.gather(bot.wait(), server.wait())
+    expected = [str(script), str(tmp_path), str(script), facts["token"]]
+    assert said[0]["content"].split("|") == expected
