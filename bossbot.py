@@ -43,7 +43,14 @@ import tomllib
 import traceback
 import types
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -134,6 +141,15 @@ class JobFailed(BossbotError):
 
 
 # ── The data ───────────────────────────────────────────────────────────────────────
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_STARTED_S = time.time() - time.clock_gettime(_CLOCK)
+
+
+def now() -> float:
+    """Unix seconds by a clock that nobody sets while the bot runs."""
+    return _STARTED_S + time.clock_gettime(_CLOCK)
 
 
 class Status(StrEnum):
@@ -366,8 +382,10 @@ OwnPath = Annotated[Path, AfterValidator(lambda path: HERE / path.expanduser())]
 
 
 def _split_commas(value: Any) -> Any:
-    """A list from the environment may be "a,b" instead of JSON."""
-    return value.split(",") if isinstance(value, str) else value
+    """A list from the environment may be "a,b" or JSON."""
+    if isinstance(value, str):
+        return json.loads(value) if value[:1] == "[" else value.split(",")
+    return value
 
 
 class PluginConfig(BaseModel):
@@ -426,9 +444,17 @@ class Settings(BaseSettings):
         min_length=4,
         max_length=4,
     )
+    max_temp_storage: ByteSize = ByteSize(2**30)
+    max_storage: ByteSize = ByteSize(5 * 2**30)
+    min_free_space: ByteSize = ByteSize(500 * 2**20)
     download_timeout_s: float = Field(600, gt=0)
     process_timeout_s: float = Field(1800, gt=0)
     memory_limit: ByteSize = ByteSize(384 * 2**20)
+    temp_retention_s: float = Field(3600, ge=0)
+    completed_retention_s: float = Field(86400, ge=0)
+    failed_retention_s: float = Field(21600, ge=0)
+    temp_scan_interval_s: float = Field(300, ge=1)
+    main_scan_interval_s: float = Field(3600, ge=1)
     allow_private_addresses: bool = False
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_retention_days: int = Field(14, ge=1)
@@ -575,7 +601,12 @@ hookspec = pluggy.HookspecMarker("bossbot")
 hookimpl = pluggy.HookimplMarker("bossbot")
 
 # The seconds an implementation may take; process_files has its setting.
-HOOK_TIMEOUTS_S = {"check_job": 5.0, "check_upload": 5.0, "answer_job": 5.0}
+HOOK_TIMEOUTS_S = {
+    "check_job": 5,
+    "check_upload": 5,
+    "answer_job": 5,
+    "bot_stopping": 3,
+}
 HOOK_TIMEOUT_S = 30.0
 MAX_HOOK_FAILURES = 5  # then the plugin is switched off
 
@@ -733,6 +764,35 @@ def import_plugin(path: Path) -> types.ModuleType:
     return module
 
 
+async def in_thread(work: Callable[[], Any]) -> Any:
+    """The result of a function that may block, from a thread of its own: a plugin that
+    blocks for ever takes no place from others, nor does it keep the bot from ending."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Any] = loop.create_future()
+
+    def settle(set_: Callable[[Any], None], value: Any) -> None:
+        if not result.done():  # else the time is up and nobody waits
+            set_(value)
+
+    def body() -> None:
+        set_: Callable[[Any], None] = result.set_result
+        try:
+            value = work()
+        except BaseException as error:  # SystemExit, too, is for the caller
+            plain = isinstance(error, Exception) and not isinstance(
+                error, StopIteration
+            )
+            set_, value = (
+                result.set_exception,
+                error if plain else PluginError(repr(error)),
+            )
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, set_, value)
+
+    threading.Thread(target=body, daemon=True).start()
+    return await result
+
+
 class Plugins:
     """The loaded plugins, what they registered, and the calls to their hooks."""
 
@@ -882,8 +942,8 @@ class Plugins:
                 if inspect.iscoroutinefunction(impl.function):
                     answer = await self._invoke(impl, plugin, **values)
                 else:
-                    answer = await asyncio.to_thread(
-                        self._invoke, impl, plugin, **values
+                    answer = await in_thread(
+                        partial(self._invoke, impl, plugin, **values)
                     )
             plugin.failures = 0
             return answer
@@ -1029,7 +1089,7 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.connection: aiosqlite.Connection
+        self.connection: Any = None  # an aiosqlite.Connection while it is open
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
@@ -1061,11 +1121,11 @@ class Database:
                     f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;"
                 )
         except sqlite3.OperationalError as error:
-            await self.connection.close()
+            await self.close()
             raise StartError(f"{self.path}: {error}. Is the disk full?") from error
         except sqlite3.DatabaseError as error:
-            await self.connection.close()
-            aside = self.path.with_suffix(f".damaged-{int(time.time())}")
+            await self.close()
+            aside = self.path.with_suffix(f".damaged-{int(now())}")
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     Path(f"{self.path}{suffix}").rename(f"{aside}{suffix}")
@@ -1073,12 +1133,12 @@ class Database:
                 f"{self.path} is damaged ({error}) and was kept as {aside.name}. "
                 "Put a backup in its place, or start again with an empty queue."
             ) from error
-        except StartError:
-            await self.connection.close()
-            raise
 
     async def close(self) -> None:
-        await self.connection.close()
+        """Close; harmless when it is not open."""
+        if self.connection:
+            await self.connection.close()
+            self.connection = None
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[aiosqlite.Connection]:
@@ -1114,48 +1174,10 @@ class Database:
 
 # What may be posted: media whose content says so, whatever its name, and plain text.
 MEDIA_SUFFIXES = {
-    "image": [
-        "jpg",
-        "jpeg",
-        "png",
-        "gif",
-        "webp",
-        "avif",
-        "heic",
-        "heif",
-        "bmp",
-        "tif",
-        "tiff",
-    ],
-    "video": [
-        "mp4",
-        "m4v",
-        "mov",
-        "webm",
-        "mkv",
-        "avi",
-        "flv",
-        "3gp",
-        "mpg",
-        "mpeg",
-        "wmv",
-        "ts",
-    ],
-    "audio": [
-        "mp3",
-        "m4a",
-        "aac",
-        "ogg",
-        "oga",
-        "opus",
-        "flac",
-        "wav",
-        "weba",
-        "aif",
-        "aiff",
-        "amr",
-    ],
-    "text": ["txt", "srt", "vtt", "lrc"],
+    "image": " jpg jpeg png gif webp avif heic heif bmp tif tiff ",
+    "video": " mp4 m4v mov webm mkv avi flv 3gp mpg mpeg wmv ts ",
+    "audio": " mp3 m4a aac ogg oga opus flac wav weba aif aiff amr ",
+    "text": " txt srt vtt lrc ",
 }
 
 
@@ -1171,7 +1193,9 @@ def format_size(size: float) -> str:
 
 
 def format_time(seconds: float) -> str:
-    """ "8 s", "2 min 5 s", "1 h 4 min"."""
+    """ "0.8 s", "8 s", "2 min 5 s", "1 h 4 min"."""
+    if seconds < 3:
+        return f"{max(seconds, 0):.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -1246,7 +1270,7 @@ def inspect_file(path: Path, folder: Path) -> MediaFile:
     mime = kind.mime if kind else ""
     if head[:1] == b"G" and head[188:189] == b"G":  # MPEG-TS, unknown to filetype
         mime = "video/mp2t"
-    if not mime and suffix in MEDIA_SUFFIXES["text"] and _is_text(head):
+    if not mime and f" {suffix} " in MEDIA_SUFFIXES["text"] and _is_text(head):
         mime = "text/plain"
     if not status.st_size or mime.split("/")[0] not in MEDIA_SUFFIXES:
         raise JobFailed(Cause.NO_MEDIA, f"{path.name} holds {mime or 'no media'}")
@@ -1263,7 +1287,7 @@ def _is_text(head: bytes) -> bool:
 def suffix_of(file: MediaFile) -> str:
     """The ending a file is posted with: its own where it suits what it holds."""
     own = file.path.suffix.lower().lstrip(".")
-    if own in MEDIA_SUFFIXES[file.mime.split("/")[0]]:
+    if f" {own} " in MEDIA_SUFFIXES[file.mime.split("/")[0]]:
         return own
     kind = filetype.get_type(mime=file.mime)
     return str(kind.extension) if kind else "txt" if "text" in file.mime else "ts"
@@ -1610,9 +1634,12 @@ def _task_download(request: dict[str, Any], tell: Callable[..., None]) -> None:
 def _task_supports(
     request: dict[str, Any], tell: Callable[..., None]
 ) -> list[str | None]:
-    """For each link the first engine that has an extractor of its own for it."""
+    """For each link the first engine with an extractor of its own for it, else the
+    generic one, unless ``own`` is asked for."""
     engines = [e for p in request["plugins"] for e in load_engines(Path(p)).values()]
-    generic = next((engine.name for engine in engines if engine.generic), None)
+    generic = next(
+        (e.name for e in engines if e.generic and not request.get("own")), None
+    )
     return [
         next((e.name for e in engines if e.supports(url)), generic)
         for url in request["urls"]
@@ -2105,8 +2132,8 @@ class Pipeline:
         if self.running:
             await asyncio.wait(list(self.running.values()), timeout=3)
         await self.children.stop()
+        await self.db.close()
         if self._lock_file:
-            await self.db.close()
             self._lock_file.close()
 
     # Intake
@@ -2170,7 +2197,7 @@ class Pipeline:
             request_key=request_key,
             message_id=message_id,
             priority=priority,
-            created_at=time.time(),
+            created_at=now(),
         )
         await self.plugins.call("check_job", job=job)
         if answer := await self.plugins.call_first("answer_job", job=job):
@@ -2249,12 +2276,40 @@ class Pipeline:
         self, job: Job, status: Status, error: JobFailed | None = None
     ) -> None:
         """Commit how a job ended, then announce it."""
-        previous, job.status, job.finished_at = job.status, status, time.time()
+        previous, job.status, job.finished_at = job.status, status, now()
         if error:
             job.cause, job.error, job.detail = error.cause, str(error), error.detail
         await asyncio.to_thread(self.storage.forget_attempt, job)
-        if await self.queue.finish(job):
+        if await self._insist(self.queue.finish, job):
             await self._announce(job, previous)
+
+    async def _insist(self, write: Callable[[Job], Awaitable[bool]], job: Job) -> bool:
+        """Write a job's state even when it takes a while: a full disk, a lock."""
+        while True:
+            try:
+                return await write(job)
+            except Exception as error:  # each queue has its own
+                if self.stopping:
+                    raise
+                logger.bind(job=job.id).error("the state cannot be stored: {}", error)
+                await asyncio.sleep(5)
+
+    @contextlib.asynccontextmanager
+    async def _leased(self, job: Job) -> AsyncIterator[None]:
+        """Keep the lease of a claimed job; give the work up when it is lost."""
+        work = asyncio.current_task()
+
+        async def keep() -> None:
+            while await self._insist(partial(self.queue.renew, lease_s=LEASE_S), job):
+                await asyncio.sleep(LEASE_S / 3)
+            if work:
+                work.cancel()
+
+        task = asyncio.create_task(keep())
+        try:
+            yield
+        finally:
+            task.cancel()
 
     async def attach_status(self, job: Job, message_id: int) -> None:
         """Say which message of ours shows the job's progress."""
@@ -2267,16 +2322,17 @@ class Pipeline:
         log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
         await self._announce(job, Status.QUEUED)
         try:
-            download = await self.fetch(job)
-            job.title = one_line(str(download.facts.get("title") or ""))[:300]
-            await self._set(job, Status.PROCESSING)
-            download.files = await self.process(job, download.files)
-            kept = await asyncio.to_thread(
-                self.storage.keep, job, download.files, download.facts
-            )
-            job.file_count, job.total_bytes = len(kept), sum(f.size for f in kept)
-            await self.courier.freeze(job, kept, download)
-            await self._set(job, Status.UPLOADING)
+            async with self._leased(job):
+                download = await self.fetch(job)
+                job.title = one_line(str(download.facts.get("title") or ""))[:300]
+                await self._set(job, Status.PROCESSING)
+                download.files = await self.process(job, download.files)
+                kept = await asyncio.to_thread(
+                    self.storage.keep, job, download.files, download.facts
+                )
+                job.file_count, job.total_bytes = len(kept), sum(f.size for f in kept)
+                await self.courier.freeze(job, kept, download)
+                await self._set(job, Status.UPLOADING)
         except JobFailed as error:
             await self._failed(job, error)
         except asyncio.CancelledError:  # by a member, or because the bot stops
@@ -2299,17 +2355,18 @@ class Pipeline:
         wait_s = error.retry_after_s
         if job.attempts == 1 and not self.stopping:
             if wait_s is not None and wait_s <= MAX_RETRY_WAIT_S:
-                await self.queue.release(job, delay_s=wait_s + random.uniform(1, 3))
+                wait_s += random.uniform(1, 3)
+                await self._insist(partial(self.queue.release, delay_s=wait_s), job)
                 return
             if error.cause in (Cause.UNSUPPORTED, Cause.INTERNAL):
                 files = self.children.engine_files()
                 files.remove(str(self.plugins.engine_file(job.engine)))
                 other = await self.children.ask(
-                    "supports", urls=[job.url], plugins=files
+                    "supports", urls=[job.url], plugins=files, own=True
                 )
                 if other[0]:
                     job.engine = other[0]
-                    await self.queue.release(job)
+                    await self._insist(self.queue.release, job)
                     return
         await self._end(job, Status.FAILED, error)
 
@@ -2341,7 +2398,7 @@ class Pipeline:
         request = Request(
             url=job.url,
             folder=folder / "files",
-            prefix=f"{job.id}_{timestamp(time.time())}_temp",
+            prefix=f"{job.id}_{timestamp(now())}_temp",
             platform=job.platform,
             cache_dir=settings.data_dir / "cache" / (job.platform or "other"),
             programs=self.children.programs,

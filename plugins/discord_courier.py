@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import sqlite3
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from bossbot import (
     format_size,
     format_time,
     hookimpl,
+    now,
 )
 
 MAX_FILES = 10  # Discord, 2026-11: attachments of one message
@@ -118,10 +118,10 @@ class DiscordCourier:
             raise JobFailed(Cause.TOO_LARGE, message="\n".join(notes)[:1700] + source)
         parts = split_parts(fitting) or [[]]
         size = sum(file.size for file in fitting)
-        took = format_time(time.time() - job.created_at)
+        took = format_time(now() - job.created_at)
         count = f"{len(fitting)} file{'s' * (len(fitting) != 1)}, {format_size(size)}, "
         lines = [f"**Download complete**: {count if fitting else ''}{took}"]
-        if time.time() - job.created_at > 60:
+        if now() - job.created_at > 60:
             lines[0] = f"<@{job.user_id}> {lines[0]}"
         title, uploader = (
             escape(str(facts.get(k) or "")) for k in ("title", "uploader")
@@ -181,12 +181,12 @@ class DiscordCourier:
         first_s = row["sending_at"]
         for attempt in range(SEND_TRIES):
             # Past the nonce's window only the channel can tell what has arrived.
-            if first_s and not 0 <= time.time() - first_s < NONCE_WINDOW_S:
+            if first_s and not 0 <= now() - first_s < NONCE_WINDOW_S:
                 if found := await self._find_sent(job, channel, row):
                     return await self._sent(row, found)
                 first_s = 0
             if not first_s:
-                first_s = time.time()
+                first_s = now()
                 await self.db.all(
                     "UPDATE parts SET state = 'sending', sending_at = ?, channel_id = ? "
                     "WHERE job_id = ? AND number = ?",

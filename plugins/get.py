@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import secrets
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from bossbot import (
     check_link,
     format_size,
     hookimpl,
+    now,
     one_line,
 )
 
@@ -124,7 +124,7 @@ async def download(
         channel_id=0,
         user_id=0,
         request_key="",
-        created_at=time.time(),
+        created_at=now(),
     )
     try:
         fetched = await pipeline.fetch(job, show)

@@ -36,6 +36,7 @@ class Tracker:
         self.bot: BossBot | None = None
         self.jobs: dict[str, Job] = {}
         self.progress: dict[str, Progress] = {}
+        self.shown: dict[str, str] = {}
         self.editors: dict[str, asyncio.Task[None]] = {}
 
     def show(self, job_id: str, interval_s: float) -> None:
@@ -47,23 +48,23 @@ class Tracker:
 
     async def _edit(self, job_id: str, interval_s: float) -> None:
         """Edit until the message shows the newest state, not more often than allowed."""
-        shown = ""
         while job := self.jobs.get(job_id):
             text = render(job, self.progress.get(job_id))
-            if text == shown or not (job.status_message_id and self.bot):
+            if text == self.shown.get(job_id) or not job.status_message_id:
                 return
             started_s = time.monotonic()
             await self._write(job, text)
-            shown = text
+            self.shown[job_id] = text
             if job.status in TERMINAL_STATUSES:
-                self.jobs.pop(job_id, None)
-                self.progress.pop(job_id, None)
+                for known in (self.jobs, self.progress, self.shown):
+                    known.pop(job_id, None)
                 return
             spent_s = time.monotonic() - started_s
             await asyncio.sleep(max(interval_s - spent_s, 0))
 
     async def _write(self, job: Job, text: str) -> None:
-        assert self.bot
+        if self.bot is None:
+            return
         channel = self.bot.get_partial_messageable(job.channel_id)
         message = channel.get_partial_message(job.status_message_id)
         # The message is a courtesy: that it cannot be edited fails no job.
@@ -90,6 +91,8 @@ async def job_changed(job: Job, config: Config) -> None:
     known = tracker.jobs.get(job.id)
     if known and not job.status_message_id:
         job.status_message_id = known.status_message_id
+    elif known and not known.status_message_id:  # the answer to the request says it
+        tracker.shown[job.id] = render(job, None)
     tracker.jobs[job.id] = job
     tracker.show(job.id, config.edit_interval_s)
 
@@ -104,6 +107,7 @@ async def job_progressed(job: Job, progress: Progress, config: Config) -> None:
 def render(job: Job, progress: Progress | None) -> str:
     """The status message's text."""
     tag = f" · `{job.id}`"
+    count = f"{job.file_count} file{'s' * (job.file_count != 1)}"
     match job.status:
         case Status.QUEUED:
             return f"Download queued{tag}"
@@ -114,10 +118,10 @@ def render(job: Job, progress: Progress | None) -> str:
         case Status.PROCESSING:
             return f"Making it fit{tag}"
         case Status.UPLOADING:
-            return f"Uploading {job.file_count} files{tag}"
+            return f"Uploading {count}{tag}"
         case Status.COMPLETED:
             took = format_time(job.finished_at - job.created_at)
-            return f"Done in {took}: {job.file_count} files{tag}"
+            return f"Done in {took}: {count}{tag}"
         case Status.CANCELLED:
             return f"Cancelled{tag}"
         case Status.FAILED:

@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from bossbot import (
     Settings,
     Status,
     hookimpl,
+    now,
 )
 
 
@@ -105,22 +105,22 @@ class SQLiteQueue:
                     WHERE status IN {slots} GROUP BY guild_id
                 ) USING (guild_id)
                 WHERE status = 'queued'
-                    AND not_before NOT BETWEEN ?3 AND ?3 + 600 -- or the clock moved
+                    AND not_before NOT BETWEEN ?3 AND ?3 + 600 -- later: another clock
                     AND coalesce(running, 0) < ?4
                     AND (SELECT count(*) FROM jobs WHERE status IN {slots}) < ?5
                 ORDER BY priority DESC, coalesce(running, 0), seq LIMIT 1
             ) RETURNING *
             """,
             worker,
-            time.time() + lease_s,
-            time.time(),
+            now() + lease_s,
+            now(),
             self.settings.max_concurrent_per_guild,
             self.settings.max_concurrent_downloads,
         )
         return _to_job(row) if row else None
 
     async def renew(self, job: Job, lease_s: float) -> bool:
-        job.lease_until = time.time() + lease_s
+        job.lease_until = now() + lease_s
         pairs = ", ".join(f"{name} = ?" for name in _GUARDED_COLUMNS)
         row = await self.db.one(
             f"UPDATE jobs SET {pairs} WHERE id = ? AND fence = ? RETURNING 1",
@@ -133,7 +133,7 @@ class SQLiteQueue:
 
     async def release(self, job: Job, delay_s: float = 0) -> bool:
         job.status, job.worker = Status.QUEUED, ""
-        job.not_before = time.time() + delay_s if delay_s else 0
+        job.not_before = now() + delay_s if delay_s else 0
         return await self.renew(job, 0)
 
     async def finish(self, job: Job) -> bool:
@@ -180,7 +180,7 @@ class SQLiteQueue:
             "UPDATE jobs SET status = 'cancelled', cause = 'cancelled', finished_at = ?"
             ", fence = fence + 1 WHERE id = ? AND status IN "
             f"{_sql_list((Status.QUEUED, *SLOT_STATUSES))} RETURNING *",
-            time.time(),
+            now(),
             job_id,
         )
         self._announce(job_id)

@@ -10,8 +10,8 @@ The real discord.py talks to it over real sockets; only two addresses are change
             await fake.wait_for(lambda: fake.messages(fake.channel.id, bot_only=True))
 
 A bot in a process of its own is started through `run_redirected.py`. The fake can be a
-process too: `python tests/fake_discord.py` prints its facts as a line of JSON and takes
-`POST /control/{method}` with keyword arguments, for the methods named in `CONTROL`.
+process too: `python tests/fake_discord.py` prints its facts as a line of JSON, and
+`POST /control/{name}` calls the public method with the JSON sent as its arguments.
 Handlers are declared with `@route(kind, ...)`, and `fault(kind, ...)` breaks them.
 """
 
@@ -41,8 +41,8 @@ from discord.gateway import DiscordWebSocket
 from discord.http import Route
 
 Payload = dict[str, Any]
+Files = list[tuple[str, bytes]]  # name and content
 Action = int | Literal["reset", "lost_answer", "hang", "hang_answer"]
-Where = tuple[str, str]  # of a handler: method and path
 
 MIB = 1024 * 1024
 # Discord, 2026-09: limit of one file by boost tier; direct messages have tier 0.
@@ -62,6 +62,11 @@ BASIC = (
 
 def bits(*names: str) -> int:
     return discord.Permissions(**dict.fromkeys(names, True)).value
+
+
+def role_payload(role_id: int, name: str, *permissions: str) -> Payload:
+    data = {"id": str(role_id), "name": name, "position": 0}
+    return data | {"permissions": str(bits(*permissions))}
 
 
 def iso(moment: datetime | None) -> str | None:
@@ -302,7 +307,7 @@ class Call:
     params: Mapping[str, str]
     query: Mapping[str, str]
     payload: Any
-    files: list[tuple[str, bytes]]
+    files: Files
 
     def id(self, name: str) -> int:
         return int(self.params[name])
@@ -341,7 +346,8 @@ def stream_compressor(kind: str) -> Callable[[bytes], bytes] | None:
         )
     if kind == "zstd-stream":
         zstandard = importlib.import_module("zstandard")  # there if the client has it
-        stream, block = zstandard.ZstdCompressor().compressobj(), 1  # FLUSH_BLOCK
+        stream = zstandard.ZstdCompressor().compressobj()
+        block = zstandard.COMPRESSOBJ_FLUSH_BLOCK
         return lambda data: bytes(stream.compress(data) + stream.flush(block))
     return None
 
@@ -384,7 +390,9 @@ def route(kind: str, *where: str) -> Callable[[Handler], Handler]:
     """Serves each "METHOD /path" with what it decorates; None becomes a 204."""
 
     def keep(handler: Handler) -> Handler:
-        ROUTES.extend((kind, *place.split(), handler) for place in where)  # type: ignore
+        for place in where:
+            method, path = place.split()
+            ROUTES.append((kind, method, path, handler))
         return handler
 
     return keep
@@ -397,11 +405,6 @@ FOLLOWUPS = "/webhooks/{application_id}/{token}"
 FOLLOWUP = f"{FOLLOWUPS}/messages/{{message_id}}"
 COMMANDS = "/applications/{application_id}/commands"
 GUILD_COMMANDS = "/applications/{application_id}/guilds/{guild_id}/commands"
-
-CONTROL = frozenset(
-    "member_says slash autocomplete click messages delete_message delete_channel deny "
-    "fault clear_faults drop_gateway reconnect_op7 invalid_session wait_changes".split()
-)
 
 
 class FakeDiscord:
@@ -417,7 +420,9 @@ class FakeDiscord:
         self.answer_within_s = 3.0  # the first answer to an interaction
         self.interaction_token_s = 900.0
         self.request_limit_bytes = 25 * MIB  # of several files together
-        self.burst = 0  # > 0: rate limit headers that let so many requests run at once
+        # Without rate limit headers (0), discord.py sends one request at a time per
+        # route and channel; Discord's own let about 5 run at once.
+        self.burst = 0
         self.sessions: Counter[str] = Counter()  # connect, identify, resume, heartbeat
         self.requests: list[Request] = []
         self.unknown: list[str] = []  # "METHOD /path" that the fake does not know
@@ -436,11 +441,7 @@ class FakeDiscord:
         self._sessions: dict[str, Session] = {}
         self.bot = self._add_user("Boss-Bot", bot=True)
         self.owner = self._add_user("olga")
-        guild_id = self.new_id()
-        self.guild = self.guilds[guild_id] = Guild(guild_id, "Home", self.owner)
-        everyone = {"id": str(guild_id), "name": "@everyone", "position": 0}
-        self.guild.roles[guild_id] = everyone | {"permissions": str(bits(*BASIC))}
-        self.guild.members |= {self.bot.id: [], self.owner.id: []}
+        self.guild = self._new_guild("Home")
         self.member = self.add_member("mary")
         self.channel = self._add_channel("general", guild=self.guild)
 
@@ -520,6 +521,25 @@ class FakeDiscord:
                     await self._wake.wait()
         return self.changes
 
+    async def settle(self) -> None:
+        """Returns once the bot has read what was sent to it so far.
+
+        That is: it answered several heartbeat requests in turn, so that answers on
+        its other connections have arrived too. What it does with them may go on.
+        """
+        for _ in range(3):
+            attached = self._attached()
+            enough = self.sessions["heartbeat"] + len(attached)
+            for session in attached:
+                assert session.connection
+                await session.connection.send(1)
+            await self._heartbeats(enough)
+
+    async def _heartbeats(self, enough: int) -> None:
+        await self.wait_for(
+            lambda: self.sessions["heartbeat"] >= enough or not self.connected
+        )
+
     # --- What a test does: people, places, faults ---
 
     def new_id(self) -> int:
@@ -533,19 +553,14 @@ class FakeDiscord:
         user = self._add_user(name)
         self.guild.members[user.id] = []
         if permissions:
-            role = {"id": str(self.new_id()), "name": name, "position": 1}
-            role["permissions"] = str(bits(*permissions))
-            self.guild.roles[int(role["id"])] = role
-            self.guild.members[user.id].append(int(role["id"]))
+            role_id = self.new_id()
+            self.guild.roles[role_id] = role_payload(role_id, name, *permissions)
+            self.guild.members[user.id].append(role_id)
         return user
 
     async def add_guild(self, name: str, premium_tier: int = 0) -> Channel:
         """The first channel of a new guild that the bot and everybody has joined."""
-        guild = Guild(self.new_id(), name, self.owner, premium_tier)
-        self.guilds[guild.id] = guild
-        everyone = {"id": str(guild.id), "name": "@everyone", "position": 0}
-        guild.roles[guild.id] = everyone | {"permissions": str(bits(*BASIC))}
-        guild.members = {user_id: [] for user_id in self.users}
+        guild = self._new_guild(name, premium_tier)
         channel = self._add_channel("general", guild=guild)
         await self._emit("GUILD_CREATE", self._guild_payload(guild), guild)
         return channel
@@ -641,7 +656,11 @@ class FakeDiscord:
         user_id: int | None = None,
         values: list[str] | None = None,
     ) -> Interaction:
-        """Clicks a button of a message, or picks `values` of a select menu."""
+        """Clicks a button of a message, or picks `values` of a select menu.
+
+        First lets the bot learn of its message: views listen only from then on.
+        """
+        await self.settle()
         message = self.all_messages[message_id]
         items = {item.get("custom_id"): item for item in walk(message.components)}
         if custom_id not in items or items[custom_id].get("disabled"):
@@ -678,8 +697,8 @@ class FakeDiscord:
 
         Args:
             kind: "upload" (post with files), "send" (post without), "edit", "callback",
-                "followup", "edit_followup", "gateway" (the connection), or what else
-                `@route` names.
+                "followup", "edit_followup", "gateway" (connecting; only a status), or
+                what else `@route` names.
             action: a status: nothing is done and it is answered (429 with
                 `retry_after_s`); "reset": nothing is done, the connection is reset;
                 "lost_answer": done, then reset; "hang": held for `for_s` or until
@@ -687,6 +706,9 @@ class FakeDiscord:
                 then the answer is held.
             how: `retry_after_s` and `for_s`.
         """
+        kinds = {"*", "upload", "gateway"} | {known for known, *_ in ROUTES}
+        if kind not in kinds:
+            raise ValueError(f"{kind!r} is none of {sorted(kinds)}")
         self._faults.append(Fault(kind, action, times, **how))
         return self._faults[-1]
 
@@ -733,6 +755,13 @@ class FakeDiscord:
         user = User(self.new_id(), name, bot)
         self.users[user.id] = user
         return user
+
+    def _new_guild(self, name: str, premium_tier: int = 0) -> Guild:
+        guild = Guild(self.new_id(), name, self.owner, premium_tier)
+        self.guilds[guild.id] = guild
+        guild.members = {user_id: [] for user_id in self.users}
+        guild.roles[guild.id] = role_payload(guild.id, "@everyone", *BASIC)
+        return guild
 
     def _add_channel(self, name: str, **how: Any) -> Channel:
         channel = Channel(self.new_id(), name, **how)
@@ -821,9 +850,7 @@ class FakeDiscord:
         allowed = MESSAGE_CONTENT if self.message_content_allowed else 0
         return message.payload(self._visible(message, allowed))
 
-    def _write(
-        self, message: Message, payload: Payload, files: list[tuple[str, bytes]]
-    ) -> Message:
+    def _write(self, message: Message, payload: Payload, files: Files) -> Message:
         """Puts what was sent into a new or older message, if it is within the rules."""
         kept = message.files
         if isinstance(payload.get("attachments"), list):
@@ -836,24 +863,25 @@ class FakeDiscord:
         too_many = len(sizes) > 1 and sum(sizes) > self.request_limit_bytes
         if max(sizes, default=0) > limit or too_many:
             raise ApiError(413, 40005, "Request entity too large")
+        new: Payload = {
+            name: payload.get(name, getattr(message, name)) or empty
+            for name, empty in (("content", ""), ("embeds", []), ("components", []))
+        }
+        flags = message.flags & ~SUPPRESS_EMBEDS | payload.get("flags", 0)
+        if not (any(new.values()) or kept or files or flags & LOADING):
+            raise ApiError(400, 50006, "Cannot send an empty message")
         reference = payload.get("message_reference")
         if reference and not message.versions:
             self._refer(message, reference)
-        message.files = kept + [
-            StoredFile(file_id, name, data, f"{self.url}/attachments/{file_id}/{name}")
-            for file_id, (name, data) in zip(iter(self.new_id, 0), files, strict=False)
-        ]
-        message.content = payload.get("content", message.content) or ""
-        message.embeds = payload.get("embeds", message.embeds) or []
-        message.components = payload.get("components", message.components) or []
-        message.flags = message.flags & ~SUPPRESS_EMBEDS | payload.get("flags", 0)
+        message.content, message.embeds, message.components = new.values()
+        message.flags, message.files = flags, list(kept)
+        for name, data in files:
+            file_id = self.new_id()
+            address = f"{self.url}/attachments/{file_id}/{name}"
+            message.files.append(StoredFile(file_id, name, data, address))
         message.allowed_mentions = payload.get("allowed_mentions")
-        fields = (message.content, message.embeds, message.components, message.files)
-        if not any(fields) and not message.flags & LOADING:
-            raise ApiError(400, 50006, "Cannot send an empty message")
         self._ping(message)
-        now, (content, embeds, components, _) = datetime.now(UTC), fields
-        message.versions.append(Version(now, content, embeds, components))
+        message.versions.append(Version(datetime.now(UTC), **new))
         return message
 
     def _refer(self, message: Message, reference: Payload) -> None:
@@ -868,7 +896,10 @@ class FakeDiscord:
 
     def _ping(self, message: Message) -> None:
         """Decides who is pinged: what the text names and `allowed_mentions` allows."""
-        allowed = message.allowed_mentions or {"parse": ["users", "roles", "everyone"]}
+        allowed = message.allowed_mentions
+        if allowed is None:
+            everybody = ["users", "roles", "everyone"]
+            allowed = {"parse": everybody, "replied_user": True}
 
         def named(pattern: str, what: str) -> set[int]:
             ids = {int(number) for number in re.findall(pattern, message.content)}
@@ -876,12 +907,12 @@ class FakeDiscord:
             return ids if open_to_all else ids & {*map(int, allowed.get(what, []))}
 
         users = named(r"<@!?(\d+)>", "users")
-        if message.replied_to and allowed.get("replied_user", "users" in allowed):
+        if message.replied_to and allowed.get("replied_user"):
             users.add(message.replied_to.author.id)
         message.mentions = [self.users[i] for i in sorted(users) if i in self.users]
         message.mention_roles = sorted(named(r"<@&(\d+)>", "roles"))
-        everyone = re.search("@everyone|@here", message.content)
-        message.mention_everyone = bool(everyone) and "everyone" in allowed["parse"]
+        loud = bool(re.search("@everyone|@here", message.content))
+        message.mention_everyone = loud and "everyone" in allowed.get("parse", [])
 
     async def _publish(self, message: Message) -> Message:
         self.all_messages[message.id] = message
@@ -889,7 +920,7 @@ class FakeDiscord:
         return message
 
     async def _rewrite(
-        self, message: Message, payload: Payload, files: list[tuple[str, bytes]]
+        self, message: Message, payload: Payload, files: Files
     ) -> Message:
         self._write(message, payload, files)
         message.flags &= ~LOADING
@@ -939,9 +970,8 @@ class FakeDiscord:
         await socket.prepare(request)
         connection, session = Connection(socket, request), None
         self._count("connect")
-        await connection.send(
-            10, {"heartbeat_interval": self.heartbeat_interval_s * 1e3}
-        )
+        interval_ms = self.heartbeat_interval_s * 1000
+        await connection.send(10, {"heartbeat_interval": interval_ms})
         async for frame in socket:
             if frame.type is not WSMsgType.TEXT:
                 continue
@@ -1035,9 +1065,8 @@ class FakeDiscord:
             path.append({"type": level["type"], "name": word})
         declared = {option["name"]: option for option in level.get("options", [])}
         required = {n for n, o in declared.items() if o.get("required")}
-        if options.keys() - declared.keys() or (
-            required - options.keys() and kind == 2
-        ):
+        missing = required - options.keys() if kind == 2 else set()
+        if missing or options.keys() - declared.keys():
             raise LookupError(f"{name} takes {declared}, not {options}")
         given: list[Payload] = []
         resolved: Payload = {"users": {}, "members": {}, "channels": {}, "roles": {}}
@@ -1135,7 +1164,7 @@ class FakeDiscord:
         return {"interaction": about, "resource": resource}
 
     async def _answer(
-        self, interaction: Interaction, data: Payload, files: list[tuple[str, bytes]]
+        self, interaction: Interaction, data: Payload, files: Files
     ) -> Message:
         kind = COMMAND_ANSWER if interaction.type == 2 else 0
         message = Message(self.new_id(), interaction.channel, self.bot, type=kind)
@@ -1152,14 +1181,11 @@ class FakeDiscord:
     def _followup_of(self, call: Call) -> Message:
         interaction, wanted = self._interaction_of(call), call.params["message_id"]
         messages = [m for m in (interaction.response, *interaction.followups) if m]
-        found = (
-            messages[:1]
-            if wanted == "@original" and interaction.response
-            else [message for message in messages if str(message.id) == wanted]
-        )
-        if not found or found[0].deleted:
-            raise ApiError(404, 10008, "Unknown Message")
-        return found[0]
+        for message in messages:
+            original = wanted == "@original" and message is interaction.response
+            if not message.deleted and (original or wanted == str(message.id)):
+                return message
+        raise ApiError(404, 10008, "Unknown Message")
 
     @route("followup", f"POST {FOLLOWUPS}")
     async def _follow_up(self, call: Call) -> Payload:
@@ -1189,9 +1215,8 @@ class FakeDiscord:
     @route("commands", f"PUT {COMMANDS}", f"PUT {GUILD_COMMANDS}")
     async def _put_commands(self, call: Call) -> list[Payload]:
         guild_id = int(call.params.get("guild_id", 0)) or None
-        known = {
-            (c["name"], c["type"]): c["id"] for c in self.commands.get(guild_id, [])
-        }
+        before = self.commands.get(guild_id, [])
+        known = {(c["name"], c["type"]): c["id"] for c in before}
         self.commands[guild_id] = []
         for command in call.payload:
             kind = command.get("type", 1)
@@ -1210,10 +1235,8 @@ class FakeDiscord:
     @route("send", f"POST {MESSAGES}")
     async def _send(self, call: Call) -> Payload:
         channel, payload = self._channel_of(call), call.payload
-        thread = channel.type == THREAD
-        self._require(
-            channel, "send_messages_in_threads" if thread else "send_messages"
-        )
+        in_thread = "_in_threads" if channel.type == THREAD else ""
+        self._require(channel, f"send_messages{in_thread}")
         if call.files:
             self._require(channel, "attach_files")
         if payload.get("embeds"):
@@ -1227,7 +1250,8 @@ class FakeDiscord:
                 return earlier.payload() | {"nonce": nonce}
         message = Message(self.new_id(), channel, self.bot, nonce=nonce)
         self._write(message, payload, call.files)
-        self._nonces[channel.id, nonce] = now, message
+        if nonce:
+            self._nonces[channel.id, nonce] = now, message
         await self._publish(message)
         return message.payload() | ({"nonce": nonce} if nonce else {})
 
@@ -1306,10 +1330,8 @@ class FakeDiscord:
 
     @route("member", "GET /guilds/{guild_id}/members/{user_id}")
     async def _get_member(self, call: Call) -> Payload:
-        guild, user = (
-            self.guilds[call.id("guild_id")],
-            self.users.get(call.id("user_id")),
-        )
+        guild = self.guilds[call.id("guild_id")]
+        user = self.users.get(call.id("user_id"))
         if user is None or user.id not in guild.members:
             raise ApiError(404, 10007, "Unknown Member")
         return self._member_payload(guild, user)
@@ -1413,9 +1435,11 @@ class FakeDiscord:
 
     async def _control(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["method"]
-        if name not in CONTROL:
-            raise web.HTTPNotFound(text=f"there is only {sorted(CONTROL)}")
-        result = getattr(self, name)(**(await request.json()))
+        if name.startswith("_") or not hasattr(self, name):
+            raise web.HTTPNotFound
+        result = getattr(self, name)
+        if callable(result):
+            result = result(**(await request.json()))
         if asyncio.iscoroutine(result):
             result = await result
         return answer(200, plain(result))
@@ -1432,6 +1456,7 @@ def check_limits(payload: Payload, files: int) -> None:
     """Raises what Discord answers to too much text, embeds or files."""
     embeds = payload.get("embeds") or []
     lengths = [("content", len(payload.get("content") or ""), 2000)]
+    lengths += [("nonce", len(payload.get("nonce") or ""), 25)]
     lengths += [("attachments", files, 10), ("embeds", len(embeds), 10)]
     total = 0
     for embed in embeds:
@@ -1450,7 +1475,7 @@ def check_limits(payload: Payload, files: int) -> None:
 
 async def read_call(request: web.Request) -> Call:
     payload: Any = None
-    files: list[tuple[str, bytes]] = []
+    files: Files = []
     if request.content_type == "multipart/form-data":
         form = await request.post()
         payload = json.loads(str(form["payload_json"]))
@@ -1496,6 +1521,8 @@ def plain(value: Any) -> Any:
     """JSON for /control/."""
     if isinstance(value, list):
         return [plain(item) for item in value]
+    if isinstance(value, Channel | User):
+        return value.payload()
     return value.record() if hasattr(value, "record") else value
 
 

@@ -1,7 +1,6 @@
 """The fake Discord, tried with the real discord.py over real sockets."""
 
 import asyncio
-import hashlib
 import json
 import os
 import sys
@@ -43,6 +42,11 @@ class Bot(commands.Bot):
         intents.message_content = True
         super().__init__("$", intents=intents, guild_ready_timeout=0.1, **options)
         self.heard: list[str] = []
+
+    async def before_identify_hook(
+        self, shard_id: int | None, *, initial: bool = False
+    ) -> None:
+        """Skips the 5 s that discord.py sleeps before it identifies again."""
 
     async def setup_hook(self) -> None:
         @self.command()
@@ -164,6 +168,51 @@ async def test_a_click_reaches_the_button_and_updates_its_message(
     await fake.click(answer.id, "more")
     await fake.wait_for(lambda: answer.content == "more")
     assert not answer.components
+
+
+async def test_options_deferral_and_choices_work_as_on_discord(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    got: list[Any] = []
+
+    async def suggest(
+        interaction: discord.Interaction, current: str
+    ) -> list[discord.app_commands.Choice[str]]:
+        return [discord.app_commands.Choice(name=current * 2, value="x")]
+
+    @bot.tree.command()
+    @discord.app_commands.autocomplete(key=suggest)
+    async def deep(
+        interaction: discord.Interaction,
+        who: discord.Member,
+        where: discord.TextChannel,
+        key: str = "",
+    ) -> None:
+        """Looks closer."""
+        got.extend([who.name, where.name, key])
+        await interaction.response.defer(ephemeral=True)
+        await interaction.followup.send("first")
+        await interaction.followup.send("second")
+
+    @bot.tree.context_menu(name="Pick")
+    async def pick(interaction: discord.Interaction, message: discord.Message) -> None:
+        await interaction.response.send_message(f"picked {message.content}")
+
+    await bot.tree.sync()
+    typed = await fake.autocomplete(fake.channel.id, "deep", {"key": "ab"}, "key")
+    await fake.wait_for(lambda: typed.answer)
+    assert typed.answer["choices"][0]["name"] == "abab"
+    options = {"who": fake.owner.id, "where": fake.channel.id}
+    used = await fake.slash(fake.channel.id, "deep", options)
+    [second] = await fake.wait_for(lambda: used.followups)
+    assert got == ["olga", "general", ""]
+    assert used.response and used.response.content == "first"
+    assert used.response.ephemeral
+    assert second.content == "second"
+    said = await fake.member_says(fake.channel.id, "this one")
+    picked = await fake.message_command(said.id, "Pick")
+    answer = await fake.wait_for(lambda: picked.response)
+    assert answer.content == "picked this one"
 
 
 async def test_uploaded_files_arrive_byte_for_byte(
@@ -324,6 +373,33 @@ async def test_a_wrong_token_is_a_login_failure(fake: FakeDiscord) -> None:
             await bot.start("wrong")
 
 
+async def test_a_token_that_is_void_by_now_closes_the_gateway_with_4004(
+    fake: FakeDiscord,
+) -> None:
+    class Late(discord.Client):
+        async def setup_hook(self) -> None:
+            fake.token = "another"
+
+    async with Late(intents=discord.Intents.default()) as client:
+        with pytest.raises(discord.ConnectionClosed) as closed:
+            await client.start(fake.token)
+    assert closed.value.code == 4004
+
+
+async def test_requests_of_one_channel_run_at_once_with_rate_limit_headers(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    fake.burst = 5
+    channel = channel_of(bot, fake)
+    await channel.send("the headers are known from now on")
+    fault = fake.fault("upload", "hang")
+    sending = asyncio.create_task(channel.send(file=discord.File(__file__)))
+    await fake.wait_for(lambda: fault.hits)
+    await channel.send("meanwhile")
+    fault.release()
+    await sending
+
+
 async def test_an_intent_that_is_not_allowed_is_refused(fake: FakeDiscord) -> None:
     fake.message_content_allowed = False
     async with Bot() as bot:
@@ -332,12 +408,10 @@ async def test_an_intent_that_is_not_allowed_is_refused(fake: FakeDiscord) -> No
 
 
 async def test_shards_and_direct_messages_work(fake: FakeDiscord) -> None:
-    class Sharded(commands.AutoShardedBot):
-        pass
-
     other = await fake.add_guild("Elsewhere")
     intents = discord.Intents.default()
-    async with Sharded("$", intents=intents, guild_ready_timeout=0.1) as bot:
+    bot = commands.AutoShardedBot("$", intents=intents, guild_ready_timeout=0.1)
+    async with bot:
         task = asyncio.create_task(bot.start(fake.token))
         await fake.wait_for(lambda: fake.connected)
         await bot.wait_until_ready()
@@ -374,11 +448,11 @@ async def test_fake_and_bot_run_as_processes_of_their_own(tmp_path: Path) -> Non
 
         try:
             changes = 0
-            while not await control("connections"):
+            while not await control("connected"):
                 changes = await control("wait_changes", after=changes)
-            file = {"hello.txt": "hi"}
             await control("member_says", channel_id=channel, content="$where")
-            while not (said := await control("messages", channel_id=channel, bot_only=True)):
+            wanted = {"channel_id": channel, "bot_only": True}
+            while not (said := await control("messages", **wanted)):
                 changes = await control("wait_changes", after=changes)
         finally:
             bot.kill()

@@ -1,0 +1,41 @@
+"""Tells the bot's owner, once a day per site, that a job failed for want of a login."""
+
+from datetime import UTC, datetime
+
+import aiohttp
+import discord
+from loguru import logger
+
+from bossbot import BossBot, Cause, Job, Status, hookimpl
+
+_bots: list[BossBot] = []
+
+
+@hookimpl
+async def bot_started(bot: BossBot) -> None:
+    _bots[:] = [bot]
+
+
+@hookimpl
+async def job_changed(job: Job) -> None:
+    wanted = job.cause in (Cause.LOGIN, Cause.AGE)
+    if job.status is not Status.FAILED or not wanted or not _bots:
+        return
+    bot, site = _bots[0], job.platform or job.url.split("/")[2]
+    key, today = f"login_notice:{site}", datetime.now(UTC).date().isoformat()
+    if await bot.pipeline.db.fact(key) == today:
+        return
+    await bot.pipeline.db.fact(key, today)
+    text = (
+        f"A link to {site} failed: the site wants a login, or the one it has is dead. "
+        f"Set cookies for it (README, Logins), then try `python bossbot.py check "
+        f"--login`. The site's words: {job.detail[:500]}"
+    )
+    try:
+        application = await bot.application_info()
+        team = application.team
+        owner_id = team.owner_id if team and team.owner_id else application.owner.id
+        owner = await bot.fetch_user(owner_id)
+        await owner.send(discord.utils.escape_mentions(text))
+    except (OSError, aiohttp.ClientError, discord.DiscordException) as error:
+        logger.warning("the owner could not be told about {}: {}", site, error)
