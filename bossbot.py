@@ -82,6 +82,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 if TYPE_CHECKING:  # make_bot imports them
@@ -350,9 +351,8 @@ class Report(Protocol):
     def progress(self, progress: Progress) -> None:
         """Tell how far a file is; cheap, call it for every chunk."""
 
-    def file(self, path: Path, **facts: Any) -> None:
-        """Tell that a file is complete, in the order of the post. Facts: name (as the
-        site calls it), url, width, height, duration_s."""
+    def file(self, path: Path) -> None:
+        """Tell that a file is complete, in the order of the post."""
 
     def item_failed(self, failure: JobFailed) -> None:
         """Tell that one item could not be fetched; the others go on."""
@@ -384,7 +384,9 @@ OwnPath = Annotated[Path, AfterValidator(lambda path: HERE / path.expanduser())]
 def _split_commas(value: Any) -> Any:
     """A list from the environment may be "a,b" or JSON."""
     if isinstance(value, str):
-        return json.loads(value) if value[:1] == "[" else value.split(",")
+        if value.strip()[:1] == "[":
+            return json.loads(value)
+        return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
@@ -487,26 +489,26 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
     dotenv = root / ".env"
     if _close_to_others(dotenv):
         print(f"{dotenv} was readable by others: set to 0600", file=sys.stderr)
-    sources: list[tuple[str, str, dict[str, Any]]] = [  # name, text, values
-        ("the environment", "", EnvSettingsSource(Settings)()),
-        (str(dotenv), "", DotEnvSettingsSource(Settings, env_file=dotenv)()),
-    ]
+    try:
+        sources: list[tuple[str, str, dict[str, Any]]] = [  # name, text, values
+            ("the environment", "", EnvSettingsSource(Settings)()),
+            (str(dotenv), "", DotEnvSettingsSource(Settings, env_file=dotenv)()),
+        ]
+    except (SettingsError, ValueError) as error:
+        raise StartError(f"The environment or {dotenv}: {error}") from None
     main = _read_toml(config or root / "config.toml")
     data_dir = _merge([main[2], sources[1][2], sources[0][2]]).get("data_dir", "data")
-    sources += [_read_toml(root / data_dir / "config.toml"), main]
+    data = root / Path(str(data_dir)).expanduser()
+    sources += [_read_toml(data / "config.toml"), main]
     problems = [
         f"{name}: discord_token belongs in .env or the environment, not in this file"
         for name, _, values in sources[2:]
         if "discord_token" in values
     ]
-    for where, variables in (
-        ("the environment", dict(os.environ)),
-        (str(dotenv), DotEnvSettingsSource(Settings, env_file=dotenv).env_vars),
-    ):
-        for variable in variables:
-            key = variable.lower().removeprefix("boss_bot_").split("__")[0]
-            if variable.upper().startswith("BOSS_BOT_") and key not in _FIELDS:
-                problems.append(f"{where}: unknown {variable}{_did_you_mean(key)}")
+    for variable in os.environ:  # pydantic-settings names those of .env alone
+        key = variable.lower().removeprefix("boss_bot_").split("__")[0]
+        if variable.upper().startswith("BOSS_BOT_") and key not in _FIELDS:
+            problems.append(f"the environment: unknown {variable}{_did_you_mean(key)}")
     settings = None
     try:
         settings = Settings(**_merge([values for _, _, values in reversed(sources)]))
@@ -532,7 +534,7 @@ def _read_toml(path: Path) -> tuple[str, str, dict[str, Any]]:
     try:
         text = path.read_text("utf-8")
         return str(path), text, tomllib.loads(text)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return str(path), "", {}
     except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise StartError(
@@ -565,15 +567,16 @@ def _explain(
     lines = []
     for item in error.errors():
         path = [str(part) for part in item["loc"]]
-        where = ""
+        where, most = "", 0
         for name, text, values in sources:
-            inside: Any = values
-            for part in path[:1]:
-                inside = inside.get(part) if isinstance(inside, dict) else None
-            if inside is not None:
-                number = _line_of(text, path)
-                where = f"{name}{f', line {number}' if number else ''}: "
-                break
+            depth, inside = 0, values
+            while (
+                depth < len(path) and isinstance(inside, dict) and path[depth] in inside
+            ):
+                inside, depth = inside[path[depth]], depth + 1
+            if depth > most:
+                line = _line_of(text, path)
+                where, most = f"{name}{f', line {line}' if line else ''}: ", depth
         key = ".".join(path)
         wrong = item["msg"]
         if item["type"] == "extra_forbidden":
@@ -828,7 +831,7 @@ class Plugins:
                 f"{folder}: the plugins folder is missing. Set plugins_dir, or restore "
                 "the folder."
             )
-        for path in sorted(folder.glob("[!_]*.py")):
+        for path in sorted(folder.glob("[!_.]*.py")):
             self.load_file(path)
         for stem in self.settings.plugins.keys() - self.all.keys():
             logger.warning("the settings have [plugins.{}], but there is none", stem)
@@ -903,9 +906,9 @@ class Plugins:
         for kind in ("engines", "platforms", "subcommands"):
             for impl in self._impls(f"register_{kind}", plugin.stem):
                 things = self._invoke(impl, plugin)
-                for thing in things:
-                    if thing.name in self.registered(kind):
-                        raise PluginError(f"{kind[:-1]} {thing.name!r} exists already")
+                names = [*self.registered(kind)] + [thing.name for thing in things]
+                if len(names) != len(set(names)):
+                    raise PluginError(f"{kind}: a name of {names} is taken already")
                 getattr(plugin, kind).extend(things)
         for platform in plugin.platforms:
             if not re.match(platform.pattern, platform.example, re.IGNORECASE):
@@ -1098,11 +1101,11 @@ class Database:
         Raises:
             StartError: locked by another bot, newer than this one, damaged.
         """
-        self.connection = await aiosqlite.connect(
-            self.path, timeout=60, isolation_level=None
-        )
-        self.connection.row_factory = sqlite3.Row
         try:
+            self.connection = await aiosqlite.connect(
+                self.path, timeout=60, isolation_level=None
+            )
+            self.connection.row_factory = sqlite3.Row
             # FULL: what was acknowledged survives a power cut, too.
             await self.connection.execute("PRAGMA journal_mode=WAL")
             await self.connection.execute("PRAGMA synchronous=FULL")
@@ -1122,7 +1125,10 @@ class Database:
                 )
         except sqlite3.OperationalError as error:
             await self.close()
-            raise StartError(f"{self.path}: {error}. Is the disk full?") from error
+            raise StartError(
+                f"{self.path}: {error}. The bot must be able to write this file, and "
+                "the disk must have room."
+            ) from error
         except sqlite3.DatabaseError as error:
             await self.close()
             aside = self.path.with_suffix(f".damaged-{int(now())}")
@@ -1144,13 +1150,13 @@ class Database:
     async def transaction(self) -> AsyncIterator[aiosqlite.Connection]:
         """All or nothing, one at a time."""
         async with self._turn:
-            await self.connection.execute("BEGIN IMMEDIATE")
             try:
+                await self.connection.execute("BEGIN IMMEDIATE")
                 yield self.connection
-            except BaseException:
-                await self.connection.rollback()
+                await self.connection.commit()
+            except BaseException:  # a cancelled task, too, leaves nothing open
+                await asyncio.shield(self.connection.rollback())
                 raise
-            await self.connection.commit()
 
     async def one(self, sql: str, *values: Any) -> sqlite3.Row | None:
         """The first row, or None; commits at once."""
@@ -1174,10 +1180,10 @@ class Database:
 
 # What may be posted: media whose content says so, whatever its name, and plain text.
 MEDIA_SUFFIXES = {
-    "image": " jpg jpeg png gif webp avif heic heif bmp tif tiff ",
-    "video": " mp4 m4v mov webm mkv avi flv 3gp mpg mpeg wmv ts ",
-    "audio": " mp3 m4a aac ogg oga opus flac wav weba aif aiff amr ",
-    "text": " txt srt vtt lrc ",
+    "image": "jpg jpeg png gif webp avif heic heif bmp tif tiff",
+    "video": "mp4 m4v mov webm mkv avi flv 3gp mpg mpeg wmv ts",
+    "audio": "mp3 m4a aac ogg oga opus flac wav weba aif aiff amr",
+    "text": "txt srt vtt lrc",
 }
 
 
@@ -1243,11 +1249,14 @@ def write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def inspect_file(path: Path, folder: Path) -> MediaFile:
@@ -1268,9 +1277,9 @@ def inspect_file(path: Path, folder: Path) -> MediaFile:
     suffix = path.suffix.lower().lstrip(".")
     kind = filetype.guess(head)
     mime = kind.mime if kind else ""
-    if head[:1] == b"G" and head[188:189] == b"G":  # MPEG-TS, unknown to filetype
+    if not mime and head[:1] == head[188:189] == b"G":  # MPEG-TS, unknown to filetype
         mime = "video/mp2t"
-    if not mime and f" {suffix} " in MEDIA_SUFFIXES["text"] and _is_text(head):
+    if not mime and suffix in MEDIA_SUFFIXES["text"].split() and _is_text(head):
         mime = "text/plain"
     if not status.st_size or mime.split("/")[0] not in MEDIA_SUFFIXES:
         raise JobFailed(Cause.NO_MEDIA, f"{path.name} holds {mime or 'no media'}")
@@ -1287,7 +1296,7 @@ def _is_text(head: bytes) -> bool:
 def suffix_of(file: MediaFile) -> str:
     """The ending a file is posted with: its own where it suits what it holds."""
     own = file.path.suffix.lower().lstrip(".")
-    if f" {own} " in MEDIA_SUFFIXES[file.mime.split("/")[0]]:
+    if own in MEDIA_SUFFIXES[file.mime.split("/")[0]].split():
         return own
     kind = filetype.get_type(mime=file.mime)
     return str(kind.extension) if kind else "txt" if "text" in file.mime else "ts"
@@ -1340,13 +1349,17 @@ class Storage:
     def attempt_folder(self, job: Job) -> Path:
         """The folder of one attempt: no older attempt can write into it."""
         folder = self.data / "temp" / job.id / str(job.fence)
-        shutil.rmtree(folder.parent, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         for name in ("files", "home"):
             (folder / name).mkdir(parents=True)
         return folder
 
     def forget_attempt(self, job: Job) -> None:
-        shutil.rmtree(self.data / "temp" / job.id, ignore_errors=True)
+        """Remove an attempt's folder, and the job's if no other attempt has one."""
+        folder = self.data / "temp" / job.id
+        shutil.rmtree(folder / str(job.fence), ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
     def keep(
         self, job: Job, files: Sequence[MediaFile], facts: dict[str, Any]
@@ -1404,11 +1417,11 @@ class Storage:
 
     def guild_settings(self, guild_id: int, stem: str, model: type[BaseModel]) -> Any:
         """A guild's settings of one plugin; what is wrong in its file is ignored."""
-        table = _read_toml(self.data / "guilds" / f"{guild_id}.toml")[2].get(stem, {})
         try:
-            return model(**table)
-        except ValidationError as error:
-            logger.warning("guild {} [{}]: {}", guild_id, stem, _explain(error))
+            table = _read_toml(self.data / "guilds" / f"{guild_id}.toml")[2]
+            return model(**table.get(stem, {}))
+        except (StartError, TypeError, ValidationError) as error:
+            logger.warning("guild {} [{}]: {}", guild_id, stem, error)
             return model()
 
     def set_guild_setting(
@@ -1420,13 +1433,20 @@ class Storage:
             Refused: the value or the key is wrong, in words for the member.
         """
         path = self.data / "guilds" / f"{guild_id}.toml"
-        tables = _read_toml(path)[2]
-        tables[stem] = {**tables.get(stem, {}), key: value}
+        if key not in model.model_fields:
+            known = list(model.model_fields)
+            raise Refused(f"No setting {key}{_did_you_mean(key, known)}")
         try:
-            settings = model(**tables[stem])
+            tables = _read_toml(path)[2]
+            settings = model(**{**tables.get(stem, {}), key: value})
         except ValidationError as error:
             raise Refused("; ".join(_explain(error))) from None
-        tables[stem] = settings.model_dump(mode="json", exclude_defaults=True)
+        except (StartError, TypeError) as error:
+            logger.error("guild {}: {}", guild_id, error)
+            raise Refused("This server's settings file is broken.") from None
+        tables[stem] = settings.model_dump(
+            mode="json", exclude_defaults=True, exclude_none=True
+        )
         write_atomically(path, tomli_w.dumps(tables).encode())
         return settings
 
@@ -1438,6 +1458,7 @@ class Storage:
 # for what it prints. When the bot goes away, both ends close and everything dies.
 
 MAX_LINE_BYTES = 256 * 1024
+MAX_LOG_BYTES = 256 * 1024  # of what a child prints; the rest is dropped
 JS_MEMORY_BYTES = 2**30  # V8 needs it
 GROUP_MEMORY_BYTES = 2**30  # on top of memory_limit: ffmpeg, a JavaScript runtime
 STALL_S, STALL_BYTES = 60.0, 32 * 1024  # a download must gain so much in that time
@@ -1447,6 +1468,8 @@ KEPT_ENVIRONMENT = re.compile(
     r"|(HTTPS?|ALL|NO)_PROXY|PYTHONDONTWRITEBYTECODE)$",
     re.IGNORECASE,
 )
+# What makes ffmpeg open anything but a local file: "http:x", "concat:", "subfile,,:".
+REMOTE_ARGUMENT = re.compile(r"^(?!file:)[A-Za-z][\w.+,-]*:|(?<!file)://")
 CAN_FORK = sys.platform == "linux"  # elsewhere a fork after threads is not safe
 
 
@@ -1519,7 +1542,8 @@ def load_engines(path: Path) -> dict[str, Engine]:
 
 def child_main(talk: int, log: int) -> NoReturn:
     """Be the child of one attempt: read a request, do it, say how it went."""
-    os.setsid()
+    if os.getpgrp() != os.getpid():
+        os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -1530,9 +1554,10 @@ def child_main(talk: int, log: int) -> NoReturn:
 
     def tell(**message: Any) -> None:
         line = json.dumps(message).encode() + b"\n"
-        if len(line) < MAX_LINE_BYTES:
-            with lock:
-                connection.sendall(line)
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError(f"a message of {len(line)} bytes")
+        with lock:
+            connection.sendall(line)
 
     tell(event="started", pid=os.getpid())  # from here on we are a group to kill
     line = connection.makefile("rb").readline()
@@ -1606,10 +1631,10 @@ class ChildReport:
             facts = dataclasses.asdict(progress) | {"name": _cut(progress.name, 300)}
             self._tell(event="progress", progress=facts)
 
-    def file(self, path: Path, **facts: Any) -> None:
+    def file(self, path: Path) -> None:
         """See ``Report``."""
         self._bytes += path.stat().st_size
-        self._tell(event="file", path=str(path), facts=_cut(facts))
+        self._tell(event="file", path=str(path))
 
     def item_failed(self, failure: JobFailed) -> None:
         """See ``Report``."""
@@ -1631,12 +1656,23 @@ def _task_download(request: dict[str, Any], tell: Callable[..., None]) -> None:
     engine.download(job, ChildReport(tell, job))
 
 
+def _load_all(paths: Iterable[str]) -> list[Engine]:
+    """The engines of several plugin files, by name; a broken file has none."""
+    engines: list[Engine] = []
+    for path in paths:
+        try:
+            engines += load_engines(Path(path)).values()
+        except (Exception, SystemExit):  # the boundary of a plugin
+            traceback.print_exc()
+    return sorted(engines, key=lambda engine: engine.name)
+
+
 def _task_supports(
     request: dict[str, Any], tell: Callable[..., None]
 ) -> list[str | None]:
     """For each link the first engine with an extractor of its own for it, else the
     generic one, unless ``own`` is asked for."""
-    engines = [e for p in request["plugins"] for e in load_engines(Path(p)).values()]
+    engines = _load_all(request["plugins"])
     generic = next(
         (e.name for e in engines if e.generic and not request.get("own")), None
     )
@@ -1648,7 +1684,7 @@ def _task_supports(
 
 def _task_versions(request: dict[str, Any], tell: Callable[..., None]) -> Any:
     """The engines' versions."""
-    engines = [e for p in request["plugins"] for e in load_engines(Path(p)).values()]
+    engines = _load_all(request["plugins"])
     return {engine.name: engine.version() for engine in engines}
 
 
@@ -1695,13 +1731,14 @@ def raise_fence(
 ) -> None:
     """Let this process reach public addresses and the host's own proxies alone, and
     start the helper programs alone, on local files. It cannot be taken down again."""
-    home = os.environ["HOME"] + os.sep
+    home = os.path.realpath(os.environ["HOME"]) + os.sep
     programs = set(request.programs.values())
     proxies = set()
-    variables = [v for k, v in os.environ.items() if k.lower().endswith("_proxy")]
+    names = ("http_proxy", "https_proxy", "all_proxy")
+    variables = [value for key, value in os.environ.items() if key.lower() in names]
     for proxy in filter(None, [request.proxy, *variables]):
         parts = urlsplit(proxy if "://" in proxy else f"//{proxy}")
-        if parts.hostname and not proxy.startswith("no_"):
+        if parts.hostname:
             with contextlib.suppress(OSError, ValueError):
                 port = parts.port or {"https": 443}.get(parts.scheme, 80)
                 for found in socket.getaddrinfo(parts.hostname, port):
@@ -1729,9 +1766,10 @@ def raise_fence(
             if arguments[1] is not None:
                 check_address(arguments[1])
         elif event == "subprocess.Popen":
-            program, argv = str(arguments[0]), [str(a) for a in arguments[1]]
-            allowed = os.path.realpath(program) in programs or program.startswith(home)
-            if not allowed or any(re.match(r"(?!file:)\w+://", arg) for arg in argv):
+            program = os.path.realpath(os.fsdecode(arguments[0]))
+            argv = [os.fsdecode(argument) for argument in arguments[1]]
+            allowed = program in programs or program.startswith(home)
+            if not allowed or any(map(REMOTE_ARGUMENT.search, argv)):
                 refuse(f"program {argv}", SENTENCES[Cause.INTERNAL])
         elif event in (
             "os.system",
@@ -1761,14 +1799,15 @@ class Child:
         self.pid = 0  # known once it is a group of its own
         self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.reader: asyncio.StreamReader
-        self.writer: asyncio.StreamWriter
+        self.writer: asyncio.StreamWriter | None = None
 
     def kill(self) -> None:
         """End it with everything it started; its socket then closes."""
         if self.pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-        self.writer.close()  # and if it was not yet a group, it sees this and goes
+        if self.writer:
+            self.writer.close()  # one that is no group yet sees this and goes
 
     def memory_bytes(self) -> int:
         """What its process group holds in memory; blocks."""
@@ -1839,11 +1878,15 @@ class Children:
             if child and not child.exit.done():
                 child.exit.set_result(message["exit"])
             return
-        asyncio.get_running_loop().remove_reader(self._control)
-        self._control.close()
-        self._server.poll()
-        self._server = None
         logger.error("the fork server ended; the next download starts a new one")
+        self._forget_server()
+
+    def _forget_server(self) -> None:
+        if self._control and self._server:
+            asyncio.get_running_loop().remove_reader(self._control)
+            self._control.close()  # at which a living server kills its children, and ends
+            self._keep(asyncio.to_thread(self._server.wait))
+        self._control = self._server = None
 
     def _log_pipe(self, name: str) -> int:
         """The writing end of a pipe whose lines go to the log."""
@@ -1854,9 +1897,11 @@ class Children:
             await asyncio.get_running_loop().connect_read_pipe(
                 lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
             )
+            left = MAX_LOG_BYTES
             while chunk := await reader.read(8192):
-                for line in chunk.decode(errors="replace").splitlines():
+                for line in chunk[:left].decode(errors="replace").splitlines():
                     logger.debug("[{}] {}", name, line)
+                left = max(left - len(chunk), 0)
 
         self._keep(copy())
         return writing
@@ -1870,33 +1915,27 @@ class Children:
         """Kill every child and the server."""
         for child in list(self.running.values()):
             child.kill()
-        if self._server and self._control:
-            asyncio.get_running_loop().remove_reader(self._control)
-            self._control.close()
-            await asyncio.to_thread(self._server.wait)
-            self._server = None
+        self._forget_server()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=3)
 
     @contextlib.asynccontextmanager
     async def child(self, name: str, task: str, **request: Any) -> AsyncIterator[Child]:
         """A child at work on a task; it is dead when the block ends."""
-        if CAN_FORK and not self._server:
-            self.start()
         self._count += 1
         child = Child(self._count)
         self.running[child.number] = child
         ours, theirs = socket.socketpair()
         log = self._log_pipe(name)
-        process = None
         try:
-            if self._control and self._server:
-                packet = json.dumps({"child": child.number}).encode()
-                socket.send_fds(self._control, [packet], [theirs.fileno(), log])
-            else:
-                call = "bossbot.child_main(__import__('os').dup(0), 1)"
-                process = self._python(call, theirs, log)
-                self._keep(self._wait_for(process, child))
-            theirs.close()
-            os.close(log)
+            try:
+                self._send_for(child, theirs, log)
+            except OSError:  # the server has just died
+                self._forget_server()
+                self._send_for(child, theirs, log)
+            finally:
+                theirs.close()
+                os.close(log)
             child.reader, child.writer = await asyncio.open_unix_connection(
                 sock=ours, limit=MAX_LINE_BYTES
             )
@@ -1906,6 +1945,17 @@ class Children:
         finally:
             child.kill()
             del self.running[child.number]
+
+    def _send_for(self, child: Child, theirs: socket.socket, log: int) -> None:
+        """Have a process made that takes the other end of the socket and the pipe."""
+        if CAN_FORK and not self._server:
+            self.start()
+        if self._control:
+            packet = json.dumps({"child": child.number}).encode()
+            socket.send_fds(self._control, [packet], [theirs.fileno(), log])
+        else:
+            call = "bossbot.child_main(__import__('os').dup(0), 1)"
+            self._keep(self._wait_for(self._python(call, theirs, log), child))
 
     async def _wait_for(self, process: Any, child: Child) -> None:
         status = await asyncio.to_thread(process.wait)
@@ -1979,17 +2029,16 @@ MAX_RETRY_WAIT_S = 60.0
 
 
 def find_links(text: str) -> list[str]:
-    """The links in a member's words, in order, once each; "<URL>", a missing scheme's
-    lack and trailing punctuation are tolerated. Words that are no links are kept too,
-    so that each can be answered."""
-    words = [word.strip("<>|*_`\"'").rstrip(".,;:!?") for word in text.split()]
-    pairs = [("(", ")"), ("[", "]")]
-    for left, right in pairs:  # "(https://a/b)" but not "https://a/b_(c)"
-        words = [
-            w.removeprefix(left).rstrip(right) if w.startswith(left) else w
-            for w in words
-        ]
-    return list(dict.fromkeys(word for word in words if word))
+    """The words of a member, in order and once each, without the punctuation and the
+    mark-up around them; those that are no links are kept, to be answered."""
+    links = []
+    for word in text.split():
+        word = word.rstrip(".,;:!?")
+        for left, right in ("<>", "()", "[]", ("||", "||"), ("**", "**"), '""', "``"):
+            if word.startswith(left) and word.endswith(right):
+                word = word[len(left) : -len(right)].rstrip(".,;:!?")
+        links.append(word)
+    return list(dict.fromkeys(filter(None, links)))
 
 
 def check_link(link: str) -> str:
@@ -2000,7 +2049,8 @@ def check_link(link: str) -> str:
     """
     if len(link) > 2000:
         raise Refused("Invalid URL: it is longer than 2,000 characters.")
-    if re.search(r"[\s\\\x00-\x20\x7f-\xa0\u200b-\u200f\u2028-\u202f\ufeff]", link):
+    hidden = ("Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp")
+    if "\\" in link or any(unicodedata.category(char) in hidden for char in link):
         raise Refused("Invalid URL: it has a space, a backslash or a hidden character.")
     if not re.match(r"https?://", link, re.IGNORECASE):
         raise Refused("Invalid URL: it must start with http:// or https://.")
@@ -2219,13 +2269,16 @@ class Pipeline:
     async def _dispatch(self) -> None:
         """Claim jobs when there is room, and end those that were cancelled."""
         async for job_id in self.queue.changes():
-            if task := self.running.get(job_id):
-                job = await self.queue.get(job_id)
-                if job and job.status is Status.CANCELLED:
-                    task.cancel()
-                    await self._announce(job, Status.DOWNLOADING)
             with logger.catch(message="dispatch failed"):
+                job = await self.queue.get(job_id) if job_id else None
+                if job and job.status is Status.CANCELLED:
+                    await self._cancelled(job)
                 await self._claim_all()
+
+    async def _cancelled(self, job: Job) -> None:
+        if task := self.running.get(job.id):
+            task.cancel()
+        await self._announce(job, None)
 
     async def _claim_all(self) -> None:
         async with self._claiming:
@@ -2417,7 +2470,7 @@ class Pipeline:
             )
         request.cache_dir.mkdir(parents=True, exist_ok=True)
         download, progress = Download(), _ProgressTap(self, job, on_progress)
-        found: list[tuple[Path, dict[str, Any]]] = []
+        found: list[Path] = []
         try:
             async with (
                 asyncio.timeout(settings.download_timeout_s),
@@ -2440,7 +2493,7 @@ class Pipeline:
                         case "progress":
                             progress(Progress(**message["progress"]))
                         case "file":
-                            found.append((Path(message["path"]), message["facts"]))
+                            found.append(Path(message["path"]))
                             progress.busy = False
                         case "item_failed":
                             failure = JobFailed(
@@ -2455,7 +2508,7 @@ class Pipeline:
             await asyncio.to_thread(
                 keep_cookies, request.cookies_file, platform.cookies_file
             )
-        for path, _ in found[: settings.max_items]:
+        for path in found[: settings.max_items]:
             try:
                 file = await asyncio.to_thread(inspect_file, path, request.folder)
                 download.files.append(file)
@@ -2743,12 +2796,17 @@ def make_bot(pipeline: Pipeline, **options: Any) -> BossBot:
 # ── Command line ───────────────────────────────────────────────────────────────────
 
 _secrets: set[str] = set()  # what no log line may hold
+SECRET_NAME = re.compile(
+    r"(?i)token|secret|passw|session|cookie(?!s_file)|auth|api_?key"
+)
 
 
-def setup_logging(settings: Settings, *, debug: bool = False) -> None:
-    """Log to the console (errors to stderr) and to a file a day under data/logs."""
-    for secret in _secret_values(settings):
-        _secrets.add(secret)
+def setup_logging(
+    settings: Settings, *, debug: bool = False, stdout_is_free: bool = True
+) -> None:
+    """Log to the console (errors to stderr; all of it where a command's answer goes to
+    stdout) and to a file a day under data/logs."""
+    _secrets.update(_secret_values(settings))
 
     def clean(record: Any) -> None:
         """Redact secrets, keep a message on one line, and render the traceback, with
@@ -2772,8 +2830,8 @@ def setup_logging(settings: Settings, *, debug: bool = False) -> None:
     logger.remove()
     logger.configure(patcher=clean)
     logger.add(
-        sys.stdout,
-        level=level,
+        sys.stdout if stdout_is_free else sys.stderr,
+        level=level if stdout_is_free or debug else "WARNING",
         filter=lambda record: record["level"].no < logging.ERROR,
         **common,
     )
@@ -2811,8 +2869,15 @@ def _secret_values(thing: Any) -> Iterable[str]:
     if isinstance(thing, SecretStr):
         yield thing.get_secret_value()
     elif isinstance(thing, BaseModel):
-        for name in type(thing).model_fields:
-            yield from _secret_values(getattr(thing, name))
+        yield from _secret_values(dict(thing))
+    elif isinstance(thing, (list, tuple)):
+        for value in thing:
+            yield from _secret_values(value)
+    elif isinstance(thing, dict):  # a plugin's raw table does not say what is secret
+        for key, value in thing.items():
+            if isinstance(value, str) and SECRET_NAME.search(str(key)):
+                yield value
+            yield from _secret_values(value)
 
 
 def redact(text: str) -> str:
@@ -2867,15 +2932,19 @@ async def run_bot(settings: Settings, plugins: Plugins) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bot or a command; returns the exit code: 0, 1 for a failed command, 2
     where the bot cannot go on."""
-    parser = argparse.ArgumentParser("bossbot.py", description="A Discord media bot.")
-    parser.add_argument("--config", type=Path, metavar="PATH", help="a settings file")
-    parser.add_argument("--debug", action="store_true", help="log all, with variables")
-    known, _ = parser.parse_known_args(argv)  # the plugins' commands are not known yet
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config", type=Path, metavar="PATH", help="a settings file")
+    early.add_argument("--debug", action="store_true", help="log all, with variables")
+    known, rest = early.parse_known_args(argv)  # the plugins' commands come later
+    parser = argparse.ArgumentParser(
+        "bossbot.py", description="A Discord media bot.", parents=[early]
+    )
     os.umask(0o077)  # what the bot writes is its owner's
     try:
         settings = load_settings(known.config)
         Storage(settings.data_dir).prepare()
-        setup_logging(settings, debug=known.debug)
+        answers = any(not word.startswith("-") for word in rest)
+        setup_logging(settings, debug=known.debug, stdout_is_free=not answers)
         plugins = Plugins(settings)
         plugins.load()
         for plugin in plugins.all.values():
@@ -2883,8 +2952,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
         subcommands: dict[str, Subcommand] = plugins.registered("subcommands")
         for command in subcommands.values():
-            sub = subparsers.add_parser(command.name, help=command.help)
-            command.add_arguments(sub)
+            try:
+                command.add_arguments(
+                    subparsers.add_parser(command.name, help=command.help)
+                )
+            except (Exception, SystemExit) as error:  # the boundary of a plugin
+                logger.error("the command {} is broken: {!r}", command.name, error)
         arguments = parser.parse_args(argv)
         chosen = subcommands.get(arguments.command)
         if chosen is None and settings.discord_token is None:

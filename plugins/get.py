@@ -82,7 +82,9 @@ async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
 
             try:
                 for line in await download(pipeline, url, folder, args.limit, show):
-                    bars.console.print(line, markup=False, highlight=False)
+                    bars.console.print(
+                        line, markup=False, highlight=False, soft_wrap=True
+                    )
                 return True
             except BossbotError as error:
                 detail = error.detail if isinstance(error, JobFailed) else ""

@@ -19,7 +19,10 @@ async def show(pipeline: Pipeline, args: argparse.Namespace) -> int:
     for plugin in pipeline.plugins.all.values():
         state = f"off: {plugin.off}" if plugin.off else "on"
         table.add_row(plugin.stem, state, ", ".join(plugin.hooks))
-    Console().print(table, markup=False)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a line for each, for other programs
+    console.print(table, markup=False)
     wanted_off = pipeline.settings.disabled_plugins
     plugins = pipeline.plugins.all.values()
     return int(any(p.off and p.stem not in wanted_off for p in plugins))

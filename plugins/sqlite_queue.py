@@ -40,6 +40,10 @@ def _to_job(row: sqlite3.Row) -> Job:
     return Job(**{name: row[name] for name in _JOB_COLUMNS})
 
 
+# A job that must wait longer than this was delayed by another clock.
+MAX_DELAY_S = 600
+
+
 class SQLiteQueue:
     """The embedded queue. One process owns the file, so a lease never expires while
     it lives; what an earlier process held is released by ``recover``."""
@@ -105,7 +109,7 @@ class SQLiteQueue:
                     WHERE status IN {slots} GROUP BY guild_id
                 ) USING (guild_id)
                 WHERE status = 'queued'
-                    AND not_before NOT BETWEEN ?3 AND ?3 + 600 -- later: another clock
+                    AND not_before NOT BETWEEN ?3 AND ?3 + {MAX_DELAY_S}
                     AND coalesce(running, 0) < ?4
                     AND (SELECT count(*) FROM jobs WHERE status IN {slots}) < ?5
                 ORDER BY priority DESC, coalesce(running, 0), seq LIMIT 1
@@ -133,7 +137,7 @@ class SQLiteQueue:
 
     async def release(self, job: Job, delay_s: float = 0) -> bool:
         job.status, job.worker = Status.QUEUED, ""
-        job.not_before = now() + delay_s if delay_s else 0
+        job.not_before = now() + min(delay_s, MAX_DELAY_S) if delay_s else 0
         return await self.renew(job, 0)
 
     async def finish(self, job: Job) -> bool:

@@ -368,7 +368,7 @@ async def test_silence_of_the_gateway_makes_the_bot_resume(fake: FakeDiscord) ->
 
 
 async def test_a_wrong_token_is_a_login_failure(fake: FakeDiscord) -> None:
-    async with Bot() as bot:
+    async with asyncio.timeout(10), Bot() as bot:
         with pytest.raises(discord.LoginFailure):
             await bot.start("wrong")
 
@@ -380,7 +380,8 @@ async def test_a_token_that_is_void_by_now_closes_the_gateway_with_4004(
         async def setup_hook(self) -> None:
             fake.token = "another"
 
-    async with Late(intents=discord.Intents.default()) as client:
+    intents = discord.Intents.default()
+    async with asyncio.timeout(10), Late(intents=intents) as client:
         with pytest.raises(discord.ConnectionClosed) as closed:
             await client.start(fake.token)
     assert closed.value.code == 4004
@@ -402,7 +403,7 @@ async def test_requests_of_one_channel_run_at_once_with_rate_limit_headers(
 
 async def test_an_intent_that_is_not_allowed_is_refused(fake: FakeDiscord) -> None:
     fake.message_content_allowed = False
-    async with Bot() as bot:
+    async with asyncio.timeout(10), Bot() as bot:
         with pytest.raises(discord.PrivilegedIntentsRequired):
             await bot.start(fake.token)
 

@@ -1,0 +1,86 @@
+"""TikTok: videos are downloaded by yt-dlp, slideshows of photos by gallery-dl."""
+
+import re
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, SecretStr
+
+from bossbot import Cause, Platform, PlatformConfig, Refused, hookimpl
+
+# The site, and the sites that exist to show its posts in Discord.
+PATTERN = (
+    r"https?://(?:(?:(?:www|m|vm|vt)\.)?tiktokv?\.com"
+    r"|(?:\w+\.)?(?:vxtiktok|tnktok|tiktxk|tfxktok)\.com)/"
+)
+POST = re.compile(r"/(@[\w.-]*)/(video|photo)/(\d+)")
+# Other ways to write a video's number, from old apps and from players in pages.
+NUMBER = re.compile(r"/(?:share/video|embed|embed/v2|player/v1|v)/(\d+)")
+SHORT = re.compile(r"/(?:t/)?(\w+)$")
+# Pages that show the host's own account, were it logged in.
+OWN_PAGES = re.compile(
+    r"/(?:(?:foryou|following|friends|explore|live|login|upload)?$"
+    r"|(?:messages|inbox|setting|notifications)(?:/|$)"
+    r"|@[^/]*/(?:saved|liked|likes|favorites)(?:/|$))",
+    re.IGNORECASE,
+)
+# yt-dlp knows no photos, and of a profile only its videos.
+PHOTOS = r"https://www\.tiktok\.com/@[^/]*/(?:photo|avatar|posts|reposts|stories)"
+
+FAILURES = [
+    (r"comfortable for some audiences", Cause.AGE),
+    (r"permission to view this post|account is (?:either )?private|Login required to"
+     r"|error code 102(?:16|22)", Cause.PRIVATE),
+    (r"requiring login|redirect to login page|need cookies", Cause.LOGIN),
+    # 10204; gallery-dl and yt-dlp word it differently.
+    (r"IP address is blocked|Requested \w+ not available", Cause.REGION),
+    # 10231, which gallery-dl takes for a region lock: deleted posts answer so.
+    (r"status code 102\d\d|Region locked|could not be found|livestream has ended",
+     Cause.GONE),
+    (r"JS challenge|JavaScript challenge|rehydration data|universal data",
+     Cause.ENGINE_OUTDATED),
+]  # fmt: skip
+
+
+class Config(PlatformConfig):
+    """[plugins.tiktok] in config.toml."""
+
+    sessionid: SecretStr | None = Field(
+        None, description="cookie of a logged-in account"
+    )
+    music: bool = Field(True, description="fetch the music of a slideshow too")
+
+
+@hookimpl
+def register_platforms(config: Config) -> list[Platform]:
+    return [
+        Platform(
+            name="tiktok",
+            pattern=PATTERN,
+            example="https://www.tiktok.com/@tiktok/video/7106594312292453675",
+            engine="yt-dlp",
+            routes=[(PHOTOS, "gallery-dl")],
+            normalise=normalise,
+            options={"extractor.tiktok.audio": config.music, **config.options},
+            cookies={"sessionid": config.sessionid},
+            cookies_domain=".tiktok.com",
+            cookies_file=config.cookies_file,
+            proxy=config.proxy,
+            sleep_request_s=config.sleep_request_s,
+            failures=FAILURES,
+        )
+    ]
+
+
+def normalise(url: str) -> str:
+    """The link on www.tiktok.com, or a short one as it is, without who shared it."""
+    parts = urlsplit(url)
+    path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
+    if OWN_PAGES.match(path):
+        raise Refused("Everyone sees something else there. Paste the link of a video.")
+    if post := POST.match(path):
+        return f"https://www.tiktok.com/{post[1]}/{post[2]}/{post[3]}"
+    if number := NUMBER.match(path):
+        return f"https://www.tiktok.com/@/video/{number[1]}"
+    if parts.hostname in ("vm.tiktok.com", "vt.tiktok.com"):
+        return f"https://{parts.hostname}{path}/"
+    if "@" in path ...

@@ -1,0 +1,360 @@
+"""The settings: where they come from, and what is said when one is wrong."""
+
+import os
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Home
+from pydantic import ByteSize, SecretStr
+
+import bossbot
+from bossbot import Settings, StartError, load_settings
+
+TOKEN = "MTAwMDAwMDAw.GsEcRe.very-secret-token"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder to write .env, config.toml and data/config.toml into."""
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+def mistakes(root: Path, config: Path | None = None) -> str:
+    """The text of the StartError that loading must raise."""
+    with pytest.raises(StartError) as caught:
+        load_settings(config, root=root)
+    return str(caught.value)
+
+
+def write_env(root: Path, *lines: str) -> Path:
+    path = root / ".env"
+    path.write_text("\n".join([*lines, ""]), "utf-8")
+    path.chmod(0o600)
+    return path
+
+
+# Where they come from
+
+
+def test_defaults_need_no_file(root: Path) -> None:
+    settings = load_settings(root=root)
+    assert settings.command_prefix == "$"
+    assert settings.max_download_size == 200 * 2**20
+    assert settings.upload_limits == [n * 2**20 for n in (20, 20, 50, 100)]
+    assert settings.discord_token is None
+
+
+def test_stronger_source_wins(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def items() -> int:
+        return load_settings(root=root).max_items
+
+    (root / "config.toml").write_text("max_items = 1")
+    assert items() == 1
+    (root / "data" / "config.toml").write_text("max_items = 2")
+    assert items() == 2
+    write_env(root, "BOSS_BOT_MAX_ITEMS=3")
+    assert items() == 3
+    monkeypatch.setenv("BOSS_BOT_MAX_ITEMS", "4")
+    assert items() == 4
+
+
+def test_sources_are_merged_key_by_key(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "config.toml").write_text("[plugins.a]\nx = 1\ny = 1\n[plugins.b]\nz = 1")
+    (root / "data" / "config.toml").write_text("[plugins.a]\ny = 2")
+    monkeypatch.setenv("BOSS_BOT_PLUGINS__B__Z", "word")
+    settings = load_settings(root=root)
+    assert settings.plugins == {"a": {"x": 1, "y": 2}, "b": {"z": "word"}}
+
+
+def test_data_dir_of_the_environment_says_where_the_hosts_file_is(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = root / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "config.toml").write_text("max_items = 7")
+    monkeypatch.setenv("BOSS_BOT_DATA_DIR", str(elsewhere))
+    settings = load_settings(root=root)
+    assert (settings.max_items, settings.data_dir) == (7, elsewhere)
+
+
+def test_data_dir_may_start_with_a_tilde(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(root))
+    (root / "config.toml").write_text('data_dir = "~/media"')
+    (root / "media").mkdir()
+    (root / "media" / "config.toml").write_text("max_items = 7")
+    settings = load_settings(root=root)
+    assert (settings.max_items, settings.data_dir) == (7, root / "media")
+
+
+def test_config_option_replaces_the_main_file(root: Path) -> None:
+    (root / "config.toml").write_text("max_items = 1\nmax_queue_size = 1")
+    other = root / "other.toml"
+    other.write_text("max_items = 2")
+    settings = load_settings(other, root=root)
+    assert (settings.max_items, settings.max_queue_size) == (2, 50)
+
+
+def test_config_option_names_a_missing_file(root: Path) -> None:
+    assert "missing.toml: no such file" in mistakes(root, root / "missing.toml")
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ('"50MiB"', 50 * 2**20),
+        ('"1GiB"', 2**30),
+        ('"1.5 MiB"', 3 * 2**19),
+        ('"5MB"', 5_000_000),
+        ("1234", 1234),
+    ],
+)
+def test_size_may_have_a_unit(root: Path, written: str, size: int) -> None:
+    (root / "config.toml").write_text(f"max_file_size = {written}")
+    assert load_settings(root=root).max_file_size == ByteSize(size)
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        ("a,b", ["a", "b"]),
+        ("a, b ,", ["a", "b"]),
+        ("a", ["a"]),
+        ("", []),
+        ('["a", "b"]', ["a", "b"]),
+        ("[]", []),
+    ],
+)
+def test_list_from_the_environment_has_commas_or_is_json(
+    root: Path, monkeypatch: pytest.MonkeyPatch, written: str, names: list[str]
+) -> None:
+    monkeypatch.setenv("BOSS_BOT_DISABLED_PLUGINS", written)
+    assert load_settings(root=root).disabled_plugins == names
+
+
+def test_list_of_sizes_from_the_environment(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOSS_BOT_UPLOAD_LIMITS", "1MiB, 2MiB,3MiB,4MiB")
+    limits = load_settings(root=root).upload_limits
+    assert limits == [n * 2**20 for n in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("value", ["a1b2", "1234567890", "12345e67", "true", "null"])
+def test_plugins_value_from_the_environment_reaches_it_as_it_is_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """A cookie may look like a number."""
+    monkeypatch.setenv("BOSS_BOT_PLUGINS__TWITTER__AUTH_TOKEN", value)
+    table = load_settings(root=root).plugins["twitter"]
+
+    class Config(bossbot.PluginConfig):
+        auth_token: SecretStr
+
+    assert Config(**table).auth_token.get_secret_value() == value
+
+
+def test_token_comes_from_env_file_or_environment(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_env(root, f"BOSS_BOT_DISCORD_TOKEN={TOKEN}")
+    token = load_settings(root=root).discord_token
+    assert token is not None and token.get_secret_value() == TOKEN
+    monkeypatch.setenv("BOSS_BOT_DISCORD_TOKEN", "other")
+    token = load_settings(root=root).discord_token
+    assert token is not None and token.get_secret_value() == "other"
+
+
+def test_env_file_that_others_can_read_is_closed_with_a_notice(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_env(root, f"BOSS_BOT_DISCORD_TOKEN={TOKEN}")
+    load_settings(root=root)
+    assert capsys.readouterr() == ("", "")
+    path.chmod(0o644)
+    load_settings(root=root)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    notice = capsys.readouterr().err
+    assert str(path) in notice and "0600" in notice and TOKEN not in notice
+
+
+def test_foreign_lines_in_the_env_file_are_ignored(root: Path) -> None:
+    write_env(root, "EDITOR=vi", "# note", "export PORT=1", "BOSS_BOT_MAX_ITEMS=3")
+    assert load_settings(root=root).max_items == 3
+
+
+def test_relative_paths_start_at_the_bots_folder(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
+    settings = load_settings(root=root)
+    assert settings.plugins_dir == ROOT / "plugins"
+    assert Settings(data_dir=Path("x/y")).data_dir == ROOT / "x" / "y"
+
+
+def test_bot_works_from_another_working_directory(home: Home, tmp_path: Path) -> None:
+    (home.path / ".env").write_text("BOSS_BOT_DATA_DIR=media\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = home.run("plugins", cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert (home.path / "media" / "logs").is_dir()
+    assert not list(elsewhere.iterdir())
+
+
+# What is said when one is wrong
+
+
+def test_unknown_key_is_named_with_line_and_a_guess(root: Path) -> None:
+    (root / "config.toml").write_text('# first\nmax_items = 3\nmax_itmes = "x"\n')
+    text = mistakes(root)
+    assert f"{root / 'config.toml'}, line 3: max_itmes" in text
+    assert "did you mean max_items?" in text
+
+
+def test_every_wrong_value_is_named_at_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "config.toml").write_text(
+        'max_items = 0\nshards = "maybe"\n\nmax_file_size = "5 parsecs"\n'
+        'log_level = "LOUD"\n'
+    )
+    (root / "data" / "config.toml").write_text("\nmax_queue_size = true\n")
+    monkeypatch.setenv("BOSS_BOT_DOWNLOAD_TIMEOUT_S", "-1")
+    write_env(root, "BOSS_BOT_MAX_CONCURRENT_DOWNLOADS=many")
+    lines = mistakes(root).splitlines()
+    for words in (
+        ("config.toml, line 1: max_items", "greater than or equal to 1"),
+        ("config.toml, line 2: shards", "boolean"),
+        ("config.toml, line 4: max_file_size",),
+        ("config.toml, line 5: log_level", "'DEBUG'"),
+        ("the environment: download_timeout_s", "greater than 0"),
+        (".env: max_concurrent_downloads", "integer"),
+    ):
+        assert any(all(w in line for w in words) for line in lines), (words, lines)
+
+
+def test_wrong_value_is_blamed_on_the_source_that_won(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "config.toml").write_text("max_items = 3")
+    monkeypatch.setenv("BOSS_BOT_MAX_ITEMS", "0")
+    assert "the environment: max_items" in mistakes(root)
+
+
+def test_plugin_setting_that_is_no_table_is_blamed_on_its_own_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "config.toml").write_text("[plugins]\nretention = 5\n")
+    monkeypatch.setenv("BOSS_BOT_PLUGINS__PROGRESS__EDIT_INTERVAL_S", "3")
+    assert "config.toml, line 2: plugins.retention" in mistakes(root)
+
+
+def test_syntax_error_is_told_with_its_line(root: Path) -> None:
+    (root / "config.toml").write_text("max_items = 3\nmax_queue_size = = 4\n")
+    text = mistakes(root)
+    assert str(root / "config.toml") in text and "line 2" in text
+
+
+@pytest.mark.parametrize("where", ["environment", ".env"])
+def test_unknown_variable_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    if where == ".env":
+        write_env(root, "BOSS_BOT_MAX_ITMES=3")
+    else:
+        monkeypatch.setenv("BOSS_BOT_MAX_ITMES", "3")
+    text = mistakes(root)
+    assert where in text and "max_itmes" in text.lower()
+    assert "did you mean max_items?" in text
+    assert text.lower().count("max_itmes") == 1
+
+
+def test_token_in_a_toml_file_is_refused(root: Path) -> None:
+    for name in ("config.toml", "data/config.toml"):
+        (root / name).write_text(f'discord_token = "{TOKEN}"')
+        text = mistakes(root)
+        assert str(root / name) in text and ".env" in text
+        (root / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.toml", b"max_items = 3 \xff"),
+        ("config.toml", b"data_dir = 5"),
+        ("config.toml", b"plugins = 5"),
+        ("config.toml", b"disabled_plugins = 5"),
+        ("config.toml", b"upload_limits = []"),
+        (".env", b"BOSS_BOT_DISCORD_TOKEN=caf\xe9"),
+        (".env", b"BOSS_BOT_PLUGINS=oops"),
+        (".env", b"BOSS_BOT_PLUGINS__PROGRESS=oops"),
+        (".env", b"BOSS_BOT_UPLOAD_LIMITS=1,2"),
+    ],
+)
+def test_broken_file_ends_with_a_sentence(
+    root: Path, name: str, content: bytes
+) -> None:
+    (root / name).write_bytes(content)
+    assert name in mistakes(root)
+
+
+def test_no_error_text_holds_a_secret(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "config.toml").write_text(
+        f'discord_token = ["{TOKEN}"]\nmax_items = "{TOKEN}"\n'
+        f'log_level = "{TOKEN}"\nplugins = "{TOKEN}"\n'
+    )
+    monkeypatch.setenv("BOSS_BOT_MAX_QUEUE_SIZE", TOKEN)
+    write_env(root, f"BOSS_BOT_DISCORD_TOKNE={TOKEN}", f"BOSS_BOT_SHARDS={TOKEN}")
+    text = mistakes(root)
+    assert TOKEN not in text and "shards" in text
+    (root / "config.toml").write_text(f'discord_token = "{TOKEN}')
+    assert TOKEN not in mistakes(root)
+
+
+def test_settings_never_show_the_token() -> None:
+    settings = Settings(discord_token=SecretStr(TOKEN))
+    assert TOKEN not in repr(settings) + str(settings)
+
+
+# The file that comes with the bot
+
+
+def test_config_file_lists_every_setting_with_its_default() -> None:
+    text = (ROOT / "config.toml").read_text("utf-8")
+    table = tomllib.loads(text)
+    fields = set(Settings.model_fields) - {"discord_token"}
+    assert set(table) == fields
+    del table["plugins"]
+    assert Settings(**table) == Settings()
+    for key in fields - {"plugins"}:
+        assert isinstance(table[key], (str, bool, int, float, list)), key
+
+
+def test_config_file_of_the_bot_has_no_mistakes() -> None:
+    done = Settings(**tomllib.loads((ROOT / "config.toml").read_text("utf-8")))
+    assert done.plugins["progress"]["edit_interval_s"] == 2.5
+
+
+def test_importing_the_core_touches_nothing(home: Home) -> None:
+    before = sorted(os.listdir(home.path))
+    code = "import bossbot, threading; print(threading.active_count())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=home.path,
+        env=home.environment(BOSS_BOT_MAX_ITEMS="wrong"),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert sorted(os.listdir(home.path)) == before
