@@ -49,11 +49,13 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterable,
+    Mapping,
     Sequence,
 )
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import IntEnum, StrEnum
 from functools import partial
 from pathlib import Path
@@ -373,6 +375,48 @@ class Engine:
     generic: bool = False  # it can also try a page that no extractor knows
 
 
+def cause_for_status(status: int) -> Cause:
+    """What an HTTP status of 400 or more means to who pasted the link."""
+    match status:
+        case 401 | 402 | 403 | 407:
+            # 403 also means private, or an address that the site does not like; a
+            # login is what helps most often.
+            return Cause.LOGIN
+        case 400 | 404 | 410 | 414:
+            return Cause.GONE
+        case 408 | 504 | 524:
+            return Cause.TIMED_OUT
+        case 420 | 429:
+            return Cause.RATE_LIMITED
+        case 451:
+            return Cause.REGION
+    # The other 4xx say that the site wants to be asked in another way.
+    return Cause.NETWORK if status >= 500 else Cause.ENGINE_OUTDATED
+
+
+def first_cause(text: str, table: Iterable[tuple[str, Cause]]) -> Cause | None:
+    """The cause of the first pattern found in the text, whatever the case; ``^`` and
+    ``$`` match at each line."""
+    flags = re.IGNORECASE | re.MULTILINE
+    return next(
+        (cause for words, cause in table if re.search(words, text, flags)), None
+    )
+
+
+def wait_asked_s(headers: Mapping[str, str]) -> float | None:
+    """How long the headers of an answer ask to wait: ``Retry-After`` in seconds or as
+    a date, or the Unix time in ``x-rate-limit-reset``; None when they do not say."""
+    given = {name.lower(): value.strip() for name, value in headers.items()}
+    after, reset = given.get("retry-after", ""), given.get("x-rate-limit-reset", "")
+    with contextlib.suppress(ValueError):
+        if after:
+            date = None if after.isdigit() else parsedate_to_datetime(after).timestamp()
+            return max(float(after) if date is None else date - time.time(), 0)
+        if reset:
+            return max(float(reset) - time.time(), 0)
+    return None
+
+
 # ── Settings ───────────────────────────────────────────────────────────────────────
 
 HERE = Path(__file__).resolve().parent
@@ -458,6 +502,7 @@ class Settings(BaseSettings):
     temp_scan_interval_s: float = Field(300, ge=1)
     main_scan_interval_s: float = Field(3600, ge=1)
     allow_private_addresses: bool = False
+    allow_writable_plugins: bool = False
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_retention_days: int = Field(14, ge=1)
     plugins: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -487,8 +532,6 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
     if config and not config.is_file():
         raise StartError(f"{config}: no such file. --config names a TOML file.")
     dotenv = root / ".env"
-    if _close_to_others(dotenv):
-        print(f"{dotenv} was readable by others: set to 0600", file=sys.stderr)
     try:
         sources: list[tuple[str, str, dict[str, Any]]] = [  # name, text, values
             ("the environment", "", EnvSettingsSource(Settings)()),
@@ -500,6 +543,9 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
     data_dir = _merge([main[2], sources[1][2], sources[0][2]]).get("data_dir", "data")
     data = root / Path(str(data_dir)).expanduser()
     sources += [_read_toml(data / "config.toml"), main]
+    for name, _, values in sources[1:]:
+        if any(_secret_values(values)) and _close_to_others(Path(name)):
+            print(f"{name} was readable by others: set to 0600", file=sys.stderr)
     problems = [
         f"{name}: discord_token belongs in .env or the environment, not in this file"
         for name, _, values in sources[2:]
@@ -831,6 +877,14 @@ class Plugins:
                 f"{folder}: the plugins folder is missing. Set plugins_dir, or restore "
                 "the folder."
             )
+        mode = folder.stat().st_mode
+        if mode & stat.S_IWOTH and not self.settings.allow_writable_plugins:
+            raise StartError(
+                f"{folder}: anyone on this machine can write plugins there, and so run "
+                f"code as you. Run: chmod o-w {folder} (or set allow_writable_plugins)."
+            )
+        if mode & stat.S_IWGRP:
+            logger.warning("{} is writable for its group: chmod g-w", folder)
         for path in sorted(folder.glob("[!_.]*.py")):
             self.load_file(path)
         for stem in self.settings.plugins.keys() - self.all.keys():
@@ -1074,7 +1128,7 @@ MIGRATIONS = (
     CREATE INDEX jobs_by_guild ON jobs (guild_id, created_at);
     CREATE TABLE parts (  -- the messages a job is posted as, frozen before the first
         job_id TEXT NOT NULL, number INTEGER NOT NULL,
-        files TEXT NOT NULL,  -- a JSON list of names, in order
+        files TEXT NOT NULL,  -- a JSON object, name to sha256, in order
         content TEXT NOT NULL,
         state TEXT NOT NULL,  -- waiting, sending, sent, dropped
         channel_id INTEGER NOT NULL DEFAULT 0,
@@ -1158,15 +1212,15 @@ class Database:
                 await asyncio.shield(self.connection.rollback())
                 raise
 
-    async def one(self, sql: str, *values: Any) -> sqlite3.Row | None:
+    async def one(self, sql: str, *values: Any, **named: Any) -> sqlite3.Row | None:
         """The first row, or None; commits at once."""
-        rows = await self.all(sql, *values)
+        rows = await self.all(sql, *values, **named)
         return rows[0] if rows else None
 
-    async def all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+    async def all(self, sql: str, *values: Any, **named: Any) -> list[sqlite3.Row]:
         """Every row; a statement that changes something is committed at once."""
         async with self._turn:
-            return list(await self.connection.execute_fetchall(sql, values))
+            return list(await self.connection.execute_fetchall(sql, values or named))
 
     async def fact(self, key: str, value: str | None = None) -> str:
         """A stored fact, "" when there is none; ``value`` replaces it."""
@@ -1653,7 +1707,15 @@ def _task_download(request: dict[str, Any], tell: Callable[..., None]) -> None:
     job.failures = [(pattern, Cause(cause)) for pattern, cause in job.failures]
     raise_fence(tell, job, request["allow_private"])
     engine = load_engines(Path(request["plugin"]))[request["engine"]]
-    engine.download(job, ChildReport(tell, job))
+    try:
+        engine.download(job, ChildReport(tell, job))
+    except JobFailed as error:
+        if error.cause is Cause.ENGINE_OUTDATED:
+            which = f"{engine.name} {engine.version()}"
+            raise JobFailed(
+                error.cause, error.detail, f"{error} (It is {which}.)"
+            ) from error
+        raise
 
 
 def _load_all(paths: Iterable[str]) -> list[Engine]:
@@ -2037,6 +2099,10 @@ def find_links(text: str) -> list[str]:
         for left, right in ("<>", "()", "[]", ("||", "||"), ("**", "**"), '""', "``"):
             if word.startswith(left) and word.endswith(right):
                 word = word[len(left) : -len(right)].rstrip(".,;:!?")
+        while word.endswith((")", "]", ">")) and word.count(word[-1]) > word.count(
+            {")": "(", "]": "[", ">": "<"}[word[-1]]
+        ):
+            word = word[:-1].rstrip(".,;:!?")
         links.append(word)
     return list(dict.fromkeys(filter(None, links)))
 
@@ -2181,6 +2247,8 @@ class Pipeline:
             task.cancel()
         if self.running:
             await asyncio.wait(list(self.running.values()), timeout=3)
+        if self._announcing:
+            await asyncio.wait(list(self._announcing.values()), timeout=3)
         await self.children.stop()
         await self.db.close()
         if self._lock_file:
@@ -2667,6 +2735,8 @@ class BossBot(_Bot):
                 "allowed_mentions": discord.AllowedMentions.none(),
                 "chunk_guilds_at_startup": False,
                 "max_messages": None,
+                "guild_ready_timeout": 0.5,
+                "max_ratelimit_timeout": 60,  # else an upload's time runs out in it
                 **options,
             }
         )

@@ -4,7 +4,9 @@ import asyncio
 import json
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -31,9 +33,13 @@ from bossbot import (
 MAX_FILES = 10  # Discord, 2026-11: attachments of one message
 MAX_MESSAGE_BYTES = 25 * 2**20  # Discord, 2026-11: about what one request may carry
 MAX_CONTENT = 2000  # characters
+PING_AFTER_S = 60  # who waited longer is told by a ping
 # A nonce makes a resend harmless for "the past few minutes"; we trust it this long.
 NONCE_WINDOW_S = 60
+HISTORY_SLACK_S = 3600  # how far our clock may be from Discord's
 SEND_TRIES = 5
+RETRY_WAIT_S = 1.0  # at most, before the second try; twice as long before each next
+SEND_TIMEOUT_S = 60.0  # of one try, and a second for each 64 KiB
 SMALLER_LIMITS = [n * 2**20 for n in (100, 50, 25, 20, 10, 8, 4, 2, 1)]  # after a 413
 
 
@@ -58,11 +64,42 @@ class DiscordCourier:
     async def _channel(self, job: Job) -> Any:
         """The channel of a job; raises JobFailed when it is gone or closed to us."""
         await self.bot.wait_until_ready()
-        channel = self.bot.get_channel(job.channel_id)
-        try:
-            return channel or await self.bot.fetch_channel(job.channel_id)
-        except (discord.NotFound, discord.Forbidden) as error:
-            raise JobFailed(Cause.PERMISSION, str(error)) from error
+        if channel := self.bot.get_channel(job.channel_id):
+            return channel
+        return await self._insist(job, partial(self.bot.fetch_channel, job.channel_id))
+
+    async def _insist(self, job: Job, work: Callable[[], Awaitable[Any]]) -> Any:
+        """What ``work`` returns; done again while Discord is out of reach, which
+        discord.py does for a few answers only.
+
+        Raises:
+            JobFailed: Discord refuses, or stays out of reach.
+            _Oversize: it answered 413.
+        """
+        for attempt in range(SEND_TRIES):
+            if attempt:
+                await asyncio.sleep(
+                    random.uniform(0, RETRY_WAIT_S * 2 ** (attempt - 1))
+                )
+            try:
+                return await work()
+            except discord.RateLimited as error:
+                await asyncio.sleep(error.retry_after)
+                reason: Exception = error
+            except discord.HTTPException as error:
+                if error.status == 413 or error.code == 40005:
+                    raise _Oversize from error
+                if error.status < 500 and error.status != 429:
+                    raise _refusal(error) from error
+                reason = error
+            except (OSError, aiohttp.ClientError) as error:  # a TimeoutError, too
+                reason = error
+            logger.bind(job=job.id).info("Discord is out of reach: {!r}", reason)
+        raise JobFailed(
+            Cause.NETWORK,
+            f"not posted: {reason!r}",
+            "Discord did not take the files. Try again later.",
+        )
 
     async def _limit(self, guild: discord.Guild | None) -> int:
         """The most bytes of one file that a guild takes; learnt from 413 answers, too."""
@@ -91,56 +128,62 @@ class DiscordCourier:
         if facts.facts.get("more") or (items or 0) > total:
             notes.append(f"The first {total} of {items or 'more'}.")
         text = str(facts.facts.get("text") or "") if not files else ""
-        await self._store(job, files, limit, notes, facts.facts, text)
+        fitting, more = await self._fit(job, files, limit)
+        title, uploader = (
+            escape(str(facts.facts.get(key) or "")) for key in ("title", "uploader")
+        )
+        lines = [" · ".join(filter(None, (title, uploader)))] if fitting else []
+        lines += [f"> {escape(text, 1200)}"] if text else []
+        lines += [*notes, *more, f"<{job.url}>" if len(job.url) < 500 else ""]
+        parts = split_parts(fitting) or [[]]
+        heads = ["\n".join(filter(None, [heading(job, fitting), *lines]))]
+        heads += [f"({number}/{len(parts)})" for number in range(2, len(parts) + 1)]
+        await self._store(job, parts, heads)
 
-    async def _store(
-        self,
-        job: Job,
-        files: Sequence[MediaFile],
-        limit: int,
-        notes: list[str],
-        facts: dict[str, Any],
-        text: str = "",
-    ) -> None:
+    async def _fit(
+        self, job: Job, files: Sequence[MediaFile], limit: int, posted: int = 0
+    ) -> tuple[list[MediaFile], list[str]]:
+        """The files that fit the channel, and a line for each that does not; sets the
+        job's figures to what is posted, ``posted`` files included.
+
+        Raises:
+            JobFailed: nothing is left to post.
+        """
         fitting = [file for file in files if file.size <= limit]
+        notes, delivered = [], bool(posted)
         for file in [file for file in files if file.size > limit]:
             link = await self.pipeline.plugins.call_first(
                 "deliver_file", job=job, file=file
             )
+            delivered = delivered or bool(link)
             notes.append(
                 str(link)
                 if link
                 else f"Too large for this channel: {file.name} is "
                 f"{format_size(file.size)}, the limit is {format_size(limit)}."
             )
-        if files and not fitting:
-            source = f"\nSource: <{job.url}>"
-            raise JobFailed(Cause.TOO_LARGE, message="\n".join(notes)[:1700] + source)
-        parts = split_parts(fitting) or [[]]
-        size = sum(file.size for file in fitting)
-        took = format_time(now() - job.created_at)
-        count = f"{len(fitting)} file{'s' * (len(fitting) != 1)}, {format_size(size)}, "
-        lines = [f"**Download complete**: {count if fitting else ''}{took}"]
-        if now() - job.created_at > 60:
-            lines[0] = f"<@{job.user_id}> {lines[0]}"
-        title, uploader = (
-            escape(str(facts.get(k) or "")) for k in ("title", "uploader")
-        )
-        lines += [" · ".join(filter(None, (title, uploader)))] if fitting else []
-        lines += [f"> {escape(text, 1200)}"] if text else []
-        lines += [*notes, f"<{job.url}>" if len(job.url) < 500 else ""]
-        contents = ["\n".join(filter(None, lines))[:MAX_CONTENT]]
-        contents += [f"({n}/{len(parts)})" for n in range(2, len(parts) + 1)]
+        if files and not fitting and not delivered:
+            source = f"\nSource: <{job.url}>" if len(job.url) < 500 else ""
+            raise JobFailed(Cause.TOO_LARGE, message="\n".join(notes)[:1300] + source)
+        job.total_bytes -= sum(file.size for file in files if file.size > limit)
+        job.file_count = posted + len(fitting)
+        return fitting, notes
+
+    async def _store(
+        self, job: Job, parts: Sequence[Sequence[MediaFile]], contents: Sequence[str]
+    ) -> None:
+        """Put these parts in the place of those that are not sent yet."""
         async with self.db.transaction() as connection:
             await connection.execute(
                 "DELETE FROM parts WHERE job_id = ? AND state = 'waiting'", (job.id,)
             )
             for part, content in zip(parts, contents, strict=True):
+                files = json.dumps({file.name: file.sha256 for file in part})
                 await connection.execute(
                     "INSERT INTO parts (job_id, number, files, content, state) SELECT "
-                    "?1, coalesce(max(number), 0) + 1, ?2, ?3, 'waiting' FROM parts "
-                    "WHERE job_id = ?1",
-                    (job.id, json.dumps([file.name for file in part]), content),
+                    ":job, coalesce(max(number), 0) + 1, :files, :content, 'waiting' "
+                    "FROM parts WHERE job_id = :job",
+                    {"job": job.id, "files": files, "content": content[:MAX_CONTENT]},
                 )
 
     async def post(self, job: Job) -> None:
@@ -150,22 +193,31 @@ class DiscordCourier:
             JobFailed: permission lost, a file gone, Discord out of reach.
         """
         channel = await self._channel(job)
+        if stored := await self.pipeline.queue.get(job.id):  # set while it downloaded
+            job.status_message_id = stored.status_message_id
         while row := await self.db.one(
             "SELECT * FROM parts WHERE job_id = ? AND state IN ('waiting', 'sending') "
             "ORDER BY number LIMIT 1",
             job.id,
         ):
             try:
-                files = await asyncio.to_thread(
-                    self.pipeline.storage.kept_files, job, json.loads(row["files"])
-                )
-                await self._send_part(job, channel, row, files)
-            except FileNotFoundError as error:
-                raise JobFailed(
-                    Cause.INTERNAL, f"a kept file is gone: {error}"
-                ) from None
+                await self._send_part(job, channel, row, await self._files(job, row))
             except _Oversize:
                 await self._step_down(job, channel, row)
+
+    async def _files(self, job: Job, row: sqlite3.Row) -> list[MediaFile]:
+        """The files of a part, as they were frozen; raises JobFailed when they are
+        not so any more."""
+        frozen: dict[str, str] = json.loads(row["files"])
+        try:
+            files = await asyncio.to_thread(
+                self.pipeline.storage.kept_files, job, list(frozen)
+            )
+        except FileNotFoundError as error:
+            raise JobFailed(Cause.INTERNAL, f"a kept file is gone: {error}") from None
+        if [file.sha256 for file in files] != list(frozen.values()):
+            raise JobFailed(Cause.INTERNAL, "a kept file has changed")
+        return files
 
     async def _send_part(
         self, job: Job, channel: Any, row: sqlite3.Row, files: list[MediaFile]
@@ -175,15 +227,18 @@ class DiscordCourier:
             await plugins.call("check_upload", job=job, files=files, channel=channel)
         except Refused as error:
             raise JobFailed(Cause.PERMISSION, message=str(error)) from error
-        message = await plugins.fold(
+        plain = Message(row["content"])
+        decorated: Message = await plugins.fold(
             "decorate_message", "message", job=job, message=Message(row["content"])
         )
         first_s = row["sending_at"]
-        for attempt in range(SEND_TRIES):
+
+        async def attempt() -> int:
+            nonlocal first_s
             # Past the nonce's window only the channel can tell what has arrived.
             if first_s and not 0 <= now() - first_s < NONCE_WINDOW_S:
                 if found := await self._find_sent(job, channel, row):
-                    return await self._sent(row, found)
+                    return found
                 first_s = 0
             if not first_s:
                 first_s = now()
@@ -193,25 +248,17 @@ class DiscordCourier:
                     *(first_s, job.channel_id, job.id, row["number"]),
                 )
             try:
-                sent = await self._send_once(job, channel, row, files, message)
-                return await self._sent(row, sent.id)
+                return await self._send_once(job, channel, row, files, decorated)
             except discord.HTTPException as error:
-                if error.status == 413 or error.code == 40005:
-                    raise _Oversize from error
-                if error.status < 500 and error.status != 429:
-                    cause = Cause.PERMISSION
-                    if error.code not in (10003, 50001, 50013):
-                        cause = Cause.INTERNAL
-                    raise JobFailed(cause, str(error)) from error
-                reason: Exception = error
-            except (OSError, aiohttp.ClientError, TimeoutError) as error:
-                reason = error
-            logger.bind(job=job.id).info("sending again after: {!r}", reason)
-            await asyncio.sleep(random.uniform(0, 2**attempt))
-        raise JobFailed(
-            Cause.NETWORK,
-            f"not posted: {reason!r}",
-            "Discord did not take the files. Try again later.",
+                if error.status != 400 or decorated == plain:
+                    raise
+                logger.warning("Discord refuses what plugins added: {}", error)
+                return await self._send_once(job, channel, row, files, plain)
+
+        await self.db.all(
+            "UPDATE parts SET state = 'sent', message_id = ? "
+            "WHERE job_id = ? AND number = ?",
+            *(await self._insist(job, attempt), job.id, row["number"]),
         )
 
     async def _send_once(
@@ -221,8 +268,8 @@ class DiscordCourier:
         row: sqlite3.Row,
         files: list[MediaFile],
         message: Message,
-    ) -> discord.Message:
-        """One try. A slow line gets a second for each 64 KiB."""
+    ) -> int:
+        """One try; returns the message's id."""
         options: dict[str, Any] = {
             key: value
             for key, value in (("embed", message.embed), ("view", message.view))
@@ -233,9 +280,9 @@ class DiscordCourier:
                 message_id=request, channel_id=job.channel_id, fail_if_not_exists=False
             )
         pinged = [discord.Object(job.user_id)] if message.content[:2] == "<@" else []
-        async with asyncio.timeout(60 + sum(file.size for file in files) / 65536):
-            sent: discord.Message = await channel.send(
-                message.content,
+        async with asyncio.timeout(SEND_TIMEOUT_S + sum(f.size for f in files) / 65536):
+            sent = await channel.send(
+                message.content[:MAX_CONTENT],
                 files=[discord.File(file.path, file.name) for file in files],
                 nonce=f"{job.id}-{row['number']}",
                 allowed_mentions=discord.AllowedMentions(
@@ -243,48 +290,81 @@ class DiscordCourier:
                 ),
                 **options,
             )
-        return sent
-
-    async def _sent(self, row: sqlite3.Row, message_id: int) -> None:
-        await self.db.all(
-            "UPDATE parts SET state = 'sent', message_id = ? "
-            "WHERE job_id = ? AND number = ?",
-            *(message_id, row["job_id"], row["number"]),
-        )
+        return int(sent.id)
 
     async def _find_sent(self, job: Job, channel: Any, row: sqlite3.Row) -> int:
         """Our message with this part, by its file names; 0 when there is none."""
-        names = json.loads(row["files"])
+        names = list(json.loads(row["files"]))
+        head = row["content"].partition("\n")[0]
         request = job.message_id or job.status_message_id
-        after = discord.Object(request) if request else None
-        async for message in channel.history(limit=500, after=after, oldest_first=True):
-            if message.author == self.bot.user and (
-                [attachment.filename for attachment in message.attachments] == names
-                and (names or message.content == row["content"])
+        since = datetime.fromtimestamp(row["sending_at"] - HISTORY_SLACK_S, UTC)
+        after = discord.Object(max(request, discord.utils.time_snowflake(since)))
+        async for message in channel.history(
+            limit=2000, after=after, oldest_first=True
+        ):
+            answered = message.reference.message_id if message.reference else 0
+            if (
+                message.author == self.bot.user
+                and [attachment.filename for attachment in message.attachments] == names
+                and (names or (head in message.content and answered == request))
             ):
                 return int(message.id)
         return 0
 
     async def _step_down(self, job: Job, channel: Any, row: sqlite3.Row) -> None:
-        """After a 413: remember a lower limit for the guild, plan what is left anew."""
-        guild = getattr(channel, "guild", None)
-        rows = await self.db.all(
-            "SELECT files FROM parts WHERE job_id = ? AND state IN ('waiting', 'sending')",
-            job.id,
-        )
-        names = [name for one in rows for name in json.loads(one["files"])]
-        files = await asyncio.to_thread(self.pipeline.storage.kept_files, job, names)
-        largest = max(file.size for file in files)
-        limit = min(await self._limit(guild), largest)
-        limit = next((n for n in SMALLER_LIMITS if n < limit), 0)
-        tier = guild.premium_tier if guild else 0
-        await self.db.fact(f"limit:{guild.id if guild else 0}:{tier}", str(limit))
-        logger.warning("Discord takes less here: guild {} now {} bytes", guild, limit)
+        """After a 413: send files apart that went together; one that went alone is
+        over the guild's limit, which is lowered and remembered."""
+        rows = await self.db.all("SELECT * FROM parts WHERE job_id = ?", job.id)
+        rest = [one for one in rows if one["state"] in ("waiting", "sending")]
+        files = [file for one in rest for file in await self._files(job, one)]
+        if not files:
+            raise JobFailed(Cause.TOO_LARGE, "413 for a text")
+        alone, notes = await self._files(job, row), list[str]()
+        if len(alone) > 1:
+            parts = [[file] for file in alone]
+            parts += split_parts(files[len(alone) :])
+        else:
+            guild = getattr(channel, "guild", None)
+            limit = min(await self._limit(guild), max(file.size for file in files))
+            limit = next((size for size in SMALLER_LIMITS if size < limit), 0)
+            key = (
+                f"limit:{guild.id if guild else 0}:{guild.premium_tier if guild else 0}"
+            )
+            await self.db.fact(key, str(limit))
+            logger.warning("Discord takes less here: {} now {} bytes", guild, limit)
+            sent = sum(
+                len(json.loads(one["files"])) for one in rows if one["state"] == "sent"
+            )
+            fitting, notes = await self._fit(job, files, limit, sent)
+            files, parts = fitting, split_parts(fitting) or [[]]
+        lines = []
+        if all(one["state"] != "sent" for one in rows):  # this one says what it is
+            lines = [heading(job, files), *row["content"].split("\n")[1:]]
+        contents = ["\n".join([*lines, *notes]), *[""] * (len(parts) - 1)]
         await self.db.all(
             "UPDATE parts SET state = 'dropped' WHERE job_id = ? AND number = ?",
             *(job.id, row["number"]),
         )
-        await self._store(job, files, limit, [], {"title": job.title})
+        await self._store(job, parts, contents)
+
+
+def heading(job: Job, files: Sequence[MediaFile]) -> str:
+    """The first line of the message with the files. It pings who waited for long."""
+    size = format_size(sum(file.size for file in files))
+    count = f"{len(files)} file{'s' * (len(files) != 1)}, {size}, " if files else ""
+    took_s = now() - job.created_at
+    ping = f"<@{job.user_id}> " if took_s > PING_AFTER_S else ""
+    return f"{ping}**Download complete**: {count}{format_time(took_s)}"
+
+
+def _refusal(error: discord.HTTPException) -> JobFailed:
+    """What Discord's no means for a job; trying again changes nothing."""
+    if error.code == 10003:
+        gone = "The channel this was asked for in does not exist any more."
+        return JobFailed(Cause.PERMISSION, str(error), gone)
+    known = (50001, 50007, 50013)  # no access, no direct messages, no permission
+    cause = Cause.PERMISSION if error.code in known else Cause.INTERNAL
+    return JobFailed(cause, str(error))
 
 
 def split_parts(files: Sequence[MediaFile]) -> list[list[MediaFile]]:

@@ -1,11 +1,17 @@
 """The command that takes links: $download (also $dlt, $dlr, $dl) and /download."""
 
+import contextlib
 from typing import Any
 
+import aiohttp
 import discord
 from discord.ext import commands
+from loguru import logger
 
 from bossbot import BossBot, Refused, escape, find_links, hookimpl
+
+# A talk with Discord that fails, which must not stop the next link.
+FAILURES = (discord.DiscordException, OSError, aiohttp.ClientError)
 
 
 @hookimpl
@@ -25,16 +31,19 @@ class Download(commands.Cog):
     async def download(self, ctx: commands.Context[Any], *, url: str = "") -> None:
         """Download what is behind a link, or several, and post it here."""
         if ctx.interaction:  # it must be answered within 3 s, whatever comes
-            await ctx.defer()
+            with contextlib.suppress(*FAILURES):  # the channel hears of it, then
+                await ctx.defer()
         if missing := self.bot.missing_permissions(ctx.channel):
-            await ctx.send(
-                f"I cannot post files here. Ask an admin to give me: "
-                f"{', '.join(missing)}."
+            names = ", ".join(missing)
+            await self.say(
+                ctx, f"I cannot post files here. Ask an admin to give me: {names}."
             )
             return
         links = find_links(url)
         if not links:
-            await ctx.send(f"Give me a link: `{ctx.clean_prefix}download https://…`")
+            await self.say(
+                ctx, f"Give me a link: `{ctx.clean_prefix}download https://…`"
+            )
         for number, link in enumerate(links):
             await self.take(ctx, link, number)
 
@@ -61,12 +70,21 @@ class Download(commands.Cog):
         text = "Download started"
         if accepted.position:
             text = f"Download queued. Position in queue: {accepted.position}"
-        message = await self.say(ctx, f"{text} · `{accepted.job.id}`")
-        await self.bot.pipeline.attach_status(accepted.job, message.id)
+        if message := await self.say(ctx, f"{text} · `{accepted.job.id}`"):
+            await self.bot.pipeline.attach_status(accepted.job, message.id)
 
-    async def say(self, ctx: commands.Context[Any], text: str) -> discord.Message:
-        """Answer the request, or say it in the channel when the request is gone."""
-        if ctx.interaction:
-            return await ctx.send(text)
-        reference = ctx.message.to_reference(fail_if_not_exists=False)
-        return await ctx.send(text, reference=reference, mention_author=False)
+    async def say(
+        self, ctx: commands.Context[Any], text: str
+    ) -> discord.Message | None:
+        """Answer the request, or say it in the channel when that fails or the request
+        is gone; None when neither could be done."""
+        try:
+            if ctx.interaction:
+                with contextlib.suppress(*FAILURES):
+                    return await ctx.send(text)
+                return await ctx.channel.send(text)
+            reference = ctx.message.to_reference(fail_if_not_exists=False)
+            return await ctx.send(text, reference=reference, mention_author=False)
+        except FAILURES as error:
+            logger.warning("an answer could not be sent: {!r}", error)
+            return None

@@ -9,11 +9,10 @@ from bossbot import Cause, Platform, PlatformConfig, Refused, hookimpl
 
 # The site, and the sites that exist to show its posts in Discord.
 PATTERN = (
-    r"https?://(?:(?:www|m)\.)?(?:instagram\.com|instagr\.am)/"
-    r"|https?://(?:\w+\.)?(?:dd|kk|vx|ez|g|u)?instagram\.com/(?:[^/?]+/)?"
-    r"(?:p|tv|reels?|share|stories)/"
+    r"https?://(?:(?:(?:www|m)\.)?(?:instagram\.com|instagr\.am)"
+    r"|(?:\w+\.)?(?:dd|ee|kk|vx)instagram\.com)/"
 )
-POST = re.compile(r"(?:/[^/]+)?/(p|tv|reels?)/([\w-]+)")
+POST = re.compile(r"(?:/(?!share/)[^/]+)?/(p|tv|reels?)/([\w-]+)", re.ASCII)
 # Pages that show the host's own account, were it logged in.
 OWN_PAGES = re.compile(
     r"/(?:(?:explore|reels?|stories)?$"
@@ -23,16 +22,16 @@ OWN_PAGES = re.compile(
 )
 
 FAILURES = [
-    # gallery-dl hides what Instagram says to a post of a private account.
-    (r"posts are private|Not authorized to view|who follow this account"
-     r"|'400 Bad Request' for '\S+/api/v1/media/", Cause.PRIVATE),
-    (r"redirect to (?:login|challenge|home) page|redirected to the login page"
-     r"|checkpoint_required|challenge_required|login_required"
-     r"|empty media response|content is unreachable", Cause.LOGIN),
+    (r"posts are private|Not authorized to view|who follow this", Cause.PRIVATE),
+    # All that gallery-dl says of a post that this account may not see.
+    (r"'400 Bad Request' for '\S+/api/v1/media/", Cause.PRIVATE),
+    (r"redirect to (?:login|challenge|home) page", Cause.LOGIN),
+    (r"(?:checkpoint|challenge|login)_required", Cause.LOGIN),
+    (r"redirected to the login|empty media response", Cause.LOGIN),
     (r"Restricted Video", Cause.AGE),
     (r"wait a few minutes|feedback_required|'429 ", Cause.RATE_LIMITED),
     (r"Media not found|'404 Not Found' for '\S+/api/", Cause.GONE),
-]  # fmt: skip
+]
 
 
 class Config(PlatformConfig):
@@ -74,8 +73,9 @@ def normalise(url: str) -> str:
     path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
     if OWN_PAGES.match(path):
         raise Refused("Everyone sees something else there. Paste the link of a post.")
-    if (post := POST.match(path)) and post[2] != "audio":
-        return f"https://www.instagram.com/{post[1].replace('reels', 'reel')}/{post[2]}/"
+    if (post := POST.match(path)) and post[2] != "audio":  # /reels/audio/ is a sound
+        kind = post[1].removesuffix("s")
+        return f"https://www.instagram.com/{kind}/{post[2]}/"
     path = re.sub(r"/+", "/", parts.path).rstrip("/")
     story = re.search(r"\bstory_media_id=\d+", parts.query)
-    return f"https://www.instagram.com{path}/" + (f"?{story[0]}" if story else "")
+    return f"https://www.instagram.com{path}" + (f"?{story[0]}" if story else "")

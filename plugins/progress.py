@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 
 import aiohttp
 import discord
@@ -21,6 +20,12 @@ from bossbot import (
     hookimpl,
 )
 
+MAX_CONTENT = 2000  # Discord, 2026-11: characters
+EDIT_TIMEOUT_S = 30
+MAX_FAILURES = 5  # of edits in turn, then that state is given up
+NO_MESSAGE_S = 10  # an answer to the request that takes longer has failed
+ANSWERED = (Status.QUEUED, Status.DOWNLOADING)  # the answer to the request says so
+
 
 class Config(PluginConfig):
     """[plugins.progress] in config.toml."""
@@ -33,49 +38,76 @@ class Tracker:
     """The status messages of the running jobs: what to show, and one editor each."""
 
     def __init__(self) -> None:
-        self.bot: BossBot | None = None
+        self.bot: BossBot
+        self.started = asyncio.Event()
+        self.stopping = asyncio.Event()  # nothing waits any more
         self.jobs: dict[str, Job] = {}
         self.progress: dict[str, Progress] = {}
         self.shown: dict[str, str] = {}
         self.editors: dict[str, asyncio.Task[None]] = {}
 
-    def show(self, job_id: str, interval_s: float) -> None:
+    def show(self, job_id: str, interval_s: float) -> asyncio.Task[None]:
         """See to it that the message shows the newest state before long."""
-        if job_id not in self.editors:
+        task = self.editors.get(job_id)
+        if task is None or task.done():
             task = asyncio.create_task(self._edit(job_id, interval_s))
             self.editors[job_id] = task
-            task.add_done_callback(lambda _: self.editors.pop(job_id, None))
+        return task
 
     async def _edit(self, job_id: str, interval_s: float) -> None:
         """Edit until the message shows the newest state, not more often than allowed."""
+        await self.started.wait()
+        failures = 0
         while job := self.jobs.get(job_id):
             text = render(job, self.progress.get(job_id))
-            if text == self.shown.get(job_id) or not job.status_message_id:
-                return
-            started_s = time.monotonic()
-            await self._write(job, text)
-            self.shown[job_id] = text
-            if job.status in TERMINAL_STATUSES:
-                for known in (self.jobs, self.progress, self.shown):
+            ended = job.status in TERMINAL_STATUSES
+            if text == self.shown.get(job_id):
+                break
+            if not job.status_message_id:
+                if not ended:
+                    break
+                # A job can end before its message is known, or have none.
+                await self._pause(NO_MESSAGE_S)
+                if (job := self.jobs[job_id]).status_message_id:
+                    continue
+            if await self._write(job, text) or failures == MAX_FAILURES:
+                self.shown[job_id], failures = text, 0
+            else:
+                failures += 1
+            if ended and not failures:
+                for known in (self.jobs, self.progress, self.shown, self.editors):
                     known.pop(job_id, None)
                 return
-            spent_s = time.monotonic() - started_s
-            await asyncio.sleep(max(interval_s - spent_s, 0))
+            await self._pause(interval_s)
 
-    async def _write(self, job: Job, text: str) -> None:
-        if self.bot is None:
-            return
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+
+    async def _write(self, job: Job, text: str) -> bool:
+        """Edit the message, False when it is worth another try. A failure that cannot
+        be shown there is said in the channel, or else to the member."""
         channel = self.bot.get_partial_messageable(job.channel_id)
-        message = channel.get_partial_message(job.status_message_id)
+        failed = job.status is Status.FAILED
         # The message is a courtesy: that it cannot be edited fails no job.
-        with contextlib.suppress(
-            OSError, aiohttp.ClientError, discord.DiscordException
-        ):
-            try:
-                await message.edit(content=text)
-            except discord.NotFound:
-                if job.status is Status.FAILED:
-                    await channel.send(text)
+        try:
+            async with asyncio.timeout(EDIT_TIMEOUT_S):
+                if job.status_message_id:
+                    with contextlib.suppress(discord.NotFound):
+                        message = channel.get_partial_message(job.status_message_id)
+                        await message.edit(content=text)
+                        return True
+                if failed:
+                    with contextlib.suppress(discord.NotFound, discord.Forbidden):
+                        await channel.send(text)
+                        return True
+                    user = await self.bot.fetch_user(job.user_id)
+                    await user.send(text)
+        except discord.HTTPException as error:
+            return error.status < 500 and error.status != 429
+        except (discord.DiscordException, OSError, aiohttp.ClientError):
+            return False
+        return True
 
 
 tracker = Tracker()
@@ -84,6 +116,12 @@ tracker = Tracker()
 @hookimpl
 async def bot_started(bot: BossBot) -> None:
     tracker.bot = bot
+    tracker.started.set()
+
+
+@hookimpl
+async def bot_stopping(bot: BossBot) -> None:
+    tracker.stopping.set()
 
 
 @hookimpl
@@ -91,10 +129,12 @@ async def job_changed(job: Job, config: Config) -> None:
     known = tracker.jobs.get(job.id)
     if known and not job.status_message_id:
         job.status_message_id = known.status_message_id
-    elif known and not known.status_message_id:  # the answer to the request says it
+    elif known and not known.status_message_id and job.status in ANSWERED:
         tracker.shown[job.id] = render(job, None)
     tracker.jobs[job.id] = job
-    tracker.show(job.id, config.edit_interval_s)
+    editor = tracker.show(job.id, config.edit_interval_s)
+    if tracker.stopping.is_set():
+        await editor  # the bot waits for this, not for the editor
 
 
 @hookimpl
@@ -125,7 +165,8 @@ def render(job: Job, progress: Progress | None) -> str:
         case Status.CANCELLED:
             return f"Cancelled{tag}"
         case Status.FAILED:
-            return f"**Download failed** ({job.cause}){tag}\n{job.error}"
+            text = f"**Download failed** ({job.cause}){tag}\n{job.error}"
+            return text[:MAX_CONTENT]
 
 
 def render_progress(progress: Progress) -> str:

@@ -1,6 +1,7 @@
 """Posts on Reddit: galleries, videos, words and what they link to, by gallery-dl."""
 
 import re
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr
@@ -9,11 +10,16 @@ from bossbot import Cause, Platform, PlatformConfig, Refused, hookimpl
 
 # old., new., np. and the rest are one site; rxddit and vxreddit show it in Discord.
 PATTERN = (
-    r"https?://(?:(?:\w+\.)?reddit\.com|(?:www\.)?(?:rxddit|vxreddit)\.com"
+    r"https?://(?:(?:\w+\.)?reddit(?:media)?\.com|(?:www\.)?(?:rxddit|vxreddit)\.com"
     r"|(?:(?:www|i|v|preview)\.)?redd\.it)/"
 )
-POST = re.compile(r"(?:/(?:r|u|user)/[^/]+)?/(?:comments|gallery)/(\w+)")
-VIDEO = re.compile(r"/video/(\w+)")
+POST = re.compile(
+    r"(?:/(?:r|u|user)/[^/]+)?/(?:comments|gallery)/([a-z0-9]+)", re.IGNORECASE
+)
+VIDEO = re.compile(r"/video/(\w+)", re.ASCII)
+# The page that opens around a picture.
+PICTURE = re.compile(r"url=(https://(?:i|preview)\.redd\.it/[\w.-]+)", re.ASCII)
+NAME = re.compile(r"/(\w+)", re.ASCII)  # all that redd.it and v.redd.it have
 # Pages that show the host's own account, were it logged in.
 OWN_PAGES = re.compile(
     r"/(?:(?:best|hot|new|top|rising|controversial|submit)?$"
@@ -25,15 +31,15 @@ OWN_PAGES = re.compile(
 QUERY = ("q", "t", "sort", "restrict_sr", "after", "f")  # of searches and listings
 
 FAILURES = [
-    (r"pardner|blocked by network security|blocked due to a network policy"
-     r"|unable to access the Reddit API|authentication is required", Cause.LOGIN),
+    # Turned away for the address it asks from, which a login makes good.
+    (r"pardner|blocked by network security|network policy", Cause.LOGIN),
+    (r"unable to access the Reddit API|authentication is required", Cause.LOGIN),
+    (r"[Qq]uarantined", Cause.LOGIN),
     (r"rate limit exceeded|Too Many Requests", Cause.RATE_LIMITED),
-    (r"Quarantined|quarantined", Cause.LOGIN),
-    (r"Insufficient privileges|[Pp]rivate subreddit|reason given: private",
-     Cause.PRIVATE),
-    (r"Suspended User|gallery \w+: (?:deleted|missing)|reason given: banned"
-     r"|^\[(?:removed|deleted)\]$", Cause.GONE),
-]  # fmt: skip
+    (r"Insufficient privileges|[Pp]rivate subreddit", Cause.PRIVATE),
+    (r"Suspended User|reason given: banned", Cause.GONE),
+    (r"gallery \w+: (?:deleted|missing)|^\[(?:removed|deleted)\]$", Cause.GONE),
+]
 
 
 class Config(PlatformConfig):
@@ -44,8 +50,8 @@ class Config(PlatformConfig):
         None, description="cookie of a logged-in account"
     )
     client_id: str | None = Field(None, description="the app's id")
-    user_agent: str | None = Field(
-        None, description='"Python:NAME:v1.0 (by /u/YOU)", as the app\'s rules ask'
+    user_agent: str = Field(
+        "Python:boss-bot:v1", description="the app's name; better with (by /u/YOU)"
     )
     refresh_token: SecretStr | None = Field(
         None, description="from `gallery-dl oauth:reddit`; opens what you may see"
@@ -54,7 +60,7 @@ class Config(PlatformConfig):
 
 @hookimpl
 def register_platforms(config: Config) -> list[Platform]:
-    options = {
+    options: dict[str, Any] = {
         "extractor.reddit.comments": 0,
         # Words are shown as they are; links in them are not followed.
         "extractor.reddit.selftext": False,
@@ -62,13 +68,11 @@ def register_platforms(config: Config) -> list[Platform]:
         "extractor.reddit.videos": "dash",
     }
     if config.client_id:
-        token = config.refresh_token
-        options |= {
-            "extractor.reddit.client-id": config.client_id,
-            "extractor.reddit.user-agent": config.user_agent or "Python:bossbot:v1.0",
-            # "cache", the default, would look for another program's token.
-            "extractor.reddit.refresh-token": token.get_secret_value() if token else "",
-        }
+        options["extractor.reddit.client-id"] = config.client_id
+        options["extractor.reddit.user-agent"] = config.user_agent
+    if config.refresh_token:
+        token = config.refresh_token.get_secret_value()
+        options["extractor.reddit.refresh-token"] = token
     return [
         Platform(
             name="reddit",
@@ -92,24 +96,18 @@ def normalise(url: str) -> str:
     """The link on www.reddit.com; a post's without its title and comment."""
     parts = urlsplit(url)
     path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
-    match parts.hostname:
-        case "i.redd.it" | "preview.redd.it":
-            return url
-        case "v.redd.it":
-            return video(path.split("/")[1])
-        case "redd.it" | "www.redd.it" if path != "/":
-            return f"https://www.reddit.com/comments/{path.split('/')[1]}"
+    host = parts.hostname or ""
+    if host in ("i.redd.it", "preview.redd.it"):
+        return url
+    if video := NAME.match(path) if host == "v.redd.it" else VIDEO.match(path):
+        # The list of its pictures and sounds, which is open to all, unlike its post.
+        return f"https://v.redd.it/{video[1]}/DASHPlaylist.mpd"
+    if post := NAME.match(path) if host.endswith("redd.it") else POST.match(path):
+        return f"https://www.reddit.com/comments/{post[1].lower()}"
+    if picture := PICTURE.match(unquote(parts.query)) if path == "/media" else None:
+        return picture[1]
     if OWN_PAGES.match(path):
         raise Refused("Everyone sees something else there. Paste the link of a post.")
-    if post := POST.match(path):
-        return f"https://www.reddit.com/comments/{post[1].lower()}"
-    if found := VIDEO.match(path):
-        return video(found[1])
     query = urlencode([p for p in parse_qsl(parts.query) if p[0] in QUERY])
     path = re.sub(r"/+", "/", parts.path)
     return f"https://www.reddit.com{path}" + (f"?{query}" if query else "")
-
-
-def video(name: str) -> str:
-    """A video's list of pictures and sounds: open to all, unlike its post."""
-    return f"https://v.redd.it/{name}/DASHPlaylist.mpd"

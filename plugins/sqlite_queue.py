@@ -101,25 +101,25 @@ class SQLiteQueue:
         slots = _sql_list(SLOT_STATUSES)
         row = await self.db.one(
             f"""
-            UPDATE jobs SET status = 'downloading', worker = ?1, fence = fence + 1,
-                attempts = attempts + 1, lease_until = ?2, started_at = ?3
+            UPDATE jobs SET status = 'downloading', worker = :worker, fence = fence + 1,
+                attempts = attempts + 1, lease_until = :lease_until, started_at = :now
             WHERE seq = (
                 SELECT seq FROM jobs LEFT JOIN (
                     SELECT guild_id, count(*) AS running FROM jobs
                     WHERE status IN {slots} GROUP BY guild_id
                 ) USING (guild_id)
                 WHERE status = 'queued'
-                    AND not_before NOT BETWEEN ?3 AND ?3 + {MAX_DELAY_S}
-                    AND coalesce(running, 0) < ?4
-                    AND (SELECT count(*) FROM jobs WHERE status IN {slots}) < ?5
+                    AND not_before NOT BETWEEN :now AND :now + {MAX_DELAY_S}
+                    AND coalesce(running, 0) < :per_guild
+                    AND (SELECT count(*) FROM jobs WHERE status IN {slots}) < :in_all
                 ORDER BY priority DESC, coalesce(running, 0), seq LIMIT 1
             ) RETURNING *
             """,
-            worker,
-            now() + lease_s,
-            now(),
-            self.settings.max_concurrent_per_guild,
-            self.settings.max_concurrent_downloads,
+            worker=worker,
+            lease_until=now() + lease_s,
+            now=now(),
+            per_guild=self.settings.max_concurrent_per_guild,
+            in_all=self.settings.max_concurrent_downloads,
         )
         return _to_job(row) if row else None
 
@@ -151,9 +151,9 @@ class SQLiteQueue:
         self, guild_id: int | None = None, statuses: Sequence[Status] = ()
     ) -> list[Job]:
         rows = await self.db.all(
-            "SELECT * FROM jobs WHERE (?1 IS NULL OR guild_id = ?1) AND status IN "
+            "SELECT * FROM jobs WHERE (:guild IS NULL OR guild_id = :guild) AND status IN "
             f"{_sql_list(statuses or Status)} ORDER BY seq",
-            guild_id,
+            guild=guild_id,
         )
         return [_to_job(row) for row in rows]
 

@@ -12,10 +12,9 @@ PATTERN = (
     r"https?://(?:(?:(?:www|m|vm|vt)\.)?tiktokv?\.com"
     r"|(?:\w+\.)?(?:vxtiktok|tnktok|tiktxk|tfxktok)\.com)/"
 )
-POST = re.compile(r"/(@[\w.-]*)/(video|photo)/(\d+)")
+POST = re.compile(r"/(@[\w.-]*)/(video|photo)/(\d+)", re.ASCII)
 # Other ways to write a video's number, from old apps and from players in pages.
-NUMBER = re.compile(r"/(?:share/video|embed|embed/v2|player/v1|v)/(\d+)")
-SHORT = re.compile(r"/(?:t/)?(\w+)$")
+NUMBER = re.compile(r"/(?:share/video|embed(?:/v\d)?|player/v1|v)/(\d+)", re.ASCII)
 # Pages that show the host's own account, were it logged in.
 OWN_PAGES = re.compile(
     r"/(?:(?:foryou|following|friends|explore|live|login|upload)?$"
@@ -28,17 +27,17 @@ PHOTOS = r"https://www\.tiktok\.com/@[^/]*/(?:photo|avatar|posts|reposts|stories
 
 FAILURES = [
     (r"comfortable for some audiences", Cause.AGE),
-    (r"permission to view this post|account is (?:either )?private|Login required to"
-     r"|error code 102(?:16|22)", Cause.PRIVATE),
+    (r"permission to view this post|Login required to access", Cause.PRIVATE),
+    (r"account is either private|error code 102(?:16|22)", Cause.PRIVATE),
     (r"requiring login|redirect to login page|need cookies", Cause.LOGIN),
-    # 10204; gallery-dl and yt-dlp word it differently.
+    # Status 10204, as yt-dlp and as gallery-dl word it.
     (r"IP address is blocked|Requested \w+ not available", Cause.REGION),
-    # 10231, which gallery-dl takes for a region lock: deleted posts answer so.
-    (r"status code 102\d\d|Region locked|could not be found|livestream has ended",
-     Cause.GONE),
-    (r"JS challenge|JavaScript challenge|rehydration data|universal data",
-     Cause.ENGINE_OUTDATED),
-]  # fmt: skip
+    # gallery-dl takes 10231 for a region lock; deleted posts answer so.
+    (r"status code 102\d\d|Region locked", Cause.GONE),
+    (r"could not be found|livestream has ended", Cause.GONE),
+    (r"JS challenge|JavaScript challenge", Cause.ENGINE_OUTDATED),
+    (r"rehydration data|data for rehydration", Cause.ENGINE_OUTDATED),
+]
 
 
 class Config(PlatformConfig):
@@ -81,6 +80,9 @@ def normalise(url: str) -> str:
         return f"https://www.tiktok.com/{post[1]}/{post[2]}/{post[3]}"
     if number := NUMBER.match(path):
         return f"https://www.tiktok.com/@/video/{number[1]}"
-    if parts.hostname in ("vm.tiktok.com", "vt.tiktok.com"):
-        return f"https://{parts.hostname}{path}/"
-    if "@" in path ...
+    short = (parts.hostname or "").split(".")[0]
+    if short in ("vm", "vt"):
+        return f"https://{short}.tiktok.com{path}/"
+    # Broadcasts are yt-dlp's under this name alone.
+    host = "m" if path.startswith("/share/live/") else "www"
+    return f"https://{host}.tiktok.com{re.sub(r'/+', '/', parts.path)}"

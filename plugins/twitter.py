@@ -1,6 +1,7 @@
 """Posts on Twitter/X: photos, GIFs, videos and words, downloaded by gallery-dl."""
 
 import re
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr
@@ -11,7 +12,7 @@ from bossbot import Cause, Platform, PlatformConfig, Refused, hookimpl
 SITES = r"(?:(?:www|mobile|m)\.)?(?:x|twitter)\.com"
 MIRRORS = r"(?:\w+\.)?(?:[fv]xtwitter|fixupx|fixvx|twittpr)\.com"
 PATTERN = rf"https?://(?:(?:{SITES}|{MIRRORS})/|pbs\.twimg\.com/media/)"
-POST = re.compile(r"/(\w+|i/web)/status(?:es)?/(\d+)(/quotes)?")
+POST = re.compile(r"/(\w+|i/web)/status(?:es)?/(\d+)(/quotes)?", re.ASCII)
 # Pages that show the host's own account, were it logged in.
 OWN_PAGES = re.compile(
     r"/(?:(?:home|explore|notifications|messages|lists|settings|compose|bookmarks"
@@ -27,14 +28,14 @@ QUERY = ("q", "f", "user_id")  # what a search or a user's number needs
 FAILURES = [
     (r"NSFW|Nsfw|Age-restricted", Cause.AGE),
     (r"[Pp]rotected|blocked your account", Cause.PRIVATE),
-    (r"withheld in|Geo-?[Bb]locked", Cause.REGION),
-    (r"Rate limit exceeded|Rate-limit exceeded", Cause.RATE_LIMITED),
-    (r"Could not authenticate you|temporarily locked|authenticated cookies|'twid'",
-     Cause.LOGIN),
-    (r"'Unavailable'|Tweet unavailable|No status found|has been suspended"
-     r"|Media unavailable|no longer exists|Space not found|replay is disabled",
-     Cause.GONE),
-]  # fmt: skip
+    (r"withheld in|Geoblocked", Cause.REGION),
+    (r"Rate.limit exceeded", Cause.RATE_LIMITED),
+    (r"Could not authenticate you|temporarily locked", Cause.LOGIN),
+    (r"authenticated cookies|'twid' cookie", Cause.LOGIN),
+    (r"'Unavailable'|Tweet unavailable|Media unavailable", Cause.GONE),
+    (r"No status found|has been suspended|no longer exists", Cause.GONE),
+    (r"Space not found|replay is disabled", Cause.GONE),
+]
 
 
 class Config(PlatformConfig):
@@ -51,16 +52,14 @@ class Config(PlatformConfig):
 
 @hookimpl
 def register_platforms(config: Config) -> list[Platform]:
-    options = {
+    options: dict[str, Any] = {
         # A post without files still has words to show.
         "extractor.twitter.tweet.text-tweets": True,
         "extractor.twitter.quoted": config.quoted,
         # Videos behind a card with a button; not the picture of a linked page.
         "extractor.twitter.cards": True,
         "extractor.twitter.cards-blacklist": ["summary", "summary_large_image"],
-        # The default sleeps until the limit ends, for up to 15 minutes.
-        "extractor.twitter.ratelimit": "abort",
-        "extractor.twitter.retries-api": 2,
+        "extractor.twitter.retries-api": 2,  # the default is 9
     }
     # Guests are shown single posts only: without a login, each would fail.
     if config.thread and (config.auth_token or config.cookies_file):

@@ -11,40 +11,47 @@ PATTERN = (
     r"https?://(?:(?:(?:www|m|music|gaming|consent)\.)?youtube(?:-nocookie|kids)?\.com"
     r"|(?:www\.)?youtu\.be)/"
 )
-VIDEO = re.compile(r"/(?:shorts|live|embed|v|e|w)/(?!videoseries|live_stream)([\w-]{11})")
-# Pages that show the host's own account, were it logged in.
+# A video's id in the path, or in a query as /watch and old links have it.
+IN_PATH = re.compile(
+    r"/(?:shorts|live|embed|v|e|w)/(?!videoseries|live_stream)([\w-]{11})", re.ASCII
+)
+IN_QUERY = re.compile(r"(?:^|[?&;])v=([\w-]{11})", re.ASCII)
+LIST = re.compile(r"(?:^|[?&;])list=([\w-]+)", re.ASCII)
+# Pages that show the host's own account, were it logged in, or lead there.
 OWN_PAGES = re.compile(
-    r"/(?:shorts|history|library|profile|account\w*|purchases|paid_memberships)?$"
+    r"/(?:v/|feed|shorts|history|library|subscriptions|profile|purchases"
+    r"|account\w*|paid_memberships|redirect|attribution_link|signin|logout)?$"
     r"|/feed/(?!trending|sfv_audio_pivot)|/browse/(?:FE|VLWL|VLL[LM])",
     re.IGNORECASE,
 )
-OWN_LISTS = r"WL|LM|LL|LL[\w-]*|RDMM"  # watch later, liked music, liked videos, my mix
-TRACKING = r"si|pp|feature|app|ab_channel|themeRefresh|cbrd|ucbcb|utm_\w+|t|index"
+# Watch later, liked music, liked videos, my mix; yt-dlp finds them in any query.
+OWN_LISTS = re.compile(r"\blist=(?:WL|LM|LL[\w-]*|RDMM)(?![\w-])")
+# What a search, a channel's tab or an embedded broadcast needs.
+QUERY = r"v|q|query|search_query|sp|view|sort|flow|shelf_id|bp|channel"
 
 FAILURES = [
     (r"confirm your age|age.restricted|inappropriate", Cause.AGE),
-    # The apostrophe is a curly one, sometimes.
     (r"confirm you.re not a bot|captcha challenge", Cause.LOGIN),
-    (r"[Pp]rivate video|members.only|channel's members|Join this channel",
-     Cause.PRIVATE),
-    (r"requires payment|[Pp]urchase|Premium members|Sign in", Cause.LOGIN),
+    (r"[Pp]rivate video|members.only|channel's members", Cause.PRIVATE),
+    (r"requires payment|Premium members|Sign in", Cause.LOGIN),
     (r"in your country|geo.restrict", Cause.REGION),
     (r"try again later|rate-limited by YouTube", Cause.RATE_LIMITED),
-    (r"looks truncated", Cause.INVALID_URL),
+    (r"looks truncated|forget to quote", Cause.INVALID_URL),
     (r"DRM protected", Cause.UNSUPPORTED),
     (r"event will begin|Premieres in|is offline|not currently live", Cause.NO_MEDIA),
-    (r"has been removed|been terminated|no longer available|[Vv]ideo (?:is )?unavailable"
-     r"|isn't available|does not exist|no longer exists", Cause.GONE),
-    (r"player response|Cannot identify player|challenge solving failed"
-     r"|Signature extraction failed|Only images are available", Cause.ENGINE_OUTDATED),
-]  # fmt: skip
+    (r"has been removed|been terminated|no longer (?:available|exists)", Cause.GONE),
+    (r"[Vv]ideo (?:is )?unavailable|isn't available|does not exist", Cause.GONE),
+    (r"player response|Cannot identify player", Cause.ENGINE_OUTDATED),
+    (r"challenge solving failed|Only images are", Cause.ENGINE_OUTDATED),
+]
 
 
 class Config(PlatformConfig):
     """[plugins.youtube] in config.toml. A login is a whole ``cookies_file``."""
 
     player_clients: list[str] = Field(
-        [], description="the apps yt-dlp claims to be, for example tv; empty: its choice"
+        [],
+        description="the apps yt-dlp claims to be, for example tv; empty: its choice",
     )
 
 
@@ -78,19 +85,18 @@ def normalise(url: str) -> str:
     parts = urlsplit(url)
     host = "music" if parts.hostname == "music.youtube.com" else "www"
     path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
-    video = VIDEO.match(path) or re.search(r"[?&;]v=([\w-]{11})(?![\w-])", f"?{unquote(parts.query)}")
+    if parts.hostname == "consent.youtube.com":  # it asks once, then leads on
+        goal = dict(parse_qsl(parts.query)).get("continue", "")
+        return normalise(goal if re.match(PATTERN, goal) else "https://youtu.be/")
     if (parts.hostname or "").endswith("youtu.be"):
-        video = re.match(r"/([\w-]{11})(?![\w-])", path) or video
-    if parts.hostname == "consent.youtube.com":
-        return url
-    if video:
+        path = f"/v{path}"
+    query = unquote(parts.query)
+    if video := IN_PATH.match(path) or IN_QUERY.search(query):
         return f"https://{host}.youtube.com/watch?v={video[1]}"
-    query = parse_qsl(parts.query)
-    playlist = dict(query).get("list", "")
-    if OWN_PAGES.match(path) or re.fullmatch(OWN_LISTS, playlist):
+    if OWN_PAGES.match(path) or OWN_LISTS.search(query):
         raise Refused("Everyone sees something else there. Paste the link of a video.")
-    if playlist:
-        return f"https://{host}.youtube.com/playlist?list={playlist}"
-    kept = urlencode([p for p in query if not re.fullmatch(TRACKING, p[0])])
+    if playlist := LIST.search(query):
+        return f"https://{host}.youtube.com/playlist?list={playlist[1]}"
+    kept = urlencode([p for p in parse_qsl(parts.query) if re.fullmatch(QUERY, p[0])])
     path = re.sub(r"/+", "/", parts.path)
     return f"https://{host}.youtube.com{path}" + (f"?{kept}" if kept else "")

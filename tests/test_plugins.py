@@ -496,16 +496,13 @@ async def test_plugin_of_the_readme_works_when_pasted(load: Load) -> None:
         await plugins.call("check_job", job=job)
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-def test_every_hook_is_called_somewhere(hook: str) -> None:
-    sources = [ROOT / "bossbot.py", *(ROOT / "plugins").glob("*.py")]
-    called = set()
-    for path in sources:
+def test_every_hook_is_called_somewhere() -> None:
+    called = {f"register_{kind}" for kind in ("engines", "platforms", "subcommands")}
+    for path in [ROOT / "bossbot.py", *(ROOT / "plugins").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call):
                 called |= {a.value for a in node.args if isinstance(a, ast.Constant)}
-    kinds = ("register_engines", "register_platforms", "register_subcommands")
-    assert hook in called or hook in kinds
+    assert set(HOOKS) - called == set()
 
 
 def test_plugins_import_from_the_core_alone() -> None:

@@ -1,0 +1,270 @@
+"""Measures what the README's table shows; run it by hand: python tests/benchmark.py
+
+Everything is real: the engines, the fork server, discord.py. The media come from a
+server on loopback, Discord is tests/fake_discord.py. Ratios are taken in one run, since
+machines differ and are noisy.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import media
+from fake_discord import FakeDiscord
+from loguru import logger
+from rich.console import Console
+from rich.table import Table
+from sites import Answer, Sites
+
+from bossbot import BossBot, Job, Pipeline, Plugins, Settings, make_bot, now
+
+REPEAT = 15
+COMMANDS = {
+    "gallery-dl": ["-m", "gallery_dl", "--config-ignore", "-q", "-D"],
+    "yt-dlp": ["-m", "yt_dlp", "--ignore-config", "-q", "--no-cache-dir", "-P"],
+}
+Row = tuple[str, str, str]
+
+
+def settings(folder: Path, **values: object) -> Settings:
+    values = {"allow_private_addresses": True, **values}
+    plugins = HERE.parent / "plugins"
+    return Settings(data_dir=folder / "data", plugins_dir=plugins, **values)
+
+
+def make_pipeline(configuration: Settings) -> Pipeline:
+    plugins = Plugins(configuration)
+    plugins.load()
+    pipeline = Pipeline(configuration, plugins)
+    pipeline.storage.prepare()
+    return pipeline
+
+
+async def fetching(folder: Path, url: str) -> list[Row]:
+    """An engine in a warm child, against its command."""
+    pipeline = make_pipeline(settings(folder))
+    pipeline.children.start()
+    files = pipeline.children.engine_files()
+    await pipeline.children.ask("versions", plugins=files)  # the server is warm
+    rows = []
+    for number, (engine, words) in enumerate(COMMANDS.items()):
+        ours, theirs = [], []
+        for repeat in range(REPEAT):
+            job = Job(f"{number}{repeat:09}", url, "", engine, 0, 0, 0, "")
+            job.created_at = now()
+            started_s = time.perf_counter()
+            download = await pipeline.fetch(job)
+            ours.append(time.perf_counter() - started_s)
+            assert len(download.files) == 1, download
+            target = folder / engine / str(repeat)
+            started_s = time.perf_counter()
+            await asyncio.to_thread(
+                subprocess.run, [sys.executable, *words, target, url], check=True
+            )
+            theirs.append(time.perf_counter() - started_s)
+            assert len(list(target.iterdir())) == 1
+        mine, command = statistics.median(ours), statistics.median(theirs)
+        goal = {"gallery-dl": 8, "yt-dlp": 5}[engine]
+        rows.append(
+            (
+                f"50 KB through {engine}, against its command",
+                f"{command / mine:.1f} times faster "
+                f"({mine * 1000:.0f} ms, {command * 1000:.0f} ms)",
+                f"{goal} times",
+            )
+        )
+    await pipeline.stop()
+    return rows
+
+
+@contextlib.asynccontextmanager
+async def running(
+    folder: Path, **values: object
+) -> AsyncIterator[tuple[FakeDiscord, BossBot]]:
+    async with FakeDiscord() as fake:
+        fake.burst = 5
+        with fake.redirect():
+            bot = make_bot(make_pipeline(settings(folder, **values)))
+            task = asyncio.create_task(bot.start(fake.token))
+            await bot.wait_until_ready() if bot.is_ready() else None
+            await fake.wait_for(lambda: fake.connected)
+            await bot.wait_until_ready()
+            children = bot.pipeline.children
+            await children.ask("versions", plugins=children.engine_files())
+            try:
+                yield fake, bot
+            finally:
+                await bot.close()
+                await task
+
+
+def posted(fake: FakeDiscord) -> int:
+    return sum(
+        "Download complete" in message.content
+        for channel in list(fake.channels)
+        for message in fake.messages(channel, bot_only=True)
+    )
+
+
+async def acknowledging(folder: Path, sites: Sites) -> list[Row]:
+    """From a member's message to the bot's answer, while 5 downloads run."""
+    slow = Answer(media.padded_video(folder, 2**20), piece_bytes=2048, pause_s=0.05)
+    sites.serve("/slow/*", slow)
+    waits = []
+    async with running(folder, max_concurrent_per_guild=5, max_queue_size=500) as (
+        fake,
+        bot,
+    ):
+        for number in range(5):
+            await fake.member_says(
+                fake.channel.id, f"$download {sites.url(f'/slow/{number}.mp4')}"
+            )
+        await fake.wait_for(lambda: len(bot.pipeline.running) == 5)
+        for number in range(200):
+            before = len(fake.messages(fake.channel.id, bot_only=True))
+            started_s = time.perf_counter()
+            await fake.member_says(
+                fake.channel.id, f"$download {sites.url(f'/slow/later{number}.mp4')}"
+            )
+            await fake.wait_for(
+                lambda: len(fake.messages(fake.channel.id, bot_only=True)) > before
+            )
+            waits.append((time.perf_counter() - started_s) * 1000)
+    centiles = statistics.quantiles(waits, n=100)
+    return [
+        (
+            "command to acknowledgement, 5 downloads running",
+            f"median {statistics.median(waits):.0f} ms, p99 {centiles[98]:.0f} ms",
+            "median 50 ms, p99 200 ms",
+        )
+    ]
+
+
+async def crowd(folder: Path, sites: Sites) -> list[Row]:
+    """20 members, a link each, at once."""
+    times = []
+    for repeat in range(3):
+        async with running(folder / str(repeat), max_concurrent_per_guild=5) as (
+            fake,
+            _,
+        ):
+            members = [fake.add_member(f"member{number}") for number in range(20)]
+            started_s = time.perf_counter()
+            for number, member in enumerate(members):
+                url = sites.url(f"/many/{number}.jpg")
+                await fake.member_says(
+                    fake.channel.id, f"$download {url}", user_id=member.id
+                )
+            await fake.wait_for(lambda: posted(fake) == 20, 60)
+            times.append(time.perf_counter() - started_s)
+    return [
+        (
+            "20 links from 20 members at once, to all posted",
+            f"{statistics.median(times):.1f} s",
+            "2.5 s",
+        )
+    ]
+
+
+def tree_pss_mib(root: int) -> float:
+    """Proportional memory of a process and all below it."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            values = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = int(values[1])
+    members = {root}
+    while more := {p for p, up in parents.items() if up in members} - members:
+        members |= more
+    total = 0
+    for pid in members:
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += int(text.partition("\nPss:")[2].split()[0])
+    return total / 1024
+
+
+async def process(folder: Path, sites: Sites) -> list[Row]:
+    """A bot in a process of its own: time to READY, memory idle and at work."""
+    for name in ("bossbot.py", "config.toml"):
+        shutil.copy(HERE.parent / name, folder)
+    shutil.copytree(HERE.parent / "plugins", folder / "plugins")
+    hold = Answer(media.padded_video(folder, 4 * 2**20), piece_bytes=8192, pause_s=0.02)
+    sites.serve("/held/*", hold)
+    rows, starts = [], []
+    async with FakeDiscord() as fake:
+        fake.burst = 5
+        environment = {
+            **os.environ,
+            "FAKE_DISCORD_URL": fake.url,
+            "BOSS_BOT_DISCORD_TOKEN": fake.token,
+            "BOSS_BOT_ALLOW_PRIVATE_ADDRESSES": "true",
+            "BOSS_BOT_MAX_CONCURRENT_PER_GUILD": "5",
+        }
+        command = [sys.executable, HERE / "run_redirected.py", folder / "bossbot.py"]
+        for repeat in range(5):
+            before, started_s = fake.sessions["identify"], time.perf_counter()
+            bot = await asyncio.create_subprocess_exec(
+                *command, env=environment, stdout=asyncio.subprocess.DEVNULL
+            )
+            await fake.wait_for(lambda: fake.sessions["identify"] > before, 30)
+            starts.append(time.perf_counter() - started_s)
+            if repeat < 4:
+                bot.terminate()
+                await bot.wait()
+        # A job done, so that the fork server is warm and everything is imported.
+        await fake.member_says(fake.channel.id, f"$download {sites.url('/one.jpg')}")
+        await fake.wait_for(lambda: posted(fake) == 1, 60)
+        idle = tree_pss_mib(bot.pid)
+        for number in range(5):
+            url = sites.url(f"/held/{number}.mp4")
+            await fake.member_says(fake.channel.id, f"$download {url}")
+        for number in range(5):
+            await asyncio.to_thread(sites.wait_for, f"/held/{number}.mp4")
+        busy = tree_pss_mib(bot.pid)
+        bot.terminate()
+        await bot.wait()
+    rows.append(("start to READY", f"{statistics.median(starts):.1f} s", "2 s"))
+    rows.append(("memory of the process tree, idle", f"{idle:.0f} MB", "130 MB"))
+    rows.append(("the same with 5 downloads", f"{busy:.0f} MB", "280 MB"))
+    return rows
+
+
+async def main() -> None:
+    logger.remove()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch, Sites() as sites:
+        folder = Path(scratch)
+        picture = media.padded_image(folder, 50_000)
+        sites.serve("/*.jpg", picture)
+        sites.serve("/many/*", picture)
+        for name in ("fetch", "acknowledge", "crowd", "process"):
+            (folder / name).mkdir()
+        rows += await fetching(folder / "fetch", sites.url("/one.jpg"))
+        rows += await acknowledging(folder / "acknowledge", sites)
+        rows += await crowd(folder / "crowd", sites)
+        rows += await process(folder / "process", sites)
+    table = Table("what", "measured", "goal", box=None)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=120).print(table)
+    cores = len(os.sched_getaffinity(0))
+    print(f"{platform.machine()}, {cores} cores, Python {platform.python_version()}")
+    print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,273 @@
+"""A bot on the fake Discord, with an engine that does what a link says.
+
+The path of a link to `toy.example` is a list of steps, made by `link()`:
+
+    file=NAME     a file of the stage's media folder is downloaded
+    wait=GATE     progress is told until the test calls `open_gate(GATE)`
+    facts=NAME    what was put down with `facts(NAME, title=..., text=...)` is told
+    lose=CAUSE    one item could not be fetched, the others go on
+    fail=CAUSE    the download fails
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import media
+import pytest
+from conftest import ROOT
+from fake_discord import FakeDiscord, Message
+
+from bossbot import BossBot, Job, Pipeline, Plugins, Settings, Status, make_bot
+
+TOY = '''
+"""An engine for tests: see discord_support.py."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from bossbot import Cause, Engine, JobFailed, Progress, hookimpl
+
+STAGE = Path({stage!r})
+MEDIA = Path({media!r})
+
+
+@hookimpl
+def register_engines():
+    return [Engine("toy", lambda: "1", lambda: None, supports, download)]
+
+
+def supports(url):
+    return urlsplit(url).hostname == "toy.example"
+
+
+def download(request, report):
+    number = 0
+    for step in urlsplit(request.url).path.split("/")[1:]:
+        what, _, value = unquote(step).partition("=")
+        if what == "file":
+            number += 1
+            source = MEDIA / value
+            size = source.stat().st_size
+            path = request.folder / f"{{request.prefix}}_{{number:04d}}{{source.suffix}}"
+            report.progress(Progress(value, size // 2, size, 1e6, number))
+            shutil.copyfile(source, path)
+            report.file(path)
+        elif what == "wait":
+            done = 0
+            while not (STAGE / value).exists():
+                done += 1000
+                report.progress(Progress(f"{{value}}.mp4", done, 10_000_000, 50_000))
+                time.sleep(0.01)
+        elif what == "facts":
+            report.info(**json.loads((STAGE / f"{{value}}.json").read_text()))
+        elif what == "lose":
+            report.item_failed(JobFailed(Cause(value), "one item"))
+        elif what == "fail":
+            raise JobFailed(Cause(value), "as the link says")
+'''
+# What a bot needs to take a link and post its files; a test adds what it is about.
+NEEDED = ("sqlite_queue", "discord_courier", "download", "progress")
+
+
+class Stage:
+    """A fake Discord, the media of the toy site, and the bot's folders."""
+
+    def __init__(self, fake: FakeDiscord, media_folder: Path, folder: Path) -> None:
+        self.fake = fake
+        self.media = media_folder
+        self.folder = folder
+        self.plugins = folder / "plugins"
+        self.gates = folder / "gates"
+        self.gates.mkdir()
+        self.plugins.mkdir()
+        for name in NEEDED:
+            self.add_plugin(name)
+        toy = TOY.format(stage=str(self.gates), media=str(self.media))
+        self.write_plugin("toy", toy)
+
+    # The toy site
+
+    def open_gate(self, name: str) -> None:
+        """Lets every `wait=name` go on, now and later."""
+        (self.gates / name).touch()
+
+    def facts(self, name: str, **facts: Any) -> str:
+        """The step at which a link tells these facts."""
+        (self.gates / f"{name}.json").write_text(json.dumps(facts), "utf-8")
+        return f"facts={name}"
+
+    def image(self, number: int = 1) -> str:
+        """The step of one small picture."""
+        return f"file={media.image(self.media, number).name}"
+
+    def images(self, count: int) -> list[str]:
+        return [self.image(number) for number in range(1, count + 1)]
+
+    def padded(self, size_bytes: int, number: int = 1) -> str:
+        """The step of one picture of exactly this size."""
+        return f"file={media.padded_image(self.media, size_bytes, number).name}"
+
+    def bytes_of(self, step: str) -> bytes:
+        return (self.media / step.removeprefix("file=")).read_bytes()
+
+    # The bot
+
+    def add_plugin(self, name: str) -> None:
+        """One of the repository's plugins."""
+        (self.plugins / f"{name}.py").symlink_to(ROOT / "plugins" / f"{name}.py")
+
+    def write_plugin(self, name: str, code: str) -> None:
+        (self.plugins / f"{name}.py").write_text(code, "utf-8")
+
+    def hook(self, name: str, code: str) -> None:
+        """A plugin of the test's own: `code` is one hook's function."""
+        imports = "from bossbot import *\nfrom bossbot import hookimpl\n\n@hookimpl\n"
+        self.write_plugin(name, imports + code)
+
+    def settings(self, **values: Any) -> Settings:
+        defaults = {
+            "data_dir": self.folder / "data",
+            "plugins_dir": self.plugins,
+            "plugins": {"progress": {"edit_interval_s": 1}},
+            "min_free_space": 0,
+        }
+        return Settings(**{**defaults, **values})
+
+    @contextlib.asynccontextmanager
+    async def bot(self, **values: Any) -> AsyncIterator[BossBot]:
+        """A running bot, ready; the keywords are settings."""
+        settings = self.settings(**values)
+        plugins = Plugins(settings)
+        plugins.load()
+        off = {name: one.off for name, one in plugins.all.items() if one.off}
+        assert not off
+        pipeline = Pipeline(settings, plugins)
+        pipeline.storage.prepare()
+        bot = make_bot(pipeline, guild_ready_timeout=0.1)
+
+        async def at_once(shard_id: int | None, *, initial: bool = False) -> None:
+            """Identify without the 5 s that discord.py waits."""
+
+        bot.before_identify_hook = at_once  # type: ignore[method-assign]
+        with self.fake.redirect():
+            async with bot:
+                running = asyncio.create_task(bot.start(self.fake.token))
+                ready = asyncio.create_task(bot.wait_until_ready())
+                done, _ = await asyncio.wait(
+                    [running, ready], timeout=20, return_when="FIRST_COMPLETED"
+                )
+                if running in done:
+                    ready.cancel()
+                    await running
+                try:
+                    yield bot
+                finally:
+                    await bot.close()
+                    await running
+
+    # The conversation
+
+    @property
+    def channel_id(self) -> int:
+        return self.fake.channel.id
+
+    def said(self, channel_id: int | None = None) -> list[Message]:
+        """What the bot said in a channel, in order."""
+        return self.fake.messages(channel_id or self.channel_id, bot_only=True)
+
+    def posted(self, channel_id: int | None = None) -> list[Message]:
+        """The bot's messages with files."""
+        return [message for message in self.said(channel_id) if message.files]
+
+    async def says(self, text: str, channel_id: int | None = None) -> Message:
+        """The member says it."""
+        return await self.fake.member_says(channel_id or self.channel_id, text)
+
+    async def hears(
+        self,
+        *texts: str,
+        channel_id: int | None = None,
+        after: int = 0,
+        timeout_s: float = 10,
+    ) -> Message:
+        """The bot's first message, newer than `after`, that reads all of these."""
+
+        def find() -> Message | None:
+            for message in self.said(channel_id):
+                if message.id > after and all(t in message.content for t in texts):
+                    return message
+            return None
+
+        found: Message = await self.fake.wait_for(find, timeout_s)
+        return found
+
+    async def gets(
+        self, files: int, channel_id: int | None = None, timeout_s: float = 10
+    ) -> list[Message]:
+        """The messages with files, once there are so many files."""
+
+        def posted() -> list[Message] | None:
+            messages = self.posted(channel_id)
+            return messages if sum(len(m.files) for m in messages) >= files else None
+
+        found: list[Message] = await self.fake.wait_for(posted, timeout_s)
+        return found
+
+
+def link(*steps: str) -> str:
+    """A link to the toy site."""
+    return "https://toy.example/" + "/".join(quote(step, safe="=") for step in steps)
+
+
+def sha256s(contents: Iterable[bytes]) -> list[str]:
+    return [hashlib.sha256(content).hexdigest() for content in contents]
+
+
+def job_id(message: Message) -> str:
+    """The job's id that the bot named, as in "Download started · `0123456789`"."""
+    return re.findall(r"`(\w{10})`", message.content)[0]
+
+
+def module(plugin: str) -> Any:
+    """A loaded plugin's module, to set its figures for a test."""
+    return sys.modules[f"bossbot_plugins.{plugin}"]
+
+
+async def job_when(
+    bot: BossBot, job: str, is_so: Callable[[Job], bool], timeout_s: float = 10
+) -> Job:
+    """The stored job once it is so."""
+    queue = bot.pipeline.queue
+    async with asyncio.timeout(timeout_s):
+        async for _ in queue.changes():
+            stored = await queue.get(job)
+            if stored and is_so(stored):
+                return stored
+    raise AssertionError("changes() never ends")
+
+
+async def job_at(bot: BossBot, job: str, status: Status) -> Job:
+    return await job_when(bot, job, lambda stored: stored.status is status)
+
+
+@pytest.fixture(scope="session")
+def media_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("media")
+
+
+@pytest.fixture
+async def stage(media_folder: Path, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with FakeDiscord() as fake:
+        fake.burst = 5  # as real Discord lets requests run side by side
+        yield Stage(fake, media_folder, tmp_path)

@@ -1,0 +1,666 @@
+"""The conversation in Discord, from a pasted link to the posted files."""
+
+import asyncio
+import re
+import sys
+import unicodedata
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Home
+from discord_support import Stage, job_at, job_id, job_when, link, module
+from fake_discord import MESSAGE_CONTENT, MIB, Message
+
+import bossbot
+from bossbot import Status
+
+pytest_plugins = ("discord_support",)
+
+DOORS = pytest.mark.parametrize("door", ["$", "/"])
+PORTAL = "https://discord.com/developers/applications"
+
+
+async def ask(stage: Stage, door: str, words: str) -> int:
+    """Gives the download command these words; returns the request's id."""
+    if door == "$":
+        return (await stage.says(f"$download {words}")).id
+    options = {"url": words} if words else {}
+    return (await stage.fake.slash(stage.channel_id, "download", options)).id
+
+
+async def jobs(bot: bossbot.BossBot) -> int:
+    return len(await bot.pipeline.queue.list())
+
+
+# From the link to the files
+
+
+@DOORS
+async def test_files_are_posted_byte_identical_and_in_order(
+    stage: Stage, door: str
+) -> None:
+    steps = stage.images(4)
+    async with stage.bot():
+        request = await ask(stage, door, link(*steps))
+        status = await stage.hears("Download started")
+        [message] = await stage.gets(4)
+        await stage.hears("Done in", "4 files", f"`{job_id(status)}`")
+    assert [file.data for file in message.files] == [stage.bytes_of(s) for s in steps]
+    assert len({file.filename for file in message.files}) == 4
+    assert all(job_id(status) in file.filename for file in message.files)
+    assert re.match(
+        r"\*\*Download complete\*\*: 4 files, \d+ B, \d+\.\d s\n", message.content
+    )
+    assert f"<{link(*steps)}>" in message.content
+    if door == "$":  # a slash command leaves nothing to reply to but our answer
+        assert message.replied_to
+        assert message.replied_to.id == request
+    assert len(stage.posted()) == 1
+    assert not any(said.mentions for said in stage.said())
+
+
+@DOORS
+async def test_album_of_12_is_two_messages_in_order(stage: Stage, door: str) -> None:
+    steps = stage.images(12)
+    async with stage.bot():
+        await ask(stage, door, link(*steps))
+        first, second = await stage.gets(12)
+    assert [len(first.files), len(second.files)] == [10, 2]
+    posted = [file.data for message in (first, second) for file in message.files]
+    assert posted == [stage.bytes_of(step) for step in steps]
+    assert "**Download complete**: 12 files" in first.content
+    assert second.content == "(2/2)"
+
+
+async def test_a_file_over_25_mib_goes_alone(stage: Stage) -> None:
+    steps = [
+        stage.image(1),
+        stage.padded(26 * MIB, 2),
+        stage.padded(13 * MIB, 3),
+        stage.padded(13 * MIB, 4),
+    ]
+    await stage.fake.set_premium_tier(2)
+    async with stage.bot():
+        await stage.says(f"$download {link(*steps)}")
+        messages = await stage.gets(4, timeout_s=30)
+    assert [len(message.files) for message in messages] == [1, 1, 1, 1]
+    posted = [file.data for message in messages for file in message.files]
+    assert posted == [stage.bytes_of(step) for step in steps]
+
+
+@DOORS
+async def test_waiting_links_are_told_their_position(stage: Stage, door: str) -> None:
+    async with stage.bot(max_concurrent_downloads=1) as bot:
+        await ask(stage, door, link("wait=gate", stage.image(1)))
+        await stage.hears("Download started")
+        await ask(stage, door, link(stage.image(2)))
+        second = await stage.hears("Download queued. Position in queue: 1 · `")
+        await ask(stage, door, link(stage.image(3)))
+        third = await stage.hears("Download queued. Position in queue: 2 · `")
+        assert not stage.posted()
+        stage.open_gate("gate")
+        messages = await stage.gets(3)
+        await job_at(bot, job_id(third), Status.COMPLETED)
+        await stage.fake.wait_for(lambda: "Done in" in second.content)
+        await stage.fake.wait_for(lambda: "Done in" in third.content)
+    if door == "/":
+        assert messages[2].replied_to is third
+    posted = [message.files[0].data for message in messages]
+    assert posted == [stage.bytes_of(step) for step in stage.images(3)]
+
+
+async def test_status_message_is_edited_once_in_2_5_s_at_most(stage: Stage) -> None:
+    async with stage.bot(plugins={}):
+        await stage.says(f"$download {link('wait=clip', stage.image())}")
+        status = await stage.hears("Download started")
+        await stage.fake.wait_for(lambda: len(status.versions) > 3)
+        stage.open_gate("clip")
+        await stage.fake.wait_for(lambda: "Done in" in status.content)
+    times = [request.at for request in stage.fake.requests if request.kind == "edit"]
+    gaps = [b - a for a, b in pairwise(times)]
+    assert min(gaps) > 2.4, gaps
+    shown = status.versions[2].content
+    assert re.search(
+        r"^Downloading · `\w{10}`\nclip\.mp4\n`█*░+` \d+% · [\d.]+ KiB of 9\.5 MiB"
+        r" · 48\.8 KiB/s · \d+ min \d+ s left$",
+        shown,
+    ), shown
+    assert len(stage.said()) == 2  # one status message, and the file
+
+
+@DOORS
+async def test_several_links_in_one_command_are_several_jobs(
+    stage: Stage, door: str
+) -> None:
+    first, second, third = (link(step) for step in stage.images(3))
+    async with stage.bot(max_concurrent_downloads=1) as bot:
+        await ask(stage, door, f"<{first}> {second}, nonsense {third}.")
+        messages = await stage.gets(3)
+        await stage.hears("Invalid URL", "nonsense")
+        assert await jobs(bot) == 3
+    posted = [message.files[0].data for message in messages]
+    assert posted == [stage.bytes_of(step) for step in stage.images(3)]
+
+
+async def test_dlt_and_dlr_route_by_the_link(stage: Stage) -> None:
+    async with stage.bot():
+        await stage.says(f"$dlt {link(stage.image(1))}")
+        await stage.says(f"$dlr {link(stage.image(2))}")
+        await stage.gets(2)
+
+
+@DOORS
+async def test_text_only_post_is_shown_as_text(stage: Stage, door: str) -> None:
+    facts = stage.facts("post", title="A day", text="Just *words*,\nno picture.")
+    async with stage.bot() as bot:
+        await ask(stage, door, link(facts))
+        message = await stage.hears("Download complete")
+        status = await stage.hears("Done in")
+        await job_at(bot, job_id(status), Status.COMPLETED)
+    assert "\n> Just \\*words\\*, no picture.\n" in message.content
+    assert not message.files
+
+
+async def test_what_could_not_be_fetched_is_said(stage: Stage) -> None:
+    facts = stage.facts("post", title="Album", uploader="jo", items=90)
+    async with stage.bot():
+        await stage.says(f"$download {link(facts, stage.image(), 'lose=gone')}")
+        [message] = await stage.gets(1)
+    assert "\nAlbum · jo\n" in message.content
+    assert "1 of 2, 1 could not be fetched: That post does not exist" in message.content
+    assert "The first 2 of 90." in message.content
+
+
+# What cannot be done is said
+
+
+@DOORS
+async def test_invalid_url_is_named_with_the_reason(stage: Stage, door: str) -> None:
+    wrong = {
+        "ftp://toy.example/a": "it must start with http:// or https://",
+        "https://me:pw@toy.example/": "user names and passwords are not accepted",
+        "https://toy.example:99999/": "host or port is malformed",
+        "https://toy.example/\\evil": "a space, a backslash or a hidden character",
+        "@everyone": "it must start with http",
+    }
+    async with stage.bot() as bot:
+        await ask(stage, door, " ".join(wrong))
+        for reason in wrong.values():
+            await stage.hears("Invalid URL: ", reason)
+        assert await jobs(bot) == 0
+    assert len(stage.said()) == len(wrong)
+    assert not any(said.mention_everyone for said in stage.said())
+
+
+@DOORS
+async def test_unsupported_site_is_named(stage: Stage, door: str) -> None:
+    async with stage.bot() as bot:
+        await ask(stage, door, "https://Unknown.Example/a/b")
+        await stage.hears("Not supported", "unknown.example")
+        assert await jobs(bot) == 0
+
+
+@DOORS
+async def test_command_without_a_link_asks_for_one(stage: Stage, door: str) -> None:
+    async with stage.bot():
+        await ask(stage, door, "")
+        await stage.hears("Give me a link", "download https://…")
+
+
+@DOORS
+async def test_failure_is_told_with_cause_next_step_and_job_id(
+    stage: Stage, door: str
+) -> None:
+    async with stage.bot() as bot:
+        await ask(stage, door, link("fail=gone"))
+        message = await stage.hears("**Download failed** (gone)", "Check the link.")
+        job = await job_at(bot, job_id(message), Status.FAILED)
+    assert f"`{job.id}`" in message.content
+    assert job.detail == "as the link says"
+    assert len(stage.said()) == 1
+
+
+async def test_failure_without_a_status_message_is_still_told(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.fake.fault("send", 403)  # the answer to the request
+    async with stage.bot():
+        monkeypatch.setattr(module("progress"), "NO_MESSAGE_S", 0.1)
+        await stage.says(f"$download {link('fail=private')}")
+        await stage.hears("**Download failed** (private)")
+
+
+@DOORS
+async def test_missing_permission_is_said_before_any_download(
+    stage: Stage, door: str
+) -> None:
+    thread = await stage.fake.add_thread(stage.channel_id, "chat")
+    await stage.fake.deny(stage.channel_id, "attach_files", "read_message_history")
+    async with stage.bot() as bot:
+        await ask(stage, door, link(stage.image()))
+        await stage.hears(
+            "cannot post files here", "Attach Files, Read Message History"
+        )
+        await stage.says(f"$download {link(stage.image())}", thread.id)
+        await stage.hears("cannot post files", "Attach Files", channel_id=thread.id)
+        assert await jobs(bot) == 0
+
+
+@DOORS
+async def test_full_queue_is_said_and_nothing_is_enqueued(
+    stage: Stage, door: str
+) -> None:
+    async with stage.bot(max_concurrent_downloads=1, max_queue_size=1) as bot:
+        for step, answer in (
+            ("wait=a", "Download started"),
+            ("wait=b", "Position in queue: 1"),
+            ("wait=c", "The queue is full: 1 links are waiting"),
+        ):
+            await ask(stage, door, link(step))
+            await stage.hears(answer)
+        assert await jobs(bot) == 2
+
+
+# Sizes
+
+
+async def test_too_large_file_is_named_and_the_others_are_posted(stage: Stage) -> None:
+    steps = [stage.image(1), stage.padded(60_000), stage.image(2)]
+    async with stage.bot(upload_limits=[50_000] * 4) as bot:
+        await stage.says(f"$download {link(*steps)}")
+        [message] = await stage.gets(2)
+        job = await job_at(
+            bot, job_id(await stage.hears("Done in", "2 files")), Status.COMPLETED
+        )
+    posted = [file.data for file in message.files]
+    assert posted == [stage.bytes_of(steps[0]), stage.bytes_of(steps[2])]
+    assert re.search(
+        r"Too large for this channel: \S+_02\.jpg is 58\.6 KiB, the limit is 48\.8 KiB",
+        message.content,
+    )
+    assert "**Download complete**: 2 files, " in message.content
+    assert f"<{link(*steps)}>" in message.content
+    assert (job.file_count, job.total_bytes) == (2, sum(map(len, posted)))
+
+
+async def test_nothing_but_too_large_files_is_a_failure(stage: Stage) -> None:
+    url = link(stage.padded(60_000))
+    async with stage.bot(max_file_size=50_000):
+        await stage.says(f"$download {url}")
+        message = await stage.hears("**Download failed** (too_large)")
+    assert "58.6 KiB, the limit is 48.8 KiB" in message.content
+    assert f"Source: <{url}>" in message.content
+    assert not stage.posted()
+
+
+async def test_the_guilds_boosts_decide_the_limit(stage: Stage) -> None:
+    boosted = await stage.fake.add_guild("Boosted", premium_tier=2)
+    url = link(stage.padded(60_000))
+    limits = [50_000, 50_000, 100_000, 100_000]
+    async with stage.bot(upload_limits=limits):
+        await stage.says(f"$download {url}")
+        await stage.hears("Download failed", "the limit is 48.8 KiB")
+        await stage.says(f"$download {url}", boosted.id)
+        await stage.gets(1, boosted.id)
+        await stage.fake.set_premium_tier(3)
+        await stage.says(f"$download {url}")
+        await stage.gets(1)
+
+
+async def test_a_413_steps_the_guild_down_and_is_remembered(stage: Stage) -> None:
+    stage.fake.guild.upload_limit_bytes = 3 * MIB
+    large, small = stage.padded(3 * MIB + 1), stage.image(2)
+
+    def uploaded() -> int:
+        return sum(request.kind == "upload" for request in stage.fake.requests)
+
+    async with stage.bot():
+        await stage.says(f"$download {link(large, small)}")
+        [message] = await stage.gets(1)
+        await stage.hears("Done in", "1 file ")
+        assert [file.data for file in message.files] == [stage.bytes_of(small)]
+        assert "is 3 MiB, the limit is 2 MiB" in message.content
+        assert message.content.count("Download complete") == 1
+        assert uploaded() == 3  # both, the large one, the small one
+    async with stage.bot():  # a restart forgets nothing
+        await stage.says(f"$download {link(large)}")
+        await stage.hears("Download failed", "the limit is 2 MiB")
+    assert uploaded() == 3
+
+
+async def test_files_too_much_together_are_posted_apart(stage: Stage) -> None:
+    stage.fake.request_limit_bytes = 100_000
+    steps = [stage.padded(60_000, number) for number in (1, 2, 3)]
+    async with stage.bot():
+        await stage.says(f"$download {link(*steps)}")
+        messages = await stage.gets(3)
+    assert [len(message.files) for message in messages] == [1, 1, 1]
+    posted = [message.files[0].data for message in messages]
+    assert posted == [stage.bytes_of(step) for step in steps]
+    said = "".join(message.content for message in messages)
+    assert said.count("Download complete") == 1
+    assert "**Download complete**: 3 files" in messages[0].content
+
+
+# Requests, places, intents
+
+
+async def replay(stage: Stage, event: str) -> None:
+    """Sends the last event of a kind once more, as Discord does now and then."""
+    for session in stage.fake._sessions.values():
+        last = [data for name, data in session.events if name == event][-1]
+        await session.dispatch(event, last)
+
+
+@DOORS
+async def test_a_request_delivered_twice_is_taken_once(stage: Stage, door: str) -> None:
+    async with stage.bot() as bot:
+        await ask(stage, door, link("wait=gate", stage.image(1)))
+        await stage.hears("Download started")
+        await replay(stage, "MESSAGE_CREATE" if door == "$" else "INTERACTION_CREATE")
+        await stage.says("$download nonsense")  # comes later, is answered later
+        await stage.hears("Invalid URL")
+        assert await jobs(bot) == 1
+        stage.open_gate("gate")
+        await stage.gets(1)
+    texts = [[version.content for version in said.versions] for said in stage.said()]
+    assert sum("Download started" in str(versions) for versions in texts) == 1
+    assert len(stage.posted()) == 1
+
+
+async def test_commands_are_synced_only_when_they_changed(stage: Stage) -> None:
+    def synced() -> int:
+        return sum(request.kind == "commands" for request in stage.fake.requests)
+
+    async with stage.bot():
+        assert synced() == 1
+    async with stage.bot():
+        assert synced() == 1
+    stage.write_plugin(
+        "more",
+        "from discord import app_commands\nfrom bossbot import hookimpl\n\n"
+        '@app_commands.command(description="Says hello.")\n'
+        "async def hello(interaction): ...\n\n"
+        "@hookimpl\ndef register_commands(bot):\n    return [hello]\n",
+    )
+    async with stage.bot():
+        assert synced() == 2
+    names = {command["name"] for command in stage.fake.commands[None]}
+    assert names == {"download", "hello"}
+
+
+async def test_without_message_content_mentions_and_slash_commands_work(
+    stage: Stage,
+) -> None:
+    stage.fake.message_content_allowed = False
+    async with stage.bot(message_content=False) as bot:
+        assert not any(s.intents & MESSAGE_CONTENT for s in stage.fake._attached())
+        await stage.says(f"$download {link(stage.image(1))}")
+        mention = f"<@{stage.fake.bot.id}>"
+        await stage.says(f"{mention} download {link(stage.image(2))}")
+        await stage.gets(1)
+        await ask(stage, "/", link(stage.image(3)))
+        messages = await stage.gets(2)
+        assert await jobs(bot) == 2
+    posted = [message.files[0].data for message in messages]
+    assert posted == [stage.bytes_of(step) for step in stage.images(3)[1:]]
+
+
+async def test_direct_messages_and_threads_get_their_files(stage: Stage) -> None:
+    thread = await stage.fake.add_thread(stage.channel_id, "chat")
+    direct = stage.fake.open_dm(stage.fake.member.id)
+    async with stage.bot() as bot:
+        for place in (thread, direct):
+            await stage.says(f"$download {link(stage.image())}", place.id)
+            await stage.gets(1, place.id)
+            await stage.hears("Done in", channel_id=place.id)
+        stored = await bot.pipeline.queue.list()
+    assert [job.guild_id for job in stored] == [stage.fake.guild.id, 0]
+    assert not stage.said()
+
+
+@pytest.mark.parametrize(
+    ("case", "remedy"),
+    [
+        ("intent refused", "Message Content Intent"),
+        ("wrong token", "Reset Token"),
+        ("token withdrawn", "Reset Token"),
+    ],
+)
+async def test_start_that_discord_refuses_names_the_remedy_and_exits_2(
+    stage: Stage, home: Home, case: str, remedy: str
+) -> None:
+    fake = stage.fake
+    fake.message_content_allowed = case != "intent refused"
+    token = "wrong.token.here" if case == "wrong token" else fake.token
+    variables = {
+        "FAKE_DISCORD_URL": fake.url,
+        "BOSS_BOT_DISCORD_TOKEN": token,
+        "BOSS_BOT_PLUGINS_DIR": str(stage.plugins),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "tests" / "run_redirected.py"),
+        str(home.path / "bossbot.py"),
+        env=home.environment(**variables),
+        cwd=home.path.parent,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    if case == "token withdrawn":
+        await fake.wait_for(lambda: fake.connected, 20)
+        fake.token = "another.token.now"
+        await fake.drop_gateway(4004)
+    out, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 2, err.decode()
+    last = err.decode().strip().splitlines()[-1]
+    assert remedy in last
+    assert PORTAL in last
+    assert "Traceback" not in err.decode()
+    assert token not in out.decode() + err.decode()
+
+
+# Nobody is pinged without need
+
+
+async def test_only_a_job_of_over_60_s_pings_and_only_its_member(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.bot():
+        await stage.says(f"$download {link(*stage.images(11))}")
+        quick = await stage.gets(11)
+        later = bossbot.now() + 61
+        monkeypatch.setattr(module("discord_courier"), "now", lambda: later)
+        await stage.says(f"$download {link(*stage.images(11))}")
+        slow = (await stage.gets(22))[2:]
+    assert [message.mentions for message in quick] == [[], []]
+    assert [message.mentions for message in slow] == [[stage.fake.member], []]
+
+
+HOSTILE = [
+    "@everyone @here",
+    "<@{member}> <@&{role}> <#{channel}>",
+    "[click me](https://evil.example) <https://evil.example>",
+    "\u202egnp.exe\u202c \u200bzero\u200dwidth\ufeff \u2066x\u2069",
+    "x" * 5000,
+    "\x1b[31mred\x1b[0m\nsecond line\r\n# heading\n> quote",
+    "`code` **bold** ||spoiler|| ~~gone~~ \\",
+    "discord.gg/evil https://discord.gg/evil",
+]
+
+
+@pytest.mark.parametrize("title", HOSTILE, ids=lambda title: repr(title[:12]))
+async def test_hostile_title_is_harmless_where_it_is_shown(
+    stage: Stage, title: str
+) -> None:
+    fake = stage.fake
+    role = next(iter(fake.guild.roles))
+    title = title.format(member=fake.member.id, role=role, channel=fake.channel.id)
+    post = stage.facts("post", title=title, uploader=title)
+    text = stage.facts("text", title=title, text=title)
+    async with stage.bot():
+        await stage.says(f"$download {link(post, stage.image())}")
+        await stage.gets(1)
+        await stage.says(f"$download {link(text)}")
+        await fake.wait_for(lambda: sum("Done" in s.content for s in stage.said()) == 2)
+    for message in stage.said():
+        assert_harmless(message)
+
+
+def assert_harmless(message: Message) -> None:
+    text = message.content
+    assert not message.mention_everyone and not message.mention_roles
+    assert not message.mentions
+    assert message.allowed_mentions
+    assert message.allowed_mentions["parse"] == []
+    assert len(text) <= 2000
+    hidden = {c for c in text if unicodedata.category(c) in ("Cc", "Cf") and c != "\n"}
+    assert not hidden
+    own = re.compile(r"^<https://toy\.example/[^>]*>$|^\*\*Download complete\*\*|^> ")
+    for line in text.split("\n"):
+        if "`" in line and line.startswith(("Done", "Download")):  # a status message
+            continue
+        rest = own.sub("", line)
+        assert not re.search(r"(?<!\\)[@<>*_`|\[\]()~#]|://|discord\.gg", rest), line
+
+
+# The hooks
+
+
+async def test_check_job_vetoes_and_answer_job_answers(stage: Stage) -> None:
+    stage.hook(
+        "veto",
+        "async def check_job(job):\n"
+        "    if 'veto' in job.url:\n        raise Refused('Not on a Monday.')\n",
+    )
+    stage.hook(
+        "known",
+        "def answer_job(job):\n    return 'It is here.' if 'known' in job.url else None",
+    )
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link('veto')} {link('known')}")
+        await stage.hears("Not on a Monday.")
+        await stage.hears("It is here.")
+        assert await jobs(bot) == 0
+
+
+async def test_process_files_changes_what_is_posted(stage: Stage) -> None:
+    stage.hook("last", "async def process_files(job, files):\n    return files[::-1]")
+    stage.hook("drop", "def process_files(job, files):\n    return files[1:]")
+    async with stage.bot():
+        await stage.says(f"$download {link(*stage.images(3))}")
+        [message] = await stage.gets(2)
+    posted = [file.data for file in message.files]
+    assert posted == [stage.bytes_of(step) for step in stage.images(3)[:0:-1]]
+
+
+async def test_check_upload_vetoes_the_posting(stage: Stage) -> None:
+    stage.hook(
+        "veto",
+        "async def check_upload(job, files, channel):\n"
+        "    raise Refused(f'{len(files)} files are too many for {channel.name}.')",
+    )
+    async with stage.bot():
+        await stage.says(f"$download {link(*stage.images(2))}")
+        await stage.hears("Download failed", "2 files are too many for general.")
+    assert not stage.posted()
+
+
+async def test_decorate_message_adds_text_embed_and_buttons(stage: Stage) -> None:
+    stage.hook(
+        "decor",
+        "async def decorate_message(job, message):\n"
+        "    import discord\n"
+        "    message.content += '\\nWith love'\n"
+        "    message.embed = discord.Embed(title='Look')\n"
+        "    message.view = discord.ui.View()\n"
+        "    url = 'https://toy.example'\n"
+        "    message.view.add_item(discord.ui.Button(label='Source', url=url))\n"
+        "    return message\n",
+    )
+    async with stage.bot():
+        await stage.says(f"$download {link(stage.image())}")
+        [message] = await stage.gets(1)
+    assert message.content.endswith("\nWith love")
+    assert message.embeds[0]["title"] == "Look"
+    assert message.components[0]["components"][0]["label"] == "Source"
+
+
+async def test_decoration_that_discord_refuses_is_left_out(stage: Stage) -> None:
+    stage.hook(
+        "decor",
+        "async def decorate_message(job, message):\n"
+        "    import discord\n"
+        "    message.embed = discord.Embed(description='x' * 5000)\n"
+        "    message.content += 'y' * 5000\n"
+        "    return message\n",
+    )
+    async with stage.bot():
+        await stage.says(f"$download {link(stage.image())}")
+        [message] = await stage.gets(1)
+    assert not message.embeds
+    assert "yyy" not in message.content
+
+
+async def test_deliver_file_gives_a_link_for_what_is_too_large(stage: Stage) -> None:
+    stage.hook(
+        "share",
+        "async def deliver_file(job, file):\n"
+        "    return f'Get it at https://host.example/{file.size}'",
+    )
+    large = stage.padded(60_000)
+    async with stage.bot(max_file_size=50_000):
+        await stage.says(f"$download {link(large, stage.image())}")
+        [message] = await stage.gets(1)
+        assert "Get it at https://host.example/60000" in message.content
+        await stage.says(f"$download {link(large)}")
+        alone = await stage.hears("Download complete", after=message.id)
+        await stage.hears("Done in", after=message.id)
+    assert "Get it at https://host.example/60000" in alone.content
+    assert not alone.files
+
+
+async def test_jobs_and_bot_are_followed_by_the_hooks(
+    stage: Stage, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    stage.write_plugin(
+        "follow",
+        f"""
+from bossbot import hookimpl
+
+def note(line):
+    with open({str(seen)!r}, "a") as file:
+        print(line, file=file)
+
+@hookimpl
+async def job_changed(job, previous):
+    note(f"{{previous}} -> {{job.status}}")
+
+@hookimpl
+async def job_progressed(job, progress):
+    note(f"progress {{progress.name}}")
+
+@hookimpl
+def bot_started(bot):
+    note("started")
+
+@hookimpl
+def bot_stopping(bot):
+    note("stopping")
+""",
+    )
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link(stage.image())}")
+        status = await stage.hears("Done in")
+        await job_when(bot, job_id(status), lambda job: job.finished_at > 0)
+    lines = [line for line in seen.read_text().splitlines() if "progress" not in line]
+    assert "progress image-1.jpg" in seen.read_text()
+    assert lines[0] == "started"
+    assert lines[-1] == "stopping"
+    changes = [line for line in lines if "->" in line]
+    order = ["downloading", "processing", "uploading", "completed"]
+    steps = ["None -> queued", "queued -> downloading"]
+    steps += [f"{a} -> {b}" for a, b in pairwise(order)]
+    assert [line for line in changes if line in steps] == steps
