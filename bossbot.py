@@ -115,6 +115,8 @@ class PluginError(BossbotError):
 class Refused(BossbotError):
     """A veto by a rule or a ``check_*`` hook; the text is shown to the member."""
 
+    platform = ""  # whose link it was, if that is known
+
 
 class QueueFull(Refused):
     """The guild has ``max_queue_size`` jobs waiting already."""
@@ -316,6 +318,7 @@ class Platform:
     cookies: dict[str, SecretStr | None] = field(default_factory=dict)
     cookies_file: Path | None = None  # cookies.txt; rotated cookies are written back
     cookies_domain: str = ""  # ".x.com": where named cookies go, and nowhere else
+    login_probe: str = ""  # a link that opens with a login alone, for check --login
     proxy: str | None = None
     sleep_request_s: float = 0  # between two requests to the site
     # What the site's own words mean: (regular expression, cause), first match wins.
@@ -2108,7 +2111,7 @@ def find_links(text: str) -> list[str]:
 
 
 def check_link(link: str) -> str:
-    """A member's link as the engines may get it: http(s), host in ASCII, no fragment.
+    """A member's link as the engines may get it: http(s), its host in ASCII.
 
     Raises:
         Refused: with the reason, for the member.
@@ -2266,11 +2269,13 @@ class Pipeline:
         for link in links:
             for platform in self.plugins.registered("platforms").values():
                 if re.match(platform.pattern, link, re.IGNORECASE):
-                    url = platform.normalise(link)
-                    engine = next(
-                        (e for pattern, e in platform.routes if re.match(pattern, url)),
-                        platform.engine,
-                    )
+                    try:
+                        url = platform.normalise(link)
+                    except Refused as error:
+                        error.platform = platform.name
+                        raise
+                    routed = (e for p, e in platform.routes if re.match(p, url, re.I))
+                    engine = next(routed, platform.engine)
                     routes.append((url, platform.name, engine))
                     break
             else:
@@ -2479,7 +2484,7 @@ class Pipeline:
                 wait_s += random.uniform(1, 3)
                 await self._insist(partial(self.queue.release, delay_s=wait_s), job)
                 return
-            if error.cause in (Cause.UNSUPPORTED, Cause.INTERNAL):
+            if error.cause in (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL):
                 files = self.children.engine_files()
                 files.remove(str(self.plugins.engine_file(job.engine)))
                 other = await self.children.ask(

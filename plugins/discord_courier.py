@@ -297,8 +297,9 @@ class DiscordCourier:
         names = list(json.loads(row["files"]))
         head = row["content"].partition("\n")[0]
         request = job.message_id or job.status_message_id
-        since = datetime.fromtimestamp(row["sending_at"] - HISTORY_SLACK_S, UTC)
-        after = discord.Object(max(request, discord.utils.time_snowflake(since)))
+        if not request:
+            since = datetime.fromtimestamp(row["sending_at"] - HISTORY_SLACK_S, UTC)
+        after = discord.Object(request or discord.utils.time_snowflake(since))
         async for message in channel.history(
             limit=2000, after=after, oldest_first=True
         ):

@@ -488,8 +488,9 @@ def _tame_yt_dlp() -> None:
 
 def _yt_dlp_options(request: Request) -> dict[str, Any]:
     ffmpeg = request.programs.get("ffmpeg")
+    fits = f"[filesize_approx<?{request.target_bytes}]" if request.target_bytes else ""
     options: dict[str, Any] = {
-        "format": "bv*+ba/b" if ffmpeg else "b/bv*/ba",
+        "format": f"bv*{fits}+ba/bv*+ba/b" if ffmpeg else f"b{fits}/b/bv*/ba",
         "format_sort": ["vcodec:h264", "res", "fps", "acodec:aac"],
         "ffmpeg_location": ffmpeg or str(request.folder / "no-ffmpeg"),
         "external_downloader": {"default": "native"},

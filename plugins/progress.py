@@ -93,7 +93,7 @@ class Tracker:
         try:
             async with asyncio.timeout(EDIT_TIMEOUT_S):
                 if job.status_message_id:
-                    with contextlib.suppress(discord.NotFound):
+                    with contextlib.suppress(discord.NotFound, discord.Forbidden):
                         message = channel.get_partial_message(job.status_message_id)
                         await message.edit(content=text)
                         return True

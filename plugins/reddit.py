@@ -34,9 +34,9 @@ FAILURES = [
     # Turned away for the address it asks from, which a login makes good.
     (r"pardner|blocked by network security|network policy", Cause.LOGIN),
     (r"unable to access the Reddit API|authentication is required", Cause.LOGIN),
-    (r"[Qq]uarantined", Cause.LOGIN),
+    (r"quarantined", Cause.LOGIN),
     (r"rate limit exceeded|Too Many Requests", Cause.RATE_LIMITED),
-    (r"Insufficient privileges|[Pp]rivate subreddit", Cause.PRIVATE),
+    (r"Insufficient privileges|private subreddit", Cause.PRIVATE),
     (r"Suspended User|reason given: banned", Cause.GONE),
     (r"gallery \w+: (?:deleted|missing)|^\[(?:removed|deleted)\]$", Cause.GONE),
 ]

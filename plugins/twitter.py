@@ -26,8 +26,8 @@ PLAYERS = r"https://x\.com/i/(?:broadcasts|events|spaces|videos|cards)/"
 QUERY = ("q", "f", "user_id")  # what a search or a user's number needs
 
 FAILURES = [
-    (r"NSFW|Nsfw|Age-restricted", Cause.AGE),
-    (r"[Pp]rotected|blocked your account", Cause.PRIVATE),
+    (r"NSFW|Age-restricted", Cause.AGE),
+    (r"protected|blocked your account", Cause.PRIVATE),
     (r"withheld in|Geoblocked", Cause.REGION),
     (r"Rate.limit exceeded", Cause.RATE_LIMITED),
     (r"Could not authenticate you|temporarily locked", Cause.LOGIN),

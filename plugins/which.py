@@ -33,7 +33,8 @@ async def which(pipeline: Pipeline, args: argparse.Namespace) -> int:
 async def answer(pipeline: Pipeline, link: str) -> dict[str, str | None]:
     """What is printed for one link; ``error`` is there when it was refused."""
     try:
-        _, platform, engine = await pipeline.route(check_link(link))
+        _, name, engine = await pipeline.route(check_link(link))
     except Refused as error:
-        return {"url": link, "platform": None, "engine": None, "error": str(error)}
-    return {"url": link, "platform": platform or None, "engine": engine or None}
+        platform = error.platform or None
+        return {"url": link, "platform": platform, "engine": None, "error": str(error)}
+    return {"url": link, "platform": name or None, "engine": engine or None}

@@ -32,7 +32,7 @@ QUERY = r"v|q|query|search_query|sp|view|sort|flow|shelf_id|bp|channel"
 FAILURES = [
     (r"confirm your age|age.restricted|inappropriate", Cause.AGE),
     (r"confirm you.re not a bot|captcha challenge", Cause.LOGIN),
-    (r"[Pp]rivate video|members.only|channel's members", Cause.PRIVATE),
+    (r"private video|members.only|channel's members", Cause.PRIVATE),
     (r"requires payment|Premium members|Sign in", Cause.LOGIN),
     (r"in your country|geo.restrict", Cause.REGION),
     (r"try again later|rate-limited by YouTube", Cause.RATE_LIMITED),
@@ -40,7 +40,7 @@ FAILURES = [
     (r"DRM protected", Cause.UNSUPPORTED),
     (r"event will begin|Premieres in|is offline|not currently live", Cause.NO_MEDIA),
     (r"has been removed|been terminated|no longer (?:available|exists)", Cause.GONE),
-    (r"[Vv]ideo (?:is )?unavailable|isn't available|does not exist", Cause.GONE),
+    (r"video (?:is )?unavailable|isn't available|does not exist", Cause.GONE),
     (r"player response|Cannot identify player", Cause.ENGINE_OUTDATED),
     (r"challenge solving failed|Only images are", Cause.ENGINE_OUTDATED),
 ]

@@ -1,15 +1,17 @@
 """Videos and sound of over 1,000 sites, and of pages that hold some, by yt-dlp."""
 
+import contextlib
 import errno
+import functools
+import io
 import json
 import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bossbot import (
     Cause,
@@ -28,6 +30,8 @@ from bossbot import (
 RUNTIMES = {"deno": "deno", "node": "node", "bun": "bun", "quickjs": "qjs"}
 # The containers that may be joined or repaired; a playlist could open other files.
 MEDIA = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,aac,mp3,ogg,flac,wav,flv"
+# What plays everywhere, then the best of it.
+BEST = ["vcodec:h264", "lang", "quality", "res", "fps", "acodec:aac"]
 LIVE = "That stream is still live. Try again when it has ended."
 
 # What sites say, through extractors.
@@ -62,6 +66,7 @@ WORDS = [
         r"no video formats|requested format|did not get any data|no media",
         Cause.NO_MEDIA,
     ),
+    (r"^Postprocessing:|invalid data found", Cause.NO_MEDIA),
     (r"connection|resolve|certificate|unreachable|bytes read|too short", Cause.NETWORK),
     (r"fragment \d+ not found|giving up after|unable to download", Cause.NETWORK),
 ]
@@ -79,9 +84,10 @@ def version() -> str:
 
 
 def warm() -> None:
-    """Import every extractor and compile its patterns, those for pages too: a page of
-    a site that none knows is shown to all of them."""
+    """Import every extractor and compile its patterns, those for pages too (a page of
+    a site that none knows is shown to all); and rehearse what every download does."""
     from yt_dlp.globals import plugin_dirs
+    from yt_dlp.networking import common
 
     plugin_dirs.value = []  # no engine plugins from elsewhere
     for extractor in _extractors():
@@ -89,6 +95,16 @@ def warm() -> None:
         extractor = getattr(extractor, "real_class", extractor)
         if extractor.__dict__.get("_EMBED_REGEX"):
             list(extractor._extract_embed_urls("", "") or ())
+    # Reading the authorities takes longer than the rest of a small download.
+    common.make_ssl_context = functools.cache(common.make_ssl_context)
+    video = Video(Request("", Path(), "", options={"simulate": True}), cast(Report, 0))
+    video.told = True
+    with contextlib.redirect_stderr(io.StringIO()), _downloader(video) as engine:
+        page = {"extractor": "warm", "webpage_url": "https://boss-bot.invalid/"}
+        engine.process_ie_result({"id": "1", "url": "https://a.invalid/a.mp4", **page})
+        engine.get_info_extractor("Generic")
+        for handler in engine._request_director.handlers.values():
+            handler._make_sslcontext()
 
 
 def supports(url: str) -> bool:
@@ -109,8 +125,6 @@ def download(request: Request, report: Report) -> None:
 
     video = Video(request, report)
     _tame(request)
-    if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
-        os.environ.setdefault("SSL_CERT_FILE", bundle)
     # Data that extractors hand to each other in a link's fragment is not a member's.
     url = request.url.partition("#__youtubedl_smuggle")[0]
     with _downloader(video) as engine:
@@ -144,6 +158,7 @@ class Video:
         self.saved = 0
         self.items: int | None = None  # of a playlist, if it says so
         self.entries = 1  # found, of which one more than wanted is looked for
+        self.part: list[float | None] = []  # of a clip: where it starts and ends
 
     # The engine's `logger`:
 
@@ -170,6 +185,8 @@ class Video:
             return "it is live"
         if incomplete is not True:  # True: an entry of a playlist, to be looked at
             self.tell(info)
+            # ffmpeg would fetch a part by itself; the whole is cut when it is here.
+            self.part = [info.pop(f"section_{end}", None) for end in ("start", "end")]
         return None
 
     def tell(self, info: dict[str, Any]) -> None:
@@ -212,10 +229,12 @@ class Video:
 
     def done(self, path: str) -> None:
         self.saved += 1
+        self.warnings.clear()
         self.report.file(Path(path))
 
     def failed(self, error: BaseException | None, message: str) -> None:
         self.failures.append(failure(self.request, error, message, self.warnings))
+        self.warnings.clear()
 
     def finish(self) -> None:
         """Tell how many items there are and which failed; raises if none arrived."""
@@ -232,6 +251,7 @@ class Video:
 def _downloader(video: Video) -> Any:
     """The engine, set up, without extractors."""
     from yt_dlp import YoutubeDL
+    from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
 
     class Downloader(YoutubeDL):  # type: ignore[misc]
         def trouble(
@@ -252,7 +272,19 @@ def _downloader(video: Video) -> Any:
                     for left in folder.glob(f"{video.request.prefix}_{number:04d}*"):
                         left.unlink()
 
+    def done(path: str) -> None:
+        if any(video.part) and "ffmpeg" in video.request.programs:
+            start, end = video.part
+            options = ["-ss", str(start or 0), *(["-to", str(end)] if end else [])]
+            whole, cut = path, str(Path(path).with_stem("part"))
+            FFmpegPostProcessor(engine).real_run_ffmpeg(
+                [(whole, options)], [(cut, ["-c", "copy"])]
+            )
+            os.replace(cut, whole)
+        video.done(path)
+
     engine = Downloader(_parameters(video), auto_init=False)
+    engine.add_post_hook(done)
     if engine.format_selector is None:
         ffmpeg = "ffmpeg" in video.request.programs
         best = engine.build_format_selector("bv*+ba/b" if ffmpeg else "b/bv*/ba")
@@ -283,13 +315,15 @@ def _parameters(video: Video) -> dict[str, Any]:
     """The engine's parameters: what is ours to choose, the platform's options over it,
     and over those what no option may change."""
     request = video.request
+    if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
+        os.environ.setdefault("SSL_CERT_FILE", bundle)
     place = str(request.folder / request.prefix)
     place = place.replace("%", "%%").replace("$", "$$")
     runtimes = {name: request.programs.get(file) for name, file in RUNTIMES.items()}
     options = {k: v for k, v in request.options.items() if "." not in k}
     return {
         "noplaylist": True,
-        "format_sort": ["vcodec:h264", "res", "fps", "acodec:aac"],  # plays everywhere
+        "format_sort": BEST,
         "socket_timeout": 20,
         "retries": 1,
         "fragment_retries": 2,
@@ -305,7 +339,6 @@ def _parameters(video: Video) -> dict[str, Any]:
         "logger": video,
         "match_filter": video.check,
         "progress_hooks": [video.progress],
-        "post_hooks": [video.done],
         "postprocessors": [],
         "ignoreerrors": True,  # `trouble` hears of each
         "skip_unavailable_fragments": False,
@@ -368,7 +401,7 @@ def _tame(request: Request) -> None:
     FFmpegPostProcessor.get_audio_codec = lambda self, path: None
 
 
-@contextmanager
+@contextlib.contextmanager
 def _all_memory(wanted: bool) -> Iterator[None]:
     """Raise the soft limit of memory to the hard one for a program that starts now."""
     if not wanted or sys.platform == "win32":

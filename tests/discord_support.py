@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import re
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -145,8 +146,10 @@ class Stage:
         return Settings(**{**defaults, **values})
 
     @contextlib.asynccontextmanager
-    async def bot(self, **values: Any) -> AsyncIterator[BossBot]:
-        """A running bot, ready; the keywords are settings."""
+    async def bot(
+        self, options: dict[str, Any] | None = None, **values: Any
+    ) -> AsyncIterator[BossBot]:
+        """A running bot, ready; the keywords are settings, `options` the client's."""
         settings = self.settings(**values)
         plugins = Plugins(settings)
         plugins.load()
@@ -154,7 +157,7 @@ class Stage:
         assert not off
         pipeline = Pipeline(settings, plugins)
         pipeline.storage.prepare()
-        bot = make_bot(pipeline, guild_ready_timeout=0.1)
+        bot = make_bot(pipeline, guild_ready_timeout=0.1, **(options or {}))
 
         async def at_once(shard_id: int | None, *, initial: bool = False) -> None:
             """Identify without the 5 s that discord.py waits."""
@@ -175,6 +178,16 @@ class Stage:
                 finally:
                     await bot.close()
                     await running
+
+    def database(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Runs a statement on the database of a bot that is not running."""
+        connection = sqlite3.connect(self.folder / "data" / "bossbot.db")
+        with contextlib.closing(connection), connection:
+            return connection.execute(sql, values).fetchall()
+
+    def requested(self, kind: str) -> int:
+        """How many requests of a kind came to Discord."""
+        return sum(request.kind == kind for request in self.fake.requests)
 
     # The conversation
 

@@ -49,8 +49,8 @@ async def open_queue(make_settings: MakeSettings) -> AsyncIterator[Open]:
         settings = make_settings(**values)
         Storage(settings.data_dir).prepare()
         db = Database(settings.data_dir / "bossbot.db")
-        await db.open()
         opened.append(db)
+        await db.open()
         module = bossbot.import_plugin(ROOT / "plugins" / "sqlite_queue.py")
         queue: Queue = await module.register_queue(db, settings)
         return queue
@@ -487,6 +487,30 @@ async def test_database_that_cannot_be_opened_ends_the_start(
     with pytest.raises(StartError) as caught:
         await Database(path).open()
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["PRAGMA user_version=999", "damaged", "folder"])
+def test_process_ends_when_its_database_cannot_be_used(
+    tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "bossbot.db"
+    if content == "folder":
+        path.mkdir()
+    elif content == "damaged":
+        path.write_text(content * 1000)
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(content)
+    code = "import asyncio, sys, bossbot; from pathlib import Path; "
+    code += "asyncio.run(bossbot.Database(Path(sys.argv[1])).open())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 1 and "bossbot.StartError" in done.stderr
 
 
 async def test_older_database_is_migrated_with_what_it_holds(

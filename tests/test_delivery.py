@@ -1,0 +1,415 @@
+"""Delivery: whatever Discord or the network does, files are posted once."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from discord_support import Stage, job_at, job_id, link, module
+from fake_discord import Action
+
+from bossbot import BossBot, Cause, Status
+
+pytest_plugins = ("discord_support",)
+
+ACTIONS: list[Action] = [
+    *(429, 500, 502, 503, 520, "reset", "lost_answer", "hang", "hang_answer")
+]
+SLOW = (500, 502)  # discord.py itself waits for a second
+FAULTS = pytest.mark.parametrize("action", ACTIONS, ids=str)
+
+
+def be_quick(monkeypatch: pytest.MonkeyPatch, timeout_s: float = 5) -> None:
+    """Lets the loaded plugins wait for less long."""
+    monkeypatch.setattr(module("discord_courier"), "RETRY_WAIT_S", 0.05)
+    monkeypatch.setattr(module("discord_courier"), "SEND_TIMEOUT_S", timeout_s)
+    monkeypatch.setattr(module("progress"), "EDIT_TIMEOUT_S", timeout_s)
+
+
+async def only_job(bot: BossBot, status: Status) -> Any:
+    [job] = await bot.pipeline.queue.list()
+    return await job_at(bot, job.id, status)
+
+
+# Uploads
+
+
+@FAULTS
+async def test_upload_that_meets_a_fault_is_posted_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, action: Action
+) -> None:
+    steps = stage.images(12)
+    hangs = action in ("hang", "hang_answer")
+    fault = stage.fake.fault("upload", action, times=1 if action in SLOW else 2)
+    async with stage.bot() as bot:
+        be_quick(monkeypatch, 0.3 if hangs else 5)
+        await stage.says(f"$download {link(*steps)}")
+        messages = await stage.gets(12)
+        await only_job(bot, Status.COMPLETED)
+    assert fault.hits == fault.times
+    posted = [file.data for message in messages for file in message.files]
+    assert posted == [stage.bytes_of(step) for step in steps]
+    assert len(stage.posted()) == 2
+
+
+async def test_upload_is_given_up_after_five_tries_and_that_is_said(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.fake.fault("upload", 503, times=99)
+    async with stage.bot() as bot:
+        be_quick(monkeypatch)
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.hears("**Download failed** (network)", "Try again later.")
+        assert (await only_job(bot, Status.FAILED)).cause is Cause.NETWORK
+    assert stage.requested("upload") == 5
+    assert not stage.posted()
+
+
+async def test_rate_limit_of_more_than_the_time_limit_is_waited_for(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.fake.fault("upload", 429, retry_after_s=1)
+    async with stage.bot() as bot:
+        be_quick(monkeypatch, 0.3)
+        bot.http.max_ratelimit_timeout = 0.2  # the core's is 60 s
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.gets(1)
+    first, second = (r.at for r in stage.fake.requests if r.kind == "upload")
+    assert second - first >= 1
+
+
+async def test_upload_holds_no_download_slot(stage: Stage) -> None:
+    fault = stage.fake.fault("upload", "hang")
+    async with stage.bot(max_concurrent_downloads=1):
+        await stage.says(f"$download {link(stage.image(1))}")
+        await stage.fake.wait_for(lambda: fault.hits)
+        await stage.says(f"$download {link(stage.image(2))}")
+        [second] = await stage.gets(1)
+        fault.release()
+        await stage.gets(2)
+    assert second.files[0].data == stage.bytes_of(stage.image(2))
+
+
+async def test_413_for_everything_ends(stage: Stage) -> None:
+    stage.fake.guild.upload_limit_bytes = 10
+    async with stage.bot():
+        await stage.says(f"$download {link(*stage.images(3))}")
+        await stage.hears("**Download failed** (too_large)", "the limit is 0 B")
+    assert stage.requested("upload") < 20
+    assert not stage.posted()
+
+
+# Status messages
+
+
+@FAULTS
+async def test_edit_that_meets_a_fault_neither_delays_nor_fails_the_job(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, action: Action
+) -> None:
+    hangs = action in ("hang", "hang_answer")
+    fault = stage.fake.fault("edit", action)
+    async with stage.bot() as bot:
+        be_quick(monkeypatch, 30)
+        await stage.says(f"$download {link('wait=gate', stage.image())}")
+        status = await stage.hears("Download started")
+        await stage.fake.wait_for(lambda: fault.hits)
+        started_s = time.monotonic()
+        stage.open_gate("gate")
+        await stage.gets(1)
+        assert time.monotonic() - started_s < 1
+        await only_job(bot, Status.COMPLETED)
+        if hangs:
+            fault.release()
+        await stage.fake.wait_for(lambda: "Done in" in status.content, 20)
+    assert len(stage.said()) == 2
+
+
+@pytest.mark.parametrize("action", [500, 503, "reset", "lost_answer", 403], ids=str)
+async def test_answer_that_cannot_be_sent_stops_neither_job_nor_other_links(
+    stage: Stage, action: Action
+) -> None:
+    stage.fake.fault("send", action)
+    first, second = (link(step) for step in stage.images(2))
+    async with stage.bot():
+        await stage.says(f"$download {first} {second}")
+        messages = await stage.gets(2)
+    posted = sorted(message.files[0].data for message in messages)
+    assert posted == sorted(stage.bytes_of(step) for step in stage.images(2))
+
+
+@pytest.mark.parametrize("kind", ["callback", "followup", "edit_followup"])
+@pytest.mark.parametrize("action", [503, "reset", "lost_answer"], ids=str)
+async def test_slash_command_survives_a_lost_answer(
+    stage: Stage, kind: str, action: Action
+) -> None:
+    stage.fake.fault(kind, action)
+    async with stage.bot() as bot:
+        url = link(stage.image())
+        await stage.fake.slash(stage.channel_id, "download", {"url": url})
+        await stage.gets(1)
+        await only_job(bot, Status.COMPLETED)
+    assert len(stage.posted()) == 1
+
+
+# Things that go away while a job runs
+
+
+async def while_downloading(
+    stage: Stage, happen: Callable[[Any, Any], Awaitable[Any]], *steps: str
+) -> tuple[Any, Any]:
+    """Lets something happen to a request and its status message before the download
+    goes on; returns both."""
+    request = await stage.says(f"$download {link('wait=gate', *steps)}")
+    status = await stage.hears("Downloading")
+    await happen(request, status)
+    stage.open_gate("gate")
+    return request, status
+
+
+async def test_deleted_request_gets_its_file_without_a_reply(stage: Stage) -> None:
+    async with stage.bot() as bot:
+        await while_downloading(
+            stage, lambda r, s: stage.fake.delete_message(r.id), stage.image()
+        )
+        [message] = await stage.gets(1)
+        await only_job(bot, Status.COMPLETED)
+    assert message.replied_to is None
+
+
+async def test_deleted_status_message_stays_away_when_the_job_ends_well(
+    stage: Stage,
+) -> None:
+    async with stage.bot() as bot:
+        await while_downloading(
+            stage, lambda r, s: stage.fake.delete_message(s.id), stage.image()
+        )
+        await stage.gets(1)
+        await only_job(bot, Status.COMPLETED)
+        await stage.fake.settle()
+    assert len(stage.said()) == 1
+
+
+async def test_failure_is_said_anew_when_the_status_message_was_deleted(
+    stage: Stage,
+) -> None:
+    async with stage.bot():
+        await while_downloading(
+            stage, lambda r, s: stage.fake.delete_message(s.id), "fail=gone"
+        )
+        await stage.hears("**Download failed** (gone)")
+
+
+async def test_deleted_channel_ends_the_job_and_its_member_is_told(
+    stage: Stage,
+) -> None:
+    direct = stage.fake.open_dm(stage.fake.member.id)
+    async with stage.bot() as bot:
+        await while_downloading(
+            stage,
+            lambda r, s: stage.fake.delete_channel(stage.channel_id),
+            stage.image(),
+        )
+        job = await only_job(bot, Status.FAILED)
+        await stage.hears(
+            "**Download failed** (permission)", job.id, channel_id=direct.id
+        )
+    assert job.cause is Cause.PERMISSION
+    assert "does not exist any more" in job.error
+
+
+async def test_lost_permission_ends_the_job_and_is_said(stage: Stage) -> None:
+    async with stage.bot() as bot:
+        await while_downloading(
+            stage,
+            lambda r, s: stage.fake.deny(stage.channel_id, "attach_files"),
+            stage.image(),
+        )
+        await stage.hears("**Download failed** (permission)", "Attach Files")
+        job = await only_job(bot, Status.FAILED)
+    assert (stage.folder / "data" / job.folder / "content").is_dir()  # for its time
+    assert stage.requested("upload") == 1
+
+
+async def test_lost_access_is_told_in_a_direct_message(stage: Stage) -> None:
+    direct = stage.fake.open_dm(stage.fake.member.id)
+    async with stage.bot():
+        await while_downloading(
+            stage,
+            lambda r, s: stage.fake.deny(stage.channel_id, "view_channel"),
+            stage.image(),
+        )
+        await stage.hears("**Download failed** (permission)", channel_id=direct.id)
+
+
+# The gateway
+
+
+@pytest.mark.parametrize("how", ["drop", "op 7", "op 9", "op 9, resumable", "silence"])
+async def test_jobs_go_on_while_the_gateway_comes_back(stage: Stage, how: str) -> None:
+    fake = stage.fake
+    options = {}
+    if how == "silence":
+        fake.heartbeat_interval_s = 0.1
+        options = {"heartbeat_timeout": 0.5}
+    async with stage.bot(options) as bot:
+        await stage.says(f"$download {link('wait=gate', stage.image(1))}")
+        await stage.hears("Download started")
+        connects = fake.sessions["connect"]
+        match how:
+            case "drop":
+                await fake.drop_gateway()
+            case "op 7":
+                await fake.reconnect_op7()
+            case "silence":
+                fake.ack_heartbeats = False
+            case _:
+                await fake.invalid_session(how == "op 9, resumable")
+        await fake.wait_for(lambda: fake.sessions["connect"] > connects)
+        fake.ack_heartbeats = True
+        await fake.wait_for(lambda: fake.connected)
+        await stage.says(f"$download {link(stage.image(2))}")
+        await stage.gets(1)
+        stage.open_gate("gate")
+        await stage.gets(2)
+        assert len(await bot.pipeline.queue.list()) == 2
+    assert len(stage.posted()) == 2
+
+
+async def test_what_was_said_during_an_outage_is_taken_once(stage: Stage) -> None:
+    async with stage.bot() as bot:
+        await stage.fake.drop_gateway()
+        await stage.says(f"$download {link(stage.image())}")  # RESUME delivers it
+        await stage.gets(1)
+        await stage.fake.drop_gateway()
+        await stage.fake.wait_for(lambda: stage.fake.sessions["resume"] == 2)
+        await stage.fake.settle()
+        assert len(await bot.pipeline.queue.list()) == 1
+    assert len(stage.posted()) == 1
+
+
+# After a crash: a first bot ends well, then the database is put back to the crash
+
+
+async def crash_in_upload(stage: Stage, *steps: str, sending_s_ago: float) -> str:
+    """Posts a link, then makes it look as if the bot had died before it stored that
+    its last message was sent; returns the job's id."""
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link(*steps)}")
+        message = await stage.hears("Done in")
+        await only_job(bot, Status.COMPLETED)
+    stage.database("UPDATE jobs SET status = 'uploading', finished_at = 0")
+    stage.database(
+        "UPDATE parts SET state = 'sending', message_id = 0, sending_at = ? "
+        "WHERE number = (SELECT max(number) FROM parts)",
+        time.time() - sending_s_ago,
+    )
+    return job_id(message)
+
+
+async def test_part_sent_just_before_a_crash_is_sent_again_with_its_nonce(
+    stage: Stage,
+) -> None:
+    job = await crash_in_upload(stage, *stage.images(11), sending_s_ago=30)
+    before = [message.id for message in stage.posted()]
+    async with stage.bot() as bot:
+        await job_at(bot, job, Status.COMPLETED)
+    assert stage.requested("upload") == 3
+    assert stage.requested("history") == 0
+    assert [message.id for message in stage.posted()] == before
+    assert [message.nonce for message in stage.posted()] == [f"{job}-1", f"{job}-2"]
+    sent = stage.database("SELECT message_id FROM parts ORDER BY number")
+    assert [row[0] for row in sent] == before
+
+
+# The last one: the clock was a day ahead then.
+@pytest.mark.parametrize("sending_s_ago", [90, 86400, -86400])
+async def test_part_sent_long_before_is_found_in_the_channel(
+    stage: Stage, sending_s_ago: float
+) -> None:
+    stage.fake.nonce_window_s = 0  # Discord has forgotten it
+    job = await crash_in_upload(stage, *stage.images(11), sending_s_ago=sending_s_ago)
+    before = [message.id for message in stage.posted()]
+    async with stage.bot() as bot:
+        await job_at(bot, job, Status.COMPLETED)
+    assert stage.requested("upload") == 2
+    assert stage.database("SELECT max(message_id) FROM parts") == [(before[-1],)]
+
+
+@pytest.mark.parametrize("sending_s_ago", [30, 90])
+async def test_part_that_never_arrived_is_sent(
+    stage: Stage, sending_s_ago: float
+) -> None:
+    stage.fake.nonce_window_s = 0
+    job = await crash_in_upload(stage, stage.image(), sending_s_ago=sending_s_ago)
+    await stage.fake.delete_message(stage.posted()[0].id)
+    await stage.says("something else")
+    async with stage.bot() as bot:
+        await job_at(bot, job, Status.COMPLETED)
+    [message] = stage.posted()
+    assert message.files[0].data == stage.bytes_of(stage.image())
+
+
+async def test_text_sent_long_before_is_found_in_the_channel(stage: Stage) -> None:
+    stage.fake.nonce_window_s = 0
+    text = stage.facts("text", text="Only words.")
+    job = await crash_in_upload(stage, text, sending_s_ago=90)
+    async with stage.bot() as bot:
+        await job_at(bot, job, Status.COMPLETED)
+    assert sum("Only words" in said.content for said in stage.said()) == 1
+
+
+async def test_history_that_cannot_be_read_at_once_is_asked_for_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.fake.nonce_window_s = 0
+    job = await crash_in_upload(stage, stage.image(), sending_s_ago=90)
+    stage.fake.fault("history", 503, times=2)
+    async with stage.bot() as bot:
+        be_quick(monkeypatch)
+        await job_at(bot, job, Status.COMPLETED)
+    assert len(stage.posted()) == 1
+
+
+async def test_kept_file_that_is_gone_or_changed_is_not_posted(stage: Stage) -> None:
+    job = await crash_in_upload(stage, *stage.images(11), sending_s_ago=30)
+    [last] = (stage.folder / "data" / "downloads").rglob("*_11.jpg")
+    last.write_bytes(stage.bytes_of(stage.image(12)))
+    async with stage.bot() as bot:
+        stored = await job_at(bot, job, Status.FAILED)
+    assert stored.detail == "a kept file has changed"
+    assert stage.requested("upload") == 2
+
+
+async def test_job_that_crashed_the_bot_three_times_is_failed_and_that_is_said(
+    stage: Stage,
+) -> None:
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link('wait=gate')}")
+        status = await stage.hears("Download started")
+        job = job_id(status)
+        await stage.fake.wait_for(lambda: "Downloading" in status.content)
+    assert stage.database("SELECT status, crashes FROM jobs") == [("queued", 0)]
+    for crashes in (0, 1, 2):
+        assert stage.database("SELECT crashes FROM jobs") == [(crashes,)]
+        stage.database("UPDATE jobs SET status = 'downloading'")
+        async with stage.bot() as bot:
+            if crashes == 2:
+                await job_at(bot, job, Status.FAILED)
+                await stage.hears("**Download failed** (internal)", "it gave up")
+            else:
+                await job_at(bot, job, Status.DOWNLOADING)
+
+
+async def test_stop_lets_an_upload_end_and_says_so(stage: Stage) -> None:
+    fault = stage.fake.fault("upload", "hang")
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.fake.wait_for(lambda: fault.hits)
+        closing = asyncio.create_task(bot.close())
+        await stage.fake.settle()
+        fault.release()
+        await closing
+    assert stage.database("SELECT status FROM jobs") == [("completed",)]
+    assert len(stage.posted()) == 1
+    await stage.hears("Done in")

@@ -1,0 +1,64 @@
+"""The $ commands through dpytest, which needs no Discord at all.
+
+It knows neither interactions nor edits: the rest is in test_conversation.py.
+"""
+
+from collections.abc import AsyncIterator
+
+import discord
+import discord.ext.test as dpytest
+import pytest
+from conftest import MakePipeline
+from discord.ext import commands
+from discord_support import Stage, job_when, link
+
+from bossbot import TERMINAL_STATUSES, BossBot, Status, make_bot
+
+pytest_plugins = ("discord_support",)
+
+
+@pytest.fixture
+async def bot(stage: Stage, make_pipeline: MakePipeline) -> AsyncIterator[BossBot]:
+    settings = stage.settings(disabled_plugins=["progress"])  # it edits
+    pipeline = make_pipeline(settings)
+    intents = discord.Intents.default()
+    intents.message_content = intents.members = True
+    bot = make_bot(pipeline, intents=intents)
+    await bot._async_setup_hook()
+    dpytest.configure(bot)
+    bot._ready.set()
+    await pipeline.start(bot)
+    for plugin, things in pipeline.plugins.call_with_owner(
+        "register_commands", bot=bot
+    ):
+        await bot._install(plugin, things)
+    yield bot
+    await dpytest.empty_queue()
+
+
+@pytest.mark.parametrize("command", ["download", "dl", "dlt", "dlr"])
+async def test_link_is_downloaded_and_posted(
+    stage: Stage, bot: BossBot, command: str
+) -> None:
+    await dpytest.message(f"${command} {link(stage.image())}")
+    assert dpytest.verify().message().contains().content("Download started")
+    [job] = await bot.pipeline.queue.list()
+    await job_when(bot, job.id, lambda stored: stored.status in TERMINAL_STATUSES)
+    message = dpytest.get_message()  # with files, dpytest loses the text
+    assert message.attachments[0].filename.endswith(f"{job.id}_01.jpg")
+    stored = await bot.pipeline.queue.get(job.id)
+    assert stored
+    assert stored.status is Status.COMPLETED
+
+
+async def test_wrong_words_are_answered(bot: BossBot) -> None:
+    await dpytest.message("$download")
+    assert dpytest.verify().message().contains().content("Give me a link")
+    await dpytest.message("$dlt nonsense")
+    assert dpytest.verify().message().contains().content("Invalid URL: it must start")
+    await dpytest.message("$dlr https://unknown.example/a")
+    assert dpytest.verify().message().contains().content("Not supported")
+    with pytest.raises(commands.CommandNotFound):  # dpytest's own listener raises it
+        await dpytest.message("$nosuchcommand")
+    assert dpytest.verify().message().nothing()
+    assert await bot.pipeline.queue.list() == []
