@@ -1196,6 +1196,9 @@ class Database:
                 f"{self.path} is damaged ({error}) and was kept as {aside.name}. "
                 "Put a backup in its place, or start again with an empty queue."
             ) from error
+        except BaseException:
+            await self.close()  # its thread would keep the process alive
+            raise
 
     async def close(self) -> None:
         """Close; harmless when it is not open."""
@@ -2137,9 +2140,10 @@ def check_link(link: str) -> str:
         raise Refused("Invalid URL: user names and passwords are not accepted.")
     if not re.fullmatch(r"[a-z0-9_.\-]+\.?[a-z0-9\-]|[a-z0-9]|\[[0-9a-f:.]+\]", host):
         raise Refused("Invalid URL: it has no host.")
-    return urlunsplit(
-        (parts.scheme.lower(), netloc, parts.path or "/", parts.query, "")
-    )
+    # yt-dlp takes orders from such a fragment.
+    fragment = "" if "__youtubedl_smuggle" in link else parts.fragment
+    path = parts.path or "/"
+    return urlunsplit((parts.scheme.lower(), netloc, path, parts.query, fragment))
 
 
 @dataclass(frozen=True)

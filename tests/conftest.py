@@ -100,6 +100,12 @@ def logged() -> Iterator[list[str]]:
     logger.remove(sink)
 
 
+@pytest.fixture(scope="session")
+def media_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where media.py keeps what it made, for the whole run."""
+    return tmp_path_factory.mktemp("media")
+
+
 @dataclass
 class Home:
     """A copy of the bot, to be run as a user runs it."""

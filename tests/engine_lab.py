@@ -1,0 +1,219 @@
+"""Runs an engine as the bot does: warm once, then a fresh fork for each download.
+
+The engines keep global state and print; here each download has its own process, and a
+test gets what the engine reported. No fence stands around it: loopback is reachable.
+
+    with Lab("gallery_dl") as lab:
+        got = lab.fetch(sites.url("/a.jpg"), tmp_path, max_items=3)
+        assert got.cause is None and [f.name for f in got.files] == [...]
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import bossbot
+from bossbot import Cause, JobFailed, Progress, Request
+
+PLUGINS = Path(bossbot.__file__).parent / "plugins"
+PREFIX = "job_1_temp"
+TIMEOUT_S = 40
+
+
+@dataclass
+class Got:
+    """What an engine reported, and how it ended."""
+
+    facts: dict[str, Any]
+    files: list[Path]
+    failed_items: list[Cause]
+    progress: list[Progress]
+    cause: Cause | None = None
+    detail: str = ""
+    message: str = ""
+    retry_after_s: float | None = None
+    log: str = ""
+    left: list[str] = field(default_factory=list)  # all names in the folder
+
+    @property
+    def names(self) -> list[str]:
+        return [file.name for file in self.files]
+
+    @property
+    def contents(self) -> list[bytes]:
+        return [file.read_bytes() for file in self.files]
+
+
+class Lab:
+    """A warm server for one engine plugin; a context manager."""
+
+    def __init__(self, stem: str) -> None:
+        self.stem = stem
+
+    def __enter__(self) -> Self:
+        environment = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG")}
+        path = [str(PLUGINS.parent), str(Path(__file__).parent)]
+        self._server = subprocess.Popen(
+            [sys.executable, __file__, self.stem],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**environment, "PYTHONPATH": os.pathsep.join(path)},
+            text=True,
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._server.stdin and self._server.stdout
+        self._server.stdin.close()
+        self._server.wait()
+        self._server.stdout.close()
+
+    def fetch(
+        self,
+        url: str,
+        where: Path,
+        *,
+        environment: dict[str, str] | None = None,
+        memory_bytes: int = 0,
+        setup: str = "",
+        **request: Any,
+    ) -> Got:
+        """Downloads `url` into a folder below `where`.
+
+        Args:
+            environment: variables for the child, as `Sites.environment`.
+            memory_bytes: what the child may take on top of what it has; 0 for any.
+            setup: Python that the child runs first.
+            request: fields of `Request`; `programs` are those of this machine.
+        """
+        number = len(list(where.glob("fetch-*")))
+        home = where / f"fetch-{number}"
+        for name in ("files", "cache", "home"):
+            (home / name).mkdir(parents=True)
+        request.setdefault("programs", bossbot.find_programs())
+        spec = {
+            "request": {"url": url, "prefix": PREFIX, **request},
+            "home": str(home),
+            "environment": environment or {},
+            "memory_bytes": memory_bytes,
+            "setup": setup,
+        }
+        assert self._server.stdin and self._server.stdout
+        self._server.stdin.write(json.dumps(spec, default=str) + "\n")
+        self._server.stdin.flush()
+        answer = json.loads(self._server.stdout.readline())
+        cause = answer.pop("cause")
+        return Got(
+            files=[Path(file) for file in answer.pop("files")],
+            failed_items=[Cause(one) for one in answer.pop("failed_items")],
+            progress=[Progress(**one) for one in answer.pop("progress")],
+            cause=Cause(cause) if cause else None,
+            log=(home / "log").read_text("utf-8", "replace"),
+            left=sorted(os.listdir(home / "files")),
+            **answer,
+        )
+
+
+class _Report:
+    """Collects what an engine tells; refuses too many bytes as the core does."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.told: dict[str, Any] = {"facts": {}, "files": [], "failed_items": []}
+        self.told["progress"] = []
+        self.bytes = 0
+
+    def info(self, **facts: Any) -> None:
+        self.told["facts"] |= facts
+
+    def progress(self, progress: Progress) -> None:
+        limit = self.request.max_job_bytes
+        if limit and self.bytes + progress.done_bytes > limit:
+            raise JobFailed(Cause.TOO_LARGE, "over max_job_size")
+        self.told["progress"].append(dataclasses.asdict(progress))
+
+    def file(self, path: Path) -> None:
+        self.bytes += path.stat().st_size
+        self.told["files"].append(str(path))
+
+    def item_failed(self, failure: JobFailed) -> None:
+        self.told["failed_items"].append(failure.cause)
+
+
+def _serve(stem: str) -> None:
+    module = bossbot.import_plugin(PLUGINS / f"{stem}.py")
+    [engine] = module.register_engines()
+    engine.warm()
+    for line in sys.stdin:
+        reader, writer = os.pipe()
+        if not os.fork():
+            with os.fdopen(writer, "w") as answer:
+                try:
+                    json.dump(_fetch(stem, json.loads(line)), answer)
+                    answer.flush()
+                finally:
+                    os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as told:
+            text = told.read() or '{"cause": "timed_out", "detail": "no answer"}'
+        os.wait()
+        empty = {"facts": {}, "files": [], "failed_items": [], "progress": []}
+        print(json.dumps({**empty, **json.loads(text)}), flush=True)
+
+
+def _fetch(stem: str, spec: dict[str, Any]) -> dict[str, Any]:
+    signal.alarm(TIMEOUT_S)
+    home = Path(spec["home"])
+    log = os.open(home / "log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ |= {"HOME": str(home / "home"), **spec["environment"]}
+    os.chdir(home / "home")
+    request = Request(
+        **spec["request"], folder=home / "files", cache_dir=home / "cache"
+    )
+    if request.cookies_file:
+        request.cookies_file = Path(request.cookies_file)
+    request.failures = [(words, Cause(cause)) for words, cause in request.failures]
+    report = _Report(request)
+    if spec["memory_bytes"]:
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        most = pages * resource.getpagesize() + spec["memory_bytes"]
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    exec(spec["setup"], {})
+    ended: dict[str, Any] = {"cause": None}
+    try:
+        module = bossbot.import_plugin(PLUGINS / f"{stem}.py")
+        [engine] = module.register_engines()
+        engine.download(request, report)
+    except JobFailed as error:
+        ended = {
+            "cause": error.cause,
+            "detail": error.detail,
+            "message": str(error),
+            "retry_after_s": error.retry_after_s,
+        }
+    except BaseException as error:
+        traceback.print_exc()
+        ended = {"cause": Cause.INTERNAL, "detail": f"{type(error).__name__}: {error}"}
+    sys.stderr.flush()
+    sys.stdout.flush()
+    return {**report.told, **ended}
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])
