@@ -1448,7 +1448,9 @@ class Storage:
         }
         write_atomically(
             folder / "metadata.json",
-            json.dumps(metadata, indent=2, ensure_ascii=False).encode(),
+            json.dumps(metadata, indent=2, ensure_ascii=False).encode(
+                "utf-8", "replace"
+            ),
         )
         job.folder = str(folder.relative_to(self.data))
         return kept
@@ -1613,7 +1615,10 @@ def child_main(talk: int, log: int) -> NoReturn:
     lock = threading.Lock()
 
     def tell(**message: Any) -> None:
-        line = json.dumps(message).encode() + b"\n"
+        # Engines pass halves of surrogate pairs on, which no file or database takes.
+        line = (
+            json.dumps(message, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        )
         if len(line) > MAX_LINE_BYTES:
             raise ValueError(f"a message of {len(line)} bytes")
         with lock:
@@ -2867,6 +2872,7 @@ def make_bot(pipeline: Pipeline, **options: Any) -> BossBot:
     from discord import app_commands
     from discord.ext import commands
 
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
     base = commands.AutoShardedBot if pipeline.settings.shards else commands.Bot
     mixed = type("BossBot", (BossBot, base), {})
     return cast(BossBot, mixed(pipeline, **options))

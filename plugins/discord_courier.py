@@ -63,8 +63,11 @@ class DiscordCourier:
 
     async def _channel(self, job: Job) -> Any:
         """The channel of a job; raises JobFailed when it is gone or closed to us."""
-        await self.bot.wait_until_ready()
-        if channel := self.bot.get_channel(job.channel_id):
+        channel = self.bot.get_channel(job.channel_id)
+        if channel is None:  # the servers come one by one after a start
+            await self.bot.wait_until_ready()
+            channel = self.bot.get_channel(job.channel_id)
+        if channel:
             return channel
         return await self._insist(job, partial(self.bot.fetch_channel, job.channel_id))
 

@@ -65,7 +65,8 @@ async def look_up(token: str) -> tuple[str, str]:
     Raises:
         discord.LoginFailure: the token is wrong.
     """
-    async with discord.Client(intents=discord.Intents.none()) as client:
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
+    async with discord.Client(intents=discord.Intents(guilds=True)) as client:
         await client.login(token)
         assert client.application_id and client.user
         link = discord.utils.oauth_url(

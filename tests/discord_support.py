@@ -13,7 +13,10 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import re
+import shutil
+import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -238,6 +241,88 @@ class Stage:
         return found
 
 
+class BotProcess:
+    """`python bossbot.py` in a process of its own, from a copy of the file."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.home = stage.folder / "home"
+        self.home.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "bossbot.py", self.home)
+        self.log = stage.folder / "output.txt"
+        self.process: asyncio.subprocess.Process
+
+    async def launch(self, **variables: str) -> None:
+        """Starts it, whatever becomes of it."""
+        values = {
+            "discord_token": self.stage.fake.token,
+            "data_dir": str(self.stage.folder / "data"),
+            "plugins_dir": str(self.stage.plugins),
+            "plugins__progress__edit_interval_s": "1",
+            "min_free_space": "0",
+        }
+        settings = {
+            f"BOSS_BOT_{n.upper()}": v for n, v in {**values, **variables}.items()
+        }
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(ROOT / "tests" / "run_redirected.py")),
+                str(self.home / "bossbot.py"),
+                env={
+                    "PATH": os.environ["PATH"],
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "FAKE_DISCORD_URL": self.stage.fake.url,
+                    **settings,
+                },
+                cwd=self.stage.folder,
+                stdout=log,
+                stderr=log,
+            )
+
+    async def start(self, **variables: str) -> None:
+        """Starts it and waits until it is connected."""
+        sessions = self.stage.fake.sessions
+        before = sessions["identify"]
+        await self.launch(**variables)
+        try:
+            await self.stage.fake.wait_for(lambda: sessions["identify"] > before, 20)
+        except TimeoutError:
+            raise AssertionError(self.output()) from None
+
+    def output(self) -> str:
+        return self.log.read_text("utf-8", "replace")
+
+    def family(self) -> list[int]:
+        """All processes that came from this copy, the bot and its children."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has just ended
+                if str(self.home).encode() in path.read_bytes():
+                    found.append(int(path.parent.name))
+        return found
+
+    async def ended(self, timeout_s: float = 20) -> int:
+        """The exit code."""
+        async with asyncio.timeout(timeout_s):
+            return await self.process.wait()
+
+    async def family_ended(self, timeout_s: float = 2) -> None:
+        """Returns once no process is left; fails when one is after that time."""
+        async with asyncio.timeout(timeout_s):
+            while self.family():
+                await asyncio.sleep(0.02)
+
+    async def kill(self, tree: bool = False) -> None:
+        """`kill -9`, of the bot alone or of all its processes."""
+        for pid in self.family() if tree else [self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await self.ended()
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+
 def link(*steps: str) -> str:
     """A link to the toy site."""
     return "https://toy.example/" + "/".join(quote(step, safe="=") for step in steps)
@@ -247,9 +332,14 @@ def sha256s(contents: Iterable[bytes]) -> list[str]:
     return [hashlib.sha256(content).hexdigest() for content in contents]
 
 
+def job_ids(message: Message) -> list[str]:
+    """The ids of jobs that a message names: "Download started · `0123456789`"."""
+    return re.findall(r"`([0-9a-f]{10})`", message.content)
+
+
 def job_id(message: Message) -> str:
-    """The job's id that the bot named, as in "Download started · `0123456789`"."""
-    return re.findall(r"`(\w{10})`", message.content)[0]
+    """The id of the job that a message names."""
+    return job_ids(message)[0]
 
 
 def module(plugin: str) -> Any:
@@ -277,6 +367,13 @@ async def job_at(bot: BossBot, job: str, status: Status) -> Job:
 @pytest.fixture(scope="session")
 def media_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("media")
+
+
+@pytest.fixture
+async def process(stage: Stage) -> AsyncIterator[BotProcess]:
+    process = BotProcess(stage)
+    yield process
+    await process.kill(tree=True)
 
 
 @pytest.fixture

@@ -323,7 +323,7 @@ class Sites:
         offset, half = 0, len(body) // 2
         while answer.endless or offset < len(body):
             if answer.hold and offset >= half:
-                while not answer.hold.is_set():  # noqa: ASYNC110 - a thread sets it
+                while not answer.hold.is_set():
                     await asyncio.sleep(0.01)
             end = offset + answer.piece_bytes
             if answer.hold and offset < half:

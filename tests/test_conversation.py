@@ -1,15 +1,12 @@
 """The conversation in Discord, from a pasted link to the posted files."""
 
-import asyncio
 import re
-import sys
 import unicodedata
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Home
-from discord_support import Stage, job_at, job_id, job_when, link, module
+from discord_support import BotProcess, Stage, job_at, job_id, job_when, link, module
 from fake_discord import MESSAGE_CONTENT, MIB, Message
 
 import bossbot
@@ -429,36 +426,23 @@ async def test_direct_messages_and_threads_get_their_files(stage: Stage) -> None
     ],
 )
 async def test_start_that_discord_refuses_names_the_remedy_and_exits_2(
-    stage: Stage, home: Home, case: str, remedy: str
+    stage: Stage, process: BotProcess, case: str, remedy: str
 ) -> None:
     fake = stage.fake
     fake.message_content_allowed = case != "intent refused"
     token = "wrong.token.here" if case == "wrong token" else fake.token
-    variables = {
-        "FAKE_DISCORD_URL": fake.url,
-        "BOSS_BOT_DISCORD_TOKEN": token,
-        "BOSS_BOT_PLUGINS_DIR": str(stage.plugins),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(ROOT / "tests" / "run_redirected.py"),
-        str(home.path / "bossbot.py"),
-        env=home.environment(**variables),
-        cwd=home.path.parent,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
     if case == "token withdrawn":
-        await fake.wait_for(lambda: fake.connected, 20)
+        await process.start(discord_token=token)
         fake.token = "another.token.now"
         await fake.drop_gateway(4004)
-    out, err = await asyncio.wait_for(process.communicate(), 20)
-    assert process.returncode == 2, err.decode()
-    last = err.decode().strip().splitlines()[-1]
-    assert remedy in last
-    assert PORTAL in last
-    assert "Traceback" not in err.decode()
-    assert token not in out.decode() + err.decode()
+    else:
+        await process.launch(discord_token=token)
+    assert await process.ended() == 2
+    output = process.output()
+    assert remedy in output.splitlines()[-1]
+    assert PORTAL in output.splitlines()[-1]
+    assert "Traceback" not in output
+    assert token not in output
 
 
 # Nobody is pinged without need

@@ -1,0 +1,150 @@
+"""Kills the bot again and again at random moments, and counts what was lost.
+
+    python tests/soak.py --jobs 200 --kills 100
+
+A member pastes links while the bot is killed with `kill -9`, now alone, now with all
+its processes. In the end every link that was acknowledged must have been posted, once
+and byte-identical, or have failed with a reason. `test_kill.py` runs a short one.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+from discord_support import BotProcess, Stage, job_ids, link
+from fake_discord import FakeDiscord
+
+BURST = 4  # links that a member pastes before waiting for the answers
+LIFE_S = 2.5  # the bot lives for a random time up to this
+
+
+@dataclass
+class Figures:
+    jobs: int = 0  # acknowledged
+    kills: int = 0
+    posted: int = 0
+    failed: int = 0  # with a reason
+    lost: list[str] = field(default_factory=list)
+    posted_twice: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)  # not byte-identical or not whole
+    left_in_temp: list[str] = field(default_factory=list)
+    integrity: str = ""
+    took_s: float = 0
+
+    @property
+    def ok(self) -> bool:
+        bad = self.lost or self.posted_twice or self.wrong or self.left_in_temp
+        return not bad and self.integrity == "ok"
+
+
+async def soak(stage: Stage, jobs: int, kills: int, seed: int) -> Figures:
+    """Runs until so many links are acknowledged and so many kills are done."""
+    chance, figures, started_s = random.Random(seed), Figures(), time.monotonic()
+    process = BotProcess(stage)
+    wanted: dict[int, list[str]] = {}  # by request: its files' steps
+    pending: set[int] = set()
+
+    def acknowledged() -> dict[str, int]:
+        """The request of each job that the bot answered with the job's id."""
+        return {
+            job: message.replied_to.id
+            for message in stage.said()
+            if message.replied_to and not message.files
+            for job in job_ids(message)
+        }
+
+    async def paste() -> None:
+        """Pastes links as long as the bot lives, never many more than are answered."""
+        while len(acknowledged()) < jobs:
+            for _ in range(BURST):
+                steps = stage.images(chance.randint(1, 3))
+                steps += [stage.image(chance.randint(4, 30))]
+                request = await stage.says(f"$download {link(*steps)}")
+                wanted[request.id] = steps
+                pending.add(request.id)
+            answered = set(acknowledged().values())
+            await stage.fake.wait_for(
+                lambda answered=answered: (
+                    len(pending - answered - set(acknowledged().values())) <= BURST // 2
+                )
+            )
+
+    try:
+        while figures.kills < kills or len(acknowledged()) < jobs:
+            await process.start()
+            pending.clear()  # what nobody answered was never promised
+            pasting = asyncio.create_task(paste())
+            await asyncio.sleep(chance.uniform(0.05, LIFE_S))
+            pasting.cancel()
+            await asyncio.wait([pasting])
+            await process.kill(tree=chance.random() < 0.3)
+            await process.family_ended()
+            figures.kills += 1
+        await process.start()
+
+        def unsettled() -> list[str]:
+            said = stage.said()
+            done = {job for m in said for job in job_ids(m) if ended(m.content)}
+            done |= {f.filename.split("_")[-2] for m in said for f in m.files}
+            return [job for job in acknowledged() if job not in done]
+
+        await stage.fake.wait_for(lambda: not unsettled(), 120)
+        process.terminate()
+        await process.ended(25)
+    finally:
+        await process.kill(tree=True)
+
+    promised = acknowledged()
+    rows = stage.database("SELECT id, status, error, file_count FROM jobs")
+    status = {row[0]: row[1] for row in rows}
+    figures.jobs = len(promised)
+    figures.posted = sum(status.get(job) == "completed" for job in promised)
+    figures.failed = sum(row[1] == "failed" and bool(row[2]) for row in rows)
+    names = Counter(f.filename for m in stage.posted() for f in m.files)
+    figures.posted_twice = [name for name, count in names.items() if count > 1]
+    contents = {f.filename: f.data for m in stage.posted() for f in m.files}
+    for job, request in promised.items():
+        got = [contents[name] for name in sorted(contents) if f"_{job}_" in name]
+        if status.get(job) not in ("completed", "failed"):
+            figures.lost.append(job)
+        elif status[job] == "completed":
+            if got != [stage.bytes_of(step) for step in wanted[request]]:
+                figures.wrong.append(job)
+    temp = (stage.folder / "data" / "temp").iterdir()
+    figures.left_in_temp = [p.name for p in temp if status.get(p.name) != "queued"]
+    figures.integrity = stage.database("PRAGMA integrity_check")[0][0]
+    figures.took_s = round(time.monotonic() - started_s, 1)
+    return figures
+
+
+def ended(text: str) -> bool:
+    return text.startswith(("Done in", "**Download failed**"))
+
+
+async def main(jobs: int, kills: int, seed: int) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        media, own = Path(folder, "media"), Path(folder, "stage")
+        media.mkdir()
+        own.mkdir()
+        async with FakeDiscord() as fake:
+            fake.burst = 5
+            figures = await soak(Stage(fake, media, own), jobs, kills, seed)
+    print(json.dumps({"seed": seed, **vars(figures)}, indent=2))
+    return 0 if figures.ok else 1
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    sys.exit(asyncio.run(main(**vars(parser.parse_args()))))
