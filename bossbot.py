@@ -2110,16 +2110,16 @@ def find_links(text: str) -> list[str]:
         for left, right in ("<>", "()", "[]", ("||", "||"), ("**", "**"), '""', "``"):
             if word.startswith(left) and word.endswith(right):
                 word = word[len(left) : -len(right)].rstrip(".,;:!?")
-        while word.endswith((")", "]", ">")) and word.count(word[-1]) > word.count(
-            {")": "(", "]": "[", ">": "<"}[word[-1]]
-        ):
-            word = word[:-1].rstrip(".,;:!?")
+        for left, right in ("<>", "()", "[]"):  # "(see https://a/b)", not "/b_(c)"
+            while word.endswith(right) and word.count(right) > word.count(left):
+                word = word[:-1].rstrip(".,;:!?")
         links.append(word)
     return list(dict.fromkeys(filter(None, links)))
 
 
 def check_link(link: str) -> str:
-    """A member's link as the engines may get it: http(s), its host in ASCII.
+    """A member's link as the engines may get it: http(s), its host in ASCII. What a
+    fragment may mean is an engine's matter.
 
     Raises:
         Refused: with the reason, for the member.
@@ -2143,12 +2143,12 @@ def check_link(link: str) -> str:
         raise Refused("Invalid URL: its host or port is malformed.") from error
     if "@" in parts.netloc:
         raise Refused("Invalid URL: user names and passwords are not accepted.")
-    if not re.fullmatch(r"[a-z0-9_.\-]+\.?[a-z0-9\-]|[a-z0-9]|\[[0-9a-f:.]+\]", host):
+    if not re.fullmatch(r"[a-z0-9_.-]+|\[[0-9a-f:.]+\]", host):
         raise Refused("Invalid URL: it has no host.")
-    # yt-dlp takes orders from such a fragment.
-    fragment = "" if "__youtubedl_smuggle" in link else parts.fragment
     path = parts.path or "/"
-    return urlunsplit((parts.scheme.lower(), netloc, path, parts.query, fragment))
+    return urlunsplit(
+        parts._replace(scheme=parts.scheme.lower(), netloc=netloc, path=path)
+    )
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,19 @@ test gets what the engine reported. No fence stands around it: loopback is reach
         assert got.cause is None and [f.name for f in got.files] == [...]
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import resource
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -152,6 +157,25 @@ class _Report:
 
     def item_failed(self, failure: JobFailed) -> None:
         self.told["failed_items"].append(failure.cause)
+
+
+@contextlib.contextmanager
+def resetting_server() -> Iterator[str]:
+    """The address of a server that answers each connection with a reset."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def reset_all() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.recv(1000)
+                    at_once = struct.pack("ii", 1, 0)  # linger for no time at all
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+                    connection.close()
+
+        threading.Thread(target=reset_all, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def _serve(stem: str) -> None:

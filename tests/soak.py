@@ -116,9 +116,9 @@ async def soak(stage: Stage, jobs: int, kills: int, seed: int) -> Figures:
         got = [contents[name] for name in sorted(contents) if f"_{job}_" in name]
         if status.get(job) not in ("completed", "failed"):
             figures.lost.append(job)
-        elif status[job] == "completed":
-            if got != [stage.bytes_of(step) for step in wanted[request]]:
-                figures.wrong.append(job)
+        whole = [stage.bytes_of(step) for step in wanted[request]]
+        if status.get(job) == "completed" and got != whole:
+            figures.wrong.append(job)
     temp = (stage.folder / "data" / "temp").iterdir()
     figures.left_in_temp = [p.name for p in temp if status.get(p.name) != "queued"]
     figures.integrity = stage.database("PRAGMA integrity_check")[0][0]

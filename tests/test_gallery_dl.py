@@ -1,0 +1,416 @@
+"""The engine gallery-dl, against a loopback server and canned answers of sites."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import media
+import pytest
+import requests
+from engine_lab import PLUGINS, Got, Lab, resetting_server
+from sites import Answer, Sites, gzip_bomb, in_turn
+from sites_canned.reddit import Reddit
+from sites_canned.twitter import Twitter
+
+import bossbot
+from bossbot import Cause, Request
+
+engine = bossbot.import_plugin(PLUGINS / "gallery_dl.py")
+Fetch = Callable[..., Got]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab("gallery_dl") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("media")
+
+
+@pytest.fixture
+def sites() -> Iterator[Sites]:
+    with Sites() as sites:
+        yield sites
+
+
+@pytest.fixture
+def fetch(lab: Lab, tmp_path: Path) -> Fetch:
+    return lambda url, **how: lab.fetch(url, tmp_path, **how)
+
+
+@pytest.fixture
+def browse(fetch: Fetch, sites: Sites) -> Fetch:
+    """`fetch` from behind the proxy that has the canned sites."""
+    return lambda url, **how: fetch(url, environment=sites.environment, **how)
+
+
+# ── What arrives ───────────────────────────────────────────────────────────────────
+
+
+def test_a_file_arrives_under_our_name(fetch: Fetch, sites: Sites, shelf: Path) -> None:
+    picture = media.padded_image(shelf, 50_000)
+    got = fetch(sites.serve("/holiday%20%40everyone.jpg", picture))
+    assert got.cause is None
+    assert got.names == got.left == ["job_1_temp_0001.jpg"]
+    assert got.contents == [picture.read_bytes()]
+    assert got.facts == {"title": "holiday @everyone", "items": 1, "more": False}
+    assert got.progress[-1].done_bytes == got.progress[-1].total_bytes == 50_000
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["..%2f..%2fetc%2fpasswd.jpg", "%00a.jpg", "$HOME.jpg", "\\fE%20print.jpg"]
+    + ["a" * 600 + ".jpg", "%25(title)s.jpg", "{extension}.jpg", "con.jpg", "-o.jpg"],
+)
+def test_no_name_leaves_the_folder(
+    fetch: Fetch, sites: Sites, shelf: Path, name: str
+) -> None:
+    sites.serve("/*", media.image(shelf))
+    got = fetch(sites.url(f"/{name}"))
+    assert got.names == got.left == ["job_1_temp_0001.jpg"]
+
+
+def test_photos_and_videos_of_a_post_arrive_in_order(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    files = [media.image(shelf, 1), media.video(shelf), media.image(shelf, 2)]
+    post = Twitter(sites).tweet("1001", *files, text="Hello <b> & @everyone")
+    got = browse(post)
+    assert got.contents == [file.read_bytes() for file in files]
+    assert [Path(name).suffix for name in got.names] == [".jpg", ".mp4", ".jpg"]
+    assert got.facts["text"] == "Hello <b> & @everyone"
+    assert got.facts["uploader"] == "alice"
+    assert got.facts["date"].startswith("2015-01-01T")
+    assert (got.facts["items"], got.facts["more"]) == (3, False)
+
+
+def test_a_post_of_words_alone_is_told_as_text(browse: Fetch, sites: Sites) -> None:
+    options = {"extractor.twitter.text-tweets": True}
+    got = browse(Twitter(sites).tweet("1002", text="just words"), options=options)
+    assert (got.cause, got.files) == (None, [])
+    assert got.facts["text"] == "just words"
+
+
+def test_what_is_left_of_a_removed_post_is_no_text(browse: Fetch, sites: Sites) -> None:
+    failures = [(r"^\[removed\]$", Cause.GONE)]
+    got = browse(Reddit(sites).removed("aa1"), failures=failures)
+    assert (got.cause, got.facts.get("text", "")) == (Cause.GONE, "")
+
+
+def test_a_gallery_longer_than_the_cap_is_fetched_up_to_it(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    pictures = [media.image(shelf, number) for number in range(1, 7)]
+    got = browse(Reddit(sites).gallery("aa2", *pictures), max_items=2)
+    assert got.contents == [picture.read_bytes() for picture in pictures[:2]]
+    assert got.facts["more"] is True
+    assert sum(key.startswith("i.redd.it") for key in sites.hits) == 2
+
+
+def test_the_number_of_items_is_told_where_the_site_says_it(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    pictures = [media.image(shelf, number) for number in range(1, 5)]
+    got = browse(Twitter(sites).tweet("1003", *pictures), max_items=2)
+    assert (len(got.files), got.facts["items"], got.facts["more"]) == (2, 4, True)
+
+
+def test_a_listing_is_not_paged_through_beyond_the_cap(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    reddit, pages = Reddit(sites), 0
+    reddit.image("aa1", media.image(shelf))
+    page = json.dumps(_listing(sites, reddit))
+
+    def listing(request: Any) -> str:
+        nonlocal pages
+        pages += 1
+        return page
+
+    sites.serve("https://www.reddit.com/r/pics/.json", listing)
+    got = browse(reddit.subreddit(), max_items=3)
+    assert (len(got.files), got.facts["more"], got.facts["items"]) == (3, True, None)
+    assert pages <= 4  # one post each
+
+
+def _listing(sites: Sites, reddit: Reddit) -> Any:
+    """The listing of r/pics, which always has a next page."""
+    answer = requests.get(
+        "https://www.reddit.com/r/pics/.json",
+        proxies={"https": sites.environment["HTTPS_PROXY"]},
+        verify=str(sites.authority_file),
+    ).json()
+    answer["data"]["after"] = "t3_next"
+    return answer
+
+
+def test_one_dead_picture_does_not_lose_the_others(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    pictures = [media.image(shelf, number) for number in range(1, 4)]
+    got = browse(Reddit(sites).gallery("aa3", *pictures, missing=1))
+    assert got.contents == [picture.read_bytes() for picture in pictures[1:]]
+    assert got.failed_items == [Cause.GONE]
+    assert got.facts["items"] == 3
+    assert got.left == got.names
+
+
+def test_a_link_in_a_post_is_followed_to_a_site_that_is_known(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    target = sites.serve("https://pictures.example/a.jpg", media.image(shelf))
+    got = browse(Reddit(sites).link("aa4", target))
+    assert got.contents == [media.image(shelf).read_bytes()]
+
+
+@pytest.mark.parametrize(
+    "target", ["https://nobody.example/page", "oauth:x", "r:file:///etc/passwd"]
+)
+def test_a_link_in_a_post_that_no_site_knows_is_unsupported(
+    browse: Fetch, sites: Sites, target: str
+) -> None:
+    got = browse(Reddit(sites).link("aa5", target))
+    assert (got.cause, got.left) == (Cause.UNSUPPORTED, [])
+
+
+def test_a_video_in_two_streams_is_joined(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    picture = media.video(shelf, sound=False)
+    post = Reddit(sites).video("aa6", picture, media.video(shelf, picture=False))
+    got = browse(post)
+    assert got.names == got.left == ["job_1_temp_0001.mp4"]
+    assert _streams(got.files[0]) == ["audio", "video"]
+    assert any(progress.done_bytes for progress in got.progress)
+
+
+def test_without_ffmpeg_a_video_in_two_streams_is_one_file(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    picture = media.video(shelf, sound=False)
+    post = Reddit(sites).video("aa7", picture, media.video(shelf, picture=False))
+    got = browse(post, programs={})
+    assert got.names == got.left == ["job_1_temp_0001.mp4"]
+    assert _streams(got.files[0]) == ["video"]
+
+
+def _streams(path: Path) -> list[str]:
+    entries = ["-show_entries", "stream=codec_type", "-of", "csv=p=0"]
+    done = subprocess.run(
+        ["ffprobe", "-v", "error", *entries, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return sorted(done.stdout.split())
+
+
+def test_rotated_cookies_are_written_to_the_attempts_own_file(
+    browse: Fetch, sites: Sites, tmp_path: Path
+) -> None:
+    header = {"Set-Cookie": "sid=rotated; Domain=.imgur.com; Path=/; Max-Age=9999"}
+    sites.serve("https://i.imgur.com/*", Answer(b"GIF89a", headers=header))
+    sites.serve("https://api.imgur.com/*", Answer({"data": {}}, headers=header))
+    cookies = tmp_path / "cookies.txt"
+    row = ".reddit.com\tTRUE\t/\tTRUE\t0\treddit_session\tsecret\n"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n{row}")
+    reddit = Reddit(sites)
+    reddit.blocks_guests = True
+    got = browse(reddit.text("aa8"), cookies_file=cookies)
+    assert got.facts["text"] == "Only words."
+    assert "reddit_session\tsecret" in cookies.read_text()
+
+
+# ── What fails ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (Answer(status=404), Cause.GONE),
+        (Answer(status=410), Cause.GONE),
+        (Answer(status=401), Cause.LOGIN),
+        (Answer(status=403), Cause.LOGIN),
+        (Answer(status=451), Cause.REGION),
+        (Answer(status=500), Cause.NETWORK),
+        (Answer(status=503), Cause.NETWORK),
+        (Answer("<title>Log in</title>"), Cause.NO_MEDIA),
+        (Answer(b"", length_bytes=0), Cause.NETWORK),
+        (Answer(b"a" * 99, length_bytes=200), Cause.NETWORK),  # ends early
+        (Answer(b"a" * 99, length_bytes=9_000_000), Cause.TOO_LARGE),
+        (Answer(b"a" * 99, endless=True, length_bytes=None), Cause.TOO_LARGE),
+        (gzip_bomb(20_000_000), Cause.TOO_LARGE),
+        (Answer(silent=True), Cause.TIMED_OUT),
+    ],
+    ids=str,
+)
+def test_a_server_that_misbehaves(
+    fetch: Fetch, sites: Sites, answer: Answer, cause: Cause
+) -> None:
+    got = fetch(
+        sites.serve("/a.jpg", answer),
+        max_file_bytes=1_000_000,
+        options={"extractor.timeout": 0.5, "downloader.timeout": 0.5},
+    )
+    assert (got.cause, got.files, got.left) == (cause, [], [])
+
+
+def test_a_server_that_resets_or_is_not_there(fetch: Fetch) -> None:
+    with resetting_server() as address:
+        assert fetch(f"{address}/a.jpg").cause is Cause.NETWORK
+    assert fetch(f"{address}/a.jpg").cause is Cause.NETWORK
+    assert fetch("http://nobody.invalid/a.jpg").cause is Cause.NETWORK
+
+
+def test_a_server_that_fails_once_is_asked_again(
+    fetch: Fetch, sites: Sites, shelf: Path
+) -> None:
+    answers = in_turn(Answer(status=503), media.image(shelf))
+    assert fetch(sites.serve("/a.jpg", answers)).cause is None
+
+
+def test_a_rate_limit_says_when_to_try_again(fetch: Fetch, sites: Sites) -> None:
+    answer = Answer(status=429, headers={"Retry-After": "17"})
+    got = fetch(sites.serve("/a.jpg", answer))
+    assert (got.cause, got.retry_after_s) == (Cause.RATE_LIMITED, 17)
+    assert sites.hits["/a.jpg"] == 1
+
+
+@pytest.mark.parametrize("setting", ["abort", "wait"])
+def test_no_rate_limit_is_slept_through(
+    browse: Fetch, sites: Sites, setting: str
+) -> None:
+    options = {"extractor.twitter.ratelimit": setting}
+    got = browse(Twitter(sites).limited("1004", reset_in_s=500), options=options)
+    assert got.cause is Cause.RATE_LIMITED
+    assert got.retry_after_s == pytest.approx(500, abs=30)
+
+
+def test_a_job_of_too_many_bytes_stops_there(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    pictures = [media.padded_image(shelf, 60_000, number) for number in range(1, 5)]
+    post = Reddit(sites).gallery("aa9", *pictures)
+    got = browse(post, max_job_bytes=130_000)
+    assert (len(got.files), got.failed_items) == (2, [Cause.TOO_LARGE])
+    assert got.facts["more"] is True
+    assert browse(post, max_job_bytes=50_000).cause is Cause.TOO_LARGE
+
+
+def test_the_platform_knows_its_sites_words_best(browse: Fetch, sites: Sites) -> None:
+    post = Twitter(sites).refused("1005", "NsfwLoggedOut")
+    assert browse(post).cause is Cause.LOGIN
+    assert browse(post, failures=[("nsfw", Cause.AGE)]).cause is Cause.AGE
+
+
+def test_causes_of_real_exceptions() -> None:
+    from gallery_dl import exception
+
+    response = requests.Response()
+    response.url, response.reason = "https://a.example/", ""
+
+    def answered(status: int) -> requests.Response:
+        response.status_code = status
+        return response
+
+    with pytest.raises(requests.JSONDecodeError) as no_json:
+        response._content = b"<html>"
+        response.json()
+    table = {
+        Cause.GONE: [
+            exception.NotFoundError("gallery"),
+            exception.HttpError("", answered(404)),
+            exception.AbortExtraction("Tweet unavailable ('Suspended')"),
+        ],
+        Cause.LOGIN: [
+            exception.AuthRequired("cookies"),
+            exception.AuthenticationError(),
+            exception.AuthorizationError("Could not authenticate you"),
+            exception.AbortExtraction("HTTP redirect to login page (https://a/login)"),
+            exception.HttpError("", answered(403)),
+            exception.ChallengeError("Cloudflare challenge", answered(403)),
+        ],
+        Cause.PRIVATE: [exception.AuthorizationError()],
+        Cause.RATE_LIMITED: [
+            exception.HttpError("", answered(429)),
+            exception.AbortExtraction("Rate limit exceeded"),
+        ],
+        Cause.REGION: [exception.HttpError("", answered(451))],
+        Cause.UNSUPPORTED: [exception.NoExtractorError()],
+        Cause.INVALID_URL: [requests.TooManyRedirects("Exceeded 30 redirects.")],
+        Cause.TIMED_OUT: [
+            requests.ReadTimeout(),
+            exception.HttpError("HTTPSConnectionPool: Read timed out."),
+        ],
+        Cause.NETWORK: [
+            requests.ConnectionError(),
+            exception.HttpError("", answered(502)),
+            exception.HttpError("NameResolutionError: Failed to resolve 'a.example'"),
+            exception.HttpError("SSLError: certificate verify failed"),
+        ],
+        Cause.ENGINE_OUTDATED: [no_json.value, KeyError("data"), TypeError("None")],
+        Cause.TOO_LARGE: [MemoryError(), OSError(27, "File too large")],
+        Cause.DISK_FULL: [OSError(28, "No space left on device")],
+    }
+    request = Request("https://a.example/", Path(), "")
+    for cause, errors in table.items():
+        for error in errors:
+            assert engine.failure(request, error, []).cause is cause, repr(error)
+
+
+# ── What cannot be reached ─────────────────────────────────────────────────────────
+
+
+def test_the_engines_own_examples_are_known() -> None:
+    from gallery_dl.extractor import extractors
+
+    examples = [one for one in extractors() if one.category not in engine.NO_SITES]
+    unknown = [one.example for one in examples if not engine.supports(one.example)]
+    assert len(unknown) < 0.03 * len(examples), unknown
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["r:file:///etc/passwd", "recursive:http://127.0.0.1/", "oauth:reddit", "noop"]
+    + ["ytdl:http://127.0.0.1/", "mastodon:http://127.0.0.1/@a/1", "generic:http://a"]
+    + ["g:http://127.0.0.1/", "file:///etc/passwd.jpg", "http://a.example/", ""],
+)
+def test_no_site_is_behind_a_prefix(fetch: Fetch, url: str) -> None:
+    assert not engine.supports(url)
+    assert fetch(url).cause is Cause.UNSUPPORTED
+
+
+def test_no_option_and_no_file_of_the_hosts_undoes_the_safety(
+    fetch: Fetch, sites: Sites, shelf: Path, tmp_path: Path
+) -> None:
+    touch = {"name": "exec", "command": f"touch {tmp_path}/ran", "event": "file"}
+    code = f"\fE __import__('os').mkdir('{tmp_path}/ran')"
+    options: dict[str, Any] = {
+        "extractor.directlink.filename": code,
+        "extractor.directlink.directory": [code],
+        "extractor.base-directory": str(tmp_path),
+        "extractor.postprocessors": [touch],
+        "extractor.archive": f"{tmp_path}/ran",
+        "downloader.part-directory": f"{tmp_path}/ran",
+        "postprocessors": [touch],
+    }
+    config = json.dumps({"extractor": {"postprocessors": [touch]}})
+    setup = f"import pathlib; pathlib.Path('.gallery-dl.conf').write_text({config!r})"
+    url = sites.serve("/a.jpg", media.image(shelf))
+    got = fetch(url, options=options, setup=setup)
+    assert got.names == got.left == ["job_1_temp_0001.jpg"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_engine_never_asks_at_the_terminal(browse: Fetch, sites: Sites) -> None:
+    setup = "import gallery_dl.output; gallery_dl.output.TTY_STDIN = True"
+    options = {"extractor.pixiv.username": "me"}
+    got = browse("https://www.pixiv.net/artworks/1", options=options, setup=setup)
+    assert got.cause in (Cause.LOGIN, Cause.NETWORK)
+    assert not re.search("Password", got.log)
