@@ -1409,16 +1409,18 @@ class Storage:
     def attempt_folder(self, job: Job) -> Path:
         """The folder of one attempt: no older attempt can write into it."""
         folder = self.data / "temp" / job.id / str(job.fence)
-        shutil.rmtree(folder, ignore_errors=True)
+        self.forget_attempt(job)
         for name in ("files", "home"):
             (folder / name).mkdir(parents=True)
         return folder
 
     def forget_attempt(self, job: Job) -> None:
-        """Remove an attempt's folder, and the job's if no other attempt has one."""
+        """Remove the folders of this attempt and of older ones, which are dead."""
         folder = self.data / "temp" / job.id
-        shutil.rmtree(folder / str(job.fence), ignore_errors=True)
-        with contextlib.suppress(OSError):
+        for attempt in folder.glob("[0-9]*"):
+            if int(attempt.name) <= job.fence:
+                shutil.rmtree(attempt, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a newer attempt is there
             folder.rmdir()
 
     def keep(
@@ -2283,7 +2285,9 @@ class Pipeline:
                     except Refused as error:
                         error.platform = platform.name
                         raise
-                    routed = (e for p, e in platform.routes if re.match(p, url, re.I))
+                    routed = (
+                        e for p, e in platform.routes if re.match(p, url, re.IGNORECASE)
+                    )
                     engine = next(routed, platform.engine)
                     routes.append((url, platform.name, engine))
                     break
@@ -3001,13 +3005,19 @@ async def run_bot(settings: Settings, plugins: Plugins) -> int:
         raise StartError(TOKEN_REMEDY) from error
     except discord.PrivilegedIntentsRequired as error:
         raise StartError(INTENTS_REMEDY) from error
-    except discord.ConnectionClosed as error:
+    except (
+        discord.ConnectionClosed,
+        OSError,
+        aiohttp.ClientError,
+        RuntimeError,
+    ) as error:
+        if closing:  # what close() cut off
+            return 0
+        if isinstance(error, RuntimeError):
+            raise
         remedies = {4004: TOKEN_REMEDY, 4014: INTENTS_REMEDY}
-        raise StartError(
-            remedies.get(error.code, f"Discord ended the connection: {error}")
-        ) from error
-    except (OSError, aiohttp.ClientError) as error:
-        raise StartError(f"Discord cannot be reached: {error}") from error
+        remedy = remedies.get(getattr(error, "code", 0))
+        raise StartError(remedy or f"Discord cannot be reached: {error}") from error
     finally:
         if closing:
             await asyncio.wait(closing)

@@ -36,21 +36,12 @@ MEDIA = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,aac,mp3,ogg,flac,wav,flv"
 
 # Under which names extractors keep what we show; the first that is there counts.
 FACTS = {
-    "title": ("title", "gallery_title", "filename"),
-    "uploader": (
-        "author",
-        "user",
-        "username",
-        "uploader",
-        "artist",
-        "owner",
-        "creator",
-    ),
-    "date": ("date", "create_date", "published"),
-    "text": ("content", "selftext", "selftext_html", "description", "desc", "caption")
-    + ("body", "text"),
+    "title": "title gallery_title filename",
+    "uploader": "author user username uploader artist owner creator",
+    "date": "date create_date published",
+    "text": "content selftext selftext_html description desc caption body text",
 }
-NAMES = ("name", "nickname", "username", "uniqueId", "nick", "handle", "screen_name")
+NAMES = "name nickname username uniqueId nick handle screen_name"
 
 WORDS = [
     (r"Insufficient privileges", Cause.PRIVATE),
@@ -173,8 +164,10 @@ class Post:
         if self.posts > 1:
             self.count = None
             return
-        facts = {fact: _text(known, names) for fact, names in FACTS.items()}
-        self.text = facts["text"]
+        facts = {fact: _text(known, names.split()) for fact, names in FACTS.items()}
+        if re.fullmatch(r"\[[\w ]+\]", facts["text"]):  # "[deleted]" is no text
+            self.words.append(facts.pop("text"))
+        self.text = facts.get("text", "")
         count = known.get("count")
         self.count = count if isinstance(count, int) and count > 0 else None
         self.report.info(**{k: v for k, v in facts.items() if v}, items=self.count)
@@ -196,12 +189,10 @@ class Post:
         """Raise why no file arrived, unless the post is words alone."""
         if self.failures:
             raise self.failures[0]
-        # What is left of a removed post: "[deleted]".
-        left = [self.text] if re.fullmatch(r"\[[\w ]+\]", self.text.strip()) else []
-        said = "\n".join(self.words + left)
+        said = "\n".join(self.words)
         if cause := first_cause(said, self.request.failures):
             raise JobFailed(cause, said)
-        if self.text and not left:
+        if self.text:
             return
         if self.unsupported:
             links = " ".join(self.unsupported[:3])
@@ -384,7 +375,7 @@ def _text(known: dict[str, Any], names: Sequence[str]) -> str:
         if isinstance(value, list) and value:
             value = value[0]
         if isinstance(value, dict):
-            value = next((value[key] for key in NAMES if value.get(key)), None)
+            value = next((value[key] for key in NAMES.split() if value.get(key)), None)
         if isinstance(value, datetime) and value.year > 1:  # 1: not known
             return value.replace(tzinfo=value.tzinfo or UTC).isoformat()
         if isinstance(value, str) and value:
