@@ -325,6 +325,9 @@ class Platform:
     failures: Sequence[tuple[str, Cause]] = ()
 
 
+NO_PLATFORM = Platform("", "", "", "")
+
+
 @dataclass
 class Request:
     """What an engine gets in the child: the link and the limits."""
@@ -1667,12 +1670,14 @@ def child_main(talk: int, log: int) -> NoReturn:
 
 
 def _failure_message(error: JobFailed) -> dict[str, Any]:
-    return {
-        "cause": error.cause,
-        "detail": error.detail[:4000],
-        "message": str(error)[:500],
-        "retry_after_s": error.retry_after_s,
-    }
+    """The arguments that make the error again, to be told as JSON."""
+    words = [error.cause, error.detail[:4000], str(error)[:500], error.retry_after_s]
+    return {"error": words}
+
+
+def _failure(message: dict[str, Any]) -> JobFailed:
+    cause, *rest = message["error"]
+    return JobFailed(Cause(cause), *rest)
 
 
 class ChildReport:
@@ -1751,8 +1756,16 @@ def _task_supports(
     generic = next(
         (e.name for e in engines if e.generic and not request.get("own")), None
     )
+
+    def knows(engine: Engine, url: str) -> bool:
+        try:
+            return engine.supports(url)
+        except Exception:  # the boundary of a plugin
+            traceback.print_exc()
+            return False
+
     return [
-        next((e.name for e in engines if e.supports(url)), generic)
+        next((engine.name for engine in engines if knows(engine, url)), generic)
         for url in request["urls"]
     ]
 
@@ -1764,13 +1777,12 @@ def _task_versions(request: dict[str, Any], tell: Callable[..., None]) -> Any:
 
 
 def _task_run(request: dict[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
-    """Run a program; its output is cut to 64 KiB."""
+    """Run a program; its output is cut to 16,384 characters."""
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     done = subprocess.run(request["argv"], capture_output=True, cwd=request["cwd"])
-    out, err = (
-        text[-65536:].decode(errors="replace") for text in (done.stdout, done.stderr)
-    )
+    texts = (done.stdout, done.stderr)
+    out, err = (text[-65536:].decode(errors="replace")[-16384:] for text in texts)
     return {"exit": done.returncode, "stdout": out, "stderr": err}
 
 
@@ -1798,7 +1810,8 @@ def is_public(address: str) -> bool:
             carried.append(ipaddress.IPv4Address(raw[6:8] + raw[9:11]))
         if judged := [str(v4) for v4 in carried if v4 is not None]:
             return all(is_public(v4) for v4 in judged)
-    return ip.is_global and not ip.is_multicast
+    site_local = getattr(ip, "is_site_local", False)
+    return ip.is_global and not ip.is_multicast and not site_local
 
 
 def raise_fence(
@@ -1872,6 +1885,7 @@ class Child:
     def __init__(self, number: int) -> None:
         self.number = number
         self.pid = 0  # known once it is a group of its own
+        self.busy = False  # a file is on its way
         self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter | None = None
@@ -1918,7 +1932,7 @@ class Children:
         environment = {k: v for k, v in os.environ.items() if KEPT_ENVIRONMENT.match(k)}
         code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import bossbot; {call}"
         return subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-P", "-c", code],  # -P: no working directory in sys.path
             stdin=channel.fileno(),
             stdout=log,
             stderr=log,
@@ -2058,12 +2072,7 @@ class Children:
                 case "started":
                     child.pid = message["pid"]
                 case "failed":
-                    raise JobFailed(
-                        Cause(message["cause"]),
-                        message["detail"],
-                        message["message"],
-                        message["retry_after_s"],
-                    )
+                    raise _failure(message)
                 case "done":
                     yield message
                     return
@@ -2108,13 +2117,15 @@ def find_links(text: str) -> list[str]:
     mark-up around them; those that are no links are kept, to be answered."""
     links = []
     for word in text.split():
-        word = word.rstrip(".,;:!?")
-        for left, right in ("<>", "()", "[]", ("||", "||"), ("**", "**"), '""', "``"):
-            if word.startswith(left) and word.endswith(right):
-                word = word[len(left) : -len(right)].rstrip(".,;:!?")
-        for left, right in ("<>", "()", "[]"):  # "(see https://a/b)", not "/b_(c)"
-            while word.endswith(right) and word.count(right) > word.count(left):
-                word = word[:-1].rstrip(".,;:!?")
+        before = ""
+        while word != before:
+            before = word
+            word = word.rstrip(".,;:!?")
+            for left, right in ("<>", "()", "[]", '""', "``", ("||",) * 2, ("**",) * 2):
+                if word.startswith(left) and word.endswith(right):
+                    word = word[len(left) : -len(right)]
+                elif left != right and word.count(right) > word.count(left):
+                    word = word.removesuffix(right)  # "(see https://a/b)"
         links.append(word)
     return list(dict.fromkeys(filter(None, links)))
 
@@ -2135,11 +2146,11 @@ def check_link(link: str) -> str:
         raise Refused("Invalid URL: it must start with http:// or https://.")
     try:
         parts = urlsplit(link)
-        host = (parts.hostname or "").rstrip(".")
+        host = parts.hostname or ""
         if ":" in host:  # IPv6
             host = f"[{ipaddress.IPv6Address(host)}]"
         else:
-            host = host.encode("idna").decode("ascii").lower()
+            host = host.encode("idna").decode("ascii").lower().rstrip(".")
         netloc = f"{host}:{parts.port}" if parts.port else host
     except ValueError as error:  # UnicodeError is one
         raise Refused("Invalid URL: its host or port is malformed.") from error
@@ -2531,7 +2542,7 @@ class Pipeline:
         Raises:
             JobFailed: when there is nothing to post, neither file nor text.
         """
-        platform = self.plugins.registered("platforms").get(job.platform)
+        platform = self.plugins.registered("platforms").get(job.platform, NO_PLATFORM)
         folder = await asyncio.to_thread(self.storage.attempt_folder, job)
         settings = self.settings
         request = Request(
@@ -2545,17 +2556,16 @@ class Pipeline:
             max_file_bytes=int(settings.max_download_size),
             max_job_bytes=int(settings.max_job_size),
             target_bytes=int(settings.max_file_size),
-        )
-        if platform:
-            request.options = platform.options
-            request.proxy = platform.proxy
-            request.sleep_request_s = platform.sleep_request_s
-            request.failures = platform.failures
-            request.cookies_file = await asyncio.to_thread(
+            options=platform.options,
+            proxy=platform.proxy,
+            sleep_request_s=platform.sleep_request_s,
+            failures=platform.failures,
+            cookies_file=await asyncio.to_thread(
                 write_cookies, platform, folder / "home" / "cookies.txt"
-            )
+            ),
+        )
         request.cache_dir.mkdir(parents=True, exist_ok=True)
-        download, progress = Download(), _ProgressTap(self, job, on_progress)
+        download, tell = Download(), on_progress or self._tell_progress(job)
         found: list[Path] = []
         try:
             async with (
@@ -2570,27 +2580,23 @@ class Pipeline:
                     allow_private=settings.allow_private_addresses,
                     max_file_bytes=request.max_file_bytes,
                 ) as child,
-                self._watched(child, request, progress),
+                self._watched(child, request),
             ):
                 async for message in self.children.events(child):
                     match message["event"]:
                         case "info":
                             download.facts |= message["facts"]
                         case "progress":
-                            progress(Progress(**message["progress"]))
+                            child.busy = True
+                            tell(Progress(**message["progress"]))
                         case "file":
                             found.append(Path(message["path"]))
-                            progress.busy = False
+                            child.busy = False
                         case "item_failed":
-                            failure = JobFailed(
-                                Cause(message["cause"]),
-                                message["detail"],
-                                message["message"],
-                            )
-                            download.failures.append(failure)
+                            download.failures.append(_failure(message))
         except TimeoutError:
             raise JobFailed(Cause.TIMED_OUT, "over download_timeout_s") from None
-        if platform and platform.cookies_file and request.cookies_file:
+        if platform.cookies_file and request.cookies_file:
             await asyncio.to_thread(
                 keep_cookies, request.cookies_file, platform.cookies_file
             )
@@ -2608,10 +2614,21 @@ class Pipeline:
             raise failures[0]
         return download
 
+    def _tell_progress(self, job: Job) -> Callable[[Progress], None]:
+        """What passes a job's progress on to the plugins, leaving out what comes while
+        they are still at work on the last one."""
+        telling: asyncio.Task[Any] | None = None
+
+        def tell(progress: Progress) -> None:
+            nonlocal telling
+            if telling is None or telling.done():
+                call = self.plugins.call("job_progressed", job=job, progress=progress)
+                telling = asyncio.create_task(call)
+
+        return tell
+
     @contextlib.asynccontextmanager
-    async def _watched(
-        self, child: Child, request: Request, progress: _ProgressTap
-    ) -> AsyncIterator[None]:
+    async def _watched(self, child: Child, request: Request) -> AsyncIterator[None]:
         """Kill a child that holds too much memory or disk, or stands still; the block
         then ends with that reason."""
         reason: list[JobFailed] = []
@@ -2629,7 +2646,7 @@ class Pipeline:
                 with contextlib.suppress(OSError):  # files come and go
                     size, memory = await asyncio.to_thread(measure)
                     gained = size - mark_bytes >= STALL_BYTES
-                    if gained or not progress.busy:
+                    if gained or not child.busy:
                         mark_bytes, mark_s = size, time.monotonic()
                     if size > request.max_job_bytes + 2**24 > 2**24:
                         reason.append(JobFailed(Cause.TOO_LARGE, "over max_job_size"))
@@ -2671,31 +2688,6 @@ class Pipeline:
             async for message in self.children.events(child):
                 answer: dict[str, Any] = message["answer"]
         return answer
-
-
-class _ProgressTap:
-    """Passes a download's progress on, leaving out what comes too fast."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        job: Job,
-        on_progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.pipeline, self.job, self.on_progress = pipeline, job, on_progress
-        self.busy = False  # a file is on its way
-        self._telling: asyncio.Task[Any] | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        self.busy = True
-        if self.on_progress:
-            self.on_progress(progress)
-        elif self._telling is None or self._telling.done():
-            self._telling = asyncio.create_task(
-                self.pipeline.plugins.call(
-                    "job_progressed", job=self.job, progress=progress
-                )
-            )
 
 
 def write_cookies(platform: Platform, path: Path) -> Path | None:
@@ -2748,7 +2740,7 @@ class BossBot(_Bot):
         intents.message_content = settings.message_content
         super().__init__(
             **{
-                "command_prefix": _prefix(settings),
+                "command_prefix": commands.when_mentioned_or(settings.command_prefix),
                 "intents": intents,
                 "allowed_mentions": discord.AllowedMentions.none(),
                 "chunk_guilds_at_startup": False,
@@ -2780,29 +2772,24 @@ class BossBot(_Bot):
 
     async def _install(self, plugin: Plugin, things: Sequence[Any]) -> None:
         """Add a plugin's commands; all of them, or none and the plugin is off."""
-        undo: list[Callable[[], Any]] = []
         try:
-            for thing in things:
-                if isinstance(thing, commands.Cog):
-                    await self.add_cog(thing)
-                    undo.append(partial(self.remove_cog, thing.qualified_name))
-                elif isinstance(thing, commands.Command):
-                    self.add_command(thing)
-                    undo.append(partial(self.remove_command, thing.name))
-                elif isinstance(thing, type):
-                    self.add_dynamic_items(thing)
-                    undo.append(partial(self.remove_dynamic_items, thing))
-                else:
-                    self.tree.add_command(thing)
-                    kind = getattr(thing, "type", discord.AppCommandType.chat_input)
-                    undo.append(
-                        partial(self.tree.remove_command, thing.name, type=kind)
-                    )
+            async with contextlib.AsyncExitStack() as undo:
+                for thing in things:
+                    if isinstance(thing, commands.Cog):
+                        await self.add_cog(thing)
+                        undo.push_async_callback(self.remove_cog, thing.qualified_name)
+                    elif isinstance(thing, commands.Command):
+                        self.add_command(thing)
+                        undo.callback(self.remove_command, thing.name)
+                    elif isinstance(thing, type):
+                        self.add_dynamic_items(thing)
+                        undo.callback(self.remove_dynamic_items, thing)
+                    else:
+                        self.tree.add_command(thing)
+                        kind = getattr(thing, "type", discord.AppCommandType.chat_input)
+                        undo.callback(self.tree.remove_command, thing.name, type=kind)
+                undo.pop_all()
         except Exception as error:  # the boundary of a plugin
-            for step in undo:
-                result = step()
-                if inspect.isawaitable(result):
-                    await result
             logger.error("{} is off: {}", plugin.stem, error)
             self.pipeline.plugins.switch_off(plugin.stem, str(error))
 
@@ -2861,10 +2848,6 @@ class BossBot(_Bot):
             "Read Message History": permissions.read_message_history,
         }
         return [name for name, granted in needed.items() if not granted]
-
-
-def _prefix(settings: Settings) -> Any:
-    return commands.when_mentioned_or(settings.command_prefix)
 
 
 def make_bot(pipeline: Pipeline, **options: Any) -> BossBot:
