@@ -2139,7 +2139,7 @@ def check_link(link: str) -> str:
     """
     if len(link) > 2000:
         raise Refused("Invalid URL: it is longer than 2,000 characters.")
-    hidden = ("Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp")
+    hidden = ("Cc", "Cf", "Cn", "Cs", "Co", "Zs", "Zl", "Zp")
     if "\\" in link or any(unicodedata.category(char) in hidden for char in link):
         raise Refused("Invalid URL: it has a space, a backslash or a hidden character.")
     if not re.match(r"https?://", link, re.IGNORECASE):

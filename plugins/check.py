@@ -1,22 +1,61 @@
-"""``check``: what this machine lacks, what that costs, and how to get it."""
+"""``check``: what this machine lacks, what that costs, and how to get it; ``--login``:
+which platforms' cookies still open what they should."""
 
 import argparse
+import asyncio
+import dataclasses
+import re
+import secrets
 import shutil
 import sys
 
+from pydantic import ByteSize
 from rich.console import Console
 
-from bossbot import Finding, Pipeline, Settings, Subcommand, find_programs, hookimpl
+from bossbot import (
+    Cause,
+    Finding,
+    Job,
+    JobFailed,
+    Pipeline,
+    Platform,
+    Settings,
+    Subcommand,
+    find_programs,
+    hookimpl,
+    now,
+    one_line,
+)
+
+# A probe that ends so has seen the page: it was empty, or its file large.
+OPENED = (Cause.NO_MEDIA, Cause.TOO_LARGE)
+# A login's own page is never gone; to a stranger some sites say that it is.
+SHUT = (Cause.LOGIN, Cause.AGE, Cause.PRIVATE, Cause.GONE)
+# Of what is probed, one small file is enough.
+PROBE = {
+    "max_items": 1,
+    "max_download_size": ByteSize(2**24),
+    "max_file_size": ByteSize(2**24),
+}
 
 
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
-    return [Subcommand("check", "say what this machine lacks", check)]
+    return [Subcommand("check", "say what this machine lacks", check, arguments)]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--login", action="store_true", help="try each platform's cookies instead"
+    )
 
 
 async def check(pipeline: Pipeline, args: argparse.Namespace) -> int:
-    """Print every plugin's findings; returns 1 if the bot cannot run."""
-    console = Console(highlight=False, markup=False)
+    """Print every plugin's findings; returns 1 if the bot cannot run, or a login is
+    dead."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if args.login:
+        return await check_logins(pipeline, console)
     pipeline.children.start()
     try:
         files = pipeline.children.engine_files()
@@ -33,6 +72,65 @@ async def check(pipeline: Pipeline, args: argparse.Namespace) -> int:
     if not found:
         console.print("ok       nothing is missing")
     return int(any(finding.fatal for finding in found))
+
+
+async def check_logins(pipeline: Pipeline, console: Console) -> int:
+    """Print of each platform with cookies whether they work; returns 1 if any do not."""
+    settings = pipeline.settings.model_copy(update=PROBE)
+    prober = Pipeline(settings, pipeline.plugins)
+    platforms = [
+        platform
+        for platform in pipeline.plugins.registered("platforms").values()
+        if platform.cookies_file or any(platform.cookies.values())
+    ]
+    for plugin in pipeline.plugins.all.values():  # yt-dlp: name a list's videos only
+        plugin.platforms[:] = [
+            dataclasses.replace(p, options={**p.options, "extract_flat": True})
+            for p in plugin.platforms
+        ]
+    prober.children.start()
+    try:
+        found = await asyncio.gather(*(try_login(prober, one) for one in platforms))
+    finally:
+        await prober.children.stop()
+    for platform, (state, why) in zip(platforms, found, strict=True):
+        console.print(f"{state:<8} {platform.name}{': ' if why else ''}{why}")
+        if state == "dead":
+            console.print(f"         Set new cookies in [plugins.{platform.name}].")
+    if not found:
+        console.print("unknown  no platform has cookies: see Logins in the README")
+    return int(any(state == "dead" for state, _ in found))
+
+
+async def try_login(pipeline: Pipeline, platform: Platform) -> tuple[str, str]:
+    """Open the platform's probe; returns "alive", "dead" or "unknown", and why."""
+    file = platform.cookies_file
+    if file and not file.is_file():
+        return "dead", f"there is no file {file}"
+    if not platform.login_probe:
+        return "unknown", "no page is known that opens with a login alone"
+    url = platform.login_probe
+    routed = (e for p, e in platform.routes if re.match(p, url, re.IGNORECASE))
+    job = Job(
+        id=secrets.token_hex(5),
+        url=url,
+        platform=platform.name,
+        engine=next(routed, platform.engine),
+        guild_id=0,
+        channel_id=0,
+        user_id=0,
+        request_key="",
+        created_at=now(),
+    )
+    try:
+        await pipeline.fetch(job)
+    except JobFailed as error:
+        if error.cause not in OPENED:
+            state = "dead" if error.cause in SHUT else "unknown"
+            return state, f"{error} ({one_line(error.detail)[:300]})"
+    finally:
+        await asyncio.to_thread(pipeline.storage.forget_attempt, job)
+    return "alive", ""
 
 
 @hookimpl

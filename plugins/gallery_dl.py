@@ -1,6 +1,7 @@
 """Photos, galleries and posts of some 300 sites, fetched by gallery-dl in process."""
 
 import errno
+import functools
 import logging
 import os
 import re
@@ -99,8 +100,6 @@ def _find(url: str) -> Any:
 
 
 def download(request: Request, report: Report) -> None:
-    from gallery_dl import exception
-
     _configure(request)
     post = Post(request, report)
     with _listening(post.words):
@@ -108,19 +107,12 @@ def download(request: Request, report: Report) -> None:
         if found is None:
             raise JobFailed(Cause.UNSUPPORTED, "no extractor of its own")
         try:
-            for _ in range(3):
-                try:
-                    _job_class(post)(found).run()
-                    break
-                except exception.RestartExtraction:
-                    continue
+            _job_class(post)(found).run()
         except Enough as enough:
             post.more = True
             if enough.failure:
                 post.failures.append(enough.failure)
-        except (exception.TerminateExtraction, exception.StopExtraction):
-            pass  # the extractor has seen enough
-        except Exception as error:  # not in the engine's own hands: its set-up failed
+        except Exception as error:  # its set-up failed, which the engine does not catch
             if not post.failures:
                 post.failed(error, post.words)
     post.finish()
@@ -161,15 +153,15 @@ class Post:
         self.posts += 1
         if self.posts > MAX_EMPTY_POSTS * self.request.max_items:
             raise Enough
+        count = known.get("count")
+        alone = self.number == 0 and isinstance(count, int) and count > 0
+        self.count = count if alone else None
         if self.posts > 1:
-            self.count = None
             return
         facts = {fact: _text(known, names.split()) for fact, names in FACTS.items()}
         if re.fullmatch(r"\[[\w ]+\]", facts["text"]):  # "[deleted]" is no text
             self.words.append(facts.pop("text"))
         self.text = facts.get("text", "")
-        count = known.get("count")
-        self.count = count if isinstance(count, int) and count > 0 else None
         self.report.info(**{k: v for k, v in facts.items() if v}, items=self.count)
 
     def failed(self, error: BaseException | None, words: Sequence[str]) -> None:
@@ -216,9 +208,8 @@ class Post:
         if total and done > total:  # it came compressed
             total = None
         try:
-            items = None if self.posts > 1 else self.count
             self.report.progress(
-                Progress(self.name, done, total, speed or None, self.number, items)
+                Progress(self.name, done, total, speed or None, self.number, self.count)
             )
         except JobFailed as error:
             raise Enough(error) from error
@@ -235,18 +226,13 @@ def _job_class(post: Post) -> Any:
             post.wait_s = wait_asked_s(response.headers)
 
     def wait(
-        seconds: float | None = None,
-        until: Any = None,
-        adjust: float = 1.0,
-        reason: str = "rate limit",
+        seconds: Any = None, until: Any = None, adjust: float = 1.0, reason: Any = ""
     ) -> None:
         if isinstance(until, datetime):  # the engine's have no zone and mean UTC
             until = until.replace(tzinfo=until.tzinfo or UTC).timestamp()
         asked_s = float(seconds or float(until or 0) - time.time()) + adjust
         if asked_s > MAX_WAIT_S:
-            raise Enough(
-                JobFailed(Cause.RATE_LIMITED, str(reason), retry_after_s=asked_s)
-            )
+            raise Enough(JobFailed(Cause.RATE_LIMITED, str(reason), "", asked_s))
         time.sleep(max(asked_s, 0))
 
     class FileJob(DownloadJob):  # type: ignore[misc]
@@ -300,9 +286,8 @@ def _job_class(post: Post) -> Any:
                 super().handle_url(url, kwdict)
             if post.path is None:
                 post.failed(None, post.words[heard_before:])
-                for left in post.request.folder.glob(
-                    f"{post.request.prefix}_{post.number:04d}.*"
-                ):
+                own = f"{post.request.prefix}_{post.number:04d}.*"
+                for left in post.request.folder.glob(own):
                     left.unlink()
 
         def handle_skip(self) -> None:
@@ -454,8 +439,9 @@ def _configure(request: Request) -> None:
         os.environ.setdefault("REQUESTS_CA_BUNDLE", bundle)
 
 
+@functools.cache
 def _tame_yt_dlp() -> None:
-    """No plugins from elsewhere, nothing that connects unseen by the fence, and ffmpeg
+    """Once: no plugins from elsewhere, nothing that connects unseen by the fence, and ffmpeg
     opens media alone."""
     from yt_dlp.downloader.external import FFmpegFD
     from yt_dlp.globals import plugin_dirs

@@ -60,6 +60,7 @@ def register_platforms(config: Config) -> list[Platform]:
             cookies={"sessionid": config.sessionid},
             cookies_domain=".instagram.com",
             cookies_file=config.cookies_file,
+            login_probe="https://www.instagram.com/p/BQ0eAlwhDrw/",
             proxy=config.proxy,
             sleep_request_s=config.sleep_request_s,
             failures=FAILURES,

@@ -129,8 +129,11 @@ async def job_changed(job: Job, config: Config) -> None:
     known = tracker.jobs.get(job.id)
     if known and not job.status_message_id:
         job.status_message_id = known.status_message_id
-    elif known and not known.status_message_id and job.status in ANSWERED:
-        tracker.shown[job.id] = render(job, None)
+    elif known and not known.status_message_id:  # the request has been answered
+        if job.status in ANSWERED:
+            tracker.shown[job.id] = render(job, None)
+        if editor := tracker.editors.pop(job.id, None):
+            editor.cancel()  # it waits for the message in vain
     tracker.jobs[job.id] = job
     editor = tracker.show(job.id, config.edit_interval_s)
     if tracker.stopping.is_set():

@@ -85,6 +85,7 @@ def register_platforms(config: Config) -> list[Platform]:
             cookies={"reddit_session": config.reddit_session},
             cookies_domain=".reddit.com",
             cookies_file=config.cookies_file,
+            login_probe="https://www.reddit.com/user/me/saved",
             proxy=config.proxy,
             sleep_request_s=config.sleep_request_s,
             failures=FAILURES,

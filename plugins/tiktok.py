@@ -23,7 +23,10 @@ OWN_PAGES = re.compile(
     re.IGNORECASE,
 )
 # yt-dlp knows no photos, and of a profile only its videos.
-PHOTOS = r"https://www\.tiktok\.com/@[^/]*/(?:photo|avatar|posts|reposts|stories)"
+PHOTOS = (
+    r"https://www\.tiktok\.com/"
+    r"(?:@[^/]*/(?:photo|avatar|posts|reposts|stories)|following$)"
+)
 
 FAILURES = [
     (r"comfortable for some audiences", Cause.AGE),
@@ -63,6 +66,7 @@ def register_platforms(config: Config) -> list[Platform]:
             cookies={"sessionid": config.sessionid},
             cookies_domain=".tiktok.com",
             cookies_file=config.cookies_file,
+            login_probe="https://www.tiktok.com/following",
             proxy=config.proxy,
             sleep_request_s=config.sleep_request_s,
             failures=FAILURES,

@@ -78,6 +78,8 @@ def register_platforms(config: Config) -> list[Platform]:
             cookies={"auth_token": config.auth_token},
             cookies_domain=".x.com",
             cookies_file=config.cookies_file,
+            # Guests are shown single posts, but no list of them.
+            login_probe="https://x.com/NASA/media",
             proxy=config.proxy,
             sleep_request_s=config.sleep_request_s,
             failures=FAILURES,

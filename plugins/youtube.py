@@ -72,6 +72,8 @@ def register_platforms(config: Config) -> list[Platform]:
                 **config.options,
             },
             cookies_file=config.cookies_file,
+            # The account's liked videos; for anyone else there is no such list.
+            login_probe="https://www.youtube.com/playlist?list=LL",
             proxy=config.proxy,
             sleep_request_s=config.sleep_request_s,
             failures=FAILURES,

