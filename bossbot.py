@@ -139,6 +139,9 @@ class JobFailed(BossbotError):
         message: str = "",
         retry_after_s: float | None = None,
     ) -> None:
+        if cause is Cause.RATE_LIMITED and retry_after_s:
+            wait = format_time(max(retry_after_s, 3))
+            message = message or f"The site asks us to slow down. Try again in {wait}."
         super().__init__(message or SENTENCES[cause])
         self.cause = cause
         self.detail = detail
@@ -1267,12 +1270,11 @@ def format_time(seconds: float) -> str:
         return f"{max(seconds, 0):.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
+    return " ".join(f"{n} {unit}" for n, unit in parts if n)
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, *, fold: bool = True) -> str:
     """Text from outside without control, bidirectional and zero-width characters, its
     white space folded."""
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)  # ANSI colours
@@ -1281,7 +1283,7 @@ def one_line(text: str) -> str:
         for char in re.sub(r"\s", " ", text)
         if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn")
     )
-    return " ".join(text.split())
+    return " ".join(text.split()) if fold else text
 
 
 def escape(text: str, limit: int = 200) -> str:
@@ -1804,7 +1806,8 @@ def is_public(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         raw = ip.packed
         carried: list[Any] = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        if raw[:12] in (b"\0" * 12, bytes.fromhex("0064ff9b") + b"\0" * 8):
+        siit = b"\0" * 8 + b"\xff\xff\0\0"  # RFC 7915
+        if raw[:12] in (b"\0" * 12, siit, bytes.fromhex("0064ff9b") + b"\0" * 8):
             carried.append(ipaddress.IPv4Address(raw[12:]))
         if raw[:6] == bytes.fromhex("0064ff9b0001"):  # RFC 6052, a /48
             carried.append(ipaddress.IPv4Address(raw[6:8] + raw[9:11]))
@@ -2502,23 +2505,31 @@ class Pipeline:
         """Try once more what may pass, or another engine; else end the job."""
         log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
         log.info("failed: {} {} ({})", error.cause, public_url(job), error.detail)
-        wait_s = error.retry_after_s
-        if job.attempts == 1 and not self.stopping:
-            if wait_s is not None and wait_s <= MAX_RETRY_WAIT_S:
-                wait_s += random.uniform(1, 3)
-                await self._insist(partial(self.queue.release, delay_s=wait_s), job)
-                return
-            if error.cause in (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL):
-                files = self.children.engine_files()
-                files.remove(str(self.plugins.engine_file(job.engine)))
-                other = await self.children.ask(
+        wait_s = None if self.stopping else await self.second_try_in(job, error)
+        if wait_s is None:
+            await self._end(job, Status.FAILED, error)
+        else:
+            await self._insist(partial(self.queue.release, delay_s=wait_s), job)
+
+    async def second_try_in(self, job: Job, error: JobFailed) -> float | None:
+        """Seconds until a failed first attempt is worth another one, which may be with
+        another engine, then set in the job; None when it is not."""
+        if job.attempts > 1:
+            return None
+        if error.retry_after_s is not None and error.retry_after_s <= MAX_RETRY_WAIT_S:
+            return error.retry_after_s + random.uniform(1, 3)
+        if error.cause in (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL):
+            files = self.children.engine_files()
+            files.remove(str(self.plugins.engine_file(job.engine)))
+            engine = (
+                await self.children.ask(
                     "supports", urls=[job.url], plugins=files, own=True
                 )
-                if other[0]:
-                    job.engine = other[0]
-                    await self._insist(self.queue.release, job)
-                    return
-        await self._end(job, Status.FAILED, error)
+            )[0]
+            if engine:
+                job.engine = engine
+                return 0
+        return None
 
     async def _post(self, job: Job) -> None:
         """Post a job's frozen messages; holds no download slot."""
@@ -2889,10 +2900,13 @@ def setup_logging(
                 traceback.TracebackException(*error, capture_locals=debug).format()
             )
             record["exception"] = None
-        record["extra"]["trace"] = redact(trace.rstrip())
+        lines = [f"  {one_line(line, fold=False)}" for line in trace.splitlines()[1:]]
+        record["extra"]["trace"] = redact("\n".join(["", *lines]).rstrip())
         record["message"] = one_line(redact(record["message"]))
-        bound = {k: v for k, v in record["extra"].items() if k != "trace" and v}
-        record["extra"]["bound"] = " ".join(f"{k}={v}" for k, v in bound.items())
+        hidden = ("trace", "bound")
+        bound = {k: v for k, v in record["extra"].items() if k not in hidden and v}
+        words = (f"{key}={value}" for key, value in bound.items())
+        record["extra"]["bound"] = one_line(redact(" ".join(words)))
 
     style = (
         "{time:YYYY-MM-DD HH:mm:ss} {level:<7} {message} {extra[bound]}{extra[trace]}"

@@ -126,10 +126,18 @@ async def download(
         channel_id=0,
         user_id=0,
         request_key="",
+        attempts=1,
         created_at=now(),
     )
     try:
-        fetched = await pipeline.fetch(job, show)
+        try:
+            fetched = await pipeline.fetch(job, show)
+        except JobFailed as error:
+            wait_s = await pipeline.second_try_in(job, error)
+            if wait_s is None:
+                raise
+            await asyncio.sleep(wait_s)
+            fetched = await pipeline.fetch(job, show)
         job.title = one_line(str(fetched.facts.get("title") or ""))
         files = await pipeline.process(job, fetched.files)
         lines = []

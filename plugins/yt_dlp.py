@@ -54,7 +54,7 @@ WORDS = [
     (r"redirect loop|\d redirects|not a valid URL", Cause.INVALID_URL),
     (r"timed ?out|timeout", Cause.TIMED_OUT),
     (r"file:// URLs are disabled|unsupported url scheme", Cause.NO_MEDIA),
-    (r"unable to extract|failed to (?:extract|parse)|JSON", Cause.ENGINE_OUTDATED),
+    (r"unable to extract|failed to (?:extract|parse)", Cause.ENGINE_OUTDATED),
     (r"impersonat|challenge solving", Cause.ENGINE_OUTDATED),
     (
         r"no video formats|requested format|did not get any data|no media",
@@ -451,11 +451,13 @@ def failure(
     status = among(network.HTTPError)
     cause = first_cause(detail, request.failures)
     cause = cause or next((c for kind, c in first if among(kind)), None)
-    # Words of the network's own errors are not the site's.
-    if not cause and not among(network.RequestError):
-        cause = first_cause(said, SAID)
-    if not cause and status and not status.redirect_loop:
-        cause = cause_for_status(status.status)
+    # The network's own words are not the site's: "Service Unavailable".
+    if not cause and not among(network.TransportError):
+        words = re.sub(r"HTTP Error \d+: [^(;]*|\(caused by .*", "", said)
+        cause = first_cause(words, SAID)
+    if not cause and status:
+        loop = status.redirect_loop
+        cause = Cause.INVALID_URL if loop else cause_for_status(status.status)
     cause = cause or first_cause(said, WORDS)
     cause = cause or next((c for kind, c in last if among(kind)), None)
     if not cause and among((network.RequestError, utils.ContentTooShortError)):

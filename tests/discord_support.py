@@ -4,6 +4,7 @@ The path of a link to `toy.example` is a list of steps, made by `link()`:
 
     file=NAME     a file of the stage's media folder is downloaded
     wait=GATE     progress is told until the test calls `open_gate(GATE)`
+    hang=GATE     the same, but no progress is told after the first
     facts=NAME    what was put down with `facts(NAME, title=..., text=...)` is told
     lose=CAUSE    one item could not be fetched, the others go on
     fail=CAUSE    the download fails
@@ -21,7 +22,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import media
@@ -72,6 +73,10 @@ def download(request, report):
             while not (STAGE / value).exists():
                 done += 1000
                 report.progress(Progress(f"{{value}}.mp4", done, 10_000_000, 50_000))
+                time.sleep(0.01)
+        elif what == "hang":
+            report.progress(Progress(value, 1))
+            while not (STAGE / value).exists():
                 time.sleep(0.01)
         elif what == "facts":
             report.info(**json.loads((STAGE / f"{{value}}.json").read_text()))
@@ -241,6 +246,9 @@ class Stage:
         return found
 
 
+Whom = Literal["bot", "bot and server", "tree"]
+
+
 class BotProcess:
     """`python bossbot.py` in a process of its own, from a copy of the file."""
 
@@ -312,12 +320,21 @@ class BotProcess:
             while self.family():
                 await asyncio.sleep(0.02)
 
-    async def kill(self, tree: bool = False) -> None:
-        """`kill -9`, of the bot alone or of all its processes."""
-        for pid in self.family() if tree else [self.process.pid]:
+    async def kill(self, whom: Whom = "tree") -> None:
+        """`kill -9`, of the bot alone, with its fork server, or of all processes."""
+        pids = [pid for pid in self.family() if whom == "tree" or self._near(pid, whom)]
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         await self.ended()
+
+    def _near(self, pid: int, whom: Whom) -> bool:
+        """Whether it is the bot, or one that it has started itself."""
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            mine = int(stat[1]) == self.process.pid and whom == "bot and server"
+            return pid == self.process.pid or mine
+        return False
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -373,7 +390,7 @@ def media_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def process(stage: Stage) -> AsyncIterator[BotProcess]:
     process = BotProcess(stage)
     yield process
-    await process.kill(tree=True)
+    await process.kill()
 
 
 @pytest.fixture

@@ -195,7 +195,12 @@ def _serve(stem: str) -> None:
         with os.fdopen(reader) as told:
             text = told.read() or '{"cause": "timed_out", "detail": "no answer"}'
         os.wait()
-        empty = {"facts": {}, "files": [], "failed_items": [], "progress": []}
+        empty: dict[str, Any] = {
+            "facts": {},
+            "files": [],
+            "failed_items": [],
+            "progress": [],
+        }
         print(json.dumps({**empty, **json.loads(text)}), flush=True)
 
 

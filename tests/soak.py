@@ -87,7 +87,7 @@ async def soak(stage: Stage, jobs: int, kills: int, seed: int) -> Figures:
             await asyncio.sleep(chance.uniform(0.05, LIFE_S))
             pasting.cancel()
             await asyncio.wait([pasting])
-            await process.kill(tree=chance.random() < 0.3)
+            await process.kill(chance.choice(["bot", "bot and server", "tree"]))
             await process.family_ended()
             figures.kills += 1
         await process.start()
@@ -102,7 +102,7 @@ async def soak(stage: Stage, jobs: int, kills: int, seed: int) -> Figures:
         process.terminate()
         await process.ended(25)
     finally:
-        await process.kill(tree=True)
+        await process.kill()
 
     promised = acknowledged()
     rows = stage.database("SELECT id, status, error, file_count FROM jobs")

@@ -360,9 +360,10 @@ async def test_a_request_delivered_twice_is_taken_once(stage: Stage, door: str) 
         await stage.hears("Invalid URL")
         assert await jobs(bot) == 1
         stage.open_gate("gate")
-        await stage.gets(1)
+        await stage.hears("Done in")
     texts = [[version.content for version in said.versions] for said in stage.said()]
     assert sum("Download started" in str(versions) for versions in texts) == 1
+    assert len(texts) == 3
     assert len(stage.posted()) == 1
 
 

@@ -4,23 +4,23 @@ twice, no process is left behind."""
 import time
 
 import pytest
-from discord_support import BotProcess, Stage, link
+from discord_support import BotProcess, Stage, Whom, link
 from soak import soak
 
 pytest_plugins = ("discord_support",)
 
-TREE = pytest.mark.parametrize("tree", [False, True], ids=["bot alone", "whole tree"])
+WHOM = pytest.mark.parametrize("whom", ["bot", "bot and server", "tree"])
 
 
-@TREE
+@WHOM
 async def test_kill_during_a_download_posts_once(
-    stage: Stage, process: BotProcess, tree: bool
+    stage: Stage, process: BotProcess, whom: Whom
 ) -> None:
     await process.start()
-    await stage.says(f"$download {link('wait=gate', stage.image())}")
+    await stage.says(f"$download {link('hang=gate', stage.image())}")
     await stage.hears("Downloading")
     assert len(process.family()) >= 3  # the bot, the fork server, the child
-    await process.kill(tree)
+    await process.kill(whom)
     await process.family_ended()
     stage.open_gate("gate")
     await process.start()
@@ -33,9 +33,9 @@ async def test_kill_during_a_download_posts_once(
 
 
 @pytest.mark.parametrize("action", ["hang", "hang_answer"])
-@TREE
+@WHOM
 async def test_kill_during_an_upload_posts_once(
-    stage: Stage, process: BotProcess, action: str, tree: bool
+    stage: Stage, process: BotProcess, action: str, whom: Whom
 ) -> None:
     steps = stage.images(11)
     fault = stage.fake.fault("upload", action)  # type: ignore[arg-type]
@@ -44,7 +44,7 @@ async def test_kill_during_an_upload_posts_once(
     await stage.fake.wait_for(lambda: fault.hits)
     if action == "hang_answer":  # it has arrived, which the bot never learns
         await stage.gets(10)
-    await process.kill(tree)
+    await process.kill(whom)
     fault.release()
     await process.family_ended()
     await process.start()
@@ -62,7 +62,7 @@ async def test_kill_before_the_answer_loses_nothing_that_was_committed(
     await process.start()
     await stage.says(f"$download {link('wait=gate', stage.image())}")
     await stage.fake.wait_for(lambda: fault.hits)
-    await process.kill()
+    await process.kill("bot")
     fault.release()
     stage.open_gate("gate")
     await process.start()

@@ -1,0 +1,238 @@
+"""The pipeline on canned sites: real engines in real children, see `sites.py`.
+
+    @pytest.fixture(scope="module") ...
+    got = await web.fetch(Twitter(web.sites).tweet("1001", photo))
+    assert got.contents == [photo.read_bytes()]
+
+One warm fork server is shared by a module's tests, which therefore run on one loop; each
+fetch has a pipeline, settings and folders of its own.
+"""
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from conftest import ROOT
+from sites import Sites
+
+import bossbot
+from bossbot import (
+    TERMINAL_STATUSES,
+    Cause,
+    Children,
+    Job,
+    JobFailed,
+    Pipeline,
+    Platform,
+    Plugins,
+    Settings,
+    check_link,
+)
+
+PLATFORMS = ("twitter", "reddit", "instagram", "youtube", "tiktok")
+NEEDED = (*PLATFORMS, "gallery_dl", "yt_dlp", "sqlite_queue")
+# A courier that has nowhere to go to, for jobs that go through the queue.
+COURIER = '''
+from bossbot import hookimpl
+
+
+class Nowhere:
+    async def freeze(self, job, files, facts):
+        """The files are in the job's folder."""
+
+    async def post(self, job):
+        """Nobody waits."""
+
+
+@hookimpl
+def register_courier(bot):
+    return Nowhere()
+'''
+
+
+@dataclass
+class Got:
+    """What came of a link."""
+
+    contents: list[bytes] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    lost: list[JobFailed] = field(default_factory=list)  # single items
+    error: JobFailed | None = None
+
+    @property
+    def cause(self) -> Cause | None:
+        return self.error.cause if self.error else None
+
+    @property
+    def text(self) -> str:
+        return str(self.facts.get("text", ""))
+
+
+class SharedChildren(Children):
+    """Children whose server outlives the pipelines that use it."""
+
+    def start(self) -> None:
+        if not self._server:
+            super().start()
+
+    async def stop(self) -> None:
+        for child in list(self.running.values()):
+            child.kill()
+
+    async def really_stop(self) -> None:
+        await super().stop()
+
+
+class Web:
+    """The sites, and pipelines that see nothing else."""
+
+    def __init__(self, sites: Sites, folder: Path) -> None:
+        self.sites = sites
+        self.folder = folder
+        self.plugins = folder / "plugins"
+        self.plugins.mkdir()
+        for name in NEEDED:
+            (self.plugins / f"{name}.py").symlink_to(ROOT / "plugins" / f"{name}.py")
+        (self.plugins / "nowhere.py").write_text(COURIER, "utf-8")
+        self.children: SharedChildren
+
+    def start(self) -> None:
+        """Start the fork server in the environment of this moment."""
+        pipeline = self.pipeline()
+        self.children = SharedChildren(pipeline.settings, pipeline.plugins)
+        self.children.start()
+
+    def pipeline(self, platform: Platform | None = None, **values: Any) -> Pipeline:
+        """A pipeline with data of its own; keywords are settings, and `twitter={...}`
+        those of that plugin. `platform` is one more, or in the place of another."""
+        named = {name: values.pop(name) for name in PLATFORMS if name in values}
+        data = self.folder / secrets.token_hex(4)
+        defaults = {"data_dir": data, "plugins_dir": self.plugins, "min_free_space": 0}
+        settings = Settings(**{**defaults, **values, "plugins": named})
+        plugins = Plugins(settings)
+        plugins.load()
+        assert not any(plugin.off for plugin in plugins.all.values())
+        if platform:
+            for plugin in plugins.all.values():
+                plugin.platforms = [
+                    p for p in plugin.platforms if p.name != platform.name
+                ]
+            plugins.all["nowhere"].platforms = [platform]
+        pipeline = Pipeline(settings, plugins)
+        pipeline.storage.prepare()
+        if hasattr(self, "children"):
+            pipeline.children = self.children
+        return pipeline
+
+    async def fetch(
+        self,
+        link: str,
+        *,
+        engine: str = "",
+        platform: Platform | None = None,
+        **values: Any,
+    ) -> Got:
+        """One attempt at a link; keywords as for `pipeline`."""
+        pipeline = self.pipeline(platform, **values)
+        url, name, routed = await pipeline.route(check_link(link))
+        job = Job(
+            id=secrets.token_hex(5),
+            url=url,
+            platform=name,
+            engine=engine or routed,
+            guild_id=0,
+            channel_id=0,
+            user_id=0,
+            request_key="",
+            created_at=bossbot.now(),
+        )
+        try:
+            async with asyncio.timeout(30):
+                download = await pipeline.fetch(job)
+        except JobFailed as error:
+            return Got(error=error)
+        else:
+            contents = [file.path.read_bytes() for file in download.files]
+            names = [file.name for file in download.files]
+            return Got(contents, names, download.facts, download.failures)
+        finally:
+            shutil.rmtree(pipeline.settings.data_dir)
+
+    @asynccontextmanager
+    async def running(self, **values: Any) -> AsyncIterator[Pipeline]:
+        """A pipeline at work on its queue."""
+        pipeline = self.pipeline(**values)
+        await pipeline.start(None)  # type: ignore[arg-type]
+        try:
+            yield pipeline
+        finally:
+            await pipeline.stop()
+
+    async def finish(self, link: str, pipeline: Pipeline) -> Job:
+        """The job of a link once it has ended, retries and all."""
+        async with asyncio.timeout(30):
+            accepted = await pipeline.intake(
+                link,
+                guild_id=1,
+                channel_id=2,
+                user_id=3,
+                request_key=secrets.token_hex(),
+            )
+            assert accepted and accepted.job
+            async for _ in pipeline.queue.changes():
+                job = await pipeline.queue.get(accepted.job.id)
+                if job and job.status in TERMINAL_STATUSES:
+                    return job
+        raise AssertionError("changes() never ends")
+
+    def kept(self, job: Job, pipeline: Pipeline) -> list[bytes]:
+        """The files of a job that ended well, in order."""
+        folder = pipeline.settings.data_dir / job.folder / "content"
+        return [path.read_bytes() for path in sorted(folder.iterdir())]
+
+    def hosts_with(self, text: str) -> set[str]:
+        """The hosts that were shown a cookie, or anything else with this text."""
+        return {
+            request.host
+            for request in self.sites.requests
+            if text in f"{request.url} {request.headers} {request.body!r}"
+        }
+
+
+@contextmanager
+def environment(**variables: str | None) -> Iterator[None]:
+    """Variables of this process, None for none, while a fork server is started."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            if value is None:
+                patch.delenv(name, raising=False)
+            else:
+                patch.setenv(name, value)
+        yield
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Web]:
+    with Sites() as sites:
+        web = Web(sites, tmp_path_factory.mktemp("web"))
+        with environment(**sites.environment):
+            web.start()
+        yield web
+        await web.children.really_stop()
+
+
+@pytest.fixture
+def web(shared_web: Web) -> Iterator[Web]:
+    """The module's sites with nothing asked of them yet."""
+    sites = shared_web.sites
+    for of_earlier_tests in (sites.requests, sites.hits, sites.unknown, sites._routes):
+        of_earlier_tests.clear()
+    yield shared_web

@@ -1,0 +1,984 @@
+"""The child processes: what they tell, how they die, what they may not do.
+
+One fork server serves nearly all tests; each writes an engine of its own, since a child
+imports its plugin afresh from disk.
+"""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import media
+import pytest
+import pytest_asyncio
+from conftest import ROOT
+from pydantic import SecretStr
+
+import bossbot
+from bossbot import (
+    Cause,
+    Download,
+    Job,
+    JobFailed,
+    Pipeline,
+    Platform,
+    Plugins,
+    Progress,
+    Settings,
+    is_public,
+    keep_cookies,
+    write_cookies,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ENGINE = """\
+import asyncio, json, os, shutil, signal, socket, subprocess, sys, threading, time
+from pathlib import Path
+from bossbot import Cause, Engine, JobFailed, Progress, hookimpl
+
+
+def download(request, report):
+{body}
+
+
+def save(request, number=1, text="words", name=""):
+    path = request.folder / (name or f"{{request.prefix}}_{{number:04}}.txt")
+    path.write_text(text)
+    return path
+
+
+def grandchild(request):
+    '''A program of its own that outlives its parent if it can.'''
+    program = Path.home() / "sleep"
+    shutil.copy(shutil.which("sleep"), program)
+    started = subprocess.Popen([str(program), "600"])
+    notes = request.cache_dir / "pids"
+    (request.cache_dir / "new").write_text(f"{{os.getpid()}} {{started.pid}}")
+    os.replace(request.cache_dir / "new", notes)
+
+
+@hookimpl
+def register_engines():
+    return [Engine("toy", lambda: "1.0", lambda: None, lambda url: "toy" in url, download)]
+"""
+numbers = count(1)
+
+
+class Toys:
+    """A pipeline whose one engine does what a test writes."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.plugin = folder / "plugins" / "toy.py"
+        self.plugin.parent.mkdir(parents=True)
+        self.write("pass")
+        self.settings = Settings(
+            data_dir=folder / "data", plugins_dir=self.plugin.parent, **settings
+        )
+        plugins = Plugins(self.settings)
+        plugins.load()
+        assert not plugins.all["toy"].off
+        self.pipeline = Pipeline(self.settings, plugins)
+        self.pipeline.storage.prepare()
+        self.children = self.pipeline.children
+
+    def write(self, body: str) -> None:
+        body = textwrap.indent(textwrap.dedent(body), "    ")
+        self.plugin.write_text(ENGINE.format(body=body))
+
+    def job(self, url: str = "https://toy.example/") -> Job:
+        number = next(numbers)
+        return Job(f"{number:010x}", url, "", "toy", 1, 2, 3, str(number), fence=1)
+
+    async def fetch(
+        self,
+        body: str,
+        url: str = "https://toy.example/",
+        on_progress: Callable[[Progress], None] | None = None,
+        **settings: Any,
+    ) -> Download:
+        """What an engine with this body downloads, under these settings."""
+        self.write(body)
+        changed = self.settings.model_copy(update=settings)
+        self.pipeline.settings = self.children.settings = changed
+        return await self.pipeline.fetch(self.job(url), on_progress)
+
+    async def failure(self, body: str, **options: Any) -> JobFailed:
+        with pytest.raises(JobFailed) as caught:
+            await self.fetch(body, **options)
+        return caught.value
+
+    @property
+    def pids_file(self) -> Path:
+        return self.settings.data_dir / "cache" / "other" / "pids"
+
+    def pids(self) -> list[int]:
+        """Of the child and the grandchild."""
+        text = self.pids_file.read_text()
+        self.pids_file.unlink()
+        return [int(pid) for pid in text.split()]
+
+
+@contextlib.asynccontextmanager
+async def running_toys(folder: Path, **settings: Any) -> AsyncIterator[Toys]:
+    toys = Toys(folder, **settings)
+    try:
+        yield toys
+    finally:
+        await toys.children.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def toys(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Toys]:
+    async with running_toys(tmp_path_factory.mktemp("toys")) as toys:
+        yield toys
+
+
+@pytest.fixture(params=["forked", "fresh"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where there is no safe fork, a fresh interpreter does the same."""
+    if request.param == "forked" and not bossbot.CAN_FORK:
+        pytest.skip("no fork here")
+    monkeypatch.setattr(bossbot, "CAN_FORK", request.param == "forked")
+    return str(request.param)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+async def until(condition: Callable[[], Any], within_s: float = 10) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+# What they tell
+
+
+async def test_facts_files_and_progress_arrive(tmp_path: Path, both_ways: str) -> None:
+    seen: list[Progress] = []
+    body = """
+        report.info(title="Title", uploader="ada")
+        report.info(items=2)
+        report.progress(Progress("a.txt", 10, 100, 5.0, 1, 2))
+        report.file(save(request, 1, "first"))
+        report.file(save(request, 2, "second"))
+        """
+    async with running_toys(tmp_path) as toys:
+        download = await toys.fetch(body, on_progress=seen.append)
+    assert download.facts == {"title": "Title", "uploader": "ada", "items": 2}
+    assert [file.path.read_text() for file in download.files] == ["first", "second"]
+    assert [file.mime for file in download.files] == ["text/plain"] * 2
+    assert seen == [Progress("a.txt", 10, 100, 5.0, 1, 2)]
+    assert seen[0].eta_s == 18
+    assert toys.children.running == {}
+
+
+async def test_progress_is_told_at_most_ten_times_a_second(toys: Toys) -> None:
+    seen: list[Progress] = []
+    body = """
+        for number in range(5000):
+            report.progress(Progress("a", number))
+        report.info(text="done")
+        """
+    started_s = time.monotonic()
+    await toys.fetch(body, on_progress=seen.append)
+    assert 1 <= len(seen) <= 2 + 10 * (time.monotonic() - started_s)
+
+
+async def test_failure_arrives_with_its_words(toys: Toys) -> None:
+    body = """raise JobFailed(Cause.LOGIN, "detail", "sentence", retry_after_s=7)"""
+    error = await toys.failure(body)
+    assert (error.cause, error.detail, str(error)) == (
+        Cause.LOGIN,
+        "detail",
+        "sentence",
+    )
+    assert error.retry_after_s == 7
+
+
+async def test_one_failed_item_does_not_lose_the_others(toys: Toys) -> None:
+    body = """
+        report.item_failed(JobFailed(Cause.GONE, "404"))
+        report.file(save(request))
+        """
+    download = await toys.fetch(body)
+    assert len(download.files) == 1
+    assert [(f.cause, f.detail) for f in download.failures] == [(Cause.GONE, "404")]
+
+
+async def test_first_failure_is_the_jobs_when_nothing_came(toys: Toys) -> None:
+    body = """
+        report.item_failed(JobFailed(Cause.AGE))
+        report.item_failed(JobFailed(Cause.GONE))
+        """
+    assert (await toys.failure(body)).cause is Cause.AGE
+
+
+async def test_text_alone_is_enough_and_nothing_is_not(toys: Toys) -> None:
+    assert (await toys.fetch("report.info(text='words')")).facts["text"] == "words"
+    assert (await toys.failure("report.info(title='t')")).cause is Cause.NO_MEDIA
+
+
+async def test_text_of_any_length_and_kind_arrives_cut(toys: Toys) -> None:
+    body = r"""
+        for name in ("title", "uploader", "date", "text"):
+            report.info(**{name: "\U0001f600" * 100_000})
+        report.info(title="\ud83d half a pair \0 \n", uploader="\U0001f600" * 100_000,
+                    date="\U0001f600" * 100_000, text="\U0001f600" * 100_000)
+        """
+    facts = (await toys.fetch(body)).facts
+    assert {k: len(v) for k, v in facts.items() if k != "title"} == dict.fromkeys(
+        ("uploader", "date", "text"), 8000
+    )
+    json.dumps(facts, ensure_ascii=False).encode()  # what is stored can be written
+
+
+async def test_files_beyond_max_items_are_left_out(toys: Toys) -> None:
+    body = "for n in range(1, 6): report.file(save(request, n, str(n)))"
+    download = await toys.fetch(body, max_items=3)
+    assert [file.path.read_text() for file in download.files] == ["1", "2", "3"]
+
+
+async def test_file_from_elsewhere_is_no_file_of_the_job(
+    toys: Toys, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    body = f"""
+        link = request.folder / "link.txt"
+        link.symlink_to("{secret}")
+        report.file(link)
+        report.file(Path("{secret}"))
+        report.file(save(request))
+        """
+    download = await toys.fetch(body)
+    assert [file.path.read_text() for file in download.files] == ["words"]
+    assert len(download.failures) == 2
+
+
+async def test_what_it_prints_goes_to_the_log_and_not_without_end(
+    toys: Toys, logged: list[str]
+) -> None:
+    body = """
+        print("on stdout")
+        print("on stderr", file=sys.stderr)
+        sys.stdout.flush()
+        for _ in range(50_000):
+            print("x" * 100)
+        report.info(text="done")
+        """
+    await toys.fetch(body)
+    await until(lambda: any("on stderr" in line for line in logged))
+    await asyncio.wait(toys.children._tasks, timeout=0.5)
+    assert any(line.endswith("] on stdout") for line in logged)
+    assert 100_000 < sum(map(len, logged)) < 2_000_000
+
+
+@pytest.mark.parametrize(
+    "line", ["b'x' * 1_000_000", "b'no json\\n'", "b'[1, 2]\\n'", "b'{}\\n'"]
+)
+async def test_nonsense_on_the_wire_ends_the_attempt_alone(
+    toys: Toys, line: str
+) -> None:
+    body = f"""
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            if os.path.exists(f"/proc/self/fd/{{descriptor}}"):
+                continue
+            with socket.socket(fileno=os.dup(descriptor)) as wire:
+                wire.sendall({line})
+        time.sleep(600)
+        """
+    started_s = time.monotonic()
+    error = await toys.failure(body)
+    assert error.cause is Cause.INTERNAL
+    assert time.monotonic() - started_s < 3
+    assert (await toys.fetch("report.info(text='next')")).facts == {"text": "next"}
+
+
+async def test_many_at_once_do_not_mix(toys: Toys) -> None:
+    toys.write("report.info(text=request.url); report.file(save(request))")
+    jobs = [toys.job(f"https://toy.example/{n}") for n in range(12)]
+    found = await asyncio.gather(*(toys.pipeline.fetch(job) for job in jobs))
+    assert [download.facts["text"] for download in found] == [job.url for job in jobs]
+    for job, download in zip(jobs, found, strict=True):
+        assert f"/temp/{job.id}/1/files/{job.id}_" in str(download.files[0].path)
+
+
+# How they die
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "signal SIGSEGV"),
+        ("os.abort()", "signal SIGABRT"),
+        ("os._exit(7)", "exit 7"),
+    ],
+)
+async def test_death_of_a_child_fails_its_job_with_that_word(
+    toys: Toys, body: str, words: str, both_ways: str, tmp_path: Path
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        if both_ways == "fresh":
+            toys = await stack.enter_async_context(running_toys(tmp_path))
+        error = await toys.failure(body)
+    assert error.cause is Cause.INTERNAL
+    assert words in str(error) and words in error.detail
+
+
+@pytest.mark.parametrize(
+    ("body", "cause", "detail"),
+    [
+        ("1 / 0", Cause.INTERNAL, "ZeroDivisionError: division by zero"),
+        ("sys.exit(3)", Cause.INTERNAL, "SystemExit: 3"),
+        ("raise KeyboardInterrupt", Cause.INTERNAL, "KeyboardInterrupt"),
+        ("raise OSError(28, 'No space')", Cause.DISK_FULL, "No space"),
+        ("report.info(text=object())", Cause.INTERNAL, "TypeError"),
+        ("raise JobFailed(Cause.AGE, 'x' * 10**6)", Cause.AGE, "xxx"),
+        (r"raise ValueError('\ud83d')", Cause.INTERNAL, "ValueError"),
+    ],
+)
+async def test_exception_of_an_engine_becomes_a_failure(
+    toys: Toys, body: str, cause: Cause, detail: str
+) -> None:
+    error = await toys.failure(body)
+    assert error.cause is cause and detail in error.detail
+    error.detail.encode()
+
+
+async def test_hanging_child_is_killed_with_all_it_started(
+    tmp_path: Path, both_ways: str
+) -> None:
+    body = """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        grandchild(request)
+        while True:
+            time.sleep(600)
+        """
+    async with running_toys(tmp_path) as toys:
+        await toys.fetch("report.info(text='warm')")
+        error = await toys.failure(body, download_timeout_s=1.5)
+        assert error.cause is Cause.TIMED_OUT
+        pids = toys.pids()
+        assert len(pids) == 2
+        await until(lambda: not any(map(alive, pids)), within_s=2)
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "report.info(text='done')"])
+async def test_what_a_child_leaves_running_is_killed(toys: Toys, end: str) -> None:
+    with contextlib.suppress(JobFailed):
+        await toys.fetch(f"grandchild(request)\n{end}")
+    pids = toys.pids()
+    await until(lambda: not any(map(alive, pids)), within_s=2)
+
+
+async def test_cancelled_download_is_dead_at_once(toys: Toys) -> None:
+    task = asyncio.create_task(toys.fetch("grandchild(request)\ntime.sleep(600)"))
+    await until(toys.pids_file.exists)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    pids = toys.pids()
+    await until(lambda: not any(map(alive, pids)), within_s=2)
+    assert toys.children.running == {}
+
+
+async def test_child_that_eats_memory_is_stopped(toys: Toys) -> None:
+    body = """
+        hoard = []
+        while True:
+            hoard.append(bytearray(10_000_000))
+        """
+    error = await toys.failure(body, memory_limit=300 * 2**20)
+    assert error.cause is Cause.TOO_LARGE
+
+
+async def test_file_cannot_grow_past_its_limit(toys: Toys) -> None:
+    body = """
+        with open(request.folder / "a.txt", "wb") as file:
+            while True:
+                file.write(b"x" * 10_000)
+        """
+    error = await toys.failure(body, max_download_size=100_000)
+    assert error.cause is Cause.TOO_LARGE
+    sizes = [p.stat().st_size for p in toys.settings.data_dir.rglob("a.txt")]
+    assert sizes and max(sizes) <= 100_000
+
+
+async def test_log_does_not_count_as_a_file(toys: Toys) -> None:
+    body = """
+        print("x" * 50_000, flush=True)
+        report.info(text="done")
+        """
+    assert (await toys.fetch(body, max_download_size=1000)).facts["text"] == "done"
+
+
+async def test_job_cannot_grow_past_its_limit_by_its_own_count(toys: Toys) -> None:
+    body = """
+        report.file(save(request, 1, "x" * 600))
+        report.progress(Progress("b", 300))
+        report.progress(Progress("b", 401))
+        time.sleep(600)
+        """
+    error = await toys.failure(body, max_job_size=1000)
+    assert error.cause is Cause.TOO_LARGE and "max_job_size" in error.detail
+
+
+async def test_job_cannot_grow_past_its_limit_in_silence(toys: Toys) -> None:
+    body = """
+        for number in range(40):
+            save(request, number, "x" * 1_000_000)
+        time.sleep(600)
+        """
+    error = await toys.failure(body, max_job_size=1_000_000)
+    assert error.cause is Cause.TOO_LARGE
+
+
+async def test_download_works_after_the_fork_server_was_killed(toys: Toys) -> None:
+    if not bossbot.CAN_FORK:
+        pytest.skip("no fork server here")
+    body = "report.info(text='alive')"
+    await toys.fetch(body)
+    for wait in (False, True):
+        server = toys.children._server
+        assert server is not None
+        server.kill()
+        if wait:  # until the bot has noticed
+            await until(lambda: toys.children._server is not server)  # noqa: B023
+        else:
+            await asyncio.to_thread(server.wait)
+        assert (await toys.fetch(body)).facts == {"text": "alive"}
+
+
+async def test_running_child_outlives_its_fork_server(toys: Toys) -> None:
+    if not bossbot.CAN_FORK:
+        pytest.skip("no fork server here")
+    body = """
+        (request.cache_dir / "here").write_text("x")
+        while not (request.cache_dir / "go").exists():
+            time.sleep(0.01)
+        report.info(text="done")
+        """
+    cache = toys.pids_file.parent
+    task = asyncio.create_task(toys.fetch(body))
+    await until((cache / "here").exists)
+    server = toys.children._server
+    assert server is not None
+    server.kill()
+    await until(lambda: toys.children._server is not server)
+    (cache / "go").write_text("x")
+    assert (await task).facts == {"text": "done"}
+    (cache / "go").unlink()
+
+
+async def test_interrupt_of_the_terminal_is_the_bots_to_handle(toys: Toys) -> None:
+    body = """
+        os.kill(os.getppid(), signal.SIGINT)
+        os.kill(os.getppid(), signal.SIGTERM)
+        report.info(text=str(os.getppid()))
+        """
+    first = (await toys.fetch(body)).facts["text"]
+    assert (await toys.fetch(body)).facts["text"] == first
+
+
+BOT = """
+import asyncio, sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import bossbot
+from pathlib import Path
+from test_children import Toys
+
+async def main():
+    bossbot.CAN_FORK = sys.argv[2] == "forked"
+    toys = Toys(Path(sys.argv[1]))
+    print(toys.pids_file, flush=True)
+    await toys.fetch("grandchild(request)\\n" + sys.argv[3])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("hang", ["time.sleep(600)", "while True: pass"])
+async def test_nothing_outlives_a_bot_that_was_killed(
+    tmp_path: Path, both_ways: str, hang: str
+) -> None:
+    code = BOT.format(root=str(ROOT), tests=str(Path(__file__).parent))
+    arguments = [str(tmp_path / "bot"), both_ways, hang]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, *arguments), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    pids_file = Path((await process.stdout.readline()).decode().strip())
+    await until(pids_file.exists)
+    pids = [int(pid) for pid in pids_file.read_text().split()]
+    family = [*pids, parent(pids[0])]
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+    await until(lambda: not any(map(alive, family)), within_s=2)
+
+
+def parent(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+# Where they live
+
+
+async def test_child_has_a_scratch_home_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both_ways: str
+) -> None:
+    monkeypatch.setenv("BOSS_BOT_DISCORD_TOKEN", "hush-token")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-key")
+    monkeypatch.setenv("PYTHONSTARTUP", "/hush")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/hush")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+    body = """
+        where = {"cwd": os.getcwd(), "home": str(Path.home()), "env": dict(os.environ),
+                 "argv": sys.argv, "stdin": sys.stdin.read(),
+                 "files": os.listdir(request.folder), "listing": os.listdir(".")}
+        report.info(text=json.dumps(where))
+        """
+    async with running_toys(tmp_path) as toys:
+        where = json.loads((await toys.fetch(body)).facts["text"])
+    home = where["cwd"]
+    assert home.startswith(str(tmp_path / "data" / "temp")) and where["home"] == home
+    assert where["env"]["TMPDIR"] == home and where["env"]["LANG"] == "C.UTF-8"
+    assert "hush" not in json.dumps(where)
+    assert (where["stdin"], where["files"], where["listing"]) == ("", [], [])
+
+
+async def test_children_work_from_another_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both_ways: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "json.py").write_text("raise ImportError('not this one')")
+    (elsewhere / "bossbot.py").write_text("raise ImportError('not this one')")
+    monkeypatch.chdir(elsewhere)
+    async with running_toys(tmp_path) as toys:
+        body = "report.info(text=__import__('bossbot').__file__)"
+        assert (await toys.fetch(body)).facts["text"] == str(ROOT / "bossbot.py")
+
+
+async def test_plugin_edited_on_disk_is_seen_by_the_next_child(toys: Toys) -> None:
+    for word in ("one", "two"):
+        assert (await toys.fetch(f"report.info(text={word!r})")).facts["text"] == word
+    assert "SyntaxError" in (await toys.failure("def broken(:")).detail
+    assert (await toys.fetch("report.info(text='mended')")).facts["text"] == "mended"
+
+
+async def test_server_holds_no_plugin_and_one_thread(toys: Toys) -> None:
+    body = """
+        report.info(text=json.dumps([sorted(
+            name for name in sys.modules if name.startswith("bossbot_plugins")
+        ), threading.active_count()]))
+        """
+    names, threads = json.loads((await toys.fetch(body)).facts["text"])
+    assert names == ["bossbot_plugins", "bossbot_plugins.toy"]
+    assert threads == 2  # its own, and the one that watches the bot
+    server = toys.children._server
+    if server is not None:
+        assert len(list(Path(f"/proc/{server.pid}/task").iterdir())) == 1
+
+
+async def test_engines_are_asked_in_a_child(toys: Toys) -> None:
+    toys.write("pass")
+    broken = toys.plugin.with_name("_broken.py")
+    broken.write_text("1 / 0")
+    catch_all = toys.plugin.with_name("_generic.py")
+    code = ENGINE.format(body="    pass").replace('"toy",', '"generic",')
+    code = code.replace('"toy" in url', "1 / 0").replace(
+        "download)]", "download, True)]"
+    )
+    catch_all.write_text(code)
+    urls = ["https://toy/", "https://other/"]
+    files = [str(broken), str(toys.plugin)]
+    answer = await toys.children.ask("supports", urls=urls, plugins=files)
+    assert answer == ["toy", None]
+    files += [str(catch_all)]
+    answer = await toys.children.ask("supports", urls=urls, plugins=files)
+    assert answer == ["toy", "generic"]
+    versions = await toys.children.ask("versions", plugins=[str(toys.plugin)])
+    assert versions == {"toy": "1.0"}
+
+
+# The fence
+
+PUBLIC = """
+    1.1.1.1 93.184.216.34 8.8.8.8 172.32.0.1 192.169.0.1 100.128.0.1 11.0.0.1
+    2606:4700:4700::1111 2001:4860:4860::8888
+    ::ffff:1.1.1.1 64:ff9b::1.1.1.1 2002:0101:0101::1
+    """
+PRIVATE = """
+    127.0.0.1 127.1.2.3 0.0.0.0 10.0.0.1 172.16.0.1 172.31.255.255 192.168.0.1
+    169.254.169.254 100.64.0.1 192.0.2.1 198.18.0.1 198.51.100.1 203.0.113.1
+    224.0.0.1 239.255.255.250 240.0.0.1 255.255.255.255 0.1.2.3
+    ::1 :: fe80::1 fe80::1%eth0 fc00::1 fd12:3456::1 ff02::1 2001:db8::1 fec0::1
+    ::ffff:127.0.0.1 ::ffff:7f00:1 ::ffff:169.254.169.254 ::ffff:10.0.0.1
+    ::127.0.0.1 ::7f00:1 ::10.0.0.1 ::1.1.1.1%lo
+    2002:7f00:1::1 2002:a9fe:a9fe:: 2002:c0a8:1::
+    64:ff9b::127.0.0.1 64:ff9b::a9fe:a9fe 64:ff9b::10.0.0.1
+    64:ff9b:1:7f00:0:100:: 64:ff9b:1:a9fe:a9:fe00:: 64:ff9b:1::7f00:1
+    2001:0:7f00:1:: 2001:0:0101:0101:0:0:80ff:fffe
+    2130706433 0x7f000001 0177.0.0.1 127.1 127.0.1 1 0 017700000001 0x7f.1
+    localhost example.com 127.0.0.1.nip.io ①②⑦.⓪.⓪.① １２７.０.０.１ 127。0。0。1
+    127.0.0.1:80 [::1] 1.1.1.1@127.0.0.1 1.1.1.1/8 b'1.1.1.1' None *
+    """
+
+
+@pytest.mark.parametrize("address", PUBLIC.split())
+async def test_public_address_is_public(address: str) -> None:
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address", [*(set(PRIVATE.split()) - {"::1.1.1.1%lo"}), "", " "]
+)
+async def test_private_or_odd_address_is_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+class Service:
+    """An internal service that must never be reached."""
+
+    hits = 0
+    port = 0
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def service() -> AsyncIterator[Service]:
+    service = Service()
+
+    def hit(reader: Any, writer: asyncio.StreamWriter) -> None:
+        service.hits += 1
+        writer.close()
+
+    server = await asyncio.start_server(hit, "127.0.0.1", 0)
+    service.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield service
+
+
+DIAL = {
+    "literal": "socket.create_connection(('127.0.0.1', {port}))",
+    "name": "socket.create_connection(('localhost', {port}))",
+    "name that connect resolves": "socket.socket().connect(('localhost', {port}))",
+    "odd spelling": "socket.socket().connect(('2130706433', {port}))",
+    "connect_ex": "socket.socket().connect_ex(('127.0.0.1', {port}))",
+    "any": "socket.create_connection(('0.0.0.0', {port}))",
+    "mapped": (
+        "socket.socket(socket.AF_INET6).connect(('::ffff:127.0.0.1', {port}, 0, 0))"
+    ),
+    "library": "__import__('urllib.request').request.urlopen('http://0x7f.1:{port}')",
+    "requests": "__import__('requests').get('http://127.0.0.1:{port}')",
+    "asyncio": "asyncio.run(asyncio.open_connection('127.0.0.1', {port}))",
+    "sendto": (
+        "socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', {port}))"
+    ),
+    "sendmsg": (
+        "socket.socket(type=socket.SOCK_DGRAM)"
+        ".sendmsg([b'x'], [], 0, ('127.0.0.1', {port}))"
+    ),
+    "unix socket": "socket.socket(socket.AF_UNIX).connect('/run/docker.sock')",
+    "abstract socket": "socket.socket(socket.AF_UNIX).connect(b'\\0x')",
+    "in a thread": (
+        "t = threading.Thread(target=socket.create_connection,"
+        " args=(('127.0.0.1', {port}),)); t.start(); t.join()"
+    ),
+}
+
+
+@pytest.mark.parametrize("dial", DIAL.values(), ids=DIAL.keys())
+async def test_private_address_ends_the_attempt_at_once(
+    toys: Toys, service: Service, dial: str
+) -> None:
+    body = f"""
+        while True:  # as an engine that retries
+            try:
+                {dial.format(port=service.port)}
+            except BaseException:
+                pass
+        """
+    error = await toys.failure(body, download_timeout_s=10)
+    assert error.cause is Cause.INVALID_URL, error.detail
+    assert "private address" in str(error)
+    assert service.hits == 0
+
+
+async def test_address_a_name_leads_to_is_judged_and_a_public_one_passes(
+    toys: Toys,
+) -> None:
+    body = """
+        sys.audit("socket.connect", None, ("93.184.216.34", 443))
+        sys.audit("socket.sendto", None, ("2606:4700:4700::1111", 443, 0, 0))
+        sys.audit("socket.sendmsg", None, None)
+        report.info(text="passed")
+        sys.audit("socket.connect", None, ("192.168.1.1", 443))
+        """
+    error = await toys.failure(body)
+    assert error.cause is Cause.INVALID_URL and "192.168.1.1" in error.detail
+
+
+async def test_host_may_allow_private_addresses(toys: Toys, service: Service) -> None:
+    body = f"""
+        socket.create_connection(('127.0.0.1', {service.port})).recv(1)
+        report.info(text="read")
+        """
+    await toys.fetch(body, allow_private_addresses=True)
+    assert service.hits == 1
+
+
+async def test_hosts_proxy_is_allowed_and_the_link_is_judged_instead(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{service.port}")
+    dial = f"""
+        socket.create_connection(('127.0.0.1', {service.port})).recv(1)
+        report.info(text="read")
+        """
+    async with running_toys(tmp_path) as toys:
+        await toys.fetch(dial, url="https://93.184.216.34/")
+        assert service.hits == 1
+        for url in ("https://127.0.0.1/", "https://localhost/", "https://[::1]:8/"):
+            error = await toys.failure(dial, url=url)
+            assert error.cause is Cause.INVALID_URL and "private" in str(error)
+        other = "sys.audit('socket.connect', None, ('127.0.0.1', 1))"
+        error = await toys.failure(other, url="https://93.184.216.34/")
+        assert error.cause is Cause.INVALID_URL
+    assert service.hits == 1
+
+
+async def test_address_in_no_proxy_is_no_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1,localhost")
+    async with running_toys(tmp_path) as toys:
+        body = "sys.audit('socket.connect', None, ('127.0.0.1', 80))"
+        assert (await toys.failure(body)).cause is Cause.INVALID_URL
+
+
+PROGRAMS = [
+    "subprocess.run(['/bin/sh', '-c', 'echo hi'])",
+    "subprocess.run('echo hi', shell=True)",
+    "subprocess.run([sys.executable, '-c', ''])",
+    "subprocess.run(['ffmpeg'], executable='/bin/sh')",
+    "subprocess.run([str(Path.home() / '..' / 'files' / 'x')])",
+    "os.system('echo hi')",
+    "os.popen('echo hi')",
+    "os.execv('/bin/sh', ['/bin/sh'])",
+    "os.posix_spawn('/bin/sh', ['/bin/sh', '-c', ''], {})",
+    "os.spawnv(os.P_WAIT, '/bin/sh', ['/bin/sh', '-c', ''])",
+    "__import__('pty').spawn('/bin/sh')",
+]
+
+
+@pytest.mark.parametrize("start", PROGRAMS)
+async def test_other_programs_are_not_started(toys: Toys, start: str) -> None:
+    body = f"""
+        (request.folder / "x").write_text("#!/bin/sh\\n")
+        (request.folder / "x").chmod(0o700)
+        {start}
+        report.info(text="went on")
+        """
+    error = await toys.failure(body, allow_private_addresses=True)
+    assert error.cause is Cause.INVALID_URL and "private" not in str(error)
+
+
+REMOTE = [
+    "http://127.0.0.1/x.ts",
+    "HTTP://127.0.0.1/x.ts",
+    "http:x.ts",
+    "tcp://127.0.0.1:1",
+    "tcp:127.0.0.1:1",
+    "hls+http://127.0.0.1/x",
+    "concat:http://127.0.0.1/a|http://127.0.0.1/b",
+    "concatf:list.txt",
+    "async:http://127.0.0.1/",
+    "cache:http://127.0.0.1/",
+    "crypto+http://127.0.0.1/",
+    "subfile,,start,0,end,0,,:http://127.0.0.1/",
+    "tee:http://127.0.0.1/",
+    "data:text/plain,x",
+    "rtmp://127.0.0.1/",
+    "unix:/run/docker.sock",
+    "pipe:0",
+]
+
+
+@pytest.mark.parametrize("argument", REMOTE)
+async def test_ffmpeg_gets_no_address(toys: Toys, argument: str) -> None:
+    if "ffmpeg" not in toys.children.programs:
+        pytest.skip("no ffmpeg here")
+    for value in (argument, argument.encode()):
+        body = f"""
+            program = request.programs["ffmpeg"]
+            subprocess.run([program, "-nostdin", "-i", {value!r}, "-f", "null", "-"])
+            report.info(text="went on")
+            """
+        assert (await toys.failure(body)).cause is Cause.INVALID_URL
+
+
+async def test_ffmpeg_gets_local_files(toys: Toys, media_folder: Path) -> None:
+    video = media.video(media_folder)
+    body = f"""
+        program = request.programs["ffmpeg"]
+        out = request.folder / "out.mp4"
+        subprocess.run([program, "-nostdin", "-v", "error", "-i", "file:{video}",
+                        "-map", "0:v:0", "-c:v", "copy", "-movflags", "+faststart",
+                        "-metadata", "title=a: b", "-ss", "00:00:00.1",
+                        f"file:{{out}}"], check=True)
+        subprocess.run([program, "-v", "error", "-y", "-i", "{video}", str(out)],
+                       check=True, stdin=subprocess.DEVNULL)
+        report.file(out)
+        """
+    assert (await toys.fetch(body)).files[0].mime == "video/mp4"
+
+
+# Programs for a job
+
+
+@pytest.fixture
+def ran(toys: Toys) -> Callable[..., Awaitable[dict[str, Any]]]:
+    """Runs a program for a job, as ``process_files`` hooks do."""
+
+    async def ran(*argv: str, **settings: Any) -> dict[str, Any]:
+        changed = toys.settings.model_copy(update=settings)
+        toys.pipeline.settings = toys.children.settings = changed
+        job = toys.job()
+        toys.pipeline.storage.attempt_folder(job)
+        return await toys.pipeline.run_program(job, argv)
+
+    return ran
+
+
+Ran = Callable[..., Awaitable[dict[str, Any]]]
+
+
+async def test_program_runs_in_the_jobs_scratch_home(toys: Toys, ran: Ran) -> None:
+    code = "import os; print(os.getcwd()); os.write(2, b'oops \\xff'); exit(3)"
+    done = await ran(sys.executable, "-c", code)
+    assert done["exit"] == 3 and done["stderr"] == "oops \ufffd"
+    assert done["stdout"].startswith(str(toys.settings.data_dir / "temp"))
+
+
+async def test_output_of_a_program_is_cut_to_its_end(ran: Ran) -> None:
+    code = "import os; [os.write(n, b'\\xff' * 10**6 + b'end') for n in (1, 2)]"
+    done = await ran(sys.executable, "-c", code)
+    assert done["exit"] == 0
+    for name in ("stdout", "stderr"):
+        assert done[name].endswith("end") and 1000 < len(done[name]) <= 65536
+
+
+async def test_missing_program_fails_with_its_name(ran: Ran) -> None:
+    with pytest.raises(JobFailed) as caught:
+        await ran("no-such-program")
+    assert "no-such-program" in caught.value.detail
+
+
+async def test_program_has_the_limits_of_its_job(ran: Ran) -> None:
+    code = "open('big', 'wb').write(bytes(100_000))"
+    done = await ran(sys.executable, "-c", code, max_job_size=10_000)
+    assert done["exit"] == 1 and "File too large" in done["stderr"]
+
+
+async def test_program_dies_with_its_hook(
+    tmp_path: Path, toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = tmp_path / "pid"
+    code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); "
+    code += "time.sleep(600)"
+    plugin = toys.plugin.with_name("_hook.py")
+    plugin.write_text(
+        "import sys\nfrom bossbot import hookimpl, run\n"
+        "@hookimpl\nasync def process_files(job, files):\n"
+        f"    return [(await run(job, [sys.executable, '-c', {code!r}]))]\n"
+    )
+    job = toys.job()
+    toys.pipeline.storage.attempt_folder(job)
+    plugins = toys.pipeline.plugins
+    monkeypatch.setattr(
+        plugins, "settings", toys.settings.model_copy(update={"process_timeout_s": 3})
+    )
+    assert plugins.load_file(plugin).off == ""
+    try:
+        processing = asyncio.create_task(toys.pipeline.process(job, []))
+        await until(lambda: note.exists() and note.read_text())
+        assert await processing == []  # it took too long, so its answer is missing
+    finally:
+        plugins.switch_off("_hook", "")
+    pid = int(note.read_text())
+    await until(lambda: not alive(pid), within_s=2)
+
+
+# Cookies
+
+
+@pytest.fixture
+def a_platform(tmp_path: Path) -> Iterator[Platform]:
+    jar = tmp_path / "cookies.txt"
+    jar.write_text("# Netscape HTTP Cookie File\n.x.com\tTRUE\t/\tTRUE\t0\told\t1\n")
+    yield Platform(
+        "x",
+        "https://x",
+        "https://x",
+        "toy",
+        cookies={"auth": SecretStr("hush"), "none": None},
+        cookies_file=jar,
+        cookies_domain=".x.com",
+    )
+
+
+async def test_attempt_gets_cookies_of_its_own(
+    a_platform: Platform, tmp_path: Path
+) -> None:
+    path = write_cookies(a_platform, tmp_path / "own.txt")
+    assert path is not None and path.stat().st_mode & 0o777 == 0o600
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# Netscape HTTP Cookie File"
+    assert lines[-2:] == [
+        ".x.com\tTRUE\t/\tTRUE\t0\told\t1",
+        ".x.com\tTRUE\t/\tTRUE\t0\tauth\thush",
+    ]
+    bare = Platform("y", "https://y", "https://y", "toy", cookies={"a": None})
+    assert write_cookies(bare, tmp_path / "none.txt") is None
+
+
+async def test_rotated_cookies_are_written_back_if_they_changed(
+    a_platform: Platform, tmp_path: Path
+) -> None:
+    kept = a_platform.cookies_file
+    assert kept is not None
+    used = tmp_path / "used.txt"
+    shutil.copy(kept, used)
+    before = kept.stat().st_ino
+    keep_cookies(used, kept)
+    assert kept.stat().st_ino == before
+    for content in ("", "# emptied by mistake\n"):
+        used.write_text(content)
+        keep_cookies(used, kept)
+    used.unlink()
+    keep_cookies(used, kept)
+    assert kept.stat().st_ino == before and "old" in kept.read_text()
+    used.write_text("# Netscape HTTP Cookie File\n.x.com\tTRUE\t/\tTRUE\t0\tnew\t2\n")
+    keep_cookies(used, kept)
+    assert "new" in kept.read_text() and kept.stat().st_mode & 0o777 == 0o600

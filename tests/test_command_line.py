@@ -1,0 +1,344 @@
+"""The command line, run as a user runs it."""
+
+import ast
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import media
+import pytest
+from conftest import ROOT, Home
+from sites import Sites
+
+TOKEN = "MTAwMDAwMDAw.GsEcRe.very-secret-token"
+PRIVATE = {"BOSS_BOT_ALLOW_PRIVATE_ADDRESSES": "true"}
+
+TOY = """
+import json, os, time
+from pathlib import Path
+from bossbot import Cause, Engine, JobFailed, Platform, hookimpl
+
+
+def download(request, report):
+    what = request.url.rpartition("/")[2]
+    if what == "gone":
+        raise JobFailed(Cause.GONE, "404")
+    if what == "hang":
+        (request.cache_dir / "pid").write_text(str(os.getpid()))
+        time.sleep(600)
+    report.info(title=f"A toy: {what}", items=2)
+    for number, size in ((1, 10), (2, 5000)):
+        path = request.folder / f"{request.prefix}_{number:04}.txt"
+        path.write_text(str(number) * size)
+        report.file(path)
+
+
+@hookimpl
+def register_engines():
+    return [Engine("toy", lambda: "9.9", lambda: None, lambda url: "toy." in url, download)]
+
+
+@hookimpl
+def register_platforms():
+    return [Platform("shop", r"https://shop\\.toy\\.", "https://shop.toy.example/", "toy")]
+"""
+
+
+@pytest.fixture
+def toy_home(home: Home) -> Home:
+    """With the commands alone and an engine that needs no network."""
+    commands = ("check", "get", "plugins", "setup", "which", "sqlite_queue")
+    for path in (home.path / "plugins").glob("*.py"):
+        if path.stem not in commands:
+            path.unlink()
+    home.plugin("toy", TOY)
+    return home
+
+
+@pytest.fixture
+def sites() -> Iterator[Sites]:
+    with Sites() as running:
+        yield running
+
+
+# get
+
+
+def test_get_brings_files_with_the_real_engines(
+    home: Home, sites: Sites, media_folder: Path, tmp_path: Path
+) -> None:
+    photo, video = media.image(media_folder), media.video(media_folder)
+    urls = [sites.serve("/photo.jpg", photo), sites.serve("/video.mp4", video)]
+    folder = tmp_path / "a rather long folder name" / ("x" * 80)
+    done = home.run("get", *urls, "--to", folder, env=PRIVATE)
+    assert (done.returncode, done.stderr) == (0, "")
+    paths = [Path(line.rpartition(" (")[0]) for line in done.stdout.splitlines()]
+    assert sorted(path.suffix for path in paths) == [".jpg", ".mp4"]
+    assert {path.read_bytes() for path in paths} == {
+        photo.read_bytes(),
+        video.read_bytes(),
+    }
+    assert all(path.parent == folder for path in paths)
+    assert "\x1b" not in done.stdout
+    assert not [path for path in (home.data / "temp").rglob("*") if path.is_file()]
+
+
+def test_get_opens_no_private_address(
+    home: Home, sites: Sites, media_folder: Path, tmp_path: Path
+) -> None:
+    url = sites.serve("/photo.jpg", media.image(media_folder))
+    done = home.run("get", url, "--to", tmp_path / "to")
+    assert done.returncode == 1 and "private address" in done.stderr
+    assert sites.requests == [] and list((tmp_path / "to").iterdir()) == []
+
+
+def test_get_saves_where_the_user_is_and_says_what_failed(
+    toy_home: Home, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    done = toy_home.run(
+        *("get", "https://a.toy.example/1", "https://a.toy.example/gone", "nonsense"),
+        cwd=here,
+    )
+    assert done.returncode == 1
+    names = sorted(path.name for path in here.iterdir())
+    assert len(names) == 2 and all("_A-toy-1_" in name for name in names)
+    assert [name[-6:] for name in names] == ["01.txt", "02.txt"]
+    gone, nonsense = sorted(done.stderr.splitlines())
+    assert gone.startswith("https://a.toy.example/gone") and "(404)" in gone
+    assert "does not exist any more" in gone
+    assert nonsense.startswith("nonsense Invalid URL: ")
+
+
+def test_get_names_what_is_over_the_limit(toy_home: Home, tmp_path: Path) -> None:
+    done = toy_home.run(
+        *("get", "https://a.toy.example/1", "--limit", "1KiB", "--to", tmp_path / "to")
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "to").iterdir()
+    assert path.read_text() == "1" * 10
+    assert "too large" in done.stdout and "4.9 KiB" in done.stdout
+
+
+def test_get_names_the_host_that_no_engine_knows(toy_home: Home) -> None:
+    done = toy_home.run("get", "https://elsewhere.example/x")
+    assert done.returncode == 1 and "Not supported" in done.stderr
+
+
+def test_interrupted_get_leaves_no_process_and_no_file(
+    toy_home: Home, tmp_path: Path
+) -> None:
+    note = toy_home.data / "cache" / "other" / "pid"
+    with subprocess.Popen(
+        toy_home.command("get", "https://a.toy.example/hang", "--to", tmp_path / "to"),
+        env=toy_home.environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        end_s = time.monotonic() + 20
+        while not (note.exists() and note.read_text()) and time.monotonic() < end_s:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130 and "Traceback" not in stderr
+    child = Path(f"/proc/{note.read_text()}/stat")
+    while child.exists() and " Z " not in child.read_text():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    assert not list((toy_home.data / "temp").iterdir())
+    assert list((tmp_path / "to").iterdir()) == []
+
+
+# which
+
+ROUTES = {
+    "https://x.com/nasa/status/1": ("twitter", "gallery-dl"),
+    "https://www.reddit.com/r/pics/comments/aa1/x/": ("reddit", "gallery-dl"),
+    "https://www.youtube.com/watch?v=aaaaaaaaaaa": ("youtube", "yt-dlp"),
+    "https://imgur.com/a/abcde": (None, "gallery-dl"),
+    "https://vimeo.com/76979871": (None, "yt-dlp"),
+    "https://unknown.example/page": (None, "yt-dlp"),
+}
+
+
+@pytest.mark.parametrize("from_stdin", [False, True])
+def test_which_says_where_links_go(home: Home, from_stdin: bool) -> None:
+    if from_stdin:
+        done = home.run("which", "-", text_in="\n".join(["", *ROUTES, "", ""]))
+    else:
+        done = home.run("which", *ROUTES)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines == [
+        {"url": url, "platform": platform, "engine": engine}
+        for url, (platform, engine) in ROUTES.items()
+    ]
+
+
+def test_which_fails_when_a_link_goes_nowhere(toy_home: Home) -> None:
+    links = ["https://shop.toy.example/1", "https://elsewhere.example/", "ftp://x/"]
+    done = toy_home.run("which", *links)
+    assert done.returncode == 1
+    shop, elsewhere, wrong = map(json.loads, done.stdout.splitlines())
+    assert shop == {"url": links[0], "platform": "shop", "engine": "toy"}
+    assert elsewhere == {"url": links[1], "platform": None, "engine": None}
+    assert "Invalid URL" in wrong["error"] and wrong["engine"] is None
+
+
+def test_log_is_not_mixed_into_the_answer(toy_home: Home) -> None:
+    toy_home.plugin("bad", "1 / 0")
+    env = {"BOSS_BOT_PLUGINS__GONE__X": "1", "BOSS_BOT_LOG_LEVEL": "DEBUG"}
+    done = toy_home.run("which", "https://shop.toy.example/1", env=env)
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["engine"] == "toy"
+    assert "gone" in done.stderr and "bad is off" in done.stderr
+
+
+# plugins and check
+
+
+def test_plugins_lists_state_and_hooks(toy_home: Home) -> None:
+    done = toy_home.run("plugins", env={"BOSS_BOT_DISABLED_PLUGINS": "setup"})
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
+    assert re.search(r"\bon\b.*register_engines, register_platforms", lines["toy"])
+    assert "off: disabled in the settings" in lines["setup"]
+    toy_home.plugin("bad", "raise RuntimeError('a rather long reason ' * 9)")
+    done = toy_home.run("plugins")
+    assert done.returncode == 1 and "off: RuntimeError: a rather long" in done.stdout
+    assert done.stdout.count("a rather long reason") == 9
+
+
+def test_check_says_what_is_missing_and_how_to_get_it(toy_home: Home) -> None:
+    done = toy_home.run("check", env={"PATH": "/nowhere"})
+    assert done.returncode == 1
+    assert "ok       toy 9.9" in done.stdout
+    for words in (
+        "no Discord token",
+        "BOSS_BOT_DISCORD_TOKEN",
+        "no ffmpeg",
+        "apt install",
+    ):
+        assert words in done.stdout
+    done = toy_home.run("check", env={"BOSS_BOT_DISCORD_TOKEN": TOKEN})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+
+
+# What ends with exit 2
+
+
+def test_no_token_off_a_terminal_says_what_to_do(toy_home: Home) -> None:
+    done = toy_home.run()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "BOSS_BOT_DISCORD_TOKEN" in done.stderr
+    assert str(toy_home.path / ".env") in done.stderr
+    assert "https://discord.com/developers/applications" in done.stderr
+
+
+def test_no_token_on_a_terminal_asks_for_one(toy_home: Home) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        toy_home.command(),
+        env=toy_home.environment(),
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        os.write(ours, b"not-a-token\n\x04")
+        out, _ = process.communicate(timeout=20)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 2
+    assert "https://discord.com/developers/applications" in out
+    assert "That is no bot token" in out and "Nothing was changed" in out
+    assert not (toy_home.path / ".env").exists()
+
+
+def test_unknown_command_names_the_known(toy_home: Home) -> None:
+    done = toy_home.run("gett")
+    assert done.returncode == 2
+    for name in ("gett", "get", "which", "plugins", "check", "setup"):
+        assert name in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ["get", "which", "plugins", "check", "--config", "--debug"]),
+        (["get", "--help"], ["--to", "--limit", "URL"]),
+    ],
+)
+def test_help_tells_of_every_command(
+    toy_home: Home, arguments: list[str], words: list[str]
+) -> None:
+    done = toy_home.run(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [word for word in words if word not in done.stdout] == []
+
+
+def test_config_option_names_the_file(toy_home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "other.toml"
+    path.write_text(f'data_dir = "{tmp_path / "elsewhere"}"\n')
+    done = toy_home.run("--config", path, "which", "https://shop.toy.example/1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "elsewhere" / "logs").is_dir() and not toy_home.data.exists()
+    done = toy_home.run("--config", tmp_path / "missing.toml", "plugins")
+    assert done.returncode == 2 and "missing.toml" in done.stderr
+
+
+def test_data_folder_that_cannot_be_written_says_what_to_do(toy_home: Home) -> None:
+    toy_home.data.write_text("a file in its place")
+    done = toy_home.run("plugins")
+    assert done.returncode == 2
+    assert str(toy_home.data) in done.stderr and "data_dir" in done.stderr
+    assert toy_home.data.read_text() == "a file in its place"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("config.toml", "max_items = = 3", ["line 1", "config.toml"]),
+        ("config.toml", "max_itmes = 3", ["line 1", "did you mean max_items?"]),
+        (".env", "BOSS_BOT_MAX_ITEMS=many", [".env", "max_items"]),
+        (".env", "BOSS_BOT_PLUGINS_DIR=nowhere", ["nowhere", "plugins_dir"]),
+    ],
+)
+def test_wrong_settings_end_with_their_place(
+    toy_home: Home, name: str, content: str, words: list[str]
+) -> None:
+    (toy_home.path / name).write_text(content)
+    done = toy_home.run("plugins")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [word for word in words if word not in done.stderr] == []
+    assert "Traceback" not in done.stderr
+
+
+REMEDY = re.compile(
+    r"\b(set|stop|update|put|start again|correct|see|restore|must|write|check|is for|"
+    r"names a|switch|make|try)\b",
+    re.IGNORECASE,
+)
+
+
+def test_every_start_error_names_a_remedy() -> None:
+    tree = ast.parse((ROOT / "bossbot.py").read_text("utf-8"))
+    found = 0
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or ast.unparse(node.func) != "StartError":
+            continue
+        found += 1
+        text = " ".join(
+            str(part.value) for part in ast.walk(node) if isinstance(part, ast.Constant)
+        )
+        assert REMEDY.search(text) or "REMEDY" in ast.unparse(node), ast.unparse(node)
+    assert found >= 8

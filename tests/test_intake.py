@@ -1,0 +1,394 @@
+"""Intake: links in words, what a link must be, and where it goes."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import ROOT, MakePipeline, MakeSettings, WritePlugin
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from bossbot import Pipeline, Refused, check_link, find_links
+
+EXAMPLES = settings(max_examples=300, deadline=None)
+
+# Links in words
+
+
+@pytest.mark.parametrize(
+    ("text", "links"),
+    [
+        ("", []),
+        ("  \n ", []),
+        ("https://a.b/c", ["https://a.b/c"]),
+        (
+            "https://a.b/1 https://a.b/2\nhttps://a.b/3",
+            [f"https://a.b/{n}" for n in "123"],
+        ),
+        ("https://a.b/c https://a.b/c", ["https://a.b/c"]),
+        ("<https://a.b/c>", ["https://a.b/c"]),
+        ("<https://a.b/c>,", ["https://a.b/c"]),
+        ("<https://a.b/c>.", ["https://a.b/c"]),
+        ("https://a.b/c.", ["https://a.b/c"]),
+        ("https://a.b/c,", ["https://a.b/c"]),
+        ("https://a.b/c!?", ["https://a.b/c"]),
+        ("(https://a.b/c)", ["https://a.b/c"]),
+        ("(https://a.b/c).", ["https://a.b/c"]),
+        ("[https://a.b/c]", ["https://a.b/c"]),
+        ("(<https://a.b/c>)", ["https://a.b/c"]),
+        ("||https://a.b/c||", ["https://a.b/c"]),
+        ("||<https://a.b/c>||", ["https://a.b/c"]),
+        ("**https://a.b/c**", ["https://a.b/c"]),
+        ("`https://a.b/c`", ["https://a.b/c"]),
+        ('"https://a.b/c"', ["https://a.b/c"]),
+        ("https://a.b/c_(d)", ["https://a.b/c_(d)"]),
+        ("(https://a.b/c_(d))", ["https://a.b/c_(d)"]),
+        ("https://youtu.be/abcdefghij_", ["https://youtu.be/abcdefghij_"]),
+        ("https://youtu.be/abcdefghij-", ["https://youtu.be/abcdefghij-"]),
+        ("https://a.b/?q=x*", ["https://a.b/?q=x*"]),
+        ("hello https://a.b/c", ["hello", "https://a.b/c"]),
+        ("> . ! <>", []),
+    ],
+)
+def test_links_are_found_in_words(text: str, links: list[str]) -> None:
+    assert find_links(text) == links
+
+
+@EXAMPLES
+@given(st.text(max_size=300) | st.text("<>()[]|*`\"'.,:!? ab", max_size=40))
+@example("(" * 5000 + ")" * 5000)
+def test_finding_links_never_fails_and_invents_nothing(text: str) -> None:
+    for link in find_links(text):
+        assert link and link in text and not re.search(r"\s", link)
+
+
+@EXAMPLES
+@given(
+    st.from_regex(
+        r"https://[a-z]{1,9}\.[a-z]{2,3}/[A-Za-z0-9_\-=/]{0,20}", fullmatch=True
+    ),
+    st.sampled_from(
+        ["{}", "<{}>", "({})", "{}.", "<{}>,", "||{}||", "({}).", "a {} b"]
+    ),
+)
+def test_link_is_found_as_it_is_whatever_surrounds_it(link: str, words: str) -> None:
+    assert link in find_links(words.format(link))
+
+
+# What a link must be
+
+
+@pytest.mark.parametrize(
+    ("link", "checked"),
+    [
+        ("https://a.example", "https://a.example/"),
+        ("http://a.example/x", "http://a.example/x"),
+        ("HTTPS://A.Example/Path", "https://a.example/Path"),
+        ("https://a.example/p?q=1&r=ü#frag", "https://a.example/p?q=1&r=ü#frag"),
+        ("https://a.example:8443/x", "https://a.example:8443/x"),
+        ("https://a.example./x", "https://a.example/x"),
+        ("https://bücher.example/", "https://xn--bcher-kva.example/"),
+        ("https://例え.テスト/", "https://xn--r8jz45g.xn--zckzah/"),
+        ("https://a_b.example/", "https://a_b.example/"),
+        ("http://127.0.0.1:80/", "http://127.0.0.1:80/"),  # the child's fence judges
+        ("http://[::1]/", "http://[::1]/"),
+        ("http://[0:0:0:0:0:ffff:7f00:1]:8/", "http://[::ffff:7f00:1]:8/"),
+        ("http://１２７.０.０.１/", "http://127.0.0.1/"),
+        ("http://localhost/", "http://localhost/"),
+        ("https://a.example//x//y", "https://a.example//x//y"),
+        (
+            "https://a.example/?u=http://b.example/",
+            "https://a.example/?u=http://b.example/",
+        ),
+        ("https://a.example/@user/video/1", "https://a.example/@user/video/1"),
+        ("https://1/", "https://1/"),
+    ],
+)
+def test_link_is_passed_on_in_one_form(link: str, checked: str) -> None:
+    assert check_link(link) == checked
+
+
+@pytest.mark.parametrize(
+    ("link", "reason"),
+    [
+        ("hello", "http:// or https://"),
+        ("a.example/x", "http:// or https://"),
+        ("//a.example/x", "http:// or https://"),
+        ("ftp://a.example/x", "http:// or https://"),
+        ("file:///etc/passwd", "http:// or https://"),
+        ("javascript:alert(1)", "http:// or https://"),
+        ("data:text/html,x", "http:// or https://"),
+        ("ytsearch5:cats", "http:// or https://"),
+        ("r:file:///etc/passwd", "http:// or https://"),
+        ("r:http://127.0.0.1/", "http:// or https://"),
+        ("oauth:reddit", "http:// or https://"),
+        ("ytdl:https://a.example/", "http:// or https://"),
+        ("mastodon:http://127.0.0.1/", "http:// or https://"),
+        (":ytfav", "http:// or https://"),
+        ("http:a.example", "http:// or https://"),
+        ("http:/a.example", "http:// or https://"),
+        ("-o/etc/passwd", "http:// or https://"),
+        ("--exec", "http:// or https://"),
+        ("https://user@a.example/", "user names"),
+        ("https://user:pass@a.example/", "user names"),
+        ("https://a.example@127.0.0.1/", "user names"),
+        ("https://@a.example/", "user names"),
+        ("https://a.example\\@127.0.0.1/", "backslash"),
+        ("https://a.example/\\x", "backslash"),
+        ("https://a.example/a b", "space"),
+        ("https://a.example/a\tb", "space"),
+        ("https://a.example/a\nb", "space"),
+        ("https://a.example/\0", "hidden"),
+        ("https://a.example/\x7f", "hidden"),
+        ("https://a.example/\u200b", "hidden"),
+        ("https://a.example/\u202egpj", "hidden"),
+        ("https://a.example/\u2066x", "hidden"),
+        ("https://a.example/\u00ad", "hidden"),
+        ("https://a.example/\ufeff", "hidden"),
+        ("https://a.example/\u3000", "hidden"),
+        ("https://a.example/\ud800", "hidden"),
+        ("https://", "host"),
+        ("https:///x", "host"),
+        ("https://?x", "host"),
+        ("https://.", "host"),
+        ("https://..", "host"),
+        ("https://a..b/", "host"),
+        ("https://.a.example/", "host"),
+        ("https://a%2eexample/", "host"),
+        ("https://a.example%00.b/", "host"),
+        ("https://a.example:99999/", "port"),
+        ("https://a.example:x/", "port"),
+        ("https://a.example:-1/", "port"),
+        ("https://[::1/", "host"),
+        ("https://[fe80::1%25eth0]/", "host"),
+        ("https://[x]/", "host"),
+        ("https://a.example{}/", "host"),
+        ("https://a.example'/", "host"),
+        ("https://" + "a" * 64 + ".example/", "host"),
+        ("https://a.example/" + "x" * 2000, "2,000"),
+        ("", "http:// or https://"),
+    ],
+)
+def test_what_is_no_link_is_refused_with_the_reason(link: str, reason: str) -> None:
+    with pytest.raises(Refused, match=r"^Invalid URL: ") as caught:
+        check_link(link)
+    assert reason in str(caught.value)
+
+
+@EXAMPLES
+@given(
+    st.text(max_size=80).map(lambda rest: f"http://{rest}")
+    | st.builds(
+        "https://{}{}{}".format,
+        st.text("abz019.-_[]:%@ßİﬁ①．。", max_size=20),
+        st.sampled_from(["", ":80", ":0", ":", "/", "?", "#"]),
+        st.text(max_size=40),
+    )
+    | st.text(max_size=80)
+)
+def test_checked_link_is_stable_and_has_a_plain_host(link: str) -> None:
+    try:
+        checked = check_link(link)
+    except Refused as error:
+        assert len(str(error)) < 200
+        return
+    assert check_link(checked) == checked
+    parts = urlsplit(checked)
+    assert parts.scheme in ("http", "https")
+    assert re.fullmatch(r"[a-z0-9._\-]+|[0-9a-f:.]+", parts.hostname or "")
+    assert parts.username is None and parts.password is None
+    assert checked.isprintable() and "\\" not in checked
+    checked.encode()
+
+
+@EXAMPLES
+@given(st.characters(categories=("Cc", "Cf", "Cs", "Co", "Zs", "Zl", "Zp")))
+def test_hidden_character_is_refused_wherever_it_is(char: str) -> None:
+    assert unicodedata.category(char)[0] in "CZ"
+    for link in (f"https://a{char}.example/", f"https://a.example/{char}x"):
+        with pytest.raises(Refused, match="hidden character"):
+            check_link(link)
+
+
+# Where it goes
+
+PLUGIN = """
+from bossbot import Engine, Platform, Refused, hookimpl
+
+
+def tidy(url):
+    if "/feed" in url:
+        raise Refused("Not the host's own feed.")
+    return url.partition("?")[0].replace("//m.", "//")
+
+
+@hookimpl
+def register_platforms():
+    return [
+        Platform(
+            "shop",
+            r"https?://(?:m\\.)?shop\\.example/",
+            "https://shop.example/1",
+            "first",
+            routes=[(r".*/video/", "second"), (r".*/v", "first")],
+            normalise=tidy,
+        ),
+        Platform("early", r"https://both\\.example/", "https://both.example/", "first"),
+        Platform("later", r"https://both\\.example/", "https://both.example/", "second"),
+    ]
+
+
+def engine(name, generic=False):
+    return Engine(
+        name, lambda: "1", lambda: None, lambda url: f"{name}.example" in url,
+        lambda request, report: None, generic,
+    )
+
+
+@hookimpl
+def register_engines():
+    return [engine("second"), engine("first")]
+"""
+ToyPipeline = Callable[..., Pipeline]
+
+
+@pytest.fixture
+def toy_pipeline(
+    make_pipeline: MakePipeline, make_settings: MakeSettings, write_plugin: WritePlugin
+) -> ToyPipeline:
+    def make(generic: bool = True) -> Pipeline:
+        path = write_plugin("toys", PLUGIN)
+        code = PLUGIN.partition("def tidy")[0]
+        code += "def engine" + PLUGIN.partition("def engine")[2]
+        call = "engine('generic', True)"
+        code = code.replace('engine("second"), engine("first")', call)
+        if generic:
+            write_plugin("generic", code)
+        return make_pipeline(make_settings(plugins_dir=path.parent))
+
+    return make
+
+
+async def test_link_goes_to_its_platform_or_the_first_engine_that_knows_it(
+    toy_pipeline: ToyPipeline,
+) -> None:
+    routes = {
+        "https://m.shop.example/9?utm=1": ("https://shop.example/9", "shop", "first"),
+        "https://SHOP.example/9": ("https://SHOP.example/9", "shop", "first"),
+        "https://shop.example/video/9": (
+            *("https://shop.example/video/9", "shop", "second"),
+        ),
+        "https://both.example/": ("https://both.example/", "early", "first"),
+        "https://second.example/a": ("https://second.example/a", "", "second"),
+        "https://first.example/second.example": (
+            *("https://first.example/second.example", "", "first"),
+        ),
+        "https://other.example/?q=1": ("https://other.example/?q=1", "", "generic"),
+    }
+    pipeline = toy_pipeline()
+    assert await pipeline.route_all(list(routes)) == list(routes.values())
+    for link, route in routes.items():
+        assert await pipeline.route(link) == route
+
+
+async def test_link_that_no_engine_knows_has_none(toy_pipeline: ToyPipeline) -> None:
+    pipeline = toy_pipeline(generic=False)
+    link = "https://other.example/x"
+    assert await pipeline.route(link) == (link, "", "")
+    with pytest.raises(Refused, match=r"no way to download from other\.example"):
+        await intake(pipeline, link)
+
+
+async def test_platform_may_refuse_a_link_of_its_own(toy_pipeline: ToyPipeline) -> None:
+    with pytest.raises(Refused, match="own feed"):
+        await toy_pipeline().route("https://shop.example/feed")
+
+
+async def intake(pipeline: Pipeline, link: str, key: str = "1:0") -> Any:
+    return await pipeline.intake(
+        link, guild_id=1, channel_id=2, user_id=3, request_key=key, message_id=4
+    )
+
+
+@pytest.fixture
+async def open_pipeline(toy_pipeline: ToyPipeline) -> Pipeline:
+    """With a database and a queue, but nobody who works."""
+    pipeline = toy_pipeline()
+    path = pipeline.settings.plugins_dir / "queue.py"
+    path.write_text((ROOT / "plugins" / "sqlite_queue.py").read_text("utf-8"))
+    pipeline.plugins.load_file(path)
+    pipeline._lock_file = pipeline.storage.lock()
+    await pipeline.db.open()
+    pipeline.queue = await pipeline.plugins.call_first("register_queue", db=pipeline.db)
+    pipeline.stopping = True
+    return pipeline
+
+
+async def test_accepted_link_is_committed_as_it_was_normalised(
+    open_pipeline: Pipeline,
+) -> None:
+    accepted = await intake(open_pipeline, "https://m.shop.example/9?utm=1#x")
+    assert accepted.position == 1
+    (stored,) = await open_pipeline.queue.list()
+    assert stored == accepted.job
+    assert (stored.url, stored.platform, stored.engine) == (
+        *("https://shop.example/9", "shop", "first"),
+    )
+    assert (stored.guild_id, stored.channel_id, stored.user_id) == (1, 2, 3)
+    assert re.fullmatch("[0-9a-f]{10}", stored.id)
+    assert await intake(open_pipeline, "https://shop.example/8") is None  # same request
+    second = await intake(open_pipeline, "https://shop.example/8", "1:1")
+    assert second.position == 2
+
+
+async def test_hook_may_refuse_or_answer_a_link(
+    open_pipeline: Pipeline, write_plugin: WritePlugin
+) -> None:
+    path = write_plugin(
+        "rules",
+        "from bossbot import Refused, hookimpl\n"
+        "@hookimpl\nasync def check_job(job):\n"
+        "    if job.url.endswith('/no'): raise Refused('no')\n"
+        "@hookimpl\nasync def answer_job(job):\n"
+        "    if job.url.endswith('/known'): return 'It is here.'\n",
+    )
+    open_pipeline.plugins.load_file(path)
+    with pytest.raises(Refused, match=r"^no$"):
+        await intake(open_pipeline, "https://shop.example/no")
+    accepted = await intake(open_pipeline, "https://shop.example/known")
+    assert (accepted.job, accepted.answer) == (None, "It is here.")
+    assert await open_pipeline.queue.list() == []
+    assert (await intake(open_pipeline, "https://shop.example/yes")).job
+
+
+async def test_every_change_of_a_job_is_announced_in_order(
+    open_pipeline: Pipeline, write_plugin: WritePlugin, tmp_path: Path
+) -> None:
+    note = tmp_path / "changes"
+    path = write_plugin(
+        "notes",
+        "import asyncio, json\nfrom bossbot import hookimpl\n"
+        "@hookimpl\nasync def job_changed(job, previous):\n"
+        "    await asyncio.sleep(0 if previous else 0.05)\n"
+        f"    with open({str(note)!r}, 'a') as file:\n"
+        "        print(json.dumps([previous, job.status]), file=file)\n",
+    )
+    open_pipeline.plugins.load_file(path)
+    accepted = await intake(open_pipeline, "https://shop.example/1")
+    job = accepted.job
+    job.status = "downloading"
+    await open_pipeline._announce(job, "queued")
+    job.status = "completed"
+    await open_pipeline._announce(job, "downloading")
+    while open_pipeline._announcing:
+        await next(iter(open_pipeline._announcing.values()))
+    assert [json.loads(line) for line in note.read_text().splitlines()] == [
+        [None, "queued"],
+        ["queued", "downloading"],
+        ["downloading", "completed"],
+    ]

@@ -1,0 +1,244 @@
+"""The log: one line per record, no secret in it, and where it goes."""
+
+import logging
+import os
+import re
+import stat
+import textwrap
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Home, MakeSettings
+from loguru import logger
+from pydantic import SecretStr
+
+import bossbot
+from bossbot import PluginConfig, redact, setup_logging
+
+TOKEN = "MTAwMDAwMDAw.GsEcRe.very-secret-token"
+COOKIE = "cookie-0123456789abcdef"
+RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR) ")
+
+Written = Callable[[], tuple[str, str, str]]
+Start = Callable[..., Written]
+
+
+@pytest.fixture
+def start(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Start]:
+    """Sets logging up; what it gives tells what was written to stdout, stderr, file."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def start(debug: bool = False, **values: Any) -> Written:
+        settings = make_settings(discord_token=SecretStr(TOKEN), **values)
+        bossbot.Storage(settings.data_dir).prepare()
+        setup_logging(settings, debug=debug)
+
+        def written() -> tuple[str, str, str]:
+            (path,) = (settings.data_dir / "logs").iterdir()
+            return (*capsys.readouterr(), path.read_text("utf-8"))
+
+        return written
+
+    yield start
+    logger.remove()
+    logger.configure(patcher=lambda record: None)
+    root.handlers[:], root.level = handlers, level
+    bossbot._secrets.clear()
+
+
+def fail(text: str = "") -> None:
+    token_in_a_variable, harmless = TOKEN, "shown-when-debugging"
+    raise ValueError(f"{text} {len(token_in_a_variable)} {len(harmless)}")
+
+
+def log_exception(text: str = "", message: str = "it failed") -> None:
+    try:
+        fail(text)
+    except ValueError:
+        logger.exception(message)
+
+
+HOSTILE = [
+    "two\nlines",
+    "two\r\nlines",
+    "\x1b[31mred\x1b[0m",
+    "\x1b]0;title\x07",
+    "\u202eevil\u200b",
+    "\u2028separator\u2029",
+    "back\x08space\x00",
+    "half \ud800 a pair",
+    "\n2026-01-01 00:00:00 INFO    forged",
+    "{braces} %s {0} <red>markup</red>",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_record_is_one_line_whatever_it_says(start: Start, text: str) -> None:
+    written = start(debug=True)
+    logger.info("title: {}", text)
+    logger.bind(job="0a", guild=text).info("bound")
+    logging.getLogger("some.library").warning("%s", text)
+    stdout, stderr, file = written()
+    assert stderr == "" and stdout == file
+    lines = file.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert RECORD.match(line) and not re.search("[\x00-\x1f\u202e\u200b]", line)
+    assert "some.library" in lines[2] and "job=0a" in lines[1]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_traceback_forges_no_record_and_moves_no_cursor(
+    start: Start, text: str
+) -> None:
+    written = start()
+    log_exception(text)
+    logger.info("next")
+    _, stderr, file = written()
+    for shown in (stderr, file):
+        assert "ValueError" in shown and "Logging error" not in shown
+        assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", shown)
+    assert len([line for line in file.splitlines() if RECORD.match(line)]) == 2
+    assert "forged" not in "".join(filter(RECORD.match, file.splitlines()))
+
+
+def test_braces_and_markup_in_a_message_are_only_text(start: Start) -> None:
+    written = start()
+    logger.info("{}", "{braces} <red>markup</red> {0}")
+    log_exception("{braces} <red>")
+    stdout, stderr, _ = written()
+    assert "{braces} <red>markup</red> {0}" in stdout and "{braces} <red>" in stderr
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_no_secret_is_ever_written(start: Start, debug: bool) -> None:
+    class Config(PluginConfig):
+        cookie: SecretStr = SecretStr(COOKIE)
+        more: dict[str, SecretStr]
+        some: list[SecretStr]
+
+    table = {"site": {"session_id": "another-secret-3", "name": "harmless"}}
+    written = start(debug, plugins=table)
+    more = {"a": SecretStr("another-secret-1")}
+    config = Config(more=more, some=[SecretStr("another-secret-2")])
+    bossbot._secrets.update(bossbot._secret_values(config))
+    raw = f"{TOKEN} {COOKIE} another-secret-1 another-secret-2 another-secret-3"
+    logger.info("{}", raw)
+    logger.info(raw)
+    logger.bind(user=raw).warning("bound")
+    log_exception(raw, raw)
+    logging.getLogger("discord.http").debug("header: %s", raw)
+    logging.getLogger("discord").error("%r", {"token": raw, "config": config})
+    for text in written():
+        for secret in raw.split():
+            assert secret not in text
+    assert "[secret]" in redact(raw) and "harmless" not in bossbot._secrets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "POST https://discord.com/api/v10/interactions/123/{}/callback",
+        "PATCH https://discord.com/api/v10/webhooks/123/{}/messages/@original",
+        "WebSocket Event: {{'t': 'INTERACTION_CREATE', 'd': {{'token': '{}'}}}}",
+    ],
+)
+def test_interaction_tokens_of_discord_are_not_written(start: Start, text: str) -> None:
+    token = "aW50ZXJhY3Rpb246MTIz.NDU2Nzg5_long-and-secret"
+    written = start(debug=True)
+    logging.getLogger("discord.gateway").debug("%s", text.format(token))
+    *_, file = written()
+    assert "[secret]" in file and token not in file and "discord.gateway" in file
+
+
+def test_variables_are_shown_when_debugging_alone(start: Start) -> None:
+    written = start()
+    log_exception()
+    assert "shown-when-debugging" not in "".join(written())
+    written = start(debug=True)
+    log_exception()
+    _, stderr, file = written()
+    assert "harmless = 'shown-when-debugging'" in stderr
+    assert "harmless = 'shown-when-debugging'" in file
+
+
+def test_errors_go_to_stderr_and_details_to_the_file_alone(start: Start) -> None:
+    written = start()
+    for level in ("debug", "info", "warning", "error"):
+        getattr(logger, level)(f"a {level}")
+    stdout, stderr, file = written()
+    words = [re.findall(r"a (\w+)", text) for text in (stdout, stderr, file)]
+    assert words == [
+        ["info", "warning"],
+        ["error"],
+        ["debug", "info", "warning", "error"],
+    ]
+
+
+def test_log_level_is_the_consoles(start: Start) -> None:
+    written = start(log_level="ERROR")
+    logger.warning("quiet")
+    stdout, _, file = written()
+    assert stdout == "" and "quiet" in file
+
+
+def test_log_file_has_the_date_and_is_its_owners(
+    start: Start, make_settings: MakeSettings
+) -> None:
+    before = datetime.now()
+    old = os.umask(0)
+    try:
+        start()
+        logger.info("x")
+    finally:
+        os.umask(old)
+    (path,) = (make_settings().data_dir / "logs").iterdir()
+    names = {f"boss-bot_{day:%Y-%m-%d}.log" for day in (before, datetime.now())}
+    assert path.name in names
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_strange_levels_of_libraries_are_logged_too(start: Start) -> None:
+    written = start(debug=True)
+    library = logging.getLogger("odd")
+    library.setLevel(1)
+    for level in (1, 15, 25, 50, 99):
+        library.log(level, "level-%s", level)
+    _, _, file = written()
+    assert [n for n in (15, 25, 50, 99) if f"level-{n}" not in file] == []
+
+
+def test_plugin_that_fails_with_a_secret_does_not_tell_it(
+    home: Home, tmp_path: Path
+) -> None:
+    home.plugin(
+        "site",
+        textwrap.dedent(
+            """
+            from bossbot import PluginConfig, SecretStr, hookimpl
+
+            class Config(PluginConfig):
+                auth_token: SecretStr
+
+            @hookimpl
+            def register_platforms(config):
+                secret = config.auth_token.get_secret_value()
+                raise RuntimeError(secret)
+            """
+        ),
+    )
+    env = {
+        "BOSS_BOT_PLUGINS__SITE__AUTH_TOKEN": COOKIE,
+        "BOSS_BOT_DISCORD_TOKEN": TOKEN,
+    }
+    done = home.run("--debug", "plugins", env=env)
+    log = "".join(path.read_text() for path in (home.data / "logs").iterdir())
+    for text in (done.stdout, done.stderr, log):
+        assert COOKIE not in text and TOKEN not in text
+    assert "RuntimeError: [secret]" in log and done.returncode == 1

@@ -1,0 +1,596 @@
+"""The engine yt-dlp, against a loopback server and canned answers of sites."""
+
+import gzip
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import media
+import pytest
+from engine_lab import PLUGINS, Got, Lab, resetting_server
+from sites import Answer, Sites, gzip_bomb
+from sites_canned.tiktok import TikTok
+from sites_canned.youtube import YouTube
+
+import bossbot
+from bossbot import Cause, Request
+
+engine = bossbot.import_plugin(PLUGINS / "yt_dlp.py")
+Fetch = Callable[..., Got]
+PLAYLIST = {"Content-Type": "application/vnd.apple.mpegurl"}
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab("yt_dlp") as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("media")
+
+
+@pytest.fixture
+def sites() -> Iterator[Sites]:
+    with Sites() as sites:
+        yield sites
+
+
+@pytest.fixture
+def fetch(lab: Lab, tmp_path: Path) -> Fetch:
+    return lambda url, **how: lab.fetch(url, tmp_path, **how)
+
+
+@pytest.fixture
+def browse(fetch: Fetch, sites: Sites) -> Fetch:
+    """`fetch` from behind the proxy that has the canned sites."""
+    return lambda url, **how: fetch(url, environment=sites.environment, **how)
+
+
+def probe(path: Path, entry: str) -> list[str]:
+    entries = ["-show_entries", entry, "-of", "default=nw=1:nk=1"]
+    done = subprocess.run(
+        ["ffprobe", "-v", "error", *entries, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return sorted(done.stdout.split())
+
+
+def hls(*segments: str, ended: bool = True) -> Answer:
+    """A list of segments of a second each."""
+    rows = [f"#EXTINF:1,\n{segment}\n" for segment in segments]
+    head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n"
+    end = "#EXT-X-ENDLIST\n" if ended else ""
+    return Answer(head + "".join(rows) + end, headers=PLAYLIST)
+
+
+def segments(shelf: Path, seconds: int = 3) -> list[Path]:
+    """A video in MPEG-TS pieces of a second."""
+    folder = shelf / f"segments-{seconds}"
+    if not folder.exists():
+        folder.mkdir()
+        source = ["-f", "lavfi", "-i", f"testsrc2=s=96x64:r=10:d={seconds}"]
+        codec = ["-c:v", "libx264", "-g", "10", "-pix_fmt", "yuv420p"]
+        cut = ["-hls_time", "1", "-hls_list_size", "0", str(folder / "list.m3u8")]
+        command = ["ffmpeg", "-v", "error", *source, *codec, *cut]
+        subprocess.run(command, check=True)
+    return sorted(folder.glob("*.ts"))
+
+
+# ── What arrives ───────────────────────────────────────────────────────────────────
+
+
+def test_a_file_arrives_under_our_name(fetch: Fetch, sites: Sites, shelf: Path) -> None:
+    video = media.padded_video(shelf, 50_000)
+    got = fetch(sites.serve("/holiday%20%40everyone.mp4", video))
+    assert got.cause is None
+    assert got.names == got.left == ["job_1_temp_0001.mp4"]
+    assert got.contents == [video.read_bytes()]
+    assert got.facts["title"] == "holiday @everyone"
+    assert (got.facts["items"], got.facts["more"]) == (1, False)
+    assert got.progress[-1].done_bytes == got.progress[-1].total_bytes == 50_000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *["..%2f..%2fetc%2fpasswd.mp4", "%00a.mp4", "$HOME.mp4", "%25(title)s.mp4"],
+        *["a" * 600 + ".mp4", "-o.mp4", "a.mp4%0a.mp4"],
+    ],
+)
+def test_no_name_leaves_the_folder(
+    fetch: Fetch, sites: Sites, shelf: Path, name: str
+) -> None:
+    sites.serve("/*", media.video(shelf))
+    got = fetch(sites.url(f"/{name}"))
+    assert got.names == got.left == ["job_1_temp_0001.mp4"]
+
+
+def test_a_prefix_is_no_template(fetch: Fetch, sites: Sites, shelf: Path) -> None:
+    url = sites.serve("/a.mp4", media.video(shelf))
+    got = fetch(url, prefix="100%(title)s$HOME")
+    assert got.names == ["100%(title)s$HOME_0001.mp4"]
+
+
+def test_videos_of_a_page_arrive_in_order(
+    fetch: Fetch, sites: Sites, shelf: Path
+) -> None:
+    files = [media.video(shelf, number) for number in range(1, 4)]
+    tags = [
+        f'<video src="{sites.serve(f"/{number}.mp4", file)}"></video>'
+        for number, file in enumerate(files)
+    ]
+    page = sites.serve("/page", f"<title>A page</title>{''.join(tags)}")
+    got = fetch(page)
+    assert got.contents == [file.read_bytes() for file in files]
+    assert (got.facts["items"], got.facts["more"]) == (3, False)
+
+
+def test_streams_are_joined_to_what_plays_everywhere(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    parts = media.video(shelf, 3, sound=False), media.video(shelf, 3, picture=False)
+    got = browse(YouTube(sites).video("aaaaaaaaaaa", media.video(shelf), *parts))
+    assert got.names == got.left == ["job_1_temp_0001.mp4"]
+    assert probe(got.files[0], "stream=codec_name") == ["aac", "h264"]
+    assert (got.facts["title"], got.facts["text"]) == ("Video aaaaaaaaaaa", "words")
+
+
+def test_without_ffmpeg_a_whole_file_is_chosen(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    whole = media.video(shelf)
+    parts = media.video(shelf, 3, sound=False), media.video(shelf, 3, picture=False)
+    got = browse(YouTube(sites).video("aaaaaaaaaab", whole, *parts), programs={})
+    assert got.contents == [whole.read_bytes()]
+    assert got.left == got.names
+
+
+def test_a_site_with_an_extractor_of_its_own(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    post = TikTok(sites).video("7100000000000000001", media.video(shelf))
+    got = browse(post)
+    assert got.contents == [media.video(shelf).read_bytes()]
+    assert got.facts["uploader"] == "alice"
+    assert got.facts["date"].startswith("2023-11-14T")
+
+
+@pytest.fixture
+def playlist(sites: Sites, shelf: Path) -> str:
+    """Five videos, of which the second is private."""
+    youtube = YouTube(sites)
+    names = [f"playlist{number:03}" for number in range(5)]
+    for number, name in enumerate(names, 1):
+        sound = media.video(shelf, number, picture=False)
+        picture = media.video(shelf, number, sound=False)
+        youtube.video(name, media.video(shelf, number), picture, sound)
+    youtube.refused(names[1], "private")
+    return youtube.playlist("PL" + "a" * 32, *names)
+
+
+def test_one_dead_video_does_not_lose_the_others(
+    browse: Fetch, playlist: str, shelf: Path
+) -> None:
+    got = browse(playlist, programs={}, options={"noplaylist": False})
+    files = [media.video(shelf, number) for number in (1, 3, 4, 5)]
+    assert got.contents == [file.read_bytes() for file in files]
+    assert got.failed_items == [Cause.PRIVATE]
+    assert got.facts["title"] == "A playlist"
+    assert (got.facts["items"], got.facts["more"]) == (5, False)
+    assert {progress.items for progress in got.progress} == {5}
+
+
+def test_a_playlist_longer_than_the_cap_is_fetched_up_to_it(
+    browse: Fetch, playlist: str, shelf: Path
+) -> None:
+    got = browse(playlist, programs={}, max_items=2)
+    files = [media.video(shelf, number) for number in (1, 3)]
+    assert got.contents == [file.read_bytes() for file in files]
+    assert got.facts["more"] is True
+
+
+def test_a_list_of_segments_becomes_a_video(
+    fetch: Fetch, sites: Sites, shelf: Path
+) -> None:
+    pieces = segments(shelf)
+    for piece in pieces:
+        sites.serve(f"/{piece.name}", piece)
+    got = fetch(sites.serve("/a.m3u8", hls(*[piece.name for piece in pieces])))
+    assert got.names == got.left == ["job_1_temp_0001.mp4"]
+    assert probe(got.files[0], "format=format_name") == ["mov,mp4,m4a,3gp,3g2,mj2"]
+    assert float(probe(got.files[0], "format=duration")[0]) == pytest.approx(3, abs=0.2)
+
+
+def test_of_a_clip_the_part_is_cut_out(fetch: Fetch, sites: Sites, shelf: Path) -> None:
+    setup = """if True:
+        from yt_dlp.extractor.generic import GenericIE
+        extract = GenericIE._real_extract
+        GenericIE._real_extract = lambda self, url: {
+            **extract(self, url), "section_start": 1, "section_end": 3
+        }"""
+    url = sites.serve("/a.mp4", media.video(shelf, seconds=5))
+    got = fetch(url, setup=setup)
+    assert got.names == got.left == ["job_1_temp_0001.mp4"]
+    assert float(probe(got.files[0], "format=duration")[0]) == pytest.approx(2, abs=1.1)
+
+
+def test_rotated_cookies_are_written_to_the_attempts_own_file(
+    fetch: Fetch, sites: Sites, shelf: Path, tmp_path: Path
+) -> None:
+    header = {"Set-Cookie": "sid=rotated; Path=/; Max-Age=9999"}
+    url = sites.serve("/a.mp4", Answer(media.video(shelf), headers=header))
+    cookies = tmp_path / "cookies.txt"
+    row = "127.0.0.1\tFALSE\t/\tFALSE\t0\tsid\tfirst\n"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n{row}")
+    assert fetch(url, cookies_file=cookies).cause is None
+    assert sites.requests[0].cookies == {"sid": "first"}
+    assert "rotated" in cookies.read_text()
+
+
+def formats(*heights_and_sizes: tuple[int, int | None]) -> dict[str, Any]:
+    """A choice of pictures, worst first, and one sound of 10 bytes."""
+    pictures = [
+        {"format_id": f"p{height}", "filesize": size, "vcodec": "h264"}
+        for height, size in heights_and_sizes
+    ]
+    sound = {"format_id": "sound", "filesize": 10, "acodec": "aac"}
+    return {"formats": [sound, *pictures]}
+
+
+@pytest.mark.parametrize(
+    ("limit", "chosen"), [(0, "p1080"), (500, "p1080"), (310, "p720"), (5, "p360")]
+)
+def test_the_best_format_that_fits_is_chosen(limit: int, chosen: str) -> None:
+    def best(context: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        sound, *pictures = context["formats"]
+        if pictures and sound["format_id"] == "sound":
+            yield {"requested_formats": [pictures[-1], sound]}
+
+    context = formats((360, 100), (720, 300), (1080, 400))
+    [found] = engine.fitting(best, context, limit)
+    assert found["requested_formats"][0]["format_id"] == chosen
+
+
+def test_a_format_of_unknown_size_counts_as_one_that_fits() -> None:
+    def best(context: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield context["formats"][-1]
+
+    [found] = engine.fitting(best, formats((360, 100), (1080, None)), 50)
+    assert found["format_id"] == "p1080"
+
+
+# ── What fails ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (Answer(status=404), Cause.GONE),
+        (Answer(status=410), Cause.GONE),
+        (Answer(status=401), Cause.LOGIN),
+        (Answer(status=403), Cause.LOGIN),
+        (Answer(status=451), Cause.REGION),
+        (Answer(status=500), Cause.NETWORK),
+        (Answer("<title>Words</title>nothing else"), Cause.UNSUPPORTED),
+        (Answer(b"", length_bytes=0), Cause.NO_MEDIA),
+        (Answer(b"a" * 99, length_bytes=200), Cause.NETWORK),  # ends early
+        (Answer(b"a" * 9000, length_bytes=9_000_000, endless=True), Cause.TOO_LARGE),
+        (Answer(b"a" * 9000, endless=True, length_bytes=None), Cause.TOO_LARGE),
+        (gzip_bomb(20_000_000, "video/mp4"), Cause.TOO_LARGE),
+        (Answer(silent=True), Cause.TIMED_OUT),
+    ],
+    ids=str,
+)
+def test_a_server_that_misbehaves(
+    fetch: Fetch, sites: Sites, answer: Answer, cause: Cause
+) -> None:
+    got = fetch(
+        sites.serve("/a.mp4", answer),
+        max_file_bytes=1_000_000,
+        options={"socket_timeout": 0.5},
+    )
+    assert (got.cause, got.files, got.left) == (cause, [], [])
+
+
+def test_a_server_that_resets_or_is_not_there(fetch: Fetch) -> None:
+    with resetting_server() as address:
+        assert fetch(f"{address}/a.mp4").cause is Cause.NETWORK
+    assert fetch(f"{address}/a.mp4").cause is Cause.NETWORK
+    assert fetch("http://nobody.invalid/a.mp4").cause is Cause.NETWORK
+
+
+def test_a_certificate_nobody_signed_is_no_connection(
+    fetch: Fetch, sites: Sites
+) -> None:
+    sites.serve("https://a.example/*", b"a")
+    environment = {**sites.environment, "SSL_CERT_FILE": "", "REQUESTS_CA_BUNDLE": ""}
+    assert fetch("https://a.example/", environment=environment).cause is Cause.NETWORK
+
+
+def test_a_redirect_in_circles_is_a_broken_link(fetch: Fetch, sites: Sites) -> None:
+    answer = Answer(status=302, headers={"Location": "/a.mp4"})
+    assert fetch(sites.serve("/a.mp4", answer)).cause is Cause.INVALID_URL
+
+
+def test_a_rate_limit_says_when_to_try_again(fetch: Fetch, sites: Sites) -> None:
+    answer = Answer(status=429, headers={"Retry-After": "17"})
+    got = fetch(sites.serve("/a.mp4", answer))
+    assert (got.cause, got.retry_after_s) == (Cause.RATE_LIMITED, 17)
+    assert sites.hits["/a.mp4"] == 1
+
+
+def test_a_page_that_does_not_fit_into_memory_is_too_large(
+    fetch: Fetch, sites: Sites
+) -> None:
+    page = gzip.compress(b"<title>A page</title>" + b" " * 150_000_000, 1)
+    headers = {"Content-Encoding": "gzip", "Content-Type": "text/html"}
+    sites.serve("/page", Answer(page, headers=headers))
+    got = fetch(sites.url("/page"), memory_bytes=80_000_000)
+    assert got.cause is Cause.TOO_LARGE
+
+
+def test_a_job_of_too_many_bytes_stops_there(
+    fetch: Fetch, sites: Sites, shelf: Path
+) -> None:
+    files = [media.padded_video(shelf, 60_000, number) for number in range(1, 5)]
+    tags = [
+        f'<video src="{sites.serve(f"/{number}.mp4", file)}"></video>'
+        for number, file in enumerate(files)
+    ]
+    page = sites.serve("/page", "".join(tags))
+    got = fetch(page, max_job_bytes=130_000)
+    assert (len(got.files), got.failed_items) == (2, [Cause.TOO_LARGE])
+    assert fetch(page, max_job_bytes=50_000).cause is Cause.TOO_LARGE
+
+
+@pytest.mark.parametrize("where", ["a list of segments", "YouTube"])
+def test_a_live_stream_is_refused(browse: Fetch, sites: Sites, where: str) -> None:
+    url = sites.serve("/a.m3u8", hls("0.ts", ended=False))
+    if where == "YouTube":
+        url = YouTube(sites).live("aaaaaaaaaac")
+    got = browse(url)
+    assert (got.cause, got.message) == (Cause.UNSUPPORTED, engine.LIVE)
+    assert not sites.hits["/0.ts"]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "cause"),
+    [
+        ("private", Cause.PRIVATE),
+        ("age", Cause.AGE),
+        ("bot", Cause.LOGIN),
+        ("removed", Cause.GONE),
+        ("unavailable", Cause.GONE),
+        ("region", Cause.REGION),
+        ("members", Cause.PRIVATE),
+        ("limited", Cause.RATE_LIMITED),
+    ],
+)
+def test_what_a_site_says_has_a_cause(
+    browse: Fetch, sites: Sites, refusal: str, cause: Cause
+) -> None:
+    assert browse(YouTube(sites).refused("aaaaaaaaaad", refusal)).cause is cause
+
+
+def test_the_platform_knows_its_sites_words_best(browse: Fetch, sites: Sites) -> None:
+    url = YouTube(sites).refused("aaaaaaaaaae", "private")
+    assert browse(url, failures=[("private", Cause.AGE)]).cause is Cause.AGE
+
+
+def test_causes_of_real_exceptions() -> None:
+    from yt_dlp import utils
+    from yt_dlp.networking import Response, exceptions
+    from yt_dlp.utils import ExtractorError
+
+    def answered(status: int) -> ExtractorError:
+        response = Response(None, "https://a.example/", {}, status=status)
+        cause = exceptions.HTTPError(response)
+        words = f"Unable to download webpage: {cause}"
+        return ExtractorError(words, cause=cause, expected=True)
+
+    def below(error: BaseException) -> ExtractorError:
+        return ExtractorError("Unable to download JSON metadata", cause=error)
+
+    def said(words: str) -> ExtractorError:
+        return ExtractorError(words, expected=True)
+
+    table = {
+        Cause.GONE: [
+            answered(404),
+            said("This video has been removed by the uploader"),
+            said("Video unavailable"),
+            said("This content isn't available"),
+        ],
+        Cause.LOGIN: [
+            answered(403),
+            said("Sign in to confirm you’re not a bot."),
+            said("This video is only available for registered users. Use --cookies"),
+            said("This video is only available to Music Premium members"),
+        ],
+        Cause.AGE: [said("Sign in to confirm your age.")],
+        Cause.PRIVATE: [
+            said("Private video. Sign in if you've been granted access"),
+            said("Join this channel to get access to members-only content"),
+        ],
+        Cause.REGION: [
+            utils.GeoRestrictedError("not here", countries=["DE"]),
+            answered(451),
+        ],
+        Cause.RATE_LIMITED: [answered(429)],
+        Cause.UNSUPPORTED: [
+            utils.UnsupportedError("https://a.example/"),
+            said("This video is DRM protected"),
+        ],
+        Cause.NO_MEDIA: [
+            said("No video formats found!"),
+            utils.UserNotLive(),
+            utils.PostProcessingError("Invalid data found when processing input"),
+        ],
+        Cause.NETWORK: [
+            answered(502),
+            answered(503),
+            below(exceptions.SSLError("certificate has expired")),
+            below(exceptions.TransportError("Failed to resolve 'a.example'")),
+            below(exceptions.IncompleteRead(1, 2)),
+            utils.ContentTooShortError(1, 2),
+            utils.DownloadError("x", (None, exceptions.ProxyError("refused"), None)),
+        ],
+        Cause.TIMED_OUT: [below(exceptions.TransportError("The read timed out"))],
+        Cause.INVALID_URL: [
+            below(
+                exceptions.HTTPError(
+                    Response(None, "https://a.example/", {}, status=302),
+                    redirect_loop=True,
+                )
+            )
+        ],
+        Cause.ENGINE_OUTDATED: [
+            utils.RegexNotFoundError("Unable to extract player"),
+            ExtractorError("Failed to parse JSON", cause=ValueError("no JSON")),
+            KeyError("videoDetails"),
+        ],
+        Cause.TOO_LARGE: [
+            MemoryError(),
+            utils.UnavailableVideoError(OSError(27, "File too large")),
+        ],
+        Cause.DISK_FULL: [
+            utils.UnavailableVideoError(OSError(28, "No space left on device"))
+        ],
+        Cause.INTERNAL: [RuntimeError("what?")],
+    }
+    request = Request("https://a.example/", Path(), "")
+    for cause, errors in table.items():
+        for error in errors:
+            found = engine.failure(request, error, f"ERROR: {error}", []).cause
+            assert found is cause, repr(error)
+
+
+# ── What cannot be reached ─────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *["ytsearch5:cats", ":ytfav", "file:///etc/passwd", "ftp://127.0.0.1/a.mp4"],
+        *["mastodon:http://127.0.0.1/", "http://a.example/", ""],
+    ],
+)
+def test_no_extractor_is_behind_a_prefix(url: str) -> None:
+    assert not engine.supports(url)
+
+
+@pytest.mark.parametrize("segment", ["file:///etc/passwd", "/list.m3u8"])
+def test_a_list_of_segments_opens_no_local_file(
+    fetch: Fetch, sites: Sites, segment: str
+) -> None:
+    inner = "#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
+    sites.serve("/list.m3u8", Answer(inner.encode()))
+    got = fetch(sites.serve("/a.m3u8", hls(segment)))
+    assert all(b"root:" not in content for content in got.contents)
+    assert got.left == got.names
+    assert got.cause or segment == "/list.m3u8"  # a text, which the core refuses
+
+
+def test_ffmpeg_opens_media_alone(browse: Fetch, sites: Sites, shelf: Path) -> None:
+    secret = media.video(shelf, 3, sound=False)
+    script = shelf / "script.mp4"
+    script.write_text(f"ffconcat version 1.0\nfile '{secret.name}'\n")
+    setup = f"""if True:
+        import os, shutil
+        shutil.copy({str(secret)!r}, "../files")"""
+    sound = media.video(shelf, 3, picture=False)
+    for picture, cause in ((secret, None), (script, Cause.NO_MEDIA)):
+        url = YouTube(sites).video("aaaaaaaaaaf", media.video(shelf), picture, sound)
+        got = browse(url, setup=setup)
+        assert got.cause is cause
+        assert got.left == [*got.names, secret.name]
+
+
+def test_data_in_a_links_fragment_is_not_obeyed(
+    fetch: Fetch, sites: Sites, shelf: Path
+) -> None:
+    url = sites.serve("/a.mp4", media.video(shelf))
+    smuggled = "#__youtubedl_smuggle=%7B%22referer%22%3A%20%22http%3A//evil/%22%7D"
+    assert fetch(url + smuggled).cause is None
+    assert all("referer" not in request.headers for request in sites.requests)
+
+
+def test_no_option_and_no_file_of_the_hosts_undoes_the_safety(
+    fetch: Fetch, sites: Sites, shelf: Path, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    options: dict[str, Any] = {
+        "outtmpl": {"default": str(ran)},
+        "paths": {"home": str(tmp_path)},
+        "postprocessors": [{"key": "Exec", "exec_cmd": f"touch {ran}"}],
+        "cookiesfrombrowser": ["firefox"],
+        "external_downloader": {"default": "curl"},
+        "netrc_cmd": f"touch {ran}",
+        "usenetrc": True,
+        "enable_file_urls": True,
+        "extractor.directlink.filename": "gallery-dl's",
+    }
+    config = f'--exec "touch {ran}"'
+    setup = f"""if True:
+        import pathlib
+        folder = pathlib.Path(".config/yt-dlp")
+        folder.mkdir(parents=True)
+        (folder / "config").write_text({config!r})"""
+    url = sites.serve("/a.mp4", media.video(shelf))
+    got = fetch(url, options=options, setup=setup)
+    assert got.names == got.left == ["job_1_temp_0001.mp4"]
+    assert not ran.exists()
+
+
+def test_no_program_starts_but_those_given(
+    fetch: Fetch, sites: Sites, shelf: Path, tmp_path: Path
+) -> None:
+    for name in ("ffmpeg", "ffprobe", "deno", "phantomjs", "rtmpdump"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran-{name}\n")
+        program.chmod(0o755)
+    for piece in segments(shelf):
+        sites.serve(f"/{piece.name}", piece)
+    url = sites.serve("/a.m3u8", hls(*[piece.name for piece in segments(shelf)]))
+    setup = f"""if True:
+        import os
+        os.environ["PATH"] = {str(tmp_path)!r}
+        from yt_dlp.extractor.openload import PhantomJSwrapper
+        from yt_dlp.extractor.generic import GenericIE
+        extract = GenericIE._real_extract
+        def look(self, url):
+            assert not PhantomJSwrapper._version()
+            return extract(self, url)
+        GenericIE._real_extract = look"""
+    assert fetch(url, programs={}, setup=setup).cause is None
+    assert not list(tmp_path.glob("ran-*"))
+
+
+@pytest.mark.skipif("deno" not in bossbot.find_programs(), reason="needs deno")
+def test_a_javascript_runtime_gets_the_memory_it_needs() -> None:
+    script = """if True:
+        import resource, sys, bossbot, pathlib
+        programs = bossbot.find_programs()
+        engine = bossbot.import_plugin(pathlib.Path(sys.argv[1]))
+        engine.warm()
+        limits = (384 * 2**20, 1408 * 2**20)
+        resource.setrlimit(resource.RLIMIT_DATA, limits)
+        engine._tame(bossbot.Request("", pathlib.Path(), "", programs=programs))
+        from yt_dlp.utils import Popen
+        code = "const all = []; for (let i = 0; i < 60; i++) "
+        code += "all.push(new Uint8Array(1e7).fill(1)); console.log(all.length)"
+        print(Popen.run([programs["deno"], "eval", code], stdout=-1, text=True)[0])
+        assert resource.getrlimit(resource.RLIMIT_DATA) == limits"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(PLUGINS / "yt_dlp.py")],
+        cwd=PLUGINS.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["60"], done.stderr
