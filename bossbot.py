@@ -917,7 +917,7 @@ class Plugins:
             except (Exception, SystemExit) as error:
                 if self.manager.has_plugin(stem):
                     self.manager.unregister(name=stem)
-                plugin = Plugin(stem, off=f"{type(error).__name__}: {error}")
+                plugin = Plugin(stem, off=redact(f"{type(error).__name__}: {error}"))
                 known = isinstance(error, PluginError)
                 logger.opt(exception=not known).error("{} is off: {}", stem, plugin.off)
         self.all[stem] = plugin
@@ -928,7 +928,7 @@ class Plugins:
         if self.manager.has_plugin(stem):
             self.manager.unregister(name=stem)
         if stem in self.all:
-            self.all[stem] = Plugin(stem, off=reason)
+            self.all[stem] = Plugin(stem, off=redact(reason))
 
     def _check_hooks(self, module: types.ModuleType) -> list[str]:
         """The hooks a module implements; raises PluginError for a likely mistake."""
@@ -3050,7 +3050,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
             except (Exception, SystemExit) as error:  # the boundary of a plugin
                 logger.error("the command {} is broken: {!r}", command.name, error)
-        arguments = parser.parse_args(argv)
+        arguments = parser.parse_args(rest)
         chosen = subcommands.get(arguments.command)
         if chosen is None and settings.discord_token is None:
             chosen = subcommands.get("setup")
@@ -3060,7 +3060,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     "https://discord.com/developers/applications, copy its bot's token "
                     f"and write BOSS_BOT_DISCORD_TOKEN=... into {HERE / '.env'}."
                 )
-            arguments = parser.parse_args([*(argv or sys.argv[1:]), "setup"])
+            arguments = parser.parse_args(["setup"])
             if code := asyncio.run(chosen.run(Pipeline(settings, plugins), arguments)):
                 return code
             return main(argv)

@@ -1,0 +1,413 @@
+"""Logins: cookies go to their site alone, rotate, and are tried by `check --login`."""
+
+import asyncio
+import http.cookiejar
+import stat
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import media
+import pytest
+from conftest import Home
+from discord_support import Stage
+from fake_discord import Message
+from platform_support import PLATFORMS, Web, environment
+from sites import Answer, Content, Request, redirect
+from sites_canned.instagram import Instagram
+from sites_canned.twitter import Twitter
+from sites_canned.youtube import YouTube
+
+from bossbot import Cause, JobFailed, Platform, write_cookies
+
+pytest_plugins = ("platform_support", "discord_support")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+in_discord = pytest.mark.asyncio(loop_scope="function")
+both_engines = pytest.mark.parametrize("kind", ["jpg", "mp4"])
+
+FAR = 4102444800  # the year 2100
+OTHERS = f".other.example\tTRUE\t/\tTRUE\t{FAR}\tkept\tas-it-is"
+
+
+def cookies_txt(path: Path, value: str, domain: str = ".photos.example") -> Path:
+    """A browser's export: a comment, the site's session and another site's cookie."""
+    session = f"{domain}\tTRUE\t/\tTRUE\t{FAR}\tsession\t{value}"
+    header = "# Netscape HTTP Cookie File\n# exported by hand\n"
+    path.write_text(f"{header}\n{session}\n{OTHERS}\n", "utf-8")
+    path.chmod(0o644)
+    return path
+
+
+def cookies_in(path: Path) -> dict[str, str | None]:
+    jar = http.cookiejar.MozillaCookieJar(path)
+    jar.load(ignore_discard=True)
+    return {cookie.name: cookie.value for cookie in jar}
+
+
+class Photos:
+    """photos.example, which shows files to who has the cookie `session`; each file is
+    fetched by the engine that knows its ending."""
+
+    def __init__(self, web: Web, folder: Path, kind: str) -> None:
+        self.web = web
+        self.good = "planted-1"
+        self.headers: dict[str, str] = {}
+        self.status = 200
+        self.before: Callable[[], object] = lambda: None
+        self.file = media.image(folder) if kind == "jpg" else media.video(folder)
+        self.engine = "gallery-dl" if kind == "jpg" else "yt-dlp"
+        self.link = f"https://photos.example/a.{kind}"
+        web.sites.serve(self.link, self.answer)
+
+    def platform(self, cookies_file: Path) -> Platform:
+        return Platform(
+            name="photos",
+            pattern=r"https://photos\.example/",
+            example=self.link,
+            engine=self.engine,
+            cookies_file=cookies_file,
+            login_probe=self.link,
+        )
+
+    def answer(self, request: Request) -> Answer | Content:
+        self.before()
+        if request.cookies.get("session") != self.good:
+            return Answer("Log in, please.", 401, self.headers)
+        if self.status != 200:
+            return Answer("No.", self.status, self.headers)
+        return Answer(self.file, headers=self.headers)
+
+    def rotate(self, value: str) -> None:
+        age = "Max-Age=9999999"
+        text = f"session={value}; Domain=.photos.example; Path=/; Secure; {age}"
+        self.headers["Set-Cookie"] = text
+
+
+# cookies.txt
+
+
+@both_engines
+async def test_rotated_cookie_is_written_back_for_its_owner_alone(
+    web: Web, media_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    site = Photos(web, media_folder, kind)
+    file = cookies_txt(tmp_path / "cookies.txt", "planted-1")
+    site.rotate("planted-2")
+    got = await web.fetch(site.link, platform=site.platform(file))
+    assert got.contents == [site.file.read_bytes()]
+    assert cookies_in(file) == {"session": "planted-2", "kept": "as-it-is"}
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["cookies.txt"]
+    site.good = "planted-2"
+    got = await web.fetch(site.link, platform=site.platform(file))
+    assert got.contents == [site.file.read_bytes()]
+
+
+@both_engines
+async def test_changed_file_counts_from_the_next_attempt_on(
+    web: Web, media_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    site = Photos(web, media_folder, kind)
+    file = cookies_txt(tmp_path / "cookies.txt", "stale")
+    pipeline = web.pipeline(site.platform(file))
+    got = await web.fetch(site.link, platform=site.platform(file))
+    assert got.cause is Cause.LOGIN
+    cookies_txt(file, "planted-1")
+    assert pipeline.plugins.registered("platforms")["photos"].cookies_file == file
+    got = await web.fetch(site.link, platform=site.platform(file))
+    assert got.contents == [site.file.read_bytes()]
+
+
+@both_engines
+async def test_cookie_rotated_by_a_page_that_fails_is_written_back_too(
+    web: Web, media_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    site = Photos(web, media_folder, kind)
+    file = cookies_txt(tmp_path / "cookies.txt", "planted-1")
+    site.rotate("planted-2")
+    site.status = 404
+    got = await web.fetch(site.link, platform=site.platform(file))
+    assert got.cause is Cause.GONE
+    assert cookies_in(file)["session"] == "planted-2"
+
+
+@both_engines
+async def test_file_that_the_host_replaces_meanwhile_is_left_alone(
+    web: Web, media_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    site = Photos(web, media_folder, kind)
+    file = cookies_txt(tmp_path / "cookies.txt", "planted-1")
+    site.rotate("planted-2")
+    site.before = lambda: cookies_txt(file, "a-new-login")
+    await web.fetch(site.link, platform=site.platform(file))
+    assert cookies_in(file)["session"] == "a-new-login"
+
+
+@both_engines
+async def test_file_whose_cookies_stay_the_same_is_not_touched(
+    web: Web, media_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    site = Photos(web, media_folder, kind)
+    file = cookies_txt(tmp_path / "cookies.txt", "planted-1")
+    before = file.read_bytes()
+    got = await web.fetch(site.link, platform=site.platform(file))
+    assert got.contents == [site.file.read_bytes()]
+    assert file.read_bytes() == before
+
+
+@both_engines
+async def test_cookie_goes_to_its_site_alone_and_to_no_log(
+    web: Web, media_folder: Path, tmp_path: Path, kind: str, logged: list[str]
+) -> None:
+    site = Photos(web, media_folder, kind)
+    file = cookies_txt(tmp_path / "cookies.txt", "planted-1")
+    elsewhere = web.sites.serve(f"https://cdn.example/b.{kind}", site.file)
+    web.sites.serve(site.link, redirect(elsewhere))
+    got = await web.fetch(site.link, platform=site.platform(file))
+    assert got.contents == [site.file.read_bytes()]
+    assert web.hosts_with("planted-1") == {"photos.example"}
+    assert not web.hosts_with("as-it-is"), "another site's"
+    # A link of no platform gets none, be it of the same host.
+    await web.fetch(site.link, engine=site.engine)
+    assert sum("planted-1" in str(r.headers) for r in web.sites.requests) == 1
+    assert logged
+    assert not [line for line in logged if "planted-1" in line or "as-it-is" in line]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"session=planted-1", b""])
+@both_engines
+async def test_file_that_is_no_cookies_txt_is_a_plain_failure(
+    web: Web, media_folder: Path, tmp_path: Path, kind: str, content: bytes
+) -> None:
+    site = Photos(web, media_folder, kind)
+    file = tmp_path / "cookies.txt"
+    file.write_bytes(content)
+    got = await web.fetch(site.link, platform=site.platform(file))
+    assert got.cause is Cause.LOGIN
+    assert file.read_bytes() == content
+
+
+def test_named_cookie_is_added_to_the_file_and_never_written_back(
+    tmp_path: Path,
+) -> None:
+    """Named cookies live in .env; the attempt's own copy has both."""
+    from pydantic import SecretStr
+
+    platform = Platform(
+        name="photos",
+        pattern="https://photos",
+        example="https://photos.example/",
+        engine="gallery-dl",
+        cookies={"token": SecretStr("from-env"), "unset": None},
+        cookies_domain=".photos.example",
+        cookies_file=cookies_txt(tmp_path / "cookies.txt", "planted-1"),
+    )
+    copy = write_cookies(platform, tmp_path / "home" / "cookies.txt")
+    assert copy and stat.S_IMODE(copy.stat().st_mode) == 0o600
+    wanted = {"session": "planted-1", "kept": "as-it-is", "token": "from-env"}
+    assert cookies_in(copy) == wanted
+
+
+async def test_named_cookie_stays_out_of_the_file(
+    web: Web, media_folder: Path, tmp_path: Path
+) -> None:
+    file = cookies_txt(tmp_path / "cookies.txt", "planted-1", ".x.com")
+    twitter = Twitter(web.sites)
+    link = twitter.tweet("2001", media.image(media_folder))
+    config = {"auth_token": Twitter.auth_token, "cookies_file": str(file)}
+    assert not (await web.fetch(link, twitter=config)).error
+    assert Twitter.auth_token not in file.read_text("utf-8")
+
+
+# check --login
+
+
+class Accounts:
+    """The five sites as they are to a login that works."""
+
+    def __init__(self, web: Web, folder: Path, home: Home) -> None:
+        photo = media.image(folder)
+        self.twitter = Twitter(web.sites)
+        self.twitter.tweet("2101", photo, author="NASA")
+        Instagram(web.sites).post("BQ0eAlwhDrw", photo)
+        reddit = "https://www.reddit.com/user"
+        web.sites.serve(f"{reddit}/me/about.json", self._reddit_user)
+        web.sites.serve(f"{reddit}/alice/saved/.json", self._reddit_saved)
+        web.sites.serve(f"{reddit}/me/saved/.json", self._reddit_saved)
+        web.sites.serve("https://www.reddit.com/login/", "<title>Log in</title>")
+        self.youtube = YouTube(web.sites)
+        self.youtube.playlist("LL", "aaaaaaaaaa1")
+        self.listed = self.youtube._playlist
+        web.sites.serve("https://www.youtube.com/playlist", self._youtube_list)
+        web.sites.serve("https://www.youtube.com/youtubei/v1/browse", self._browse)
+        web.sites.serve("https://www.tiktok.com/", "<title>TikTok</title>")
+        stories = "https://www.tiktok.com/api/story/user_list/"
+        web.sites.serve(stories, self._tiktok_stories)
+        self.file = home.path / "youtube.txt"
+
+    def settings(self, *, good: bool) -> dict[str, str]:
+        """Environment variables that set a login for each."""
+        sid = "good" if good else "rotated-away"
+        lines = [
+            f".youtube.com\tTRUE\t/\tTRUE\t{FAR}\t{name}\t{sid}"
+            for name in ("LOGIN_INFO", "SAPISID")
+        ]
+        header = "# Netscape HTTP Cookie File"
+        self.file.write_text("\n".join([header, *lines, ""]), "utf-8")
+        named = {
+            "TWITTER__AUTH_TOKEN": Twitter.auth_token if good else "f" * 40,
+            "REDDIT__REDDIT_SESSION": sid,
+            "INSTAGRAM__SESSIONID": Instagram.session_id if good else sid,
+            "TIKTOK__SESSIONID": sid,
+            "YOUTUBE__COOKIES_FILE": str(self.file),
+        }
+        return {f"BOSS_BOT_PLUGINS__{name}": value for name, value in named.items()}
+
+    def _reddit_user(self, request: Request) -> Answer | Content:
+        known = request.cookies.get("reddit_session") == "good"
+        return {"data": {"id": "1", "name": "alice" if known else "me"}}
+
+    def _reddit_saved(self, request: Request) -> Answer | Content:
+        if request.cookies.get("reddit_session") != "good":
+            return Answer({"message": "Forbidden", "error": 403}, 403)
+        return {"kind": "Listing", "data": {"children": [], "after": None}}
+
+    def _youtube_list(self, request: Request) -> Answer | Content:
+        known = request.cookies.get("LOGIN_INFO") == "good"
+        other = request.url.replace("list=LL", "list=LLnone")
+        asked = request if known else Request("GET", other, request.headers)
+        return self.youtube._playlist(asked)
+
+    def _browse(self, request: Request) -> Answer | Content:
+        known = request.cookies.get("LOGIN_INFO") == "good"
+        body = request.body if known else request.body.replace(b"LL", b"LLnone")
+        return self.youtube._browse(Request("POST", request.url, {}, body))
+
+    def _tiktok_stories(self, request: Request) -> Content:
+        if request.cookies.get("sessionid") != "good":
+            return {"statusCode": 8}
+        return {"storyUsers": [], "MinCursor": 0, "MaxCursor": 0, "HasMore": False}
+
+
+async def check(
+    home: Home, web: Web, *words: str, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    environment = {**web.sites.environment, **variables}
+    command = ("check", "--login", *words)
+    return await asyncio.to_thread(home.run, *command, env=environment)
+
+
+async def test_check_says_that_logins_are_alive(
+    home: Home, web: Web, media_folder: Path
+) -> None:
+    accounts = Accounts(web, media_folder, home)
+    done = await check(home, web, **accounts.settings(good=True))
+    wanted = [f"alive    {name}" for name in sorted(PLATFORMS)]
+    assert done.stdout.splitlines() == wanted, done.stdout + done.stderr
+    assert done.returncode == 0
+    assert not web.sites.unknown
+    assert not list((home.data / "temp").iterdir())
+
+
+async def test_check_says_which_logins_are_dead(
+    home: Home, web: Web, media_folder: Path
+) -> None:
+    accounts = Accounts(web, media_folder, home)
+    done = await check(home, web, **accounts.settings(good=False))
+    lines = [line for line in done.stdout.splitlines() if line[0] != " "]
+    states = [line.partition(":")[0] for line in lines]
+    wanted = [f"dead     {name}" for name in sorted(PLATFORMS)]
+    assert states == wanted, done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "[plugins.twitter]" in done.stdout
+    assert "f" * 40 not in done.stdout + done.stderr
+    assert "rotated-away" not in done.stdout + done.stderr
+
+
+async def test_check_cannot_tell_when_the_site_is_out_of_reach(
+    home: Home, web: Web
+) -> None:
+    missing = str(home.path / "no-such.txt")
+    done = await check(
+        home,
+        web,
+        BOSS_BOT_PLUGINS__TWITTER__AUTH_TOKEN="f" * 40,
+        BOSS_BOT_PLUGINS__INSTAGRAM__COOKIES_FILE=missing,
+    )
+    instagram, remedy, twitter = done.stdout.splitlines()
+    assert instagram == f"dead     instagram: there is no file {missing}"
+    assert "[plugins.instagram]" in remedy
+    assert twitter.startswith("unknown  twitter: The site could not be reached.")
+    assert done.returncode == 1
+
+
+async def test_check_without_any_cookies_says_so(home: Home, web: Web) -> None:
+    done = await check(home, web)
+    assert "no platform has cookies" in done.stdout
+    assert done.returncode == 0
+    assert not web.sites.requests
+
+
+def test_failure_for_want_of_a_login_says_so_to_the_member() -> None:
+    for cause in (Cause.LOGIN, Cause.AGE):
+        assert "needs the host's login" in str(JobFailed(cause))
+
+
+# The owner's notice
+
+
+def notices(stage: Stage) -> list[Message]:
+    return stage.said(stage.fake.open_dm(stage.fake.owner.id).id)
+
+
+def with_notices(stage: Stage) -> None:
+    for name in (*PLATFORMS, "gallery_dl", "yt_dlp", "login_notice"):
+        stage.add_plugin(name)
+
+
+@in_discord
+async def test_owner_is_told_once_a_day_and_site(
+    stage: Stage, web: Web, media_folder: Path
+) -> None:
+    with_notices(stage)
+    photo = media.image(media_folder)
+    instagram, twitter = Instagram(web.sites), Twitter(web.sites)
+    links = [instagram.post(f"Cabe{n}", photo) for n in (1, 2)]
+    links += [twitter.refused("2201", "NsfwLoggedOut"), twitter.gone("2202")]
+    with environment(**web.sites.environment):
+        async with stage.bot() as bot:
+            for link in links:
+                asked = await stage.says(f"$download {link}")
+                await stage.hears("Download failed", after=asked.id)
+            found = await stage.fake.wait_for(
+                lambda: said if len(said := notices(stage)) == 2 else None
+            )
+            assert "A link to instagram failed" in found[0].content
+            assert "HTTP redirect to login page" in found[0].content
+            assert "check --login" in found[0].content
+            assert "A link to twitter failed" in found[1].content
+            # A day later it is said again.
+            yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+            await bot.pipeline.db.fact("login_notice:instagram", yesterday)
+            await stage.says(f"$download {links[0]}")
+            await stage.fake.wait_for(lambda: len(notices(stage)) == 3)
+    assert "mary" not in "".join(notice.content for notice in notices(stage))
+    assert str(stage.fake.member.id) not in "".join(n.content for n in notices(stage))
+
+
+@in_discord
+async def test_owner_who_takes_no_messages_is_only_logged(
+    stage: Stage, web: Web, media_folder: Path, logged: list[str]
+) -> None:
+    with_notices(stage)
+    stage.fake.owner.accepts_dms = False
+    link = Instagram(web.sites).post("Cabe3", media.image(media_folder))
+    with environment(**web.sites.environment):
+        async with stage.bot():
+            await stage.says(f"$download {link}")
+            await stage.hears("Download failed", "needs the host's login")
+            await stage.fake.wait_for(
+                lambda: any("the owner could not be told" in line for line in logged)
+            )
+    assert not any("is switched off" in line for line in logged)
