@@ -94,9 +94,36 @@ class DiscordCourier:
                     raise _Oversize from error
                 if error.status < 500 and error.status != 429:
                     raise _refusal(error) from error
-                causes = {
-                    str(failure.cause).replace("_", " ") for failure in facts.failures
-                }
+                reason = error
+            except (OSError, aiohttp.ClientError) as error:  # a TimeoutError, too
+                reason = error
+            logger.bind(job=job.id).info("Discord is out of reach: {!r}", reason)
+        raise JobFailed(
+            Cause.NETWORK,
+            f"not posted: {reason!r}",
+            "Discord did not take the files. Try again later.",
+        )
+
+    async def _limit(self, guild: discord.Guild | None) -> int:
+        """The most bytes of one file that a guild takes; learnt from 413 answers, too."""
+        settings = self.pipeline.settings
+        tier = guild.premium_tier if guild else 0
+        limit = min(settings.upload_limits[tier], settings.max_file_size)
+        learnt = await self.db.fact(f"limit:{guild.id if guild else 0}:{tier}")
+        return min(limit, int(learnt or limit))
+
+    async def freeze(self, job: Job, files: list[MediaFile], facts: Download) -> None:
+        """Store the messages to be sent: files in order, as many as fit in each.
+
+        Raises:
+            JobFailed: when every file is too large for the channel.
+        """
+        channel = await self._channel(job)
+        limit = await self._limit(getattr(channel, "guild", None))
+        notes = []
+        lost, total = len(facts.failures), len(files) + len(facts.failures)
+        if lost:
+            causes = {failure.cause.replace("_", " ") for failure in facts.failures}
             reason = ", ".join(sorted(causes))
             notes.append(
                 f"{total - lost} of {total}, {lost} could not be fetched ({reason})."

@@ -26,7 +26,6 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import media
-import pytest
 from conftest import ROOT
 from fake_discord import FakeDiscord, Message
 
@@ -379,22 +378,3 @@ async def job_when(
 
 async def job_at(bot: BossBot, job: str, status: Status) -> Job:
     return await job_when(bot, job, lambda stored: stored.status is status)
-
-
-@pytest.fixture(scope="session")
-def media_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("media")
-
-
-@pytest.fixture
-async def process(stage: Stage) -> AsyncIterator[BotProcess]:
-    process = BotProcess(stage)
-    yield process
-    await process.kill()
-
-
-@pytest.fixture
-async def stage(media_folder: Path, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with FakeDiscord() as fake:
-        fake.burst = 5  # as real Discord lets requests run side by side
-        yield Stage(fake, media_folder, tmp_path)

@@ -373,7 +373,8 @@ async def test_hanging_child_is_killed_with_all_it_started(
         """
     async with running_toys(tmp_path) as toys:
         await toys.fetch("report.info(text='warm')")
-        error = await toys.failure(body, download_timeout_s=1.5)
+        patience_s = 0.5 if both_ways == "forked" else 1.5
+        error = await toys.failure(body, download_timeout_s=patience_s)
         assert error.cause is Cause.TIMED_OUT
         pids = toys.pids()
         assert len(pids) == 2
@@ -917,7 +918,7 @@ async def test_program_dies_with_its_hook(
     toys.pipeline.storage.attempt_folder(job)
     plugins = toys.pipeline.plugins
     monkeypatch.setattr(
-        plugins, "settings", toys.settings.model_copy(update={"process_timeout_s": 3})
+        plugins, "settings", toys.settings.model_copy(update={"process_timeout_s": 1})
     )
     assert plugins.load_file(plugin).off == ""
     try:

@@ -12,7 +12,7 @@ from fake_discord import MESSAGE_CONTENT, MIB, Message
 import bossbot
 from bossbot import Status
 
-pytest_plugins = ("discord_support",)
+pytest_plugins = ("discord_fixtures",)
 
 DOORS = pytest.mark.parametrize("door", ["$", "/"])
 PORTAL = "https://discord.com/developers/applications"

@@ -11,7 +11,7 @@ from fake_discord import Action
 
 from bossbot import BossBot, Cause, Status
 
-pytest_plugins = ("discord_support",)
+pytest_plugins = ("discord_fixtures",)
 
 ACTIONS: list[Action] = [
     *(429, 500, 502, 503, 520, "reset", "lost_answer", "hang", "hang_answer")

@@ -9,28 +9,28 @@ wrapped for the payloads that need a server outside: see NETWORK.
 """
 
 import asyncio
-import json
-import os
+import contextlib
+import re
 import shutil
 import socket
 import subprocess
 import tomllib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import media
 import pytest
 import pytest_asyncio
 from conftest import ROOT
-from sites import Answer, Sites
+from sites import Sites
 from sites_canned.reddit import Reddit
 
 import bossbot
 from bossbot import (
-    Accepted,
+    TERMINAL_STATUSES,
     Cause,
     Download,
     Job,
@@ -115,15 +115,9 @@ def table() -> dict[str, Any]:
 TABLE = table()
 PAGES: dict[str, Any] = TABLE["pages"]
 LIVE = [(page, engine) for page in PAGES for engine in PAGES[page].get("live", ())]
-REBINDING = ["rebinds.test", "inside.test", "both.test", "mapped.test"]
-
-
-@dataclass
-class Sixth:
-    """The internal service once more, on ::1: it takes connections and counts them."""
-
-    port: int
-    hits: int = 0
+BOTH = pytest.mark.parametrize("engine", ENGINES)
+# The plugins of a bot without Discord.
+NEEDED = ("gallery_dl", "yt_dlp", "sqlite_queue", "twitter", "youtube", "reddit")
 
 
 class Net:
@@ -132,12 +126,13 @@ class Net:
     def __init__(self, outside: Sites, inside: Sites, folder: Path) -> None:
         self.outside, self.inside, self.folder = outside, inside, folder
         self.port = int(inside.address.rpartition(":")[2])
-        self.pipelines: list[Pipeline] = []
-        self.numbers = count(1)
+        self.sixth_port = self.sixth_hits = 0  # of the service inside, on ::1
+        self._pipelines: list[Pipeline] = []
 
     def fill(self, text: str) -> str:
         return text.format(
             port=self.port,
+            sixth=self.sixth_port or self.port,
             internal=f"http://127.0.0.1:{self.port}",
             public=f"http://{OUTSIDE}",
             address=OUTSIDE,
@@ -146,18 +141,21 @@ class Net:
             long="a" * 600,
         )
 
+    @property
+    def hits(self) -> int:
+        return len(self.inside.requests) + self.sixth_hits
+
     def pipeline(self, name: str, *, wrapped: bool, fenced: bool = True) -> Pipeline:
         """A bot with the real platforms and engines, the latter perhaps wrapped."""
-        plugins = self.folder / f"plugins-{wrapped}"
+        plugins = self.folder / ("wrapped" if wrapped else "plain")
         if not plugins.exists():
             plugins.mkdir()
-            for path in (ROOT / "plugins").glob("[!_]*.py"):
-                if path.stem in ("discord_courier", "fit"):
-                    continue
-                if wrapped and path.stem in ("gallery_dl", "yt_dlp"):
-                    (plugins / path.name).write_text(self.wrapper(path))
+            for stem in NEEDED:
+                source = ROOT / "plugins" / f"{stem}.py"
+                if wrapped and stem in ("gallery_dl", "yt_dlp"):
+                    (plugins / source.name).write_text(self._wrapper(source))
                 else:
-                    shutil.copy(path, plugins)
+                    shutil.copy(source, plugins)
             (plugins / "courier.py").write_text(COURIER)
         settings = Settings(
             data_dir=self.folder / name,
@@ -168,14 +166,13 @@ class Net:
         )
         loaded = Plugins(settings)
         loaded.load()
-        for stem in ("gallery_dl", "yt_dlp", "courier"):
-            assert not loaded.all[stem].off
+        assert not [plugin.off for plugin in loaded.all.values() if plugin.off]
         pipeline = Pipeline(settings, loaded)
         pipeline.storage.prepare()
-        self.pipelines.append(pipeline)
+        self._pipelines.append(pipeline)
         return pipeline
 
-    def wrapper(self, path: Path) -> str:
+    def _wrapper(self, path: Path) -> str:
         host, _, port = self.outside.address.partition(":")
         names = {
             name: [[self.fill(address) for address in answer] for answer in answers]
@@ -189,66 +186,77 @@ class Net:
             server=(host, int(port)),
         )
 
-    def job(self, url: str, engine: str) -> Job:
-        return Job(
-            id=f"{next(self.numbers):010x}",
-            url=url,
-            platform="",
-            engine=engine,
-            guild_id=1,
-            channel_id=2,
-            user_id=3,
-            request_key="",
-            created_at=bossbot.now(),
-        )
+    async def stop(self) -> None:
+        for pipeline in self._pipelines:
+            await pipeline.stop()
 
     async def fetch(
-        self, pipeline: Pipeline, url: str, engine: str
+        self, pipeline: Pipeline, url: str, engine: str, platform: str = ""
     ) -> Download | JobFailed:
         """What one attempt brought, or why it failed; its folder is gone again."""
-        job = self.job(url, engine)
+        job = a_job(url, engine, platform)
         try:
             async with asyncio.timeout(30):
-                download = await pipeline.fetch(job)
-                self.search(pipeline)
-                return download
+                return await pipeline.fetch(job)
         except JobFailed as error:
-            self.search(pipeline)
             return error
         finally:
+            if not pipeline.settings.allow_private_addresses:
+                search(pipeline.settings.data_dir)
             pipeline.storage.forget_attempt(job)
 
-    def search(self, pipeline: Pipeline) -> None:
-        """Nothing of the internal service or of /etc/passwd is in the data folder,
-        and no leftovers."""
-        for path in pipeline.settings.data_dir.rglob("*"):
-            if path.is_file() and path.suffix != ".log":
-                content = path.read_bytes()
-                assert SECRET.encode() not in content, path
-                assert b"root:" not in content, path
-                assert path.name != "pwned"
+
+numbers = count(1)
+
+
+def a_job(url: str, engine: str, platform: str = "") -> Job:
+    return Job(
+        id=f"{next(numbers):010x}",
+        url=url,
+        platform=platform,
+        engine=engine,
+        guild_id=1,
+        channel_id=2,
+        user_id=3,
+        request_key="",
+        created_at=bossbot.now(),
+    )
+
+
+def search(folder: Path) -> None:
+    """Nothing of the service inside or of /etc/passwd is in a folder."""
+    for path in folder.rglob("*"):
+        assert "pwned" not in path.name
+        if path.is_file():
+            content = path.read_bytes()
+            assert SECRET.encode() not in content, path
+            assert b"root:" not in content, path
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def net(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Net]:
-    names = {name: os.environ.pop(name, None) for name in PROXIES}
+    video = {"Content-Type": "video/mp4"}
     with Sites() as outside, Sites() as inside:
-        inside.serve("/*", Answer(SECRET * 100, headers={"Content-Type": "video/mp4"}))
+        inside.serve("/*", (SECRET * 100).encode(), headers=video)
         net = Net(outside, inside, tmp_path_factory.mktemp("net"))
+
+        async def sixth(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            net.sixth_hits += 1
+            writer.close()
+
+        with contextlib.suppress(OSError):  # no IPv6 here
+            server = await asyncio.start_server(sixth, "::1", 0)
+            net.sixth_port = server.sockets[0].getsockname()[1]
         for name, page in PAGES.items():
             headers = {k: net.fill(v) for k, v in page.get("headers", {}).items()}
             body = net.fill(page.get("body", "")).encode()
             status = page.get("status", 200)
-            outside.serve(f"{OUTSIDE}/{name}.mp4", body, headers=headers, status=status)
-        outside.serve("*.test/*", Answer("", status=302, headers={"Location": "/x.mp4"}))
+            outside.serve(f"/{name}.mp4", body, headers=headers, status=status)
+        outside.serve("/segment.ts", bytes(1024))
+        again = {"Location": "again.mp4", "Connection": "close"}
+        outside.serve("/rebinds.mp4", b"", status=302, headers=again)
         yield net
-        for pipeline in net.pipelines:
-            await pipeline.stop()
-    os.environ.update({k: v for k, v in names.items() if v is not None})
-
-
-PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-PROXIES += tuple(name.upper() for name in PROXIES)
+        await net.stop()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -260,37 +268,399 @@ async def bare(net: Net) -> Pipeline:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def led(net: Net) -> Pipeline:
-    """The fenced bot whose engines find a server at OUTSIDE."""
-    pipeline = net.pipeline("led", wrapped=True)
-    os.environ["HTTP_PROXY"] = f"http://{net.outside.address}"
-    try:
-        pipeline.children.start()
-    finally:
-        del os.environ["HTTP_PROXY"]
+async def bare_open(net: Net, bare: Pipeline) -> Pipeline:
+    """The same with the fence down."""
+    pipeline = net.pipeline("bare-open", wrapped=False, fenced=False)
+    pipeline.children = bare.children
     return pipeline
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def open_(net: Net, led: Pipeline) -> Pipeline:
+async def led(net: Net) -> Pipeline:
+    """The fenced bot whose engines find a server at OUTSIDE."""
+    pipeline = net.pipeline("led", wrapped=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in PROXIES:
+            patch.delenv(name, raising=False)
+        patch.setenv("HTTP_PROXY", f"http://{net.outside.address}")
+        pipeline.children.start()
+    return pipeline
+
+
+PROXIES = [f"{kind}_proxy" for kind in ("http", "https", "all", "no")]
+PROXIES += [name.upper() for name in PROXIES]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def led_open(net: Net, led: Pipeline) -> Pipeline:
     """The same with the fence down."""
-    pipeline = net.pipeline("open", wrapped=True, fenced=False)
+    pipeline = net.pipeline("led-open", wrapped=True, fenced=False)
     pipeline.children = led.children
     return pipeline
 
 
 @pytest.fixture(autouse=True)
-def _nothing_inside_is_asked(net: Net) -> Iterator[None]:
+def _nobody_was_here(net: Net) -> Iterator[None]:
     net.inside.requests.clear()
     net.outside.requests.clear()
+    net.outside.hits.clear()
+    net.sixth_hits = 0
     yield
+
+
+def assert_refused_by_the_fence(net: Net, got: Download | JobFailed) -> None:
+    assert not net.hits
+    assert isinstance(got, JobFailed), got
+    assert got.cause is Cause.INVALID_URL
+    assert PRIVATE in str(got)
 
 
 # Intake
 
 
 @pytest.mark.parametrize("payload", TABLE["refused"])
-async def test_hostile_words_are_refused(net: Net, bare: Pipeline, payload: str) -> None:
+async def test_hostile_words_are_refused(
+    net: Net, bare: Pipeline, payload: str
+) -> None:
     with pytest.raises(Refused) as caught:
         await bare.route(check_link(net.fill(payload)))
     assert TABLE["refused"][payload] in str(caught.value)
+
+
+def test_there_are_enough_payloads() -> None:
+    tables = ("refused", "dialled", "elsewhere", "names", "pages")
+    assert sum(len(TABLE[name]) for name in tables) > 150
+
+
+# Links to the inside
+
+
+async def link_of(net: Net, pipeline: Pipeline, kind: str, payload: str) -> str:
+    """A payload as it comes out of intake."""
+    link = net.fill(TABLE[kind][payload])
+    if f":{net.sixth_port}" in link or "[::1]" in link:
+        if not net.sixth_port:
+            pytest.skip("no IPv6 on this machine")
+    url, platform, engine = await pipeline.route(check_link(link))
+    assert engine and not platform
+    return url
+
+
+@BOTH
+@pytest.mark.parametrize("payload", TABLE["dialled"])
+async def test_link_to_the_inside_is_not_opened(
+    net: Net, bare: Pipeline, bare_open: Pipeline, payload: str, engine: str
+) -> None:
+    url = await link_of(net, bare, "dialled", payload)
+    assert_refused_by_the_fence(net, await net.fetch(bare, url, engine))
+    await net.fetch(bare_open, url, engine)
+    assert net.hits, "the payload does nothing even without the fence"
+
+
+@BOTH
+@pytest.mark.parametrize("payload", TABLE["elsewhere"])
+async def test_link_to_a_private_address_is_not_opened(
+    net: Net, bare: Pipeline, payload: str, engine: str
+) -> None:
+    if payload == "our own name":
+        try:
+            own = socket.gethostbyname(socket.gethostname())
+        except OSError:
+            pytest.skip("this machine does not know its own name")
+        if bossbot.is_public(own):
+            pytest.skip("this machine is on the internet")
+    url = await link_of(net, bare, "elsewhere", payload)
+    assert_refused_by_the_fence(net, await net.fetch(bare, url, engine))
+
+
+@BOTH
+@pytest.mark.parametrize("name", TABLE["names"])
+async def test_name_that_leads_inside_is_not_opened(
+    net: Net, led: Pipeline, led_open: Pipeline, name: str, engine: str
+) -> None:
+    url = f"http://{name}:{net.port}/rebinds.mp4"
+    assert_refused_by_the_fence(net, await net.fetch(led, url, engine))
+    await net.fetch(led_open, url, engine)
+    assert net.hits, "the payload does nothing even without the fence"
+
+
+# Servers that lead to the inside
+
+
+@BOTH
+@pytest.mark.parametrize("page", PAGES)
+async def test_page_cannot_lead_an_engine_inside(
+    net: Net, led: Pipeline, led_open: Pipeline, page: str, engine: str
+) -> None:
+    url = f"http://{OUTSIDE}/{page}.mp4"
+    got = await net.fetch(led, url, engine)
+    assert net.outside.hits[f"/{page}.mp4"], "the server outside was not reached"
+    assert not net.hits
+    assert isinstance(got, JobFailed), got
+    if engine not in PAGES[page].get("live", ()):
+        return
+    assert_refused_by_the_fence(net, got)
+    if "status" in PAGES[page]:
+        assert net.outside.hits[f"/{page}.mp4"] == 1, "it tried again"
+    await net.fetch(led_open, url, engine)
+    assert net.hits, "the payload does nothing even without the fence"
+
+
+async def test_refused_job_ends_at_once_and_leaves_nothing(
+    net: Net, led: Pipeline
+) -> None:
+    await led.start(None)  # type: ignore[arg-type] - the courier needs no bot
+    links = [
+        f"http://{OUTSIDE}/redirect-302.mp4",
+        f"http://{OUTSIDE}/og-video.mp4",
+        f"http://127.1:{net.port}/secret.mp4",
+    ]
+    ids = []
+    for number, link in enumerate(links):
+        taken = await led.intake(
+            link, guild_id=1, channel_id=2, user_id=3, request_key=f"{number}"
+        )
+        assert taken and taken.job
+        ids.append(taken.job.id)
+    async with asyncio.timeout(20):
+        async for _ in led.queue.changes():
+            jobs = [job for job in await led.queue.list() if job.id in ids]
+            if all(job.status in TERMINAL_STATUSES for job in jobs):
+                break
+    for job in jobs:
+        assert (job.status, job.attempts) == (Status.FAILED, 1)
+        assert job.cause is Cause.INVALID_URL
+        assert PRIVATE in job.error
+        assert SECRET not in job.detail
+    assert net.outside.hits["/redirect-302.mp4"] == 1
+    assert not net.hits
+    data = led.settings.data_dir
+    assert not [*(data / "temp").iterdir(), *(data / "downloads").iterdir()]
+
+
+# What a video may do to ffmpeg
+
+
+def playlist_of(secret: Path) -> bytes:
+    """What ffmpeg takes for a list of files to open, whatever it is called."""
+    return f"#EXTM3U\n#EXTINF:1,\nfile://{secret}\n#EXT-X-ENDLIST\n".encode()
+
+
+def concat_of(secret: Path) -> bytes:
+    return f"ffconcat version 1.0\nfile 'file:{secret}'\n".encode()
+
+
+@pytest.fixture(scope="module")
+def secret_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the host's own that ffmpeg could play."""
+    folder = tmp_path_factory.mktemp("own")
+    target = folder / "own.ts"
+    whole = media.video(folder)
+    quiet = ["ffmpeg", "-nostdin", "-loglevel", "error"]
+    subprocess.run([*quiet, "-i", whole, "-c", "copy", target], check=True, timeout=30)
+    return target
+
+
+HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfake.ts\n#EXT-X-ENDLIST\n"
+DASH = """<?xml version="1.0"?>
+<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S">
+<Period>
+<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1000"
+ codecs="avc1.42c00a" width="96" height="64"><BaseURL>fake.ts</BaseURL></Representation>
+</AdaptationSet>
+<AdaptationSet mimeType="audio/mp4"><Representation id="2" bandwidth="1000"
+ codecs="mp4a.40.2"><BaseURL>fake.ts</BaseURL></Representation></AdaptationSet>
+</Period></MPD>"""
+
+
+@pytest.mark.parametrize("fake", [playlist_of, concat_of])
+@pytest.mark.parametrize("manifest", [HLS, DASH], ids=["hls", "dash"])
+async def test_fake_video_does_not_make_ffmpeg_open_another_file(
+    net: Net, bare_open: Pipeline, secret_video: Path, fake: Any, manifest: str
+) -> None:
+    net.outside.serve("/fake.ts", fake(secret_video))
+    kind = "application/dash+xml" if "MPD" in manifest else "application/x-mpegurl"
+    url = net.outside.serve(
+        "/fakes/show",
+        manifest.replace("fake.ts", "/fake.ts"),
+        headers={"Content-Type": kind},
+    )
+    got = await net.fetch(bare_open, url, "yt-dlp")
+    assert net.outside.hits["/fake.ts"], "ffmpeg had nothing to open"
+    assert isinstance(got, JobFailed), got
+    assert got.cause is Cause.NO_MEDIA
+
+
+@pytest.mark.parametrize("fake", [playlist_of, concat_of])
+async def test_fake_parts_of_a_gallery_do_not_make_ffmpeg_open_another_file(
+    tmp_path: Path, net: Net, secret_video: Path, fake: Any
+) -> None:
+    """As gallery-dl hands Reddit's videos to yt-dlp, which joins picture and sound."""
+    path = tmp_path / "fake.mp4"
+    path.write_bytes(fake(secret_video))
+    with Sites() as web, pytest.MonkeyPatch.context() as patch:
+        link = Reddit(web).video("aa1", path, path)
+        for name, value in web.environment.items():
+            patch.setenv(name, value)
+        pipeline = net.pipeline(f"reddit-{fake.__name__}", wrapped=False)
+        pipeline.children.start()
+        url, platform, _ = await pipeline.route(check_link(link))
+        got = await net.fetch(pipeline, url, "gallery-dl", platform)
+        assert [hit for hit in web.hits if "DASH_" in hit], "ffmpeg had nothing to open"
+        await pipeline.stop()
+    assert isinstance(got, JobFailed), got
+
+
+def test_unguarded_ffmpeg_would_open_the_other_file(
+    tmp_path: Path, secret_video: Path
+) -> None:
+    """That the fakes above are live ones: by the list's own name, ffmpeg plays it."""
+    path = tmp_path / "list.m3u8"
+    path.write_bytes(playlist_of(secret_video))
+    play = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", path, "-f", "null", "-"]
+    assert subprocess.run(play, timeout=30).returncode == 0
+
+
+# What may be posted
+
+MP4 = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"
+JPG = b"\xff\xd8\xff\xe0\0\x10JFIF\0"
+GIF = b"GIF89a\x01\0\x01\0\0\0\0"
+EXE = b"MZ\x90\0\x03\0\0\0\x04\0\0\0\xff\xff\0\0"
+HTML = b"<!doctype html><script>alert(1)</script>"
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+
+# Name, content, and the ending it is posted with; None: it is not posted.
+UPLOADS = [
+    ("a.exe", EXE, None),
+    ("a.jpg", EXE, None),
+    ("a.mp4", EXE, None),
+    ("a.txt", EXE, None),
+    ("a.html", HTML, None),
+    ("a.txt", HTML, None),
+    ("a.txt", b"\r\n\t " + HTML, None),
+    ("a.jpg", HTML, None),
+    ("a.mp4", HTML, None),
+    ("a.svg", SVG, None),
+    ("a.png", SVG, None),
+    ("a.txt", SVG, None),
+    ("a.svg", b"<?xml version='1.0'?>" + SVG, None),
+    ("a.xhtml", b"<?xml version='1.0'?><html/>", None),
+    ("a.desktop", b"[Desktop Entry]\nExec=sh\n", None),
+    ("a.url", b"[InternetShortcut]\nURL=file:///c:/\n", None),
+    ("a.webloc", b"<?xml version='1.0'?><plist/>", None),
+    ("a.lnk", b"L\0\0\0\x01\x14\x02\0", None),
+    ("a.js", b"alert(1)", None),
+    ("a.js", b"G" + b" " * 187 + b"G=1", None),
+    ("a.ts", b"G" + b" " * 187 + b"G=1", None),
+    ("a.vbs", b"MsgBox 1", None),
+    ("a.bat", b"@echo off", None),
+    ("a.sh", b"#!/bin/sh\nid\n", None),
+    ("a.py", b"import os", None),
+    ("a", b"text without an ending", None),
+    ("a.pdf", b"%PDF-1.7", None),
+    ("a.zip", b"PK\x03\x04", None),
+    ("a.jar", b"PK\x03\x04", None),
+    ("a.swf", b"CWS\x09", None),
+    ("a.m3u8", b"#EXTM3U\nfile:///etc/passwd\n", None),
+    ("a.mp4", b"#EXTM3U\nfile:///etc/passwd\n", None),
+    ("a.txt", b"#EXTM3U\nfile:///etc/passwd\n", None),
+    ("a.mp4", b"ffconcat version 1.0\nfile /etc/passwd\n", None),
+    ("a.mp4.part", MP4, "mp4"),
+    ("a.mp4.ytdl", b"{}", None),
+    ("a.jpg", b"", None),
+    # Polyglots: what they are by their first bytes, under a name that says so.
+    ("a.html", JPG + HTML, "jpg"),
+    ("a.exe", JPG + EXE, "jpg"),
+    ("a.js", GIF + b"=1;alert(1)", "gif"),
+    ("a.svg", MP4 + SVG, "mp4"),
+    ("a.jpg.exe", JPG, "jpg"),
+    ("a.jpg\u202egpj.exe", JPG, "jpg"),
+    # And the honest.
+    ("a.jpg", JPG, "jpg"),
+    ("a.jpeg", JPG, "jpeg"),
+    ("a.mp4", MP4, "mp4"),
+    ("a.mov", MP4, "mov"),
+    ("a.txt", b"words", "txt"),
+    ("a.srt", b"1\n00:00:00,000 --> 00:00:01,000\nwords\n", "srt"),
+    ("a.ts", (b"G\x40\x11\x10" + bytes(184)) * 5, "ts"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "posted"), UPLOADS)
+def test_only_media_is_posted_under_an_ending_that_suits_it(
+    tmp_path: Path, name: str, content: bytes, posted: str | None
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    if posted:
+        assert suffix_of(inspect_file(path, tmp_path)) == posted
+    else:
+        with pytest.raises(JobFailed) as caught:
+            inspect_file(path, tmp_path)
+        assert caught.value.cause is Cause.NO_MEDIA
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("application/x-msdownload", EXE),
+        ("video/mp4", EXE),
+        ("image/svg+xml", SVG),
+        ("video/mp4", SVG),
+        ("video/mp4", HTML),
+        ("application/x-desktop", b"[Desktop Entry]\nExec=sh\n"),
+        ("video/mp4; ../../x", b"#!/bin/sh\nid\n"),
+    ],
+)
+async def test_engines_bring_nothing_but_media(
+    net: Net, bare_open: Pipeline, kind: str, content: bytes, engine: str
+) -> None:
+    headers = {
+        "Content-Type": kind,
+        "Content-Disposition": 'attachment; filename="../../../x.exe"',
+    }
+    url = net.outside.serve("/file.mp4", content, headers=headers)
+    got = await net.fetch(bare_open, url, engine)
+    assert isinstance(got, JobFailed), got
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../x.mp4",
+        "..%2f..%2f..%2fx.mp4",
+        "..\u2215x.mp4",
+        "CON.mp4",
+        "a" * 600 + ".mp4",
+        "a%00b.mp4",
+        "%0a%0d.mp4",
+        "%(title)s.mp4",
+        "$HOME.mp4",
+        "-exec.mp4",
+        "a.exe.mp4",
+        "\u202e4pm.exe.mp4",
+        "~.mp4",
+    ],
+)
+async def test_hostile_names_become_our_own(
+    net: Net, bare_open: Pipeline, tmp_path: Path, name: str, engine: str
+) -> None:
+    video = media.video(net.folder / "media")
+    disposition = {"Content-Disposition": f'attachment; filename="{quote(name)}"'}
+    net.outside.serve("/*", video, headers=disposition)
+    url, _, _ = await bare_open.route(check_link(net.outside.url(f"/names/{name}")))
+    before = {path for path in net.folder.rglob("*") if "temp" not in path.parts}
+    job = a_job(url, engine)
+    got = await bare_open.fetch(job)
+    [file] = got.files
+    assert file.path.parent == bare_open.storage.data / "temp" / job.id / "0" / "files"
+    job.title = str(got.facts.get("title") or "")
+    kept = bare_open.storage.place(job, got.files, tmp_path / "kept")
+    bare_open.storage.forget_attempt(job)
+    assert [path.parent for path in tmp_path.rglob("*.*")] == [tmp_path / "kept"]
+    assert re.fullmatch(r"[\w-]+_[A-Za-z0-9-]{1,60}_\w+_01\.mp4", kept[0].name)
+    after = {path for path in net.folder.rglob("*") if "temp" not in path.parts}
+    assert not [path for path in after - before if "cache" not in path.parts]

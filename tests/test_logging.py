@@ -215,9 +215,9 @@ def test_strange_levels_of_libraries_are_logged_too(start: Start) -> None:
 
 
 def test_plugin_that_fails_with_a_secret_does_not_tell_it(
-    home: Home, tmp_path: Path
+    bare_home: Home, tmp_path: Path
 ) -> None:
-    home.plugin(
+    bare_home.plugin(
         "site",
         textwrap.dedent(
             """
@@ -237,8 +237,8 @@ def test_plugin_that_fails_with_a_secret_does_not_tell_it(
         "BOSS_BOT_PLUGINS__SITE__AUTH_TOKEN": COOKIE,
         "BOSS_BOT_DISCORD_TOKEN": TOKEN,
     }
-    done = home.run("--debug", "plugins", env=env)
-    log = "".join(path.read_text() for path in (home.data / "logs").iterdir())
+    done = bare_home.run("--debug", "plugins", env=env)
+    log = "".join(path.read_text() for path in (bare_home.data / "logs").iterdir())
     for text in (done.stdout, done.stderr, log):
         assert COOKIE not in text and TOKEN not in text
     assert "RuntimeError: [secret]" in log and done.returncode == 1

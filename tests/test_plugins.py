@@ -186,10 +186,10 @@ async def test_disabled_plugin_does_not_even_run(load: Load) -> None:
     assert await answers(plugins) == ["good"]
 
 
-def test_plugin_shadows_no_module_of_its_name(home: Home) -> None:
+def test_plugin_shadows_no_module_of_its_name(bare_home: Home) -> None:
     for name in ("queue", "yt_dlp", "logging", "bossbot"):
         shown = f"{name}_shadow"
-        home.plugin(
+        bare_home.plugin(
             name,
             "import argparse\nfrom bossbot import Subcommand, hookimpl\n"
             "async def show(pipeline, args):\n"
@@ -199,14 +199,14 @@ def test_plugin_shadows_no_module_of_its_name(home: Home) -> None:
             "@hookimpl\ndef register_subcommands():\n"
             f"    return [Subcommand('{shown}', '', show)]\n",
         )
-    done = home.run("queue_shadow")
+    done = bare_home.run("queue_shadow")
     assert done.returncode == 0, done.stderr
-    assert str(home.path / "plugins") not in done.stdout
-    assert done.stdout.split()[-1] == str(home.path / "bossbot.py")
+    assert str(bare_home.path / "plugins") not in done.stdout
+    assert done.stdout.split()[-1] == str(bare_home.path / "bossbot.py")
 
 
-def test_plugin_and_core_share_one_module(home: Home) -> None:
-    home.plugin(
+def test_plugin_and_core_share_one_module(bare_home: Home) -> None:
+    bare_home.plugin(
         "same",
         "import __main__, bossbot, sys\nfrom bossbot import Subcommand, hookimpl\n"
         "async def show(pipeline, args):\n"
@@ -215,18 +215,18 @@ def test_plugin_and_core_share_one_module(home: Home) -> None:
         "@hookimpl\ndef register_subcommands():\n"
         "    return [Subcommand('same', '', show)]\n",
     )
-    assert home.run("same").stdout == "True bossbot_plugins.same\n"
+    assert bare_home.run("same").stdout == "True bossbot_plugins.same\n"
 
 
-def test_command_whose_arguments_fail_takes_nothing_down(home: Home) -> None:
-    home.plugin(
+def test_command_whose_arguments_fail_takes_nothing_down(bare_home: Home) -> None:
+    bare_home.plugin(
         "bad",
         "from bossbot import Subcommand, hookimpl\n"
         "def arguments(parser): 1 / 0\n"
         "@hookimpl\ndef register_subcommands():\n"
         "    return [Subcommand('bad', '', print, arguments)]\n",
     )
-    done = home.run("which", "ftp://x")
+    done = bare_home.run("which", "ftp://x")
     assert json.loads(done.stdout.splitlines()[-1])["url"] == "ftp://x"
     assert "bad" in done.stderr and "ZeroDivisionError" in done.stderr
 

@@ -14,7 +14,7 @@ from discord_support import Stage, job_when, link
 
 from bossbot import TERMINAL_STATUSES, BossBot, Status, make_bot
 
-pytest_plugins = ("discord_support",)
+pytest_plugins = ("discord_fixtures",)
 
 
 @pytest.fixture

@@ -200,13 +200,15 @@ def test_relative_paths_start_at_the_bots_folder(
     assert Settings(data_dir=Path("x/y")).data_dir == ROOT / "x" / "y"
 
 
-def test_bot_works_from_another_working_directory(home: Home, tmp_path: Path) -> None:
-    (home.path / ".env").write_text("BOSS_BOT_DATA_DIR=media\n")
+def test_bot_works_from_another_working_directory(
+    bare_home: Home, tmp_path: Path
+) -> None:
+    (bare_home.path / ".env").write_text("BOSS_BOT_DATA_DIR=media\n")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    done = home.run("plugins", cwd=elsewhere)
+    done = bare_home.run("plugins", cwd=elsewhere)
     assert done.returncode == 0, done.stderr
-    assert (home.path / "media" / "logs").is_dir()
+    assert (bare_home.path / "media" / "logs").is_dir()
     assert not list(elsewhere.iterdir())
 
 

@@ -1,0 +1,27 @@
+"""The fixtures of the tests that talk to the fake Discord: see discord_support.py."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from discord_support import BotProcess, Stage
+from fake_discord import FakeDiscord
+
+
+@pytest.fixture(scope="session")
+def media_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("media")
+
+
+@pytest.fixture
+async def process(stage: Stage) -> AsyncIterator[BotProcess]:
+    process = BotProcess(stage)
+    yield process
+    await process.kill()
+
+
+@pytest.fixture
+async def stage(media_folder: Path, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with FakeDiscord() as fake:
+        fake.burst = 5  # as real Discord lets requests run side by side
+        yield Stage(fake, media_folder, tmp_path)
