@@ -547,7 +547,10 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
             (str(dotenv), "", DotEnvSettingsSource(Settings, env_file=dotenv)()),
         ]
     except (SettingsError, ValueError) as error:
-        raise StartError(f"The environment or {dotenv}: {error}") from None
+        raise StartError(
+            f"The environment or {dotenv}: {error}. Lists and tables in a variable are "
+            "JSON; one setting of a plugin is BOSS_BOT_PLUGINS__NAME__KEY."
+        ) from None
     main = _read_toml(config or root / "config.toml")
     data_dir = _merge([main[2], sources[1][2], sources[0][2]]).get("data_dir", "data")
     data = root / Path(str(data_dir)).expanduser()
@@ -2271,7 +2274,7 @@ class Pipeline:
                 task.cancel()
         if uploads:
             await asyncio.wait(uploads, timeout=grace_s)
-        for task in self.running.values():
+        for task in uploads:  # the others are giving their jobs back
             task.cancel()
         if self.running:
             await asyncio.wait(list(self.running.values()), timeout=3)
@@ -2607,10 +2610,9 @@ class Pipeline:
                             download.failures.append(_failure(message))
         except TimeoutError:
             raise JobFailed(Cause.TIMED_OUT, "over download_timeout_s") from None
-        if platform.cookies_file and request.cookies_file:
-            await asyncio.to_thread(
-                keep_cookies, request.cookies_file, platform.cookies_file
-            )
+        finally:  # sites rotate cookies on pages of failure, too
+            if request.cookies_file:
+                await asyncio.to_thread(keep_cookies, platform, request.cookies_file)
         for path in found[: settings.max_items]:
             try:
                 file = await asyncio.to_thread(inspect_file, path, request.folder)
@@ -2701,13 +2703,19 @@ class Pipeline:
         return answer
 
 
+COOKIES_HEADER = "# Netscape HTTP Cookie File"
+
+
 def write_cookies(platform: Platform, path: Path) -> Path | None:
-    """An attempt's own cookies.txt, from the platform's settings; None without any."""
-    lines = ["# Netscape HTTP Cookie File"]
+    """An attempt's own cookies.txt, from the platform's settings; None without any.
+    What the host's file held is left beside it, for ``keep_cookies``."""
+    lines = [COOKIES_HEADER]
     if platform.cookies_file:
         try:
-            lines += platform.cookies_file.read_text("utf-8").splitlines()
-        except OSError as error:
+            data = platform.cookies_file.read_bytes()
+            lines += data.decode().splitlines()
+            write_atomically(path.with_suffix(".host"), data)
+        except (OSError, ValueError) as error:
             logger.warning("{}: cookies_file: {}", platform.name, error)
     for name, value in platform.cookies.items():
         if value and platform.cookies_domain:
@@ -2719,12 +2727,27 @@ def write_cookies(platform: Platform, path: Path) -> Path | None:
     return path
 
 
-def keep_cookies(used: Path, kept: Path) -> None:
-    """Write rotated cookies back to the host's file, if they changed."""
-    with contextlib.suppress(OSError):
-        data = used.read_bytes()
-        if b"\t" in data and data != kept.read_bytes():
-            write_atomically(kept, data)
+def keep_cookies(platform: Platform, used: Path) -> None:
+    """Write rotated cookies back to the host's file, unless the host has changed it in
+    the meantime; the named ones are not its business."""
+    with contextlib.suppress(OSError, ValueError):
+        before = used.with_suffix(".host").read_bytes()
+        named = {name for name, value in platform.cookies.items() if value}
+        rows = _cookie_rows(used.read_text("utf-8"))
+        rows = {key: row for key, row in rows.items() if key[2] not in named}
+        changed = rows and rows != _cookie_rows(before.decode())
+        file = platform.cookies_file
+        if changed and file and file.read_bytes() == before:
+            lines = [COOKIES_HEADER, *("\t".join(row) for row in rows.values()), ""]
+            write_atomically(file, "\n".join(lines).encode())
+
+
+def _cookie_rows(text: str) -> dict[tuple[str, str, str], list[str]]:
+    """The cookies of a cookies.txt by domain, path and name; "#HttpOnly_" begins no
+    comment."""
+    lines = [line for line in text.splitlines() if re.match(r"#HttpOnly_|[^#]", line)]
+    rows = [row for line in lines if len(row := line.split("\t")) == 7]
+    return {(row[0], row[2], row[5]): row for row in rows}
 
 
 # ── Discord client ─────────────────────────────────────────────────────────────────

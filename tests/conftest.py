@@ -119,7 +119,7 @@ class Home:
     def environment(self, **extra: str) -> dict[str, str]:
         """A plain one: nothing of the tests', no settings."""
         plain = {n: os.environ[n] for n in ("PATH", "HOME") if n in os.environ}
-        return {**plain, "PYTHONDONTWRITEBYTECODE": "1", **extra}
+        return {**plain, **extra}
 
     def command(self, *arguments: str | Path) -> list[str]:
         return [sys.executable, str(self.path / "bossbot.py"), *map(str, arguments)]

@@ -1,6 +1,5 @@
 """The pipeline on canned sites: real engines in real children, see `sites.py`.
 
-    @pytest.fixture(scope="module") ...
     got = await web.fetch(Twitter(web.sites).tweet("1001", photo))
     assert got.contents == [photo.read_bytes()]
 
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from conftest import ROOT
 from sites import Sites
 
@@ -101,8 +99,11 @@ class Web:
         self.plugins.mkdir()
         for name in NEEDED:
             (self.plugins / f"{name}.py").symlink_to(ROOT / "plugins" / f"{name}.py")
-        (self.plugins / "nowhere.py").write_text(COURIER, "utf-8")
+        self.write_plugin("nowhere", COURIER)
         self.children: SharedChildren
+
+    def write_plugin(self, name: str, code: str) -> None:
+        (self.plugins / f"{name}.py").write_text(code, "utf-8")
 
     def start(self) -> None:
         """Start the fork server in the environment of this moment."""
@@ -115,8 +116,9 @@ class Web:
         those of that plugin. `platform` is one more, or in the place of another."""
         named = {name: values.pop(name) for name in PLATFORMS if name in values}
         data = self.folder / secrets.token_hex(4)
-        defaults = {"data_dir": data, "plugins_dir": self.plugins, "min_free_space": 0}
-        settings = Settings(**{**defaults, **values, "plugins": named})
+        settings = Settings(
+            data_dir=data, plugins_dir=self.plugins, plugins=named, **values
+        )
         plugins = Plugins(settings)
         plugins.load()
         assert not any(plugin.off for plugin in plugins.all.values())
@@ -130,6 +132,7 @@ class Web:
         pipeline.storage.prepare()
         if hasattr(self, "children"):
             pipeline.children = self.children
+            self.children.plugins = plugins
         return pipeline
 
     async def fetch(
@@ -167,9 +170,11 @@ class Web:
             shutil.rmtree(pipeline.settings.data_dir)
 
     @asynccontextmanager
-    async def running(self, **values: Any) -> AsyncIterator[Pipeline]:
-        """A pipeline at work on its queue."""
-        pipeline = self.pipeline(**values)
+    async def running(
+        self, platform: Platform | None = None, **values: Any
+    ) -> AsyncIterator[Pipeline]:
+        """A pipeline at work on its queue; arguments as for `pipeline`."""
+        pipeline = self.pipeline(platform, **values)
         await pipeline.start(None)  # type: ignore[arg-type]
         try:
             yield pipeline
@@ -217,22 +222,3 @@ def environment(**variables: str | None) -> Iterator[None]:
             else:
                 patch.setenv(name, value)
         yield
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Web]:
-    with Sites() as sites:
-        web = Web(sites, tmp_path_factory.mktemp("web"))
-        with environment(**sites.environment):
-            web.start()
-        yield web
-        await web.children.really_stop()
-
-
-@pytest.fixture
-def web(shared_web: Web) -> Iterator[Web]:
-    """The module's sites with nothing asked of them yet."""
-    sites = shared_web.sites
-    for of_earlier_tests in (sites.requests, sites.hits, sites.unknown, sites._routes):
-        of_earlier_tests.clear()
-    yield shared_web

@@ -165,7 +165,7 @@ async def test_what_could_not_be_fetched_is_said(stage: Stage) -> None:
         await stage.says(f"$download {link(facts, stage.image(), 'lose=gone')}")
         [message] = await stage.gets(1)
     assert "\nAlbum · jo\n" in message.content
-    assert "1 of 2, 1 could not be fetched: That post does not exist" in message.content
+    assert "1 of 2, 1 could not be fetched (gone)." in message.content
     assert "The first 2 of 90." in message.content
 
 

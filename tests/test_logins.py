@@ -32,7 +32,7 @@ from bossbot import (
     write_cookies,
 )
 
-pytest_plugins = ("platform_support", "discord_support")
+pytest_plugins = ("platform_fixtures", "discord_fixtures")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 in_discord = pytest.mark.asyncio(loop_scope="function")
 both_engines = pytest.mark.parametrize("kind", ["jpg", "mp4"])

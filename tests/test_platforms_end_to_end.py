@@ -26,7 +26,7 @@ from sites_canned.youtube import YouTube
 
 from bossbot import SENTENCES, Cause, find_programs
 
-pytest_plugins = ("platform_support", "discord_support")
+pytest_plugins = ("platform_fixtures", "discord_fixtures")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LOGGED_IN = {"auth_token": Twitter.auth_token}

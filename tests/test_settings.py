@@ -354,7 +354,7 @@ def test_importing_the_core_touches_nothing(home: Home) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=home.path,
-        env=home.environment(BOSS_BOT_MAX_ITEMS="wrong"),
+        env=home.environment(BOSS_BOT_MAX_ITEMS="wrong", PYTHONDONTWRITEBYTECODE="1"),
         capture_output=True,
         text=True,
     )

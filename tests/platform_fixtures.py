@@ -1,0 +1,27 @@
+"""The fixtures of the tests on canned sites: see platform_support.py."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from platform_support import Web, environment
+from sites import Sites
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Web]:
+    with Sites() as sites:
+        web = Web(sites, tmp_path_factory.mktemp("web"))
+        with environment(**sites.environment):
+            web.start()
+        yield web
+        await web.children.really_stop()
+
+
+@pytest.fixture
+def web(shared_web: Web) -> Iterator[Web]:
+    """The module's sites with nothing asked of them yet."""
+    sites = shared_web.sites
+    for of_earlier_tests in (sites.requests, sites.hits, sites.unknown, sites._routes):
+        of_earlier_tests.clear()
+    yield shared_web

@@ -1,0 +1,350 @@
+"""Failures: what is tried again and what is not, and what a member then reads."""
+
+import asyncio
+import random
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import media
+import pytest
+import pytest_asyncio
+import trustme
+from conftest import ROOT
+from platform_support import PLATFORMS, Web, environment
+from sites import Answer, Sites, in_turn
+
+import bossbot
+from bossbot import SENTENCES, Cause, JobFailed, Platform
+
+pytest_plugins = ("platform_fixtures",)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+# A link to a file goes to gallery-dl or to yt-dlp as the platform says.
+both_engines = pytest.mark.parametrize("engine", ["gallery-dl", "yt-dlp"])
+
+FAILING = """
+from bossbot import Cause, Engine, JobFailed, Platform, hookimpl
+
+CAUSE = {cause!r}
+
+
+def download(request, report):
+    raise JobFailed(Cause(CAUSE), "the first engine's words")
+
+
+@hookimpl
+def register_engines():
+    return [Engine("failing", lambda: "1", lambda: None, lambda url: False, download)]
+
+
+@hookimpl
+def register_platforms():
+    return [
+        Platform("files", r"https://files\\.example/", "https://files.example/", "failing")
+    ]
+"""
+
+
+def files(engine: str) -> Platform:
+    return Platform(
+        name="files",
+        pattern=r"https?://(files|no-such)\.|https?://127\.|https?://localhost",
+        example="https://files.example/a.mp4",
+        engine=engine,
+        # Not the engines' 20 s.
+        options={
+            "extractor.timeout": 0.5,
+            "downloader.timeout": 0.5,
+            "socket_timeout": 0.5,
+        },
+    )
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry waits for no longer than it must."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: 0.0)
+
+
+# Tried again, or not
+
+
+@both_engines
+@pytest.mark.usefixtures("at_once")
+async def test_rate_limit_that_ends_soon_is_waited_for_once(
+    web: Web, media_folder: Path, engine: str
+) -> None:
+    video = media.video(media_folder)
+    limited = Answer("Slow down.", 429, {"Retry-After": "1"})
+    link = web.sites.serve("https://files.example/a.mp4", in_turn(limited, video))
+    async with web.running(files(engine)) as pipeline:
+        job = await web.finish(link, pipeline)
+        assert (job.status, job.attempts, job.detail) == ("completed", 2, "")
+        assert web.kept(job, pipeline) == [video.read_bytes()]
+        # At first the limit, then what a download takes.
+        assert web.sites.hits["files.example/a.mp4"] <= 3
+
+
+@both_engines
+@pytest.mark.usefixtures("at_once")
+async def test_rate_limit_that_stays_is_not_asked_a_third_time(
+    web: Web, engine: str
+) -> None:
+    limited = Answer("Slow down.", 429, {"Retry-After": "1"})
+    link = web.sites.serve("https://files.example/a.mp4", limited)
+    async with web.running(files(engine)) as pipeline:
+        job = await web.finish(link, pipeline)
+    assert (job.status, job.cause, job.attempts) == ("failed", Cause.RATE_LIMITED, 2)
+    assert web.sites.hits["files.example/a.mp4"] == 2
+
+
+@both_engines
+async def test_rate_limit_of_ten_minutes_is_said_not_waited_for(
+    web: Web, engine: str
+) -> None:
+    limited = Answer("Slow down.", 429, {"Retry-After": "600"})
+    link = web.sites.serve("https://files.example/a.mp4", limited)
+    async with web.running(files(engine)) as pipeline:
+        job = await web.finish(link, pipeline)
+    assert (job.cause, job.attempts) == (Cause.RATE_LIMITED, 1)
+    assert "10 min" in job.error
+    assert web.sites.hits["files.example/a.mp4"] == 1
+
+
+@both_engines
+@pytest.mark.parametrize("status", [500, 502, 503])
+@pytest.mark.usefixtures("at_once")
+async def test_server_that_fails_once_is_asked_again(
+    web: Web, media_folder: Path, engine: str, status: int
+) -> None:
+    video = media.video(media_folder)
+    answers = in_turn(Answer("Sorry.", status), video)
+    link = web.sites.serve("https://files.example/a.mp4", answers)
+    async with web.running(files(engine)) as pipeline:
+        job = await web.finish(link, pipeline)
+        assert (job.status, job.detail) == ("completed", "")
+        assert web.kept(job, pipeline) == [video.read_bytes()]
+
+
+@both_engines
+@pytest.mark.usefixtures("at_once")
+async def test_server_that_fails_for_good_is_not_asked_for_ever(
+    web: Web, engine: str
+) -> None:
+    link = web.sites.serve("https://files.example/a.mp4", Answer("Sorry.", 503))
+    async with web.running(files(engine)) as pipeline:
+        job = await web.finish(link, pipeline)
+    assert (job.status, job.cause) == ("failed", Cause.NETWORK)
+    assert job.error == SENTENCES[Cause.NETWORK]
+    assert 2 <= web.sites.hits["files.example/a.mp4"] <= 4
+
+
+@both_engines
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [
+        (401, Cause.LOGIN),
+        (403, Cause.LOGIN),
+        (404, Cause.GONE),
+        (410, Cause.GONE),
+        (429, Cause.RATE_LIMITED),
+        (451, Cause.REGION),
+    ],
+)
+async def test_what_does_not_pass_is_asked_for_once(
+    web: Web, engine: str, status: int, cause: Cause
+) -> None:
+    link = web.sites.serve("https://files.example/a.mp4", Answer("No.", status))
+    async with web.running(files(engine)) as pipeline:
+        job = await web.finish(link, pipeline)
+    assert (job.status, job.cause, job.attempts) == ("failed", cause, 1)
+    assert web.sites.hits["files.example/a.mp4"] == 1
+
+
+@pytest.mark.parametrize("cause", [Cause.UNSUPPORTED, Cause.INTERNAL, Cause.NO_MEDIA])
+async def test_other_engine_is_tried_once(
+    web: Web, media_folder: Path, cause: Cause
+) -> None:
+    web.write_plugin("failing", FAILING.format(cause=cause.value))
+    photo = media.image(media_folder)
+    link = web.sites.serve("https://files.example/a.jpg", photo)
+    gone = web.sites.serve("https://files.example/b.jpg", Answer(status=404))
+    try:
+        async with web.running() as pipeline:
+            job = await web.finish(link, pipeline)
+            assert (job.status, job.attempts) == ("completed", 2)
+            assert web.kept(job, pipeline) == [photo.read_bytes()]
+            job = await web.finish(gone, pipeline)
+            assert (job.cause, job.attempts) == (Cause.GONE, 2)
+            # Nobody else knows this one.
+            job = await web.finish("https://files.example/page", pipeline)
+            assert (job.cause, job.attempts) == (cause, 1)
+    finally:
+        (web.plugins / "failing.py").unlink()
+    assert web.sites.hits["files.example/b.jpg"] == 1
+
+
+@pytest.mark.parametrize(
+    "cause", [Cause.GONE, Cause.LOGIN, Cause.PRIVATE, Cause.TOO_LARGE, Cause.REGION]
+)
+async def test_other_engine_is_not_tried_when_the_site_has_answered(
+    web: Web, media_folder: Path, cause: Cause
+) -> None:
+    web.write_plugin("failing", FAILING.format(cause=cause.value))
+    photo = media.image(media_folder)
+    link = web.sites.serve("https://files.example/a.jpg", photo)
+    try:
+        async with web.running() as pipeline:
+            job = await web.finish(link, pipeline)
+    finally:
+        (web.plugins / "failing.py").unlink()
+    assert (job.cause, job.attempts, job.error) == (cause, 1, SENTENCES[cause])
+    assert not web.sites.requests
+
+
+# Nobody there
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bare_web(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Web]:
+    """Without a proxy: links are dialled as they are."""
+    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+    none = {n: None for name in proxies for n in (name, name.lower())}
+    with Sites() as sites:
+        web = Web(sites, tmp_path_factory.mktemp("bare"))
+        with environment(**none):
+            web.start()
+        yield web
+        await web.children.really_stop()
+
+
+async def attempt(web: Web, link: str, engine: str) -> JobFailed:
+    got = await web.fetch(link, platform=files(engine), allow_private_addresses=True)
+    assert got.error, got
+    return got.error
+
+
+def is_network(error: JobFailed, cause: Cause = Cause.NETWORK) -> bool:
+    """Whether it is that failure, in plain words for the member, all in the log."""
+    if error.cause is not cause or len(error.detail) < 10:
+        raise AssertionError(f"{error.cause}: {error.detail}")
+    return str(error) == SENTENCES[cause]
+
+
+@both_engines
+async def test_name_that_is_not_found(bare_web: Web, engine: str) -> None:
+    error = await attempt(bare_web, "http://no-such.invalid/a.mp4", engine)
+    assert is_network(error)
+
+
+@both_engines
+async def test_connection_that_is_refused(bare_web: Web, engine: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    error = await attempt(bare_web, f"http://127.0.0.1:{port}/a.mp4", engine)
+    assert is_network(error)
+
+
+@both_engines
+async def test_certificate_that_nobody_signed(bare_web: Web, engine: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+
+    async def nothing(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(nothing, "127.0.0.1", 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        error = await attempt(bare_web, f"https://localhost:{port}/a.mp4", engine)
+    assert is_network(error)
+    assert "certificate" in error.detail
+
+
+@both_engines
+async def test_server_that_never_answers(bare_web: Web, engine: str) -> None:
+    link = bare_web.sites.serve("/silent.mp4", Answer(silent=True))
+    error = await attempt(bare_web, link, engine)
+    assert is_network(error, Cause.TIMED_OUT)
+
+
+@both_engines
+async def test_file_that_ends_too_soon(
+    bare_web: Web, media_folder: Path, engine: str
+) -> None:
+    video = media.video(media_folder).read_bytes()
+    half = Answer(video[: len(video) // 2], length_bytes=len(video), ranges=False)
+    link = bare_web.sites.serve("/half.mp4", half)
+    assert is_network(await attempt(bare_web, link, engine))
+
+
+@both_engines
+@pytest.mark.parametrize("content", [b"<html>Hello.</html>", b"\0" * 3000])
+async def test_file_that_is_no_media(
+    bare_web: Web, engine: str, content: bytes
+) -> None:
+    headers = {"Content-Type": "video/mp4"}
+    link = bare_web.sites.serve("/not-a.mp4", content, headers=headers)
+    error = await attempt(bare_web, link, engine)
+    assert error.cause in (Cause.NO_MEDIA, Cause.UNSUPPORTED)
+
+
+# What a member reads
+
+# Each sentence ends with something to do, or says that there is nothing.
+NEXT_STEPS = {
+    Cause.INVALID_URL: "paste it again",
+    Cause.UNSUPPORTED: "no way",
+    Cause.LOGIN: "ask the bot's owner",
+    Cause.AGE: "host's login",
+    Cause.PRIVATE: "Only its followers",
+    Cause.GONE: "Check the link",
+    Cause.REGION: "not available in the country",
+    Cause.RATE_LIMITED: "Try again",
+    Cause.NETWORK: "Try again",
+    Cause.TOO_LARGE: "host allows",
+    Cause.TIMED_OUT: "Try again",
+    Cause.NO_MEDIA: "behind that link",
+    Cause.QUOTA: "Try again tomorrow",
+    Cause.PERMISSION: "Ask an admin",
+    Cause.DISK_FULL: "Ask the bot's owner",
+    Cause.ENGINE_OUTDATED: "update the bot's engines",
+    Cause.CANCELLED: "",
+    Cause.INTERNAL: "log",
+}
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+async def test_sentence_is_plain_and_says_what_to_do_next(cause: Cause) -> None:
+    sentence = SENTENCES[cause]
+    assert NEXT_STEPS[cause] in sentence
+    assert sentence[0].isupper() and sentence.endswith(".")
+    assert len(sentence) < 200
+    assert not set("_<>{}`*\\") & set(sentence), "it is shown in Discord as it is"
+    for jargon in ("HTTP", "exception", "gallery-dl", "yt-dlp", "stack", "JSON"):
+        assert jargon not in sentence
+
+
+async def test_outdated_engine_is_named_with_its_version_and_age(web: Web) -> None:
+    """A page of TikTok that has not what the extractor looks for."""
+    link = "https://www.tiktok.com/@alice/video/7100000000000000009"
+    web.sites.serve(link, "<title>TikTok</title><p>All new.</p>")
+    got = await web.fetch(link)
+    assert got.cause is Cause.ENGINE_OUTDATED
+    version = await web.children.ask(
+        "versions", plugins=[str(web.plugins / "yt_dlp.py")]
+    )
+    assert f"yt-dlp {version['yt-dlp']}" in str(got.error)
+    assert "days old" in str(got.error)
+    assert "update" in str(got.error)
+
+
+async def test_every_platforms_failures_have_a_known_cause() -> None:
+    for name in PLATFORMS:
+        module = bossbot.import_plugin(ROOT / "plugins" / f"{name}.py")
+        assert all(cause in SENTENCES for _, cause in module.FAILURES)
