@@ -20,6 +20,7 @@ import difflib
 import errno
 import gc
 import hashlib
+import importlib.metadata
 import importlib.util
 import inspect
 import ipaddress
@@ -54,7 +55,7 @@ from collections.abc import (
 )
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from enum import IntEnum, StrEnum
 from functools import partial
@@ -384,6 +385,20 @@ class Engine:
     generic: bool = False  # it can also try a page that no extractor knows
 
 
+def age_days(package: str, version: str) -> int | None:
+    """Days since a release whose version is its date, else since it was installed;
+    None for what is no installed package."""
+    today = datetime.now(UTC).date()
+    with contextlib.suppress(ValueError):  # it only looks like a date
+        if found := re.match(r"(20\d\d)\.(\d\d?)\.(\d\d?)(?!\d)", version):
+            return (today - date(*(int(part) for part in found.groups()))).days
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError):
+        folder = Path(str(importlib.metadata.distribution(package).locate_file("")))
+        installed = folder / f"{package.replace('-', '_')}-{version}.dist-info"
+        return (today - date.fromtimestamp(installed.stat().st_mtime)).days
+    return None
+
+
 def cause_for_status(status: int) -> Cause:
     """What an HTTP status of 400 or more means to who pasted the link."""
     match status:
@@ -419,8 +434,9 @@ def wait_asked_s(headers: Mapping[str, str]) -> float | None:
     after, reset = given.get("retry-after", ""), given.get("x-rate-limit-reset", "")
     with contextlib.suppress(ValueError):
         if after:
-            date = None if after.isdigit() else parsedate_to_datetime(after).timestamp()
-            return max(float(after) if date is None else date - time.time(), 0)
+            if after.isdigit():
+                return float(after)
+            return max(parsedate_to_datetime(after).timestamp() - time.time(), 0)
         if reset:
             return max(float(reset) - time.time(), 0)
     return None
@@ -1345,7 +1361,8 @@ def inspect_file(path: Path, folder: Path) -> MediaFile:
     suffix = path.suffix.lower().lstrip(".")
     kind = filetype.guess(head)
     mime = kind.mime if kind else ""
-    if not mime and head[:1] == head[188:189] == b"G":  # MPEG-TS, unknown to filetype
+    # MPEG-TS, unknown to filetype: packets of 188 bytes.
+    if not mime and not _is_text(head) and head[:377:188] == b"GGG":
         mime = "video/mp2t"
     if not mime and suffix in MEDIA_SUFFIXES["text"].split() and _is_text(head):
         mime = "text/plain"
@@ -1735,6 +1752,8 @@ def _task_download(request: dict[str, Any], tell: Callable[..., None]) -> None:
     except JobFailed as error:
         if error.cause is Cause.ENGINE_OUTDATED:
             which = f"{engine.name} {engine.version()}"
+            if (days := age_days(engine.name, engine.version())) is not None:
+                which += f", {days} days old"
             raise JobFailed(
                 error.cause, error.detail, f"{error} (It is {which}.)"
             ) from error

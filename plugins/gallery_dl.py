@@ -56,7 +56,7 @@ WORDS = [
     (r"connection|RemoteDisconnected|IncompleteRead|unreachable", Cause.NETWORK),
     (r"size mismatch|Empty file|decode", Cause.NETWORK),
     (r"rate.?limit|too many requests", Cause.RATE_LIMITED),
-    (r"unsupported url|not supported/enabled|DRM", Cause.UNSUPPORTED),
+    (r"unsupported|not supported/enabled|DRM", Cause.UNSUPPORTED),
     (r"\bprivate\b|protected", Cause.PRIVATE),
     (r"not found|not be found|unavailable|deleted|removed|suspended", Cause.GONE),
     (r"log ?in|sign in|authenti|credentials|cookies", Cause.LOGIN),
@@ -451,6 +451,10 @@ def _tame_yt_dlp() -> None:
     guard = ["-nostdin", "-protocol_whitelist", "file", "-format_whitelist", MEDIA]
     run = FFmpegPostProcessor.real_run_ffmpeg
 
+    def refused(self: Any, *_: Any) -> bool:
+        self.report_error("unsupported: only ffmpeg could fetch it")
+        return False
+
     def guarded(self: Any, inputs: Any, outputs: Any, **how: Any) -> Any:
         inputs = [(path, [*guard, *options]) for path, options in inputs]
         return run(self, inputs, outputs, **how)
@@ -458,6 +462,7 @@ def _tame_yt_dlp() -> None:
     plugin_dirs.value = []
     _REQUEST_HANDLERS.pop("CurlCFFI", None)
     FFmpegFD.available = classmethod(lambda cls, path=None: False)
+    FFmpegFD.real_download = refused
     FFmpegPostProcessor.real_run_ffmpeg = guarded
     # Asked by ffprobe to help an ffmpeg of before 2017.
     FFmpegPostProcessor.get_audio_codec = lambda self, path: None

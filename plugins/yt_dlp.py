@@ -43,7 +43,7 @@ SAID = [
     (r"log.?in|sign.?in|logged.in|account cookies|authenticat|password", Cause.LOGIN),
     (r"subscri(?:ber|ption)|premium|purchase|paid|registered users", Cause.LOGIN),
     (r"too many requests|rate.?limit|try again later", Cause.RATE_LIMITED),
-    (r"DRM|no suitable extractor", Cause.UNSUPPORTED),
+    (r"DRM|no suitable extractor|only ffmpeg", Cause.UNSUPPORTED),
     (r"removed|deleted|terminated|suspended|no longer|unavailable", Cause.GONE),
     (r"(?:not|n.t) (?:be )?(?:found|available|exist)|expired", Cause.GONE),
 ]
@@ -78,17 +78,14 @@ def version() -> str:
 
 
 def warm() -> None:
-    """Import every extractor and compile its patterns, those for pages too (a page of
-    a site that none knows is shown to all); and rehearse what every download does."""
+    """Compile every extractor's pattern and rehearse what every download does. Their
+    modules stay unread: 20 MB, which a page of a site that none knows takes, later."""
     from yt_dlp.globals import plugin_dirs
     from yt_dlp.networking import common
 
     plugin_dirs.value = []  # no engine plugins from elsewhere
     for extractor in _extractors():
         extractor.suitable("https://boss-bot.invalid/")
-        extractor = getattr(extractor, "real_class", extractor)
-        if extractor.__dict__.get("_EMBED_REGEX"):
-            list(extractor._extract_embed_urls("", "") or ())
     # Reading the authorities takes longer than the rest of a small download.
     common.make_ssl_context = functools.cache(common.make_ssl_context)
     video = Video(Request("", Path(), "", options={"simulate": True}), cast(Report, 0))
@@ -386,6 +383,10 @@ def _tame(request: Request) -> None:
         with _all_memory(program in runtimes):
             start(self, argv, *rest, **how)
 
+    def refused(self: Any, *_: Any) -> bool:
+        self.report_error("unsupported: only ffmpeg could fetch it")
+        return False
+
     def guarded_run(self: Any, inputs: Any, outputs: Any, **how: Any) -> Any:
         inputs = [(path, [*guard, *options]) for path, options in inputs]
         return run(self, inputs, outputs, **how)
@@ -393,6 +394,7 @@ def _tame(request: Request) -> None:
     plugin_dirs.value = []
     _REQUEST_HANDLERS.pop("CurlCFFI", None)
     FFmpegFD.available = classmethod(lambda cls, path=None: False)
+    FFmpegFD.real_download = refused
     Popen.__init__ = guarded_start
     FFmpegPostProcessor.real_run_ffmpeg = guarded_run
     # Asked by ffprobe to help an ffmpeg of before 2017.
@@ -468,4 +470,7 @@ def failure(
     wait_s = None
     if cause is Cause.RATE_LIMITED and status:
         wait_s = wait_asked_s(status.response.headers)
+    passing = (ConnectionResetError, network.IncompleteRead)
+    if (status and status.status >= 500) or among(passing):
+        wait_s = 0.0  # it may well work a moment later
     return JobFailed(cause, detail, retry_after_s=wait_s)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from loguru import logger
 from sites import Sites
 
 import bossbot
@@ -222,3 +223,19 @@ def environment(**variables: str | None) -> Iterator[None]:
             else:
                 patch.setenv(name, value)
         yield
+
+
+@contextmanager
+def listening(words: str) -> Iterator[asyncio.Event]:
+    """An event that is set when the log says these words."""
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+
+    def hear(line: Any) -> None:
+        if words in line:
+            loop.call_soon_threadsafe(heard.set)
+
+    sink = logger.add(hear, level="DEBUG", format="{message}")
+    try:
+        yield heard
+    finally:
+        logger.remove(sink)

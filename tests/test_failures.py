@@ -113,7 +113,7 @@ async def test_rate_limit_of_ten_minutes_is_said_not_waited_for(
 
 
 @both_engines
-@pytest.mark.parametrize("status", [500, 502, 503])
+@pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.usefixtures("at_once")
 async def test_server_that_fails_once_is_asked_again(
     web: Web, media_folder: Path, engine: str, status: int

@@ -232,29 +232,27 @@ def test_rotated_cookies_are_written_to_the_attempts_own_file(
 # ── What fails ─────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("answer", "cause"),
-    [
-        (Answer(status=404), Cause.GONE),
-        (Answer(status=410), Cause.GONE),
-        (Answer(status=401), Cause.LOGIN),
-        (Answer(status=403), Cause.LOGIN),
-        (Answer(status=451), Cause.REGION),
-        (Answer(status=500), Cause.NETWORK),
-        (Answer(status=503), Cause.NETWORK),
-        (Answer("<title>Log in</title>"), Cause.NO_MEDIA),
-        (Answer(b"", length_bytes=0), Cause.NETWORK),
-        (Answer(b"a" * 99, length_bytes=200), Cause.NETWORK),  # ends early
-        (Answer(b"a" * 99, length_bytes=9_000_000), Cause.TOO_LARGE),
-        (Answer(b"a" * 99, endless=True, length_bytes=None), Cause.TOO_LARGE),
-        (gzip_bomb(20_000_000), Cause.TOO_LARGE),
-        (Answer(silent=True), Cause.TIMED_OUT),
-    ],
-    ids=str,
-)
-def test_a_server_that_misbehaves(
-    fetch: Fetch, sites: Sites, answer: Answer, cause: Cause
-) -> None:
+MISBEHAVIOUR = {
+    "not found": (Answer(status=404), Cause.GONE),
+    "gone": (Answer(status=410), Cause.GONE),
+    "unauthorised": (Answer(status=401), Cause.LOGIN),
+    "forbidden": (Answer(status=403), Cause.LOGIN),
+    "legal reasons": (Answer(status=451), Cause.REGION),
+    "broken": (Answer(status=500), Cause.NETWORK),
+    "busy": (Answer(status=503), Cause.NETWORK),
+    "a page": (Answer("<title>Log in</title>"), Cause.NO_MEDIA),
+    "empty": (Answer(b"", length_bytes=0), Cause.NETWORK),
+    "ends early": (Answer(b"a" * 99, length_bytes=200), Cause.NETWORK),
+    "announces too much": (Answer(b"a" * 99, length_bytes=9_000_000), Cause.TOO_LARGE),
+    "never ends": (Answer(b"a" * 99, endless=True, length_bytes=None), Cause.TOO_LARGE),
+    "expands": (gzip_bomb(20_000_000), Cause.TOO_LARGE),
+    "silent": (Answer(silent=True), Cause.TIMED_OUT),
+}
+
+
+@pytest.mark.parametrize("how", MISBEHAVIOUR)
+def test_a_server_that_misbehaves(fetch: Fetch, sites: Sites, how: str) -> None:
+    answer, cause = MISBEHAVIOUR[how]
     got = fetch(
         sites.serve("/a.jpg", answer),
         max_file_bytes=1_000_000,

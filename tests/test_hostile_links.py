@@ -270,7 +270,8 @@ async def net(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Net]:
             headers = {k: net.fill(v) for k, v in page.get("headers", {}).items()}
             body = net.fill(page.get("body", "")).encode()
             status = page.get("status", 200)
-            outside.serve(f"/{name}.mp4", body, headers=headers, status=status)
+            for path in (f"/{name}", f"/{name}.mp4"):
+                outside.serve(path, body, headers=headers, status=status)
         outside.serve("/segment.ts", bytes(1024))
         again = {"Location": "again.mp4", "Connection": "close"}
         outside.serve("/rebinds.mp4", b"", status=302, headers=again)
@@ -314,6 +315,7 @@ async def led_open(net: Net, led: Pipeline) -> Pipeline:
 @pytest.fixture(autouse=True)
 def _nobody_was_here(net: Net) -> None:
     net.forget_hits()
+    net.outside.requests.clear()
     net.outside.hits.clear()
 
 
@@ -421,13 +423,22 @@ async def test_page_cannot_lead_an_engine_inside(
         assert net.forget_hits(), f"harmless to {engine} even without the fence"
 
 
+@BOTH
+async def test_link_is_judged_by_its_own_host_behind_a_proxy(
+    net: Net, led: Pipeline, engine: str
+) -> None:
+    for link in (f"http://127.1:{net.port}/secret.mp4", f"{net.outside.url('/x.mp4')}"):
+        assert_refused_by_the_fence(net, await net.fetch(led, link, engine))
+        assert not net.outside.requests, "the proxy was asked"
+
+
 async def test_refused_job_ends_at_once_and_leaves_nothing(net: Net) -> None:
     led = net.pipeline("queued", wrapped=True)
     with net.as_proxy():
         await led.start(None)  # type: ignore[arg-type] - the courier needs no bot
     links = [
         f"http://{OUTSIDE}/redirect-302.mp4",
-        f"http://{OUTSIDE}/og-video.mp4",
+        f"http://{OUTSIDE}/og-video",
         f"http://127.1:{net.port}/secret.mp4",
     ]
     ids = []

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, Home
 from discord_support import Stage
 from fake_discord import Message
-from platform_support import PLATFORMS, Web, environment
+from platform_support import PLATFORMS, Web, environment, listening
 from pydantic import SecretStr
 from rich.console import Console
 from sites import Answer, Content, Request, redirect
@@ -421,11 +421,12 @@ async def test_owner_who_takes_no_messages_is_only_logged(
     with_notices(stage)
     stage.fake.owner.accepts_dms = False
     link = Instagram(web.sites).post("Cabe3", media.image(media_folder))
-    with environment(**web.sites.environment):
-        async with stage.bot():
+    with (
+        listening("the owner could not be told") as heard,
+        environment(**web.sites.environment),
+    ):
+        async with stage.bot(), asyncio.timeout(20):
             await stage.says(f"$download {link}")
             await stage.hears("Download failed", "needs the host's login")
-            await stage.fake.wait_for(
-                lambda: any("the owner could not be told" in line for line in logged)
-            )
+            await heard.wait()
     assert not any("is switched off" in line for line in logged)

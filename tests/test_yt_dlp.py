@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import media
 import pytest
@@ -193,6 +193,7 @@ def test_a_playlist_longer_than_the_cap_is_fetched_up_to_it(
     files = [media.video(shelf, number) for number in (1, 3)]
     assert got.contents == [file.read_bytes() for file in files]
     assert got.facts["more"] is True
+    assert "Downloading 3 items" in got.log  # one more tells that there are more
 
 
 def test_a_list_of_segments_becomes_a_video(
@@ -205,6 +206,23 @@ def test_a_list_of_segments_becomes_a_video(
     assert got.names == got.left == ["job_1_temp_0001.mp4"]
     assert probe(got.files[0], "format=format_name") == ["mov,mp4,m4a,3gp,3g2,mj2"]
     assert float(probe(got.files[0], "format=duration")[0]) == pytest.approx(3, abs=0.2)
+
+
+def test_a_video_without_one_of_its_segments_is_one_failure(
+    fetch: Fetch, sites: Sites, shelf: Path
+) -> None:
+    first, *rest = segments(shelf)
+    for piece in rest:
+        sites.serve(f"/{piece.name}", piece)
+    broken = hls(*[piece.name for piece in (rest[0], first, rest[1])])
+    tags = [
+        f'<video src="{sites.serve("/a.m3u8", broken)}"></video>',
+        f'<video src="{sites.serve("/b.mp4", media.video(shelf))}"></video>',
+    ]
+    got = fetch(sites.serve("/page", "".join(tags)))
+    assert got.contents == [media.video(shelf).read_bytes()]
+    assert len(got.failed_items) == 1
+    assert got.left == got.names
 
 
 def test_of_a_clip_the_part_is_cut_out(fetch: Fetch, sites: Sites, shelf: Path) -> None:
@@ -268,28 +286,33 @@ def test_a_format_of_unknown_size_counts_as_one_that_fits() -> None:
 # ── What fails ─────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    ("answer", "cause"),
-    [
-        (Answer(status=404), Cause.GONE),
-        (Answer(status=410), Cause.GONE),
-        (Answer(status=401), Cause.LOGIN),
-        (Answer(status=403), Cause.LOGIN),
-        (Answer(status=451), Cause.REGION),
-        (Answer(status=500), Cause.NETWORK),
-        (Answer("<title>Words</title>nothing else"), Cause.UNSUPPORTED),
-        (Answer(b"", length_bytes=0), Cause.NO_MEDIA),
-        (Answer(b"a" * 99, length_bytes=200), Cause.NETWORK),  # ends early
-        (Answer(b"a" * 9000, length_bytes=9_000_000, endless=True), Cause.TOO_LARGE),
-        (Answer(b"a" * 9000, endless=True, length_bytes=None), Cause.TOO_LARGE),
-        (gzip_bomb(20_000_000, "video/mp4"), Cause.TOO_LARGE),
-        (Answer(silent=True), Cause.TIMED_OUT),
-    ],
-    ids=str,
-)
-def test_a_server_that_misbehaves(
-    fetch: Fetch, sites: Sites, answer: Answer, cause: Cause
-) -> None:
+MISBEHAVIOUR = {
+    "not found": (Answer(status=404), Cause.GONE),
+    "gone": (Answer(status=410), Cause.GONE),
+    "unauthorised": (Answer(status=401), Cause.LOGIN),
+    "forbidden": (Answer(status=403), Cause.LOGIN),
+    "legal reasons": (Answer(status=451), Cause.REGION),
+    "broken": (Answer(status=500), Cause.NETWORK),
+    "busy": (Answer(status=503), Cause.NETWORK),
+    "a page of words": (Answer("<title>Words</title>nothing else"), Cause.UNSUPPORTED),
+    "empty": (Answer(b"", length_bytes=0), Cause.NO_MEDIA),
+    "ends early": (Answer(b"a" * 99, length_bytes=200), Cause.NETWORK),
+    "announces too much": (
+        Answer(b"a" * 9000, length_bytes=9_000_000, endless=True),
+        Cause.TOO_LARGE,
+    ),
+    "never ends": (
+        Answer(b"a" * 9000, endless=True, length_bytes=None),
+        Cause.TOO_LARGE,
+    ),
+    "expands": (gzip_bomb(20_000_000, "video/mp4"), Cause.TOO_LARGE),
+    "silent": (Answer(silent=True), Cause.TIMED_OUT),
+}
+
+
+@pytest.mark.parametrize("how", MISBEHAVIOUR)
+def test_a_server_that_misbehaves(fetch: Fetch, sites: Sites, how: str) -> None:
+    answer, cause = MISBEHAVIOUR[how]
     got = fetch(
         sites.serve("/a.mp4", answer),
         max_file_bytes=1_000_000,
@@ -381,6 +404,16 @@ def test_what_a_site_says_has_a_cause(
 def test_the_platform_knows_its_sites_words_best(browse: Fetch, sites: Sites) -> None:
     url = YouTube(sites).refused("aaaaaaaaaae", "private")
     assert browse(url, failures=[("private", Cause.AGE)]).cause is Cause.AGE
+
+
+def test_a_warning_counts_for_its_own_video_alone() -> None:
+    failures = [("children", Cause.AGE)]
+    request = Request("https://a.example/", Path(), "", failures=failures)
+    video = engine.Video(request, cast(bossbot.Report, None))
+    video.warning("not for children")
+    video.failed(None, "ERROR: a")
+    video.failed(None, "ERROR: b")
+    assert [one.cause for one in video.failures] == [Cause.AGE, Cause.NO_MEDIA]
 
 
 def test_causes_of_real_exceptions() -> None:
@@ -510,6 +543,18 @@ def test_ffmpeg_opens_media_alone(browse: Fetch, sites: Sites, shelf: Path) -> N
         got = browse(url, setup=setup)
         assert got.cause is cause
         assert got.left == [*got.names, secret.name]
+
+
+def test_ffmpeg_never_fetches(fetch: Fetch, sites: Sites, tmp_path: Path) -> None:
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\necho ffmpeg version 7\n")
+    ffmpeg.chmod(0o755)
+    locked = hls("0.ts")
+    key = "#EXT-X-KEY:METHOD=SAMPLE-AES,URI=key\n#EXTINF"
+    locked.content = str(locked.content).replace("#EXTINF", key)
+    got = fetch(sites.serve("/a.m3u8", locked), programs={"ffmpeg": str(ffmpeg)})
+    assert (got.cause, got.left) == (Cause.UNSUPPORTED, [])
+    assert not (tmp_path / "ran").exists()
 
 
 def test_data_in_a_links_fragment_is_not_obeyed(

@@ -1,0 +1,96 @@
+"""The engines' versions and ages, and that they know their own links."""
+
+import asyncio
+import json
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import gallery_dl
+import pytest
+from conftest import ROOT, Home
+from discord_support import Stage
+from platform_support import listening
+from test_platforms import links
+
+import bossbot
+
+pytest_plugins = ("discord_fixtures",)
+
+DATED = """
+from bossbot import Engine, hookimpl
+
+
+@hookimpl
+def register_engines():
+    def version():
+        return {version!r}
+
+    return [Engine({name!r}, version, lambda: None, lambda url: False, None)]
+"""
+
+
+@pytest.fixture
+def plugin() -> Any:
+    return bossbot.import_plugin(ROOT / "plugins" / "engine_versions.py")
+
+
+def days_ago(days: int, form: str = "%Y.%m.%d") -> str:
+    return (datetime.now(UTC) - timedelta(days=days)).strftime(form)
+
+
+@pytest.mark.parametrize("days", [0, 1, 59, 61, 400])
+def test_dated_version_is_as_old_as_its_date(plugin: Any, days: int) -> None:
+    assert plugin.age_days("yt-dlp", days_ago(days)) == days
+    assert plugin.age_days("yt-dlp", days_ago(days) + ".123456") == days  # a nightly
+
+
+def test_other_version_is_as_old_as_its_installation(plugin: Any) -> None:
+    folder = Path(gallery_dl.__file__).parent.parent
+    [info] = folder.glob("gallery_dl-*.dist-info")
+    since = datetime.fromtimestamp(info.stat().st_mtime, UTC).date()
+    days = (datetime.now(UTC).date() - since).days
+    assert plugin.age_days("gallery-dl", gallery_dl.__version__) == days
+    assert plugin.age_days("gallery-dl", "2099.99.99") is not None, "no such day"
+
+
+def test_engine_that_is_no_package_has_no_age(plugin: Any) -> None:
+    assert plugin.age_days("an-engine-of-the-hosts", "1") is None
+
+
+async def test_start_names_the_engines_and_how_to_update_the_old_one(
+    stage: Stage, logged: list[str]
+) -> None:
+    stage.add_plugin("engine_versions")
+    for name, version in [("old", days_ago(61)), ("new", days_ago(60))]:
+        stage.write_plugin(name, DATED.format(name=name, version=version))
+    with listening("toy 1") as heard:
+        async with stage.bot(), asyncio.timeout(10):
+            await heard.wait()
+    lines = [line for line in logged if line.split()[1] in ("old", "new", "toy")]
+    new, old, toy = lines
+    assert new == f"INFO new {days_ago(60)}, 60 days old"
+    assert old.startswith(f"WARNING old {days_ago(61)} is 61 days old")
+    assert "pip install -U -r requirements.txt" in old
+    assert toy == "INFO toy 1"
+    assert not any("failed in" in line for line in logged)
+
+
+async def test_which_answers_for_hundreds_of_links_in_a_few_seconds(
+    home: Home,
+) -> None:
+    known = list(links())
+    sample = known[:: max(len(known) // 300, 1)][:300]
+    assert len(sample) == 300
+    started = time.monotonic()
+    done = await asyncio.to_thread(
+        home.run, "which", "-", text_in="\n".join(sample) + "\n"
+    )
+    took_s = time.monotonic() - started
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["url"] for answer in answers] == sample
+    lost = [answer["url"] for answer in answers if not answer["engine"]]
+    assert len(lost) <= 9, lost  # 3 %
+    assert took_s < 10 * max(1.0, os.getloadavg()[0] / 2)

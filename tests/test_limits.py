@@ -1,0 +1,439 @@
+"""Nothing fills up: what has no end is stopped at its cap, with the right words.
+
+The bot's own memory is measured around every test; the servers are in this process,
+too, and count.
+"""
+
+import asyncio
+import gzip
+import struct
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import media
+import pytest
+import pytest_asyncio
+from conftest import ROOT
+from sites import Answer, Sites
+
+import bossbot
+from bossbot import (
+    SENTENCES,
+    Cause,
+    Download,
+    Job,
+    JobFailed,
+    Pipeline,
+    Plugins,
+    Settings,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MIB = 2**20
+OVERSHOOT = 16 * MIB  # of one file, on disk
+BOT_GROWTH = 50 * MIB
+ENGINES = ("gallery-dl", "yt-dlp")
+BOTH = pytest.mark.parametrize("engine", ENGINES)
+PIECE = b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(64 * 1024 - 11)  # a picture, at first
+NOT_LESS = 512 * MIB  # a child that holds so much was not stopped
+
+# An engine that takes what its link says, past all that Python could count.
+GREEDY = """
+import mmap
+import time
+from urllib.parse import urlsplit
+
+from bossbot import Engine, JobFailed, Progress, hookimpl
+
+
+@hookimpl
+def register_engines():
+    return [Engine("greedy", lambda: "1", lambda: None, lambda url: True, download)]
+
+
+def download(request, report):
+    what = urlsplit(request.url).path[1:]
+    if what == "private":
+        bytearray(2**30)
+    elif what == "shared":  # counted by no limit of the process
+        memory = mmap.mmap(-1, 2**30)
+        for at in range(0, 2**30, 4096):
+            memory[at] = 1
+            if at % 2**23 == 0:
+                time.sleep(0.02)
+    elif what == "file":
+        with (request.folder / "x").open("wb") as file:
+            while True:
+                file.write(bytes(2**20))
+    elif what == "files":
+        for number in range(1000):
+            (request.folder / str(number)).write_bytes(bytes(2**20))
+            time.sleep(0.02)
+    time.sleep(60)
+"""
+
+numbers = count(1)
+
+
+class Bench:
+    """A bot with real engines, whose settings each test chooses."""
+
+    def __init__(self, folder: Path, plugins: Path) -> None:
+        self.folder = folder
+        self.base = Settings(
+            data_dir=folder / "data",
+            plugins_dir=plugins,
+            allow_private_addresses=True,
+            min_free_space=0,
+            download_timeout_s=30,
+        )
+        self.plugins = Plugins(self.base)
+        self.plugins.load()
+        self.pipeline = Pipeline(self.base, self.plugins)
+        self.pipeline.storage.prepare()
+        self.peak_bytes = 0  # of the attempt's folder, as seen in the last fetch
+
+    def set(self, **values: Any) -> None:
+        settings = Settings(**{**dict(self.base), **values})
+        self.pipeline.settings = self.pipeline.children.settings = settings
+
+    async def fetch(self, url: str, engine: str) -> Download | JobFailed:
+        """What one attempt brought, or why it failed."""
+        job = Job(
+            id=f"{next(numbers):010x}",
+            url=url,
+            platform="",
+            engine=engine,
+            guild_id=1,
+            channel_id=2,
+            user_id=3,
+            request_key="",
+            created_at=bossbot.now(),
+        )
+        folder = self.pipeline.storage.data / "temp" / job.id
+        self.peak_bytes = 0
+
+        async def measure() -> None:
+            while True:
+                self.peak_bytes = max(self.peak_bytes, size_of(folder))
+                await asyncio.sleep(0.005)
+
+        measuring = asyncio.create_task(measure())
+        try:
+            async with asyncio.timeout(50):
+                return await self.pipeline.fetch(job)
+        except JobFailed as error:
+            return error
+        finally:
+            measuring.cancel()
+            self.peak_bytes = max(self.peak_bytes, size_of(folder))
+            self.pipeline.storage.forget_attempt(job)
+
+
+def size_of(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        if path.is_file() and "home" not in path.parts:
+            total += path.stat().st_size if path.exists() else 0
+    return total
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path_factory.mktemp("bench"), ROOT / "plugins")
+    bench.pipeline.children.start()
+    yield bench
+    await bench.pipeline.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def greedy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    """A bot whose only engine is GREEDY."""
+    folder = tmp_path_factory.mktemp("greedy")
+    (folder / "plugins").mkdir()
+    (folder / "plugins" / "greedy.py").write_text(GREEDY)
+    bench = Bench(folder, folder / "plugins")
+    bench.pipeline.children.start()
+    yield bench
+    await bench.pipeline.stop()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Sites]:
+    with Sites() as site:
+        yield site
+
+
+@pytest.fixture(autouse=True)
+def _bot_stays_small() -> Iterator[None]:
+    """Checks how much this process has grown, at its largest."""
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not status.exists():
+        yield
+        return
+
+    def peak_bytes() -> int:
+        lines = status.read_text().splitlines()
+        return next(int(x.split()[1]) for x in lines if x.startswith("VmHWM")) * 1024
+
+    clear.write_text("5")  # proc(5): resets the peak
+    before = peak_bytes()
+    yield
+    assert peak_bytes() - before < BOT_GROWTH
+
+
+def assert_failed(got: Download | JobFailed, cause: Cause) -> None:
+    assert isinstance(got, JobFailed), got
+    assert got.cause is cause, f"{got.cause}: {got.detail}"
+    assert str(got) == SENTENCES[cause]
+
+
+# Lengths
+
+
+@BOTH
+async def test_stream_without_length_ends_at_the_cap_of_a_file(
+    bench: Bench, site: Sites, engine: str
+) -> None:
+    bench.set(max_download_size=3 * MIB)
+    url = site.serve("/endless.jpg", PIECE, endless=True)
+    assert_failed(await bench.fetch(url, engine), Cause.TOO_LARGE)
+    assert MIB < bench.peak_bytes <= 3 * MIB + OVERSHOOT
+
+
+@BOTH
+async def test_stream_without_length_ends_at_the_cap_of_the_job(
+    bench: Bench, site: Sites, engine: str
+) -> None:
+    bench.set(max_download_size=0, max_job_size=3 * MIB)
+    url = site.serve("/endless.jpg", PIECE, endless=True)
+    assert_failed(await bench.fetch(url, engine), Cause.TOO_LARGE)
+    assert MIB < bench.peak_bytes <= 3 * MIB + OVERSHOOT
+
+
+@BOTH
+async def test_too_large_a_length_is_not_even_begun(
+    bench: Bench, site: Sites, engine: str
+) -> None:
+    bench.set(max_download_size=3 * MIB)
+    url = site.serve("/large.jpg", PIECE, endless=True, length_bytes=4 * MIB)
+    assert_failed(await bench.fetch(url, engine), Cause.TOO_LARGE)
+    assert bench.peak_bytes <= MIB
+
+
+@BOTH
+async def test_less_than_announced_is_a_network_failure(
+    bench: Bench, site: Sites, engine: str
+) -> None:
+    bench.set()
+    url = site.serve("/short.jpg", PIECE, length_bytes=len(PIECE) * 2)
+    assert_failed(await bench.fetch(url, engine), Cause.NETWORK)
+
+
+@BOTH
+async def test_more_than_announced_is_cut(
+    bench: Bench, site: Sites, engine: str
+) -> None:
+    bench.set(max_download_size=3 * MIB)
+    url = site.serve("/long.jpg", PIECE, endless=True, length_bytes=100_000)
+    got = await bench.fetch(url, engine)
+    assert isinstance(got, Download)
+    assert [file.size for file in got.files] == [100_000]
+
+
+@BOTH
+async def test_length_that_is_no_number_does_no_harm(
+    bench: Bench, site: Sites, engine: str
+) -> None:
+    bench.set(max_download_size=3 * MIB)
+    for length in ("-1", "99999999999999999999999", "1e9", "0x10"):
+        lie = {"Content-Length": length}
+        url = site.serve("/odd.jpg", PIECE, endless=True, headers=lie)
+        assert isinstance(await bench.fetch(url, engine), JobFailed)
+        assert bench.peak_bytes <= 3 * MIB + OVERSHOOT
+
+
+# What grows
+
+
+@pytest.fixture(scope="module")
+def bomb() -> bytes:
+    """1 MiB of gzip that is 1 GiB of zeros."""
+    return gzip.compress(bytes(16 * MIB)) * 64
+
+
+@BOTH
+@pytest.mark.parametrize("kind", ["image/jpeg", "text/html"])
+async def test_gzip_that_expands_is_stopped(
+    bench: Bench, site: Sites, bomb: bytes, kind: str, engine: str
+) -> None:
+    bench.set(max_download_size=20 * MIB)
+    assert len(bomb) < 1.2 * MIB
+    packed = {"Content-Encoding": "gzip", "Content-Type": kind}
+    url = site.serve("/bomb.jpg", bomb, headers=packed)
+    got = await bench.fetch(url, engine)
+    no_page = kind == "text/html" and engine == "gallery-dl"
+    assert_failed(got, Cause.NO_MEDIA if no_page else Cause.TOO_LARGE)
+    assert bench.peak_bytes <= 20 * MIB + OVERSHOOT
+
+
+def huge_png() -> bytes:
+    """A picture of 30,000 x 30,000 points of one bit: 100 KB that are 112 MB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        crc = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + 30_000 // 8) * 100
+    rows = b"".join(packer.compress(row) for _ in range(300)) + packer.flush()
+    head = struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", rows), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@BOTH
+async def test_huge_picture_is_carried_and_never_unpacked(
+    bench: Bench, site: Sites, engine: str
+) -> None:
+    bench.set()
+    url = site.serve("/huge.png", huge_png())
+    got = await bench.fetch(url, engine)
+    assert isinstance(got, Download)
+    assert bench.peak_bytes < MIB
+
+
+async def test_huge_picture_does_not_get_past_ffmpeg(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Whatever a processor lets ffmpeg do with it: it ends, and within limits."""
+    bench.set()
+    path = tmp_path / "huge.png"
+    path.write_bytes(huge_png())
+    job = Job("f" * 10, "", "", "", 1, 2, 3, "")
+    bench.pipeline.storage.attempt_folder(job)
+    read = ["-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}"]
+    argv = [bench.pipeline.children.programs["ffmpeg"], *read, "-f", "null", "-"]
+    async with asyncio.timeout(30):
+        done = await bench.pipeline.run_program(job, argv)
+    bench.pipeline.storage.forget_attempt(job)
+    assert done["exit"]
+    assert "30000" in done["stderr"]
+
+
+# What takes its time
+
+
+@BOTH
+async def test_trickle_is_stopped(
+    bench: Bench, site: Sites, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bossbot, "STALL_S", 1.0)
+    bench.set()
+    url = site.serve("/trickle.jpg", PIECE, endless=True, piece_bytes=1024, pause_s=0.2)
+    assert_failed(await bench.fetch(url, engine), Cause.TIMED_OUT)
+
+
+@BOTH
+async def test_silent_server_is_given_up(
+    bench: Bench, site: Sites, engine: str
+) -> None:
+    bench.set(download_timeout_s=1)
+    url = site.serve("/silent.jpg", silent=True, content=b"")
+    assert_failed(await bench.fetch(url, engine), Cause.TIMED_OUT)
+
+
+# Many
+
+
+def feed(urls: list[str]) -> Answer:
+    items = "".join(f"<item><title>x</title><link>{u}</link></item>" for u in urls)
+    text = f'<?xml version="1.0"?><rss version="2.0"><channel>{items}</channel></rss>'
+    return Answer(text.encode(), headers={"Content-Type": "application/rss+xml"})
+
+
+async def test_playlist_of_100_000_ends_at_max_items(bench: Bench, site: Sites) -> None:
+    bench.set(max_items=3)
+    picture = media.video(bench.folder)
+    urls = [site.serve(f"/item/{n}.mp4", picture) for n in range(5)]
+    url = site.serve("/many", feed(urls + urls[:1] * 100_000))
+    got = await bench.fetch(url, "yt-dlp")
+    assert isinstance(got, Download)
+    assert len(got.files) == 3
+    assert got.facts["more"]
+    assert not site.hits["/item/4.mp4"]
+
+
+async def test_gallery_of_100_000_ends_at_max_items(
+    bench: Bench, site: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An album of a real extractor, asked of its own site through a proxy."""
+    picture = media.image(bench.folder).read_bytes()
+    with Sites() as web:
+        one = {"id": "abcdefg", "ext": "jpg", "metadata": {}, "created_at": "2020"}
+        files = [one | {"url": f"https://i.imgur.com/{n}.jpg"} for n in range(100_000)]
+        album = {"id": "abcde", "media": files, "created_at": "2020", "title": "x"}
+        web.serve("https://api.imgur.com/post/v1/albums/abcde", album)
+        web.serve("https://i.imgur.com/*", picture)
+        for name, value in web.environment.items():
+            monkeypatch.setenv(name, value)
+        behind = Bench(bench.folder / "proxied", ROOT / "plugins")
+        behind.set(max_items=3)
+        behind.pipeline.children.start()
+        got = await behind.fetch("https://imgur.com/a/abcde", "gallery-dl")
+        await behind.pipeline.stop()
+        asked = [hit for hit in web.hits if hit.startswith("i.imgur.com")]
+    assert isinstance(got, Download), got.detail
+    assert len(got.files) == len(asked) == 3
+    assert got.facts["items"] == 100_000
+
+
+async def test_files_of_one_link_share_a_cap(bench: Bench, site: Sites) -> None:
+    bench.set(max_job_size=3 * MIB + 1000)
+    urls = []
+    for number in range(6):
+        padded = media.padded_video(bench.folder, MIB)
+        urls.append(site.serve(f"/share/{number}.mp4", padded))
+    got = await bench.fetch(site.serve("/shares", feed(urls)), "yt-dlp")
+    assert isinstance(got, Download)
+    assert [file.size for file in got.files] == [MIB] * 3
+    assert [failure.cause for failure in got.failures] == [Cause.TOO_LARGE]
+    assert bench.peak_bytes <= 3 * MIB + OVERSHOOT
+
+
+# What an engine may take, whatever it does
+
+
+async def test_memory_is_capped_in_the_child(greedy: Bench) -> None:
+    greedy.set(memory_limit=192 * MIB)
+    got = await greedy.fetch("http://x/private", "greedy")
+    assert_failed(got, Cause.TOO_LARGE)
+
+
+async def test_memory_that_no_limit_counts_is_watched(
+    greedy: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bossbot, "GROUP_MEMORY_BYTES", 16 * MIB)
+    greedy.set(memory_limit=128 * MIB)
+    got = await greedy.fetch("http://x/shared", "greedy")
+    assert_failed(got, Cause.TOO_LARGE)
+    assert 144 * MIB < int(got.detail.split()[0]) < NOT_LESS
+
+
+async def test_file_of_an_engine_that_counts_nothing_is_capped(greedy: Bench) -> None:
+    greedy.set(max_download_size=3 * MIB)
+    assert_failed(await greedy.fetch("http://x/file", "greedy"), Cause.TOO_LARGE)
+    assert greedy.peak_bytes == 3 * MIB
+
+
+async def test_files_of_an_engine_that_counts_nothing_are_watched(
+    greedy: Bench,
+) -> None:
+    """Once a second; what it writes until then is over the cap."""
+    greedy.set(max_job_size=3 * MIB)
+    assert_failed(await greedy.fetch("http://x/files", "greedy"), Cause.TOO_LARGE)
+    assert greedy.peak_bytes < 200 * MIB
