@@ -147,14 +147,16 @@ class Stage:
         defaults = {
             "data_dir": self.folder / "data",
             "plugins_dir": self.plugins,
-            "plugins": {"progress": {"edit_interval_s": 1}},
             "min_free_space": 0,
         }
         return Settings(**{**defaults, **values})
 
     @contextlib.asynccontextmanager
     async def bot(
-        self, options: dict[str, Any] | None = None, **values: Any
+        self,
+        options: dict[str, Any] | None = None,
+        edit_interval_s: float = 0.1,
+        **values: Any,
     ) -> AsyncIterator[BossBot]:
         """A running bot, ready; the keywords are settings, `options` the client's."""
         settings = self.settings(**values)
@@ -162,6 +164,9 @@ class Stage:
         plugins.load()
         off = {name: one.off for name, one in plugins.all.items() if one.off}
         assert not off
+        if progress := plugins.all.get("progress"):  # less than a host may set
+            config = type(progress.config)
+            progress.config = config.model_construct(edit_interval_s=edit_interval_s)
         pipeline = Pipeline(settings, plugins)
         pipeline.storage.prepare()
         bot = make_bot(pipeline, guild_ready_timeout=0.1, **(options or {}))

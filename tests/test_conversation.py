@@ -108,7 +108,7 @@ async def test_waiting_links_are_told_their_position(stage: Stage, door: str) ->
 
 
 async def test_status_message_is_edited_once_in_2_5_s_at_most(stage: Stage) -> None:
-    async with stage.bot(plugins={}):
+    async with stage.bot(edit_interval_s=2.5):
         await stage.says(f"$download {link('wait=clip', stage.image())}")
         status = await stage.hears("Download started")
         await stage.fake.wait_for(lambda: len(status.versions) > 2)

@@ -127,7 +127,7 @@ async def test_edit_that_meets_a_fault_neither_delays_nor_fails_the_job(
 
 
 async def test_last_edit_is_made_again_when_it_fails(stage: Stage) -> None:
-    async with stage.bot():
+    async with stage.bot(edit_interval_s=1):
         await stage.says(f"$download {link('wait=gate', stage.image())}")
         await stage.hears("Downloading")
         stage.fake.fault("edit", "reset")

@@ -346,6 +346,15 @@ async def test_accepted_link_is_committed_as_it_was_normalised(
     assert second.position == 2
 
 
+@pytest.mark.parametrize("link", ["words", "ftp://x/", "https://u@shop.example/"])
+async def test_what_is_no_link_is_never_queued(
+    open_pipeline: Pipeline, link: str
+) -> None:
+    with pytest.raises(Refused, match="Invalid URL"):
+        await intake(open_pipeline, link)
+    assert await open_pipeline.queue.list() == []
+
+
 async def test_hook_may_refuse_or_answer_a_link(
     open_pipeline: Pipeline, write_plugin: WritePlugin
 ) -> None:

@@ -333,8 +333,11 @@ async def test_trickle_is_stopped(
     bench: Bench, site: Sites, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bossbot, "STALL_S", 1.0)
+    monkeypatch.setattr(bossbot, "STALL_BYTES", MIB)
     bench.set()
-    url = site.serve("/trickle.jpg", PIECE, endless=True, piece_bytes=1024, pause_s=0.2)
+    url = site.serve(
+        "/trickle.jpg", PIECE, endless=True, piece_bytes=32 * 1024, pause_s=0.2
+    )
     assert_failed(await bench.fetch(url, engine), Cause.TIMED_OUT)
 
 
@@ -374,9 +377,15 @@ async def test_gallery_of_100_000_ends_at_max_items(
     """An album of a real extractor, asked of its own site through a proxy."""
     picture = media.image(bench.folder).read_bytes()
     with Sites() as web:
-        one = {"id": "abcdefg", "ext": "jpg", "metadata": {}, "created_at": "2020"}
+        one = {"id": "abcdefg", "ext": "jpg", "metadata": {"is_animated": False}}
+        one["created_at"] = "2020-01-01T00:00:00Z"
         files = [one | {"url": f"https://i.imgur.com/{n}.jpg"} for n in range(100_000)]
-        album = {"id": "abcde", "media": files, "created_at": "2020", "title": "x"}
+        album = {
+            "id": "abcde",
+            "media": files,
+            "created_at": one["created_at"],
+            "title": "x",
+        }
         web.serve("https://api.imgur.com/post/v1/albums/abcde", album)
         web.serve("https://i.imgur.com/*", picture)
         for name, value in web.environment.items():

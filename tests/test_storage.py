@@ -39,7 +39,34 @@ from bossbot import (
 
 # Text as sites have it: everything, and often what could do harm.
 NASTY = st.sampled_from(
-    ["@everyone", "<@123>", "<@&1>", "[a](https://evil)", "discord.gg/x", "http://x", "||", "../", "/", "\\", "`", "```", "**", "__", "~~", ">", "#", "CON", ".", "é", "漢字", "😀", "\u202e", "\u200b", "\x1b[31m", "�"]
+    [
+        "@everyone",
+        "<@123>",
+        "<@&1>",
+        "[a](https://evil)",
+        "discord.gg/x",
+        "http://x",
+        "||",
+        "../",
+        "/",
+        "\\",
+        "`",
+        "```",
+        "**",
+        "__",
+        "~~",
+        ">",
+        "#",
+        "CON",
+        ".",
+        "é",
+        "漢字",
+        "😀",
+        "\u202e",
+        "\u200b",
+        "\x1b[31m",
+        "�",
+    ]
 ) | st.sampled_from("\n\r\t\0\x0b\x85\u2028")
 TEXT = st.one_of(
     st.text(st.characters(), max_size=300),
