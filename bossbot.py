@@ -60,7 +60,16 @@ from email.utils import parsedate_to_datetime
 from enum import IntEnum, StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Protocol, cast
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    Protocol,
+    cast,
+)
 from urllib.parse import urlsplit, urlunsplit
 
 import aiosqlite
@@ -145,7 +154,7 @@ class JobFailed(BossbotError):
             message = message or f"The site asks us to slow down. Try again in {wait}."
         super().__init__(message or SENTENCES[cause])
         self.cause = cause
-        self.detail = detail
+        self.detail = without_queries(detail)
         self.retry_after_s = retry_after_s
 
 
@@ -383,6 +392,11 @@ class Engine:
     # Downloads all files of a link, or raises JobFailed.
     download: Callable[[Request, Report], None]
     generic: bool = False  # it can also try a page that no extractor knows
+
+
+def without_queries(text: str) -> str:
+    """Text in which no link has what may be a secret after its "?"."""
+    return re.sub(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]*", r"\1", text)
 
 
 def age_days(package: str, version: str) -> int | None:
@@ -1745,6 +1759,8 @@ def _task_download(request: dict[str, Any], tell: Callable[..., None]) -> None:
     job.folder, job.cache_dir = Path(job.folder), Path(job.cache_dir)
     job.cookies_file = Path(job.cookies_file) if job.cookies_file else None
     job.failures = [(pattern, Cause(cause)) for pattern, cause in job.failures]
+    if request["warm"]:  # a fresh interpreter; behind the fence it may not
+        load_engines(Path(request["plugin"]))[request["engine"]].warm()
     raise_fence(tell, job, request["allow_private"])
     engine = load_engines(Path(request["plugin"]))[request["engine"]]
     try:
@@ -2189,6 +2205,14 @@ def check_link(link: str) -> str:
     )
 
 
+class Route(NamedTuple):
+    """Where a link goes."""
+
+    url: str  # normalised
+    platform: str  # "" for one that no platform knows
+    engine: str  # "" when nothing can fetch it
+
+
 @dataclass(frozen=True)
 class Accepted:
     """How a link was taken in: as a job, or with an answer in its place."""
@@ -2306,36 +2330,51 @@ class Pipeline:
 
     # Intake
 
-    async def route(self, link: str) -> tuple[str, str, str]:
-        """A checked link as (normalised link, platform or "", engine or "")."""
-        return (await self.route_all([link]))[0]
+    async def route(self, link: str) -> Route:
+        """Where a member's link goes.
 
-    async def route_all(self, links: Sequence[str]) -> list[tuple[str, str, str]]:
-        """``route`` for many; the links no platform knows go to the engines at once."""
-        routes = []
-        for link in links:
-            for platform in self.plugins.registered("platforms").values():
-                if re.match(platform.pattern, link, re.IGNORECASE):
-                    try:
-                        url = platform.normalise(link)
-                    except Refused as error:
-                        error.platform = platform.name
-                        raise
+        Raises:
+            Refused: it may not be opened.
+        """
+        route = (await self.route_all([link]))[0]
+        if isinstance(route, Refused):
+            raise route
+        return route
+
+    async def route_all(self, links: Sequence[str]) -> list[Route | Refused]:
+        """``route`` for many at once; a refusal stands in its link's place."""
+        routes = [self._by_platform(link) for link in links]
+        others = [r.url for r in routes if isinstance(r, Route) and not r.engine]
+        engines: dict[str, str | None] = {}
+        for start in range(0, len(others), 500):
+            some, files = others[start : start + 500], self.children.engine_files()
+            answers = await self.children.ask("supports", urls=some, plugins=files)
+            engines |= zip(some, answers, strict=True)
+        return [
+            Route(r.url, r.platform, r.engine or engines[r.url] or "")
+            if isinstance(r, Route)
+            else r
+            for r in routes
+        ]
+
+    def _by_platform(self, link: str) -> Route | Refused:
+        """The route of a link as far as the platforms know it."""
+        name = ""
+        try:
+            url = check_link(link)
+            for name, platform in self.plugins.registered("platforms").items():
+                if re.match(platform.pattern, url, re.IGNORECASE):
+                    url = platform.normalise(url)
                     routed = (
-                        e for p, e in platform.routes if re.match(p, url, re.IGNORECASE)
+                        engine
+                        for pattern, engine in platform.routes
+                        if re.match(pattern, url, re.IGNORECASE)
                     )
-                    engine = next(routed, platform.engine)
-                    routes.append((url, platform.name, engine))
-                    break
-            else:
-                routes.append((link, "", ""))
-        others = [url for url, platform, _ in routes if not platform]
-        if others:
-            files = self.children.engine_files()
-            answers = await self.children.ask("supports", urls=others, plugins=files)
-            engines = dict(zip(others, answers, strict=True))
-            routes = [(u, p, e or engines.get(u) or "") for u, p, e in routes]
-        return routes
+                    return Route(url, name, next(routed, platform.engine))
+            return Route(url, "", "")
+        except Refused as error:
+            error.platform = name
+            return error
 
     async def intake(
         self,
@@ -2354,15 +2393,15 @@ class Pipeline:
         Raises:
             Refused: with the reason, for the member.
         """
-        url, platform, engine = await self.route(check_link(link))
-        if not engine:
-            host = urlsplit(url).hostname
+        route = await self.route(link)
+        if not route.engine:
+            host = urlsplit(route.url).hostname
             raise Refused(f"Not supported: I know no way to download from {host}.")
         job = Job(
             id=secrets.token_hex(5),
-            url=url,
-            platform=platform,
-            engine=engine,
+            url=route.url,
+            platform=route.platform,
+            engine=route.engine,
             guild_id=guild_id,
             channel_id=channel_id,
             user_id=user_id,
@@ -2611,6 +2650,7 @@ class Pipeline:
                     plugin=str(self.plugins.engine_file(job.engine)),
                     engine=job.engine,
                     allow_private=settings.allow_private_addresses,
+                    warm=not CAN_FORK,
                     max_file_bytes=request.max_file_bytes,
                 ) as child,
                 self._watched(child, request),
@@ -3013,6 +3053,7 @@ def redact(text: str) -> str:
     for secret in _secrets:
         if len(secret) > 3:
             text = text.replace(secret, "[secret]")
+    text = without_queries(text)
     text = re.sub(r"((?:webhooks|interactions)/\d+/)[\w\-.]{20,}", r"\1[secret]", text)
     return re.sub(r"('token': ')[^']+", r"\1[secret]", text)
 
@@ -3056,7 +3097,8 @@ async def run_bot(settings: Settings, plugins: Plugins) -> int:
             raise
         remedies = {4004: TOKEN_REMEDY, 4014: INTENTS_REMEDY}
         remedy = remedies.get(getattr(error, "code", 0))
-        raise StartError(remedy or f"Discord cannot be reached: {error}") from error
+        remedy = remedy or f"Discord cannot be reached ({error}). Check the network."
+        raise StartError(remedy) from error
     finally:
         if closing:
             await asyncio.wait(closing)

@@ -26,7 +26,6 @@ from bossbot import (
     Progress,
     Refused,
     Subcommand,
-    check_link,
     format_size,
     hookimpl,
     now,
@@ -114,7 +113,7 @@ async def download(
     Raises:
         Refused, JobFailed: nothing arrived.
     """
-    link, platform, engine = await pipeline.route(check_link(url))
+    link, platform, engine = await pipeline.route(url)
     if not engine:
         raise Refused("Not supported: no engine knows this link.")
     job = Job(

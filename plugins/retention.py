@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -73,50 +74,64 @@ async def sweep_temp(pipeline: Pipeline) -> int:
     removed = 0
     if not settings.temp_retention_s:
         return removed
-    for folder in await asyncio.to_thread(_folders, settings.data_dir / "temp"):
-        job = await pipeline.queue.get(folder.name)
+    for path in await asyncio.to_thread(_entries, settings.data_dir / "temp"):
+        job = await pipeline.queue.get(path.name)
         idle = job is None or job.status in (*TERMINAL_STATUSES, Status.QUEUED)
-        if idle and await asyncio.to_thread(_age_s, folder) > settings.temp_retention_s:
-            await asyncio.to_thread(remove, folder)
+        if idle and await asyncio.to_thread(_age_s, path) > settings.temp_retention_s:
+            await asyncio.to_thread(_remove_attempts, path, job)
             removed += 1
     return removed
+
+
+def _remove_attempts(path: Path, job: Job | None) -> None:
+    """Remove what the attempts so far left, but not the folder of one that the job
+    starts at this moment: it has the next number."""
+    if job is None or job.status is not Status.QUEUED or path.is_symlink():
+        remove(path)
+        return
+    for attempt in _entries(path):
+        if attempt.name.isdigit() and int(attempt.name) <= job.fence:
+            remove(attempt)
 
 
 async def sweep_downloads(pipeline: Pipeline) -> int:
     """Remove the kept files that are too old, and the oldest when there are too many;
     the rows stay. Returns how many jobs lost their files."""
     settings = pipeline.settings
-    kept: list[tuple[float, int, Path, Job | None]] = []
-    doomed: list[tuple[Path, Job | None]] = []
+    kept: list[tuple[float, int, Path, Job | None]] = []  # since when, bytes
+    removed = total = 0
     async for folder, job in _kept_folders(pipeline):
         if job and job.status not in TERMINAL_STATUSES:
             continue  # it is being posted
-        limit_s = settings.completed_retention_s
+        limit_s: float = settings.completed_retention_s
         if job is None or job.status is not Status.COMPLETED:
             limit_s = settings.failed_retention_s
-        since = job.finished_at if job else await asyncio.to_thread(_changed, folder)
-        if limit_s and now() - since > limit_s:
-            doomed.append((folder, job))
+        age_s = await asyncio.to_thread(_age_s, folder)
+        if job and job.folder:
+            age_s = now() - job.finished_at
+        # A row without its folder: a sweep was cut short here.
+        cut_short = job is not None and not job.folder
+        if cut_short or (limit_s and age_s > limit_s):
+            await _forget(pipeline, folder, job)
+            removed += 1
         else:
             size = await asyncio.to_thread(size_of, folder)
-            kept.append((since, size, folder, job))
-    total = sum(size for _, size, _, _ in kept)
+            kept.append((-age_s, size, folder, job))
+            total += size
     for _, size, folder, job in sorted(kept, key=lambda one: one[0]):
         full = shutil.disk_usage(settings.data_dir).free < settings.min_free_space
         if not full and (not settings.max_storage or total <= settings.max_storage):
             break
-        doomed.append((folder, job))
+        await _forget(pipeline, folder, job)
+        removed += 1
         total -= size
-        await _forget(pipeline, folder, job)
-    for folder, job in doomed:
-        await _forget(pipeline, folder, job)
-    await _write_stats(pipeline, len(doomed))
-    return len(doomed)
+    await _write_stats(pipeline, removed)
+    return removed
 
 
 async def _forget(pipeline: Pipeline, folder: Path, job: Job | None) -> None:
     """Remove a job's files: first in the row, so that a crash between leaves a folder
-    that no row names, which the next sweep removes."""
+    that its row does not name, which the next sweep removes."""
     if job and job.folder:
         await pipeline.queue.patch(job.id, folder="")
         job.folder = ""
@@ -124,17 +139,15 @@ async def _forget(pipeline: Pipeline, folder: Path, job: Job | None) -> None:
 
 
 async def _kept_folders(pipeline: Pipeline) -> AsyncIterator[tuple[Path, Job | None]]:
-    """Every downloads/{guild}/{day}/{job}, with its job while the row names it."""
+    """Every downloads/{guild}/{day}/{job}, with its job if there is one."""
     downloads = pipeline.settings.data_dir / "downloads"
     for guild in await asyncio.to_thread(_folders, downloads):
         for day in await asyncio.to_thread(_folders, guild):
             for folder in await asyncio.to_thread(_folders, day):
-                job = await pipeline.queue.get(folder.name)
-                named = job and job.folder.endswith(folder.name)
-                running = job and job.status not in TERMINAL_STATUSES
-                yield folder, job if named or running else None
-            with contextlib.suppress(OSError):  # it is not empty
-                day.rmdir()
+                yield folder, await pipeline.queue.get(folder.name)
+            if _age_s(day) > 60:  # else a job may be about to use it
+                with contextlib.suppress(OSError):  # it is not empty
+                    day.rmdir()
 
 
 async def _write_stats(pipeline: Pipeline, removed: int) -> None:
@@ -145,18 +158,19 @@ async def _write_stats(pipeline: Pipeline, removed: int) -> None:
         counts[job.guild_id]["bytes"] += job.total_bytes
     downloads = pipeline.settings.data_dir / "downloads"
 
-    def write() -> None:
+    def write() -> int:
+        total = 0
         for folder in _folders(downloads):
-            stats = {
-                **counts.get(int(folder.name) if folder.name.isdigit() else -1, {}),
-                "kept_bytes": size_of(folder),
-            }
-            write_atomically(folder / ".stats", json.dumps(stats).encode())
+            kept = sum(map(size_of, _folders(folder)))
+            known = counts.get(int(folder.name) if folder.name.isdigit() else -1, {})
+            stats = json.dumps({**known, "kept_bytes": kept})
+            write_atomically(folder / ".stats", stats.encode())
             stamp = json.dumps({"swept_at": round(now())})
             write_atomically(folder / ".cleanup", stamp.encode())
+            total += kept
+        return total
 
-    await asyncio.to_thread(write)
-    kept = await asyncio.to_thread(size_of, downloads)
+    kept = await asyncio.to_thread(write)
     logger.info(
         "maintenance: files of {} jobs removed, {} kept", removed, format_size(kept)
     )
@@ -164,20 +178,23 @@ async def _write_stats(pipeline: Pipeline, removed: int) -> None:
 
 def _folders(folder: Path) -> list[Path]:
     """Folders in a folder, in order; no links."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        found = [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False)]
-        return sorted(found)
+    return [p for p in _entries(folder) if not p.is_symlink() and p.is_dir()]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, in order."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(folder.iterdir())
     return []
 
 
-def _changed(path: Path) -> float:
-    with contextlib.suppress(OSError):
-        return path.lstat().st_mtime
-    return now()
-
-
 def _age_s(path: Path) -> float:
-    return now() - _changed(path)
+    """How long ago a path changed. Files have the time of the clock on the wall, which
+    may have been set since: of two ages, the smaller."""
+    with contextlib.suppress(OSError):
+        changed = path.lstat().st_mtime
+        return min(now(), time.time()) - changed
+    return 0
 
 
 def size_of(folder: Path) -> int:
@@ -190,9 +207,11 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder with all that is in it; a link alone, not what it leads to."""
-    if folder.is_symlink():
-        folder.unlink()
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, or a file; a link alone, not what it
+    leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.unlink()

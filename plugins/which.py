@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from bossbot import Pipeline, Refused, Subcommand, check_link, hookimpl
+from bossbot import Pipeline, Refused, Subcommand, hookimpl
 
 
 @hookimpl
@@ -22,19 +22,14 @@ async def which(pipeline: Pipeline, args: argparse.Namespace) -> int:
     links = [line.strip() for line in lines if line.strip()]
     pipeline.children.start()
     try:
-        answers = [await answer(pipeline, link) for link in links]
+        routes = await pipeline.route_all(links)
     finally:
         await pipeline.children.stop()
-    for one in answers:
-        print(json.dumps(one))
-    return 0 if all(one["engine"] for one in answers) else 1
-
-
-async def answer(pipeline: Pipeline, link: str) -> dict[str, str | None]:
-    """What is printed for one link; ``error`` is there when it was refused."""
-    try:
-        _, name, engine = await pipeline.route(check_link(link))
-    except Refused as error:
-        platform = error.platform or None
-        return {"url": link, "platform": platform, "engine": None, "error": str(error)}
-    return {"url": link, "platform": name or None, "engine": engine or None}
+    for link, route in zip(links, routes, strict=True):
+        answer = {"url": link, "platform": route.platform or None, "engine": None}
+        if isinstance(route, Refused):
+            answer["error"] = str(route)
+        else:
+            answer["engine"] = route.engine or None
+        print(json.dumps(answer))
+    return 0 if all(getattr(route, "engine", None) for route in routes) else 1

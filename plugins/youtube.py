@@ -1,9 +1,10 @@
 """Videos, shorts, clips and playlists on YouTube, downloaded by yt-dlp."""
 
 import re
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from bossbot import Cause, Platform, PlatformConfig, Refused, hookimpl
 
@@ -46,10 +47,15 @@ FAILURES = [
 ]
 
 
+def split(value: Any) -> Any:
+    """A list that is set in the environment is one text: "tv,web"."""
+    return re.findall(r"\w+", value) if isinstance(value, str) else value
+
+
 class Config(PlatformConfig):
     """[plugins.youtube] in config.toml. A login is a whole ``cookies_file``."""
 
-    player_clients: list[str] = Field(
+    player_clients: Annotated[list[str], BeforeValidator(split)] = Field(
         [],
         description="the apps yt-dlp claims to be, for example tv; empty: its choice",
     )

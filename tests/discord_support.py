@@ -165,7 +165,7 @@ class Stage:
         off = {name: one.off for name, one in plugins.all.items() if one.off}
         assert not off
         if progress := plugins.all.get("progress"):  # less than a host may set
-            config = type(progress.config)
+            config = module("progress").Config
             progress.config = config.model_construct(edit_interval_s=edit_interval_s)
         pipeline = Pipeline(settings, plugins)
         pipeline.storage.prepare()

@@ -72,12 +72,10 @@ async def soak(stage: Stage, jobs: int, kills: int, seed: int) -> Figures:
                 request = await stage.says(f"$download {link(*steps)}")
                 wanted[request.id] = steps
                 pending.add(request.id)
-            answered = set(acknowledged().values())
-            await stage.fake.wait_for(
-                lambda answered=answered: (
-                    len(pending - answered - set(acknowledged().values())) <= BURST // 2
-                )
-            )
+            await stage.fake.wait_for(enough_answers)
+
+    def enough_answers() -> bool:
+        return len(pending - set(acknowledged().values())) <= BURST // 2
 
     try:
         while figures.kills < kills or len(acknowledged()) < jobs:

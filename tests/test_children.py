@@ -7,7 +7,6 @@ imports its plugin afresh from disk.
 import asyncio
 import contextlib
 import json
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -964,22 +963,53 @@ async def test_attempt_gets_cookies_of_its_own(
     assert write_cookies(bare, tmp_path / "none.txt") is None
 
 
-async def test_rotated_cookies_are_written_back_if_they_changed(
-    a_platform: Platform, tmp_path: Path
+@pytest.fixture
+def used_and_kept(a_platform: Platform, tmp_path: Path) -> tuple[Path, Path]:
+    """The cookies.txt of an attempt, and the host's."""
+    used, kept = (
+        write_cookies(a_platform, tmp_path / "own.txt"),
+        a_platform.cookies_file,
+    )
+    assert used is not None and kept is not None
+    return used, kept
+
+
+NEW = (
+    "# Netscape HTTP Cookie File\n"
+    "#HttpOnly_.x.com\tTRUE\t/\tTRUE\t0\told\t2\n"
+    ".x.com\tTRUE\t/\tTRUE\t0\tauth\thush\n"
+)
+
+
+async def test_rotated_cookies_are_written_back_without_the_named(
+    a_platform: Platform, used_and_kept: tuple[Path, Path]
 ) -> None:
-    kept = a_platform.cookies_file
-    assert kept is not None
-    used = tmp_path / "used.txt"
-    shutil.copy(kept, used)
-    before = kept.stat().st_ino
-    keep_cookies(used, kept)
-    assert kept.stat().st_ino == before
-    for content in ("", "# emptied by mistake\n"):
-        used.write_text(content)
-        keep_cookies(used, kept)
-    used.unlink()
-    keep_cookies(used, kept)
-    assert kept.stat().st_ino == before and "old" in kept.read_text()
-    used.write_text("# Netscape HTTP Cookie File\n.x.com\tTRUE\t/\tTRUE\t0\tnew\t2\n")
-    keep_cookies(used, kept)
-    assert "new" in kept.read_text() and kept.stat().st_mode & 0o777 == 0o600
+    used, kept = used_and_kept
+    used.write_text(NEW)
+    keep_cookies(a_platform, used)
+    assert kept.read_text().splitlines() == NEW.splitlines()[:2]
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", [None, "", "# emptied\n", "\0\xff", "as it was"])
+async def test_cookies_that_did_not_change_are_left_alone(
+    a_platform: Platform, used_and_kept: tuple[Path, Path], content: str | None
+) -> None:
+    used, kept = used_and_kept
+    before, inode = kept.read_text(), kept.stat().st_ino
+    if content is None:
+        used.unlink()
+    elif content != "as it was":
+        used.write_text(content, "latin-1")
+    keep_cookies(a_platform, used)
+    assert (kept.read_text(), kept.stat().st_ino) == (before, inode)
+
+
+async def test_cookies_the_host_has_changed_meanwhile_win(
+    a_platform: Platform, used_and_kept: tuple[Path, Path]
+) -> None:
+    used, kept = used_and_kept
+    used.write_text(NEW)
+    kept.write_text("the host's new ones")
+    keep_cookies(a_platform, used)
+    assert kept.read_text() == "the host's new ones"

@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,7 @@ from conftest import ROOT, MakePipeline, MakeSettings, WritePlugin
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bossbot import Pipeline, Refused, check_link, find_links
+from bossbot import Pipeline, Refused, Status, check_link, find_links
 
 EXAMPLES = settings(max_examples=300, deadline=None)
 
@@ -279,7 +280,7 @@ async def test_link_goes_to_its_platform_or_the_first_engine_that_knows_it(
 ) -> None:
     routes = {
         "https://m.shop.example/9?utm=1": ("https://shop.example/9", "shop", "first"),
-        "https://SHOP.example/9": ("https://SHOP.example/9", "shop", "first"),
+        "https://SHOP.example/9": ("https://shop.example/9", "shop", "first"),
         "https://shop.example/video/9": (
             *("https://shop.example/video/9", "shop", "second"),
         ),
@@ -390,10 +391,11 @@ async def test_every_change_of_a_job_is_announced_in_order(
     open_pipeline.plugins.load_file(path)
     accepted = await intake(open_pipeline, "https://shop.example/1")
     job = accepted.job
-    job.status = "downloading"
-    await open_pipeline._announce(job, "queued")
-    job.status = "completed"
-    await open_pipeline._announce(job, "downloading")
+    for earlier, later in pairwise(
+        (Status.QUEUED, Status.DOWNLOADING, Status.COMPLETED)
+    ):
+        job.status = later
+        await open_pipeline._announce(job, earlier)
     while open_pipeline._announcing:
         await next(iter(open_pipeline._announcing.values()))
     assert [json.loads(line) for line in note.read_text().splitlines()] == [

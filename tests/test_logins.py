@@ -3,7 +3,9 @@
 import asyncio
 import http.cookiejar
 import io
+import re
 import stat
+import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -370,6 +372,30 @@ async def test_check_without_any_cookies_says_so(web: Web) -> None:
 async def test_failure_for_want_of_a_login_says_so_to_the_member() -> None:
     for cause in (Cause.LOGIN, Cause.AGE):
         assert "needs the host's login" in str(JobFailed(cause))
+
+
+async def test_examples_in_config_toml_are_settings_that_exist(web: Web) -> None:
+    text = (ROOT / "config.toml").read_text("utf-8")
+    examples = re.findall(r"^# (\[plugins\.\w+\]\n(?:# .+\n)+)", text, re.MULTILINE)
+    tables = tomllib.loads("".join(examples).replace("\n# ", "\n"))["plugins"]
+    assert sorted(tables) == sorted(PLATFORMS)
+    web.pipeline(**tables)  # checks that no plugin is off
+
+
+async def test_environment_sets_cookies_that_look_like_numbers_and_lists(
+    web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BOSS_BOT_PLUGINS__TIKTOK__SESSIONID", "1234567890")
+    monkeypatch.setenv("BOSS_BOT_PLUGINS__TIKTOK__MUSIC", "false")
+    monkeypatch.setenv("BOSS_BOT_PLUGINS__YOUTUBE__PLAYER_CLIENTS", '["tv", "web"]')
+    settings = bossbot.load_settings(root=tmp_path)
+    pipeline = web.pipeline(**settings.plugins)
+    platforms = pipeline.plugins.registered("platforms")
+    tiktok, youtube = platforms["tiktok"], platforms["youtube"]
+    assert tiktok.cookies["sessionid"].get_secret_value() == "1234567890"
+    assert tiktok.options["extractor.tiktok.audio"] is False
+    clients = {"youtube": {"player_client": ["tv", "web"]}}
+    assert youtube.options["extractor_args"] == clients
 
 
 # The owner's notice

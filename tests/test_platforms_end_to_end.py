@@ -5,6 +5,7 @@ import asyncio
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import media
 import pytest
@@ -168,10 +169,10 @@ async def test_stale_cookie_of_twitter_wants_a_new_login(
 
 
 async def test_rate_limit_of_twitter_says_when_to_try_again(web: Web) -> None:
-    got = await web.fetch(Twitter(web.sites).limited("1023", reset_in_s=600))
+    got = await web.fetch(Twitter(web.sites).limited("1023", reset_in_s=630))
     assert got.cause is Cause.RATE_LIMITED
     assert got.error and got.error.retry_after_s
-    assert 590 < got.error.retry_after_s < 610
+    assert 600 < got.error.retry_after_s < 640
     assert "10 min" in str(got.error)
 
 
@@ -470,6 +471,16 @@ async def test_login_wall_of_tiktok(web: Web, kind: str) -> None:
 VIDEO_ID = "aaaaaaaaaa1"
 
 
+class Counted(YouTube):
+    """YouTube as it says beside a playlist how many videos there are."""
+
+    def _listed(self, playlist_id: str) -> dict[str, Any]:
+        stats = [{"runs": [{"text": str(len(self._playlists[playlist_id]))}]}]
+        beside = {"playlistSidebarPrimaryInfoRenderer": {"stats": stats}}
+        sidebar = {"playlistSidebarRenderer": {"items": [beside]}}
+        return {**super()._listed(playlist_id), "sidebar": sidebar}
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -517,7 +528,7 @@ async def test_youtube_without_ffmpeg_is_the_file_with_both(
 async def test_playlist_is_capped_and_keeps_its_order(
     web: Web, media_folder: Path
 ) -> None:
-    youtube = YouTube(web.sites)
+    youtube = Counted(web.sites)
     files = [media.video(media_folder, number) for number in range(1, 5)]
     ids = [f"aaaaaaaaa{n}1" for n in range(1, 5)]
     for video_id, file in zip(ids, files, strict=True):
@@ -526,6 +537,7 @@ async def test_playlist_is_capped_and_keeps_its_order(
     got = await web.fetch(link, max_items=3)
     assert same(got, *files[:3])
     assert (got.facts["title"], got.facts["more"]) == ("A playlist", True)
+    assert got.facts["items"] == 4
     assert web.sites.hits["www.youtube.com/watch"] == 3
 
 
@@ -690,13 +702,13 @@ async def test_what_is_missing_is_said_in_discord(
     stage: Stage, web: Web, photos: Photos, media_folder: Path
 ) -> None:
     open_to(stage)
-    twitter, youtube = Twitter(web.sites), YouTube(web.sites)
+    twitter, youtube = Twitter(web.sites), Counted(web.sites)
     ids = [f"aaaaaaaaa{n}1" for n in range(1, 6)]
     for number, video_id in enumerate(ids, 1):
         youtube.video(video_id, media.video(media_folder, number))
     one_dead = twitter.tweet("1203", *photos(4))
     web.sites.serve("https://pbs.twimg.com/media/F1203_2", Answer(status=404))
-    limited = twitter.limited("1204", reset_in_s=600)
+    limited = twitter.limited("1204", reset_in_s=630)
     gallery = Reddit(web.sites).gallery("ae2", *photos(5))
     # What the bot says to each link; the second text comes with the first.
     dialogue = {

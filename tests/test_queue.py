@@ -366,9 +366,9 @@ async def test_job_that_ran_when_the_bot_died_runs_again(open_queue: Open) -> No
     for crashes in (1, 2, 3):
         queue = await open_queue()
         await queue.recover()
-        job = await queue.get(running.id)
-        assert job is not None
-        assert (job.status, job.crashes) == (Status.QUEUED, crashes)
+        stored = await queue.get(running.id)
+        assert stored is not None
+        assert (stored.status, stored.crashes) == (Status.QUEUED, crashes)
         assert await claim_all(queue) == [running.id, *([waiting.id] * (crashes == 1))]
         if crashes == 1:
             await queue.cancel(waiting.id)
