@@ -3095,10 +3095,11 @@ async def run_bot(settings: Settings, plugins: Plugins) -> int:
             return 0
         if isinstance(error, RuntimeError):
             raise
-        remedies = {4004: TOKEN_REMEDY, 4014: INTENTS_REMEDY}
-        remedy = remedies.get(getattr(error, "code", 0))
-        remedy = remedy or f"Discord cannot be reached ({error}). Check the network."
-        raise StartError(remedy) from error
+        code = getattr(error, "code", 0)
+        other = f"Discord cannot be reached ({error}). Check the network."
+        raise StartError(
+            {4004: TOKEN_REMEDY, 4014: INTENTS_REMEDY}.get(code, other)
+        ) from error
     finally:
         if closing:
             await asyncio.wait(closing)

@@ -194,7 +194,7 @@ class Post:
     # The engine's `output`:
 
     def start(self, path: str) -> None:
-        pass
+        self.progress(None, 0, 0)  # the clock of a download that stands still starts
 
     def success(self, path: str) -> None:
         self.path = Path(path)

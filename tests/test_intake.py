@@ -306,8 +306,19 @@ async def test_link_that_no_engine_knows_has_none(toy_pipeline: ToyPipeline) -> 
 
 
 async def test_platform_may_refuse_a_link_of_its_own(toy_pipeline: ToyPipeline) -> None:
-    with pytest.raises(Refused, match="own feed"):
+    with pytest.raises(Refused, match="own feed") as caught:
         await toy_pipeline().route("https://shop.example/feed")
+    assert caught.value.platform == "shop"
+
+
+async def test_refused_link_does_not_hold_up_the_others(
+    toy_pipeline: ToyPipeline,
+) -> None:
+    links = ["nonsense", "https://first.example/", "https://shop.example/feed"]
+    wrong, first, feed = await toy_pipeline().route_all(links)
+    assert isinstance(wrong, Refused) and "Invalid URL" in str(wrong)
+    assert first == ("https://first.example/", "", "first")
+    assert isinstance(feed, Refused) and "own feed" in str(feed)
 
 
 async def intake(pipeline: Pipeline, link: str, key: str = "1:0") -> Any:
