@@ -4,6 +4,7 @@ It knows neither interactions nor edits: the rest is in test_conversation.py.
 """
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import discord
 import discord.ext.test as dpytest
@@ -18,7 +19,13 @@ pytest_plugins = ("discord_fixtures",)
 
 
 @pytest.fixture
-async def bot(stage: Stage, make_pipeline: MakePipeline) -> AsyncIterator[BossBot]:
+async def bot(
+    stage: Stage,
+    make_pipeline: MakePipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[BossBot]:
+    monkeypatch.chdir(tmp_path)  # dpytest leaves files where it is
     settings = stage.settings(disabled_plugins=["progress"])  # it edits
     pipeline = make_pipeline(settings)
     intents = discord.Intents.default()

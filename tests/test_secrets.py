@@ -1,0 +1,299 @@
+"""Secrets and hostile text: what the host keeps to itself is nowhere to be read, and
+what strangers write does no harm.
+
+Secrets are planted wherever the bot gets some; then links succeed and fail, with all
+that can be logged, and everything that was written or said is searched. The second
+half is fuzzing: HYPOTHESIS_CASES says how many cases (1,000; try 100000 by hand).
+"""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import media
+import pytest
+from conftest import Home
+from discord_support import Stage
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from loguru import logger
+from pydantic import SecretStr
+from sites import Sites
+from sites_canned.twitter import Twitter
+from sites_canned.youtube import YouTube
+
+import bossbot
+from bossbot import (
+    TERMINAL_STATUSES,
+    Refused,
+    Status,
+    check_link,
+    escape,
+    find_links,
+    one_line,
+    safe_name,
+)
+
+pytest_plugins = ("discord_fixtures",)
+
+COOKIE_IN_FILE = "planted-cookie-of-a-file-5e1f"
+PROXY_PASSWORD = "planted-proxy-password-77aa"
+DEAD_PROXY_PASSWORD = "planted-dead-proxy-password-b2c4"
+LINK_TOKEN = "planted-link-token-90dd"
+OPTION_SECRET = "planted-option-secret-c0de"
+
+
+@pytest.fixture
+def logs_all() -> Iterator[None]:
+    """Undoes what setup_logging() does."""
+    yield
+    logger.remove()
+    logger.configure(patcher=lambda record: None)
+    logging.basicConfig(handlers=[], level=logging.WARNING, force=True)
+    bossbot._secrets.clear()
+
+
+def cookies_txt(path: Path, domain: str) -> Path:
+    fields = (domain, "TRUE", "/", "TRUE", "0", "LOGIN_INFO", COOKIE_IN_FILE)
+    path.write_text("# Netscape HTTP Cookie File\n" + "\t".join(fields) + "\n")
+    return path
+
+
+async def test_secrets_are_nowhere_to_be_read(
+    stage: Stage,
+    media_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    logs_all: None,
+) -> None:
+    for name in ("gallery_dl", "yt_dlp", "twitter", "youtube", "reddit"):
+        stage.add_plugin(name)
+    picture = media.image(media_folder)
+    with Sites() as web:
+        for name, value in web.environment.items():
+            monkeypatch.setenv(name, value)
+        alive = f"http://boss:{PROXY_PASSWORD}@{web.address}"
+        dead = f"http://boss:{DEAD_PROXY_PASSWORD}@127.0.0.1:9"
+        monkeypatch.setenv("HTTP_PROXY", alive)
+        monkeypatch.setenv("http_proxy", alive)
+        x, y = Twitter(web), YouTube(web)
+        token = SecretStr(stage.fake.token)
+        values: dict[str, Any] = {
+            "discord_token": token,
+            "allow_private_addresses": True,
+            "max_queue_size": 50,
+            "plugins": {
+                "progress": {"edit_interval_s": 1},
+                "twitter": {"auth_token": x.auth_token, "proxy": alive},
+                "youtube": {
+                    "cookies_file": cookies_txt(tmp_path / "c.txt", ".youtube.com"),
+                    "proxy": alive,
+                },
+                "reddit": {"refresh_token": OPTION_SECRET, "proxy": dead},
+            },
+        }
+        video = media.video(media_folder)
+        web.serve(
+            "/page", "<title>x</title><video src='/none.mp4'></video>", status=403
+        )
+        query = f"?token={LINK_TOKEN}&sig=1"
+        links = {
+            web.serve("/good.jpg", picture) + query: Status.COMPLETED,
+            web.url("/missing.jpg") + query: Status.FAILED,
+            web.url("/page") + query: Status.FAILED,
+            web.serve("/text.mp4", "<html>words</html>") + query: Status.FAILED,
+            x.tweet("1001", picture): Status.COMPLETED,
+            x.refused("1002", "Protected"): Status.FAILED,
+            y.video("abcdefghijk", video, video, video): Status.COMPLETED,
+            "https://www.reddit.com/r/pics/comments/aa1/x/": Status.FAILED,
+        }
+        bossbot.setup_logging(stage.settings(**values), debug=True)
+        async with stage.bot(**values) as bot:
+            bossbot._secrets.update(
+                secret
+                for plugin in bot.pipeline.plugins.all.values()
+                for secret in bossbot._secret_values(plugin.config)
+            )
+            for link in links:
+                await stage.says(f"$download {link}")
+            async with asyncio.timeout(40):
+                async for _ in bot.pipeline.queue.changes():
+                    jobs = await bot.pipeline.queue.list()
+                    if [job.status in TERMINAL_STATUSES for job in jobs] == [
+                        True
+                    ] * len(links):
+                        break
+            logger.bind(job="x").error("trouble with {}", [*links][0])
+            try:
+                assert values["plugins"] is bot.pipeline.settings, "to be seen"
+            except AssertionError:
+                logger.exception("with a traceback and its variables")
+        asked = [request.cookies for request in web.requests]
+    assert [job.status for job in jobs] == list(links.values()), [
+        (job.url, job.status, job.detail) for job in jobs
+    ]
+    assert {"auth_token": x.auth_token}.items() <= {
+        pair for cookies in asked for pair in cookies.items()
+    }, "the secret was not even used"
+    assert COOKIE_IN_FILE in str(asked)
+
+    written = {"console": "".join(capfd.readouterr())}
+    for path in (stage.folder / "data").rglob("*"):
+        # The queue has the links as they are: they are needed once more.
+        if path.is_file() and not path.name.startswith("bossbot.db"):
+            written[str(path)] = path.read_bytes().decode("latin-1")
+    database = b"".join(p.read_bytes() for p in (stage.folder / "data").glob("*.db*"))
+    said = [m.record() for m in stage.fake.all_messages.values() if m.author.bot]
+    written["said"] = json.dumps(said)
+    assert "with a traceback" in written["console"]
+    assert any("metadata.json" in path for path in written)
+    assert any("/logs/" in path and "trouble with" in written[path] for path in written)
+    secrets = {
+        "token": stage.fake.token,
+        "named cookie": x.auth_token,
+        "cookie of a file": COOKIE_IN_FILE,
+        "proxy": PROXY_PASSWORD,
+        "dead proxy": DEAD_PROXY_PASSWORD,
+        "option": OPTION_SECRET,
+    }
+    found = [
+        (name, where, around(text, secret))
+        for name, secret in {**secrets, "link": LINK_TOKEN}.items()
+        for where, text in written.items()
+        if secret in text
+    ]
+    assert not found
+    assert not [name for name, secret in secrets.items() if secret.encode() in database]
+
+
+def around(text: str, secret: str) -> str:
+    at = text.index(secret)
+    return text[max(at - 200, 0) : at + 80]
+
+
+def test_state_is_readable_by_its_owner_alone(home: Home, media_folder: Path) -> None:
+    with Sites() as site:
+        good = site.serve("/a.jpg", media.image(media_folder))
+        env = {"BOSS_BOT_ALLOW_PRIVATE_ADDRESSES": "true"}
+        done = home.run("--debug", "get", good, "--to", home.path / "got", env=env)
+    assert done.returncode == 0, done.stderr
+    files = [path for path in home.data.rglob("*") if path.is_file()]
+    folders = [path for path in [home.data, *home.data.rglob("*")] if path.is_dir()]
+    assert {path.name for path in folders} >= {"logs", "cache", "temp", "guilds"}
+    open_ = [path for path in files + folders if path.stat().st_mode & 0o077]
+    assert not open_
+    [log] = (home.data / "logs").iterdir()
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+# Fuzzing
+
+CASES = settings(
+    max_examples=int(os.environ.get("HYPOTHESIS_CASES", "1000")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+NASTY = st.sampled_from(
+    "@everyone <@1> <@&2> [a](https://evil) discord.gg/x http:// https:// ://  || ` "
+    "``` ** __ ~~ > # .. / \\ CON %s %00 %2e ? & : ; @ [ ] ( ) < > { } . - _ ☃ é 漢 "
+    "127.0.0.1 [::1] localhost xn-- ① 。 ． 𝟏 ⓛ ｡ #__youtubedl_smuggle ytsearch: 1e9 "
+    "\u202e \u2066 \u200b \ufeff \u00ad \x1b[31m \x00 \x7f \ud800 \U000e0041".split(" ")
+) | st.sampled_from("\n\r\t\x0b\x85\u2028\u3000 ")
+TEXT = st.one_of(
+    st.text(st.characters(), max_size=300),
+    st.lists(NASTY | st.text(max_size=5), max_size=40).map("".join),
+)
+URLS = st.one_of(
+    TEXT,
+    TEXT.map("http://".__add__),
+    st.tuples(TEXT, TEXT).map(lambda parts: f"https://{parts[0]}/{parts[1]}"),
+    st.tuples(
+        st.sampled_from(["http", "HTTPS", "file", "ftp", "ytsearch5", ""]),
+        st.sampled_from(
+            ["a.example", "127.0.0.1", "[::1]", "①.example", "a..b", "é.fr"]
+        ),
+        st.one_of(st.none(), st.integers(-9, 99_999)),
+        TEXT,
+    ).map(lambda p: f"{p[0]}://{p[1]}{'' if p[2] is None else f':{p[2]}'}/{p[3]}"),
+)
+CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn")
+
+
+@CASES
+@given(URLS)
+def test_link_is_refused_or_plain(text: str) -> None:
+    try:
+        link = check_link(text)
+    except Refused as refusal:
+        assert 0 < len(str(refusal)) < 200
+        return
+    parts = urlsplit(link)
+    assert parts.scheme in ("http", "https")
+    assert parts.hostname and re.fullmatch(r"[a-z0-9_.:-]+", parts.hostname)
+    assert parts.username is None and parts.password is None
+    assert not re.search(r"[\s\\\x00-\x20\x7f]", link)
+    assert "__youtubedl_smuggle" not in parts.fragment
+    assert len(link) < 4000
+    assert check_link(link) == link, "once is enough"
+    link.encode()
+
+
+@CASES
+@given(TEXT)
+def test_links_are_found_in_any_words(text: str) -> None:
+    found = find_links(text)
+    assert len(set(found)) == len(found)
+    assert all(word and not re.search(r"\s", word) for word in found)
+    assert all(word in text for word in found)
+
+
+@CASES
+@given(
+    st.from_regex(r"https?://[a-z]{1,9}\.[a-z]{2,3}/[\w-]{0,11}", fullmatch=True),
+    st.sampled_from(
+        ["{}", "<{}>", "({})", "**{}**", "||{}||", "see {}.", "{}, x", "`{}`"]
+    ),
+)
+def test_link_is_found_whatever_is_around_it(link: str, around_it: str) -> None:
+    assert link in find_links(around_it.format(link))
+
+
+@CASES
+@given(TEXT, st.integers(1, 100))
+def test_name_stays_in_its_folder(text: str, limit: int) -> None:
+    name = safe_name(text, limit)
+    assert 0 < len(name) <= max(limit, len("media"))
+    folder = Path("/data/downloads")
+    assert Path(os.path.normpath(folder / name)).parent == folder
+    assert name.isascii() and not name.startswith((".", "-", "~"))
+
+
+@CASES
+@given(TEXT, st.integers(1, 300))
+def test_text_is_shown_without_any_effect(text: str, limit: int) -> None:
+    shown = escape(text, limit)
+    assert len(shown) <= 2 * limit, "each character gets a backslash at most"
+    bare = re.sub(r"\\.", "", shown)  # without what is escaped
+    assert not re.search(r"[*_~`|<>@#\[\]()\\]|://|discord\.gg", bare)
+    assert not [char for char in shown if unicodedata.category(char) in CONTROL]
+    assert shown == shown.strip() and "\n" not in shown
+    shown.encode()
+
+
+@CASES
+@given(TEXT)
+def test_line_is_one_line(text: str) -> None:
+    line = one_line(text)
+    assert line == " ".join(line.split())
+    assert not [char for char in line if unicodedata.category(char) in CONTROL]
+    assert one_line(line) == line
+    line.encode()
