@@ -222,8 +222,8 @@ class Cause(StrEnum):
 SENTENCES = {
     Cause.INVALID_URL: "That is not a link I can open. Check it and paste it again.",
     Cause.UNSUPPORTED: "I know no way to download from that site.",
-    Cause.LOGIN: "That post needs the host's login. I have told nobody your name; "
-    "ask the bot's owner to add a login for this site.",
+    Cause.LOGIN: "That post needs the host's login. "
+    "Ask the bot's owner to add one for this site.",
     Cause.AGE: "That post is age-restricted and needs the host's login.",
     Cause.PRIVATE: "That post is private. Only its followers can see it.",
     Cause.GONE: "That post does not exist any more, or never did. Check the link.",

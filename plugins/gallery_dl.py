@@ -153,7 +153,8 @@ class Post:
         self.posts += 1
         if self.posts > MAX_EMPTY_POSTS * self.request.max_items:
             raise Enough
-        count = known.get("count")
+        listed = (known.get("gallery_data") or {}).get("items")  # Reddit's galleries
+        count = known.get("count") or (len(listed) if listed else None)
         alone = self.number == 0 and isinstance(count, int) and count > 0
         self.count = count if alone else None
         if self.posts > 1:

@@ -20,10 +20,11 @@ async def bot_started(bot: BossBot) -> None:
 
 @hookimpl
 async def job_changed(job: Job) -> None:
-    wanted = job.cause in (Cause.LOGIN, Cause.AGE)
+    # Of a site that is no platform of ours no login can be set.
+    wanted = job.platform and job.cause in (Cause.LOGIN, Cause.AGE)
     if job.status is not Status.FAILED or not wanted or not _bots:
         return
-    bot, site = _bots[0], job.platform or job.url.split("/")[2]
+    bot, site = _bots[0], job.platform
     key, today = f"login_notice:{site}", datetime.now(UTC).date().isoformat()
     async with _turn:
         if await bot.pipeline.db.fact(key) == today:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -81,8 +82,7 @@ async def fetching(folder: Path, url: str) -> list[Row]:
         rows.append(
             (
                 f"50 KB through {engine}, against its command",
-                f"{command / mine:.1f} times faster "
-                f"({mine * 1000:.0f} ms, {command * 1000:.0f} ms)",
+                f"{command / mine:.1f} times faster ({mine:.3f} s, {command:.3f} s)",
                 f"{goal} times",
             )
         )
@@ -99,7 +99,6 @@ async def running(
         with fake.redirect():
             bot = make_bot(make_pipeline(settings(folder, **values)))
             task = asyncio.create_task(bot.start(fake.token))
-            await bot.wait_until_ready() if bot.is_ready() else None
             await fake.wait_for(lambda: fake.connected)
             await bot.wait_until_ready()
             children = bot.pipeline.children
@@ -109,6 +108,14 @@ async def running(
             finally:
                 await bot.close()
                 await task
+
+
+def answered(fake: FakeDiscord, before: int) -> bool:
+    return len(fake.messages(fake.channel.id, bot_only=True)) > before
+
+
+def identified(fake: FakeDiscord, before: int) -> bool:
+    return fake.sessions["identify"] > before
 
 
 def posted(fake: FakeDiscord) -> int:
@@ -139,9 +146,7 @@ async def acknowledging(folder: Path, sites: Sites) -> list[Row]:
             await fake.member_says(
                 fake.channel.id, f"$download {sites.url(f'/slow/later{number}.mp4')}"
             )
-            await fake.wait_for(
-                lambda: len(fake.messages(fake.channel.id, bot_only=True)) > before
-            )
+            await fake.wait_for(partial(answered, fake, before))
             waits.append((time.perf_counter() - started_s) * 1000)
     centiles = statistics.quantiles(waits, n=100)
     return [
@@ -220,7 +225,7 @@ async def process(folder: Path, sites: Sites) -> list[Row]:
             bot = await asyncio.create_subprocess_exec(
                 *command, env=environment, stdout=asyncio.subprocess.DEVNULL
             )
-            await fake.wait_for(lambda: fake.sessions["identify"] > before, 30)
+            await fake.wait_for(partial(identified, fake, before), 30)
             starts.append(time.perf_counter() - started_s)
             if repeat < 4:
                 bot.terminate()

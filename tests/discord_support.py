@@ -304,6 +304,12 @@ class BotProcess:
     def output(self) -> str:
         return self.log.read_text("utf-8", "replace")
 
+    async def logged(self, text: str) -> None:
+        """Returns once it is in the output."""
+        async with asyncio.timeout(10):
+            while text not in self.output():
+                await asyncio.sleep(0.02)
+
     def family(self) -> list[int]:
         """All processes that came from this copy, the bot and its children."""
         found = []

@@ -32,7 +32,6 @@ from bossbot import (
     Platform,
     Plugins,
     Settings,
-    check_link,
 )
 
 PLATFORMS = ("twitter", "reddit", "instagram", "youtube", "tiktok")
@@ -146,7 +145,7 @@ class Web:
     ) -> Got:
         """One attempt at a link; keywords as for `pipeline`."""
         pipeline = self.pipeline(platform, **values)
-        url, name, routed = await pipeline.route(check_link(link))
+        url, name, routed = await pipeline.route(link)
         job = Job(
             id=secrets.token_hex(5),
             url=url,

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from discord_support import BotProcess, Stage, job_at, job_id, job_when, link, module
 from fake_discord import MESSAGE_CONTENT, MIB, Message
 
@@ -257,6 +258,36 @@ async def test_full_queue_is_said_and_nothing_is_enqueued(
             await ask(stage, door, link(step))
             await stage.hears(answer)
         assert await jobs(bot) == 2
+
+
+async def test_owner_is_told_once_a_day_that_a_site_wants_a_login(
+    stage: Stage,
+) -> None:
+    owner = stage.fake.open_dm(stage.fake.owner.id)
+    stage.add_plugin("login_notice")
+    links = [link("wait=gate", f"fail={cause}") for cause in ("login", "age", "gone")]
+    async with stage.bot() as bot:
+        await stage.says(f"$download {' '.join(links)}")
+        await stage.fake.wait_for(lambda: len(stage.said()) == 3)
+        stage.open_gate("gate")
+        notice = await stage.hears("toy.example failed", channel_id=owner.id)
+        for cause in ("login", "age", "gone"):
+            await stage.hears(f"**Download failed** ({cause})")
+        assert await jobs(bot) == 3
+    assert "as the link says" in notice.content
+    async with stage.bot():
+        await stage.says(f"$download {link('fail=login')}")
+        await stage.hears("**Download failed** (login)", after=stage.said()[-1].id)
+    assert len(stage.said(owner.id)) == 1
+
+
+async def test_all_plugins_of_the_repository_run_together(stage: Stage) -> None:
+    async with stage.bot(plugins_dir=ROOT / "plugins") as bot:
+        await stage.says("$download ftp://toy.example/")
+        await stage.hears("Invalid URL")
+        await stage.fake.slash(stage.channel_id, "download", {"url": "nonsense"})
+        await stage.hears("Invalid URL", "nonsense")
+        assert not [one for one in bot.pipeline.plugins.all.values() if one.off]
 
 
 # Sizes

@@ -2,20 +2,18 @@
 
 import asyncio
 import json
-import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import gallery_dl
 import pytest
-from conftest import ROOT, Home
+from conftest import Home
 from discord_support import Stage
 from platform_support import listening
 from test_platforms import links
 
-import bossbot
+from bossbot import age_days
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -32,32 +30,28 @@ def register_engines():
 """
 
 
-@pytest.fixture
-def plugin() -> Any:
-    return bossbot.import_plugin(ROOT / "plugins" / "engine_versions.py")
-
-
 def days_ago(days: int, form: str = "%Y.%m.%d") -> str:
     return (datetime.now(UTC) - timedelta(days=days)).strftime(form)
 
 
 @pytest.mark.parametrize("days", [0, 1, 59, 61, 400])
-def test_dated_version_is_as_old_as_its_date(plugin: Any, days: int) -> None:
-    assert plugin.age_days("yt-dlp", days_ago(days)) == days
-    assert plugin.age_days("yt-dlp", days_ago(days) + ".123456") == days  # a nightly
+def test_dated_version_is_as_old_as_its_date(days: int) -> None:
+    assert age_days("yt-dlp", days_ago(days)) == days
+    assert age_days("yt-dlp", days_ago(days) + ".123456") == days  # a nightly
 
 
-def test_other_version_is_as_old_as_its_installation(plugin: Any) -> None:
+def test_other_version_is_as_old_as_its_installation() -> None:
     folder = Path(gallery_dl.__file__).parent.parent
     [info] = folder.glob("gallery_dl-*.dist-info")
     since = datetime.fromtimestamp(info.stat().st_mtime, UTC).date()
     days = (datetime.now(UTC).date() - since).days
-    assert plugin.age_days("gallery-dl", gallery_dl.__version__) == days
-    assert plugin.age_days("gallery-dl", "2099.99.99") is not None, "no such day"
+    # Days begin at other times in other zones.
+    assert abs(age_days("gallery-dl", gallery_dl.__version__) - days) <= 1
 
 
-def test_engine_that_is_no_package_has_no_age(plugin: Any) -> None:
-    assert plugin.age_days("an-engine-of-the-hosts", "1") is None
+def test_engine_that_is_no_package_has_no_age() -> None:
+    assert age_days("an-engine-of-the-hosts", "1") is None
+    assert age_days("an-engine-of-the-hosts", "2025.99.99") is None, "no such day"
 
 
 async def test_start_names_the_engines_and_how_to_update_the_old_one(
@@ -93,4 +87,4 @@ async def test_which_answers_for_hundreds_of_links_in_a_few_seconds(
     assert [answer["url"] for answer in answers] == sample
     lost = [answer["url"] for answer in answers if not answer["engine"]]
     assert len(lost) <= 9, lost  # 3 %
-    assert took_s < 10 * max(1.0, os.getloadavg()[0] / 2)
+    assert took_s < 30, "2 s on an idle machine"

@@ -108,7 +108,7 @@ async def test_sigterm_ends_the_uploads_and_puts_the_downloads_back(
 
     await stage.fake.wait_for(downloading)
     process.terminate()
-    await stage.fake.wait_for(lambda: "stopping" in process.output())
+    await process.logged("stopping")
     fault.release()
     assert await process.ended(25) == 0, process.output()
     await process.family_ended()
@@ -132,8 +132,7 @@ async def test_second_sigterm_ends_it_at_once_and_the_upload_is_made_later(
     await stage.says(f"$download {link(stage.image())}")
     await stage.fake.wait_for(lambda: fault.hits)
     process.terminate()
-    while "stopping" not in process.output():
-        await stage.fake.settle()
+    await process.logged("stopping")
     process.terminate()
     started_s = time.monotonic()
     assert await process.ended() == 1

@@ -110,6 +110,7 @@ async def test_secrets_are_nowhere_to_be_read(
             web.serve("/good.jpg", picture) + query: Status.COMPLETED,
             web.url("/missing.jpg") + query: Status.FAILED,
             web.url("/page") + query: Status.FAILED,
+            web.serve("/clip", video) + query: Status.COMPLETED,
             web.serve("/text.mp4", "<html>words</html>") + query: Status.FAILED,
             x.tweet("1001", picture): Status.COMPLETED,
             x.refused("1002", "Protected"): Status.FAILED,
@@ -123,24 +124,23 @@ async def test_secrets_are_nowhere_to_be_read(
                 for plugin in bot.pipeline.plugins.all.values()
                 for secret in bossbot._secret_values(plugin.config)
             )
+            routes = await bot.pipeline.route_all([*map(check_link, links)])
+            wanted = {r[0]: s for r, s in zip(routes, links.values(), strict=True)}
             for link in links:
                 await stage.says(f"$download {link}")
             async with asyncio.timeout(40):
                 async for _ in bot.pipeline.queue.changes():
-                    jobs = await bot.pipeline.queue.list()
-                    if [job.status in TERMINAL_STATUSES for job in jobs] == [
-                        True
-                    ] * len(links):
+                    jobs = await bot.pipeline.queue.list(statuses=TERMINAL_STATUSES)
+                    if len(jobs) == len(links):
                         break
-            logger.bind(job="x").error("trouble with {}", [*links][0])
+            logger.bind(job="x").error("trouble with {}", next(iter(links)))
             try:
                 assert values["plugins"] is bot.pipeline.settings, "to be seen"
             except AssertionError:
                 logger.exception("with a traceback and its variables")
         asked = [request.cookies for request in web.requests]
-    assert [job.status for job in jobs] == list(links.values()), [
-        (job.url, job.status, job.detail) for job in jobs
-    ]
+    got = {job.url: job.status for job in jobs}
+    assert got == wanted, [job.detail for job in jobs]
     assert {"auth_token": x.auth_token}.items() <= {
         pair for cookies in asked for pair in cookies.items()
     }, "the secret was not even used"
@@ -152,8 +152,9 @@ async def test_secrets_are_nowhere_to_be_read(
         if path.is_file() and not path.name.startswith("bossbot.db"):
             written[str(path)] = path.read_bytes().decode("latin-1")
     database = b"".join(p.read_bytes() for p in (stage.folder / "data").glob("*.db*"))
-    said = [m.record() for m in stage.fake.all_messages.values() if m.author.bot]
-    written["said"] = json.dumps(said)
+    said = [m for m in stage.fake.all_messages.values() if m.author.bot]
+    shown = [(m.content, m.embeds, m.components, m.versions) for m in said]
+    written["said"] = json.dumps(shown, default=str)
     assert "with a traceback" in written["console"]
     assert any("metadata.json" in path for path in written)
     assert any("/logs/" in path and "trouble with" in written[path] for path in written)
@@ -166,18 +167,19 @@ async def test_secrets_are_nowhere_to_be_read(
         "option": OPTION_SECRET,
     }
     found = [
-        (name, where, around(text, secret))
+        f"{name} in {Path(where).name}: {line}"
         for name, secret in {**secrets, "link": LINK_TOKEN}.items()
         for where, text in written.items()
-        if secret in text
+        for line in lines_with(secret, text)
     ]
-    assert not found
+    assert not found, "\n".join(found)
     assert not [name for name, secret in secrets.items() if secret.encode() in database]
 
 
-def around(text: str, secret: str) -> str:
-    at = text.index(secret)
-    return text[max(at - 200, 0) : at + 80]
+def lines_with(secret: str, text: str) -> list[str]:
+    """What is around each place of a secret."""
+    places = re.finditer(f".{{0,150}}{re.escape(secret)}.{{0,30}}", text)
+    return [place[0] for place in places]
 
 
 def test_state_is_readable_by_its_owner_alone(home: Home, media_folder: Path) -> None:
@@ -202,15 +204,16 @@ CASES = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-NASTY = st.sampled_from(
-    "@everyone <@1> <@&2> [a](https://evil) discord.gg/x http:// https:// ://  || ` "
-    "``` ** __ ~~ > # .. / \\ CON %s %00 %2e ? & : ; @ [ ] ( ) < > { } . - _ ☃ é 漢 "
-    "127.0.0.1 [::1] localhost xn-- ① 。 ． 𝟏 ⓛ ｡ #__youtubedl_smuggle ytsearch: 1e9 "
-    "\u202e \u2066 \u200b \ufeff \u00ad \x1b[31m \x00 \x7f \ud800 \U000e0041".split(" ")
-) | st.sampled_from("\n\r\t\x0b\x85\u2028\u3000 ")
+WORDS = """@everyone <@1> <@&2> [a](https://evil) discord.gg/x http:// https:// :// ||
+ ` ``` ** __ ~~ > # .. / \\ CON %s %00 %2e ? & : ; @ [ ] ( ) < > { } . - _ ☃ é 漢
+ 127.0.0.1 [::1] localhost xn-- ① 。 ． 𝟏 ⓛ ｡ #__youtubedl_smuggle ytsearch: 1e9"""
+HIDDEN = (
+    "\n\r\t\0\x0b\x1b\x7f\x85\xad\u200b\u2028\u202e\u2066\u3000\ufeff \ud800\U000e0041"
+)
+NASTY = st.sampled_from(WORDS.split()) | st.sampled_from(HIDDEN)
 TEXT = st.one_of(
-    st.text(st.characters(), max_size=300),
-    st.lists(NASTY | st.text(max_size=5), max_size=40).map("".join),
+    st.text(st.characters(), max_size=50),
+    st.lists(NASTY | st.text(max_size=5), max_size=12).map("".join),
 )
 URLS = st.one_of(
     TEXT,
@@ -241,7 +244,6 @@ def test_link_is_refused_or_plain(text: str) -> None:
     assert parts.hostname and re.fullmatch(r"[a-z0-9_.:-]+", parts.hostname)
     assert parts.username is None and parts.password is None
     assert not re.search(r"[\s\\\x00-\x20\x7f]", link)
-    assert "__youtubedl_smuggle" not in parts.fragment
     assert len(link) < 4000
     assert check_link(link) == link, "once is enough"
     link.encode()
@@ -258,7 +260,7 @@ def test_links_are_found_in_any_words(text: str) -> None:
 
 @CASES
 @given(
-    st.from_regex(r"https?://[a-z]{1,9}\.[a-z]{2,3}/[\w-]{0,11}", fullmatch=True),
+    st.text("abcXYZ019-", max_size=11).map("https://a.example/".__add__),
     st.sampled_from(
         ["{}", "<{}>", "({})", "**{}**", "||{}||", "see {}.", "{}, x", "`{}`"]
     ),
