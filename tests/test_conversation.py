@@ -265,12 +265,18 @@ async def test_owner_is_told_once_a_day_that_a_site_wants_a_login(
 ) -> None:
     owner = stage.fake.open_dm(stage.fake.owner.id)
     stage.add_plugin("login_notice")
+    stage.hook(
+        "site",
+        "def register_platforms():\n"
+        "    example = 'https://toy.example/a'\n"
+        "    return [Platform('Toys', r'https://toy\\.example/', example, 'toy')]",
+    )
     links = [link("wait=gate", f"fail={cause}") for cause in ("login", "age", "gone")]
     async with stage.bot() as bot:
         await stage.says(f"$download {' '.join(links)}")
         await stage.fake.wait_for(lambda: len(stage.said()) == 3)
         stage.open_gate("gate")
-        notice = await stage.hears("toy.example failed", channel_id=owner.id)
+        notice = await stage.hears("A link to Toys failed", channel_id=owner.id)
         for cause in ("login", "age", "gone"):
             await stage.hears(f"**Download failed** ({cause})")
         assert await jobs(bot) == 3

@@ -1,0 +1,76 @@
+"""A full disk: nothing is acknowledged that is not kept, nothing half is left behind."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from conftest import MakePipeline, MakeSettings, WritePlugin
+from discord_support import Stage, link
+from loguru import logger
+
+from bossbot import Cause, Job, JobFailed, now, setup_logging
+
+pytest_plugins = ("discord_fixtures",)
+
+FULL = Path("/dev/full")  # every write to it is refused by the kernel: no space left
+
+
+async def test_link_is_not_acknowledged_when_the_database_is_full(stage: Stage) -> None:
+    async with stage.bot() as bot:
+        pages = await bot.pipeline.db.one("PRAGMA page_count")
+        assert pages
+        await bot.pipeline.db.all(f"PRAGMA max_page_count = {pages[0]}")
+        for said in range(200):  # what is left of the pages takes a few
+            kept = len(await bot.pipeline.queue.list())
+            await stage.says(f"$download {link('fail=gone')}")
+            await stage.fake.wait_for(lambda: len(stage.said()) > said)  # noqa: B023
+            if "disk is full" in stage.said()[-1].content:
+                assert len(await bot.pipeline.queue.list()) == kept
+                return
+    pytest.fail("the database was never full")
+
+
+ENGINE = """
+from bossbot import Engine, hookimpl
+
+def download(request, report):
+    (request.folder / "half.mp4").write_bytes(b"half")
+    with open("/dev/full", "wb") as file:
+        file.write(b"the other half")
+
+@hookimpl
+def register_engines():
+    return [Engine("toy", lambda: "1", lambda: None, lambda url: True, download)]
+"""
+
+
+async def test_download_that_fills_the_disk_fails_with_that_word(
+    make_settings: MakeSettings,
+    make_pipeline: MakePipeline,
+    write_plugin: WritePlugin,
+) -> None:
+    folder = write_plugin("toy", ENGINE).parent
+    pipeline = make_pipeline(make_settings(plugins_dir=folder))
+    job = Job("0123456789", "https://a.example/", "", "toy", 0, 0, 0, "")
+    job.created_at = now()
+    with pytest.raises(JobFailed) as failed:
+        await pipeline.fetch(job)
+    assert failed.value.cause is Cause.DISK_FULL
+    assert "disk is full" in str(failed.value)
+    pipeline.storage.forget_attempt(job)
+    assert not list(pipeline.storage.data.glob("temp/*"))
+
+
+def test_full_disk_for_the_log_stops_nobody(
+    make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = make_settings()
+    logs = settings.data_dir / "logs"
+    logs.mkdir(parents=True)
+    (logs / f"boss-bot_{datetime.now(UTC):%Y-%m-%d}.log").symlink_to(FULL)
+    setup_logging(settings)
+    try:
+        logger.info("on we go")
+    finally:
+        logger.remove()
+    assert "on we go" in capsys.readouterr().out
