@@ -395,8 +395,8 @@ class Engine:
 
 
 def without_queries(text: str) -> str:
-    """Text in which no link has what may be a secret after its "?"."""
-    return re.sub(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]*", r"\1", text)
+    """Text in which no link, whole or in part, has what may be a secret after "?"."""
+    return re.sub(r"\?[\w%.~\[\]-]+=[^\s'\"<>]*", "", text)
 
 
 def age_days(package: str, version: str) -> int | None:
@@ -1326,8 +1326,8 @@ def escape(text: str, limit: int = 200) -> str:
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     text = re.sub(r"([\\*_~`|>\[\]()#<@])", r"\\\1", text)
-    text = re.sub(r"(?i)\b(discord\.gg)", "discord\\\\.gg", text)
-    return text.replace("://", ":\\//")
+    text = re.sub(r"(?i)(discord(?:app)?)\.(gg|com/invite)", r"\1\\.\2", text)
+    return text.replace("//", "\\/\\/")
 
 
 def safe_name(title: str, limit: int = 60) -> str:
@@ -3054,6 +3054,7 @@ def redact(text: str) -> str:
         if len(secret) > 3:
             text = text.replace(secret, "[secret]")
     text = without_queries(text)
+    text = re.sub(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", r"\1[secret]@", text)
     text = re.sub(r"((?:webhooks|interactions)/\d+/)[\w\-.]{20,}", r"\1[secret]", text)
     return re.sub(r"('token': ')[^']+", r"\1[secret]", text)
 

@@ -28,6 +28,7 @@ from bossbot import (
     format_time,
     hookimpl,
     now,
+    public_url,
 )
 
 MAX_FILES = 10  # Discord, 2026-11: attachments of one message
@@ -139,7 +140,11 @@ class DiscordCourier:
         )
         lines = [" · ".join(filter(None, (title, uploader)))] if fitting else []
         lines += [f"> {escape(text, 1200)}"] if text else []
-        lines += [*notes, *more, f"<{job.url}>" if len(job.url) < 500 else ""]
+        lines += [
+            *notes,
+            *more,
+            f"<{public_url(job)}>" if len(public_url(job)) < 500 else "",
+        ]
         parts = split_parts(fitting) or [[]]
         heads = ["\n".join(filter(None, [heading(job, fitting), *lines]))]
         heads += [f"({number}/{len(parts)})" for number in range(2, len(parts) + 1)]
@@ -168,7 +173,9 @@ class DiscordCourier:
                 f"{format_size(file.size)}, the limit is {format_size(limit)}."
             )
         if files and not fitting and not delivered:
-            source = f"\nSource: <{job.url}>" if len(job.url) < 500 else ""
+            source = (
+                f"\nSource: <{public_url(job)}>" if len(public_url(job)) < 500 else ""
+            )
             raise JobFailed(Cause.TOO_LARGE, message="\n".join(notes)[:1300] + source)
         job.total_bytes -= sum(file.size for file in files if file.size > limit)
         job.file_count = posted + len(fitting)

@@ -5,6 +5,7 @@ The path of a link to `toy.example` is a list of steps, made by `link()`:
     file=NAME     a file of the stage's media folder is downloaded
     wait=GATE     progress is told until the test calls `open_gate(GATE)`
     hang=GATE     the same, but no progress is told after the first
+    sleep=0.2     nothing happens for so many seconds
     facts=NAME    what was put down with `facts(NAME, title=..., text=...)` is told
     lose=CAUSE    one item could not be fetched, the others go on
     fail=CAUSE    the download fails
@@ -77,6 +78,8 @@ def download(request, report):
             report.progress(Progress(value, 1))
             while not (STAGE / value).exists():
                 time.sleep(0.01)
+        elif what == "sleep":
+            time.sleep(float(value))
         elif what == "facts":
             report.info(**json.loads((STAGE / f"{{value}}.json").read_text()))
         elif what == "lose":

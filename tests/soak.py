@@ -34,6 +34,8 @@ class Figures:
     kills: int = 0
     posted: int = 0
     failed: int = 0  # with a reason
+    run_again: int = 0  # jobs whose attempt a kill ended
+    sent_again: int = 0  # uploads whose answer a kill cut off
     lost: list[str] = field(default_factory=list)
     posted_twice: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)  # not byte-identical or not whole
@@ -69,7 +71,8 @@ async def soak(stage: Stage, jobs: int, kills: int, seed: int) -> Figures:
             for _ in range(BURST):
                 steps = stage.images(chance.randint(1, 3))
                 steps += [stage.image(chance.randint(4, 30))]
-                request = await stage.says(f"$download {link(*steps)}")
+                slow = f"sleep={chance.uniform(0, 0.3):.2f}"
+                request = await stage.says(f"$download {link(slow, *steps)}")
                 wanted[request.id] = steps
                 pending.add(request.id)
             await stage.fake.wait_for(enough_answers)
@@ -77,6 +80,8 @@ async def soak(stage: Stage, jobs: int, kills: int, seed: int) -> Figures:
     def enough_answers() -> bool:
         return len(pending - set(acknowledged().values())) <= BURST // 2
 
+    # Discord takes its time: a kill finds uploads that have arrived, unanswered.
+    stage.fake.fault("upload", "hang_answer", times=10**9, for_s=0.15)
     try:
         while figures.kills < kills or len(acknowledged()) < jobs:
             await process.start()
@@ -103,8 +108,10 @@ async def soak(stage: Stage, jobs: int, kills: int, seed: int) -> Figures:
         await process.kill()
 
     promised = acknowledged()
-    rows = stage.database("SELECT id, status, error, file_count FROM jobs")
+    rows = stage.database("SELECT id, status, error, attempts FROM jobs")
     status = {row[0]: row[1] for row in rows}
+    figures.run_again = sum(row[3] > 1 for row in rows)
+    figures.sent_again = stage.requested("upload") - len(stage.posted())
     figures.jobs = len(promised)
     figures.posted = sum(status.get(job) == "completed" for job in promised)
     figures.failed = sum(row[1] == "failed" and bool(row[2]) for row in rows)

@@ -300,7 +300,7 @@ async def test_file_that_is_no_media(
 NEXT_STEPS = {
     Cause.INVALID_URL: "paste it again",
     Cause.UNSUPPORTED: "no way",
-    Cause.LOGIN: "ask the bot's owner",
+    Cause.LOGIN: "Ask the bot's owner",
     Cause.AGE: "host's login",
     Cause.PRIVATE: "Only its followers",
     Cause.GONE: "Check the link",
