@@ -541,3 +541,29 @@ def test_real_plugins_all_load(settings: bossbot.Settings, logged: list[str]) ->
         sorted(path.stem for path in Path(ROOT / "plugins").glob("[!_]*.py")), ""
     )
     assert not logged
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_folder_that_anyone_may_write_to_is_refused_unless_the_host_allows_it(
+    make_settings: MakeSettings, write_plugin: WritePlugin, allowed: bool
+) -> None:
+    folder = write_plugin("good", "").parent
+    folder.chmod(0o777)
+    plugins = Plugins(make_settings(plugins_dir=folder, allow_writable_plugins=allowed))
+    if allowed:
+        plugins.load()
+        assert not plugins.all["good"].off
+    else:
+        with pytest.raises(StartError, match="chmod o-w"):
+            plugins.load()
+
+
+def test_folder_that_its_group_may_write_to_is_warned_about(
+    make_settings: MakeSettings, write_plugin: WritePlugin, logged: list[str]
+) -> None:
+    folder = write_plugin("good", "").parent
+    folder.chmod(0o775)
+    plugins = Plugins(make_settings(plugins_dir=folder))
+    plugins.load()
+    assert not plugins.all["good"].off
+    assert any(line.startswith("WARNING") and "chmod g-w" in line for line in logged)

@@ -360,3 +360,15 @@ def test_importing_the_core_touches_nothing(home: Home) -> None:
     )
     assert (done.stdout, done.stderr) == ("1\n", "")
     assert sorted(os.listdir(home.path)) == before
+
+
+def test_data_config_with_a_secret_is_closed_to_others(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = root / "data" / "config.toml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('[plugins.some]\nauth_token = "0123456789"\n')
+    file.chmod(0o644)
+    load_settings(root=root)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "set to 0600" in capsys.readouterr().err
