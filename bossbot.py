@@ -1578,7 +1578,9 @@ CAN_FORK = sys.platform == "linux"  # elsewhere a fork after threads is not safe
 
 def find_programs() -> dict[str, str]:
     """The helper programs on this machine: name and absolute path."""
-    folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    folders = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )
     found = {name: shutil.which(name, path=folders) for name in PROGRAMS}
     return {name: os.path.realpath(path) for name, path in found.items() if path}
 
