@@ -1896,19 +1896,13 @@ def raise_fence(
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
             if arguments[1] is not None:
                 check_address(arguments[1])
-        elif event == "subprocess.Popen":
+        elif event in ("subprocess.Popen", "os.posix_spawn", "os.exec"):
             program = os.path.realpath(os.fsdecode(arguments[0]))
             argv = [os.fsdecode(argument) for argument in arguments[1]]
             allowed = program in programs or program.startswith(home)
             if not allowed or any(map(REMOTE_ARGUMENT.search, argv)):
                 refuse(f"program {argv}", SENTENCES[Cause.INTERNAL])
-        elif event in (
-            "os.system",
-            "os.exec",
-            "os.posix_spawn",
-            "os.spawn",
-            "pty.spawn",
-        ):
+        elif event in ("os.system", "os.spawn", "pty.spawn"):
             refuse(event, SENTENCES[Cause.INTERNAL])
 
     if proxies:  # the proxy would dial for us: judge the link's own host, too

@@ -21,9 +21,6 @@ HERE = Path(__file__).parent
 PLUGINS = HERE.parent / "plugins"
 NAMES = ("instagram", "reddit", "tiktok", "twitter", "youtube")
 ENGINES = [PLUGINS / "gallery_dl.py", PLUGINS / "yt_dlp.py"]
-needs_engines = pytest.mark.skipif(
-    not all(path.exists() for path in ENGINES), reason="no engine plugins"
-)
 
 
 def table(name: str) -> dict[str, Any]:
@@ -87,7 +84,6 @@ def test_link_goes_to_its_platform_and_engine(
     assert route(normalised) == (normalised, name, engine), "a second time"
 
 
-@needs_engines
 def test_engines_know_the_links_that_platforms_give_them() -> None:
     engines = {
         engine.name: engine
@@ -148,7 +144,6 @@ def test_no_link_is_slow_to_match(platform: Platform) -> None:
     assert time.perf_counter() - started < 1
 
 
-@needs_engines
 @pytest.mark.parametrize("engine", ["gallery-dl", "yt-dlp"])
 def test_other_links_go_to_the_engine_with_an_extractor_of_its_own(engine: str) -> None:
     urls = [check_link(link) for link in ANYTHING[engine]]
@@ -156,7 +151,6 @@ def test_other_links_go_to_the_engine_with_an_extractor_of_its_own(engine: str) 
     assert dict(zip(urls, engines_of(urls), strict=True)) == dict.fromkeys(urls, engine)
 
 
-@needs_engines
 def test_link_that_no_extractor_knows_goes_to_yt_dlps_generic_one() -> None:
     urls = [check_link(link) for link in ANYTHING["generic"]]
     assert engines_of(urls) == ["yt-dlp"] * len(urls)
@@ -360,7 +354,6 @@ def test_platforms_get_the_engines_own_urls_of_their_sites() -> None:
     assert len(missed) / known < 0.05, missed
 
 
-@needs_engines
 def test_engines_get_their_own_urls() -> None:
     sample = dict(list(links().items())[::20])
     missed = missed_by_engines(sample)

@@ -617,7 +617,6 @@ def test_no_program_starts_but_those_given(
     assert not list(tmp_path.glob("ran-*"))
 
 
-@pytest.mark.skipif("deno" not in bossbot.find_programs(), reason="needs deno")
 def test_a_javascript_runtime_gets_the_memory_it_needs() -> None:
     script = """if True:
         import resource, sys, bossbot, pathlib
