@@ -98,7 +98,7 @@ def test_link_is_found_as_it_is_whatever_surrounds_it(link: str, words: str) -> 
         ("https://a_b.example/", "https://a_b.example/"),
         ("http://127.0.0.1:80/", "http://127.0.0.1:80/"),  # the child's fence judges
         ("http://[::1]/", "http://[::1]/"),
-        ("http://[0:0:0:0:0:ffff:7f00:1]:8/", "http://[::ffff:7f00:1]:8/"),
+        ("http://[0:0:0:0:0:0:0:1]:8/", "http://[::1]:8/"),
         ("http://１２７.０.０.１/", "http://127.0.0.1/"),
         ("http://localhost/", "http://localhost/"),
         ("https://a.example//x//y", "https://a.example//x//y"),
