@@ -58,10 +58,9 @@ def _repeat(
 ) -> asyncio.Task[None]:
     async def forever() -> None:
         while True:
-            # The next sweep must come whatever this one met.
             try:
                 await sweep(pipeline)
-            except Exception:
+            except Exception:  # the next sweep must come
                 logger.exception("a sweep failed")
             await asyncio.sleep(interval_s)
 

@@ -466,6 +466,15 @@ async def test_login_wall_of_tiktok(web: Web, kind: str) -> None:
     assert got.cause is Cause.LOGIN
 
 
+@pytest.mark.parametrize("kind", ["video", "photo"])
+async def test_tiktok_asks_to_slow_down(web: Web, kind: str) -> None:
+    refusal = Answer(status=429, headers={"Retry-After": "630"})
+    link = TikTok(web.sites).login_wall(NUMBER)
+    web.sites.serve(link, refusal)
+    got = await web.fetch(link.replace("/video/", f"/{kind}/"))
+    assert got.cause is Cause.RATE_LIMITED
+
+
 # YouTube
 
 VIDEO_ID = "aaaaaaaaaa1"
