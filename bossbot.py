@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Boss-Bot: paste a link in Discord, and the media behind it is posted there.
 
-This file is the whole core, to be read from top to bottom: settings, hooks, plugins,
-queue, storage, child processes, the pipeline that carries a link to its channel, the
-Discord client, the command line. All else is a plugin: a file in ``plugins/``.
+This file is the whole core, to be read from top to bottom: settings, hooks, plugins, the
+parts that plugins provide (queue, database, storage, runner, courier, the Discord client),
+the pipeline that carries a link through them, the command line. All else is a plugin: a
+file in ``plugins/``.
 
     python bossbot.py                 run the bot
     python bossbot.py get URL...      download without Discord
@@ -18,25 +19,19 @@ import contextlib
 import dataclasses
 import difflib
 import errno
-import gc
+import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import inspect
-import ipaddress
 import json
 import logging
 import os
 import random
 import re
-import resource
 import secrets
-import shutil
-import signal
 import socket
 import sqlite3
 import stat
-import subprocess
 import sys
 import threading
 import time
@@ -53,29 +48,20 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import IntEnum, StrEnum
 from functools import partial
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    NamedTuple,
-    NoReturn,
-    Protocol,
-    cast,
-)
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
-import aiosqlite
 import filetype
 import pluggy
-import tomli_w
 from loguru import logger
 from pydantic import (
     AfterValidator,
@@ -97,15 +83,17 @@ from pydantic_settings import (
     SettingsError,
 )
 
-if TYPE_CHECKING:  # make_bot imports them
-    import aiohttp  # noqa: TC004
-    import discord  # noqa: TC004
-    from discord import app_commands  # noqa: TC004
-    from discord.ext import commands  # noqa: TC004
+if TYPE_CHECKING:
+    import aiosqlite
+    import discord
+    from discord.ext import commands
 
-    _Bot = commands.Bot
-else:
-    _Bot = object  # make_bot mixes the real one in
+    class BossBot(commands.Bot):
+        """The Discord client, as plugins see it."""
+
+        pipeline: Pipeline
+else:  # discord.py is for plugins to import
+    BossBot = object
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
 
@@ -252,10 +240,10 @@ class Job:
     url: str  # normalised; what the engine gets
     platform: str  # a platform's name, or "" for any other link
     engine: str  # an engine's name
-    guild_id: int  # 0 in a direct message
-    channel_id: int  # 0 when the job has no channel (the command line)
-    user_id: int
-    request_key: str  # one per link of a message or interaction; never taken twice
+    guild_id: int = 0  # 0 in a direct message
+    channel_id: int = 0  # 0 when the job has no channel (the command line)
+    user_id: int = 0
+    request_key: str = ""  # one per link of a message or interaction; taken once
     message_id: int = 0  # the request to reply to; 0 for none
     status_message_id: int = 0  # our own message that shows the progress
     status: Status = Status.QUEUED
@@ -273,7 +261,7 @@ class Job:
     folder: str = ""  # of the kept files, under data_dir; "" before there are any
     file_count: int = 0
     total_bytes: int = 0
-    created_at: float = 0
+    created_at: float = field(default_factory=now)
     started_at: float = 0
     finished_at: float = 0
 
@@ -338,9 +326,6 @@ class Platform:
     failures: Sequence[tuple[str, Cause]] = ()
 
 
-NO_PLATFORM = Platform("", "", "", "")
-
-
 @dataclass
 class Request:
     """What an engine gets in the child: the link and the limits."""
@@ -399,20 +384,6 @@ def without_queries(text: str) -> str:
     return re.sub(r"\?[\w%.~\[\]-]+=[^\s'\"<>]*", "", text)
 
 
-def age_days(package: str, version: str) -> int | None:
-    """Days since a release whose version is its date, else since it was installed;
-    None for what is no installed package."""
-    today = datetime.now(UTC).date()
-    with contextlib.suppress(ValueError):  # it only looks like a date
-        if found := re.match(r"(20\d\d)\.(\d\d?)\.(\d\d?)(?!\d)", version):
-            return (today - date(*(int(part) for part in found.groups()))).days
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError):
-        folder = Path(str(importlib.metadata.distribution(package).locate_file("")))
-        installed = folder / f"{package.replace('-', '_')}-{version}.dist-info"
-        return (today - date.fromtimestamp(installed.stat().st_mtime)).days
-    return None
-
-
 def cause_for_status(status: int) -> Cause:
     """What an HTTP status of 400 or more means to who pasted the link."""
     match status:
@@ -466,11 +437,11 @@ OwnPath = Annotated[Path, AfterValidator(lambda path: HERE / path.expanduser())]
 
 def _split_commas(value: Any) -> Any:
     """A list from the environment may be "a,b" or JSON."""
-    if isinstance(value, str):
-        if value.strip()[:1] == "[":
-            return json.loads(value)
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
+    if not isinstance(value, str):
+        return value
+    if value.strip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 class PluginConfig(BaseModel):
@@ -547,15 +518,19 @@ class Settings(BaseSettings):
     plugins: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        *others: PydanticBaseSettingsSource,
-        **named: PydanticBaseSettingsSource,
+    def settings_customise_sources(  # type: ignore[override]
+        cls, *_: Any, init_settings: PydanticBaseSettingsSource, **others: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """``Settings(...)`` takes what it is given; ``load_settings`` does the rest."""
         return (init_settings,)
+
+
+class _Source(NamedTuple):
+    """A place that settings come from."""
+
+    name: str
+    values: dict[str, Any]
+    text: str = ""  # of a file, to name the line of a mistake
 
 
 def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
@@ -570,39 +545,37 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
     """
     if config and not config.is_file():
         raise StartError(f"{config}: no such file. --config names a TOML file.")
-    dotenv = root / ".env"
+    dotenv, main = root / ".env", _read_toml(config or root / "config.toml")
     try:
-        sources: list[tuple[str, str, dict[str, Any]]] = [  # name, text, values
-            ("the environment", "", EnvSettingsSource(Settings)()),
-            (str(dotenv), "", DotEnvSettingsSource(Settings, env_file=dotenv)()),
+        sources = [
+            _Source("the environment", EnvSettingsSource(Settings)()),
+            _Source(str(dotenv), DotEnvSettingsSource(Settings, env_file=dotenv)()),
         ]
     except (SettingsError, ValueError) as error:
         raise StartError(
             f"The environment or {dotenv}: {error}. Lists and tables in a variable are "
             "JSON; one setting of a plugin is BOSS_BOT_PLUGINS__NAME__KEY."
         ) from None
-    main = _read_toml(config or root / "config.toml")
-    data_dir = _merge([main[2], sources[1][2], sources[0][2]]).get("data_dir", "data")
+    data_dir = _merge([main, *reversed(sources)]).get("data_dir", "data")
     data = root / Path(str(data_dir)).expanduser()
     sources += [_read_toml(data / "config.toml"), main]
-    for name, _, values in sources[1:]:
-        if any(_secret_values(values)) and _close_to_others(Path(name)):
+    problems = []
+    for name, values, _ in sources[1:]:
+        path = Path(name)
+        if any(secret_values(values)) and path.is_file() and path.stat().st_mode & 0o77:
+            path.chmod(0o600)
             print(f"{name} was readable by others: set to 0600", file=sys.stderr)
-    problems = [
-        f"{name}: discord_token belongs in .env or the environment, not in this file"
-        for name, _, values in sources[2:]
-        if "discord_token" in values
-    ]
+        if "discord_token" in values and path != dotenv:
+            problems.append(f"{name}: discord_token belongs in .env, not in this file")
     for variable in os.environ:  # pydantic-settings names those of .env alone
         key = variable.lower().removeprefix("boss_bot_").split("__")[0]
         if variable.upper().startswith("BOSS_BOT_") and key not in _FIELDS:
-            problems.append(f"the environment: unknown {variable}{_did_you_mean(key)}")
-    settings = None
+            problems.append(f"the environment: unknown {variable}{did_you_mean(key)}")
     try:
-        settings = Settings(**_merge([values for _, _, values in reversed(sources)]))
+        settings = Settings(**_merge(reversed(sources)))
     except ValidationError as error:
-        problems += _explain(error, sources)
-    if settings is None or problems:
+        problems += explain(error, sources=sources)
+    if problems:
         raise StartError("\n".join(["The settings have mistakes:", *problems]))
     return settings
 
@@ -610,80 +583,71 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
 _FIELDS = tuple(Settings.model_fields)
 
 
-def _close_to_others(path: Path) -> bool:
-    """Whether a file with secrets had to be set to 0600."""
-    if not path.is_file() or not path.stat().st_mode & 0o077:
-        return False
-    path.chmod(0o600)
-    return True
-
-
-def _read_toml(path: Path) -> tuple[str, str, dict[str, Any]]:
+def _read_toml(path: Path) -> _Source:
     try:
         text = path.read_text("utf-8")
-        return str(path), text, tomllib.loads(text)
+        return _Source(str(path), tomllib.loads(text), text)
     except (FileNotFoundError, NotADirectoryError):
-        return str(path), "", {}
+        return _Source(str(path), {})
     except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise StartError(
             f"{path}: {error}. Correct the file and start again."
         ) from None
 
 
-def _merge(tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """One table of many; the later ones win, tables inside are merged."""
-    merged: dict[str, Any] = {}
-    for table in tables:
-        for key, value in table.items():
-            if isinstance(value, dict) and isinstance(merged.get(key), dict):
-                value = _merge([merged[key], value])
-            merged[key] = value
+def _merge(sources: Iterable[_Source]) -> dict[str, Any]:
+    return functools.reduce(_merged, (source.values for source in sources), {})
+
+
+def _merged(weak: dict[str, Any], strong: dict[str, Any]) -> dict[str, Any]:
+    """One table of two, those inside merged as well."""
+    merged = weak | strong
+    for key in weak.keys() & strong.keys():
+        if isinstance(weak[key], dict) and isinstance(strong[key], dict):
+            merged[key] = _merged(weak[key], strong[key])
     return merged
 
 
-def _did_you_mean(key: str, known: Iterable[str] = _FIELDS) -> str:
+def did_you_mean(key: str, known: Iterable[str] = _FIELDS) -> str:
+    """ "; did you mean max_items?", or "" when nothing is like it."""
     close = difflib.get_close_matches(key, list(known), 1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _explain(
+def explain(
     error: ValidationError,
-    sources: Sequence[tuple[str, str, dict[str, Any]]] = (),
-    known: Iterable[str] = (),
+    known: Iterable[str] = _FIELDS,
+    sources: Sequence[_Source] = (),
 ) -> list[str]:
     """A line for each wrong value: file, line, key, what was expected."""
     lines = []
     for item in error.errors():
         path = [str(part) for part in item["loc"]]
-        where, most = "", 0
-        for name, text, values in sources:
-            depth, inside = 0, values
-            while (
-                depth < len(path) and isinstance(inside, dict) and path[depth] in inside
-            ):
-                inside, depth = inside[path[depth]], depth + 1
-            if depth > most:
-                line = _line_of(text, path)
-                where, most = f"{name}{f', line {line}' if line else ''}: ", depth
-        key = ".".join(path)
         wrong = item["msg"]
         if item["type"] == "extra_forbidden":
-            wrong = "no such setting" + _did_you_mean(path[-1], known or _FIELDS)
-        lines.append(f"{where}{key}: {wrong}")
+            wrong = "no such setting" + did_you_mean(path[-1], known)
+        places = (_place(source, path) for source in sources)
+        lines.append(f"{next(filter(None, places), '')}{'.'.join(path)}: {wrong}")
     return lines
 
 
-def _line_of(text: str, path: Sequence[str]) -> int | None:
-    """The line of a key in TOML text, since tomllib keeps none."""
+def _place(source: _Source, path: Sequence[str]) -> str:
+    """ "config.toml, line 3: ", or "" when the source does not set that key."""
+    inside: Any = source.values
+    for part in path:
+        if isinstance(inside, dict):
+            if part not in inside:
+                return ""
+            inside = inside[part]
     table: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(source.text.splitlines(), 1):
         if header := re.match(r"\s*\[([\w.\-\s\"]+)\]", line):
             table = [part.strip(' "') for part in header[1].split(".")]
         elif key := re.match(r"\s*([\w.\-]+)\s*=", line):
             full = [*table, *key[1].split(".")]
             if full == list(path)[: len(full)]:
-                return number
-    return None
+                return f"{source.name}, line {number}: "
+    return f"{source.name}: "
 
 
 # ── Hooks ──────────────────────────────────────────────────────────────────────────
@@ -751,17 +715,33 @@ class Hooks(Protocol):
         """Return commands of the command line; called when the plugin is loaded."""
 
     @hookspec
-    def register_guild_settings(self) -> type[BaseModel]:
+    def register_guild_settings(self) -> type[PluginConfig]:
         """Return a model whose fields, all with defaults, each guild can set; called
         when the plugin is loaded."""
 
     @hookspec(firstresult=True)
-    def register_queue(self, db: Database) -> Queue:
-        """Return the queue to use; called when the bot starts."""
+    def register_router(self, pipeline: Pipeline) -> Router:
+        """Return who knows which engine a link goes to; called when one is needed."""
 
     @hookspec(firstresult=True)
-    def register_courier(self, bot: BossBot) -> Courier:
-        """Return who brings files to channels; called when the bot starts."""
+    def register_runner(self, pipeline: Pipeline) -> Runner:
+        """Return who runs the engines; called when one is needed."""
+
+    @hookspec(firstresult=True)
+    def register_storage(self, pipeline: Pipeline) -> Storage:
+        """Return who keeps the files; called when one is needed."""
+
+    @hookspec(firstresult=True)
+    def register_db(self, pipeline: Pipeline) -> Database:
+        """Return the SQLite database to use; called when one is needed."""
+
+    @hookspec(firstresult=True)
+    def register_queue(self, pipeline: Pipeline) -> Queue:
+        """Return the queue to use; called when one is needed."""
+
+    @hookspec(firstresult=True)
+    def register_courier(self, pipeline: Pipeline) -> Courier:
+        """Return who brings files to channels; called when one is needed."""
 
     @hookspec
     def register_commands(self, bot: BossBot) -> list[Any]:
@@ -831,13 +811,13 @@ class Plugin:
 
     stem: str
     off: str = ""  # why it is switched off; "" while it runs
-    config: PluginConfig | None = None
+    config: PluginConfig = field(default_factory=PluginConfig)
     hooks: list[str] = field(default_factory=list)
     failures: int = 0
     engines: list[Engine] = field(default_factory=list)
     platforms: list[Platform] = field(default_factory=list)
     subcommands: list[Subcommand] = field(default_factory=list)
-    guild_settings: type[BaseModel] | None = None
+    guild_settings: type[PluginConfig] | None = None
 
 
 def import_plugin(path: Path) -> types.ModuleType:
@@ -858,30 +838,19 @@ def import_plugin(path: Path) -> types.ModuleType:
 async def in_thread(work: Callable[[], Any]) -> Any:
     """The result of a function that may block, from a thread of its own: a plugin that
     blocks for ever takes no place from others, nor does it keep the bot from ending."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[Any] = loop.create_future()
-
-    def settle(set_: Callable[[Any], None], value: Any) -> None:
-        if not result.done():  # else the time is up and nobody waits
-            set_(value)
+    result: Future[Any] = Future()
+    result.set_running_or_notify_cancel()
 
     def body() -> None:
-        set_: Callable[[Any], None] = result.set_result
         try:
-            value = work()
+            result.set_result(work())
+        except StopIteration as error:  # which no future takes
+            result.set_exception(RuntimeError(repr(error)))
         except BaseException as error:  # SystemExit, too, is for the caller
-            plain = isinstance(error, Exception) and not isinstance(
-                error, StopIteration
-            )
-            set_, value = (
-                result.set_exception,
-                error if plain else PluginError(repr(error)),
-            )
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, set_, value)
+            result.set_exception(error)
 
     threading.Thread(target=body, daemon=True).start()
-    return await result
+    return await asyncio.wrap_future(result)
 
 
 class Plugins:
@@ -899,13 +868,6 @@ class Plugins:
         """Everything of a kind (engines, platforms, subcommands) by name, in order."""
         things = [t for plugin in self.all.values() for t in getattr(plugin, kind)]
         return {thing.name: thing for thing in sorted(things, key=lambda t: t.name)}
-
-    def engine_file(self, engine: str) -> Path:
-        """The plugin file that registered an engine."""
-        for plugin in self.all.values():
-            if any(one.name == engine for one in plugin.engines):
-                return self.settings.plugins_dir / f"{plugin.stem}.py"
-        raise JobFailed(Cause.UNSUPPORTED, f"no engine {engine}")
 
     def load(self) -> None:
         """Load every file of the plugins folder; a bad one is off, the others run.
@@ -973,7 +935,7 @@ class Plugins:
                     raise PluginError(f"{name}() is a hook: put @hookimpl above it")
                 continue
             if name not in HOOKS:
-                raise PluginError(f"no hook {name}(){_did_you_mean(name, HOOKS)}")
+                raise PluginError(f"no hook {name}(){did_you_mean(name, HOOKS)}")
             if options["wrapper"] or options["hookwrapper"]:
                 raise PluginError(f"{name}(): hook wrappers are not supported")
             if value.__module__ != module.__name__:
@@ -981,18 +943,13 @@ class Plugins:
             hooks.append(name)
         return hooks
 
-    def _configure(self, stem: str, module: types.ModuleType) -> PluginConfig | None:
+    def _configure(self, stem: str, module: types.ModuleType) -> PluginConfig:
         """The plugin's settings, checked by its ``Config``."""
-        table = self.settings.plugins.get(stem, {})
-        model = getattr(module, "Config", None)
-        if model is None:
-            if table:
-                raise PluginError(f"it has no settings, but [plugins.{stem}] has some")
-            return None
+        model = getattr(module, "Config", PluginConfig)
         try:
-            config = model(**table)
+            config = model(**self.settings.plugins.get(stem, {}))
         except ValidationError as error:
-            wrong = "; ".join(_explain(error, known=model.model_fields))
+            wrong = "; ".join(explain(error, known=model.model_fields))
             raise PluginError(f"[plugins.{stem}] {wrong}") from None
         assert isinstance(config, PluginConfig), "Config derives from PluginConfig"
         return config
@@ -1145,51 +1102,11 @@ class Queue(Protocol):
     def changes(self) -> AsyncIterator[str]:
         """The ids of jobs as they change; "" at first and now and then, since a
         delayed job may be due."""
-        raise AssertionError("a protocol is never called")
 
 
-# One script per version of the database; a new one is added at the end.
-MIGRATIONS = (
-    """
-    CREATE TABLE jobs (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        url TEXT NOT NULL, platform TEXT NOT NULL, engine TEXT NOT NULL,
-        guild_id INTEGER NOT NULL, channel_id INTEGER NOT NULL,
-        user_id INTEGER NOT NULL, request_key TEXT NOT NULL UNIQUE,
-        message_id INTEGER NOT NULL, status_message_id INTEGER NOT NULL,
-        status TEXT NOT NULL, priority INTEGER NOT NULL,
-        attempts INTEGER NOT NULL, crashes INTEGER NOT NULL, fence INTEGER NOT NULL,
-        worker TEXT NOT NULL, lease_until REAL NOT NULL, not_before REAL NOT NULL,
-        cause TEXT, error TEXT NOT NULL, detail TEXT NOT NULL,
-        title TEXT NOT NULL, folder TEXT NOT NULL,
-        file_count INTEGER NOT NULL, total_bytes INTEGER NOT NULL,
-        created_at REAL NOT NULL, started_at REAL NOT NULL, finished_at REAL NOT NULL
-    );
-    CREATE INDEX jobs_by_status ON jobs (status, guild_id);
-    CREATE INDEX jobs_by_guild ON jobs (guild_id, created_at);
-    CREATE TABLE parts (  -- the messages a job is posted as, frozen before the first
-        job_id TEXT NOT NULL, number INTEGER NOT NULL,
-        files TEXT NOT NULL,  -- a JSON object, name to sha256, in order
-        content TEXT NOT NULL,
-        state TEXT NOT NULL,  -- waiting, sending, sent, dropped
-        channel_id INTEGER NOT NULL DEFAULT 0,
-        message_id INTEGER NOT NULL DEFAULT 0,
-        sending_at REAL NOT NULL DEFAULT 0,
-        PRIMARY KEY (job_id, number)
-    );
-    CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-    """,
-)
-
-
-class Database:
-    """The bot's SQLite file. One process owns it; every call runs in its thread."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.connection: Any = None  # an aiosqlite.Connection while it is open
-        self._turn = asyncio.Lock()
+class Database(Protocol):
+    """The bot's SQLite file, for what stays with the bot whatever the queue is: the
+    deliveries, facts, statistics. Tables: ``plugins/database.py``."""
 
     async def open(self) -> None:
         """Open, check and migrate.
@@ -1197,82 +1114,21 @@ class Database:
         Raises:
             StartError: locked by another bot, newer than this one, damaged.
         """
-        try:
-            self.connection = await aiosqlite.connect(
-                self.path, timeout=60, isolation_level=None
-            )
-            self.connection.row_factory = sqlite3.Row
-            # FULL: what was acknowledged survives a power cut, too.
-            await self.connection.execute("PRAGMA journal_mode=WAL")
-            await self.connection.execute("PRAGMA synchronous=FULL")
-            check = await self.one("PRAGMA quick_check(1)")
-            if check is None or check[0] != "ok":
-                raise sqlite3.DatabaseError(check[0] if check else "no answer")
-            row = await self.one("PRAGMA user_version")
-            version = int(row[0]) if row else 0
-            if version > len(MIGRATIONS):
-                raise StartError(
-                    f"{self.path} comes from a newer Boss-Bot (version {version}, this "
-                    f"one knows {len(MIGRATIONS)}). Update the bot: git pull."
-                )
-            for number, script in enumerate(MIGRATIONS[version:], version + 1):
-                await self.connection.executescript(
-                    f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;"
-                )
-        except sqlite3.OperationalError as error:
-            await self.close()
-            raise StartError(
-                f"{self.path}: {error}. The bot must be able to write this file, and "
-                "the disk must have room."
-            ) from error
-        except sqlite3.DatabaseError as error:
-            await self.close()
-            aside = self.path.with_suffix(f".damaged-{int(now())}")
-            for suffix in ("", "-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    Path(f"{self.path}{suffix}").rename(f"{aside}{suffix}")
-            raise StartError(
-                f"{self.path} is damaged ({error}) and was kept as {aside.name}. "
-                "Put a backup in its place, or start again with an empty queue."
-            ) from error
-        except BaseException:
-            await self.close()  # its thread would keep the process alive
-            raise
 
     async def close(self) -> None:
         """Close; harmless when it is not open."""
-        if self.connection:
-            await self.connection.close()
-            self.connection = None
 
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[aiosqlite.Connection]:
+    def transaction(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """All or nothing, one at a time."""
-        async with self._turn:
-            try:
-                await self.connection.execute("BEGIN IMMEDIATE")
-                yield self.connection
-                await self.connection.commit()
-            except BaseException:  # a cancelled task, too, leaves nothing open
-                await asyncio.shield(self.connection.rollback())
-                raise
 
     async def one(self, sql: str, *values: Any, **named: Any) -> sqlite3.Row | None:
-        """The first row, or None; commits at once."""
-        rows = await self.all(sql, *values, **named)
-        return rows[0] if rows else None
+        """The first row, or None; a change is committed at once."""
 
     async def all(self, sql: str, *values: Any, **named: Any) -> list[sqlite3.Row]:
-        """Every row; a statement that changes something is committed at once."""
-        async with self._turn:
-            return list(await self.connection.execute_fetchall(sql, values or named))
+        """Every row; a change is committed at once."""
 
     async def fact(self, key: str, value: str | None = None) -> str:
         """A stored fact, "" when there is none; ``value`` replaces it."""
-        if value is not None:
-            await self.all("INSERT OR REPLACE INTO facts VALUES (?, ?)", key, value)
-        row = await self.one("SELECT value FROM facts WHERE key = ?", key)
-        return row["value"] if row else ""
 
 
 # ── Storage ────────────────────────────────────────────────────────────────────────
@@ -1330,13 +1186,6 @@ def escape(text: str, limit: int = 200) -> str:
     return text.replace("//", "\\/\\/")
 
 
-def safe_name(title: str, limit: int = 60) -> str:
-    """A piece of a file name: ASCII letters, digits and hyphens, never empty."""
-    plain = unicodedata.normalize("NFKD", title[:1000]).encode("ascii", "ignore")
-    name = re.sub(r"[^A-Za-z0-9]+", "-", plain.decode()).strip("-")
-    return name[:limit].strip("-") or "media"
-
-
 def timestamp(seconds: float) -> str:
     """ "20261123-204512", in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%d-%H%M%S")
@@ -1392,830 +1241,43 @@ def _is_text(head: bytes) -> bool:
     return False
 
 
-def suffix_of(file: MediaFile) -> str:
-    """The ending a file is posted with: its own where it suits what it holds."""
-    own = file.path.suffix.lower().lstrip(".")
-    if own in MEDIA_SUFFIXES[file.mime.split("/")[0]].split():
-        return own
-    kind = filetype.get_type(mime=file.mime)
-    return str(kind.extension) if kind else "txt" if "text" in file.mime else "ts"
-
-
-class Storage:
-    """The folders under ``data_dir``. Its methods block: call them in a thread."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-
-    def prepare(self) -> None:
-        """Make the folders.
-
-        Raises:
-            StartError: when they cannot be written.
-        """
-        try:
-            for name in ("temp", "downloads", "guilds", "logs", "cache", ".locks"):
-                (self.data / name).mkdir(parents=True, exist_ok=True)
-            write_atomically(self.data / ".locks" / "writable", b"")
-        except OSError as error:
-            raise StartError(
-                f"{self.data}: {error.strerror}. The bot must be able to write to its "
-                "data folder: change its owner (chown), or set data_dir."
-            ) from error
-
-    def lock(self) -> Any:
-        """Own the data folder for this process; keep what is returned open.
-
-        Raises:
-            StartError: when another process does.
-        """
-        import fcntl
-
-        file = (self.data / ".locks" / "bossbot.lock").open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise StartError(
-                f"Another Boss-Bot (process {file.read().strip() or '?'}) uses "
-                f"{self.data}. Stop it first, or set another data_dir."
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        return file
+class Storage(Protocol):
+    """Where files are. Its methods block: call them in a thread."""
 
     def attempt_folder(self, job: Job) -> Path:
-        """The folder of one attempt: no older attempt can write into it."""
-        folder = self.data / "temp" / job.id / str(job.fence)
-        self.forget_attempt(job)
-        for name in ("files", "home"):
-            (folder / name).mkdir(parents=True)
-        return folder
+        """A new folder for one attempt, with ``files`` and ``home`` in it; no older
+        attempt can write into it."""
 
     def forget_attempt(self, job: Job) -> None:
         """Remove the folders of this attempt and of older ones, which are dead."""
-        folder = self.data / "temp" / job.id
-        for attempt in folder.glob("[0-9]*"):
-            if int(attempt.name) <= job.fence:
-                shutil.rmtree(attempt, ignore_errors=True)
-        with contextlib.suppress(OSError):  # a newer attempt is there
-            folder.rmdir()
-
-    def keep(
-        self, job: Job, files: Sequence[MediaFile], facts: dict[str, Any]
-    ) -> list[MediaFile]:
-        """Move a job's files to where they stay, under their final names, with
-        ``metadata.json`` beside them; sets the job's folder."""
-        day = datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%d")
-        folder = self.data / "downloads" / str(job.guild_id) / day / job.id
-        shutil.rmtree(folder, ignore_errors=True)
-        kept = self.place(job, files, folder / "content")
-        metadata = {
-            "job": job.id,
-            "source_url": public_url(job),
-            "platform": job.platform,
-            "engine": job.engine,
-            **{key: facts.get(key) for key in ("title", "uploader", "date", "text")},
-            "files": [
-                {"name": f.name, "sha256": f.sha256, "size": f.size, "mime": f.mime}
-                for f in kept
-            ],
-            "requester": job.user_id,
-            "guild": job.guild_id,
-            "channel": job.channel_id,
-            "requested_at": datetime.fromtimestamp(job.created_at, UTC).isoformat(),
-            "downloaded_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
-        write_atomically(
-            folder / "metadata.json",
-            json.dumps(metadata, indent=2, ensure_ascii=False).encode(
-                "utf-8", "replace"
-            ),
-        )
-        job.folder = str(folder.relative_to(self.data))
-        return kept
 
     def place(
         self, job: Job, files: Sequence[MediaFile], folder: Path
     ) -> list[MediaFile]:
-        """Move files into a folder as ``{timestamp}_{title}_{job}_{number}.{suffix}``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{timestamp(job.created_at)}_{safe_name(job.title)}_{job.id}"
-        kept = []
-        for number, file in enumerate(files, 1):
-            path = folder / f"{stem}_{number:02}.{suffix_of(file)}"
-            shutil.move(file.path, path)
-            kept.append(dataclasses.replace(file, path=path))
-        return kept
+        """Move files into a folder, under their final names."""
+
+    def keep(
+        self, job: Job, files: Sequence[MediaFile], facts: dict[str, Any]
+    ) -> list[MediaFile]:
+        """Move a job's files to where they stay, with what is known of them (see
+        ``Report.info``); sets the job's folder."""
 
     def kept_files(self, job: Job, names: Sequence[str]) -> list[MediaFile]:
-        """Files that ``keep`` left, by name.
+        """Files that ``keep`` left, by name; raises FileNotFoundError if one is gone."""
 
-        Raises:
-            FileNotFoundError: one is gone.
-        """
-        folder = self.data / job.folder / "content"
-        return [inspect_file(folder / name, folder) for name in names]
-
-    def guild_settings(self, guild_id: int, stem: str, model: type[BaseModel]) -> Any:
-        """A guild's settings of one plugin; what is wrong in its file is ignored."""
-        try:
-            table = _read_toml(self.data / "guilds" / f"{guild_id}.toml")[2]
-            return model(**table.get(stem, {}))
-        except (StartError, TypeError, ValidationError) as error:
-            logger.warning("guild {} [{}]: {}", guild_id, stem, error)
-            return model()
+    def guild_settings(
+        self, guild_id: int, stem: str, model: type[PluginConfig]
+    ) -> Any:
+        """A guild's settings of one plugin, as a ``model``; what is wrong is ignored."""
 
     def set_guild_setting(
-        self, guild_id: int, stem: str, model: type[BaseModel], key: str, value: Any
+        self, guild_id: int, stem: str, model: type[PluginConfig], key: str, value: Any
     ) -> Any:
-        """Store one value of a guild, whole and atomically; returns the settings.
-
-        Raises:
-            Refused: the value or the key is wrong, in words for the member.
-        """
-        path = self.data / "guilds" / f"{guild_id}.toml"
-        if key not in model.model_fields:
-            known = list(model.model_fields)
-            raise Refused(f"No setting {key}{_did_you_mean(key, known)}")
-        try:
-            tables = _read_toml(path)[2]
-            settings = model(**{**tables.get(stem, {}), key: value})
-        except ValidationError as error:
-            raise Refused("; ".join(_explain(error))) from None
-        except (StartError, TypeError) as error:
-            logger.error("guild {}: {}", guild_id, error)
-            raise Refused("This server's settings file is broken.") from None
-        tables[stem] = settings.model_dump(
-            mode="json", exclude_defaults=True, exclude_none=True
-        )
-        write_atomically(path, tomli_w.dumps(tables).encode())
-        return settings
+        """Store one value of a guild; returns the settings. Raises Refused, in words for
+        the member, when the key or the value is wrong."""
 
 
 # ── Child processes ────────────────────────────────────────────────────────────────
-#
-# The bot starts one fork server, a Python that has the engines' libraries warm. For
-# each attempt the server forks a child, which gets a socket for JSON lines and a pipe
-# for what it prints. When the bot goes away, both ends close and everything dies.
-
-MAX_LINE_BYTES = 256 * 1024
-MAX_LOG_BYTES = 256 * 1024  # of what a child prints; the rest is dropped
-JS_MEMORY_BYTES = 2**30  # V8 needs it
-GROUP_MEMORY_BYTES = 2**30  # on top of memory_limit: ffmpeg, a JavaScript runtime
-STALL_S, STALL_BYTES = 60.0, 32 * 1024  # a download must gain so much in that time
-PROGRAMS = ("ffmpeg", "ffprobe", "deno", "node", "bun", "qjs")
-KEPT_ENVIRONMENT = re.compile(
-    r"(PATH|LANG|LC_\w+|TZ|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|SYSTEMROOT"
-    r"|(HTTPS?|ALL|NO)_PROXY|PYTHONDONTWRITEBYTECODE)$",
-    re.IGNORECASE,
-)
-# What makes ffmpeg open anything but a local file: "http:x", "concat:", "subfile,,:".
-REMOTE_ARGUMENT = re.compile(r"^(?!file:)[A-Za-z][\w.+,-]*:|(?<!file)://")
-CAN_FORK = sys.platform == "linux"  # elsewhere a fork after threads is not safe
-
-
-def find_programs() -> dict[str, str]:
-    """The helper programs on this machine: name and absolute path."""
-    folders = os.pathsep.join(
-        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    )
-    found = {name: shutil.which(name, path=folders) for name in PROGRAMS}
-    return {name: os.path.realpath(path) for name, path in found.items() if path}
-
-
-# In the server and in the children:
-
-
-def serve() -> None:
-    """Be the fork server: standard input is a socket whose first packet names the
-    engine plugins; each later one asks for a child and brings its socket and pipe."""
-    control = socket.socket(fileno=os.dup(0))
-    setup = json.loads(control.recv(65536))
-    pids: dict[int, int] = {}
-
-    def reap(*_: Any) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                number = pids.pop(ended[0], 0)
-                status = os.waitstatus_to_exitcode(ended[1])
-                control.send(json.dumps({"child": number, "exit": status}).encode())
-
-    signal.signal(signal.SIGCHLD, reap)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the bot's to handle
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    for path in setup["engines"]:
-        try:
-            for engine in load_engines(Path(path)).values():
-                engine.warm()
-        except (Exception, SystemExit):  # the boundary of a plugin; a child will tell
-            traceback.print_exc()
-    # A child imports its plugin from disk, so that a reload is seen.
-    for name in [name for name in sys.modules if name.startswith(PLUGIN_PACKAGE)]:
-        del sys.modules[name]
-    gc.collect()
-    gc.freeze()  # the children share these pages
-    while True:
-        packet, descriptors, *_ = socket.recv_fds(control, 65536, 2)
-        if not packet:
-            for pid in pids:
-                with contextlib.suppress(OSError):
-                    os.killpg(pid, signal.SIGKILL)
-            os._exit(0)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-        pid = os.fork()
-        if pid == 0:
-            control.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-            try:
-                child_main(*descriptors)
-            finally:
-                os._exit(1)  # whatever happens, a child never becomes a server
-        pids[pid] = json.loads(packet)["child"]
-        for descriptor in descriptors:
-            os.close(descriptor)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-
-
-def load_engines(path: Path) -> dict[str, Engine]:
-    """The engines of a plugin file, by name; raises what the file raises."""
-    module = import_plugin(path)
-    return {engine.name: engine for engine in module.register_engines()}
-
-
-def child_main(talk: int, log: int) -> NoReturn:
-    """Be the child of one attempt: read a request, do it, say how it went."""
-    if os.getpgrp() != os.getpid():
-        os.setsid()
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    if log > 2:
-        os.close(log)
-    connection = socket.socket(fileno=talk)
-    lock = threading.Lock()
-
-    def tell(**message: Any) -> None:
-        # Engines pass halves of surrogate pairs on, which no file or database takes.
-        line = (
-            json.dumps(message, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-        )
-        if len(line) > MAX_LINE_BYTES:
-            raise ValueError(f"a message of {len(line)} bytes")
-        with lock:
-            connection.sendall(line)
-
-    tell(event="started", pid=os.getpid())  # from here on we are a group to kill
-    line = connection.makefile("rb").readline()
-    if not line:
-        os._exit(0)
-    request = json.loads(line)
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            connection.recv(1)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        random.seed()
-        os.environ |= {"HOME": request["home"], "TMPDIR": request["home"]}
-        os.chdir(request["home"])
-        memory = (request["memory_bytes"], JS_MEMORY_BYTES + request["memory_bytes"])
-        resource.setrlimit(resource.RLIMIT_DATA, memory)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if size := request.get("max_file_bytes"):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        tell(event="done", answer=TASKS[request["task"]](request, tell))
-    except JobFailed as error:
-        tell(event="failed", **_failure_message(error))
-    # The boundary of an attempt: whatever it is, the parent must hear of it.
-    except BaseException as error:
-        traceback.print_exc()
-        cause = Cause.INTERNAL
-        if isinstance(error, MemoryError):
-            cause = Cause.TOO_LARGE
-        elif isinstance(error, OSError):
-            errors = {errno.ENOSPC: Cause.DISK_FULL, errno.EFBIG: Cause.TOO_LARGE}
-            cause = errors.get(error.errno or 0, cause)
-        detail = f"{type(error).__name__}: {error}"
-        tell(event="failed", **_failure_message(JobFailed(cause, detail)))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def _failure_message(error: JobFailed) -> dict[str, Any]:
-    """The arguments that make the error again, to be told as JSON."""
-    words = [error.cause, error.detail[:4000], str(error)[:500], error.retry_after_s]
-    return {"error": words}
-
-
-def _failure(message: dict[str, Any]) -> JobFailed:
-    cause, *rest = message["error"]
-    return JobFailed(Cause(cause), *rest)
-
-
-class ChildReport:
-    """The child's ``Report``: what an engine tells goes to the bot as JSON lines."""
-
-    def __init__(self, tell: Callable[..., None], request: Request) -> None:
-        self._tell = tell
-        self._request = request
-        self._last_s = 0.0
-        self._bytes = 0
-
-    def info(self, **facts: Any) -> None:
-        """See ``Report``; texts are cut to 8,000 characters."""
-        self._tell(event="info", facts={k: _cut(v) for k, v in facts.items()})
-
-    def progress(self, progress: Progress) -> None:
-        """See ``Report``; at most ten times a second. Stops a job that is too large."""
-        limit = self._request.max_job_bytes
-        if limit and self._bytes + progress.done_bytes > limit:
-            raise JobFailed(Cause.TOO_LARGE, f"over max_job_size ({limit} bytes)")
-        if time.monotonic() - self._last_s > 0.1:
-            self._last_s = time.monotonic()
-            facts = dataclasses.asdict(progress) | {"name": _cut(progress.name, 300)}
-            self._tell(event="progress", progress=facts)
-
-    def file(self, path: Path) -> None:
-        """See ``Report``."""
-        self._bytes += path.stat().st_size
-        self._tell(event="file", path=str(path))
-
-    def item_failed(self, failure: JobFailed) -> None:
-        """See ``Report``."""
-        self._tell(event="item_failed", **_failure_message(failure))
-
-
-def _cut(value: Any, limit: int = 8000) -> Any:
-    return value[:limit] if isinstance(value, str) else value
-
-
-def _task_download(request: dict[str, Any], tell: Callable[..., None]) -> None:
-    """Fetch a link with an engine."""
-    job = Request(**request["request"])
-    job.folder, job.cache_dir = Path(job.folder), Path(job.cache_dir)
-    job.cookies_file = Path(job.cookies_file) if job.cookies_file else None
-    job.failures = [(pattern, Cause(cause)) for pattern, cause in job.failures]
-    if request["warm"]:  # a fresh interpreter; behind the fence it may not
-        load_engines(Path(request["plugin"]))[request["engine"]].warm()
-    raise_fence(tell, job, request["allow_private"])
-    engine = load_engines(Path(request["plugin"]))[request["engine"]]
-    try:
-        engine.download(job, ChildReport(tell, job))
-    except JobFailed as error:
-        if error.cause is Cause.ENGINE_OUTDATED:
-            which = f"{engine.name} {engine.version()}"
-            if (days := age_days(engine.name, engine.version())) is not None:
-                which += f", {days} days old"
-            raise JobFailed(
-                error.cause, error.detail, f"{error} (It is {which}.)"
-            ) from error
-        raise
-
-
-def _load_all(paths: Iterable[str]) -> list[Engine]:
-    """The engines of several plugin files, by name; a broken file has none."""
-    engines: list[Engine] = []
-    for path in paths:
-        try:
-            engines += load_engines(Path(path)).values()
-        except (Exception, SystemExit):  # the boundary of a plugin
-            traceback.print_exc()
-    return sorted(engines, key=lambda engine: engine.name)
-
-
-def _task_supports(
-    request: dict[str, Any], tell: Callable[..., None]
-) -> list[str | None]:
-    """For each link the first engine with an extractor of its own for it, else the
-    generic one, unless ``own`` is asked for."""
-    engines = _load_all(request["plugins"])
-    generic = next(
-        (e.name for e in engines if e.generic and not request.get("own")), None
-    )
-
-    def knows(engine: Engine, url: str) -> bool:
-        try:
-            return engine.supports(url)
-        except Exception:  # the boundary of a plugin
-            traceback.print_exc()
-            return False
-
-    return [
-        next((engine.name for engine in engines if knows(engine, url)), generic)
-        for url in request["urls"]
-    ]
-
-
-def _task_versions(request: dict[str, Any], tell: Callable[..., None]) -> Any:
-    """The engines' versions."""
-    engines = _load_all(request["plugins"])
-    return {engine.name: engine.version() for engine in engines}
-
-
-def _task_run(request: dict[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
-    """Run a program; its output is cut to 16,384 characters."""
-    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    done = subprocess.run(request["argv"], capture_output=True, cwd=request["cwd"])
-    texts = (done.stdout, done.stderr)
-    out, err = (text[-65536:].decode(errors="replace")[-16384:] for text in texts)
-    return {"exit": done.returncode, "stdout": out, "stderr": err}
-
-
-TASKS: dict[str, Callable[..., Any]] = {
-    "download": _task_download,
-    "supports": _task_supports,
-    "versions": _task_versions,
-    "run": _task_run,
-}
-
-
-def is_public(address: str) -> bool:
-    """Whether a literal address is on the internet; one that carries an IPv4 address
-    (mapped, compatible, 6to4, Teredo, NAT64) is judged by that."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:  # a name, or an odd spelling that the system would resolve
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        raw = ip.packed
-        carried: list[Any] = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        siit = b"\0" * 8 + b"\xff\xff\0\0"  # RFC 7915
-        if raw[:12] in (b"\0" * 12, siit, bytes.fromhex("0064ff9b") + b"\0" * 8):
-            carried.append(ipaddress.IPv4Address(raw[12:]))
-        if raw[:6] == bytes.fromhex("0064ff9b0001"):  # RFC 6052, a /48
-            carried.append(ipaddress.IPv4Address(raw[6:8] + raw[9:11]))
-        if judged := [str(v4) for v4 in carried if v4 is not None]:
-            return all(is_public(v4) for v4 in judged)
-    site_local = getattr(ip, "is_site_local", False)
-    return ip.is_global and not ip.is_multicast and not site_local
-
-
-def raise_fence(
-    tell: Callable[..., None], request: Request, allow_private: bool
-) -> None:
-    """Let this process reach public addresses and the host's own proxies alone, and
-    start the helper programs alone, on local files. It cannot be taken down again."""
-    home = os.path.realpath(os.environ["HOME"]) + os.sep
-    programs = set(request.programs.values())
-    proxies = set()
-    names = ("http_proxy", "https_proxy", "all_proxy")
-    variables = [value for key, value in os.environ.items() if key.lower() in names]
-    for proxy in filter(None, [request.proxy, *variables]):
-        parts = urlsplit(proxy if "://" in proxy else f"//{proxy}")
-        if parts.hostname:
-            with contextlib.suppress(OSError, ValueError):
-                port = parts.port or {"https": 443}.get(parts.scheme, 80)
-                for found in socket.getaddrinfo(parts.hostname, port):
-                    proxies.add(found[4][:2])
-
-    def refuse(what: str, message: str) -> NoReturn:
-        # The engine must not try again: the attempt ends here.
-        tell(
-            event="failed",
-            **_failure_message(JobFailed(Cause.INVALID_URL, what, message)),
-        )
-        os.killpg(0, signal.SIGKILL)
-        raise SystemExit
-
-    def check_address(address: Any) -> None:
-        private = "That link leads to a private address, which I do not open."
-        if not isinstance(address, tuple):
-            refuse(f"socket {address!r}", private)
-        if address[:2] in proxies or allow_private or is_public(str(address[0])):
-            return
-        refuse(f"private address {address[0]}", private)
-
-    def audit(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
-            if arguments[1] is not None:
-                check_address(arguments[1])
-        elif event in ("subprocess.Popen", "os.posix_spawn", "os.exec"):
-            program = os.path.realpath(os.fsdecode(arguments[0]))
-            argv = [os.fsdecode(argument) for argument in arguments[1]]
-            allowed = program in programs or program.startswith(home)
-            if not allowed or any(map(REMOTE_ARGUMENT.search, argv)):
-                refuse(f"program {argv}", SENTENCES[Cause.INTERNAL])
-        elif event in ("os.system", "os.spawn", "pty.spawn"):
-            refuse(event, SENTENCES[Cause.INTERNAL])
-
-    if proxies:  # the proxy would dial for us: judge the link's own host, too
-        host = urlsplit(request.url).hostname or ""
-        with contextlib.suppress(OSError):
-            for found in socket.getaddrinfo(host, None):
-                check_address(found[4])
-    sys.addaudithook(audit)
-
-
-# In the bot:
-
-
-class Child:
-    """One child process, seen from the bot."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.pid = 0  # known once it is a group of its own
-        self.busy = False  # a file is on its way
-        self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.reader: asyncio.StreamReader
-        self.writer: asyncio.StreamWriter | None = None
-
-    def kill(self) -> None:
-        """End it with everything it started; its socket then closes."""
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-        if self.writer:
-            self.writer.close()  # one that is no group yet sees this and goes
-
-    def memory_bytes(self) -> int:
-        """What its process group holds in memory; blocks."""
-        pages = 0
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                values = path.read_text().rpartition(")")[2].split()
-                if int(values[2]) == self.pid:
-                    pages += int(values[21])
-        return pages * resource.getpagesize()
-
-
-class Children:
-    """Starts the children and the fork server they come from."""
-
-    def __init__(self, settings: Settings, plugins: Plugins) -> None:
-        self.settings = settings
-        self.plugins = plugins
-        self.programs = find_programs()
-        self.running: dict[int, Child] = {}
-        self._count = 0
-        self._server: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def engine_files(self) -> list[str]:
-        """The files of the engines' plugins, in the engines' order."""
-        names = self.plugins.registered("engines")
-        return list(dict.fromkeys(str(self.plugins.engine_file(n)) for n in names))
-
-    def _python(self, call: str, channel: socket.socket, log: int) -> Any:
-        """Start a Python that runs a function of this file."""
-        environment = {k: v for k, v in os.environ.items() if KEPT_ENVIRONMENT.match(k)}
-        code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import bossbot; {call}"
-        return subprocess.Popen(
-            [sys.executable, "-P", "-c", code],  # -P: no working directory in sys.path
-            stdin=channel.fileno(),
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
-
-    def start(self) -> None:
-        """Start the fork server; it warms up while the bot goes on."""
-        if not CAN_FORK:
-            return
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log = self._log_pipe("fork server")
-        self._server = self._python("bossbot.serve()", theirs, log)
-        theirs.close()
-        os.close(log)
-        self._control.send(json.dumps({"engines": self.engine_files()}).encode())
-        self._control.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._control, self._hear_server)
-
-    def _hear_server(self) -> None:
-        assert self._control and self._server
-        try:
-            packet = self._control.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            packet = b""
-        if packet:
-            message = json.loads(packet)
-            child = self.running.get(message["child"])
-            if child and not child.exit.done():
-                child.exit.set_result(message["exit"])
-            return
-        logger.error("the fork server ended; the next download starts a new one")
-        self._forget_server()
-
-    def _forget_server(self) -> None:
-        if self._control and self._server:
-            asyncio.get_running_loop().remove_reader(self._control)
-            self._control.close()  # at which a living server kills its children, and ends
-            self._keep(asyncio.to_thread(self._server.wait))
-        self._control = self._server = None
-
-    def _log_pipe(self, name: str) -> int:
-        """The writing end of a pipe whose lines go to the log."""
-        reading, writing = os.pipe()
-
-        async def copy() -> None:
-            reader = asyncio.StreamReader(limit=65536)
-            await asyncio.get_running_loop().connect_read_pipe(
-                lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
-            )
-            left = MAX_LOG_BYTES
-            while chunk := await reader.read(8192):
-                for line in chunk[:left].decode(errors="replace").splitlines():
-                    logger.debug("[{}] {}", name, line)
-                left = max(left - len(chunk), 0)
-
-        self._keep(copy())
-        return writing
-
-    def _keep(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def stop(self) -> None:
-        """Kill every child and the server."""
-        for child in list(self.running.values()):
-            child.kill()
-        self._forget_server()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=3)
-
-    @contextlib.asynccontextmanager
-    async def child(self, name: str, task: str, **request: Any) -> AsyncIterator[Child]:
-        """A child at work on a task; it is dead when the block ends."""
-        self._count += 1
-        child = Child(self._count)
-        self.running[child.number] = child
-        ours, theirs = socket.socketpair()
-        log = self._log_pipe(name)
-        try:
-            try:
-                self._send_for(child, theirs, log)
-            except OSError:  # the server has just died
-                self._forget_server()
-                self._send_for(child, theirs, log)
-            finally:
-                theirs.close()
-                os.close(log)
-            child.reader, child.writer = await asyncio.open_unix_connection(
-                sock=ours, limit=MAX_LINE_BYTES
-            )
-            request |= {"task": task, "memory_bytes": int(self.settings.memory_limit)}
-            child.writer.write(json.dumps(request, default=str).encode() + b"\n")
-            yield child
-        finally:
-            child.kill()
-            del self.running[child.number]
-
-    def _send_for(self, child: Child, theirs: socket.socket, log: int) -> None:
-        """Have a process made that takes the other end of the socket and the pipe."""
-        if CAN_FORK and not self._server:
-            self.start()
-        if self._control:
-            packet = json.dumps({"child": child.number}).encode()
-            socket.send_fds(self._control, [packet], [theirs.fileno(), log])
-        else:
-            call = "bossbot.child_main(__import__('os').dup(0), 1)"
-            self._keep(self._wait_for(self._python(call, theirs, log), child))
-
-    async def _wait_for(self, process: Any, child: Child) -> None:
-        status = await asyncio.to_thread(process.wait)
-        if not child.exit.done():
-            child.exit.set_result(status)
-
-    async def events(self, child: Child) -> AsyncIterator[dict[str, Any]]:
-        """What the child tells, up to "done".
-
-        Raises:
-            JobFailed: what it said, or how it died.
-        """
-        while True:
-            try:
-                line = await child.reader.readline()
-            except (ValueError, ConnectionError) as error:
-                raise JobFailed(Cause.INTERNAL, f"child: {error}") from error
-            if not line:
-                break
-            try:
-                message = json.loads(line)
-            except ValueError:
-                break
-            match message["event"]:
-                case "started":
-                    child.pid = message["pid"]
-                case "failed":
-                    raise _failure(message)
-                case "done":
-                    yield message
-                    return
-                case _:
-                    yield message
-        try:
-            async with asyncio.timeout(5):
-                status = await asyncio.shield(child.exit)
-        except TimeoutError:
-            status = -signal.SIGKILL
-        how = (
-            f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
-        )
-        raise JobFailed(
-            Cause.INTERNAL,
-            f"the download process died: {how}",
-            f"The download process died ({how}). Try again; if it happens again, tell "
-            "the bot's owner.",
-        )
-
-    async def ask(self, task: str, **request: Any) -> Any:
-        """The answer of a short task."""
-        home = self.settings.data_dir / "temp"
-        async with (
-            asyncio.timeout(60),
-            self.child(task, task, home=str(home), **request) as child,
-        ):
-            async for message in self.events(child):
-                if message["event"] == "done":
-                    return message["answer"]
-
-
-# ── Pipeline ───────────────────────────────────────────────────────────────────────
-
-LEASE_S = 60.0
-MAX_CRASHES = 3
-MAX_RETRY_WAIT_S = 60.0
-
-
-def find_links(text: str) -> list[str]:
-    """The words of a member, in order and once each, without the punctuation and the
-    mark-up around them; those that are no links are kept, to be answered."""
-    links = []
-    for word in text.split():
-        before = ""
-        while word != before:
-            before = word
-            word = word.rstrip(".,;:!?")
-            for left, right in ("<>", "()", "[]", '""', "``", ("||",) * 2, ("**",) * 2):
-                if word.startswith(left) and word.endswith(right):
-                    word = word[len(left) : -len(right)]
-                elif left != right and word.count(right) > word.count(left):
-                    word = word.removesuffix(right)  # "(see https://a/b)"
-        links.append(word)
-    return list(dict.fromkeys(filter(None, links)))
-
-
-def check_link(link: str) -> str:
-    """A member's link as the engines may get it: http(s), its host in ASCII. What a
-    fragment may mean is an engine's matter.
-
-    Raises:
-        Refused: with the reason, for the member.
-    """
-    if len(link) > 2000:
-        raise Refused("Invalid URL: it is longer than 2,000 characters.")
-    hidden = ("Cc", "Cf", "Cn", "Cs", "Co", "Zs", "Zl", "Zp")
-    if "\\" in link or any(unicodedata.category(char) in hidden for char in link):
-        raise Refused("Invalid URL: it has a space, a backslash or a hidden character.")
-    if not re.match(r"https?://", link, re.IGNORECASE):
-        raise Refused("Invalid URL: it must start with http:// or https://.")
-    try:
-        parts = urlsplit(link)
-        host = parts.hostname or ""
-        if ":" in host:  # IPv6
-            host = f"[{ipaddress.IPv6Address(host)}]"
-        else:
-            host = host.encode("idna").decode("ascii").lower().rstrip(".")
-        netloc = f"{host}:{parts.port}" if parts.port else host
-    except ValueError as error:  # UnicodeError is one
-        raise Refused("Invalid URL: its host or port is malformed.") from error
-    if "@" in parts.netloc:
-        raise Refused("Invalid URL: user names and passwords are not accepted.")
-    if not re.fullmatch(r"[a-z0-9_.-]+|\[[0-9a-f:.]+\]", host):
-        raise Refused("Invalid URL: it has no host.")
-    path = parts.path or "/"
-    return urlunsplit(
-        parts._replace(scheme=parts.scheme.lower(), netloc=netloc, path=path)
-    )
-
-
-class Route(NamedTuple):
-    """Where a link goes."""
-
-    url: str  # normalised
-    platform: str  # "" for one that no platform knows
-    engine: str  # "" when nothing can fetch it
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """How a link was taken in: as a job, or with an answer in its place."""
-
-    job: Job | None
-    position: int = 0  # in the queue, from 1; 0 when it started at once
-    answer: str = ""
 
 
 @dataclass
@@ -2227,21 +1289,72 @@ class Download:
     failures: list[JobFailed] = field(default_factory=list)  # of single items
 
 
+class Runner(Protocol):
+    """Runs the engines, and the programs of jobs, away from the bot: fenced, limited,
+    and dead when the bot is."""
+
+    def start(self) -> None:
+        """Get ready ahead of the first call."""
+
+    async def stop(self) -> None:
+        """End all that runs."""
+
+    async def supports(self, urls: Sequence[str], without: str = "") -> list[str]:
+        """For each link the first engine with an extractor of its own for it, else the
+        generic one; "" if there is none. ``without`` asks for others than that engine,
+        and for no generic one."""
+
+    async def versions(self) -> dict[str, tuple[str, int | None]]:
+        """Each engine's version, and its age in days if that can be told."""
+
+    async def fetch(self, job: Job, tell: Callable[[Progress], None]) -> Download:
+        """Download a job's files into its attempt's folder, each checked.
+
+        Raises:
+            JobFailed: when there is nothing to post, neither file nor text.
+        """
+
+    async def run(self, job: Job, argv: Sequence[str]) -> dict[str, Any]:
+        """Run a program for a job; returns its exit, stdout and stderr (16,384
+        characters at most).
+
+        Raises:
+            JobFailed: when it was killed.
+        """
+
+
 _pipeline: ContextVar[Pipeline] = ContextVar("pipeline")
 
 
 async def run(job: Job, argv: Sequence[str]) -> dict[str, Any]:
-    """Run a program (ffmpeg) for a job, in a child that dies with the bot and with the
-    job; returns its exit, stdout and stderr. For ``process_files`` hooks.
+    """``Runner.run`` for ``process_files`` hooks: run a program (ffmpeg) for a job."""
+    return await _pipeline.get().runner.run(job, argv)
 
-    Raises:
-        JobFailed: when it was killed.
-    """
-    return await _pipeline.get().run_program(job, argv)
+
+# ── Pipeline ───────────────────────────────────────────────────────────────────────
+
+LEASE_S = 60.0
+MAX_CRASHES = 3
+MAX_RETRY_WAIT_S = 60.0
+
+
+class Route(NamedTuple):
+    """Where a link goes."""
+
+    url: str  # normalised
+    platform: str  # "" for one that no platform knows
+    engine: str  # "" when nothing can fetch it
+
+
+class Router(Protocol):
+    """Says where links go, and which may not be opened."""
+
+    async def route_all(self, links: Sequence[str]) -> list[Route | Refused]:
+        """The route of each link, or why it is refused, in words for the member."""
 
 
 class Courier(Protocol):
-    """Brings files to where they were asked for; the Discord client is one."""
+    """Brings files to where they were asked for."""
 
     async def freeze(self, job: Job, files: list[MediaFile], facts: Download) -> None:
         """Decide and store the messages a job will be posted as."""
@@ -2250,36 +1363,59 @@ class Courier(Protocol):
         """Send what is not sent yet; raises JobFailed when nothing can be."""
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """How a link was taken in: as a job, or with an answer in its place."""
+
+    job: Job | None
+    position: int = 0  # in the queue, from 1; 0 when it started at once
+    answer: str = ""
+
+
 class Pipeline:
     """Carries links to their channels: intake, queue, download, processing, posting."""
+
+    router: Router
+    runner: Runner
+    storage: Storage
+    db: Database
+    queue: Queue
+    courier: Courier
 
     def __init__(self, settings: Settings, plugins: Plugins) -> None:
         self.settings = settings
         self.plugins = plugins
-        self.storage = Storage(settings.data_dir)
-        self.children = Children(settings, plugins)
-        self.db = Database(settings.data_dir / "bossbot.db")
-        self.queue: Queue
+        self.bot: BossBot
         self.worker = f"{socket.gethostname()}:{os.getpid()}"
-        self.courier: Courier
         self.running: dict[str, asyncio.Task[None]] = {}
         self.stopping = False
-        self._lock_file: Any = None
         self._claiming = asyncio.Lock()
         self._announcing: dict[str, asyncio.Task[None]] = {}
         self._dispatcher: asyncio.Task[None] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """A part, from the plugin that registers it, when it is first needed.
+
+        Raises:
+            StartError: no plugin has it.
+        """
+        if f"register_{name}" not in HOOKS:
+            raise AttributeError(name)
+        for _, part in self.plugins.call_with_owner(f"register_{name}", pipeline=self):
+            if part is not None:
+                setattr(self, name, part)
+                return part
+        raise StartError(f"No plugin offers register_{name}(): see bossbot.py plugins.")
 
     async def start(self, bot: BossBot) -> None:
         """Open the database and take up the jobs, the unfinished ones first.
 
         Raises:
-            StartError: the data folder or the database cannot be used.
+            StartError: a part is missing, or the database cannot be used.
         """
-        self._lock_file = await asyncio.to_thread(self.storage.lock)
-        self.children.start()
+        self.bot = bot
         await self.db.open()
-        self.queue = await self._required("register_queue", db=self.db)
-        self.courier = await self._required("register_courier", bot=bot)
+        self.runner.start()
         await self.queue.recover()
         for job in await self.queue.list(statuses=[Status.QUEUED]):
             if job.crashes >= MAX_CRASHES:
@@ -2292,11 +1428,6 @@ class Pipeline:
         for job in await self.queue.list(statuses=[Status.UPLOADING]):
             self._spawn(job, self._post(job))
         self._dispatcher = asyncio.create_task(self._dispatch())
-
-    async def _required(self, hook: str, **values: Any) -> Any:
-        if (answer := await self.plugins.call_first(hook, **values)) is None:
-            raise StartError(f"No plugin offers {hook}(): see `bossbot.py plugins`.")
-        return answer
 
     async def stop(self, grace_s: float = 20) -> None:
         """Claim nothing more, give running downloads back to the queue, let uploads
@@ -2315,14 +1446,13 @@ class Pipeline:
             await asyncio.wait(uploads, timeout=grace_s)
         for task in uploads:  # the others are giving their jobs back
             task.cancel()
-        if self.running:
-            await asyncio.wait(list(self.running.values()), timeout=3)
-        if self._announcing:
-            await asyncio.wait(list(self._announcing.values()), timeout=3)
-        await self.children.stop()
-        await self.db.close()
-        if self._lock_file:
-            self._lock_file.close()
+        for tasks in (self.running, self._announcing):
+            if tasks:
+                await asyncio.wait(list(tasks.values()), timeout=3)
+        if "runner" in vars(self):
+            await self.runner.stop()
+        if "db" in vars(self):
+            await self.db.close()
 
     # Intake
 
@@ -2330,47 +1460,15 @@ class Pipeline:
         """Where a member's link goes.
 
         Raises:
-            Refused: it may not be opened.
+            Refused: it may not be opened, or nothing can fetch it.
         """
-        route = (await self.route_all([link]))[0]
+        route = (await self.router.route_all([link]))[0]
         if isinstance(route, Refused):
             raise route
+        if not route.engine:
+            host = urlsplit(route.url).hostname
+            raise Refused(f"Not supported: I know no way to download from {host}.")
         return route
-
-    async def route_all(self, links: Sequence[str]) -> list[Route | Refused]:
-        """``route`` for many at once; a refusal stands in its link's place."""
-        routes = [self._by_platform(link) for link in links]
-        others = [r.url for r in routes if isinstance(r, Route) and not r.engine]
-        engines: dict[str, str | None] = {}
-        for start in range(0, len(others), 500):
-            some, files = others[start : start + 500], self.children.engine_files()
-            answers = await self.children.ask("supports", urls=some, plugins=files)
-            engines |= zip(some, answers, strict=True)
-        return [
-            Route(r.url, r.platform, r.engine or engines[r.url] or "")
-            if isinstance(r, Route)
-            else r
-            for r in routes
-        ]
-
-    def _by_platform(self, link: str) -> Route | Refused:
-        """The route of a link as far as the platforms know it."""
-        name = ""
-        try:
-            url = check_link(link)
-            for name, platform in self.plugins.registered("platforms").items():
-                if re.match(platform.pattern, url, re.IGNORECASE):
-                    url = platform.normalise(url)
-                    routed = (
-                        engine
-                        for pattern, engine in platform.routes
-                        if re.match(pattern, url, re.IGNORECASE)
-                    )
-                    return Route(url, name, next(routed, platform.engine))
-            return Route(url, "", "")
-        except Refused as error:
-            error.platform = name
-            return error
 
     async def intake(
         self,
@@ -2389,22 +1487,15 @@ class Pipeline:
         Raises:
             Refused: with the reason, for the member.
         """
-        route = await self.route(link)
-        if not route.engine:
-            host = urlsplit(route.url).hostname
-            raise Refused(f"Not supported: I know no way to download from {host}.")
         job = Job(
-            id=secrets.token_hex(5),
-            url=route.url,
-            platform=route.platform,
-            engine=route.engine,
+            secrets.token_hex(5),
+            *await self.route(link),
             guild_id=guild_id,
             channel_id=channel_id,
             user_id=user_id,
             request_key=request_key,
             message_id=message_id,
             priority=priority,
-            created_at=now(),
         )
         await self.plugins.call("check_job", job=job)
         if answer := await self.plugins.call_first("answer_job", job=job):
@@ -2421,6 +1512,12 @@ class Pipeline:
         await self._claim_all()
         return Accepted(job, await self.queue.position(job.id))
 
+    async def attach_status(self, job: Job, message_id: int) -> None:
+        """Say which message of ours shows the job's progress."""
+        await self.queue.patch(job.id, status_message_id=message_id)
+        if stored := await self.queue.get(job.id):
+            await self._announce(stored, stored.status)
+
     # Dispatch
 
     async def _dispatch(self) -> None:
@@ -2429,13 +1526,10 @@ class Pipeline:
             with logger.catch(message="dispatch failed"):
                 job = await self.queue.get(job_id) if job_id else None
                 if job and job.status is Status.CANCELLED:
-                    await self._cancelled(job)
+                    if task := self.running.get(job.id):
+                        task.cancel()
+                    await self._announce(job, None)
                 await self._claim_all()
-
-    async def _cancelled(self, job: Job) -> None:
-        if task := self.running.get(job.id):
-            task.cancel()
-        await self._announce(job, None)
 
     async def _claim_all(self) -> None:
         async with self._claiming:
@@ -2521,24 +1615,18 @@ class Pipeline:
         finally:
             task.cancel()
 
-    async def attach_status(self, job: Job, message_id: int) -> None:
-        """Say which message of ours shows the job's progress."""
-        await self.queue.patch(job.id, status_message_id=message_id)
-        if stored := await self.queue.get(job.id):
-            await self._announce(stored, stored.status)
+    # One attempt
 
     async def _work(self, job: Job) -> None:
         """One attempt, from the claim to the posting."""
-        log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
         await self._announce(job, Status.QUEUED)
         try:
             async with self._leased(job):
                 download = await self.fetch(job)
-                job.title = one_line(str(download.facts.get("title") or ""))[:300]
                 await self._set(job, Status.PROCESSING)
-                download.files = await self.process(job, download.files)
+                files = await self.process(job, download.files)
                 kept = await asyncio.to_thread(
-                    self.storage.keep, job, download.files, download.facts
+                    self.storage.keep, job, files, download.facts
                 )
                 job.file_count, job.total_bytes = len(kept), sum(f.size for f in kept)
                 await self.courier.freeze(job, kept, download)
@@ -2549,14 +1637,40 @@ class Pipeline:
             if self.stopping:
                 await self.queue.release(job)
             await asyncio.to_thread(self.storage.forget_attempt, job)
-        # The boundary of a job: the next one must run.
-        except Exception as error:
-            log.exception("the job failed")
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            cause = Cause.DISK_FULL if full else Cause.INTERNAL
-            await self._end(job, Status.FAILED, JobFailed(cause, repr(error)))
+        except Exception as error:  # the boundary of a job: the next one must run
+            await self._broken(job, error)
         else:
             await self._post(job)
+
+    async def fetch(
+        self, job: Job, tell: Callable[[Progress], None] | None = None
+    ) -> Download:
+        """``Runner.fetch``; sets the job's title. Progress goes to the plugins, unless
+        ``tell`` takes it."""
+        download = await self.runner.fetch(job, tell or self._tell_progress(job))
+        job.title = one_line(str(download.facts.get("title") or ""))[:300]
+        return download
+
+    def _tell_progress(self, job: Job) -> Callable[[Progress], None]:
+        """What passes a job's progress on to the plugins, leaving out what comes while
+        they are still at work on the last one."""
+        telling: asyncio.Task[Any] | None = None
+
+        def tell(progress: Progress) -> None:
+            nonlocal telling
+            if telling is None or telling.done():
+                call = self.plugins.call("job_progressed", job=job, progress=progress)
+                telling = asyncio.create_task(call)
+
+        return tell
+
+    async def process(self, job: Job, files: list[MediaFile]) -> list[MediaFile]:
+        """Let the ``process_files`` hooks change a job's files."""
+        _pipeline.set(self)
+        processed = await self.plugins.fold(
+            "process_files", "files", job=job, files=files
+        )
+        return list(processed)
 
     async def _failed(self, job: Job, error: JobFailed) -> None:
         """Try once more what may pass, or another engine; else end the job."""
@@ -2576,17 +1690,19 @@ class Pipeline:
         if error.retry_after_s is not None and error.retry_after_s <= MAX_RETRY_WAIT_S:
             return error.retry_after_s + random.uniform(1, 3)
         if error.cause in (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL):
-            files = self.children.engine_files()
-            files.remove(str(self.plugins.engine_file(job.engine)))
-            engine = (
-                await self.children.ask(
-                    "supports", urls=[job.url], plugins=files, own=True
-                )
-            )[0]
+            engine = (await self.runner.supports([job.url], without=job.engine))[0]
             if engine:
                 job.engine = engine
                 return 0
         return None
+
+    async def _broken(self, job: Job, error: Exception) -> None:
+        """End a job that failed by a mistake of ours, or a full disk."""
+        log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
+        log.exception("the job failed")
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        cause = Cause.DISK_FULL if full else Cause.INTERNAL
+        await self._end(job, Status.FAILED, JobFailed(cause, repr(error)))
 
     async def _post(self, job: Job) -> None:
         """Post a job's frozen messages; holds no download slot."""
@@ -2595,363 +1711,9 @@ class Pipeline:
         except JobFailed as error:
             await self._end(job, Status.FAILED, error)
         except Exception as error:  # the boundary of a job
-            logger.bind(job=job.id).exception("posting failed")
-            await self._end(job, Status.FAILED, JobFailed(Cause.INTERNAL, repr(error)))
+            await self._broken(job, error)
         else:
             await self._end(job, Status.COMPLETED)
-
-    # One attempt
-
-    async def fetch(
-        self, job: Job, on_progress: Callable[[Progress], None] | None = None
-    ) -> Download:
-        """Download a job's files into its attempt's folder, each checked.
-
-        Raises:
-            JobFailed: when there is nothing to post, neither file nor text.
-        """
-        platform = self.plugins.registered("platforms").get(job.platform, NO_PLATFORM)
-        folder = await asyncio.to_thread(self.storage.attempt_folder, job)
-        settings = self.settings
-        request = Request(
-            url=job.url,
-            folder=folder / "files",
-            prefix=f"{job.id}_{timestamp(now())}_temp",
-            platform=job.platform,
-            cache_dir=settings.data_dir / "cache" / (job.platform or "other"),
-            programs=self.children.programs,
-            max_items=settings.max_items,
-            max_file_bytes=int(settings.max_download_size),
-            max_job_bytes=int(settings.max_job_size),
-            target_bytes=int(settings.max_file_size),
-            options=platform.options,
-            proxy=platform.proxy,
-            sleep_request_s=platform.sleep_request_s,
-            failures=platform.failures,
-            cookies_file=await asyncio.to_thread(
-                write_cookies, platform, folder / "home" / "cookies.txt"
-            ),
-        )
-        request.cache_dir.mkdir(parents=True, exist_ok=True)
-        download, tell = Download(), on_progress or self._tell_progress(job)
-        found: list[Path] = []
-        try:
-            async with (
-                asyncio.timeout(settings.download_timeout_s),
-                self.children.child(
-                    job.id,
-                    "download",
-                    request=dataclasses.asdict(request),
-                    home=str(folder / "home"),
-                    plugin=str(self.plugins.engine_file(job.engine)),
-                    engine=job.engine,
-                    allow_private=settings.allow_private_addresses,
-                    warm=not CAN_FORK,
-                    max_file_bytes=request.max_file_bytes,
-                ) as child,
-                self._watched(child, request),
-            ):
-                async for message in self.children.events(child):
-                    match message["event"]:
-                        case "info":
-                            download.facts |= message["facts"]
-                        case "progress":
-                            child.busy = True
-                            tell(Progress(**message["progress"]))
-                        case "file":
-                            found.append(Path(message["path"]))
-                            child.busy = False
-                        case "item_failed":
-                            download.failures.append(_failure(message))
-        except TimeoutError:
-            raise JobFailed(Cause.TIMED_OUT, "over download_timeout_s") from None
-        finally:  # sites rotate cookies on pages of failure, too
-            if request.cookies_file:
-                await asyncio.to_thread(keep_cookies, platform, request.cookies_file)
-        for path in found[: settings.max_items]:
-            try:
-                file = await asyncio.to_thread(inspect_file, path, request.folder)
-                download.files.append(file)
-            except (JobFailed, OSError) as error:
-                failed = JobFailed(Cause.NO_MEDIA, f"{path.name}: {error}")
-                download.failures.append(
-                    error if isinstance(error, JobFailed) else failed
-                )
-        if not download.files and not download.facts.get("text"):
-            failures = download.failures or [JobFailed(Cause.NO_MEDIA)]
-            raise failures[0]
-        return download
-
-    def _tell_progress(self, job: Job) -> Callable[[Progress], None]:
-        """What passes a job's progress on to the plugins, leaving out what comes while
-        they are still at work on the last one."""
-        telling: asyncio.Task[Any] | None = None
-
-        def tell(progress: Progress) -> None:
-            nonlocal telling
-            if telling is None or telling.done():
-                call = self.plugins.call("job_progressed", job=job, progress=progress)
-                telling = asyncio.create_task(call)
-
-        return tell
-
-    @contextlib.asynccontextmanager
-    async def _watched(self, child: Child, request: Request) -> AsyncIterator[None]:
-        """Kill a child that holds too much memory or disk, or stands still; the block
-        then ends with that reason."""
-        reason: list[JobFailed] = []
-        settings = self.settings
-        most_memory = settings.memory_limit + GROUP_MEMORY_BYTES
-
-        def measure() -> tuple[int, int]:
-            sizes = (p.lstat().st_size for p in request.folder.rglob("*"))
-            return sum(sizes), child.memory_bytes()
-
-        async def watch() -> None:
-            mark_bytes, mark_s = 0, time.monotonic()
-            while True:
-                await asyncio.sleep(1)
-                with contextlib.suppress(OSError):  # files come and go
-                    size, memory = await asyncio.to_thread(measure)
-                    gained = size - mark_bytes >= STALL_BYTES
-                    if gained or not child.busy:
-                        mark_bytes, mark_s = size, time.monotonic()
-                    if size > request.max_job_bytes + 2**24 > 2**24:
-                        reason.append(JobFailed(Cause.TOO_LARGE, "over max_job_size"))
-                    elif memory > most_memory:
-                        reason.append(JobFailed(Cause.TOO_LARGE, f"{memory} of memory"))
-                    elif time.monotonic() - mark_s > STALL_S:
-                        reason.append(JobFailed(Cause.TIMED_OUT, "it stood still"))
-                    if reason:
-                        child.kill()
-                        return
-
-        task = asyncio.create_task(watch())
-        try:
-            yield
-        except JobFailed as error:
-            raise (reason or [error])[0] from error
-        finally:
-            task.cancel()
-
-    async def process(self, job: Job, files: list[MediaFile]) -> list[MediaFile]:
-        """Let the ``process_files`` hooks change a job's files."""
-        _pipeline.set(self)
-        processed = await self.plugins.fold(
-            "process_files", "files", job=job, files=files
-        )
-        return list(processed)
-
-    async def run_program(self, job: Job, argv: Sequence[str]) -> dict[str, Any]:
-        """See ``run``."""
-        home = self.settings.data_dir / "temp" / job.id / str(job.fence) / "home"
-        async with self.children.child(
-            job.id,
-            "run",
-            argv=list(argv),
-            home=str(home),
-            cwd=str(home),
-            max_file_bytes=int(self.settings.max_job_size),
-        ) as child:
-            async for message in self.children.events(child):
-                answer: dict[str, Any] = message["answer"]
-        return answer
-
-
-COOKIES_HEADER = "# Netscape HTTP Cookie File"
-
-
-def write_cookies(platform: Platform, path: Path) -> Path | None:
-    """An attempt's own cookies.txt, from the platform's settings; None without any.
-    What the host's file held is left beside it, for ``keep_cookies``."""
-    lines = [COOKIES_HEADER]
-    if platform.cookies_file:
-        try:
-            data = platform.cookies_file.read_bytes()
-            lines += data.decode().splitlines()
-            write_atomically(path.with_suffix(".host"), data)
-        except (OSError, ValueError) as error:
-            logger.warning("{}: cookies_file: {}", platform.name, error)
-    for name, value in platform.cookies.items():
-        if value and platform.cookies_domain:
-            fields = (platform.cookies_domain, "TRUE", "/", "TRUE", "0", name)
-            lines.append("\t".join([*fields, value.get_secret_value()]))
-    if len(lines) == 1:
-        return None
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
-    return path
-
-
-def keep_cookies(platform: Platform, used: Path) -> None:
-    """Write rotated cookies back to the host's file, unless the host has changed it in
-    the meantime; the named ones are not its business."""
-    with contextlib.suppress(OSError, ValueError):
-        before = used.with_suffix(".host").read_bytes()
-        named = {name for name, value in platform.cookies.items() if value}
-        rows = _cookie_rows(used.read_text("utf-8"))
-        rows = {key: row for key, row in rows.items() if key[2] not in named}
-        changed = rows and rows != _cookie_rows(before.decode())
-        file = platform.cookies_file
-        if changed and file and file.read_bytes() == before:
-            lines = [COOKIES_HEADER, *("\t".join(row) for row in rows.values()), ""]
-            write_atomically(file, "\n".join(lines).encode())
-
-
-def _cookie_rows(text: str) -> dict[tuple[str, str, str], list[str]]:
-    """The cookies of a cookies.txt by domain, path and name; "#HttpOnly_" begins no
-    comment."""
-    lines = [line for line in text.splitlines() if re.match(r"#HttpOnly_|[^#]", line)]
-    rows = [row for line in lines if len(row := line.split("\t")) == 7]
-    return {(row[0], row[2], row[5]): row for row in rows}
-
-
-# ── Discord client ─────────────────────────────────────────────────────────────────
-
-INTENTS_REMEDY = (
-    "Discord refuses the message content intent, which $ commands need. Switch on "
-    "'Message Content Intent' at https://discord.com/developers/applications under "
-    "your application > Bot, or set BOSS_BOT_MESSAGE_CONTENT=false in .env to go on "
-    "with slash commands alone."
-)
-TOKEN_REMEDY = (
-    "Discord refuses the token. Make a new one at "
-    "https://discord.com/developers/applications under your application > Bot > "
-    "Reset Token, and set BOSS_BOT_DISCORD_TOKEN in .env."
-)
-
-
-class BossBot(_Bot):
-    """The Discord client; ``make_bot`` mixes it over ``Bot`` or ``AutoShardedBot``."""
-
-    def __init__(self, pipeline: Pipeline, **options: Any) -> None:
-        settings = pipeline.settings
-        intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True)
-        intents.message_content = settings.message_content
-        super().__init__(
-            **{
-                "command_prefix": commands.when_mentioned_or(settings.command_prefix),
-                "intents": intents,
-                "allowed_mentions": discord.AllowedMentions.none(),
-                "chunk_guilds_at_startup": False,
-                "max_messages": None,
-                "guild_ready_timeout": 0.5,
-                "max_ratelimit_timeout": 60,  # else an upload's time runs out in it
-                **options,
-            }
-        )
-        self.pipeline = pipeline
-        self._closing = False
-        self._greeting: asyncio.Task[None] | None = None
-
-    async def setup_hook(self) -> None:
-        """Start the pipeline, install the plugins' commands, sync what changed."""
-        await self.pipeline.start(self)
-        plugins = self.pipeline.plugins
-        for plugin, things in plugins.call_with_owner("register_commands", bot=self):
-            await self._install(plugin, things)
-        self.tree.error(self._on_app_command_error)
-        payload = [command.to_dict(self.tree) for command in self.tree.get_commands()]
-        digest = hashlib.sha256(
-            json.dumps([self.application_id, payload], sort_keys=True).encode()
-        ).hexdigest()
-        if await self.pipeline.db.fact("commands") != digest:
-            await self.tree.sync()
-            await self.pipeline.db.fact("commands", digest)
-        self._greeting = asyncio.create_task(self._greet())
-
-    async def _install(self, plugin: Plugin, things: Sequence[Any]) -> None:
-        """Add a plugin's commands; all of them, or none and the plugin is off."""
-        try:
-            async with contextlib.AsyncExitStack() as undo:
-                for thing in things:
-                    if isinstance(thing, commands.Cog):
-                        await self.add_cog(thing)
-                        undo.push_async_callback(self.remove_cog, thing.qualified_name)
-                    elif isinstance(thing, commands.Command):
-                        self.add_command(thing)
-                        undo.callback(self.remove_command, thing.name)
-                    elif isinstance(thing, type):
-                        self.add_dynamic_items(thing)
-                        undo.callback(self.remove_dynamic_items, thing)
-                    else:
-                        self.tree.add_command(thing)
-                        kind = getattr(thing, "type", discord.AppCommandType.chat_input)
-                        undo.callback(self.tree.remove_command, thing.name, type=kind)
-                undo.pop_all()
-        except Exception as error:  # the boundary of a plugin
-            logger.error("{} is off: {}", plugin.stem, error)
-            self.pipeline.plugins.switch_off(plugin.stem, str(error))
-
-    async def _greet(self) -> None:
-        await self.wait_until_ready()
-        logger.info("connected as {} to {} servers", self.user, len(self.guilds))
-        await self.pipeline.plugins.call("bot_started", bot=self)
-
-    async def close(self) -> None:
-        """Stop cleanly: see ``Pipeline.stop``."""
-        if self._closing:
-            return
-        self._closing = True
-        if self._greeting:
-            self._greeting.cancel()
-        await self.pipeline.plugins.call("bot_stopping", bot=self)
-        await self.pipeline.stop()
-        await super().close()
-
-    async def on_command_error(
-        self, context: commands.Context[Any], error: commands.CommandError, /
-    ) -> None:
-        """Answer a wrong use; log what is our own mistake."""
-        if isinstance(error, commands.CommandNotFound):
-            return
-        cause = getattr(error, "original", error)
-        if isinstance(cause, app_commands.CommandInvokeError):
-            cause = cause.original
-        text = SENTENCES[Cause.INTERNAL]
-        if isinstance(cause, (commands.CommandError, BossbotError)):
-            text = escape(str(cause), 1000)
-        else:
-            logger.opt(exception=cause).error("a command failed")
-        with contextlib.suppress(discord.DiscordException, OSError):
-            await context.send(text)
-
-    async def _on_app_command_error(
-        self, interaction: discord.Interaction, error: app_commands.AppCommandError
-    ) -> None:
-        context = await commands.Context.from_interaction(cast(Any, interaction))
-        await self.on_command_error(context, cast(Any, error))
-
-    def missing_permissions(self, channel: Any) -> list[str]:
-        """What the bot lacks to post files in a channel, in Discord's words."""
-        guild = getattr(channel, "guild", None)
-        if guild is None or guild.me is None:
-            return []  # a direct message
-        permissions = channel.permissions_for(guild.me)
-        thread = isinstance(channel, discord.Thread)
-        needed = {
-            "View Channel": permissions.view_channel,
-            "Send Messages in Threads": permissions.send_messages_in_threads
-            or not thread,
-            "Send Messages": permissions.send_messages or thread,
-            "Attach Files": permissions.attach_files,
-            "Read Message History": permissions.read_message_history,
-        }
-        return [name for name, granted in needed.items() if not granted]
-
-
-def make_bot(pipeline: Pipeline, **options: Any) -> BossBot:
-    """A client that is not connected yet; options go to ``commands.Bot``."""
-    # Not at the top: the fork server and the command line do without its 20 MB.
-    global aiohttp, app_commands, commands, discord
-    import aiohttp
-    import discord
-    from discord import app_commands
-    from discord.ext import commands
-
-    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
-    base = commands.AutoShardedBot if pipeline.settings.shards else commands.Bot
-    mixed = type("BossBot", (BossBot, base), {})
-    return cast(BossBot, mixed(pipeline, **options))
 
 
 # ── Command line ───────────────────────────────────────────────────────────────────
@@ -2962,33 +1724,54 @@ SECRET_NAME = re.compile(
 )
 
 
+def secret_values(thing: Any) -> Iterable[str]:
+    """Every secret in the settings, to be kept out of the log."""
+    if isinstance(thing, SecretStr):
+        yield thing.get_secret_value()
+    elif isinstance(thing, BaseModel):
+        yield from secret_values(dict(thing))
+    elif isinstance(thing, (list, tuple)):
+        for value in thing:
+            yield from secret_values(value)
+    elif isinstance(thing, dict):  # a plugin's raw table does not say what is secret
+        for key, value in thing.items():
+            if isinstance(value, str) and SECRET_NAME.search(str(key)):
+                yield value
+            yield from secret_values(value)
+
+
+def redact(text: str) -> str:
+    """Text without the known secrets, and without Discord's interaction tokens."""
+    for secret in _secrets:
+        if len(secret) > 3:
+            text = text.replace(secret, "[secret]")
+    text = without_queries(text)
+    text = re.sub(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", r"\1[secret]@", text)
+    text = re.sub(r"((?:webhooks|interactions)/\d+/)[\w\-.]{20,}", r"\1[secret]", text)
+    return re.sub(r"('token': ')[^']+", r"\1[secret]", text)
+
+
 def setup_logging(
     settings: Settings, *, debug: bool = False, stdout_is_free: bool = True
 ) -> None:
     """Log to the console (errors to stderr; all of it where a command's answer goes to
     stdout) and to a file a day under data/logs."""
-    _secrets.update(_secret_values(settings))
+    _secrets.update(secret_values(settings))
 
     def clean(record: Any) -> None:
-        """Redact secrets, keep a message on one line, and render the traceback, with
-        variables only when debugging."""
-        trace = ""
-        if error := record["exception"]:
-            trace = "\n" + "".join(
-                traceback.TracebackException(*error, capture_locals=debug).format()
-            )
-            record["exception"] = None
-        lines = [f"  {one_line(line, fold=False)}" for line in trace.splitlines()[1:]]
-        record["extra"]["trace"] = redact("\n".join(["", *lines]).rstrip())
+        """Redact, keep a message on one line, and render the traceback, with variables
+        only when debugging."""
+        bound = (f"{key}={value}" for key, value in record["extra"].items() if value)
         record["message"] = one_line(redact(record["message"]))
-        hidden = ("trace", "bound")
-        bound = {k: v for k, v in record["extra"].items() if k not in hidden and v}
-        words = (f"{key}={value}" for key, value in bound.items())
-        record["extra"]["bound"] = one_line(redact(" ".join(words)))
+        lines = [" ".join([record["message"], *bound])]
+        if error := record["exception"]:
+            trace = traceback.TracebackException(*error, capture_locals=debug)
+            lines += "".join(trace.format()).splitlines()
+            record["exception"] = None
+        text = "\n".join(one_line(line, fold=False) for line in lines)
+        record["extra"]["text"] = redact(text).replace("\n", "\n  ")
 
-    style = (
-        "{time:YYYY-MM-DD HH:mm:ss} {level:<7} {message} {extra[bound]}{extra[trace]}"
-    )
+    style = "{time:YYYY-MM-DD HH:mm:ss} {level:<7} {extra[text]}"
     level = "DEBUG" if debug else settings.log_level
     common: dict[str, Any] = {"format": style, "diagnose": False, "backtrace": False}
     logger.remove()
@@ -3018,89 +1801,27 @@ class _ToLoguru(logging.Handler):
     """Passes what libraries log on to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = logging.getLevelName(record.levelno)
-        known = level in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-        logger.opt(exception=record.exc_info).log(
-            level if known else record.levelno,
-            "{}: {}",
-            record.name,
-            record.getMessage(),
-        )
+        names = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+        level = record.levelname if record.levelname in names else record.levelno
+        log = logger.opt(exception=record.exc_info)
+        log.log(level, "{}: {}", record.name, record.getMessage())
 
 
-def _secret_values(thing: Any) -> Iterable[str]:
-    """Every secret in the settings, to be kept out of the log."""
-    if isinstance(thing, SecretStr):
-        yield thing.get_secret_value()
-    elif isinstance(thing, BaseModel):
-        yield from _secret_values(dict(thing))
-    elif isinstance(thing, (list, tuple)):
-        for value in thing:
-            yield from _secret_values(value)
-    elif isinstance(thing, dict):  # a plugin's raw table does not say what is secret
-        for key, value in thing.items():
-            if isinstance(value, str) and SECRET_NAME.search(str(key)):
-                yield value
-            yield from _secret_values(value)
-
-
-def redact(text: str) -> str:
-    """Text without the known secrets, and without Discord's interaction tokens."""
-    for secret in _secrets:
-        if len(secret) > 3:
-            text = text.replace(secret, "[secret]")
-    text = without_queries(text)
-    text = re.sub(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", r"\1[secret]@", text)
-    text = re.sub(r"((?:webhooks|interactions)/\d+/)[\w\-.]{20,}", r"\1[secret]", text)
-    return re.sub(r"('token': ')[^']+", r"\1[secret]", text)
-
-
-async def run_bot(settings: Settings, plugins: Plugins) -> int:
-    """Connect and stay until stopped; returns the exit code.
+def prepare_data(data: Path) -> None:
+    """Make the folders of the data folder.
 
     Raises:
-        StartError: Discord or this machine does not let the bot go on.
+        StartError: when they cannot be written.
     """
-    loop = asyncio.get_running_loop()
-    bot = make_bot(Pipeline(settings, plugins))
-    closing: list[asyncio.Task[None]] = []
-
-    def stop() -> None:
-        if closing:  # asked twice: at once
-            os._exit(1)
-        logger.info("stopping; once more to stop at once")
-        closing.append(asyncio.create_task(bot.close()))
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    token = settings.discord_token
-    assert token, "main() asks for it"
     try:
-        async with bot:
-            await bot.start(token.get_secret_value())
-    except discord.LoginFailure as error:
-        raise StartError(TOKEN_REMEDY) from error
-    except discord.PrivilegedIntentsRequired as error:
-        raise StartError(INTENTS_REMEDY) from error
-    except (
-        discord.ConnectionClosed,
-        OSError,
-        aiohttp.ClientError,
-        RuntimeError,
-    ) as error:
-        if closing:  # what close() cut off
-            return 0
-        if isinstance(error, RuntimeError):
-            raise
-        code = getattr(error, "code", 0)
-        other = f"Discord cannot be reached ({error}). Check the network."
+        for name in ("temp", "downloads", "guilds", "logs", "cache", ".locks"):
+            (data / name).mkdir(parents=True, exist_ok=True)
+        write_atomically(data / ".locks" / "writable", b"")
+    except OSError as error:
         raise StartError(
-            {4004: TOKEN_REMEDY, 4014: INTENTS_REMEDY}.get(code, other)
+            f"{data}: {error.strerror}. The bot must be able to write to its data "
+            "folder: change its owner (chown), or set data_dir."
         ) from error
-    finally:
-        if closing:
-            await asyncio.wait(closing)
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -3116,13 +1837,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.umask(0o077)  # what the bot writes is its owner's
     try:
         settings = load_settings(known.config)
-        Storage(settings.data_dir).prepare()
+        prepare_data(settings.data_dir)
         answers = any(not word.startswith("-") for word in rest)
         setup_logging(settings, debug=known.debug, stdout_is_free=not answers)
         plugins = Plugins(settings)
         plugins.load()
         for plugin in plugins.all.values():
-            _secrets.update(_secret_values(plugin.config))
+            _secrets.update(secret_values(plugin.config))
         subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
         subcommands: dict[str, Subcommand] = plugins.registered("subcommands")
         for command in subcommands.values():
@@ -3133,22 +1854,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             except (Exception, SystemExit) as error:  # the boundary of a plugin
                 logger.error("the command {} is broken: {!r}", command.name, error)
         arguments = parser.parse_args(rest)
-        chosen = subcommands.get(arguments.command)
-        if chosen is None and settings.discord_token is None:
-            chosen = subcommands.get("setup")
-            if chosen is None or not sys.stdin.isatty():
-                raise StartError(
-                    "No token. Make an application at "
-                    "https://discord.com/developers/applications, copy its bot's token "
-                    f"and write BOSS_BOT_DISCORD_TOKEN=... into {HERE / '.env'}."
-                )
-            arguments = parser.parse_args(["setup"])
-            if code := asyncio.run(chosen.run(Pipeline(settings, plugins), arguments)):
-                return code
-            return main(argv)
-        if chosen:
-            return asyncio.run(chosen.run(Pipeline(settings, plugins), arguments))
-        return asyncio.run(run_bot(settings, plugins))
+        name = arguments.command or "run"
+        first = name == "run" and not settings.discord_token and sys.stdin.isatty()
+        name = "setup" if first else name
+        if name not in subcommands:
+            raise StartError(f"No plugin offers {name}: see `bossbot.py plugins`.")
+        pipeline = Pipeline(settings, plugins)
+        code = asyncio.run(subcommands[name].run(pipeline, arguments))
+        return main(argv) if first and code == 0 else code
     except StartError as error:
         print(error, file=sys.stderr)
         return 2

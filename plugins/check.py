@@ -7,7 +7,6 @@ import dataclasses
 import re
 import secrets
 import shutil
-import sys
 
 from pydantic import ByteSize
 from rich.console import Console
@@ -21,9 +20,7 @@ from bossbot import (
     Platform,
     Settings,
     Subcommand,
-    find_programs,
     hookimpl,
-    now,
     one_line,
 )
 
@@ -56,13 +53,11 @@ async def check(pipeline: Pipeline, args: argparse.Namespace) -> int:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if args.login:
         return await check_logins(pipeline, console)
-    pipeline.children.start()
     try:
-        files = pipeline.children.engine_files()
-        versions = await pipeline.children.ask("versions", plugins=files)
+        versions = await pipeline.runner.versions()
     finally:
-        await pipeline.children.stop()
-    for engine, version in versions.items():
+        await pipeline.stop()
+    for engine, (version, _) in versions.items():
         console.print(f"ok       {engine} {version}")
     found = [f for some in await pipeline.plugins.call("check_host") for f in some]
     for finding in found:
@@ -88,11 +83,10 @@ async def check_logins(pipeline: Pipeline, console: Console) -> int:
             dataclasses.replace(p, options={**p.options, "extract_flat": True})
             for p in plugin.platforms
         ]
-    prober.children.start()
     try:
         found = await asyncio.gather(*(try_login(prober, one) for one in platforms))
     finally:
-        await prober.children.stop()
+        await prober.stop()
     for platform, (state, why) in zip(platforms, found, strict=True):
         console.print(f"{state:<8} {platform.name}{': ' if why else ''}{why}")
         if state == "dead":
@@ -111,17 +105,8 @@ async def try_login(pipeline: Pipeline, platform: Platform) -> tuple[str, str]:
         return "unknown", "no page is known that opens with a login alone"
     url = platform.login_probe
     routed = (e for p, e in platform.routes if re.match(p, url, re.IGNORECASE))
-    job = Job(
-        id=secrets.token_hex(5),
-        url=url,
-        platform=platform.name,
-        engine=next(routed, platform.engine),
-        guild_id=0,
-        channel_id=0,
-        user_id=0,
-        request_key="",
-        created_at=now(),
-    )
+    engine = next(routed, platform.engine)
+    job = Job(secrets.token_hex(5), url, platform.name, engine)
     try:
         await pipeline.fetch(job)
     except JobFailed as error:
@@ -135,7 +120,6 @@ async def try_login(pipeline: Pipeline, platform: Platform) -> tuple[str, str]:
 
 @hookimpl
 def check_host(settings: Settings) -> list[Finding]:
-    programs = find_programs()
     findings = []
     if settings.discord_token is None:
         findings.append(
@@ -145,22 +129,6 @@ def check_host(settings: Settings) -> list[Finding]:
                 "Start `python bossbot.py` on a terminal, or set "
                 "BOSS_BOT_DISCORD_TOKEN in .env.",
                 fatal=True,
-            )
-        )
-    if "ffmpeg" not in programs or "ffprobe" not in programs:
-        findings.append(
-            Finding(
-                "no ffmpeg",
-                "videos whose sound comes apart are fetched in a lower quality",
-                "Debian: apt install ffmpeg. macOS: brew install ffmpeg.",
-            )
-        )
-    if not programs.keys() & {"deno", "node", "bun", "qjs"}:
-        findings.append(
-            Finding(
-                "no JavaScript runtime",
-                "most of YouTube does not work",
-                f"{sys.executable} -m pip install deno, or install Node.js.",
             )
         )
     if not settings.message_content:

@@ -14,7 +14,6 @@ import discord
 from loguru import logger
 
 from bossbot import (
-    BossBot,
     Cause,
     Courier,
     Download,
@@ -22,6 +21,7 @@ from bossbot import (
     JobFailed,
     MediaFile,
     Message,
+    Pipeline,
     Refused,
     escape,
     format_size,
@@ -45,8 +45,8 @@ SMALLER_LIMITS = [n * 2**20 for n in (100, 50, 25, 20, 10, 8, 4, 2, 1)]  # after
 
 
 @hookimpl(trylast=True)  # any other courier is there because the host wants it
-async def register_courier(bot: BossBot) -> Courier:
-    return DiscordCourier(bot)
+def register_courier(pipeline: Pipeline) -> Courier:
+    return DiscordCourier(pipeline)
 
 
 class _Oversize(Exception):
@@ -57,10 +57,10 @@ class DiscordCourier:
     """The ``Courier`` to Discord: what is posted is frozen first, then each message is
     sent with a nonce of its own, so that a crash posts nothing twice."""
 
-    def __init__(self, bot: BossBot) -> None:
-        self.bot = bot
-        self.pipeline = bot.pipeline
-        self.db = bot.pipeline.db
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.bot = pipeline.bot
+        self.pipeline = pipeline
+        self.db = pipeline.db
 
     async def _channel(self, job: Job) -> Any:
         """The channel of a job; raises JobFailed when it is gone or closed to us."""

@@ -8,7 +8,7 @@ import discord
 from discord.ext import commands
 from loguru import logger
 
-from bossbot import BossBot, Refused, escape, find_links, hookimpl
+from bossbot import BossBot, Refused, escape, hookimpl
 
 # A talk with Discord that fails, which must not stop the next link.
 FAILURES = (discord.DiscordException, OSError, aiohttp.ClientError)
@@ -33,7 +33,7 @@ class Download(commands.Cog):
         if ctx.interaction:  # it must be answered within 3 s, whatever comes
             with contextlib.suppress(*FAILURES):  # the channel hears of it, then
                 await ctx.defer()
-        if missing := self.bot.missing_permissions(ctx.channel):
+        if missing := missing_permissions(ctx.channel):
             names = ", ".join(missing)
             await self.say(
                 ctx, f"I cannot post files here. Ask an admin to give me: {names}."
@@ -88,3 +88,38 @@ class Download(commands.Cog):
         except FAILURES as error:
             logger.warning("an answer could not be sent: {!r}", error)
             return None
+
+
+def missing_permissions(channel: Any) -> list[str]:
+    """What the bot lacks to post files in a channel, in Discord's words."""
+    guild = getattr(channel, "guild", None)
+    if guild is None or guild.me is None:
+        return []  # a direct message
+    permissions = channel.permissions_for(guild.me)
+    thread = isinstance(channel, discord.Thread)
+    needed = {
+        "View Channel": permissions.view_channel,
+        "Send Messages in Threads": permissions.send_messages_in_threads or not thread,
+        "Send Messages": permissions.send_messages or thread,
+        "Attach Files": permissions.attach_files,
+        "Read Message History": permissions.read_message_history,
+    }
+    return [name for name, granted in needed.items() if not granted]
+
+
+def find_links(text: str) -> list[str]:
+    """The words of a member, in order and once each, without the punctuation and the
+    mark-up around them; those that are no links are kept, to be answered."""
+    links = []
+    for word in text.split():
+        before = ""
+        while word != before:
+            before = word
+            word = word.rstrip(".,;:!?")
+            for left, right in ("<>", "()", "[]", '""', "``", ("||",) * 2, ("**",) * 2):
+                if word.startswith(left) and word.endswith(right):
+                    word = word[len(left) : -len(right)]
+                elif left != right and word.count(right) > word.count(left):
+                    word = word.removesuffix(right)  # "(see https://a/b)"
+        links.append(word)
+    return list(dict.fromkeys(filter(None, links)))

@@ -4,7 +4,7 @@ import sys
 
 from loguru import logger
 
-from bossbot import BossBot, age_days, hookimpl
+from bossbot import BossBot, hookimpl
 
 OLD_DAYS = 60  # sites change faster than that
 UPDATE = f"Update: {sys.executable} -m pip install -U -r requirements.txt"
@@ -12,10 +12,8 @@ UPDATE = f"Update: {sys.executable} -m pip install -U -r requirements.txt"
 
 @hookimpl
 async def bot_started(bot: BossBot) -> None:
-    children = bot.pipeline.children
-    versions = await children.ask("versions", plugins=children.engine_files())
-    for name, version in versions.items():
-        days = age_days(name, version)
+    versions = await bot.pipeline.runner.versions()
+    for name, (version, days) in versions.items():
         if days is None:
             logger.info("{} {}", name, version)
         elif days <= OLD_DAYS:

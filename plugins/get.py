@@ -24,11 +24,9 @@ from bossbot import (
     JobFailed,
     Pipeline,
     Progress,
-    Refused,
     Subcommand,
     format_size,
     hookimpl,
-    now,
     one_line,
 )
 
@@ -54,7 +52,7 @@ async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
     # Typed by a person here: relative to where they are.
     folder = Path.cwd() / args.to
     folder.mkdir(parents=True, exist_ok=True)
-    pipeline.children.start()
+    pipeline.runner.start()
     bars = Bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -97,7 +95,7 @@ async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
         with bars:
             results = await asyncio.gather(*map(one, dict.fromkeys(args.urls)))
     finally:
-        await pipeline.children.stop()
+        await pipeline.stop()
     return 0 if all(results) else 1
 
 
@@ -113,21 +111,7 @@ async def download(
     Raises:
         Refused, JobFailed: nothing arrived.
     """
-    link, platform, engine = await pipeline.route(url)
-    if not engine:
-        raise Refused("Not supported: no engine knows this link.")
-    job = Job(
-        id=secrets.token_hex(5),
-        url=link,
-        platform=platform,
-        engine=engine,
-        guild_id=0,
-        channel_id=0,
-        user_id=0,
-        request_key="",
-        attempts=1,
-        created_at=now(),
-    )
+    job = Job(secrets.token_hex(5), *await pipeline.route(url), attempts=1)
     try:
         try:
             fetched = await pipeline.fetch(job, show)
@@ -137,7 +121,6 @@ async def download(
                 raise
             await asyncio.sleep(wait_s)
             fetched = await pipeline.fetch(job, show)
-        job.title = one_line(str(fetched.facts.get("title") or ""))
         files = await pipeline.process(job, fetched.files)
         lines = []
         fitting = [file for file in files if limit is None or file.size <= limit]

@@ -10,6 +10,7 @@ from bossbot import (
     SLOT_STATUSES,
     Database,
     Job,
+    Pipeline,
     Priority,
     Queue,
     QueueFull,
@@ -21,8 +22,8 @@ from bossbot import (
 
 
 @hookimpl(trylast=True)  # any other queue is there because the host wants it
-async def register_queue(db: Database, settings: Settings) -> Queue:
-    return SQLiteQueue(db, settings)
+def register_queue(pipeline: Pipeline) -> Queue:
+    return SQLiteQueue(pipeline.db, pipeline.settings)
 
 
 _JOB_COLUMNS = tuple(f.name for f in dataclasses.fields(Job))

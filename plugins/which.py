@@ -20,11 +20,10 @@ async def which(pipeline: Pipeline, args: argparse.Namespace) -> int:
     """Print a JSON line for each link; returns 1 if any has no engine."""
     lines = sys.stdin if args.urls == ["-"] else args.urls
     links = [line.strip() for line in lines if line.strip()]
-    pipeline.children.start()
     try:
-        routes = await pipeline.route_all(links)
+        routes = await pipeline.router.route_all(links)
     finally:
-        await pipeline.children.stop()
+        await pipeline.stop()
     for link, route in zip(links, routes, strict=True):
         answer = {"url": link, "platform": route.platform or None, "engine": None}
         if isinstance(route, Refused):

@@ -24,13 +24,23 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import media
+from bossbot_plugins.discord_client import make_bot
+from conftest import link_plugins  # noqa: F401 - bossbot_plugins
 from fake_discord import FakeDiscord
 from loguru import logger
 from rich.console import Console
 from rich.table import Table
 from sites import Answer, Sites
 
-from bossbot import BossBot, Job, Pipeline, Plugins, Settings, make_bot, now
+from bossbot import (
+    BossBot,
+    Job,
+    Pipeline,
+    Plugins,
+    Settings,
+    now,
+    prepare_data,
+)
 
 REPEAT = 15
 COMMANDS = {
@@ -50,16 +60,15 @@ def make_pipeline(configuration: Settings) -> Pipeline:
     plugins = Plugins(configuration)
     plugins.load()
     pipeline = Pipeline(configuration, plugins)
-    pipeline.storage.prepare()
+    prepare_data(pipeline.settings.data_dir)
     return pipeline
 
 
 async def fetching(folder: Path, url: str) -> list[Row]:
     """An engine in a warm child, against its command."""
     pipeline = make_pipeline(settings(folder))
-    pipeline.children.start()
-    files = pipeline.children.engine_files()
-    await pipeline.children.ask("versions", plugins=files)  # the server is warm
+    pipeline.runner.start()
+    await pipeline.runner.versions()  # the server is warm
     rows = []
     for number, (engine, words) in enumerate(COMMANDS.items()):
         ours, theirs = [], []
@@ -101,8 +110,7 @@ async def running(
             task = asyncio.create_task(bot.start(fake.token))
             await fake.wait_for(lambda: fake.connected)
             await bot.wait_until_ready()
-            children = bot.pipeline.children
-            await children.ask("versions", plugins=children.engine_files())
+            await bot.pipeline.runner.versions()  # the server is warm
             try:
                 yield fake, bot
             finally:

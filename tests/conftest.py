@@ -1,5 +1,6 @@
 """What several tests share: settings, plugins written on the spot, a home to run in."""
 
+import copy
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +18,38 @@ import bossbot
 from bossbot import Pipeline, Plugins, Settings
 
 ROOT = Path(bossbot.__file__).parent
+
+# Tests of a plugin's functions import them: from bossbot_plugins.router import check_link
+package = sys.modules.setdefault("bossbot_plugins", ModuleType("bossbot_plugins"))
+package.__path__ = [str(ROOT / "plugins")]
+
+# What carries a link from its router to its storage: everything but a client's side.
+PARTS = ("router", "child_processes", "file_storage", "database", "sqlite_queue")
+
+
+def link_plugins(folder: Path, *stems: str) -> Path:
+    """Put some of the repository's plugins into a folder; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem in stems:
+        (folder / f"{stem}.py").symlink_to(ROOT / "plugins" / f"{stem}.py")
+    return folder
+
+
+def namespace(part: Any) -> dict[str, Any]:
+    """The global names of the plugin that a part comes from, as it was loaded."""
+    return type(part).__init__.__globals__
+
+
+def share_runner(pipeline: Pipeline, other: Pipeline) -> None:
+    """Give a pipeline the warm children of another one, which ends them."""
+
+    async def nothing() -> None:
+        pass
+
+    runner: Any = copy.copy(other.runner)
+    runner.pipeline, runner.stop = pipeline, nothing
+    pipeline.runner = runner
+
 
 MakeSettings = Callable[..., Settings]
 MakePipeline = Callable[..., Pipeline]
@@ -78,7 +112,7 @@ async def make_pipeline() -> AsyncIterator[MakePipeline]:
         plugins = Plugins(settings)
         plugins.load()
         pipeline = Pipeline(settings, plugins)
-        pipeline.storage.prepare()
+        bossbot.prepare_data(pipeline.settings.data_dir)
         made.append(pipeline)
         return pipeline
 
@@ -162,9 +196,18 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def bare_home(home: Home) -> Home:
     """With the commands that need no network, and nothing else: it starts faster."""
-    commands = ("check", "get", "plugins", "setup", "sqlite_queue", "which")
+    needed = (
+        *PARTS,
+        "_child",
+        "discord_client",
+        "check",
+        "get",
+        "plugins",
+        "setup",
+        "which",
+    )
     for path in (home.path / "plugins").glob("*.py"):
-        if path.stem not in commands:
+        if path.stem not in needed:
             path.unlink()
     (home.path / "config.toml").unlink()  # it has settings of the others
     return home

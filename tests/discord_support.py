@@ -27,10 +27,19 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import media
-from conftest import ROOT
+from bossbot_plugins.discord_client import make_bot
+from conftest import PARTS, ROOT, link_plugins
 from fake_discord import FakeDiscord, Message
 
-from bossbot import BossBot, Job, Pipeline, Plugins, Settings, Status, make_bot
+from bossbot import (
+    BossBot,
+    Job,
+    Pipeline,
+    Plugins,
+    Settings,
+    Status,
+    prepare_data,
+)
 
 TOY = '''
 """An engine for tests: see discord_support.py."""
@@ -88,7 +97,7 @@ def download(request, report):
             raise JobFailed(Cause(value), "as the link says")
 '''
 # What a bot needs to take a link and post its files; a test adds what it is about.
-NEEDED = ("sqlite_queue", "discord_courier", "download", "progress")
+NEEDED = (*PARTS, "discord_client", "discord_courier", "download", "progress")
 
 
 class Stage:
@@ -102,8 +111,7 @@ class Stage:
         self.gates = folder / "gates"
         self.gates.mkdir()
         self.plugins.mkdir()
-        for name in NEEDED:
-            self.add_plugin(name)
+        link_plugins(self.plugins, *NEEDED)
         toy = TOY.format(stage=str(self.gates), media=str(self.media))
         self.write_plugin("toy", toy)
 
@@ -136,7 +144,7 @@ class Stage:
 
     def add_plugin(self, name: str) -> None:
         """One of the repository's plugins."""
-        (self.plugins / f"{name}.py").symlink_to(ROOT / "plugins" / f"{name}.py")
+        link_plugins(self.plugins, name)
 
     def write_plugin(self, name: str, code: str) -> None:
         (self.plugins / f"{name}.py").write_text(code, "utf-8")
@@ -171,7 +179,7 @@ class Stage:
             config = module("progress").Config
             progress.config = config.model_construct(edit_interval_s=edit_interval_s)
         pipeline = Pipeline(settings, plugins)
-        pipeline.storage.prepare()
+        prepare_data(settings.data_dir)
         bot = make_bot(pipeline, guild_ready_timeout=0.1, **(options or {}))
 
         async def at_once(shard_id: int | None, *, initial: bool = False) -> None:

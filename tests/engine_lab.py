@@ -109,7 +109,10 @@ class Lab:
         home = where / f"fetch-{number}"
         for name in ("files", "cache", "home"):
             (home / name).mkdir(parents=True)
-        request.setdefault("programs", bossbot.find_programs())
+        # Not at the top: the server, this file run as a program, does without it.
+        from bossbot_plugins.child_processes import find_programs
+
+        request.setdefault("programs", find_programs())
         spec = {
             "request": {"url": url, "prefix": PREFIX, **request},
             "home": str(home),

@@ -15,7 +15,7 @@ async def shared_web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         with environment(**sites.environment):
             web.start()
         yield web
-        await web.children.really_stop()
+        await web.children.stop()
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from bossbot_plugins.child_processes import Children
+from conftest import PARTS, link_plugins, share_runner
 from loguru import logger
 from sites import Sites
 
@@ -25,7 +26,6 @@ import bossbot
 from bossbot import (
     TERMINAL_STATUSES,
     Cause,
-    Children,
     Job,
     JobFailed,
     Pipeline,
@@ -35,7 +35,7 @@ from bossbot import (
 )
 
 PLATFORMS = ("twitter", "reddit", "instagram", "youtube", "tiktok")
-NEEDED = (*PLATFORMS, "gallery_dl", "yt_dlp", "sqlite_queue")
+NEEDED = (*PARTS, *PLATFORMS, "gallery_dl", "yt_dlp")
 # A courier that has nowhere to go to, for jobs that go through the queue.
 COURIER = '''
 from bossbot import hookimpl
@@ -50,7 +50,7 @@ class Nowhere:
 
 
 @hookimpl
-def register_courier(bot):
+def register_courier(pipeline):
     return Nowhere()
 '''
 
@@ -74,21 +74,6 @@ class Got:
         return str(self.facts.get("text", ""))
 
 
-class SharedChildren(Children):
-    """Children whose server outlives the pipelines that use it."""
-
-    def start(self) -> None:
-        if not self._server:
-            super().start()
-
-    async def stop(self) -> None:
-        for child in list(self.running.values()):
-            child.kill()
-
-    async def really_stop(self) -> None:
-        await super().stop()
-
-
 class Web:
     """The sites, and pipelines that see nothing else."""
 
@@ -96,11 +81,9 @@ class Web:
         self.sites = sites
         self.folder = folder
         self.plugins = folder / "plugins"
-        self.plugins.mkdir()
-        for name in NEEDED:
-            (self.plugins / f"{name}.py").symlink_to(ROOT / "plugins" / f"{name}.py")
+        link_plugins(self.plugins, *NEEDED)
         self.write_plugin("nowhere", COURIER)
-        self.children: SharedChildren
+        self.children: Children
 
     def write_plugin(self, name: str, code: str) -> None:
         (self.plugins / f"{name}.py").write_text(code, "utf-8")
@@ -108,7 +91,7 @@ class Web:
     def start(self) -> None:
         """Start the fork server in the environment of this moment."""
         pipeline = self.pipeline()
-        self.children = SharedChildren(pipeline.settings, pipeline.plugins)
+        self.children = pipeline.runner = Children(pipeline)
         self.children.start()
 
     def pipeline(self, platform: Platform | None = None, **values: Any) -> Pipeline:
@@ -129,10 +112,9 @@ class Web:
                 ]
             plugins.all["nowhere"].platforms = [platform]
         pipeline = Pipeline(settings, plugins)
-        pipeline.storage.prepare()
+        bossbot.prepare_data(pipeline.settings.data_dir)
         if hasattr(self, "children"):
-            pipeline.children = self.children
-            self.children.plugins = plugins
+            share_runner(pipeline, self.children.pipeline)
         return pipeline
 
     async def fetch(

@@ -19,7 +19,9 @@ from typing import Any
 import media
 import pytest
 import pytest_asyncio
-from conftest import ROOT
+from bossbot_plugins._child import is_public
+from bossbot_plugins.child_processes import CAN_FORK, keep_cookies, write_cookies
+from conftest import PARTS, ROOT, link_plugins, namespace
 from pydantic import SecretStr
 
 import bossbot
@@ -33,9 +35,6 @@ from bossbot import (
     Plugins,
     Progress,
     Settings,
-    is_public,
-    keep_cookies,
-    write_cookies,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -71,6 +70,7 @@ def register_engines():
     return [Engine("toy", lambda: "1.0", lambda: None, lambda url: "toy" in url, download)]
 """
 numbers = count(1)
+fork = CAN_FORK  # whether the children are forked, or fresh
 
 
 class Toys:
@@ -78,7 +78,7 @@ class Toys:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.plugin = folder / "plugins" / "toy.py"
-        self.plugin.parent.mkdir(parents=True)
+        link_plugins(self.plugin.parent, *PARTS)
         self.write("pass")
         self.settings = Settings(
             data_dir=folder / "data", plugins_dir=self.plugin.parent, **settings
@@ -87,8 +87,9 @@ class Toys:
         plugins.load()
         assert not plugins.all["toy"].off
         self.pipeline = Pipeline(self.settings, plugins)
-        self.pipeline.storage.prepare()
-        self.children = self.pipeline.children
+        bossbot.prepare_data(self.pipeline.settings.data_dir)
+        self.children: Any = self.pipeline.runner
+        namespace(self.children)["CAN_FORK"] = fork
 
     def write(self, body: str) -> None:
         body = textwrap.indent(textwrap.dedent(body), "    ")
@@ -108,7 +109,7 @@ class Toys:
         """What an engine with this body downloads, under these settings."""
         self.write(body)
         changed = self.settings.model_copy(update=settings)
-        self.pipeline.settings = self.children.settings = changed
+        self.pipeline.settings = changed
         return await self.pipeline.fetch(self.job(url), on_progress)
 
     async def failure(self, body: str, **options: Any) -> JobFailed:
@@ -145,9 +146,9 @@ async def toys(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Toys]:
 @pytest.fixture(params=["forked", "fresh"])
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where there is no safe fork, a fresh interpreter does the same."""
-    if request.param == "forked" and not bossbot.CAN_FORK:
+    if request.param == "forked" and not CAN_FORK:
         pytest.skip("no fork here")
-    monkeypatch.setattr(bossbot, "CAN_FORK", request.param == "forked")
+    monkeypatch.setattr(sys.modules[__name__], "fork", request.param == "forked")
     return str(request.param)
 
 
@@ -451,7 +452,7 @@ async def test_job_cannot_grow_past_its_limit_in_silence(toys: Toys) -> None:
 
 
 async def test_download_works_after_the_fork_server_was_killed(toys: Toys) -> None:
-    if not bossbot.CAN_FORK:
+    if not CAN_FORK:
         pytest.skip("no fork server here")
     body = "report.info(text='alive')"
     await toys.fetch(body)
@@ -467,7 +468,7 @@ async def test_download_works_after_the_fork_server_was_killed(toys: Toys) -> No
 
 
 async def test_running_child_outlives_its_fork_server(toys: Toys) -> None:
-    if not bossbot.CAN_FORK:
+    if not CAN_FORK:
         pytest.skip("no fork server here")
     body = """
         (request.cache_dir / "here").write_text("x")
@@ -501,12 +502,12 @@ BOT = """
 import asyncio, sys
 sys.path[:0] = [{root!r}, {tests!r}]
 import bossbot
+import conftest, test_children
 from pathlib import Path
-from test_children import Toys
 
 async def main():
-    bossbot.CAN_FORK = sys.argv[2] == "forked"
-    toys = Toys(Path(sys.argv[1]))
+    test_children.fork = sys.argv[2] == "forked"
+    toys = test_children.Toys(Path(sys.argv[1]))
     print(toys.pids_file, flush=True)
     await toys.fetch("grandchild(request)\\n" + sys.argv[3])
 
@@ -612,13 +613,12 @@ async def test_engines_are_asked_in_a_child(toys: Toys) -> None:
     catch_all.write_text(code)
     urls = ["https://toy/", "https://other/"]
     files = [str(broken), str(toys.plugin)]
-    answer = await toys.children.ask("supports", urls=urls, plugins=files)
+    answer = await toys.children._ask("supports", urls=urls, plugins=files)
     assert answer == ["toy", None]
     files += [str(catch_all)]
-    answer = await toys.children.ask("supports", urls=urls, plugins=files)
+    answer = await toys.children._ask("supports", urls=urls, plugins=files)
     assert answer == ["toy", "generic"]
-    versions = await toys.children.ask("versions", plugins=[str(toys.plugin)])
-    assert versions == {"toy": "1.0"}
+    assert await toys.children.versions() == {"toy": ("1.0", None)}
 
 
 # The fence
@@ -861,10 +861,10 @@ def ran(toys: Toys) -> Callable[..., Awaitable[dict[str, Any]]]:
 
     async def ran(*argv: str, **settings: Any) -> dict[str, Any]:
         changed = toys.settings.model_copy(update=settings)
-        toys.pipeline.settings = toys.children.settings = changed
+        toys.pipeline.settings = changed
         job = toys.job()
         toys.pipeline.storage.attempt_folder(job)
-        return await toys.pipeline.run_program(job, argv)
+        return await toys.children.run(job, argv)
 
     return ran
 

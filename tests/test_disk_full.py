@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from conftest import MakePipeline, MakeSettings, WritePlugin
+from conftest import PARTS, MakePipeline, MakeSettings, WritePlugin, link_plugins
 from discord_support import Stage, link
 from loguru import logger
 
@@ -49,7 +49,7 @@ async def test_download_that_fills_the_disk_fails_with_that_word(
     make_pipeline: MakePipeline,
     write_plugin: WritePlugin,
 ) -> None:
-    folder = write_plugin("toy", ENGINE).parent
+    folder = link_plugins(write_plugin("toy", ENGINE).parent, *PARTS)
     pipeline = make_pipeline(make_settings(plugins_dir=folder))
     job = Job("0123456789", "https://a.example/", "", "toy", 0, 0, 0, "")
     job.created_at = now()

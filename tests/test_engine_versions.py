@@ -8,12 +8,11 @@ from pathlib import Path
 
 import gallery_dl
 import pytest
+from bossbot_plugins._child import age_days
 from conftest import Home
 from discord_support import Stage
 from platform_support import listening
 from test_platforms import links
-
-from bossbot import age_days
 
 pytest_plugins = ("discord_fixtures",)
 

@@ -218,7 +218,7 @@ async def bare_web(
         with environment(**none):
             web.start()
         yield web
-        await web.children.really_stop()
+        await web.children.stop()
 
 
 async def attempt(web: Web, link: str, engine: str) -> JobFailed:
@@ -336,10 +336,8 @@ async def test_outdated_engine_is_named_with_its_version_and_age(web: Web) -> No
     web.sites.serve(link, "<title>TikTok</title><p>All new.</p>")
     got = await web.fetch(link)
     assert got.cause is Cause.ENGINE_OUTDATED
-    version = await web.children.ask(
-        "versions", plugins=[str(web.plugins / "yt_dlp.py")]
-    )
-    assert f"yt-dlp {version['yt-dlp']}" in str(got.error)
+    version, _ = (await web.children.versions())["yt-dlp"]
+    assert f"yt-dlp {version}" in str(got.error)
     assert "days old" in str(got.error)
     assert "update" in str(got.error)
 

@@ -11,7 +11,6 @@ wrapped for the payloads that need a server outside: see NETWORK.
 import asyncio
 import contextlib
 import re
-import shutil
 import socket
 import subprocess
 import tomllib
@@ -24,7 +23,10 @@ from urllib.parse import quote
 import media
 import pytest
 import pytest_asyncio
-from conftest import ROOT
+from bossbot_plugins._child import is_public
+from bossbot_plugins.file_storage import suffix_of
+from bossbot_plugins.router import check_link
+from conftest import PARTS, ROOT, link_plugins, share_runner
 from sites import Sites
 from sites_canned.reddit import Reddit
 
@@ -40,9 +42,7 @@ from bossbot import (
     Refused,
     Settings,
     Status,
-    check_link,
     inspect_file,
-    suffix_of,
 )
 
 pytestmark = [
@@ -106,7 +106,7 @@ class Courier:
 
 
 @hookimpl
-def register_courier(bot):
+def register_courier(pipeline):
     return Courier()
 """
 
@@ -120,7 +120,7 @@ PAGES: dict[str, Any] = TABLE["pages"]
 LIVE = [(page, engine) for page in PAGES for engine in PAGES[page].get("live", ())]
 BOTH = pytest.mark.parametrize("engine", ENGINES)
 # The plugins of a bot without Discord.
-NEEDED = ("gallery_dl", "yt_dlp", "sqlite_queue", "twitter", "youtube", "reddit")
+NEEDED = (*PARTS, "gallery_dl", "yt_dlp", "twitter", "youtube", "reddit")
 
 
 class Net:
@@ -158,13 +158,11 @@ class Net:
         """A bot with the real platforms and engines, the latter perhaps wrapped."""
         plugins = self.folder / ("wrapped" if wrapped else "plain")
         if not plugins.exists():
-            plugins.mkdir()
-            for stem in NEEDED:
-                source = ROOT / "plugins" / f"{stem}.py"
-                if wrapped and stem in ("gallery_dl", "yt_dlp"):
-                    (plugins / source.name).write_text(self._wrapper(source))
-                else:
-                    shutil.copy(source, plugins)
+            link_plugins(plugins, *NEEDED)
+            for stem in ("gallery_dl", "yt_dlp") if wrapped else ():
+                (plugins / f"{stem}.py").unlink()
+                wrapper = self._wrapper(ROOT / "plugins" / f"{stem}.py")
+                (plugins / f"{stem}.py").write_text(wrapper)
             (plugins / "courier.py").write_text(COURIER)
         settings = Settings(
             data_dir=self.folder / name,
@@ -177,7 +175,7 @@ class Net:
         loaded.load()
         assert not [plugin.off for plugin in loaded.all.values() if plugin.off]
         pipeline = Pipeline(settings, loaded)
-        pipeline.storage.prepare()
+        bossbot.prepare_data(pipeline.settings.data_dir)
         self._pipelines.append(pipeline)
         return pipeline
 
@@ -283,7 +281,7 @@ async def net(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Net]:
 async def bare(net: Net) -> Pipeline:
     """The fenced bot with the engines as they are."""
     pipeline = net.pipeline("bare", wrapped=False)
-    pipeline.children.start()
+    pipeline.runner.start()
     return pipeline
 
 
@@ -291,7 +289,7 @@ async def bare(net: Net) -> Pipeline:
 async def bare_open(net: Net, bare: Pipeline) -> Pipeline:
     """The same with the fence down."""
     pipeline = net.pipeline("bare-open", wrapped=False, fenced=False)
-    pipeline.children = bare.children
+    share_runner(pipeline, bare)
     return pipeline
 
 
@@ -300,7 +298,7 @@ async def led(net: Net) -> Pipeline:
     """The fenced bot whose engines find a server at OUTSIDE."""
     pipeline = net.pipeline("led", wrapped=True)
     with net.as_proxy():
-        pipeline.children.start()
+        pipeline.runner.start()
     return pipeline
 
 
@@ -308,7 +306,7 @@ async def led(net: Net) -> Pipeline:
 async def led_open(net: Net, led: Pipeline) -> Pipeline:
     """The same with the fence down."""
     pipeline = net.pipeline("led-open", wrapped=True, fenced=False)
-    pipeline.children = led.children
+    share_runner(pipeline, led)
     return pipeline
 
 
@@ -344,7 +342,7 @@ async def links(net: Net, bare: Pipeline) -> dict[str, str]:
     """The payloads that intake lets pass, as it hands them on."""
     payloads = {**TABLE["dialled"], **TABLE["elsewhere"]}
     checked = [check_link(net.fill(link)) for link in payloads.values()]
-    routes = await bare.route_all(checked)
+    routes = await bare.router.route_all(checked)
     assert all(engine and not platform for _, platform, engine in routes)
     return {name: url for name, (url, _, _) in zip(payloads, routes, strict=True)}
 
@@ -384,7 +382,7 @@ async def test_link_to_a_private_address_is_not_opened(
             own = socket.gethostbyname(socket.gethostname())
         except OSError:
             pytest.skip("this machine does not know its own name")
-        if bossbot.is_public(own):
+        if is_public(own):
             pytest.skip("this machine is on the internet")
     assert_refused_by_the_fence(net, *await by_both(net, bare, links[payload]))
 
@@ -529,7 +527,7 @@ async def test_fake_parts_of_a_gallery_do_not_make_ffmpeg_open_another_file(
         for name, value in web.environment.items():
             patch.setenv(name, value)
         pipeline = net.pipeline(f"reddit-{fake.__name__}", wrapped=False)
-        pipeline.children.start()
+        pipeline.runner.start()
         url, platform, _ = await pipeline.route(check_link(link))
         got = await net.fetch(pipeline, url, "gallery-dl", platform)
         assert [hit for hit in web.hits if "DASH_" in hit], "ffmpeg had nothing to open"

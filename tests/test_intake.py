@@ -10,11 +10,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import ROOT, MakePipeline, MakeSettings, WritePlugin
+from bossbot_plugins.download import find_links
+from bossbot_plugins.router import check_link
+from conftest import PARTS, MakePipeline, MakeSettings, WritePlugin, link_plugins
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bossbot import Pipeline, Refused, Status, check_link, find_links
+from bossbot import Pipeline, Refused, Status
 
 EXAMPLES = settings(max_examples=300, deadline=None)
 
@@ -264,6 +266,7 @@ def toy_pipeline(
 ) -> ToyPipeline:
     def make(generic: bool = True) -> Pipeline:
         path = write_plugin("toys", PLUGIN)
+        link_plugins(path.parent, *PARTS)
         code = PLUGIN.partition("def tidy")[0]
         code += "def engine" + PLUGIN.partition("def engine")[2]
         call = "engine('generic', True)"
@@ -292,7 +295,7 @@ async def test_link_goes_to_its_platform_or_the_first_engine_that_knows_it(
         "https://other.example/?q=1": ("https://other.example/?q=1", "", "generic"),
     }
     pipeline = toy_pipeline()
-    assert await pipeline.route_all(list(routes)) == list(routes.values())
+    assert await pipeline.router.route_all(list(routes)) == list(routes.values())
     for link, route in routes.items():
         assert await pipeline.route(link) == route
 
@@ -300,7 +303,7 @@ async def test_link_goes_to_its_platform_or_the_first_engine_that_knows_it(
 async def test_link_that_no_engine_knows_has_none(toy_pipeline: ToyPipeline) -> None:
     pipeline = toy_pipeline(generic=False)
     link = "https://other.example/x"
-    assert await pipeline.route(link) == (link, "", "")
+    assert await pipeline.router.route_all([link]) == [(link, "", "")]
     with pytest.raises(Refused, match=r"no way to download from other\.example"):
         await intake(pipeline, link)
 
@@ -315,7 +318,7 @@ async def test_refused_link_does_not_hold_up_the_others(
     toy_pipeline: ToyPipeline,
 ) -> None:
     links = ["nonsense", "https://first.example/", "https://shop.example/feed"]
-    wrong, first, feed = await toy_pipeline().route_all(links)
+    wrong, first, feed = await toy_pipeline().router.route_all(links)
     assert isinstance(wrong, Refused) and "Invalid URL" in str(wrong)
     assert first == ("https://first.example/", "", "first")
     assert isinstance(feed, Refused) and "own feed" in str(feed)
@@ -331,12 +334,7 @@ async def intake(pipeline: Pipeline, link: str, key: str = "1:0") -> Any:
 async def open_pipeline(toy_pipeline: ToyPipeline) -> Pipeline:
     """With a database and a queue, but nobody who works."""
     pipeline = toy_pipeline()
-    path = pipeline.settings.plugins_dir / "queue.py"
-    path.write_text((ROOT / "plugins" / "sqlite_queue.py").read_text("utf-8"))
-    pipeline.plugins.load_file(path)
-    pipeline._lock_file = pipeline.storage.lock()
     await pipeline.db.open()
-    pipeline.queue = await pipeline.plugins.call_first("register_queue", db=pipeline.db)
     pipeline.stopping = True
     return pipeline
 

@@ -36,7 +36,7 @@ def start(
 
     def start(debug: bool = False, **values: Any) -> Written:
         settings = make_settings(discord_token=SecretStr(TOKEN), **values)
-        bossbot.Storage(settings.data_dir).prepare()
+        bossbot.prepare_data(settings.data_dir)
         setup_logging(settings, debug=debug)
 
         def written() -> tuple[str, str, str]:
@@ -127,7 +127,7 @@ def test_no_secret_is_ever_written(start: Start, debug: bool) -> None:
     written = start(debug, plugins=table)
     more = {"a": SecretStr("another-secret-1")}
     config = Config(more=more, some=[SecretStr("another-secret-2")])
-    bossbot._secrets.update(bossbot._secret_values(config))
+    bossbot._secrets.update(bossbot.secret_values(config))
     raw = f"{TOKEN} {COOKIE} another-secret-1 another-secret-2 another-secret-3"
     logger.info("{}", raw)
     logger.info(raw)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import media
 import pytest
-from conftest import ROOT, Home
+from bossbot_plugins.child_processes import write_cookies
+from conftest import ROOT, Home, share_runner
 from discord_support import Stage
 from fake_discord import Message
 from platform_support import PLATFORMS, Web, environment, listening
@@ -31,7 +32,6 @@ from bossbot import (
     Platform,
     Plugins,
     Settings,
-    write_cookies,
 )
 
 pytest_plugins = ("platform_fixtures", "discord_fixtures")
@@ -304,7 +304,7 @@ async def check(web: Web, **config: dict[str, str]) -> tuple[int, list[str]]:
 
     def probing(settings: Settings, plugins: Plugins) -> Pipeline:
         prober = Pipeline(settings, plugins)
-        prober.children = web.children
+        share_runner(prober, web.children.pipeline)
         return prober
 
     module.__dict__["Pipeline"] = probing

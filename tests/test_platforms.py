@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bossbot_plugins import _child
+from bossbot_plugins.router import check_link
 
 import bossbot
-from bossbot import Cause, Platform, Refused, check_link, first_cause
+from bossbot import Cause, Platform, Refused, first_cause
 
 HERE = Path(__file__).parent
 PLUGINS = HERE.parent / "plugins"
@@ -64,7 +66,7 @@ def route(link: str) -> tuple[str, str, str]:
 def engines_of(urls: Iterable[str]) -> list[str | None]:
     """The engine that gets each link no platform knows, as the core asks for it."""
     request = {"plugins": [str(path) for path in ENGINES], "urls": list(urls)}
-    return bossbot._task_supports(request, lambda **_: None)
+    return _child._task_supports(request, lambda **_: None)
 
 
 def refusal(link: str) -> str:
@@ -88,7 +90,7 @@ def test_engines_know_the_links_that_platforms_give_them() -> None:
     engines = {
         engine.name: engine
         for path in ENGINES
-        for engine in bossbot.load_engines(path).values()
+        for engine in _child.load_engines(path).values()
     }
     unknown = [
         url
@@ -344,7 +346,7 @@ def missed_by_engines(urls: dict[str, str]) -> list[str]:
                 others.append(check_link(url))
         except Refused:
             missed.append(url)
-    engines = [e for path in ENGINES for e in bossbot.load_engines(path).values()]
+    engines = [e for path in ENGINES for e in _child.load_engines(path).values()]
     return missed + [u for u in others if not any(e.supports(u) for e in engines)]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import media
 import pytest
+from bossbot_plugins.child_processes import find_programs
 from conftest import Home
 from discord_support import Stage
 from platform_support import PLATFORMS, Got, Web, environment
@@ -25,7 +26,7 @@ from sites_canned.tiktok import (
 from sites_canned.twitter import Twitter
 from sites_canned.youtube import YouTube
 
-from bossbot import SENTENCES, Cause, find_programs
+from bossbot import SENTENCES, Cause
 
 pytest_plugins = ("platform_fixtures", "discord_fixtures")
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, Home, MakeSettings, WritePlugin
 
 import bossbot
-from bossbot import HOOKS, Hooks, Job, JobFailed, Plugins, Refused, StartError
+from bossbot import HOOKS, Hooks, Job, JobFailed, Pipeline, Plugins, Refused, StartError
 
 IMPORTS = """\
 import asyncio, threading
@@ -459,7 +459,7 @@ async def test_reload_of_a_broken_file_takes_everything_back_until_mended(
 
 def test_every_hook_is_in_the_readme_and_says_what_to_return() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert len(HOOKS) == 18
+    assert len(HOOKS) == 22
     for name in HOOKS:
         assert f"`{name}(" in readme, f"{name} is not in the README's table"
         text = vars(Hooks)[name].__doc__
@@ -497,7 +497,8 @@ async def test_plugin_of_the_readme_works_when_pasted(load: Load) -> None:
 
 
 def test_every_hook_is_called_somewhere() -> None:
-    called = {f"register_{kind}" for kind in ("engines", "platforms", "subcommands")}
+    kinds = ("engines", "platforms", "subcommands", *Pipeline.__annotations__)
+    called = {f"register_{kind}" for kind in kinds}
     for path in [ROOT / "bossbot.py", *(ROOT / "plugins").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call):

@@ -9,11 +9,12 @@ from pathlib import Path
 import discord
 import discord.ext.test as dpytest
 import pytest
+from bossbot_plugins.discord_client import make_bot
 from conftest import MakePipeline
 from discord.ext import commands
 from discord_support import Stage, job_when, link
 
-from bossbot import TERMINAL_STATUSES, BossBot, Status, make_bot
+from bossbot import TERMINAL_STATUSES, BossBot, Status
 
 pytest_plugins = ("discord_fixtures",)
 

@@ -15,20 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bossbot_plugins import database
+from bossbot_plugins.database import MIGRATIONS, SQLite
 from conftest import ROOT, MakeSettings
 
 import bossbot
 from bossbot import (
-    MIGRATIONS,
     Cause,
-    Database,
     Job,
     Priority,
     Queue,
     QueueFull,
     StartError,
     Status,
-    Storage,
 )
 
 LEASE_S = 60.0
@@ -41,18 +40,18 @@ Open = Callable[..., Awaitable[Queue]]
 async def open_queue(make_settings: MakeSettings) -> AsyncIterator[Open]:
     """Opens the queue, with other settings if wanted; what was open before is closed,
     as at a restart."""
-    opened: list[Database] = []
+    opened: list[SQLite] = []
 
     async def open_queue(**values: Any) -> Queue:
         while opened:
             await opened.pop().close()
         settings = make_settings(**values)
-        Storage(settings.data_dir).prepare()
-        db = Database(settings.data_dir / "bossbot.db")
+        bossbot.prepare_data(settings.data_dir)
+        db = SQLite(settings.data_dir)
         opened.append(db)
         await db.open()
         module = bossbot.import_plugin(ROOT / "plugins" / "sqlite_queue.py")
-        queue: Queue = await module.register_queue(db, settings)
+        queue: Queue = module.SQLiteQueue(db, settings)
         return queue
 
     yield open_queue
@@ -383,11 +382,12 @@ from pathlib import Path
 
 async def main():
     settings = bossbot.Settings(data_dir=Path(sys.argv[1]))
-    bossbot.Storage(settings.data_dir).prepare()
-    db = bossbot.Database(settings.data_dir / "bossbot.db")
+    bossbot.prepare_data(settings.data_dir)
+    plugins = Path(sys.argv[2])
+    db = bossbot.import_plugin(plugins / "database.py").SQLite(settings.data_dir)
     await db.open()
-    module = bossbot.import_plugin(Path(sys.argv[2]))
-    queue = await module.register_queue(db, settings)
+    module = bossbot.import_plugin(plugins / "sqlite_queue.py")
+    queue = module.SQLiteQueue(db, settings)
     for number in range(1000):
         job = bossbot.Job(f"{number}", "https://a", "", "e", number, 2, 3, f"{number}")
         if await queue.add(job):
@@ -401,9 +401,8 @@ def test_every_acknowledged_job_survives_kill_9(tmp_path: Path) -> None:
     data = tmp_path / "data"
     last = -1
     for _ in range(3):
-        plugin = ROOT / "plugins" / "sqlite_queue.py"
         with subprocess.Popen(
-            [sys.executable, "-c", ADD, str(data), str(plugin)],
+            [sys.executable, "-c", ADD, str(data), str(ROOT / "plugins")],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
@@ -418,25 +417,40 @@ def test_every_acknowledged_job_survives_kill_9(tmp_path: Path) -> None:
         assert on_disk(data / "bossbot.db", "PRAGMA integrity_check") == [("ok",)]
 
 
+OWN = """
+import asyncio, sys, bossbot
+from pathlib import Path
+
+module = bossbot.import_plugin(Path("plugins/database.py"))
+db = module.SQLite(Path(sys.argv[1]))
+asyncio.run(db.open())
+"""
+
+
 def test_two_processes_cannot_own_the_data_folder(tmp_path: Path) -> None:
-    storage = Storage(tmp_path / "data")
-    storage.prepare()
-    code = "import sys, bossbot; from pathlib import Path; "
-    code += "f = bossbot.Storage(Path(sys.argv[1])).lock(); print(1); input()"
+    data = tmp_path / "data"
+    data.mkdir()
+    code = OWN + "print(1); input()"
     with subprocess.Popen(
-        [sys.executable, "-uc", code, str(storage.data)],
+        [sys.executable, "-uc", code, str(data)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as other:
         assert other.stdout and other.stdout.readline()
+        db = SQLite(data)
         with pytest.raises(StartError) as caught:
-            storage.lock()
+            asyncio.run(db.open())
         assert f"process {other.pid}" in str(caught.value)
-        assert str(storage.data) in str(caught.value)
+        assert str(data) in str(caught.value)
         assert "data_dir" in str(caught.value)
         other.kill()
-    storage.lock().close()  # what a killed process held is free
+
+    async def again() -> None:
+        await db.open()
+        await db.close()
+
+    asyncio.run(again())  # what a killed process held is free
 
 
 # The file
@@ -485,7 +499,7 @@ async def test_database_that_cannot_be_opened_ends_the_start(
     path = make_settings().data_dir / "bossbot.db"
     path.mkdir(parents=True)
     with pytest.raises(StartError) as caught:
-        await Database(path).open()
+        await SQLite(path.parent).open()
     assert str(path) in str(caught.value)
 
 
@@ -501,10 +515,8 @@ def test_process_ends_when_its_database_cannot_be_used(
     else:
         with contextlib.closing(sqlite3.connect(path)) as connection:
             connection.execute(content)
-    code = "import asyncio, sys, bossbot; from pathlib import Path; "
-    code += "asyncio.run(bossbot.Database(Path(sys.argv[1])).open())"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
+        [sys.executable, "-c", OWN, str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -519,7 +531,7 @@ async def test_older_database_is_migrated_with_what_it_holds(
     queue: Any = await open_queue()
     (kept,) = await added(queue, a_job())
     newer = (*MIGRATIONS, "CREATE TABLE more (x); INSERT INTO more VALUES (1)")
-    monkeypatch.setattr(bossbot, "MIGRATIONS", newer)
+    monkeypatch.setattr(database, "MIGRATIONS", newer)
     for _ in range(2):  # once, not at every start
         queue = await open_queue()
         assert [job.id for job in await queue.list()] == [kept]
@@ -534,7 +546,7 @@ async def test_failed_migration_leaves_the_database_as_it_was(
     queue: Any = await open_queue()
     (kept,) = await added(queue, a_job())
     broken = (*MIGRATIONS, "CREATE TABLE more (x); NONSENSE")
-    monkeypatch.setattr(bossbot, "MIGRATIONS", broken)
+    monkeypatch.setattr(database, "MIGRATIONS", broken)
     with pytest.raises(StartError):
         await open_queue()
     monkeypatch.undo()
@@ -621,7 +633,7 @@ async def test_task_cancelled_at_any_moment_adds_whole_or_not(
 
 
 async def test_failed_transaction_is_undone_whole(queue: Queue) -> None:
-    db: Database = queue.db  # type: ignore[attr-defined]
+    db: SQLite = queue.db  # type: ignore[attr-defined]
     with pytest.raises(ZeroDivisionError):
         async with db.transaction() as connection:
             await connection.execute("INSERT INTO facts VALUES ('a', 'b')")

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import ROOT, MakeSettings
+from conftest import PARTS, MakeSettings, link_plugins
 
 import bossbot
 from bossbot import Job, Pipeline, Plugins, Refused, Status
@@ -117,19 +117,16 @@ async def make_host(make_settings: MakeSettings) -> AsyncIterator[MakeHost]:
 
     async def make(**values: Any) -> Host:
         plugins_dir = make_settings().data_dir.parent / "plugins"
-        plugins_dir.mkdir(exist_ok=True)
-        for stem in ("sqlite_queue", "retention"):
-            shutil.copy(ROOT / "plugins" / f"{stem}.py", plugins_dir)
+        link_plugins(plugins_dir, *PARTS, "retention")
         settings = make_settings(
             plugins_dir=plugins_dir, **{"min_free_space": 0, **values}
         )
         plugins = Plugins(settings)
         plugins.load()
         pipeline = Pipeline(settings, plugins)
-        pipeline.storage.prepare()
+        bossbot.prepare_data(pipeline.settings.data_dir)
         await pipeline.db.open()
         made.append(pipeline)
-        pipeline.queue = await plugins.call_first("register_queue", db=pipeline.db)
         return Host(pipeline)
 
     yield make

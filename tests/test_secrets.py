@@ -20,6 +20,9 @@ from urllib.parse import urlsplit
 
 import media
 import pytest
+from bossbot_plugins.download import find_links
+from bossbot_plugins.file_storage import safe_name
+from bossbot_plugins.router import check_link
 from conftest import Home
 from discord_support import Stage
 from hypothesis import HealthCheck, given, settings
@@ -31,16 +34,7 @@ from sites_canned.twitter import Twitter
 from sites_canned.youtube import YouTube
 
 import bossbot
-from bossbot import (
-    TERMINAL_STATUSES,
-    Refused,
-    Status,
-    check_link,
-    escape,
-    find_links,
-    one_line,
-    safe_name,
-)
+from bossbot import TERMINAL_STATUSES, Refused, Status, escape, one_line
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -122,9 +116,9 @@ async def test_secrets_are_nowhere_to_be_read(
             bossbot._secrets.update(
                 secret
                 for plugin in bot.pipeline.plugins.all.values()
-                for secret in bossbot._secret_values(plugin.config)
+                for secret in bossbot.secret_values(plugin.config)
             )
-            routes = await bot.pipeline.route_all([*map(check_link, links)])
+            routes = await bot.pipeline.router.route_all([*map(check_link, links)])
             wanted = {r[0]: s for r, s in zip(routes, links.values(), strict=True)}
             for link in links:
                 await stage.says(f"$download {link}")

@@ -13,27 +13,27 @@ from typing import Any
 
 import media
 import pytest
+from bossbot_plugins.file_storage import FileStorage, safe_name, suffix_of
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, TypeAdapter
+from pydantic import ByteSize, Field, TypeAdapter
 
 from bossbot import (
     Cause,
     Job,
     JobFailed,
     MediaFile,
+    PluginConfig,
     Refused,
     StartError,
-    Storage,
     escape,
     format_size,
     format_time,
     inspect_file,
     one_line,
+    prepare_data,
     public_url,
-    safe_name,
-    suffix_of,
     write_atomically,
 )
 
@@ -377,9 +377,9 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
-    storage = Storage(tmp_path / "data")
-    storage.prepare()
+def storage(tmp_path: Path) -> FileStorage:
+    prepare_data(tmp_path / "data")
+    storage = FileStorage(tmp_path / "data")
     return storage
 
 
@@ -400,7 +400,7 @@ def a_job(**fields: Any) -> Job:
     return Job(**{**values, **fields})
 
 
-def fetched(storage: Storage, job: Job, texts: list[str]) -> list[MediaFile]:
+def fetched(storage: FileStorage, job: Job, texts: list[str]) -> list[MediaFile]:
     """Files as an attempt leaves them, their names in the opposite order."""
     folder = storage.attempt_folder(job) / "files"
     files = []
@@ -422,7 +422,7 @@ FACTS = {
 
 
 def test_kept_files_have_their_place_their_names_and_their_order(
-    storage: Storage,
+    storage: FileStorage,
 ) -> None:
     job, texts = a_job(), [f"text {n}" for n in range(12)]
     kept = storage.keep(job, fetched(storage, job, texts), FACTS)
@@ -437,7 +437,7 @@ def test_kept_files_have_their_place_their_names_and_their_order(
         storage.kept_files(job, ["gone.txt"])
 
 
-def test_metadata_says_what_is_kept_and_no_secret(storage: Storage) -> None:
+def test_metadata_says_what_is_kept_and_no_secret(storage: FileStorage) -> None:
     job = a_job()
     kept = storage.keep(job, fetched(storage, job, ["one", "two"]), FACTS)
     path = storage.data / job.folder / "metadata.json"
@@ -455,7 +455,7 @@ def test_metadata_says_what_is_kept_and_no_secret(storage: Storage) -> None:
     assert not re.search("hush|never written", path.read_text("utf-8"))
 
 
-def test_any_text_can_be_metadata(storage: Storage) -> None:
+def test_any_text_can_be_metadata(storage: FileStorage) -> None:
     job = a_job(title="\ud83d")
     facts = {
         "title": "half a pair \ud83d",
@@ -467,7 +467,9 @@ def test_any_text_can_be_metadata(storage: Storage) -> None:
     assert data["text"] == "x" * 8000
 
 
-def test_keeping_again_after_a_crash_replaces_what_was_there(storage: Storage) -> None:
+def test_keeping_again_after_a_crash_replaces_what_was_there(
+    storage: FileStorage,
+) -> None:
     job = a_job()
     storage.keep(job, fetched(storage, job, ["one", "two", "three"]), FACTS)
     job.fence = 2
@@ -480,7 +482,7 @@ def test_known_platforms_link_keeps_what_names_the_post() -> None:
     assert public_url(a_job()) == "https://a.example/p"
 
 
-def test_attempt_leaves_the_folder_of_another_alone(storage: Storage) -> None:
+def test_attempt_leaves_the_folder_of_another_alone(storage: FileStorage) -> None:
     old, new = a_job(fence=1), a_job(fence=2)
     (storage.attempt_folder(old) / "files" / "old.txt").write_text("old")
     (storage.attempt_folder(new) / "files" / "new.txt").write_text("new")
@@ -494,7 +496,7 @@ def test_attempt_leaves_the_folder_of_another_alone(storage: Storage) -> None:
 def test_data_folder_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("in the way")
     with pytest.raises(StartError) as caught:
-        Storage(tmp_path / "data").prepare()
+        prepare_data(tmp_path / "data")
     assert str(tmp_path / "data") in str(caught.value)
     assert "data_dir" in str(caught.value)
 
@@ -502,22 +504,20 @@ def test_data_folder_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None
 # A guild's settings
 
 
-class Model(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
+class Model(PluginConfig):
     colour: str = "red"
     size: int = Field(5, ge=1)
-    names: list[str] = []
+    names: tuple[str, ...] = ()
     note: str | None = None
 
 
-def test_guild_settings_are_the_defaults_until_set(storage: Storage) -> None:
+def test_guild_settings_are_the_defaults_until_set(storage: FileStorage) -> None:
     assert storage.guild_settings(1, "shop", Model) == Model()
     assert storage.set_guild_setting(1, "shop", Model, "size", 7) == Model(size=7)
     storage.set_guild_setting(1, "shop", Model, "names", ["Ünï", 'quo"te'])
     storage.set_guild_setting(1, "other", Model, "colour", "blue")
     assert storage.guild_settings(1, "shop", Model) == Model(
-        size=7, names=["Ünï", 'quo"te']
+        size=7, names=("Ünï", 'quo"te')
     )
     assert storage.guild_settings(1, "other", Model) == Model(colour="blue")
     assert storage.guild_settings(2, "shop", Model) == Model()
@@ -526,7 +526,7 @@ def test_guild_settings_are_the_defaults_until_set(storage: Storage) -> None:
     assert "[shop]\nsize = 7" in path.read_text("utf-8")
 
 
-def test_guild_setting_may_be_unset(storage: Storage) -> None:
+def test_guild_setting_may_be_unset(storage: FileStorage) -> None:
     storage.set_guild_setting(1, "shop", Model, "note", "x")
     assert storage.set_guild_setting(1, "shop", Model, "note", None) == Model()
     assert storage.guild_settings(1, "shop", Model) == Model()
@@ -541,7 +541,7 @@ def test_guild_setting_may_be_unset(storage: Storage) -> None:
     ],
 )
 def test_wrong_guild_setting_is_refused_and_nothing_changes(
-    storage: Storage, key: str, value: Any, words: str
+    storage: FileStorage, key: str, value: Any, words: str
 ) -> None:
     storage.set_guild_setting(1, "shop", Model, "size", 7)
     with pytest.raises(Refused, match=re.escape(words)):
@@ -551,7 +551,7 @@ def test_wrong_guild_setting_is_refused_and_nothing_changes(
 
 @pytest.mark.parametrize("content", ["[shop", "shop = 5", "[shop]\nsize = 0", "\x00"])
 def test_broken_guild_file_counts_as_none_and_is_not_overwritten(
-    storage: Storage, logged: list[str], content: str
+    storage: FileStorage, logged: list[str], content: str
 ) -> None:
     path = storage.data / "guilds" / "1.toml"
     path.write_text(content)

@@ -620,8 +620,10 @@ def test_no_program_starts_but_those_given(
 def test_a_javascript_runtime_gets_the_memory_it_needs() -> None:
     script = """if True:
         import resource, sys, bossbot, pathlib
-        programs = bossbot.find_programs()
-        engine = bossbot.import_plugin(pathlib.Path(sys.argv[1]))
+        plugins = pathlib.Path(sys.argv[1])
+        runner = bossbot.import_plugin(plugins / "child_processes.py")
+        programs = runner.find_programs()
+        engine = bossbot.import_plugin(plugins / "yt_dlp.py")
         engine.warm()
         limits = (384 * 2**20, 1408 * 2**20)
         resource.setrlimit(resource.RLIMIT_DATA, limits)
@@ -632,7 +634,7 @@ def test_a_javascript_runtime_gets_the_memory_it_needs() -> None:
         print(Popen.run([programs["deno"], "eval", code], stdout=-1, text=True)[0])
         assert resource.getrlimit(resource.RLIMIT_DATA) == limits"""
     done = subprocess.run(
-        [sys.executable, "-c", script, str(PLUGINS / "yt_dlp.py")],
+        [sys.executable, "-c", script, str(PLUGINS)],
         cwd=PLUGINS.parent,
         capture_output=True,
         text=True,

@@ -1,0 +1,214 @@
+"""The Discord client, and ``run``, the command that connects it."""
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any, cast
+
+import aiohttp
+import discord
+from discord import app_commands
+from discord.ext import commands
+from loguru import logger
+
+from bossbot import (
+    HERE,
+    SENTENCES,
+    BossBot,
+    BossbotError,
+    Cause,
+    Pipeline,
+    Plugin,
+    StartError,
+    Subcommand,
+    escape,
+    hookimpl,
+)
+
+INTENTS_REMEDY = (
+    "Discord refuses the message content intent, which $ commands need. Switch on "
+    "'Message Content Intent' at https://discord.com/developers/applications under "
+    "your application > Bot, or set BOSS_BOT_MESSAGE_CONTENT=false in .env to go on "
+    "with slash commands alone."
+)
+NO_TOKEN = (
+    "No token. Make an application at https://discord.com/developers/applications, copy "
+    f"its bot's token and write BOSS_BOT_DISCORD_TOKEN=... into {HERE / '.env'}."
+)
+TOKEN_REMEDY = (
+    "Discord refuses the token. Make a new one at "
+    "https://discord.com/developers/applications under your application > Bot > "
+    "Reset Token, and set BOSS_BOT_DISCORD_TOKEN in .env."
+)
+
+
+@hookimpl
+def register_subcommands() -> list[Subcommand]:
+    return [Subcommand("run", "connect to Discord; the default", run)]
+
+
+class Client(commands.Bot):
+    """The bot on Discord, which starts and stops the pipeline."""
+
+    def __init__(self, pipeline: Pipeline, **options: Any) -> None:
+        settings = pipeline.settings
+        intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True)
+        intents.message_content = settings.message_content
+        super().__init__(
+            **{
+                "command_prefix": commands.when_mentioned_or(settings.command_prefix),
+                "intents": intents,
+                "allowed_mentions": discord.AllowedMentions.none(),
+                "chunk_guilds_at_startup": False,
+                "max_messages": None,
+                "guild_ready_timeout": 0.5,
+                "max_ratelimit_timeout": 60,  # else an upload's time runs out in it
+                **options,
+            }
+        )
+        self.pipeline = pipeline
+        self._closing = False
+        self._greeting: asyncio.Task[None] | None = None
+
+    async def setup_hook(self) -> None:
+        """Start the pipeline, install the plugins' commands, sync what changed."""
+        await self.pipeline.start(cast(BossBot, self))
+        plugins = self.pipeline.plugins
+        for plugin, things in plugins.call_with_owner("register_commands", bot=self):
+            await self._install(plugin, things)
+        self.tree.error(self._on_app_command_error)
+        payload = [command.to_dict(self.tree) for command in self.tree.get_commands()]
+        digest = hashlib.sha256(
+            json.dumps([self.application_id, payload], sort_keys=True).encode()
+        ).hexdigest()
+        if await self.pipeline.db.fact("commands") != digest:
+            await self.tree.sync()
+            await self.pipeline.db.fact("commands", digest)
+        self._greeting = asyncio.create_task(self._greet())
+
+    async def _install(self, plugin: Plugin, things: Sequence[Any]) -> None:
+        """Add a plugin's commands; all of them, or none and the plugin is off."""
+        try:
+            async with contextlib.AsyncExitStack() as undo:
+                for thing in things:
+                    if isinstance(thing, commands.Cog):
+                        await self.add_cog(thing)
+                        undo.push_async_callback(self.remove_cog, thing.qualified_name)
+                    elif isinstance(thing, commands.Command):
+                        self.add_command(thing)
+                        undo.callback(self.remove_command, thing.name)
+                    elif isinstance(thing, type):
+                        self.add_dynamic_items(thing)
+                        undo.callback(self.remove_dynamic_items, thing)
+                    else:
+                        self.tree.add_command(thing)
+                        kind = getattr(thing, "type", discord.AppCommandType.chat_input)
+                        undo.callback(self.tree.remove_command, thing.name, type=kind)
+                undo.pop_all()
+        except Exception as error:  # the boundary of a plugin
+            logger.error("{} is off: {}", plugin.stem, error)
+            self.pipeline.plugins.switch_off(plugin.stem, str(error))
+
+    async def _greet(self) -> None:
+        await self.wait_until_ready()
+        logger.info("connected as {} to {} servers", self.user, len(self.guilds))
+        await self.pipeline.plugins.call("bot_started", bot=self)
+
+    async def close(self) -> None:
+        """Stop cleanly: see ``Pipeline.stop``."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._greeting:
+            self._greeting.cancel()
+        await self.pipeline.plugins.call("bot_stopping", bot=self)
+        await self.pipeline.stop()
+        await super().close()
+
+    async def on_command_error(
+        self, context: commands.Context[Any], error: commands.CommandError, /
+    ) -> None:
+        """Answer a wrong use; log what is our own mistake."""
+        if isinstance(error, commands.CommandNotFound):
+            return
+        cause = getattr(error, "original", error)
+        if isinstance(cause, app_commands.CommandInvokeError):
+            cause = cause.original
+        text = SENTENCES[Cause.INTERNAL]
+        if isinstance(cause, (commands.CommandError, BossbotError)):
+            text = escape(str(cause), 1000)
+        else:
+            logger.opt(exception=cause).error("a command failed")
+        with contextlib.suppress(discord.DiscordException, OSError):
+            await context.send(text)
+
+    async def _on_app_command_error(
+        self, interaction: discord.Interaction, error: app_commands.AppCommandError
+    ) -> None:
+        context = await commands.Context.from_interaction(cast(Any, interaction))
+        await self.on_command_error(context, cast(Any, error))
+
+
+class ShardedClient(Client, commands.AutoShardedBot):
+    """The same, for more than 2,500 servers."""
+
+
+def make_bot(pipeline: Pipeline, **options: Any) -> BossBot:
+    """A client that is not connected yet; options go to ``commands.Bot``."""
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
+    kind = ShardedClient if pipeline.settings.shards else Client
+    return cast(BossBot, kind(pipeline, **options))
+
+
+async def run(pipeline: Pipeline, args: argparse.Namespace) -> int:
+    """Connect and stay until stopped; returns the exit code.
+
+    Raises:
+        StartError: Discord or this machine does not let the bot go on.
+    """
+    token = pipeline.settings.discord_token
+    if token is None:
+        raise StartError(NO_TOKEN)
+    loop = asyncio.get_running_loop()
+    bot = make_bot(pipeline)
+    closing: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        if closing:  # asked twice: at once
+            os._exit(1)
+        logger.info("stopping; once more to stop at once")
+        closing.append(asyncio.create_task(bot.close()))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        async with bot:
+            await bot.start(token.get_secret_value())
+    except discord.LoginFailure as error:
+        raise StartError(TOKEN_REMEDY) from error
+    except discord.PrivilegedIntentsRequired as error:
+        raise StartError(INTENTS_REMEDY) from error
+    except (
+        discord.ConnectionClosed,
+        OSError,
+        aiohttp.ClientError,
+        RuntimeError,
+    ) as error:
+        if closing:  # what close() cut off
+            return 0
+        if isinstance(error, RuntimeError):
+            raise
+        code = getattr(error, "code", 0)
+        other = f"Discord cannot be reached ({error}). Check the network."
+        raise StartError(
+            {4004: TOKEN_REMEDY, 4014: INTENTS_REMEDY}.get(code, other)
+        ) from error
+    finally:
+        if closing:
+            await asyncio.wait(closing)
+    return 0
