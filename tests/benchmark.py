@@ -104,7 +104,6 @@ async def running(
     folder: Path, **values: object
 ) -> AsyncIterator[tuple[FakeDiscord, BossBot]]:
     async with FakeDiscord() as fake:
-        fake.burst = 5
         with fake.redirect():
             bot = make_bot(make_pipeline(settings(folder, **values)))
             task = asyncio.create_task(bot.start(fake.token))
@@ -219,7 +218,6 @@ async def process(folder: Path, sites: Sites) -> list[Row]:
     sites.serve("/held/*", hold)
     rows, starts = [], []
     async with FakeDiscord() as fake:
-        fake.burst = 5
         environment = {
             **os.environ,
             "FAKE_DISCORD_URL": fake.url,

@@ -23,5 +23,5 @@ async def process(stage: Stage) -> AsyncIterator[BotProcess]:
 @pytest.fixture
 async def stage(media_folder: Path, tmp_path: Path) -> AsyncIterator[Stage]:
     async with FakeDiscord() as fake:
-        fake.burst = 5  # as real Discord lets requests run side by side
         yield Stage(fake, media_folder, tmp_path)
+        assert not [request for request in fake.requests if request.kind == "unknown"]

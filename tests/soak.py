@@ -144,7 +144,6 @@ async def main(jobs: int, kills: int, seed: int) -> int:
         media.mkdir()
         own.mkdir()
         async with FakeDiscord() as fake:
-            fake.burst = 5
             figures = await soak(Stage(fake, media, own), jobs, kills, seed)
     print(json.dumps({"seed": seed, **vars(figures)}, indent=2))
     return 0 if figures.ok else 1

@@ -161,7 +161,7 @@ async def test_answer_that_cannot_be_sent_stops_neither_job_nor_other_links(
     assert posted == sorted(stage.bytes_of(step) for step in stage.images(2))
 
 
-@pytest.mark.parametrize("kind", ["callback", "followup", "edit_followup"])
+@pytest.mark.parametrize("kind", ["callback", "followup"])
 @pytest.mark.parametrize("action", [503, "reset", "lost_answer"], ids=str)
 async def test_slash_command_survives_a_lost_answer(
     stage: Stage, kind: str, action: Action
