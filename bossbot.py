@@ -20,7 +20,6 @@ import dataclasses
 import difflib
 import errno
 import functools
-import hashlib
 import importlib.util
 import inspect
 import json
@@ -50,7 +49,6 @@ from collections.abc import (
 )
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -60,7 +58,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-import filetype
 import pluggy
 from loguru import logger
 from pydantic import (
@@ -757,9 +754,12 @@ class Hooks(Protocol):
         """Return a text in place of a download, or None; called after check_job."""
 
     @hookspec
-    def process_files(self, job: Job, files: list[MediaFile]) -> list[MediaFile]:
+    def process_files(
+        self, job: Job, files: list[MediaFile], pipeline: Pipeline
+    ) -> list[MediaFile]:
         """Return the new list of files; called after the download, each plugin with
-        the list of the one before it."""
+        the list of the one before it. ``pipeline.runner.run`` runs a program (ffmpeg),
+        ``pipeline.storage.inspect`` makes a MediaFile of what it wrote."""
 
     @hookspec
     def check_upload(
@@ -1133,14 +1133,6 @@ class Database(Protocol):
 
 # ── Storage ────────────────────────────────────────────────────────────────────────
 
-# What may be posted: media whose content says so, whatever its name, and plain text.
-MEDIA_SUFFIXES = {
-    "image": "jpg jpeg png gif webp avif heic heif bmp tif tiff",
-    "video": "mp4 m4v mov webm mkv avi flv 3gp mpg mpeg wmv ts",
-    "audio": "mp3 m4a aac ogg oga opus flac wav weba aif aiff amr",
-    "text": "txt srt vtt lrc",
-}
-
 
 def public_url(job: Job) -> str:
     """A job's link for logs and files: what follows "?" may hold secrets, except on a
@@ -1206,43 +1198,15 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def inspect_file(path: Path, folder: Path) -> MediaFile:
-    """A checked file of a job; blocks for the time of reading it.
-
-    Raises:
-        JobFailed: not a regular file inside the folder, empty, or no media.
-    """
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode) or not path.resolve().is_relative_to(
-        folder.resolve()
-    ):
-        raise JobFailed(Cause.INTERNAL, f"{path} is no regular file of its job")
-    with path.open("rb") as file:
-        head = file.read(8192)
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    suffix = path.suffix.lower().lstrip(".")
-    kind = filetype.guess(head)
-    mime = kind.mime if kind else ""
-    # MPEG-TS, unknown to filetype: packets of 188 bytes.
-    if not mime and not _is_text(head) and head[:377:188] == b"GGG":
-        mime = "video/mp2t"
-    if not mime and suffix in MEDIA_SUFFIXES["text"].split() and _is_text(head):
-        mime = "text/plain"
-    if not status.st_size or mime.split("/")[0] not in MEDIA_SUFFIXES:
-        raise JobFailed(Cause.NO_MEDIA, f"{path.name} holds {mime or 'no media'}")
-    return MediaFile(path, status.st_size, sha256, mime)
-
-
-def _is_text(head: bytes) -> bool:
-    with contextlib.suppress(UnicodeDecodeError):
-        text = head.decode("utf-8", "strict" if len(head) < 8192 else "ignore")
-        return not re.search(r"[\x00-\x08\x0e-\x1f]|^\s*(<|#EXT|ffconcat)", text)
-    return False
-
-
 class Storage(Protocol):
     """Where files are. Its methods block: call them in a thread."""
+
+    def inspect(self, path: Path, folder: Path) -> MediaFile:
+        """A file, checked: media or plain text, whatever its name, in that folder.
+
+        Raises:
+            JobFailed: not a regular file inside the folder, empty, or no media.
+        """
 
     def attempt_folder(self, job: Job) -> Path:
         """A new folder for one attempt, with ``files`` and ``home`` in it; no older
@@ -1321,14 +1285,6 @@ class Runner(Protocol):
         Raises:
             JobFailed: when it was killed.
         """
-
-
-_pipeline: ContextVar[Pipeline] = ContextVar("pipeline")
-
-
-async def run(job: Job, argv: Sequence[str]) -> dict[str, Any]:
-    """``Runner.run`` for ``process_files`` hooks: run a program (ffmpeg) for a job."""
-    return await _pipeline.get().runner.run(job, argv)
 
 
 # ── Pipeline ───────────────────────────────────────────────────────────────────────
@@ -1666,9 +1622,8 @@ class Pipeline:
 
     async def process(self, job: Job, files: list[MediaFile]) -> list[MediaFile]:
         """Let the ``process_files`` hooks change a job's files."""
-        _pipeline.set(self)
         processed = await self.plugins.fold(
-            "process_files", "files", job=job, files=files
+            "process_files", "files", job=job, files=files, pipeline=self
         )
         return list(processed)
 

@@ -37,7 +37,6 @@ from bossbot import (
     Request,
     Runner,
     hookimpl,
-    inspect_file,
     now,
     timestamp,
     write_atomically,
@@ -406,7 +405,7 @@ class Children:
                 await asyncio.to_thread(keep_cookies, platform, request.cookies_file)
         for path in found[: settings.max_items]:
             try:
-                file = await asyncio.to_thread(inspect_file, path, request.folder)
+                file = await asyncio.to_thread(storage.inspect, path, request.folder)
                 download.files.append(file)
             except JobFailed as error:
                 download.failures.append(error)

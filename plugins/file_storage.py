@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
+import stat
 import tomllib
 import unicodedata
 from collections.abc import Sequence
@@ -18,8 +20,9 @@ from loguru import logger
 from pydantic import ValidationError
 
 from bossbot import (
-    MEDIA_SUFFIXES,
+    Cause,
     Job,
+    JobFailed,
     MediaFile,
     Pipeline,
     PluginConfig,
@@ -27,16 +30,54 @@ from bossbot import (
     Storage,
     explain,
     hookimpl,
-    inspect_file,
     public_url,
     timestamp,
     write_atomically,
 )
 
+# What may be posted: media whose content says so, whatever its name, and plain text.
+MEDIA_SUFFIXES = {
+    "image": "jpg jpeg png gif webp avif heic heif bmp tif tiff",
+    "video": "mp4 m4v mov webm mkv avi flv 3gp mpg mpeg wmv ts",
+    "audio": "mp3 m4a aac ogg oga opus flac wav weba aif aiff amr",
+    "text": "txt srt vtt lrc",
+}
+
 
 @hookimpl(trylast=True)  # any other storage is there because the host wants it
 def register_storage(pipeline: Pipeline) -> Storage:
     return FileStorage(pipeline.settings.data_dir)
+
+
+def inspect_file(path: Path, folder: Path) -> MediaFile:
+    """See ``Storage.inspect``; reads the whole file."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or not path.resolve().is_relative_to(
+        folder.resolve()
+    ):
+        raise JobFailed(Cause.INTERNAL, f"{path} is no regular file of its job")
+    with path.open("rb") as file:
+        head = file.read(8192)
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    suffix = path.suffix.lower().lstrip(".")
+    kind = filetype.guess(head)
+    mime = kind.mime if kind else ""
+    # MPEG-TS, unknown to filetype: packets of 188 bytes.
+    if not mime and not _is_text(head) and head[:377:188] == b"GGG":
+        mime = "video/mp2t"
+    if not mime and suffix in MEDIA_SUFFIXES["text"].split() and _is_text(head):
+        mime = "text/plain"
+    if not status.st_size or mime.split("/")[0] not in MEDIA_SUFFIXES:
+        raise JobFailed(Cause.NO_MEDIA, f"{path.name} holds {mime or 'no media'}")
+    return MediaFile(path, status.st_size, sha256, mime)
+
+
+def _is_text(head: bytes) -> bool:
+    with contextlib.suppress(UnicodeDecodeError):
+        text = head.decode("utf-8", "strict" if len(head) < 8192 else "ignore")
+        return not re.search(r"[\x00-\x08\x0e-\x1f]|^\s*(<|#EXT|ffconcat)", text)
+    return False
 
 
 def suffix_of(file: MediaFile) -> str:
@@ -60,6 +101,10 @@ class FileStorage:
 
     def __init__(self, data: Path) -> None:
         self.data = data
+
+    def inspect(self, path: Path, folder: Path) -> MediaFile:
+        """See ``Storage``."""
+        return inspect_file(path, folder)
 
     def attempt_folder(self, job: Job) -> Path:
         """See ``Storage``."""

@@ -24,7 +24,7 @@ import media
 import pytest
 import pytest_asyncio
 from bossbot_plugins._child import is_public
-from bossbot_plugins.file_storage import suffix_of
+from bossbot_plugins.file_storage import inspect_file, suffix_of
 from bossbot_plugins.router import check_link
 from conftest import PARTS, ROOT, link_plugins, share_runner
 from sites import Sites
@@ -42,7 +42,6 @@ from bossbot import (
     Refused,
     Settings,
     Status,
-    inspect_file,
 )
 
 pytestmark = [

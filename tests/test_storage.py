@@ -13,7 +13,7 @@ from typing import Any
 
 import media
 import pytest
-from bossbot_plugins.file_storage import FileStorage, safe_name, suffix_of
+from bossbot_plugins.file_storage import FileStorage, inspect_file, safe_name, suffix_of
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +30,6 @@ from bossbot import (
     escape,
     format_size,
     format_time,
-    inspect_file,
     one_line,
     prepare_data,
     public_url,
