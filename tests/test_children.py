@@ -907,9 +907,10 @@ async def test_program_dies_with_its_hook(
     code += "time.sleep(600)"
     plugin = toys.plugin.with_name("_hook.py")
     plugin.write_text(
-        "import sys\nfrom bossbot import hookimpl, run\n"
-        "@hookimpl\nasync def process_files(job, files):\n"
-        f"    return [(await run(job, [sys.executable, '-c', {code!r}]))]\n"
+        "import sys\nfrom bossbot import hookimpl\n"
+        "@hookimpl\nasync def process_files(job, pipeline):\n"
+        f"    argv = [sys.executable, '-c', {code!r}]\n"
+        "    return [await pipeline.runner.run(job, argv)]\n"
     )
     job = toys.job()
     toys.pipeline.storage.attempt_folder(job)

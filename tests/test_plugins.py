@@ -297,7 +297,8 @@ async def test_fold_gives_each_plugin_the_result_of_the_one_before(
         c="@hookimpl\ndef process_files(files): pass",
         d="@hookimpl\ndef process_files(job, files): return [*files, job.id]",
     )
-    files = await plugins.fold("process_files", "files", job=a_job(), files=["x"])
+    values = {"job": a_job(), "files": ["x"], "pipeline": None}
+    files = await plugins.fold("process_files", "files", **values)
     assert files == ["x", "a", "00000000aa"]
 
 
