@@ -18,29 +18,23 @@ import asyncio
 import contextlib
 import dataclasses
 import difflib
-import errno
 import functools
 import importlib.util
 import inspect
 import json
-import logging
 import os
-import random
 import re
 import secrets
-import socket
 import sqlite3
 import stat
 import sys
 import threading
 import time
 import tomllib
-import traceback
 import types
 import unicodedata
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Coroutine,
     Iterable,
@@ -55,7 +49,7 @@ from email.utils import parsedate_to_datetime
 from enum import IntEnum, StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TextIO
 from urllib.parse import urlsplit
 
 import pluggy
@@ -737,8 +731,17 @@ class Hooks(Protocol):
         """Return the queue to use; called when one is needed."""
 
     @hookspec(firstresult=True)
+    def register_worker(self, pipeline: Pipeline) -> Worker:
+        """Return who works on the jobs; called when one is needed."""
+
+    @hookspec(firstresult=True)
     def register_courier(self, pipeline: Pipeline) -> Courier:
         """Return who brings files to channels; called when one is needed."""
+
+    @hookspec(firstresult=True)
+    def register_log(self, debug: bool, console: TextIO) -> bool:
+        """Return True once you have loguru write the log; called when the plugins are
+        loaded. ``console`` is stdout, or stderr where stdout is for an answer."""
 
     @hookspec
     def register_commands(self, bot: BossBot) -> list[Any]:
@@ -1289,10 +1292,6 @@ class Runner(Protocol):
 
 # ── Pipeline ───────────────────────────────────────────────────────────────────────
 
-LEASE_S = 60.0
-MAX_CRASHES = 3
-MAX_RETRY_WAIT_S = 60.0
-
 
 class Route(NamedTuple):
     """Where a link goes."""
@@ -1307,6 +1306,24 @@ class Router(Protocol):
 
     async def route_all(self, links: Sequence[str]) -> list[Route | Refused]:
         """The route of each link, or why it is refused, in words for the member."""
+
+
+class Worker(Protocol):
+    """Carries jobs from the queue to their channels."""
+
+    async def start(self) -> None:
+        """Take up the jobs that are there, the unfinished ones first; then what comes."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Claim nothing more, give running downloads back to the queue, let uploads
+        end within ``grace_s``; what is left is taken up at the next start."""
+
+    async def wake(self) -> None:
+        """Claim at once what there is room for."""
+
+    async def attempt(self, job: Job, tell: Callable[[Progress], None]) -> Download:
+        """Download and process a job's files here and now, a second time where that may
+        help; sets the job's title. Raises JobFailed."""
 
 
 class Courier(Protocol):
@@ -1329,25 +1346,21 @@ class Accepted:
 
 
 class Pipeline:
-    """Carries links to their channels: intake, queue, download, processing, posting."""
+    """Takes links in, and holds the parts that carry them to their channels."""
 
     router: Router
     runner: Runner
     storage: Storage
     db: Database
     queue: Queue
+    worker: Worker
     courier: Courier
 
     def __init__(self, settings: Settings, plugins: Plugins) -> None:
         self.settings = settings
         self.plugins = plugins
         self.bot: BossBot
-        self.worker = f"{socket.gethostname()}:{os.getpid()}"
-        self.running: dict[str, asyncio.Task[None]] = {}
-        self.stopping = False
-        self._claiming = asyncio.Lock()
         self._announcing: dict[str, asyncio.Task[None]] = {}
-        self._dispatcher: asyncio.Task[None] | None = None
 
     def __getattr__(self, name: str) -> Any:
         """A part, from the plugin that registers it, when it is first needed.
@@ -1364,7 +1377,7 @@ class Pipeline:
         raise StartError(f"No plugin offers register_{name}(): see bossbot.py plugins.")
 
     async def start(self, bot: BossBot) -> None:
-        """Open the database and take up the jobs, the unfinished ones first.
+        """Open the database and take up the jobs that are in it.
 
         Raises:
             StartError: a part is missing, or the database cannot be used.
@@ -1372,42 +1385,18 @@ class Pipeline:
         self.bot = bot
         await self.db.open()
         self.runner.start()
-        await self.queue.recover()
-        for job in await self.queue.list(statuses=[Status.QUEUED]):
-            if job.crashes >= MAX_CRASHES:
-                error = JobFailed(
-                    Cause.INTERNAL,
-                    f"{job.crashes} attempts ended with the bot",
-                    "The bot stopped each time it tried this link, so it gave up.",
-                )
-                await self._end(job, Status.FAILED, error)
-        for job in await self.queue.list(statuses=[Status.UPLOADING]):
-            self._spawn(job, self._post(job))
-        self._dispatcher = asyncio.create_task(self._dispatch())
+        await self.worker.start()
 
     async def stop(self, grace_s: float = 20) -> None:
-        """Claim nothing more, give running downloads back to the queue, let uploads
-        end within ``grace_s``; what is left is taken up at the next start."""
-        self.stopping = True
-        if self._dispatcher:
-            self._dispatcher.cancel()
-        uploads = []
-        for job_id, task in list(self.running.items()):
-            job = await self.queue.get(job_id)
-            if job and job.status is Status.UPLOADING:
-                uploads.append(task)
-            else:
-                task.cancel()
-        if uploads:
-            await asyncio.wait(uploads, timeout=grace_s)
-        for task in uploads:  # the others are giving their jobs back
-            task.cancel()
-        for tasks in (self.running, self._announcing):
-            if tasks:
-                await asyncio.wait(list(tasks.values()), timeout=3)
-        if "runner" in vars(self):
+        """End what was started; see ``Worker.stop``."""
+        made = vars(self)
+        if "worker" in made:
+            await self.worker.stop(grace_s)
+        if self._announcing:
+            await asyncio.wait(list(self._announcing.values()), timeout=3)
+        if "runner" in made:
             await self.runner.stop()
-        if "db" in vars(self):
+        if "db" in made:
             await self.db.close()
 
     # Intake
@@ -1464,48 +1453,17 @@ class Pipeline:
             raise Refused(
                 "I cannot take links now: my disk is full or busy."
             ) from error
-        await self._announce(job, None)
-        await self._claim_all()
+        await self.announce(job, None)
+        await self.worker.wake()
         return Accepted(job, await self.queue.position(job.id))
 
     async def attach_status(self, job: Job, message_id: int) -> None:
         """Say which message of ours shows the job's progress."""
         await self.queue.patch(job.id, status_message_id=message_id)
         if stored := await self.queue.get(job.id):
-            await self._announce(stored, stored.status)
+            await self.announce(stored, stored.status)
 
-    # Dispatch
-
-    async def _dispatch(self) -> None:
-        """Claim jobs when there is room, and end those that were cancelled."""
-        async for job_id in self.queue.changes():
-            with logger.catch(message="dispatch failed"):
-                job = await self.queue.get(job_id) if job_id else None
-                if job and job.status is Status.CANCELLED:
-                    if task := self.running.get(job.id):
-                        task.cancel()
-                    await self._announce(job, None)
-                await self._claim_all()
-
-    async def _claim_all(self) -> None:
-        async with self._claiming:
-            while not self.stopping:
-                job = await self.queue.claim(self.worker, LEASE_S)
-                if not job:
-                    return
-                self._spawn(job, self._work(job))
-
-    def _spawn(self, job: Job, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self.running[job.id] = task
-
-        def done(_: Any) -> None:
-            if self.running.get(job.id) is task:
-                del self.running[job.id]
-
-        task.add_done_callback(done)
-
-    async def _announce(self, job: Job, previous: Status | None) -> None:
+    async def announce(self, job: Job, previous: Status | None) -> None:
         """Log a committed change and tell the plugins, of each job in order."""
         logger.bind(job=job.id, guild=job.guild_id, user=job.user_id).debug(
             "{} -> {} {}", previous, job.status, public_url(job)
@@ -1520,155 +1478,6 @@ class Pipeline:
                 del self._announcing[job.id]
 
         task = self._announcing[job.id] = asyncio.create_task(tell())
-
-    async def _set(self, job: Job, status: Status) -> None:
-        """Commit a status, then announce it.
-
-        Raises:
-            JobFailed: another attempt has the job now.
-        """
-        previous, job.status = job.status, status
-        if not await self.queue.renew(job, LEASE_S):
-            raise JobFailed(Cause.CANCELLED, "the lease was lost")
-        await self._announce(job, previous)
-
-    async def _end(
-        self, job: Job, status: Status, error: JobFailed | None = None
-    ) -> None:
-        """Commit how a job ended, then announce it."""
-        previous, job.status, job.finished_at = job.status, status, now()
-        if error:
-            job.cause, job.error, job.detail = error.cause, str(error), error.detail
-        await asyncio.to_thread(self.storage.forget_attempt, job)
-        if await self._insist(self.queue.finish, job):
-            await self._announce(job, previous)
-
-    async def _insist(self, write: Callable[[Job], Awaitable[bool]], job: Job) -> bool:
-        """Write a job's state even when it takes a while: a full disk, a lock."""
-        while True:
-            try:
-                return await write(job)
-            except Exception as error:  # each queue has its own
-                if self.stopping:
-                    raise
-                logger.bind(job=job.id).error("the state cannot be stored: {}", error)
-                await asyncio.sleep(5)
-
-    @contextlib.asynccontextmanager
-    async def _leased(self, job: Job) -> AsyncIterator[None]:
-        """Keep the lease of a claimed job; give the work up when it is lost."""
-        work = asyncio.current_task()
-
-        async def keep() -> None:
-            while await self._insist(partial(self.queue.renew, lease_s=LEASE_S), job):
-                await asyncio.sleep(LEASE_S / 3)
-            if work:
-                work.cancel()
-
-        task = asyncio.create_task(keep())
-        try:
-            yield
-        finally:
-            task.cancel()
-
-    # One attempt
-
-    async def _work(self, job: Job) -> None:
-        """One attempt, from the claim to the posting."""
-        await self._announce(job, Status.QUEUED)
-        try:
-            async with self._leased(job):
-                download = await self.fetch(job)
-                await self._set(job, Status.PROCESSING)
-                files = await self.process(job, download.files)
-                kept = await asyncio.to_thread(
-                    self.storage.keep, job, files, download.facts
-                )
-                job.file_count, job.total_bytes = len(kept), sum(f.size for f in kept)
-                await self.courier.freeze(job, kept, download)
-                await self._set(job, Status.UPLOADING)
-        except JobFailed as error:
-            await self._failed(job, error)
-        except asyncio.CancelledError:  # by a member, or because the bot stops
-            if self.stopping:
-                await self.queue.release(job)
-            await asyncio.to_thread(self.storage.forget_attempt, job)
-        except Exception as error:  # the boundary of a job: the next one must run
-            await self._broken(job, error)
-        else:
-            await self._post(job)
-
-    async def fetch(
-        self, job: Job, tell: Callable[[Progress], None] | None = None
-    ) -> Download:
-        """``Runner.fetch``; sets the job's title. Progress goes to the plugins, unless
-        ``tell`` takes it."""
-        download = await self.runner.fetch(job, tell or self._tell_progress(job))
-        job.title = one_line(str(download.facts.get("title") or ""))[:300]
-        return download
-
-    def _tell_progress(self, job: Job) -> Callable[[Progress], None]:
-        """What passes a job's progress on to the plugins, leaving out what comes while
-        they are still at work on the last one."""
-        telling: asyncio.Task[Any] | None = None
-
-        def tell(progress: Progress) -> None:
-            nonlocal telling
-            if telling is None or telling.done():
-                call = self.plugins.call("job_progressed", job=job, progress=progress)
-                telling = asyncio.create_task(call)
-
-        return tell
-
-    async def process(self, job: Job, files: list[MediaFile]) -> list[MediaFile]:
-        """Let the ``process_files`` hooks change a job's files."""
-        processed = await self.plugins.fold(
-            "process_files", "files", job=job, files=files, pipeline=self
-        )
-        return list(processed)
-
-    async def _failed(self, job: Job, error: JobFailed) -> None:
-        """Try once more what may pass, or another engine; else end the job."""
-        log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
-        log.info("failed: {} {} ({})", error.cause, public_url(job), error.detail)
-        wait_s = None if self.stopping else await self.second_try_in(job, error)
-        if wait_s is None:
-            await self._end(job, Status.FAILED, error)
-        else:
-            await self._insist(partial(self.queue.release, delay_s=wait_s), job)
-
-    async def second_try_in(self, job: Job, error: JobFailed) -> float | None:
-        """Seconds until a failed first attempt is worth another one, which may be with
-        another engine, then set in the job; None when it is not."""
-        if job.attempts > 1:
-            return None
-        if error.retry_after_s is not None and error.retry_after_s <= MAX_RETRY_WAIT_S:
-            return error.retry_after_s + random.uniform(1, 3)
-        if error.cause in (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL):
-            engine = (await self.runner.supports([job.url], without=job.engine))[0]
-            if engine:
-                job.engine = engine
-                return 0
-        return None
-
-    async def _broken(self, job: Job, error: Exception) -> None:
-        """End a job that failed by a mistake of ours, or a full disk."""
-        log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
-        log.exception("the job failed")
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        cause = Cause.DISK_FULL if full else Cause.INTERNAL
-        await self._end(job, Status.FAILED, JobFailed(cause, repr(error)))
-
-    async def _post(self, job: Job) -> None:
-        """Post a job's frozen messages; holds no download slot."""
-        try:
-            await self.courier.post(job)
-        except JobFailed as error:
-            await self._end(job, Status.FAILED, error)
-        except Exception as error:  # the boundary of a job
-            await self._broken(job, error)
-        else:
-            await self._end(job, Status.COMPLETED)
 
 
 # ── Command line ───────────────────────────────────────────────────────────────────
@@ -1706,62 +1515,6 @@ def redact(text: str) -> str:
     return re.sub(r"('token': ')[^']+", r"\1[secret]", text)
 
 
-def setup_logging(
-    settings: Settings, *, debug: bool = False, stdout_is_free: bool = True
-) -> None:
-    """Log to the console (errors to stderr; all of it where a command's answer goes to
-    stdout) and to a file a day under data/logs."""
-    _secrets.update(secret_values(settings))
-
-    def clean(record: Any) -> None:
-        """Redact, keep a message on one line, and render the traceback, with variables
-        only when debugging."""
-        bound = (f"{key}={value}" for key, value in record["extra"].items() if value)
-        record["message"] = one_line(redact(record["message"]))
-        lines = [" ".join([record["message"], *bound])]
-        if error := record["exception"]:
-            trace = traceback.TracebackException(*error, capture_locals=debug)
-            lines += "".join(trace.format()).splitlines()
-            record["exception"] = None
-        text = "\n".join(one_line(line, fold=False) for line in lines)
-        record["extra"]["text"] = redact(text).replace("\n", "\n  ")
-
-    style = "{time:YYYY-MM-DD HH:mm:ss} {level:<7} {extra[text]}"
-    level = "DEBUG" if debug else settings.log_level
-    common: dict[str, Any] = {"format": style, "diagnose": False, "backtrace": False}
-    logger.remove()
-    logger.configure(patcher=clean)
-    logger.add(
-        sys.stdout if stdout_is_free else sys.stderr,
-        level=level if stdout_is_free or debug else "WARNING",
-        filter=lambda record: record["level"].no < logging.ERROR,
-        **common,
-    )
-    logger.add(sys.stderr, level="ERROR", **common)
-    logger.add(
-        settings.data_dir / "logs" / "boss-bot_{time:YYYY-MM-DD}.log",
-        level="DEBUG",
-        rotation="00:00",
-        retention=f"{settings.log_retention_days} days",
-        catch=True,  # a full disk must not stop the bot
-        opener=lambda path, flags: os.open(path, flags, 0o600),
-        **common,
-    )
-    logging.basicConfig(handlers=[_ToLoguru()], level=logging.NOTSET, force=True)
-    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # every statement, else
-    logging.getLogger("asyncio").setLevel(logging.INFO)
-
-
-class _ToLoguru(logging.Handler):
-    """Passes what libraries log on to loguru."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        names = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-        level = record.levelname if record.levelname in names else record.levelno
-        log = logger.opt(exception=record.exc_info)
-        log.log(level, "{}: {}", record.name, record.getMessage())
-
-
 def prepare_data(data: Path) -> None:
     """Make the folders of the data folder.
 
@@ -1779,6 +1532,26 @@ def prepare_data(data: Path) -> None:
         ) from error
 
 
+def _load_plugins(settings: Settings, debug: bool, console: TextIO) -> Plugins:
+    """The plugins, at work on the log, which also gets what was said before."""
+    unsaid: list[Any] = []
+    logger.remove()
+    logger.add(unsaid.append, level="DEBUG")
+    _secrets.update(secret_values(settings))
+    plugins = Plugins(settings)
+    plugins.load()
+    for plugin in plugins.all.values():
+        _secrets.update(secret_values(plugin.config))
+    logger.remove()
+    logs = plugins.call_with_owner("register_log", debug=debug, console=console)
+    if not any(written for _, written in logs):
+        logger.add(lambda text: print(redact(text), file=sys.stderr), diagnose=False)
+    for line in (message.record for message in unsaid):
+        late = logger.opt(exception=line["exception"])
+        late.log(line["level"].name, "{}", line["message"])
+    return plugins
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bot or a command; returns the exit code: 0, 1 for a failed command, 2
     where the bot cannot go on."""
@@ -1794,11 +1567,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings(known.config)
         prepare_data(settings.data_dir)
         answers = any(not word.startswith("-") for word in rest)
-        setup_logging(settings, debug=known.debug, stdout_is_free=not answers)
-        plugins = Plugins(settings)
-        plugins.load()
-        for plugin in plugins.all.values():
-            _secrets.update(secret_values(plugin.config))
+        console = sys.stderr if answers else sys.stdout
+        plugins = _load_plugins(settings, known.debug, console)
         subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
         subcommands: dict[str, Subcommand] = plugins.registered("subcommands")
         for command in subcommands.values():

@@ -108,7 +108,7 @@ async def try_login(pipeline: Pipeline, platform: Platform) -> tuple[str, str]:
     engine = next(routed, platform.engine)
     job = Job(secrets.token_hex(5), url, platform.name, engine)
     try:
-        await pipeline.fetch(job)
+        await pipeline.runner.fetch(job, lambda progress: None)
     except JobFailed as error:
         if error.cause not in OPENED:
             state = "dead" if error.cause in SHUT else "unknown"

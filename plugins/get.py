@@ -113,15 +113,8 @@ async def download(
     """
     job = Job(secrets.token_hex(5), *await pipeline.route(url), attempts=1)
     try:
-        try:
-            fetched = await pipeline.fetch(job, show)
-        except JobFailed as error:
-            wait_s = await pipeline.second_try_in(job, error)
-            if wait_s is None:
-                raise
-            await asyncio.sleep(wait_s)
-            fetched = await pipeline.fetch(job, show)
-        files = await pipeline.process(job, fetched.files)
+        fetched = await pipeline.worker.attempt(job, show)
+        files = fetched.files
         lines = []
         fitting = [file for file in files if limit is None or file.size <= limit]
         for file in files:

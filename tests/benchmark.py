@@ -76,7 +76,7 @@ async def fetching(folder: Path, url: str) -> list[Row]:
             job = Job(f"{number}{repeat:09}", url, "", engine, 0, 0, 0, "")
             job.created_at = now()
             started_s = time.perf_counter()
-            download = await pipeline.fetch(job)
+            download = await pipeline.worker.fetch(job)
             ours.append(time.perf_counter() - started_s)
             assert len(download.files) == 1, download
             target = folder / engine / str(repeat)
@@ -146,7 +146,7 @@ async def acknowledging(folder: Path, sites: Sites) -> list[Row]:
             await fake.member_says(
                 fake.channel.id, f"$download {sites.url(f'/slow/{number}.mp4')}"
             )
-        await fake.wait_for(lambda: len(bot.pipeline.running) == 5)
+        await fake.wait_for(lambda: len(bot.pipeline.worker.running) == 5)
         for number in range(200):
             before = len(fake.messages(fake.channel.id, bot_only=True))
             started_s = time.perf_counter()

@@ -24,7 +24,15 @@ package = sys.modules.setdefault("bossbot_plugins", ModuleType("bossbot_plugins"
 package.__path__ = [str(ROOT / "plugins")]
 
 # What carries a link from its router to its storage: everything but a client's side.
-PARTS = ("router", "child_processes", "file_storage", "database", "sqlite_queue")
+PARTS = (
+    "router",
+    "database",
+    "sqlite_queue",
+    "worker",
+    "log",
+    "child_processes",
+    "file_storage",
+)
 
 
 def link_plugins(folder: Path, *stems: str) -> Path:

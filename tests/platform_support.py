@@ -141,7 +141,7 @@ class Web:
         )
         try:
             async with asyncio.timeout(30):
-                download = await pipeline.fetch(job)
+                download = await pipeline.worker.fetch(job)
         except JobFailed as error:
             return Got(error=error)
         else:

@@ -24,7 +24,7 @@ async def test_plugin_that_does_harm_in_every_hook_harms_itself_alone(
     limits = "bossbot.HOOK_TIMEOUT_S = 0.3\nbossbot.HOOK_TIMEOUTS_S = {}\n"
     head = f"import sys, time\nimport bossbot\nfrom bossbot import hookimpl\n{limits}"
     stage.write_plugin("bad", "\n".join([head, *hooks]))
-    await process.start()
+    await process.start(process_timeout_s="1")
     for number in (1, 2):
         await stage.says(f"$download {link(stage.image(number))}")
     await stage.gets(2, timeout_s=20)

@@ -110,7 +110,7 @@ class Toys:
         self.write(body)
         changed = self.settings.model_copy(update=settings)
         self.pipeline.settings = changed
-        return await self.pipeline.fetch(self.job(url), on_progress)
+        return await self.pipeline.worker.fetch(self.job(url), on_progress)
 
     async def failure(self, body: str, **options: Any) -> JobFailed:
         with pytest.raises(JobFailed) as caught:
@@ -313,7 +313,7 @@ async def test_nonsense_on_the_wire_ends_the_attempt_alone(
 async def test_many_at_once_do_not_mix(toys: Toys) -> None:
     toys.write("report.info(text=request.url); report.file(save(request))")
     jobs = [toys.job(f"https://toy.example/{n}") for n in range(12)]
-    found = await asyncio.gather(*(toys.pipeline.fetch(job) for job in jobs))
+    found = await asyncio.gather(*(toys.pipeline.worker.fetch(job) for job in jobs))
     assert [download.facts["text"] for download in found] == [job.url for job in jobs]
     for job, download in zip(jobs, found, strict=True):
         assert f"/temp/{job.id}/1/files/{job.id}_" in str(download.files[0].path)
@@ -920,7 +920,7 @@ async def test_program_dies_with_its_hook(
     )
     assert plugins.load_file(plugin).off == ""
     try:
-        processing = asyncio.create_task(toys.pipeline.process(job, []))
+        processing = asyncio.create_task(toys.pipeline.worker.process(job, []))
         await until(lambda: note.exists() and note.read_text())
         assert await processing == []  # it took too long, so its answer is missing
     finally:

@@ -1,14 +1,16 @@
 """A full disk: nothing is acknowledged that is not kept, nothing half is left behind."""
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from bossbot_plugins.log import register_log
 from conftest import PARTS, MakePipeline, MakeSettings, WritePlugin, link_plugins
 from discord_support import Stage, link
 from loguru import logger
 
-from bossbot import Cause, Job, JobFailed, now, setup_logging
+from bossbot import Cause, Job, JobFailed, now
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -54,7 +56,7 @@ async def test_download_that_fills_the_disk_fails_with_that_word(
     job = Job("0123456789", "https://a.example/", "", "toy", 0, 0, 0, "")
     job.created_at = now()
     with pytest.raises(JobFailed) as failed:
-        await pipeline.fetch(job)
+        await pipeline.worker.fetch(job)
     assert failed.value.cause is Cause.DISK_FULL
     assert "disk is full" in str(failed.value)
     pipeline.storage.forget_attempt(job)
@@ -68,7 +70,7 @@ def test_full_disk_for_the_log_stops_nobody(
     logs = settings.data_dir / "logs"
     logs.mkdir(parents=True)
     (logs / f"boss-bot_{datetime.now(UTC):%Y-%m-%d}.log").symlink_to(FULL)
-    setup_logging(settings)
+    register_log(settings, False, sys.stdout)
     try:
         logger.info("on we go")
     finally:

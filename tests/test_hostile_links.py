@@ -213,7 +213,7 @@ class Net:
         job = a_job(url, engine, platform)
         try:
             async with asyncio.timeout(30):
-                return await pipeline.fetch(job)
+                return await pipeline.worker.fetch(job)
         except JobFailed as error:
             return error
         finally:
@@ -678,7 +678,7 @@ async def test_hostile_names_become_our_own(
     url, _, _ = await bare_open.route(check_link(net.outside.url(f"/names/{name}")))
     before = {path for path in net.folder.rglob("*") if "temp" not in path.parts}
     job = a_job(url, engine)
-    got = await bare_open.fetch(job)
+    got = await bare_open.worker.fetch(job)
     [file] = got.files
     assert file.path.parent == bare_open.storage.data / "temp" / job.id / "0" / "files"
     job.title = str(got.facts.get("title") or "")

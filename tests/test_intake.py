@@ -335,7 +335,7 @@ async def open_pipeline(toy_pipeline: ToyPipeline) -> Pipeline:
     """With a database and a queue, but nobody who works."""
     pipeline = toy_pipeline()
     await pipeline.db.open()
-    pipeline.stopping = True
+    pipeline.worker.stopping = True  # type: ignore[attr-defined]
     return pipeline
 
 
@@ -404,7 +404,7 @@ async def test_every_change_of_a_job_is_announced_in_order(
         (Status.QUEUED, Status.DOWNLOADING, Status.COMPLETED)
     ):
         job.status = later
-        await open_pipeline._announce(job, earlier)
+        await open_pipeline.announce(job, earlier)
     while open_pipeline._announcing:
         await next(iter(open_pipeline._announcing.values()))
     assert [json.loads(line) for line in note.read_text().splitlines()] == [

@@ -125,7 +125,7 @@ class Bench:
         measuring = asyncio.create_task(measure())
         try:
             async with asyncio.timeout(50):
-                return await self.pipeline.fetch(job)
+                return await self.pipeline.worker.fetch(job)
         except JobFailed as error:
             return error
         finally:

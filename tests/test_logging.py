@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import stat
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bossbot_plugins.log import register_log
 from conftest import Home, MakeSettings
 from loguru import logger
 from pydantic import SecretStr
 
 import bossbot
-from bossbot import PluginConfig, redact, setup_logging
+from bossbot import PluginConfig, redact
 
 TOKEN = "MTAwMDAwMDAw.GsEcRe.very-secret-token"
 COOKIE = "cookie-0123456789abcdef"
@@ -37,7 +39,8 @@ def start(
     def start(debug: bool = False, **values: Any) -> Written:
         settings = make_settings(discord_token=SecretStr(TOKEN), **values)
         bossbot.prepare_data(settings.data_dir)
-        setup_logging(settings, debug=debug)
+        bossbot._secrets.update(bossbot.secret_values(settings))
+        register_log(settings, debug, sys.stdout)
 
         def written() -> tuple[str, str, str]:
             (path,) = (settings.data_dir / "logs").iterdir()

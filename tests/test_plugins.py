@@ -460,7 +460,7 @@ async def test_reload_of_a_broken_file_takes_everything_back_until_mended(
 
 def test_every_hook_is_in_the_readme_and_says_what_to_return() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert len(HOOKS) == 22
+    assert len(HOOKS) == 24
     for name in HOOKS:
         assert f"`{name}(" in readme, f"{name} is not in the README's table"
         text = vars(Hooks)[name].__doc__

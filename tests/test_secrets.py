@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import stat
+import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ import media
 import pytest
 from bossbot_plugins.download import find_links
 from bossbot_plugins.file_storage import safe_name
+from bossbot_plugins.log import register_log
 from bossbot_plugins.router import check_link
 from conftest import Home
 from discord_support import Stage
@@ -47,7 +49,7 @@ OPTION_SECRET = "planted-option-secret-c0de"
 
 @pytest.fixture
 def logs_all() -> Iterator[None]:
-    """Undoes what setup_logging() does."""
+    """Undoes what register_log() does."""
     yield
     logger.remove()
     logger.configure(patcher=lambda record: None)
@@ -111,7 +113,8 @@ async def test_secrets_are_nowhere_to_be_read(
             y.video("abcdefghijk", video, video, video): Status.COMPLETED,
             "https://www.reddit.com/r/pics/comments/aa1/x/": Status.FAILED,
         }
-        bossbot.setup_logging(stage.settings(**values), debug=True)
+        bossbot._secrets.update(bossbot.secret_values(stage.settings(**values)))
+        register_log(stage.settings(**values), True, sys.stdout)
         async with stage.bot(**values) as bot:
             bossbot._secrets.update(
                 secret
