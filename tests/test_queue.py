@@ -18,6 +18,7 @@ import pytest
 from bossbot_plugins import database
 from bossbot_plugins.database import MIGRATIONS, SQLite
 from conftest import ROOT, MakeSettings
+from discord_support import Stage, link
 
 import bossbot
 from bossbot import (
@@ -29,6 +30,8 @@ from bossbot import (
     StartError,
     Status,
 )
+
+pytest_plugins = ("discord_fixtures",)
 
 LEASE_S = 60.0
 HIGH, LOW = Priority.HIGH, Priority.LOW
@@ -556,26 +559,31 @@ async def test_failed_migration_leaves_the_database_as_it_was(
 
 
 LOCK = """
-import sqlite3, sys
+import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("BEGIN IMMEDIATE")
 print("locked", flush=True)
+time.sleep(float(sys.argv[2]))
+print("for so long", flush=True)
 sys.stdin.readline()
 connection.execute("ROLLBACK")
 """
 
 
 @contextlib.contextmanager
-def locked_by_another_process(path: Path) -> Iterator[Callable[[], None]]:
-    """Holds the database until the function it gives is called."""
+def locked_by_another_process(
+    path: Path, at_least_s: float = 0
+) -> Iterator["subprocess.Popen[str]"]:
+    """The process holds the database until it reads a line, but no less than that
+    time, after which it writes one."""
     with subprocess.Popen(
-        [sys.executable, "-c", LOCK, str(path)],
+        [sys.executable, "-c", LOCK, str(path), str(at_least_s)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdin and process.stdout and process.stdout.readline()
-        yield lambda: process.communicate("\n") and None
+        yield process
 
 
 async def longest_pause_s(turns: int) -> float:
@@ -592,22 +600,41 @@ async def test_locked_database_is_waited_for_without_blocking_the_loop(
     queue: Queue,
 ) -> None:
     path = queue.db.path  # type: ignore[attr-defined]
-    with locked_by_another_process(path) as let_go:
+    with locked_by_another_process(path) as other:
         adding = [asyncio.create_task(queue.add(a_job())) for _ in range(5)]
         assert await longest_pause_s(30) < 0.2
         assert not any(task.done() for task in adding)
-        await asyncio.to_thread(let_go)
+        await asyncio.to_thread(other.communicate, "\n")
         assert await asyncio.gather(*adding) == [True] * 5
     assert on_disk(path, "SELECT count(*) FROM jobs") == [(5,)]
 
 
+async def test_link_pasted_while_the_database_is_locked_for_10_s_is_taken_after_it(
+    stage: Stage,
+) -> None:
+    async with stage.bot() as bot:
+        path = bot.pipeline.db.path
+        with locked_by_another_process(path, 10) as other:
+            assert other.stdout
+            held = asyncio.create_task(asyncio.to_thread(other.stdout.readline))
+            await stage.says(f"$download {link(stage.image())}")
+            longest_s = 0.0
+            while not held.done():
+                longest_s = max(longest_s, await longest_pause_s(10))
+            assert longest_s < 1
+            assert stage.said() == [] == on_disk(path, "SELECT * FROM jobs")
+            await asyncio.to_thread(other.communicate, "\n")
+        [message] = await stage.gets(1)
+        assert message.files[0].data == stage.bytes_of(stage.image())
+
+
 async def test_task_cancelled_in_a_transaction_leaves_none_open(queue: Queue) -> None:
     path = queue.db.path  # type: ignore[attr-defined]
-    with locked_by_another_process(path) as let_go:
+    with locked_by_another_process(path) as other:
         adding = asyncio.create_task(queue.add(a_job()))
         await longest_pause_s(10)
         adding.cancel()
-        await asyncio.to_thread(let_go)
+        await asyncio.to_thread(other.communicate, "\n")
         with pytest.raises(asyncio.CancelledError):
             await adding
     assert await queue.add(a_job())
