@@ -1,6 +1,7 @@
 """Posts a job's files to its Discord channel, each exactly once as far as can be."""
 
 import asyncio
+import copy
 import json
 import random
 import sqlite3
@@ -34,6 +35,7 @@ from bossbot import (
 MAX_FILES = 10  # Discord, 2026-11: attachments of one message
 MAX_MESSAGE_BYTES = 25 * 2**20  # Discord, 2026-11: about what one request may carry
 MAX_CONTENT = 2000  # characters
+MAX_EMBED = 6000  # Discord, 2026-11: characters of all its texts together
 PING_AFTER_S = 60  # who waited longer is told by a ping
 # A nonce makes a resend harmless for "the past few minutes"; we trust it this long.
 NONCE_WINDOW_S = 60
@@ -282,9 +284,10 @@ class DiscordCourier:
         message: Message,
     ) -> int:
         """One try; returns the message's id."""
+        embed = message.embed and clip_embed(message.embed)
         options: dict[str, Any] = {
             key: value
-            for key, value in (("embed", message.embed), ("view", message.view))
+            for key, value in (("embed", embed), ("view", message.view))
             if value is not None
         }
         if request := job.message_id or job.status_message_id:
@@ -368,6 +371,31 @@ def heading(job: Job, files: Sequence[MediaFile]) -> str:
     took_s = now() - job.created_at
     ping = f"<@{job.user_id}> " if took_s > PING_AFTER_S else ""
     return f"{ping}**Download complete**: {count}{format_time(took_s)}"
+
+
+def clip_embed(embed: discord.Embed) -> discord.Embed:
+    """A copy within Discord's limits: texts are cut, and fields that are too many, or
+    over what all texts may hold together, are left out."""
+    data: dict[str, Any] = copy.deepcopy({**embed.to_dict()})
+    room = MAX_EMBED
+
+    def cut(table: dict[str, Any], key: str, limit: int) -> None:
+        nonlocal room
+        if text := str(table.get(key) or ""):
+            table[key] = text if len(text) <= limit else text[: limit - 1] + "…"
+            room -= len(table[key])
+
+    cut(data, "title", 256)
+    cut(data.get("author", {}), "name", 256)
+    cut(data.get("footer", {}), "text", 2048)
+    cut(data, "description", min(4096, room))
+    fields, data["fields"] = data.get("fields", [])[:25], []
+    for field in fields:
+        cut(field, "name", 256)
+        cut(field, "value", 1024)
+        if room >= 0:
+            data["fields"].append(field)
+    return discord.Embed.from_dict(data)
 
 
 def _refusal(error: discord.HTTPException) -> JobFailed:

@@ -616,10 +616,11 @@ async def test_decoration_that_discord_refuses_is_left_out(stage: Stage) -> None
         "decor",
         "async def decorate_message(job, message):\n"
         "    import discord\n"
-        "    message.embed = discord.Embed(description='x' * 5000)\n"
-        "    message.content += 'y' * 5000\n"
+        "    message.embed = discord.Embed(url='nowhere', title='Look')\n"
+        "    message.content += 'y' * 50\n"
         "    return message\n",
     )
+    stage.fake.fault("upload", 400)
     async with stage.bot():
         await stage.says(f"$download {link(stage.image())}")
         [message] = await stage.gets(1)

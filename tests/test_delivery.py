@@ -100,6 +100,34 @@ async def test_413_for_everything_ends(stage: Stage) -> None:
     assert not stage.posted()
 
 
+async def test_decoration_far_too_large_arrives_clipped_with_the_files(
+    stage: Stage,
+) -> None:
+    stage.hook(
+        "decor",
+        "async def decorate_message(job, message):\n"
+        "    import discord\n"
+        "    message.content += 'y' * 5000\n"
+        "    message.embed = discord.Embed(title='t' * 999, description='d' * 9999)\n"
+        "    message.embed.set_author(name='a' * 999).set_footer(text='f' * 100)\n"
+        "    for number in range(40):\n"
+        "        message.embed.add_field(name=f'{number}' * 999, value='v' * 9999)\n"
+        "    return message\n",
+    )
+    async with stage.bot():
+        await stage.says(f"$download {link(*stage.images(2))}")
+        [message] = await stage.gets(2)
+    assert stage.requested("upload") == 1
+    assert len(message.content) == 2000 and message.content.endswith("yyy")
+    [embed] = message.embeds
+    assert embed["title"] == "t" * 255 + "…"
+    assert embed["description"] == "d" * 4095 + "…"
+    assert embed["author"]["name"] == "a" * 255 + "…"
+    assert embed["footer"]["text"] == "f" * 100
+    fields = [(field["name"], field["value"]) for field in embed["fields"]]
+    assert fields == [("0" * 255 + "…", "v" * 1023 + "…")]
+
+
 # Status messages
 
 

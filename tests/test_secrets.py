@@ -7,6 +7,7 @@ half is fuzzing: HYPOTHESIS_CASES says how many cases (1,000; try 100000 by hand
 """
 
 import asyncio
+import copy
 import json
 import logging
 import os
@@ -19,15 +20,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import discord
 import media
 import pytest
 from bossbot_plugins.download import find_links
 from bossbot_plugins.file_storage import safe_name
 from bossbot_plugins.log import register_log
 from bossbot_plugins.router import check_link
-from conftest import Home
+from conftest import ROOT, Home
 from discord_support import Stage
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from loguru import logger
 from pydantic import SecretStr
@@ -297,3 +299,50 @@ def test_line_is_one_line(text: str) -> None:
     assert not [char for char in line if unicodedata.category(char) in CONTROL]
     assert one_line(line) == line
     line.encode()
+
+
+clip_embed = bossbot.import_plugin(ROOT / "plugins" / "discord_courier.py").clip_embed
+
+
+def up_to(limit: int) -> st.SearchStrategy[str]:
+    """Texts of all lengths around a limit of Discord's."""
+    lengths = st.integers(0, limit + 9) | st.integers(limit - 1, limit + 1)
+    return st.builds(str.__mul__, st.sampled_from(["x", "é", "漢", "😀"]), lengths)
+
+
+FIELDS = st.builds(
+    lambda fields, count: (fields * 10)[:count],
+    st.lists(st.tuples(up_to(256), up_to(1024)), max_size=4),
+    st.integers(0, 30),
+)
+
+
+@CASES
+@given(up_to(256), up_to(4096), up_to(256), up_to(2048), FIELDS)
+@example("", "x" * 4096, "", "x" * 1000, [("x" * 256, "x" * 648)])  # 6,000 in all
+@example("", "x" * 4096, "", "x" * 1000, [("x" * 256, "x" * 649)])
+@example("", "", "", "", [("x", "x")] * 26)
+def test_embed_is_clipped_to_what_discord_takes(
+    title: str, words: str, author: str, footer: str, fields: list[tuple[str, str]]
+) -> None:
+    embed = discord.Embed(title=title, description=words, url="https://a.example/")
+    embed.set_author(name=author).set_footer(text=footer)
+    for name, value in fields:
+        embed.add_field(name=name, value=value)
+    before = copy.deepcopy(embed.to_dict())
+    clipped = clip_embed(embed)
+    assert embed.to_dict() == before, "the plugin's own is left alone"
+    assert len(clipped) <= 6000 and len(clipped.fields) <= 25
+    texts = [(clipped.title, title, 256), (clipped.description, words, 4096)]
+    texts += [(clipped.author.name, author, 256), (clipped.footer.text, footer, 2048)]
+    for shown, (name, value) in zip(clipped.fields, fields, strict=False):
+        texts += [(shown.name, name, 256), (shown.value, value, 1024)]
+    for text, whole, limit in texts:
+        text = text or ""
+        assert len(text) <= limit
+        assert text == whole or (text.endswith("…") and whole.startswith(text[:-1]))
+        assert bool(text) == bool(whole), "nothing is cut to nothing"
+    fits = all(len(whole) <= limit for _, whole, limit in texts)
+    if fits and len(fields) <= 25 and len(embed) <= 6000:
+        assert clipped.to_dict() == {"fields": [], **before}
+    assert clip_embed(clipped).to_dict() == clipped.to_dict(), "once is enough"
