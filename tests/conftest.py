@@ -13,6 +13,11 @@ from typing import Any
 
 import pytest
 from loguru import logger
+from planted import (  # noqa: F401 (hooks)
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
 
 import bossbot
 from bossbot import Pipeline, Plugins, Settings
@@ -174,7 +179,7 @@ class Home:
         text_in: str = "",
     ) -> "subprocess.CompletedProcess[str]":
         """``python bossbot.py ...``, off a terminal."""
-        return subprocess.run(
+        done = subprocess.run(
             self.command(*arguments),
             env=self.environment(**(env or {})),
             cwd=cwd or self.path,
@@ -183,6 +188,9 @@ class Home:
             text=True,
             timeout=60,
         )
+        with self.path.with_name("output.txt").open("a", encoding="utf-8") as kept:
+            kept.write(done.stdout + done.stderr)  # to be searched: see planted.py
+        return done
 
     def plugin(self, name: str, code: str) -> Path:
         path = self.path / "plugins" / f"{name}.py"

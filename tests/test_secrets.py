@@ -93,7 +93,9 @@ async def test_secrets_are_nowhere_to_be_read(
                 "progress": {"edit_interval_s": 1},
                 "twitter": {"auth_token": x.auth_token, "proxy": alive},
                 "youtube": {
-                    "cookies_file": cookies_txt(tmp_path / "c.txt", ".youtube.com"),
+                    "cookies_file": cookies_txt(
+                        tmp_path / "cookies.txt", ".youtube.com"
+                    ),
                     "proxy": alive,
                 },
                 "reddit": {"refresh_token": OPTION_SECRET, "proxy": dead},

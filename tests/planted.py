@@ -1,0 +1,93 @@
+"""The secrets that tests plant, and the search for them in all that a run has left.
+
+A planted secret begins with "planted-", one in a link's query with "planted-link-";
+what needs another form is listed here. At the end of every run its temporary folders,
+and what its tests printed, are searched; a secret where none belongs fails the run.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+OTHERS = {
+    "FakeDiscord.token": "fake.discord.token",
+    "Twitter.auth_token": "0123456789abcdef0123456789abcdef01234567",
+    "Instagram.session_id": "1234567890%3Acanned%3A1",
+    "TOKEN": "GsEcRe.very-secret-token",
+    "COOKIE": "cookie-0123456789abcdef",
+    "one of test_logging's": "another-secret-",
+    "an interaction's token": "NDU2Nzg5_long-and-secret",
+    "a variable of the environment": "hush-key",
+    "planted-link-of-test_storage": "token=hush",
+}
+HOSTS_OWN = {".env", "config.toml", "cookies.txt", "cookies.host"}
+FOUND = pytest.StashKey[list[str]]()
+printed: dict[str, str] = {}  # by each test
+
+
+def secrets_in(content: bytes) -> set[str]:
+    """Their names."""
+    names = {name for name, secret in OTHERS.items() if secret.encode() in content}
+    if b"planted-" in content:
+        # SQLite puts nothing between two values.
+        found = re.findall(rb"planted-(?:(?!planted-)[\w-])*", content)
+        names |= {name.decode() for name in found}
+    return names
+
+
+def belongs(secret: str, path: Path) -> bool:
+    """Whether it may be in a file: where the host or a test put it, and, as the queue
+    needs a link whole, a link's in the database. The rest of a bot's data has none."""
+    if "data" not in path.parts[:-1]:
+        return path.name in HOSTS_OWN or path.suffix == ".py"
+    if path.name.startswith("bossbot."):
+        return secret.startswith("planted-link-")
+    return path.parts[-2:] == ("data", "config.toml")
+
+
+def leaks(folder: Path) -> Iterator[str]:
+    """What is where it does not belong: "planted-cookie in data/logs/a.log"."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            try:
+                # Not every one is a file: reading a pipe would never end.
+                regular = stat.S_ISREG(path.lstat().st_mode)
+                content = path.read_bytes() if regular else b""
+            except FileNotFoundError:  # a process of the last test was still ending
+                continue
+            where = path.relative_to(folder)
+            for secret in sorted(secrets_in(content)):
+                if not belongs(secret, where):
+                    yield f"{secret} in {where}"
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    printed[report.nodeid] = report.capstdout + report.capstderr + report.caplog
+
+
+@pytest.hookimpl(trylast=True)  # the workers have ended
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput"):
+        return  # its folder is in the controller's
+    folders: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore
+    folder = folders.getbasetemp()
+    found = [f"{leak}, a file of {folder}" for leak in leaks(folder)]
+    for test, text in printed.items():
+        names = secrets_in(text.encode(errors="replace"))
+        found += [f"{name} in what {test} printed" for name in sorted(names)]
+    session.config.stash[FOUND] = found
+    if found:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if found := config.stash.get(FOUND, []):
+        terminalreporter.section("Secrets where none belongs", red=True)
+        for line in found:
+            terminalreporter.line(line)
