@@ -23,13 +23,14 @@ from urllib.parse import urlsplit
 import discord
 import media
 import pytest
+from bossbot_plugins.discord_courier import clip_embed
 from bossbot_plugins.download import find_links
 from bossbot_plugins.file_storage import safe_name
 from bossbot_plugins.log import register_log
 from bossbot_plugins.router import check_link
-from conftest import ROOT, Home
+from conftest import Home
 from discord_support import Stage
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from loguru import logger
 from pydantic import SecretStr
@@ -38,7 +39,7 @@ from sites_canned.twitter import Twitter
 from sites_canned.youtube import YouTube
 
 import bossbot
-from bossbot import TERMINAL_STATUSES, Refused, Status, escape, one_line
+from bossbot import TERMINAL_STATUSES, Refused, Status, escape, one_line, redact
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -303,7 +304,35 @@ def test_line_is_one_line(text: str) -> None:
     line.encode()
 
 
-clip_embed = bossbot.import_plugin(ROOT / "plugins" / "discord_courier.py").clip_embed
+SECRET_PLACES = [
+    "{}",
+    "'token': '{}'",
+    "http://me:{}@a.example/",
+    "https://a.example/x?a=1&token={}&b=1",
+    "https://discord.com/api/v10/interactions/123/{}/callback",
+    "https://discord.com/api/v10/webhooks/123/{}/messages/@original",
+]
+
+
+@CASES
+@given(
+    TEXT,
+    st.sampled_from(SECRET_PLACES),
+    st.text("ABCabc019._-", min_size=20, max_size=80),
+    TEXT,
+)
+def test_redacted_line_has_no_secret(
+    before: str, place: str, secret: str, after: str
+) -> None:
+    assume(secret not in before + after)
+    known = {secret} if place == "{}" else set[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bossbot, "_secrets", known)
+        line = redact(f"{before} {place.format(secret)} {after}")
+        assert secret not in line
+        assert redact(line) == line, "once is enough"
+
+
 
 
 def up_to(limit: int) -> st.SearchStrategy[str]:
