@@ -333,8 +333,6 @@ def test_redacted_line_has_no_secret(
         assert redact(line) == line, "once is enough"
 
 
-
-
 def up_to(limit: int) -> st.SearchStrategy[str]:
     """Texts of all lengths around a limit of Discord's."""
     lengths = st.integers(0, limit + 9) | st.integers(limit - 1, limit + 1)
