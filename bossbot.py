@@ -1506,11 +1506,11 @@ def secret_values(thing: Any) -> Iterable[str]:
 
 def redact(text: str) -> str:
     """Text without the known secrets, and without Discord's interaction tokens."""
-    for secret in _secrets:
+    for secret in sorted(_secrets, key=len, reverse=True):  # one may begin another
         if len(secret) > 3:
             text = text.replace(secret, "[secret]")
     text = without_queries(text)
-    text = re.sub(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", r"\1[secret]@", text)
+    text = re.sub(r"://[^\s/'\"]+@", "://[secret]@", text)
     text = re.sub(r"((?:webhooks|interactions)/\d+/)[\w\-.]{20,}", r"\1[secret]", text)
     return re.sub(r"('token': ')[^']+", r"\1[secret]", text)
 

@@ -43,6 +43,7 @@ HISTORY_SLACK_S = 3600  # how far our clock may be from Discord's
 SEND_TRIES = 5
 RETRY_WAIT_S = 1.0  # at most, before the second try; twice as long before each next
 SEND_TIMEOUT_S = 60.0  # of one try, and a second for each 64 KiB
+MISTAKES = (AttributeError, TypeError, ValueError)
 SMALLER_LIMITS = [n * 2**20 for n in (100, 50, 25, 20, 10, 8, 4, 2, 1)]  # after a 413
 
 
@@ -263,10 +264,11 @@ class DiscordCourier:
                 )
             try:
                 return await self._send_once(job, channel, row, files, decorated)
-            except discord.HTTPException as error:
-                if error.status != 400 or decorated == plain:
+            # What plugins added may be no embed at all, or none that Discord takes.
+            except (discord.HTTPException, *MISTAKES) as error:
+                if getattr(error, "status", 400) != 400 or decorated == plain:
                     raise
-                logger.warning("Discord refuses what plugins added: {}", error)
+                logger.warning("what plugins added cannot be sent: {!r}", error)
                 return await self._send_once(job, channel, row, files, plain)
 
         await self.db.all(

@@ -628,6 +628,19 @@ async def test_decoration_that_discord_refuses_is_left_out(stage: Stage) -> None
     assert "yyy" not in message.content
 
 
+async def test_decoration_that_is_no_embed_is_left_out(stage: Stage) -> None:
+    stage.hook(
+        "decor",
+        "async def decorate_message(job, message):\n"
+        "    message.embed = 'a text'\n"
+        "    return message\n",
+    )
+    async with stage.bot():
+        await stage.says(f"$download {link(stage.image())}")
+        [message] = await stage.gets(1)
+    assert message.files and not message.embeds
+
+
 async def test_deliver_file_gives_a_link_for_what_is_too_large(stage: Stage) -> None:
     stage.hook(
         "share",

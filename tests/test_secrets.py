@@ -308,6 +308,8 @@ SECRET_PLACES = [
     "{}",
     "'token': '{}'",
     "http://me:{}@a.example/",
+    "1http://me:{}@a.example/",
+    "http://me:p@{}@a.example/",
     "https://a.example/x?a=1&token={}&b=1",
     "https://discord.com/api/v10/interactions/123/{}/callback",
     "https://discord.com/api/v10/webhooks/123/{}/messages/@original",
