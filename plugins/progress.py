@@ -107,6 +107,9 @@ class Tracker:
             return error.status < 500 and error.status != 429
         except (discord.DiscordException, OSError, aiohttp.ClientError):
             return False
+        except RuntimeError:  # the bot has stopped, and its session with it
+            if not self.stopping.is_set():
+                raise
         return True
 
 

@@ -25,7 +25,6 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import media
 from bossbot_plugins.discord_client import make_bot
-from conftest import link_plugins  # noqa: F401 - bossbot_plugins
 from fake_discord import FakeDiscord
 from loguru import logger
 from rich.console import Console

@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,10 +22,6 @@ import bossbot
 from bossbot import Pipeline, Plugins, Settings
 
 ROOT = Path(bossbot.__file__).parent
-
-# Tests of a plugin's functions import them: from bossbot_plugins.router import check_link
-package = sys.modules.setdefault("bossbot_plugins", ModuleType("bossbot_plugins"))
-package.__path__ = [str(ROOT / "plugins")]
 
 # What carries a link from its router to its storage: everything but a client's side.
 PARTS = (

@@ -26,6 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bossbot_plugins.child_processes import find_programs
+
 import bossbot
 from bossbot import Cause, JobFailed, Progress, Request
 
@@ -109,9 +111,6 @@ class Lab:
         home = where / f"fetch-{number}"
         for name in ("files", "cache", "home"):
             (home / name).mkdir(parents=True)
-        # Not at the top: the server, this file run as a program, does without it.
-        from bossbot_plugins.child_processes import find_programs
-
         request.setdefault("programs", find_programs())
         spec = {
             "request": {"url": url, "prefix": PREFIX, **request},

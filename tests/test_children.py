@@ -502,7 +502,7 @@ BOT = """
 import asyncio, sys
 sys.path[:0] = [{root!r}, {tests!r}]
 import bossbot
-import conftest, test_children
+import test_children
 from pathlib import Path
 
 async def main():
