@@ -1583,7 +1583,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         first = name == "run" and not settings.discord_token and sys.stdin.isatty()
         name = "setup" if first else name
         if name not in subcommands:
-            raise StartError(f"No plugin offers {name}: see `bossbot.py plugins`.")
+            raise StartError(
+                f"No plugin offers {name}. {settings.plugins_dir} must hold the plugins "
+                "that come with the bot; see `bossbot.py plugins`."
+            )
         pipeline = Pipeline(settings, plugins)
         code = asyncio.run(subcommands[name].run(pipeline, arguments))
         return main(argv) if first and code == 0 else code

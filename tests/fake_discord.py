@@ -689,6 +689,7 @@ class FakeDiscord:
             "guilds": [{"id": str(g.id), "unavailable": True} for g in self.guilds],
             "session_id": session.id,
             "resume_gateway_url": self.gateway_url,
+            "shard": data.get("shard", [0, 1]),
         }
         session.events.append(("READY", ready))
         for guild in self.guilds:
@@ -707,6 +708,12 @@ class FakeDiscord:
         await session.dispatch("RESUMED", {})
         self._count("resume")
         return session
+
+    @route("gateway", "GET", "/gateway/bot")
+    async def _get_gateway(self, call: Call) -> Payload:
+        limit = {"total": 1000, "remaining": 999, "reset_after": 0}
+        limit |= {"max_concurrency": 1}
+        return {"url": self.gateway_url, "shards": 1, "session_start_limit": limit}
 
     # --- Commands ---
 

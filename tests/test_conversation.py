@@ -5,6 +5,7 @@ import unicodedata
 from itertools import pairwise
 from pathlib import Path
 
+import discord
 import pytest
 from conftest import ROOT
 from discord_support import BotProcess, Stage, job_at, job_id, job_when, link, module
@@ -626,6 +627,14 @@ async def test_decoration_that_discord_refuses_is_left_out(stage: Stage) -> None
         [message] = await stage.gets(1)
     assert not message.embeds
     assert "yyy" not in message.content
+
+
+async def test_bot_in_shards_posts_all_the_same(stage: Stage) -> None:
+    async with stage.bot(shards=True) as bot:
+        assert isinstance(bot, discord.AutoShardedClient)
+        await stage.says(f"$download {link(stage.image())}")
+        [message] = await stage.gets(1)
+    assert message.files
 
 
 async def test_decoration_that_is_no_embed_is_left_out(stage: Stage) -> None:
