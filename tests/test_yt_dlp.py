@@ -1,6 +1,7 @@
 """The engine yt-dlp, against a loopback server and canned answers of sites."""
 
 import gzip
+import io
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -422,7 +423,7 @@ def test_causes_of_real_exceptions() -> None:
     from yt_dlp.utils import ExtractorError
 
     def answered(status: int) -> ExtractorError:
-        response = Response(None, "https://a.example/", {}, status=status)
+        response = Response(io.BytesIO(), "https://a.example/", {}, status=status)
         cause = exceptions.HTTPError(response)
         words = f"Unable to download webpage: {cause}"
         return ExtractorError(words, cause=cause, expected=True)
@@ -478,7 +479,7 @@ def test_causes_of_real_exceptions() -> None:
         Cause.INVALID_URL: [
             below(
                 exceptions.HTTPError(
-                    Response(None, "https://a.example/", {}, status=302),
+                    Response(io.BytesIO(), "https://a.example/", {}, status=302),
                     redirect_loop=True,
                 )
             )
