@@ -971,7 +971,8 @@ class Plugins:
                 raise PluginError(f"{platform.name}: the pattern misses the example")
         for impl in self._impls("register_guild_settings", plugin.stem):
             plugin.guild_settings = self._invoke(impl, plugin)
-            plugin.guild_settings()  # every field has a default
+            settings = plugin.guild_settings()  # every field has a default
+            assert isinstance(settings, PluginConfig), "it derives from PluginConfig"
 
     def _impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""

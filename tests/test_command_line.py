@@ -225,6 +225,16 @@ def test_check_says_what_is_missing_and_how_to_get_it(toy_home: Home) -> None:
     assert TOKEN not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("fatal", [True, False])
+def test_check_says_what_a_plugin_finds(toy_home: Home, fatal: bool) -> None:
+    code = "from bossbot import Finding, hookimpl\n\n@hookimpl\ndef check_host():\n"
+    code += f"    return [Finding('no cat', 'no purr', 'Get one.', fatal={fatal})]\n"
+    toy_home.plugin("cats", code)
+    done = toy_home.run("check", env={"BOSS_BOT_DISCORD_TOKEN": TOKEN})
+    assert "no cat: no purr.\n         Get one.\n" in done.stdout
+    assert done.returncode == fatal
+
+
 # What ends with exit 2
 
 

@@ -100,6 +100,7 @@ async def answers(plugins: Plugins) -> list[Any]:
         (PLATFORM.format(r"https://x\."), "x: the pattern misses the example"),
         (PLATFORM.format("https://("), "unterminated"),
         (NO_DEFAULT, "Field required"),
+        ("@hookimpl\ndef register_guild_settings(): return dict", "PluginConfig"),
     ],
 )
 async def test_bad_plugin_is_off_and_the_rest_run(
@@ -455,7 +456,66 @@ async def test_reload_of_a_broken_file_takes_everything_back_until_mended(
     assert await answers(plugins) == ["good"]
 
 
+# The parts
+
+PARTS = {
+    "register_router": "router",
+    "register_runner": "runner",
+    "register_storage": "storage",
+    "register_db": "db",
+    "register_queue": "queue",
+    "register_worker": "worker",
+    "register_courier": "courier",
+}
+PART = """
+@hookimpl{order}
+def {hook}(pipeline):
+    {answer}
+"""
+
+
+def part(hook: str, answer: str, order: str = "") -> str:
+    return PART.format(hook=hook, answer=answer, order=order)
+
+
+@pytest.mark.parametrize("hook", PARTS)
+def test_part_of_the_host_takes_the_place_of_the_default(load: Load, hook: str) -> None:
+    plugins = load(
+        a=part(hook, "return 'the default'", "(trylast=True)"),
+        b=part(hook, "return None"),
+        c=part(hook, "1 / 0"),
+        d=part(hook, "return 'the host\\'s'"),
+    )
+    pipeline = Pipeline(plugins.settings, plugins)
+    assert getattr(pipeline, PARTS[hook]) == "the host's"
+    assert plugins.all["c"].off and not plugins.all["b"].off
+    plugins.switch_off("d", "gone")
+    assert getattr(pipeline, PARTS[hook]) == "the host's", "it is made once"
+    other = Pipeline(plugins.settings, plugins)
+    assert getattr(other, PARTS[hook]) == "the default"
+
+
+@pytest.mark.parametrize("hook", PARTS)
+def test_missing_part_is_named(load: Load, hook: str) -> None:
+    plugins = load(a=GOOD)
+    with pytest.raises(StartError, match=hook):
+        getattr(Pipeline(plugins.settings, plugins), PARTS[hook])
+
+
+def test_pipeline_has_no_parts_but_these() -> None:
+    assert [*Pipeline.__annotations__] == [*PARTS.values()]
+
+
 # The hooks
+
+
+def test_every_hook_has_a_test() -> None:
+    tests = [
+        path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py")
+    ]
+    assert [
+        h for h in HOOKS if not any(f"{h}(" in t or f'"{h}"' in t for t in tests)
+    ] == []
 
 
 def test_every_hook_is_in_the_readme_and_says_what_to_return() -> None:
