@@ -901,25 +901,23 @@ class Plugins:
         """Load one plugin, or load it again: what it registered is replaced whole."""
         stem = path.stem
         self.switch_off(stem, "")
-        plugin = Plugin(stem)
+        plugin = self.all[stem] = Plugin(stem)
         if stem in self.settings.disabled_plugins:
             plugin.off = "disabled in the settings"
-        else:
-            # Anything may happen in a file from elsewhere, sys.exit() too.
-            try:
-                module = import_plugin(path)
-                self.manager.register(module, stem)
-                plugin.hooks = self._check_hooks(module)
-                plugin.config = self._configure(stem, module)
-                self._register(plugin)
-            except (Exception, SystemExit) as error:
-                if self.manager.has_plugin(stem):
-                    self.manager.unregister(name=stem)
-                plugin = Plugin(stem, off=redact(f"{type(error).__name__}: {error}"))
-                known = isinstance(error, PluginError)
-                logger.opt(exception=not known).error("{} is off: {}", stem, plugin.off)
-        self.all[stem] = plugin
-        return plugin
+            return plugin
+        try:
+            module = import_plugin(path)
+            self.manager.register(module, stem)
+            plugin.hooks = self._check_hooks(module)
+            plugin.config = self._configure(stem, module)
+            self._register(plugin)
+        # Anything may happen in a file from elsewhere, sys.exit() too.
+        except (Exception, SystemExit) as error:
+            known = isinstance(error, PluginError)
+            self.switch_off(stem, f"{type(error).__name__}: {error}")
+            off = self.all[stem].off
+            logger.opt(exception=not known).error("{} is off: {}", stem, off)
+        return self.all[stem]
 
     def switch_off(self, stem: str, reason: str) -> None:
         """Take back all that a plugin registered."""
