@@ -1565,7 +1565,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(known.config)
         prepare_data(settings.data_dir)
-        answers = any(not word.startswith("-") for word in rest)
+        answers = any(word != "run" and not word.startswith("-") for word in rest)
         console = sys.stderr if answers else sys.stdout
         plugins = _load_plugins(settings, known.debug, console)
         subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
