@@ -913,10 +913,7 @@ class Plugins:
             self._register(plugin)
         # Anything may happen in a file from elsewhere, sys.exit() too.
         except (Exception, SystemExit) as error:
-            known = isinstance(error, PluginError)
-            self.switch_off(stem, f"{type(error).__name__}: {error}")
-            off = self.all[stem].off
-            logger.opt(exception=not known).error("{} is off: {}", stem, off)
+            self._give_up(stem, error)
         return self.all[stem]
 
     def switch_off(self, stem: str, reason: str) -> None:
@@ -925,6 +922,12 @@ class Plugins:
             self.manager.unregister(name=stem)
         if stem in self.all:
             self.all[stem] = Plugin(stem, off=redact(reason))
+
+    def _give_up(self, stem: str, error: BaseException) -> None:
+        """Switch off a plugin for what it has just raised."""
+        self.switch_off(stem, f"{type(error).__name__}: {error}")
+        ours = isinstance(error, PluginError)
+        logger.opt(exception=not ours).error("{} is off: {}", stem, self.all[stem].off)
 
     def _check_hooks(self, module: types.ModuleType) -> list[str]:
         """The hooks a module implements; raises PluginError for a likely mistake."""
@@ -1045,8 +1048,7 @@ class Plugins:
             try:
                 yield plugin, self._invoke(impl, plugin, **values)
             except (Exception, SystemExit) as error:  # the boundary of a plugin
-                logger.opt(exception=True).error("{} is off", plugin.stem)
-                self.switch_off(plugin.stem, f"{type(error).__name__}: {error}")
+                self._give_up(plugin.stem, error)
 
 
 # ── Queue ──────────────────────────────────────────────────────────────────────────
@@ -1589,9 +1591,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         pipeline = Pipeline(settings, plugins)
         code = asyncio.run(subcommands[name].run(pipeline, arguments))
         return main(argv) if first and code == 0 else code
-    except StartError as error:
-        print(error, file=sys.stderr)
-        return 2
+    except BossbotError as error:
+        detail = error.detail if isinstance(error, JobFailed) else ""
+        print(error, f"({redact(detail)})" if detail else "", file=sys.stderr)
+        return 2 if isinstance(error, StartError) else 1
     except KeyboardInterrupt:
         return 130
 

@@ -33,6 +33,7 @@ from bossbot import (
     JobFailed,
     Pipeline,
     Platform,
+    PluginError,
     Progress,
     Request,
     Runner,
@@ -61,6 +62,8 @@ COOKIES_HEADER = "# Netscape HTTP Cookie File"
 
 @hookimpl(trylast=True)  # any other runner is there because the host wants it
 def register_runner(pipeline: Pipeline) -> Runner:
+    if not CHILD.is_file():
+        raise PluginError(f"{CHILD} is missing: git checkout {CHILD}")
     return Children(pipeline)
 
 

@@ -225,6 +225,27 @@ def test_check_says_what_is_missing_and_how_to_get_it(toy_home: Home) -> None:
     assert TOKEN not in done.stdout + done.stderr
 
 
+def test_command_whose_child_dies_says_so_without_a_traceback(toy_home: Home) -> None:
+    code = "import os\n\nfrom bossbot import Engine, hookimpl\n\n@hookimpl\n"
+    code += (
+        "def register_engines():\n    return [Engine('deadly', lambda: '1', lambda: "
+    )
+    code += "None, lambda url: os._exit(1), None)]\n"
+    toy_home.plugin("deadly", code)
+    done = toy_home.run("which", "https://a.example/x")
+    assert done.returncode == 1
+    assert "The download process died (exit 1)." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_side_of_the_child_is_named(toy_home: Home) -> None:
+    (toy_home.path / "plugins" / "_child.py").unlink()
+    done = toy_home.run("which", "https://a.example/x")
+    assert done.returncode == 2
+    assert "_child.py is missing" in done.stderr
+    assert "register_runner" in done.stderr
+
+
 @pytest.mark.parametrize("fatal", [True, False])
 def test_check_says_what_a_plugin_finds(toy_home: Home, fatal: bool) -> None:
     code = "from bossbot import Finding, hookimpl\n\n@hookimpl\ndef check_host():\n"
