@@ -22,6 +22,7 @@ import functools
 import importlib.util
 import inspect
 import json
+import logging
 import os
 import re
 import secrets
@@ -240,7 +241,7 @@ class Job:
     status: Status = Status.QUEUED
     priority: Priority = Priority.NORMAL
     attempts: int = 0
-    crashes: int = 0  # attempts that ended with the whole bot
+    crashes: int = 0  # attempts in a row that ended with the whole bot
     fence: int = 0  # grows with each claim; an older attempt can change nothing
     worker: str = ""
     lease_until: float = 0
@@ -372,6 +373,7 @@ class Engine:
 
 def without_queries(text: str) -> str:
     """Text in which no link, whole or in part, has what may be a secret after "?"."""
+    text = re.sub(r"(\w://[^\s'\"<>?#]*)[?#][^\s'\"<>]*", r"\1", text)
     return re.sub(r"\?[\w%.~\[\]-]+=[^\s'\"<>]*", "", text)
 
 
@@ -542,7 +544,7 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
             _Source("the environment", EnvSettingsSource(Settings)()),
             _Source(str(dotenv), DotEnvSettingsSource(Settings, env_file=dotenv)()),
         ]
-    except (SettingsError, ValueError) as error:
+    except (SettingsError, ValueError, OSError) as error:
         raise StartError(
             f"The environment or {dotenv}: {error}. Lists and tables in a variable are "
             "JSON; one setting of a plugin is BOSS_BOT_PLUGINS__NAME__KEY."
@@ -554,8 +556,12 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
     for name, values, _ in sources[1:]:
         path = Path(name)
         if any(secret_values(values)) and path.is_file() and path.stat().st_mode & 0o77:
-            path.chmod(0o600)
-            print(f"{name} was readable by others: set to 0600", file=sys.stderr)
+            try:
+                path.chmod(0o600)
+                done = "set to 0600"
+            except OSError as error:  # another's file
+                done = f"chmod 600 failed ({error.strerror})"
+            print(f"{name} was readable by others: {done}", file=sys.stderr)
         if "discord_token" in values and path != dotenv:
             problems.append(f"{name}: discord_token belongs in .env, not in this file")
     for variable in os.environ:  # pydantic-settings names those of .env alone
@@ -1100,8 +1106,9 @@ class Queue(Protocol):
     async def patch(self, job_id: str, **columns: Any) -> None:
         """Set fields that no claim guards, such as status_message_id."""
 
-    async def recover(self) -> None:
-        """Let what an earlier process of this bot left run again, in fresh attempts."""
+    async def recover(self) -> Sequence[Job]:
+        """Let what an earlier process of this bot left run again, in fresh attempts;
+        returns these jobs."""
 
     def changes(self) -> AsyncIterator[str]:
         """The ids of jobs as they change; "" at first and now and then, since a
@@ -1138,10 +1145,16 @@ class Database(Protocol):
 # ── Storage ────────────────────────────────────────────────────────────────────────
 
 
+def unsupported(url: str) -> str:
+    """What a member reads when nothing can fetch a link."""
+    host = urlsplit(url).hostname
+    return f"Not supported: I know no way to download from {host}."
+
+
 def public_url(job: Job) -> str:
-    """A job's link for logs and files: what follows "?" may hold secrets, except on a
-    known platform, which has dropped all but what names the post."""
-    return job.url if job.platform else job.url.partition("?")[0]
+    """A job's link for logs and files: what follows "?" or "#" may hold secrets, except
+    on a known platform, which has dropped all but what names the post."""
+    return job.url if job.platform else re.split(r"[?#]", job.url)[0]
 
 
 def format_size(size: float) -> str:
@@ -1362,6 +1375,7 @@ class Pipeline:
         self.plugins = plugins
         self.bot: BossBot
         self._announcing: dict[str, asyncio.Task[None]] = {}
+        self._starting: asyncio.Task[None] | None = None
 
     def __getattr__(self, name: str) -> Any:
         """A part, from the plugin that registers it, when it is first needed.
@@ -1384,6 +1398,12 @@ class Pipeline:
             StartError: a part is missing, or the database cannot be used.
         """
         self.bot = bot
+        for part in Pipeline.__annotations__:
+            getattr(self, part)
+        self._starting = asyncio.create_task(self._start())
+        await self._starting
+
+    async def _start(self) -> None:
         await self.db.open()
         self.runner.start()
         await self.worker.start()
@@ -1391,6 +1411,9 @@ class Pipeline:
     async def stop(self, grace_s: float = 20) -> None:
         """End what was started; see ``Worker.stop``."""
         made = vars(self)
+        if self._starting and not self._starting.done():  # half a start is none
+            self._starting.cancel()
+            await asyncio.wait([self._starting], timeout=grace_s)
         if "worker" in made:
             await self.worker.stop(grace_s)
         if self._announcing:
@@ -1412,8 +1435,7 @@ class Pipeline:
         if isinstance(route, Refused):
             raise route
         if not route.engine:
-            host = urlsplit(route.url).hostname
-            raise Refused(f"Not supported: I know no way to download from {host}.")
+            raise Refused(unsupported(route.url))
         return route
 
     async def intake(
@@ -1455,8 +1477,11 @@ class Pipeline:
                 "I cannot take links now: my disk is full or busy."
             ) from error
         await self.announce(job, None)
-        await self.worker.wake()
-        return Accepted(job, await self.queue.position(job.id))
+        position = 0
+        with logger.catch(message="a queued link could not be started at once"):
+            await self.worker.wake()
+            position = await self.queue.position(job.id)
+        return Accepted(job, position)
 
     async def attach_status(self, job: Job, message_id: int) -> None:
         """Say which message of ours shows the job's progress."""
@@ -1525,7 +1550,8 @@ def prepare_data(data: Path) -> None:
     try:
         for name in ("temp", "downloads", "guilds", "logs", "cache", ".locks"):
             (data / name).mkdir(parents=True, exist_ok=True)
-        write_atomically(data / ".locks" / "writable", b"")
+            write_atomically(probe := data / name / ".writable", b"")
+            probe.unlink()
     except OSError as error:
         raise StartError(
             f"{data}: {error.strerror}. The bot must be able to write to its data "
@@ -1533,11 +1559,22 @@ def prepare_data(data: Path) -> None:
         ) from error
 
 
+class _ToLoguru(logging.Handler):
+    """Passes what libraries log on to loguru."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        names = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+        level = record.levelname if record.levelname in names else record.levelno
+        log = logger.opt(exception=record.exc_info)
+        log.log(level, "{}: {}", record.name, record.getMessage())
+
+
 def _load_plugins(settings: Settings, debug: bool, console: TextIO) -> Plugins:
     """The plugins, at work on the log, which also gets what was said before."""
     unsaid: list[Any] = []
     logger.remove()
     logger.add(unsaid.append, level="DEBUG")
+    logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     _secrets.update(secret_values(settings))
     plugins = Plugins(settings)
     plugins.load()
@@ -1581,7 +1618,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 logger.error("the command {} is broken: {!r}", command.name, error)
         arguments = parser.parse_args(rest)
         name = arguments.command or "run"
-        first = name == "run" and not settings.discord_token and sys.stdin.isatty()
+        terminal = sys.stdin is not None and sys.stdin.isatty()
+        first = name == "run" and not settings.discord_token and terminal
         name = "setup" if first else name
         if name not in subcommands:
             raise StartError(

@@ -60,6 +60,11 @@ async def check(pipeline: Pipeline, args: argparse.Namespace) -> int:
     for engine, (version, _) in versions.items():
         console.print(f"ok       {engine} {version}")
     found = [f for some in await pipeline.plugins.call("check_host") for f in some]
+    for platform in pipeline.plugins.registered("platforms").values():
+        if platform.cookies_file and not platform.cookies_file.is_file():
+            what, cost = f"no file {platform.cookies_file}", "there is no login"
+            remedy = f"Correct cookies_file in [plugins.{platform.name}]."
+            found.append(Finding(what, f"{platform.name}: {cost}", remedy))
     for finding in found:
         label = "missing" if finding.fatal else "advice"
         console.print(f"{label:<8} {finding.what}: {finding.cost}.")
@@ -121,7 +126,7 @@ async def try_login(pipeline: Pipeline, platform: Platform) -> tuple[str, str]:
 @hookimpl
 def check_host(settings: Settings) -> list[Finding]:
     findings = []
-    if settings.discord_token is None:
+    if not settings.discord_token:
         findings.append(
             Finding(
                 "no Discord token",

@@ -95,6 +95,8 @@ class SQLite:
             ) from error
         except sqlite3.DatabaseError as error:
             await self.close()
+            if isinstance(error, sqlite3.ProgrammingError):  # ours, not the file's
+                raise
             aside = self.path.with_suffix(f".damaged-{int(now())}")
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):

@@ -22,8 +22,10 @@ from bossbot import (
     BossBot,
     BossbotError,
     Cause,
+    Finding,
     Pipeline,
     Plugin,
+    Settings,
     StartError,
     Subcommand,
     escape,
@@ -43,13 +45,36 @@ NO_TOKEN = (
 TOKEN_REMEDY = (
     "Discord refuses the token. Make a new one at "
     "https://discord.com/developers/applications under your application > Bot > "
-    "Reset Token, and set BOSS_BOT_DISCORD_TOKEN in .env."
+    "Reset Token, and give it to `python bossbot.py setup`."
 )
+UNREACHABLE = (discord.DiscordException, OSError, aiohttp.ClientError)
 
 
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
     return [Subcommand("run", "connect to Discord; the default", run)]
+
+
+@hookimpl
+async def check_host(settings: Settings) -> list[Finding]:
+    """Whether Discord takes the token and grants the intent."""
+    if not settings.discord_token:
+        return []
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
+    cost = "the bot cannot connect"
+    async with discord.Client(intents=discord.Intents.none()) as client:
+        try:
+            await client.login(settings.discord_token.get_secret_value())
+            flags = (await client.application_info()).flags
+        except discord.LoginFailure:
+            return [Finding("Discord refuses the token", cost, TOKEN_REMEDY, True)]
+        except UNREACHABLE as error:
+            what = f"Discord cannot be reached ({error})"
+            return [Finding(what, cost, "Check the network.")]
+    granted = flags.gateway_message_content or flags.gateway_message_content_limited
+    if granted or not settings.message_content:
+        return []
+    return [Finding("no Message Content Intent", cost, INTENTS_REMEDY, True)]
 
 
 class Client(commands.Bot):
@@ -77,7 +102,11 @@ class Client(commands.Bot):
 
     async def setup_hook(self) -> None:
         """Start the pipeline, install the plugins' commands, sync what changed."""
-        await self.pipeline.start(cast(BossBot, self))
+        try:
+            await self.pipeline.start(cast(BossBot, self))
+        except OSError as error:  # not to be taken for the network's
+            data = self.pipeline.settings.data_dir
+            raise StartError(f"{data} cannot be used: {error}") from error
         plugins = self.pipeline.plugins
         for plugin, things in plugins.call_with_owner("register_commands", bot=self):
             await self._install(plugin, things)
@@ -87,8 +116,12 @@ class Client(commands.Bot):
             json.dumps([self.application_id, payload], sort_keys=True).encode()
         ).hexdigest()
         if await self.pipeline.db.fact("commands") != digest:
-            await self.tree.sync()
-            await self.pipeline.db.fact("commands", digest)
+            try:
+                await self.tree.sync()
+                await self.pipeline.db.fact("commands", digest)
+            # The commands that Discord knows go on working; the next start tries again.
+            except UNREACHABLE as error:
+                logger.error("Discord does not take the slash commands: {}", error)
         self._greeting = asyncio.create_task(self._greet())
 
     async def _install(self, plugin: Plugin, things: Sequence[Any]) -> None:
@@ -172,7 +205,7 @@ async def run(pipeline: Pipeline, args: argparse.Namespace) -> int:
         StartError: Discord or this machine does not let the bot go on.
     """
     token = pipeline.settings.discord_token
-    if token is None:
+    if not token:
         raise StartError(NO_TOKEN)
     loop = asyncio.get_running_loop()
     bot = make_bot(pipeline)
@@ -193,21 +226,19 @@ async def run(pipeline: Pipeline, args: argparse.Namespace) -> int:
         raise StartError(TOKEN_REMEDY) from error
     except discord.PrivilegedIntentsRequired as error:
         raise StartError(INTENTS_REMEDY) from error
-    except (
-        discord.ConnectionClosed,
-        OSError,
-        aiohttp.ClientError,
-        RuntimeError,
-    ) as error:
+    except (*UNREACHABLE, RuntimeError, asyncio.CancelledError) as error:
         if closing:  # what close() cut off
             return 0
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        remedies = {4004: TOKEN_REMEDY, 4014: INTENTS_REMEDY}
+        if remedy := remedies.get(getattr(error, "code", 0)):
+            raise StartError(remedy) from error
         if isinstance(error, RuntimeError):
             raise
-        code = getattr(error, "code", 0)
-        other = f"Discord cannot be reached ({error}). Check the network."
-        raise StartError(
-            {4004: TOKEN_REMEDY, 4014: INTENTS_REMEDY}.get(code, other)
-        ) from error
+        # What a restart may mend.
+        reason = f"Discord cannot be reached ({error}). Check the network."
+        raise BossbotError(reason) from error
     finally:
         if closing:
             await asyncio.wait(closing)

@@ -43,6 +43,7 @@ HISTORY_SLACK_S = 3600  # how far our clock may be from Discord's
 SEND_TRIES = 5
 RETRY_WAIT_S = 1.0  # at most, before the second try; twice as long before each next
 SEND_TIMEOUT_S = 60.0  # of one try, and a second for each 64 KiB
+WRITE_WAIT_S = 5.0  # before what could not be stored is written again
 MISTAKES = (AttributeError, TypeError, ValueError)
 SMALLER_LIMITS = [n * 2**20 for n in (100, 50, 25, 20, 10, 8, 4, 2, 1)]  # after a 413
 
@@ -257,7 +258,7 @@ class DiscordCourier:
                 first_s = 0
             if not first_s:
                 first_s = now()
-                await self.db.all(
+                await self._write(
                     "UPDATE parts SET state = 'sending', sending_at = ?, channel_id = ? "
                     "WHERE job_id = ? AND number = ?",
                     *(first_s, job.channel_id, job.id, row["number"]),
@@ -271,11 +272,21 @@ class DiscordCourier:
                 logger.warning("what plugins added cannot be sent: {!r}", error)
                 return await self._send_once(job, channel, row, files, plain)
 
-        await self.db.all(
+        await self._write(
             "UPDATE parts SET state = 'sent', message_id = ? "
             "WHERE job_id = ? AND number = ?",
             *(await self._insist(job, attempt), job.id, row["number"]),
         )
+
+    async def _write(self, sql: str, *values: Any) -> None:
+        """Write how far the posting is even when it takes a while: a full disk."""
+        while True:
+            try:
+                await self.db.all(sql, *values)
+                return
+            except sqlite3.OperationalError as error:
+                logger.error("the posting cannot be stored: {}", error)
+                await asyncio.sleep(WRITE_WAIT_S)
 
     async def _send_once(
         self,

@@ -44,6 +44,13 @@ FACTS = {
 }
 NAMES = "name nickname username uniqueId nick handle screen_name"
 
+# The answer, if there was one, has not what the extractor looks for.
+NO_FIND = (LookupError, AttributeError, TypeError, ValueError)
+OUT_OF_REACH = [
+    (r"NameResolution|failed to resolve|SSLError|certificate|ProxyErr", Cause.NETWORK),
+    (r"timed ?out|timeout", Cause.TIMED_OUT),
+    (r"connection|RemoteDisconnected|IncompleteRead|unreachable", Cause.NETWORK),
+]
 WORDS = [
     (r"Insufficient privileges", Cause.PRIVATE),
     (r"larger than allowed maximum|larger than max-filesize|Errno 27", Cause.TOO_LARGE),
@@ -51,9 +58,7 @@ WORDS = [
     (r"\d redirects|redirect loop", Cause.INVALID_URL),
     (r"redirect to \S*login|login (?:page|required)|User input required", Cause.LOGIN),
     (r"HTML response|HTTP redirect to|Invalid (?:response|file sig)", Cause.NO_MEDIA),
-    (r"NameResolution|failed to resolve|SSLError|certificate|ProxyErr", Cause.NETWORK),
-    (r"timed ?out|timeout", Cause.TIMED_OUT),
-    (r"connection|RemoteDisconnected|IncompleteRead|unreachable", Cause.NETWORK),
+    *OUT_OF_REACH,
     (r"size mismatch|Empty file|decode", Cause.NETWORK),
     (r"rate.?limit|too many requests", Cause.RATE_LIMITED),
     (r"unsupported|not supported/enabled|DRM", Cause.UNSUPPORTED),
@@ -333,8 +338,6 @@ def failure(
         (requests.Timeout, Cause.TIMED_OUT),
         (requests.JSONDecodeError, Cause.ENGINE_OUTDATED),
         (requests.RequestException, Cause.NETWORK),
-        # An answer without what the extractor looks for.
-        ((LookupError, AttributeError, TypeError, ValueError), Cause.ENGINE_OUTDATED),
     ]
     cause = first_cause(detail, request.failures)
     statuses = re.findall(r"(?:'|HTTP Error )([45]\d\d)[ :]", detail)
@@ -344,6 +347,8 @@ def failure(
     if not cause and statuses:
         cause = cause_for_status(int(statuses[-1]))
     cause = cause or next((c for kind, c in classes if isinstance(error, kind)), None)
+    if not cause and isinstance(error, NO_FIND):
+        cause = first_cause(detail, OUT_OF_REACH) or Cause.ENGINE_OUTDATED
     cause = cause or first_cause(detail, WORDS)
     if not cause:
         known = isinstance(error, exception.AuthorizationError)

@@ -20,6 +20,7 @@ from rich.progress import Progress as Bars
 
 from bossbot import (
     BossbotError,
+    Cause,
     Job,
     JobFailed,
     Pipeline,
@@ -51,7 +52,10 @@ async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
     """Download every link into a folder; returns 1 if any failed."""
     # Typed by a person here: relative to where they are.
     folder = Path.cwd() / args.to
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BossbotError(f"--to {folder}: {error.strerror}.") from error
     pipeline.runner.start()
     bars = Bars(
         TextColumn("{task.description}", markup=False),
@@ -117,9 +121,14 @@ async def download(
         files = fetched.files
         lines = []
         fitting = [file for file in files if limit is None or file.size <= limit]
-        for file in files:
+        for number, file in enumerate(files, 1):
             if file not in fitting:
-                lines.append(f"too large: {file.name} is {format_size(file.size)}")
+                which = f"file {number} of {len(files)} is {format_size(file.size)}"
+                lines.append(
+                    f"too large: {which}, --limit is {format_size(limit or 0)}"
+                )
+        if files and not fitting:
+            raise JobFailed(Cause.TOO_LARGE, message="; ".join(lines))
         placed = await asyncio.to_thread(pipeline.storage.place, job, fitting, folder)
         lines += [f"{file.path} ({format_size(file.size)})" for file in placed]
         lines += [f"not fetched: {f} ({f.detail})" for f in fetched.failures]

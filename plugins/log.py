@@ -51,17 +51,9 @@ def register_log(settings: Settings, debug: bool, console: TextIO) -> bool:
         opener=lambda path, flags: os.open(path, flags, 0o600),
         **common,
     )
-    logging.basicConfig(handlers=[_ToLoguru()], level=logging.NOTSET, force=True)
-    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # every statement, else
-    logging.getLogger("asyncio").setLevel(logging.INFO)
+    logging.getLogger().setLevel(logging.NOTSET)
+    for name in ("aiosqlite", "asyncio"):  # every statement, else
+        logging.getLogger(name).setLevel(logging.INFO)
+    for name in ("discord.gateway", "discord.http"):  # every message of every channel
+        logging.getLogger(name).setLevel(logging.NOTSET if debug else logging.INFO)
     return True
-
-
-class _ToLoguru(logging.Handler):
-    """Passes what libraries log on to loguru."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        names = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-        level = record.levelname if record.levelname in names else record.levelno
-        log = logger.opt(exception=record.exc_info)
-        log.log(level, "{}: {}", record.name, record.getMessage())

@@ -3,6 +3,7 @@
 import argparse
 import getpass
 import os
+import signal
 
 import aiohttp
 import discord
@@ -34,6 +35,8 @@ async def setup(pipeline: Pipeline, args: argparse.Namespace) -> int:
         "Application.\n"
         "2. Under Bot, switch on Message Content Intent, then press Reset Token."
     )
+    # asyncio would take the first Ctrl-C for itself, and the prompt go on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         try:
             token = getpass.getpass("3. Paste the token here (it is not shown): ")

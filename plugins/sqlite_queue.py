@@ -198,9 +198,12 @@ class SQLiteQueue:
             f"UPDATE jobs SET {pairs} WHERE id = ?", *columns.values(), job_id
         )
 
-    async def recover(self) -> None:
-        """Let what an earlier process left run again: each in a fresh attempt."""
+    async def recover(self) -> Sequence[Job]:
         await self.db.all(
-            "UPDATE jobs SET status = 'queued', worker = '', not_before = 0, "
-            f"crashes = crashes + 1 WHERE status IN {_sql_list(SLOT_STATUSES)}"
+            "UPDATE jobs SET crashes = crashes + 1 WHERE status = 'uploading'"
         )
+        rows = await self.db.all(
+            "UPDATE jobs SET status = 'queued', worker = '', not_before = 0, crashes = "
+            f"crashes + 1 WHERE status IN {_sql_list(SLOT_STATUSES)} RETURNING *"
+        )
+        return [_to_job(row) for row in rows]

@@ -13,6 +13,7 @@ from typing import Any
 from loguru import logger
 
 from bossbot import (
+    SENTENCES,
     Cause,
     Download,
     Job,
@@ -26,6 +27,7 @@ from bossbot import (
     now,
     one_line,
     public_url,
+    unsupported,
 )
 
 LEASE_S = 60.0
@@ -52,8 +54,9 @@ class LocalWorker:
     async def start(self) -> None:
         """See ``Worker``."""
         queue = self.pipeline.queue
-        await queue.recover()
-        for job in await queue.list(statuses=[Status.QUEUED]):
+        for job in await queue.recover():
+            await self.pipeline.announce(job, None)
+        for job in await queue.list(statuses=[Status.QUEUED, Status.UPLOADING]):
             if job.crashes >= MAX_CRASHES:
                 error = JobFailed(
                     Cause.INTERNAL,
@@ -68,8 +71,9 @@ class LocalWorker:
     async def stop(self, grace_s: float) -> None:
         """See ``Worker``."""
         self.stopping = True
-        if self._dispatcher:
-            self._dispatcher.cancel()
+        async with self._claiming:  # what is being claimed is known then
+            if self._dispatcher:
+                self._dispatcher.cancel()
         uploads = []
         for job_id, task in list(self.running.items()):
             job = await self.pipeline.queue.get(job_id)
@@ -170,6 +174,21 @@ class LocalWorker:
 
     async def _work(self, job: Job) -> None:
         """One attempt, from the claim to the posting."""
+        try:
+            to_post = await self._attempt(job)
+        except asyncio.CancelledError:  # by a member, or because the bot stops
+            if self.stopping:
+                await self._release(job)
+            await asyncio.to_thread(self.pipeline.storage.forget_attempt, job)
+        except Exception as error:  # the boundary of a job: the next one must run
+            await self._broken(job, error)
+        else:
+            if to_post:
+                await self._post(job)
+
+    async def _attempt(self, job: Job) -> bool:
+        """Whether a job's files are here and wait to be posted; else it has ended, or
+        waits for another attempt."""
         await self.pipeline.announce(job, Status.QUEUED)
         try:
             async with self._leased(job):
@@ -181,17 +200,12 @@ class LocalWorker:
                 )
                 job.file_count, job.total_bytes = len(kept), sum(f.size for f in kept)
                 await self.pipeline.courier.freeze(job, kept, download)
+                job.crashes = 0  # of the download, which is done
                 await self._set(job, Status.UPLOADING)
         except JobFailed as error:
             await self._failed(job, error)
-        except asyncio.CancelledError:  # by a member, or because the bot stops
-            if self.stopping:
-                await self.pipeline.queue.release(job)
-            await asyncio.to_thread(self.pipeline.storage.forget_attempt, job)
-        except Exception as error:  # the boundary of a job: the next one must run
-            await self._broken(job, error)
-        else:
-            await self._post(job)
+            return False
+        return True
 
     async def attempt(self, job: Job, tell: Callable[[Progress], None]) -> Download:
         """See ``Worker``."""
@@ -212,7 +226,13 @@ class LocalWorker:
         """``Runner.fetch``; sets the job's title. Progress goes to the plugins, unless
         ``tell`` takes it."""
         tell = tell or self._tell_progress(job)
-        download = await self.pipeline.runner.fetch(job, tell)
+        try:
+            download = await self.pipeline.runner.fetch(job, tell)
+        except JobFailed as error:
+            if str(error) != SENTENCES[Cause.UNSUPPORTED]:
+                raise
+            named = unsupported(job.url)
+            raise JobFailed(error.cause, error.detail, named) from error
         job.title = one_line(str(download.facts.get("title") or ""))[:300]
         return download
 
@@ -246,9 +266,14 @@ class LocalWorker:
         if wait_s is None:
             await self._end(job, Status.FAILED, error)
         else:
-            await self._insist(
-                partial(self.pipeline.queue.release, delay_s=wait_s), job
-            )
+            await self._release(job, wait_s)
+
+    async def _release(self, job: Job, delay_s: float = 0) -> None:
+        """Let a job wait again, then announce it."""
+        previous = job.status
+        release = partial(self.pipeline.queue.release, delay_s=delay_s)
+        if await self._insist(release, job):
+            await self.pipeline.announce(job, previous)
 
     async def _second_try_in(self, job: Job, error: JobFailed) -> float | None:
         """Seconds until a failed first attempt is worth another one, which may be with
@@ -258,8 +283,9 @@ class LocalWorker:
         if error.retry_after_s is not None and error.retry_after_s <= MAX_RETRY_WAIT_S:
             return error.retry_after_s + random.uniform(1, 3)
         if error.cause in (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL):
-            runner = self.pipeline.runner
-            (engine,) = await runner.supports([job.url], without=job.engine)
+            runner, engine = self.pipeline.runner, ""
+            with contextlib.suppress(JobFailed, OSError):  # a TimeoutError is one
+                (engine,) = await runner.supports([job.url], without=job.engine)
             if engine:
                 job.engine = engine
                 return 0

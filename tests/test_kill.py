@@ -31,7 +31,7 @@ async def test_kill_during_a_download_posts_once(
     assert message.files[0].data == stage.bytes_of(stage.image())
     assert list((stage.folder / "data" / "temp").iterdir()) == []
     crashes = stage.database("SELECT status, attempts, crashes FROM jobs")
-    assert crashes == [("completed", 2, 1)]
+    assert crashes == [("completed", 2, 0)]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def start(
         settings = make_settings(discord_token=SecretStr(TOKEN), **values)
         bossbot.prepare_data(settings.data_dir)
         bossbot._secrets.update(bossbot.secret_values(settings))
+        logging.basicConfig(handlers=[bossbot._ToLoguru()], force=True)
         register_log(settings, debug, sys.stdout)
 
         def written() -> tuple[str, str, str]:

@@ -119,6 +119,7 @@ async def test_secrets_are_nowhere_to_be_read(
             "https://www.reddit.com/r/pics/comments/aa1/x/": Status.FAILED,
         }
         bossbot._secrets.update(bossbot.secret_values(stage.settings(**values)))
+        logging.basicConfig(handlers=[bossbot._ToLoguru()], force=True)
         register_log(stage.settings(**values), True, sys.stdout)
         async with stage.bot(**values) as bot:
             bossbot._secrets.update(
