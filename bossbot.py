@@ -1376,6 +1376,7 @@ class Pipeline:
         self.bot: BossBot
         self._announcing: dict[str, asyncio.Task[None]] = {}
         self._starting: asyncio.Task[None] | None = None
+        self._stopping = False
 
     def __getattr__(self, name: str) -> Any:
         """A part, from the plugin that registers it, when it is first needed.
@@ -1400,6 +1401,8 @@ class Pipeline:
         self.bot = bot
         for part in Pipeline.__annotations__:
             getattr(self, part)
+        if self._stopping:  # told so before it could begin
+            raise asyncio.CancelledError
         self._starting = asyncio.create_task(self._start())
         await self._starting
 
@@ -1410,7 +1413,7 @@ class Pipeline:
 
     async def stop(self, grace_s: float = 20) -> None:
         """End what was started; see ``Worker.stop``."""
-        made = vars(self)
+        made, self._stopping = vars(self), True
         if self._starting and not self._starting.done():  # half a start is none
             self._starting.cancel()
             await asyncio.wait([self._starting], timeout=grace_s)

@@ -807,6 +807,7 @@ class FakeDiscord:
             "icon": None,
             "bot_public": False,
             "bot_require_code_grant": False,
+            "flags": 1 << 19 if self.message_content_allowed else 0,
             "owner": self.owner.payload(),
             "verify_key": "",
         }

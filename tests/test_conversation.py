@@ -1,9 +1,11 @@
 """The conversation in Discord, from a pasted link to the posted files."""
 
 import re
+import sqlite3
 import unicodedata
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import discord
 import pytest
@@ -711,3 +713,93 @@ def bot_stopping(bot):
     steps = ["None -> queued", "queued -> downloading"]
     steps += [f"{a} -> {b}" for a, b in pairwise(order)]
     assert [line for line in changes if line in steps] == steps
+
+
+# What goes wrong between the parts
+
+
+async def test_refused_slash_commands_do_not_stop_the_bot(stage: Stage) -> None:
+    stage.fake.fault("commands", 400)
+    async with stage.bot():
+        await stage.says(f"$download {link(stage.image())}")
+        [message] = await stage.gets(1)
+        assert message.files
+    assert stage.fake.commands == {}
+    async with stage.bot():  # it tries again
+        assert "download" in stage.fake.commands
+
+
+async def test_bot_does_not_start_without_a_part(stage: Stage) -> None:
+    (stage.plugins / "discord_courier.py").unlink()
+    with pytest.raises(bossbot.StartError, match="register_courier"):
+        async with stage.bot():
+            pass
+
+
+async def test_engine_that_cannot_be_asked_for_a_second_try_ends_the_job(
+    stage: Stage,
+) -> None:
+    async with stage.bot() as bot:
+        runner = bot.pipeline.runner
+        ask = runner.supports
+
+        async def supports(urls: list[str], without: str = "") -> list[str]:
+            if without:
+                raise TimeoutError
+            return list(await ask(urls))
+
+        runner.supports = supports  # type: ignore[method-assign]
+        await stage.says(f"$download {link('fail=internal')}")
+        await stage.hears("Download failed")
+        [job] = await bot.pipeline.queue.list()
+        assert job.status is Status.FAILED
+
+
+async def test_posted_files_are_remembered_when_the_disk_has_room_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.bot() as bot:
+        monkeypatch.setattr(module("discord_courier"), "WRITE_WAIT_S", 0.05)
+        write, failures = bot.pipeline.db.all, 2
+
+        async def full(sql: str, *values: Any, **named: Any) -> list[sqlite3.Row]:
+            nonlocal failures
+            if "state = 'sent'" in sql and failures:
+                failures -= 1
+                raise sqlite3.OperationalError("database or disk is full")
+            return list(await write(sql, *values, **named))
+
+        monkeypatch.setattr(bot.pipeline.db, "all", full)
+        await stage.says(f"$download {link(*stage.images(12))}")
+        first, second = await stage.gets(12)
+        assert (len(first.files), len(second.files)) == (10, 2)
+        [job] = await bot.pipeline.queue.list()
+        await job_when(bot, job.id, lambda one: one.status is Status.COMPLETED)
+
+
+async def test_queued_link_is_acknowledged_though_it_cannot_start_at_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.bot() as bot:
+
+        async def wake() -> None:
+            raise sqlite3.OperationalError("database is locked")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bot.pipeline.worker, "wake", wake)
+            await stage.says(f"$download {link(stage.image())}")
+            await stage.hears("Download started")
+        [message] = await stage.gets(1)
+        assert message.files
+
+
+async def test_check_says_whether_discord_grants_the_intent(stage: Stage) -> None:
+    settings = stage.settings(discord_token=stage.fake.token)
+    async with stage.bot():
+        check = module("discord_client").check_host
+        assert await check(settings) == []
+        stage.fake.message_content_allowed = False
+        [finding] = await check(settings)
+        assert finding.fatal and "Intent" in finding.what
+        [finding] = await check(stage.settings(discord_token="a.b.c"))
+        assert finding.fatal and "token" in finding.what

@@ -361,6 +361,8 @@ def test_causes_of_real_exceptions() -> None:
     for cause, errors in table.items():
         for error in errors:
             assert engine.failure(request, error, []).cause is cause, repr(error)
+    offline = ["Failed to resolve 'a.example' ([Errno -2] Name or service not known)"]
+    assert engine.failure(request, KeyError("data"), offline).cause is Cause.NETWORK
 
 
 # ── What cannot be reached ─────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 """The bot is killed, told to stop, started twice: nothing is lost, nothing is posted
 twice, no process is left behind."""
 
+import asyncio
 import time
 
 import pytest
@@ -164,3 +165,55 @@ async def test_random_kills_lose_nothing_and_post_nothing_twice(stage: Stage) ->
     assert figures.ok, figures
     assert figures.jobs >= 20
     assert figures.posted > figures.jobs // 2
+
+
+async def test_sigterm_at_any_moment_of_the_start_leaves_the_database_whole(
+    stage: Stage, process: BotProcess
+) -> None:
+    await process.start()
+    await stage.says(f"$download {link('wait=gate', stage.image())}")
+    await stage.hears("Downloading")
+    process.terminate()
+    assert await process.ended() == 0
+
+    def logins() -> int:
+        return sum(request.kind == "me" for request in stage.fake.requests)
+
+    for moment in range(6):
+        before = logins()
+        await process.launch()
+        await stage.fake.wait_for(lambda before=before: logins() > before, 20)
+        await asyncio.sleep(moment * 0.002)
+        process.terminate()
+        assert await process.ended() == 0, process.output()
+    assert stage.database("SELECT status FROM jobs") == [("queued",)]
+    assert not list((stage.folder / "data").glob("*damaged*"))
+
+
+async def test_upload_that_ends_the_bot_three_times_is_given_up(
+    stage: Stage, process: BotProcess
+) -> None:
+    fault = stage.fake.fault("upload", "hang", times=9)
+    for crash in range(1, 4):
+        await process.start()
+        if crash == 1:
+            await stage.says(f"$download {link(stage.image())}")
+        await stage.fake.wait_for(lambda: fault.hits >= crash, 20)  # noqa: B023
+        await process.kill("bot")
+        await process.family_ended()
+    await process.start()
+    await stage.hears("so it gave up")
+    process.terminate()
+    assert await process.ended() == 0
+    assert stage.database("SELECT status FROM jobs") == [("failed",)]
+
+
+@pytest.mark.parametrize("kind", ["me", "application"])
+async def test_discord_that_is_down_at_the_start_is_said_and_worth_a_restart(
+    stage: Stage, process: BotProcess, kind: str
+) -> None:
+    stage.fake.fault(kind, 503, times=9)
+    await process.launch()
+    assert await process.ended(40) == 1  # systemd tries again; at 2 it would not
+    assert "Discord cannot be reached" in process.output()
+    assert "Traceback" not in process.output()

@@ -312,6 +312,9 @@ SECRET_PLACES = [
     "1http://me:{}@a.example/",
     "http://me:p@{}@a.example/",
     "https://a.example/x?a=1&token={}&b=1",
+    "https://a.example/x?{}",
+    "https://a.example/x?&$sig={}",
+    "https://a.example/#access_token={}",
     "https://discord.com/api/v10/interactions/123/{}/callback",
     "https://discord.com/api/v10/webhooks/123/{}/messages/@original",
 ]
