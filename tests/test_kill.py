@@ -190,6 +190,22 @@ async def test_sigterm_at_any_moment_of_the_start_leaves_the_database_whole(
     assert not list((stage.folder / "data").glob("*damaged*"))
 
 
+async def test_sigterm_while_a_job_is_processed_puts_it_back(
+    stage: Stage, process: BotProcess
+) -> None:
+    stage.hook("slow", "async def process_files(job):\n    await asyncio.sleep(600)\n")
+    await process.start()
+    await stage.says(f"$download {link(stage.image())}")
+    await stage.hears("Making it fit")
+    process.terminate()
+    assert await process.ended() == 0
+    assert stage.database("SELECT status FROM jobs") == [("queued",)]
+    (stage.plugins / "slow.py").unlink()
+    await process.start()
+    [message] = await stage.gets(1)
+    assert message.files
+
+
 async def test_upload_that_ends_the_bot_three_times_is_given_up(
     stage: Stage, process: BotProcess
 ) -> None:
