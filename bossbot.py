@@ -538,7 +538,10 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
     """
     if config and not config.is_file():
         raise StartError(f"{config}: no such file. --config names a TOML file.")
-    dotenv, main = root / ".env", _read_toml(config or root / "config.toml")
+    dotenv, path = root / ".env", config or root / "config.toml"
+    if not path.is_file():
+        print(f"{path} is missing: every setting has its default", file=sys.stderr)
+    main = _read_toml(path)
     try:
         sources = [
             _Source("the environment", EnvSettingsSource(Settings)()),

@@ -41,6 +41,13 @@ def write_env(root: Path, *lines: str) -> Path:
 # Where they come from
 
 
+def test_missing_config_is_said_and_the_defaults_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load_settings(root=tmp_path).max_items == 50
+    assert "config.toml is missing" in capsys.readouterr().err
+
+
 def test_defaults_need_no_file(root: Path) -> None:
     settings = load_settings(root=root)
     assert settings.command_prefix == "$"
@@ -177,6 +184,7 @@ def test_env_file_that_others_can_read_is_closed_with_a_notice(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_env(root, f"BOSS_BOT_DISCORD_TOKEN={TOKEN}")
+    (root / "config.toml").touch()
     load_settings(root=root)
     assert capsys.readouterr() == ("", "")
     path.chmod(0o644)
