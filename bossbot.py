@@ -1541,8 +1541,8 @@ def redact(text: str) -> str:
     for secret in sorted(_secrets, key=len, reverse=True):  # one may begin another
         if len(secret) > 3:
             text = text.replace(secret, "[secret]")
-    text = without_queries(text)
     text = re.sub(r"://[^\s/'\"]+@", "://[secret]@", text)
+    text = without_queries(text)
     text = re.sub(r"((?:webhooks|interactions)/\d+/)[\w\-.]{20,}", r"\1[secret]", text)
     return re.sub(r"('token': ')[^']+", r"\1[secret]", text)
 
