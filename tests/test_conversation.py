@@ -753,6 +753,7 @@ async def test_engine_that_cannot_be_asked_for_a_second_try_ends_the_job(
         await stage.hears("Download failed")
         [job] = await bot.pipeline.queue.list()
         assert job.status is Status.FAILED
+        assert job.detail == "as the link says", "not why there was no second try"
 
 
 async def test_posted_files_are_remembered_when_the_disk_has_room_again(
