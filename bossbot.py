@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import dataclasses
 import difflib
 import functools
@@ -34,19 +33,11 @@ import time
 import tomllib
 import types
 import unicodedata
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Coroutine,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import IntEnum, StrEnum
 from functools import partial
 from pathlib import Path
@@ -288,12 +279,6 @@ class Progress:
     item: int = 1  # 1 is the first file
     items: int | None = None
 
-    @property
-    def eta_s(self) -> float | None:
-        if not self.total_bytes or not self.speed_bytes_s:
-            return None
-        return max(self.total_bytes - self.done_bytes, 0) / self.speed_bytes_s
-
 
 @dataclass(frozen=True)
 class Platform:
@@ -377,25 +362,6 @@ def without_queries(text: str) -> str:
     return re.sub(r"\?[\w%.~\[\]-]+=[^\s'\"<>]*", "", text)
 
 
-def cause_for_status(status: int) -> Cause:
-    """What an HTTP status of 400 or more means to who pasted the link."""
-    match status:
-        case 401 | 402 | 403 | 407:
-            # 403 also means private, or an address that the site does not like; a
-            # login is what helps most often.
-            return Cause.LOGIN
-        case 400 | 404 | 410 | 414:
-            return Cause.GONE
-        case 408 | 504 | 524:
-            return Cause.TIMED_OUT
-        case 420 | 429:
-            return Cause.RATE_LIMITED
-        case 451:
-            return Cause.REGION
-    # The other 4xx say that the site wants to be asked in another way.
-    return Cause.NETWORK if status >= 500 else Cause.ENGINE_OUTDATED
-
-
 def first_cause(text: str, table: Iterable[tuple[str, Cause]]) -> Cause | None:
     """The cause of the first pattern found in the text, whatever the case; ``^`` and
     ``$`` match at each line."""
@@ -405,19 +371,18 @@ def first_cause(text: str, table: Iterable[tuple[str, Cause]]) -> Cause | None:
     )
 
 
-def wait_asked_s(headers: Mapping[str, str]) -> float | None:
-    """How long the headers of an answer ask to wait: ``Retry-After`` in seconds or as
-    a date, or the Unix time in ``x-rate-limit-reset``; None when they do not say."""
-    given = {name.lower(): value.strip() for name, value in headers.items()}
-    after, reset = given.get("retry-after", ""), given.get("x-rate-limit-reset", "")
-    with contextlib.suppress(ValueError):
-        if after:
-            if after.isdigit():
-                return float(after)
-            return max(parsedate_to_datetime(after).timestamp() - time.time(), 0)
-        if reset:
-            return max(float(reset) - time.time(), 0)
-    return None
+# What an HTTP status means to who pasted the link. 403 also means private, or an address
+# that the site does not like, but a login helps most often; the 4xx not named say that
+# the site wants to be asked in another way.
+STATUS_CAUSES = [
+    (r"40[1237]", Cause.LOGIN),
+    (r"400|404|410|414", Cause.GONE),
+    (r"408|504|524", Cause.TIMED_OUT),
+    (r"420|429", Cause.RATE_LIMITED),
+    (r"451", Cause.REGION),
+    (r"^4", Cause.ENGINE_OUTDATED),
+    (r"", Cause.NETWORK),
+]
 
 
 # ── Settings ───────────────────────────────────────────────────────────────────────
@@ -638,15 +603,10 @@ def _place(source: _Source, path: Sequence[str]) -> str:
         if isinstance(inside, dict):
             if part not in inside:
                 return ""
-            inside = inside[part]
-    table: list[str] = []
+            key, inside = re.escape(part), inside[part]
     for number, line in enumerate(source.text.splitlines(), 1):
-        if header := re.match(r"\s*\[([\w.\-\s\"]+)\]", line):
-            table = [part.strip(' "') for part in header[1].split(".")]
-        elif key := re.match(r"\s*([\w.\-]+)\s*=", line):
-            full = [*table, *key[1].split(".")]
-            if full == list(path)[: len(full)]:
-                return f"{source.name}, line {number}: "
+        if re.match(rf'\s*"?{key}"?\s*=', line):
+            return f"{source.name}, line {number}: "
     return f"{source.name}: "
 
 
@@ -1555,7 +1515,6 @@ def prepare_data(data: Path) -> None:
     """
     try:
         for name in ("temp", "downloads", "guilds", "logs", "cache", ".locks"):
-            (data / name).mkdir(parents=True, exist_ok=True)
             write_atomically(probe := data / name / ".writable", b"")
             probe.unlink()
     except OSError as error:

@@ -1,5 +1,6 @@
 """Photos, galleries and posts of some 300 sites, fetched by gallery-dl in process."""
 
+import contextlib
 import errno
 import functools
 import logging
@@ -8,22 +9,20 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bossbot import (
+    STATUS_CAUSES,
     Cause,
     Engine,
     JobFailed,
     Progress,
     Report,
     Request,
-    cause_for_status,
     first_cause,
     hookimpl,
-    wait_asked_s,
 )
 
 # Extractors that are no site: they log in, read local files or guess.
@@ -229,7 +228,7 @@ def _job_class(post: Post) -> Any:
 
     def heard(response: Any, **_: Any) -> None:
         if response.status_code == 429:
-            post.wait_s = wait_asked_s(response.headers)
+            post.wait_s = _wait_asked_s(response.headers)
 
     def wait(
         seconds: Any = None, until: Any = None, adjust: float = 1.0, reason: Any = ""
@@ -313,6 +312,20 @@ def _job_class(post: Post) -> Any:
     return FileJob
 
 
+def _wait_asked_s(headers: Any) -> float | None:
+    """How long the headers of an answer ask to wait; None when they do not say."""
+    from urllib3 import Retry
+    from urllib3.exceptions import InvalidHeader
+
+    after, reset = headers.get("Retry-After"), headers.get("x-rate-limit-reset")
+    with contextlib.suppress(InvalidHeader, ValueError, OverflowError):
+        if after:
+            return Retry().parse_retry_after(after)
+        if reset:  # Twitter's, in Unix seconds
+            return max(float(reset) - time.time(), 0)
+    return None
+
+
 def failure(
     request: Request,
     error: BaseException | None,
@@ -345,7 +358,7 @@ def failure(
         cause = Cause.LOGIN
         message = "That site turns bots away. A login, set by the host, may help."
     if not cause and statuses:
-        cause = cause_for_status(int(statuses[-1]))
+        cause = first_cause(statuses[-1], STATUS_CAUSES)
     cause = cause or next((c for kind, c in classes if isinstance(error, kind)), None)
     if not cause and isinstance(error, NO_FIND):
         cause = first_cause(detail, OUT_OF_REACH) or Cause.ENGINE_OUTDATED
@@ -375,7 +388,7 @@ def _text(known: dict[str, Any], names: Sequence[str]) -> str:
     return ""
 
 
-@contextmanager
+@contextlib.contextmanager
 def _listening(words: list[str]) -> Iterator[None]:
     """Collect the engine's warnings and errors; all its words go to the log."""
 

@@ -188,7 +188,8 @@ def render_progress(progress: Progress) -> str:
         facts.append(format_size(progress.done_bytes))
     if progress.speed_bytes_s:
         facts.append(f"{format_size(progress.speed_bytes_s)}/s")
-    if progress.eta_s is not None:
-        facts.append(f"{format_time(progress.eta_s)} left")
+        if progress.total_bytes:
+            left = max(progress.total_bytes - progress.done_bytes, 0)
+            facts.append(f"{format_time(left / progress.speed_bytes_s)} left")
     of = f" ({progress.item} of {progress.items})" if progress.items else ""
     return f"{escape(progress.name, 100)}{of}\n{' · '.join(facts)}"

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from bossbot import (
+    STATUS_CAUSES,
     Cause,
     Engine,
     JobFailed,
     Progress,
     Report,
     Request,
-    cause_for_status,
     first_cause,
     hookimpl,
-    wait_asked_s,
 )
 
 # What yt-dlp calls the JavaScript runtimes, and the names of their programs.
@@ -422,6 +421,8 @@ def failure(
 ) -> JobFailed:
     """Why it failed: the platform knows the site's words best, then come classes, what
     sites say, statuses, and words of the libraries below."""
+    from urllib3 import Retry
+    from urllib3.exceptions import InvalidHeader
     from yt_dlp import utils
     from yt_dlp.networking import exceptions as network
 
@@ -459,7 +460,8 @@ def failure(
         cause = first_cause(words, SAID)
     if not cause and status:
         loop = status.redirect_loop
-        cause = Cause.INVALID_URL if loop else cause_for_status(status.status)
+        by_status = first_cause(str(status.status), STATUS_CAUSES)
+        cause = Cause.INVALID_URL if loop else by_status
     cause = cause or first_cause(said, WORDS)
     cause = cause or next((c for kind, c in last if among(kind)), None)
     if not cause and among((network.RequestError, utils.ContentTooShortError)):
@@ -467,9 +469,11 @@ def failure(
     if not cause and (extraction := among(utils.ExtractorError)):
         cause = Cause.NO_MEDIA if extraction.expected else Cause.ENGINE_OUTDATED
     cause = cause or (Cause.INTERNAL if chain else Cause.NO_MEDIA)
-    wait_s = None
+    wait_s: float | None = None
     if cause is Cause.RATE_LIMITED and status:
-        wait_s = wait_asked_s(status.response.headers)
+        with contextlib.suppress(InvalidHeader, ValueError, OverflowError):
+            after = status.response.headers.get("Retry-After") or ""
+            wait_s = Retry().parse_retry_after(after)
     passing = (ConnectionResetError, network.IncompleteRead)
     if (status and status.status >= 500) or among(passing):
         wait_s = 0.0  # it may well work a moment later
