@@ -17,10 +17,8 @@ import argparse
 import asyncio
 import dataclasses
 import difflib
-import functools
 import importlib.util
 import inspect
-import json
 import logging
 import os
 import re
@@ -49,7 +47,6 @@ from loguru import logger
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
@@ -60,10 +57,7 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 
 if TYPE_CHECKING:
@@ -104,14 +98,9 @@ class QueueFull(Refused):
 
 
 class JobFailed(BossbotError):
-    """An attempt ended without its media.
-
-    Args:
-        cause: what kind of failure; decides the member's sentence.
-        detail: for the log, in the words of the engine.
-        message: replaces the cause's sentence.
-        retry_after_s: when the site said how long to wait.
-    """
+    """An attempt ended without its media. ``detail`` is for the log, in the words of the
+    engine; ``message`` replaces the cause's sentence; ``retry_after_s`` is how long the
+    site asked to wait."""
 
     def __init__(
         self,
@@ -154,8 +143,6 @@ class Status(StrEnum):
 
 
 TERMINAL_STATUSES = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-# These hold a download slot; an upload holds none.
-SLOT_STATUSES = (Status.DOWNLOADING, Status.PROCESSING)
 
 
 class Priority(IntEnum):
@@ -328,8 +315,7 @@ class Report(Protocol):
     """What an engine tells of its work, in the child."""
 
     def info(self, **facts: Any) -> None:
-        """Tell about the post: title, uploader, date, text, items (how many there are,
-        which may be more than max_items)."""
+        """Tell about the post: title, uploader, date, text, items (all there are)."""
 
     def progress(self, progress: Progress) -> None:
         """Tell how far a file is; cheap, call it for every chunk."""
@@ -366,9 +352,8 @@ def first_cause(text: str, table: Iterable[tuple[str, Cause]]) -> Cause | None:
     """The cause of the first pattern found in the text, whatever the case; ``^`` and
     ``$`` match at each line."""
     flags = re.IGNORECASE | re.MULTILINE
-    return next(
-        (cause for words, cause in table if re.search(words, text, flags)), None
-    )
+    found = (cause for words, cause in table if re.search(words, text, flags))
+    return next(found, None)
 
 
 # What an HTTP status means to who pasted the link. 403 also means private, or an address
@@ -391,15 +376,6 @@ HERE = Path(__file__).resolve().parent
 
 # A path in a setting starts at this file's folder, whatever the working directory.
 OwnPath = Annotated[Path, AfterValidator(lambda path: HERE / path.expanduser())]
-
-
-def _split_commas(value: Any) -> Any:
-    """A list from the environment may be "a,b" or JSON."""
-    if not isinstance(value, str):
-        return value
-    if value.strip().startswith("["):
-        return json.loads(value)
-    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 class PluginConfig(BaseModel):
@@ -440,9 +416,7 @@ class Settings(BaseSettings):
     shards: bool = False
     data_dir: OwnPath = Path("data")
     plugins_dir: OwnPath = Path("plugins")
-    disabled_plugins: Annotated[list[str], NoDecode, BeforeValidator(_split_commas)] = (
-        Field(default_factory=list)
-    )
+    disabled_plugins: list[str] = Field(default_factory=list)
     max_concurrent_downloads: int = Field(5, ge=1, le=100)
     max_concurrent_per_guild: int = Field(3, ge=1, le=100)
     max_queue_size: int = Field(50, ge=1)
@@ -450,9 +424,7 @@ class Settings(BaseSettings):
     max_download_size: ByteSize = ByteSize(200 * 2**20)
     max_job_size: ByteSize = ByteSize(500 * 2**20)
     max_file_size: ByteSize = ByteSize(50 * 2**20)
-    upload_limits: Annotated[
-        list[ByteSize], NoDecode, BeforeValidator(_split_commas)
-    ] = Field(
+    upload_limits: list[ByteSize] = Field(
         # Discord, 2026-09: per file, by the guild's boost tier 0 to 3
         default_factory=lambda: [ByteSize(n * 2**20) for n in (20, 20, 50, 100)],
         min_length=4,
@@ -476,11 +448,9 @@ class Settings(BaseSettings):
     plugins: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @classmethod
-    def settings_customise_sources(  # type: ignore[override]
-        cls, *_: Any, init_settings: PydanticBaseSettingsSource, **others: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
         """``Settings(...)`` takes what it is given; ``load_settings`` does the rest."""
-        return (init_settings,)
+        return (sources["init_settings"],)
 
 
 class _Source(NamedTuple):
@@ -512,13 +482,13 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
             _Source("the environment", EnvSettingsSource(Settings)()),
             _Source(str(dotenv), DotEnvSettingsSource(Settings, env_file=dotenv)()),
         ]
-    except (SettingsError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise StartError(
             f"The environment or {dotenv}: {error}. Lists and tables in a variable are "
-            "JSON; one setting of a plugin is BOSS_BOT_PLUGINS__NAME__KEY."
+            'JSON: ["a", "b"]. One setting of a plugin is BOSS_BOT_PLUGINS__NAME__KEY.'
         ) from None
-    data_dir = _merge([main, *reversed(sources)]).get("data_dir", "data")
-    data = root / Path(str(data_dir)).expanduser()
+    early = _merge(*(source.values for source in (main, *reversed(sources))))
+    data = root / Path(str(early.get("data_dir", "data"))).expanduser()
     sources += [_read_toml(data / "config.toml"), main]
     problems = []
     for name, values, _ in sources[1:]:
@@ -537,7 +507,7 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
         if variable.upper().startswith("BOSS_BOT_") and key not in _FIELDS:
             problems.append(f"the environment: unknown {variable}{did_you_mean(key)}")
     try:
-        settings = Settings(**_merge(reversed(sources)))
+        settings = Settings(**_merge(*(source.values for source in reversed(sources))))
     except ValidationError as error:
         problems += explain(error, sources=sources)
     if problems:
@@ -560,16 +530,13 @@ def _read_toml(path: Path) -> _Source:
         ) from None
 
 
-def _merge(sources: Iterable[_Source]) -> dict[str, Any]:
-    return functools.reduce(_merged, (source.values for source in sources), {})
-
-
-def _merged(weak: dict[str, Any], strong: dict[str, Any]) -> dict[str, Any]:
-    """One table of two, those inside merged as well."""
-    merged = weak | strong
-    for key in weak.keys() & strong.keys():
-        if isinstance(weak[key], dict) and isinstance(strong[key], dict):
-            merged[key] = _merged(weak[key], strong[key])
+def _merge(*tables: dict[str, Any]) -> dict[str, Any]:
+    """One table of several, the weaker first; those inside are merged as well."""
+    merged: dict[str, Any] = {}
+    for key, value in (item for table in tables for item in table.items()):
+        inside: Any = merged.get(key)
+        both = isinstance(inside, dict) and isinstance(value, dict)
+        merged[key] = _merge(inside, value) if both else value
     return merged
 
 
@@ -616,13 +583,8 @@ hookspec = pluggy.HookspecMarker("bossbot")
 hookimpl = pluggy.HookimplMarker("bossbot")
 
 # The seconds an implementation may take; process_files has its setting.
-HOOK_TIMEOUTS_S = {
-    "check_job": 5,
-    "check_upload": 5,
-    "answer_job": 5,
-    "bot_stopping": 3,
-}
-HOOK_TIMEOUT_S = 30.0
+HOOK_LIMITS_S = {"check_job": 5, "check_upload": 5, "answer_job": 5, "bot_stopping": 3}
+HOOK_LIMIT_S = 30.0
 MAX_HOOK_FAILURES = 5  # then the plugin is switched off
 
 
@@ -676,8 +638,7 @@ class Hooks(Protocol):
 
     @hookspec
     def register_guild_settings(self) -> type[PluginConfig]:
-        """Return a model whose fields, all with defaults, each guild can set; called
-        when the plugin is loaded."""
+        """Return a model, with defaults, of what each guild can set; called when loaded."""
 
     @hookspec(firstresult=True)
     def register_router(self, pipeline: Pipeline) -> Router:
@@ -709,13 +670,13 @@ class Hooks(Protocol):
 
     @hookspec(firstresult=True)
     def register_log(self, debug: bool, console: TextIO) -> bool:
-        """Return True once you have loguru write the log; called when the plugins are
-        loaded. ``console`` is stdout, or stderr where stdout is for an answer."""
+        """Return True once loguru writes the log; called when the plugins are loaded.
+
+        ``console`` is stdout, or stderr where stdout is for an answer."""
 
     @hookspec
     def register_commands(self, bot: BossBot) -> list[Any]:
-        """Return cogs, commands, context menus and dynamic items; called when the bot
-        has logged in, before it connects."""
+        """Return cogs, commands, context menus, dynamic items; called after the login."""
 
     @hookspec
     def check_job(self, job: Job) -> None:
@@ -729,9 +690,10 @@ class Hooks(Protocol):
     def process_files(
         self, job: Job, files: list[MediaFile], pipeline: Pipeline
     ) -> list[MediaFile]:
-        """Return the new list of files; called after the download, each plugin with
-        the list of the one before it. ``pipeline.runner.run`` runs a program (ffmpeg),
-        ``pipeline.storage.inspect`` makes a MediaFile of what it wrote."""
+        """Return the new list of files; called after the download, in turn.
+
+        ``pipeline.runner.run`` runs a program, ``pipeline.storage.inspect`` checks a
+        file that it wrote."""
 
     @hookspec
     def check_upload(
@@ -741,8 +703,7 @@ class Hooks(Protocol):
 
     @hookspec
     def decorate_message(self, job: Job, message: Message) -> Message:
-        """Return the message that carries the files, with what you add to it; called
-        before each is sent."""
+        """Return the message with what you add to it; called before each is sent."""
 
     @hookspec(firstresult=True)
     def deliver_file(self, job: Job, file: MediaFile) -> str | None:
@@ -799,8 +760,7 @@ def import_plugin(path: Path) -> types.ModuleType:
     sys.modules.setdefault(PLUGIN_PACKAGE, package)
     name = f"{PLUGIN_PACKAGE}.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise PluginError(f"{path} cannot be imported")
+    assert spec and spec.loader, f"{path} is no Python file"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -843,10 +803,7 @@ class Plugins:
 
     def load(self) -> None:
         """Load every file of the plugins folder; a bad one is off, the others run.
-
-        Raises:
-            StartError: when the folder is missing.
-        """
+        Raises StartError when the folder is missing, or open to anyone."""
         folder = self.settings.plugins_dir
         if not folder.is_dir():
             raise StartError(
@@ -859,8 +816,6 @@ class Plugins:
                 f"{folder}: anyone on this machine can write plugins there, and so run "
                 f"code as you. Run: chmod o-w {folder} (or set allow_writable_plugins)."
             )
-        if mode & stat.S_IWGRP:
-            logger.warning("{} is writable for its group: chmod g-w", folder)
         for path in sorted(folder.glob("[!_.]*.py")):
             self.load_file(path)
         for stem in self.settings.plugins.keys() - self.all.keys():
@@ -958,23 +913,17 @@ class Plugins:
         return impl.function(*(values[name] for name in impl.argnames))
 
     async def _call(self, impl: pluggy.HookImpl, hook: str, **values: Any) -> Any:
-        """One implementation's answer, or None when it failed; names who failed.
-
-        Raises:
-            Refused, JobFailed: what a hook may say.
-        """
+        """One implementation's answer, or None when it failed, which is logged with its
+        name; raises what a hook may say, Refused and JobFailed."""
         plugin = self.all[impl.plugin_name]
-        timeout_s = HOOK_TIMEOUTS_S.get(hook, HOOK_TIMEOUT_S)
+        timeout_s = HOOK_LIMITS_S.get(hook, HOOK_LIMIT_S)
         if hook == "process_files":
             timeout_s = self.settings.process_timeout_s
+        waits = inspect.iscoroutinefunction(impl.function)
+        work = partial(self._invoke, impl, plugin, **values)
         try:
             async with asyncio.timeout(timeout_s):
-                if inspect.iscoroutinefunction(impl.function):
-                    answer = await self._invoke(impl, plugin, **values)
-                else:
-                    answer = await in_thread(
-                        partial(self._invoke, impl, plugin, **values)
-                    )
+                answer = await (work() if waits else in_thread(work))
             plugin.failures = 0
             return answer
         except (Refused, JobFailed):
@@ -983,9 +932,7 @@ class Plugins:
         except (Exception, SystemExit) as error:
             plugin.failures += 1
             what = f"{type(error).__name__}: {error}"
-            logger.opt(exception=True).error(
-                "plugin {} failed in {}", plugin.stem, hook
-            )
+            logger.exception("plugin {} failed in {}", plugin.stem, hook)
             if plugin.failures >= MAX_HOOK_FAILURES:
                 logger.error("plugin {} is switched off: {}", plugin.stem, what)
                 self.switch_off(plugin.stem, f"{hook} failed too often: {what}")
@@ -1028,11 +975,8 @@ class Queue(Protocol):
     machines can share one; statistics and deliveries stay with the bot."""
 
     async def add(self, job: Job) -> bool:
-        """Commit a new job; False if its request was taken before.
-
-        Raises:
-            QueueFull: when the guild has max_queue_size jobs waiting.
-        """
+        """Commit a new job; False if its request was taken before. Raises Refused when
+        it cannot be stored, QueueFull when max_queue_size jobs of the guild wait."""
 
     async def claim(self, worker: str, lease_s: float) -> Job | None:
         """Take the next job, now ``downloading``, with a new fence; None if there is
@@ -1083,11 +1027,8 @@ class Database(Protocol):
     deliveries, facts, statistics. Tables: ``plugins/database.py``."""
 
     async def open(self) -> None:
-        """Open, check and migrate.
-
-        Raises:
-            StartError: locked by another bot, newer than this one, damaged.
-        """
+        """Open, check and migrate; raises StartError when the file is locked by another
+        bot, newer than this one, or damaged."""
 
     async def close(self) -> None:
         """Close; harmless when it is not open."""
@@ -1182,11 +1123,8 @@ class Storage(Protocol):
     """Where files are. Its methods block: call them in a thread."""
 
     def inspect(self, path: Path, folder: Path) -> MediaFile:
-        """A file, checked: media or plain text, whatever its name, in that folder.
-
-        Raises:
-            JobFailed: not a regular file inside the folder, empty, or no media.
-        """
+        """A file, checked: media or plain text, whatever its name; raises JobFailed when
+        it is not a regular file inside the folder, is empty, or holds no media."""
 
     def attempt_folder(self, job: Job) -> Path:
         """A new folder for one attempt, with ``files`` and ``home`` in it; no older
@@ -1252,19 +1190,12 @@ class Runner(Protocol):
         """Each engine's version, and its age in days if that can be told."""
 
     async def fetch(self, job: Job, tell: Callable[[Progress], None]) -> Download:
-        """Download a job's files into its attempt's folder, each checked.
-
-        Raises:
-            JobFailed: when there is nothing to post, neither file nor text.
-        """
+        """Download a job's files into its attempt's folder, each checked; raises
+        JobFailed when there is nothing to post, neither file nor text."""
 
     async def run(self, job: Job, argv: Sequence[str]) -> dict[str, Any]:
-        """Run a program for a job; returns its exit, stdout and stderr (16,384
-        characters at most).
-
-        Raises:
-            JobFailed: when it was killed.
-        """
+        """Run a program for a job; returns its exit, stdout and stderr (the last 16,384
+        characters of each). Raises JobFailed when it was killed."""
 
 
 # ── Pipeline ───────────────────────────────────────────────────────────────────────
@@ -1313,8 +1244,7 @@ class Courier(Protocol):
         """Send what is not sent yet; raises JobFailed when nothing can be."""
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """How a link was taken in: as a job, or with an answer in its place."""
 
     job: Job | None
@@ -1338,15 +1268,10 @@ class Pipeline:
         self.plugins = plugins
         self.bot: BossBot
         self._announcing: dict[str, asyncio.Task[None]] = {}
-        self._starting: asyncio.Task[None] | None = None
-        self._stopping = False
 
     def __getattr__(self, name: str) -> Any:
-        """A part, from the plugin that registers it, when it is first needed.
-
-        Raises:
-            StartError: no plugin has it.
-        """
+        """A part, from the plugin that registers it, when it is first needed; raises
+        StartError when no plugin does."""
         if f"register_{name}" not in HOOKS:
             raise AttributeError(name)
         for _, part in self.plugins.call_with_owner(f"register_{name}", pipeline=self):
@@ -1356,30 +1281,18 @@ class Pipeline:
         raise StartError(f"No plugin offers register_{name}(): see bossbot.py plugins.")
 
     async def start(self, bot: BossBot) -> None:
-        """Open the database and take up the jobs that are in it.
-
-        Raises:
-            StartError: a part is missing, or the database cannot be used.
-        """
+        """Open the database and take up the jobs that are in it; raises StartError when
+        that cannot be done, or a part is missing."""
         self.bot = bot
         for part in Pipeline.__annotations__:
             getattr(self, part)
-        if self._stopping:  # told so before it could begin
-            raise asyncio.CancelledError
-        self._starting = asyncio.create_task(self._start())
-        await self._starting
-
-    async def _start(self) -> None:
         await self.db.open()
         self.runner.start()
         await self.worker.start()
 
     async def stop(self, grace_s: float = 20) -> None:
         """End what was started; see ``Worker.stop``."""
-        made, self._stopping = vars(self), True
-        if self._starting and not self._starting.done():  # half a start is none
-            self._starting.cancel()
-            await asyncio.wait([self._starting], timeout=grace_s)
+        made = vars(self)
         if "worker" in made:
             await self.worker.stop(grace_s)
         if self._announcing:
@@ -1392,11 +1305,8 @@ class Pipeline:
     # Intake
 
     async def route(self, link: str) -> Route:
-        """Where a member's link goes.
-
-        Raises:
-            Refused: it may not be opened, or nothing can fetch it.
-        """
+        """Where a member's link goes; raises Refused when it may not be opened, or
+        nothing can fetch it."""
         route = (await self.router.route_all([link]))[0]
         if isinstance(route, Refused):
             raise route
@@ -1416,11 +1326,7 @@ class Pipeline:
         priority: Priority = Priority.NORMAL,
     ) -> Accepted | None:
         """Take in one link: once this returns a job, it is committed. None when the
-        request was taken before.
-
-        Raises:
-            Refused: with the reason, for the member.
-        """
+        request was taken before. Raises Refused with the reason, for the member."""
         job = Job(
             secrets.token_hex(5),
             *await self.route(link),
@@ -1434,26 +1340,14 @@ class Pipeline:
         await self.plugins.call("check_job", job=job)
         if answer := await self.plugins.call_first("answer_job", job=job):
             return Accepted(None, answer=str(answer))
-        try:
-            if not await self.queue.add(job):
-                return None
-        except sqlite3.Error as error:
-            logger.error("a link could not be queued: {}", error)
-            raise Refused(
-                "I cannot take links now: my disk is full or busy."
-            ) from error
+        if not await self.queue.add(job):
+            return None
         await self.announce(job, None)
         position = 0
         with logger.catch(message="a queued link could not be started at once"):
             await self.worker.wake()
             position = await self.queue.position(job.id)
         return Accepted(job, position)
-
-    async def attach_status(self, job: Job, message_id: int) -> None:
-        """Say which message of ours shows the job's progress."""
-        await self.queue.patch(job.id, status_message_id=message_id)
-        if stored := await self.queue.get(job.id):
-            await self.announce(stored, stored.status)
 
     async def announce(self, job: Job, previous: Status | None) -> None:
         """Log a committed change and tell the plugins, of each job in order."""
@@ -1508,11 +1402,7 @@ def redact(text: str) -> str:
 
 
 def prepare_data(data: Path) -> None:
-    """Make the folders of the data folder.
-
-    Raises:
-        StartError: when they cannot be written.
-    """
+    """Make the folders of the data folder; raises StartError when it cannot be done."""
     try:
         for name in ("temp", "downloads", "guilds", "logs", "cache", ".locks"):
             write_atomically(probe := data / name / ".writable", b"")

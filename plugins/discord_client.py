@@ -98,12 +98,17 @@ class Client(commands.Bot):
         )
         self.pipeline = pipeline
         self._closing = False
+        self._starting: asyncio.Task[None] | None = None
         self._greeting: asyncio.Task[None] | None = None
 
     async def setup_hook(self) -> None:
         """Start the pipeline, install the plugins' commands, sync what changed."""
+        if self._closing:  # told so before it could begin
+            raise asyncio.CancelledError
+        starting = self.pipeline.start(cast(BossBot, self))
+        self._starting = asyncio.create_task(starting)
         try:
-            await self.pipeline.start(cast(BossBot, self))
+            await self._starting
         except OSError as error:  # not to be taken for the network's
             data = self.pipeline.settings.data_dir
             raise StartError(f"{data} cannot be used: {error}") from error
@@ -159,6 +164,9 @@ class Client(commands.Bot):
         self._closing = True
         if self._greeting:
             self._greeting.cancel()
+        if self._starting and not self._starting.done():  # half a start is none
+            self._starting.cancel()
+            await asyncio.wait([self._starting], timeout=20)
         await self.pipeline.plugins.call("bot_stopping", bot=self)
         await self.pipeline.stop()
         await super().close()

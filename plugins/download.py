@@ -8,7 +8,7 @@ import discord
 from discord.ext import commands
 from loguru import logger
 
-from bossbot import BossBot, Refused, escape, hookimpl
+from bossbot import BossBot, Job, Refused, escape, hookimpl
 
 # A talk with Discord that fails, which must not stop the next link.
 FAILURES = (discord.DiscordException, OSError, aiohttp.ClientError)
@@ -71,7 +71,14 @@ class Download(commands.Cog):
         if accepted.position:
             text = f"Download queued. Position in queue: {accepted.position}"
         if message := await self.say(ctx, f"{text} · `{accepted.job.id}`"):
-            await self.bot.pipeline.attach_status(accepted.job, message.id)
+            await self.attach(accepted.job, message.id)
+
+    async def attach(self, job: Job, message_id: int) -> None:
+        """Say which message of ours shows the job's progress."""
+        pipeline = self.bot.pipeline
+        await pipeline.queue.patch(job.id, status_message_id=message_id)
+        if stored := await pipeline.queue.get(job.id):
+            await pipeline.announce(stored, stored.status)
 
     async def say(
         self, ctx: commands.Context[Any], text: str

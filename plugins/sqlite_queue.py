@@ -6,14 +6,16 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
+from loguru import logger
+
 from bossbot import (
-    SLOT_STATUSES,
     Database,
     Job,
     Pipeline,
     Priority,
     Queue,
     QueueFull,
+    Refused,
     Settings,
     Status,
     hookimpl,
@@ -26,6 +28,8 @@ def register_queue(pipeline: Pipeline) -> Queue:
     return SQLiteQueue(pipeline.db, pipeline.settings)
 
 
+# These hold a download slot; an upload holds none.
+SLOT_STATUSES = (Status.DOWNLOADING, Status.PROCESSING)
 _JOB_COLUMNS = tuple(f.name for f in dataclasses.fields(Job))
 # Set apart from the claim, so a claim's holder never overwrites it.
 _GUARDED_COLUMNS = tuple(
@@ -74,6 +78,15 @@ class SQLiteQueue:
             self._listeners.discard(listener)
 
     async def add(self, job: Job) -> bool:
+        try:
+            return await self._add(job)
+        except sqlite3.Error as error:
+            logger.error("a link could not be queued: {}", error)
+            raise Refused(
+                "I cannot take links now: my disk is full or busy."
+            ) from error
+
+    async def _add(self, job: Job) -> bool:
         names = ", ".join(_JOB_COLUMNS)
         marks = ", ".join("?" * len(_JOB_COLUMNS))
         async with self.db.transaction() as connection:

@@ -21,7 +21,7 @@ async def test_plugin_that_does_harm_in_every_hook_harms_itself_alone(
     stage: Stage, process: BotProcess, harm: str
 ) -> None:
     hooks = [f"@hookimpl\ndef {name}():\n    {HARM[harm]}\n" for name in WORK]
-    limits = "bossbot.HOOK_TIMEOUT_S = 0.3\nbossbot.HOOK_TIMEOUTS_S = {}\n"
+    limits = "bossbot.HOOK_LIMIT_S = 0.3\nbossbot.HOOK_LIMITS_S = {}\n"
     head = f"import sys, time\nimport bossbot\nfrom bossbot import hookimpl\n{limits}"
     stage.write_plugin("bad", "\n".join([head, *hooks]))
     await process.start(process_timeout_s="1")

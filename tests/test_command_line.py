@@ -197,7 +197,7 @@ def test_log_is_not_mixed_into_the_answer(toy_home: Home) -> None:
 
 
 def test_plugins_lists_state_and_hooks(toy_home: Home) -> None:
-    done = toy_home.run("plugins", env={"BOSS_BOT_DISABLED_PLUGINS": "setup"})
+    done = toy_home.run("plugins", env={"BOSS_BOT_DISABLED_PLUGINS": '["setup"]'})
     assert (done.returncode, done.stderr) == (0, "")
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert re.search(r"\bon\b.*register_engines, register_platforms", lines["toy"])

@@ -132,25 +132,29 @@ def test_size_may_have_a_unit(root: Path, written: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("written", "names"),
     [
-        ("a,b", ["a", "b"]),
-        ("a, b ,", ["a", "b"]),
-        ("a", ["a"]),
-        ("", []),
         ('["a", "b"]', ["a", "b"]),
         ("[]", []),
     ],
 )
-def test_list_from_the_environment_has_commas_or_is_json(
+def test_list_from_the_environment_is_json(
     root: Path, monkeypatch: pytest.MonkeyPatch, written: str, names: list[str]
 ) -> None:
     monkeypatch.setenv("BOSS_BOT_DISABLED_PLUGINS", written)
     assert load_settings(root=root).disabled_plugins == names
 
 
+def test_list_with_commas_alone_is_answered_with_the_remedy(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOSS_BOT_DISABLED_PLUGINS", "a,b")
+    text = mistakes(root)
+    assert '"disabled_plugins"' in text and "JSON" in text and '["a", "b"]' in text
+
+
 def test_list_of_sizes_from_the_environment(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("BOSS_BOT_UPLOAD_LIMITS", "1MiB, 2MiB,3MiB,4MiB")
+    monkeypatch.setenv("BOSS_BOT_UPLOAD_LIMITS", '["1MiB", "2MiB", 3145728, "4MiB"]')
     limits = load_settings(root=root).upload_limits
     assert limits == [n * 2**20 for n in (1, 2, 3, 4)]
 
