@@ -12,6 +12,8 @@ from loguru import logger
 
 from bossbot import Settings, hookimpl
 
+BLOCKED_S = 5
+
 
 @hookimpl
 async def bot_started(settings: Settings) -> None:
@@ -19,7 +21,7 @@ async def bot_started(settings: Settings) -> None:
 
 
 def watch_loop(loop: asyncio.AbstractEventLoop, plugins_dir: Path) -> None:
-    """Log, from a thread, when the loop is blocked for over 5 s, and by which plugin."""
+    """Log, from a thread, when the loop is blocked for long, and by which plugin."""
     main = threading.get_ident()
 
     def watch() -> None:
@@ -27,7 +29,7 @@ def watch_loop(loop: asyncio.AbstractEventLoop, plugins_dir: Path) -> None:
             alive = threading.Event()
             with contextlib.suppress(RuntimeError):  # it was closed just now
                 loop.call_soon_threadsafe(alive.set)
-            if not alive.wait(5):
+            if not alive.wait(BLOCKED_S):
                 frame = sys._current_frames().get(main)
                 files = [f.f_code.co_filename for f, _ in traceback.walk_stack(frame)]
                 culprit = next(

@@ -1,6 +1,7 @@
 """The command line, run as a user runs it."""
 
 import ast
+import contextlib
 import json
 import os
 import pty
@@ -121,6 +122,26 @@ def test_get_names_what_is_over_the_limit(toy_home: Home, tmp_path: Path) -> Non
     (path,) = (tmp_path / "to").iterdir()
     assert path.read_text() == "1" * 10
     assert "too large" in done.stdout and "4.9 KiB" in done.stdout
+
+
+def test_get_fails_when_nothing_is_within_the_limit(
+    toy_home: Home, tmp_path: Path
+) -> None:
+    done = toy_home.run(
+        *("get", "https://a.toy.example/1", "--limit", "5B", "--to", tmp_path / "to")
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "file 2 of 2 is 4.9 KiB" in done.stderr and "--limit is 5 B" in done.stderr
+    assert list((tmp_path / "to").iterdir()) == []
+
+
+def test_get_says_which_option_is_wrong(toy_home: Home, tmp_path: Path) -> None:
+    link, file = "https://a.toy.example/1", tmp_path / "file"
+    file.write_text("")
+    done = toy_home.run("get", link, "--limit", "banana")
+    assert done.returncode == 2 and "--limit: invalid size value" in done.stderr
+    done = toy_home.run("get", link, "--to", file)
+    assert done.returncode == 1 and f"--to {file}: " in done.stderr
 
 
 def test_get_names_the_host_that_no_engine_knows(toy_home: Home) -> None:
@@ -246,6 +267,16 @@ def test_missing_side_of_the_child_is_named(toy_home: Home) -> None:
     assert "register_runner" in done.stderr
 
 
+def test_check_names_a_cookies_file_that_is_not_there(
+    home: Home, tmp_path: Path
+) -> None:
+    missing = tmp_path / "cookies.txt"
+    variable = "BOSS_BOT_PLUGINS__INSTAGRAM__COOKIES_FILE"
+    done = home.run("check", env={variable: str(missing)})
+    assert f"no file {missing}: instagram: there is no login" in done.stdout
+    assert "Correct cookies_file in [plugins.instagram]" in done.stdout
+
+
 @pytest.mark.parametrize("fatal", [True, False])
 def test_check_says_what_a_plugin_finds(toy_home: Home, fatal: bool) -> None:
     code = "from bossbot import Finding, hookimpl\n\n@hookimpl\ndef check_host():\n"
@@ -267,35 +298,32 @@ def test_no_token_off_a_terminal_says_what_to_do(toy_home: Home) -> None:
     assert "https://discord.com/developers/applications" in done.stderr
 
 
-def test_no_token_on_a_terminal_asks_for_one(toy_home: Home) -> None:
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        toy_home.command(),
-        env=toy_home.environment(),
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout is not None
-        shown = b""
-        for answer in (b"not-a-token\n", b"\x04"):  # the second is Ctrl-D
-            seen = len(shown)
-            while b"(it is not shown): " not in shown[seen:]:
-                shown += os.read(process.stdout.fileno(), 4096) or pytest.fail(
-                    shown.decode()
-                )
-            os.write(ours, answer)
-        shown += process.stdout.read()
-    os.close(ours)
-    os.close(theirs)
-    assert process.returncode == 2
+@pytest.mark.parametrize("key", ["\x03", "\x04"], ids=["Ctrl-C", "Ctrl-D"])
+def test_no_token_on_a_terminal_asks_for_one_until_it_is_given_up(
+    toy_home: Home, key: str
+) -> None:
+    shown = b""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        command = [str(word) for word in toy_home.command()]
+        os.execve(command[0], command, toy_home.environment())
+    for answer in ("not-a-token\n", key):
+        seen = len(shown)
+        while b"(it is not shown): " not in shown[seen:]:
+            shown += os.read(terminal, 4096)
+        os.write(terminal, answer.encode())
+    with contextlib.suppress(OSError):  # Linux says so at the end
+        while chunk := os.read(terminal, 4096):
+            shown += chunk
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
     for words in (
         "discord.com/developers",
         "That is no bot token",
         "Nothing was changed",
     ):
         assert words in shown.decode()
+    assert "Traceback" not in shown.decode()
     assert not (toy_home.path / ".env").exists()
 
 

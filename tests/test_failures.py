@@ -73,7 +73,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @both_engines
 @pytest.mark.usefixtures("at_once")
 async def test_rate_limit_that_ends_soon_is_waited_for_once(
-    web: Web, media_folder: Path, engine: str
+    web: Web, media_folder: Path, engine: str, logged: list[str]
 ) -> None:
     video = media.video(media_folder)
     limited = Answer("Slow down.", 429, {"Retry-After": "1"})
@@ -84,6 +84,8 @@ async def test_rate_limit_that_ends_soon_is_waited_for_once(
         assert web.kept(job, pipeline) == [video.read_bytes()]
         # At first the limit, then what a download takes.
         assert web.sites.hits["files.example/a.mp4"] <= 3
+    (again,) = [line for line in logged if "downloading -> queued" in line]
+    assert link in again
 
 
 @both_engines

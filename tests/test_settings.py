@@ -292,6 +292,21 @@ def test_unknown_variable_is_named(
     assert text.lower().count("max_itmes") == 1
 
 
+def test_file_of_another_that_others_can_read_is_named_and_used(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_env(root, f"BOSS_BOT_DISCORD_TOKEN={TOKEN}")
+    path.chmod(0o644)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)  # who runs the tests may be root
+    assert load_settings(root=root).discord_token == SecretStr(TOKEN)
+    notice = capsys.readouterr().err
+    assert f"{path} was readable by others: chmod 600 failed" in notice
+
+
 def test_token_in_a_toml_file_is_refused(root: Path) -> None:
     for name in ("config.toml", "data/config.toml"):
         (root / name).write_text(f'discord_token = "{TOKEN}"')
