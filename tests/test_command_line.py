@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import time
@@ -307,14 +308,20 @@ def test_no_token_on_a_terminal_asks_for_one_until_it_is_given_up(
     if pid == 0:
         command = [str(word) for word in toy_home.command()]
         os.execve(command[0], command, toy_home.environment())
+
+    def read() -> bytes:
+        assert select.select([terminal], [], [], 30)[0], shown.decode()
+        with contextlib.suppress(OSError):  # what Linux says at the end
+            return os.read(terminal, 4096)
+        return b""
+
     for answer in ("not-a-token\n", key):
         seen = len(shown)
         while b"(it is not shown): " not in shown[seen:]:
-            shown += os.read(terminal, 4096)
+            shown += read()
         os.write(terminal, answer.encode())
-    with contextlib.suppress(OSError):  # Linux says so at the end
-        while chunk := os.read(terminal, 4096):
-            shown += chunk
+    while chunk := read():
+        shown += chunk
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
     for words in (
