@@ -318,7 +318,7 @@ def test_no_token_on_a_terminal_asks_for_one_until_it_is_given_up(
     for answer in ("not-a-token\n", key):
         seen = len(shown)
         while b"(it is not shown): " not in shown[seen:]:
-            shown += read()
+            shown += read() or pytest.fail(shown.decode())
         os.write(terminal, answer.encode())
     while chunk := read():
         shown += chunk
