@@ -5,6 +5,7 @@ import contextlib
 
 import aiohttp
 import discord
+from loguru import logger
 from pydantic import Field
 
 from bossbot import (
@@ -24,6 +25,7 @@ MAX_CONTENT = 2000  # Discord, 2026-11: characters
 EDIT_TIMEOUT_S = 30
 MAX_FAILURES = 5  # of edits in turn, then that state is given up
 NO_MESSAGE_S = 10  # an answer to the request that takes longer has failed
+UNTOLD = "jobs whose end is to be told"  # the fact, by their ids
 ANSWERED = (Status.QUEUED, Status.DOWNLOADING)  # the answer to the request says so
 
 
@@ -54,6 +56,12 @@ class Tracker:
             self.editors[job_id] = task
         return task
 
+    async def remember(self) -> None:
+        """Store whose messages are not final, for the next start to see to."""
+        if self.started.is_set():
+            with logger.catch(message=f"not stored: {UNTOLD}", level="DEBUG"):
+                await self.bot.pipeline.db.fact(UNTOLD, " ".join(self.jobs))
+
     async def _edit(self, job_id: str, interval_s: float) -> None:
         """Edit until the message shows the newest state, not more often than allowed."""
         await self.started.wait()
@@ -77,6 +85,7 @@ class Tracker:
             if ended and not failures:
                 for known in (self.jobs, self.progress, self.shown, self.editors):
                     known.pop(job_id, None)
+                await self.remember()
                 return
             await self._pause(interval_s)
 
@@ -117,9 +126,16 @@ tracker = Tracker()
 
 
 @hookimpl
-async def bot_started(bot: BossBot) -> None:
+async def bot_started(bot: BossBot, config: Config) -> None:
     tracker.bot = bot
+    with logger.catch(message=f"not known: {UNTOLD}"):
+        for job_id in (await bot.pipeline.db.fact(UNTOLD)).split():
+            job = await bot.pipeline.queue.get(job_id)
+            if job and job.status in TERMINAL_STATUSES:
+                tracker.jobs.setdefault(job_id, job)
+                tracker.show(job_id, config.edit_interval_s)
     tracker.started.set()
+    await tracker.remember()
 
 
 @hookimpl
@@ -139,6 +155,8 @@ async def job_changed(job: Job, config: Config) -> None:
             editor.cancel()  # it waits for the message in vain
     tracker.jobs[job.id] = job
     editor = tracker.show(job.id, config.edit_interval_s)
+    if known is None:
+        await tracker.remember()
     if tracker.stopping.is_set():
         await editor  # the bot waits for this, not for the editor
 

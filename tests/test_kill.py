@@ -63,6 +63,25 @@ async def test_kill_during_an_upload_posts_once(
     assert stage.requested("upload") == 3
 
 
+async def test_failure_that_a_kill_kept_from_the_member_is_told_at_the_next_start(
+    stage: Stage, process: BotProcess
+) -> None:
+    fault = stage.fake.fault("edit", "hang")
+    await process.start()
+    await stage.says(f"$download {link('fail=gone')}")
+    await stage.fake.wait_for(lambda: fault.hits)
+    assert stage.database("SELECT status FROM jobs") == [("failed",)]
+    await process.kill("bot")
+    fault.release()
+    await process.family_ended()
+    for _ in range(2):
+        await process.start()
+        await stage.hears("Download failed", "does not exist any more")
+        process.terminate()
+        assert await process.ended() == 0
+    assert stage.requested("edit") == 2  # the one cut off, and one that told
+
+
 async def test_kill_before_the_answer_loses_nothing_that_was_committed(
     stage: Stage, process: BotProcess
 ) -> None:
