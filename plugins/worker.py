@@ -74,17 +74,19 @@ class LocalWorker:
         async with self._claiming:  # what is being claimed is known then
             if self._dispatcher:
                 self._dispatcher.cancel()
-        uploads = []
+        uploads = {}
         for job_id, task in list(self.running.items()):
             job = await self.pipeline.queue.get(job_id)
             if job and job.status is Status.UPLOADING:
-                uploads.append(task)
+                uploads[job_id] = task
             else:
                 task.cancel()
         if uploads:
-            await asyncio.wait(uploads, timeout=grace_s)
-        for task in uploads:  # the others are giving their jobs back
-            task.cancel()
+            await asyncio.wait(list(uploads.values()), timeout=grace_s)
+        for job_id, task in uploads.items():  # the others are giving their jobs back
+            if task.cancel():
+                with logger.catch(message="this stop will count as a crash"):
+                    await self.pipeline.queue.patch(job_id, crashes=0)
         if self.running:
             await asyncio.wait(list(self.running.values()), timeout=3)
 

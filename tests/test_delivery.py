@@ -453,6 +453,23 @@ async def test_job_that_crashed_the_bot_three_times_is_failed_and_that_is_said(
                 await job_at(bot, job, Status.DOWNLOADING)
 
 
+async def test_upload_that_a_stop_cuts_off_has_not_crashed_the_bot(
+    stage: Stage,
+) -> None:
+    for start in range(2):
+        fault = stage.fake.fault("upload", "hang")
+        async with stage.bot() as bot:
+            if start == 0:
+                await stage.says(f"$download {link(stage.image())}")
+            await stage.fake.wait_for(lambda fault=fault: fault.hits)
+            await bot.pipeline.stop(grace_s=0.1)
+        fault.release()
+        states = stage.database("SELECT status, crashes FROM jobs")
+        assert states == [("uploading", 0)]
+    async with stage.bot():
+        await stage.gets(1)
+
+
 async def test_stop_lets_an_upload_end_and_says_so(stage: Stage) -> None:
     fault = stage.fake.fault("upload", "hang")
     async with stage.bot() as bot:
