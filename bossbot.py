@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
@@ -35,7 +36,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import IntEnum, StrEnum
 from functools import partial
 from pathlib import Path
@@ -315,7 +316,8 @@ class Report(Protocol):
     """What an engine tells of its work, in the child."""
 
     def info(self, **facts: Any) -> None:
-        """Tell about the post: title, uploader, date, text, items (all there are)."""
+        """Tell about the post: title, uploader, date, text; items, how many there are;
+        more, whether some were left out."""
 
     def progress(self, progress: Progress) -> None:
         """Tell how far a file is; cheap, call it for every chunk."""
@@ -357,17 +359,29 @@ def first_cause(text: str, table: Iterable[tuple[str, Cause]]) -> Cause | None:
 
 
 # What an HTTP status means to who pasted the link. 403 also means private, or an address
-# that the site does not like, but a login helps most often; the 4xx not named say that
-# the site wants to be asked in another way.
+# that the site does not like, but a login helps most often; what is not named says that
+# the site wants to be asked in another way, or is out of order.
 STATUS_CAUSES = [
     (r"40[1237]", Cause.LOGIN),
     (r"400|404|410|414", Cause.GONE),
     (r"408|504|524", Cause.TIMED_OUT),
     (r"420|429", Cause.RATE_LIMITED),
     (r"451", Cause.REGION),
-    (r"^4", Cause.ENGINE_OUTDATED),
+    (r"^[1-4]", Cause.ENGINE_OUTDATED),
     (r"", Cause.NETWORK),
 ]
+
+
+def wait_asked_s(headers: Any) -> float | None:
+    """How long the headers of an answer ask to wait: ``Retry-After`` in seconds or as a
+    date, or ``x-rate-limit-reset`` in Unix seconds; None when they do not say."""
+    after, reset = headers.get("Retry-After") or "", headers.get("x-rate-limit-reset")
+    with contextlib.suppress(ValueError, OverflowError):
+        if after.isdecimal():
+            return float(after[:9])
+        until = parsedate_to_datetime(after).timestamp() if after else int(reset or "")
+        return max(until - time.time(), 0)
+    return None
 
 
 # ── Settings ───────────────────────────────────────────────────────────────────────
@@ -387,14 +401,10 @@ class PluginConfig(BaseModel):
 class PlatformConfig(PluginConfig):
     """What the host can set for every platform."""
 
-    cookies_file: OwnPath | None = Field(
-        None, description="cookies.txt of a logged-in account"
-    )
+    cookies_file: OwnPath | None = Field(None, description="an account's cookies.txt")
     proxy: str | None = Field(None, description="proxy for this site")
     sleep_request_s: float = Field(0, ge=0, description="pause between two requests")
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="the engine's own options for this site"
-    )
+    options: dict[str, Any] = Field(default_factory=dict, description="the engine's")
 
 
 class Settings(BaseSettings):
@@ -403,6 +413,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="BOSS_BOT_",
         env_nested_delimiter="__",
+        env_ignore_empty=True,
         dotenv_filtering="match_prefix",
         extra="forbid",
         validate_default=True,
@@ -424,11 +435,9 @@ class Settings(BaseSettings):
     max_download_size: ByteSize = ByteSize(200 * 2**20)
     max_job_size: ByteSize = ByteSize(500 * 2**20)
     max_file_size: ByteSize = ByteSize(50 * 2**20)
+    # Discord, 2026-09: per file, by the guild's boost tier 0 to 3
     upload_limits: list[ByteSize] = Field(
-        # Discord, 2026-09: per file, by the guild's boost tier 0 to 3
-        default_factory=lambda: [ByteSize(n * 2**20) for n in (20, 20, 50, 100)],
-        min_length=4,
-        max_length=4,
+        [ByteSize(n * 2**20) for n in (20, 20, 50, 100)], min_length=4, max_length=4
     )
     max_temp_storage: ByteSize = ByteSize(2**30)
     max_storage: ByteSize = ByteSize(5 * 2**30)
@@ -503,8 +512,9 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
         if "discord_token" in values and path != dotenv:
             problems.append(f"{name}: discord_token belongs in .env, not in this file")
     for variable in os.environ:  # pydantic-settings names those of .env alone
-        key = variable.lower().removeprefix("boss_bot_").split("__")[0]
-        if variable.upper().startswith("BOSS_BOT_") and key not in _FIELDS:
+        key = variable.lower().removeprefix("boss_bot_")
+        known = key in _FIELDS or key.startswith("plugins__")
+        if variable.upper().startswith("BOSS_BOT_") and not known:
             problems.append(f"the environment: unknown {variable}{did_you_mean(key)}")
     try:
         settings = Settings(**_merge(*(source.values for source in reversed(sources))))
@@ -525,9 +535,7 @@ def _read_toml(path: Path) -> _Source:
     except (FileNotFoundError, NotADirectoryError):
         return _Source(str(path), {})
     except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
-        raise StartError(
-            f"{path}: {error}. Correct the file and start again."
-        ) from None
+        raise StartError(f"{path}: {error}. Correct it and start again.") from None
 
 
 def _merge(*tables: dict[str, Any]) -> dict[str, Any]:
@@ -572,7 +580,7 @@ def _place(source: _Source, path: Sequence[str]) -> str:
                 return ""
             key, inside = re.escape(part), inside[part]
     for number, line in enumerate(source.text.splitlines(), 1):
-        if re.match(rf'\s*"?{key}"?\s*=', line):
+        if re.match(rf"""\s*\[*(plugins\.)?["']?{key}["']?\s*[=.\]]""", line):
             return f"{source.name}, line {number}: "
     return f"{source.name}: "
 
@@ -806,10 +814,7 @@ class Plugins:
         Raises StartError when the folder is missing, or open to anyone."""
         folder = self.settings.plugins_dir
         if not folder.is_dir():
-            raise StartError(
-                f"{folder}: the plugins folder is missing. Set plugins_dir, or restore "
-                "the folder."
-            )
+            raise StartError(f"{folder} is missing. Set plugins_dir, or restore it.")
         mode = folder.stat().st_mode
         if mode & stat.S_IWOTH and not self.settings.allow_writable_plugins:
             raise StartError(
@@ -841,7 +846,7 @@ class Plugins:
         return self.all[stem]
 
     def switch_off(self, stem: str, reason: str) -> None:
-        """Take back all that a plugin registered."""
+        """Take back all that a plugin registered, but for its commands in Discord."""
         if self.manager.has_plugin(stem):
             self.manager.unregister(name=stem)
         if stem in self.all:
@@ -1046,13 +1051,12 @@ class Database(Protocol):
         """A stored fact, "" when there is none; ``value`` replaces it."""
 
 
-# ── Storage ────────────────────────────────────────────────────────────────────────
+# ── Text and storage ────────────────────────────────────────────────────────────────────────
 
 
 def unsupported(url: str) -> str:
     """What a member reads when nothing can fetch a link."""
-    host = urlsplit(url).hostname
-    return f"Not supported: I know no way to download from {host}."
+    return f"Not supported: I know no way to download from {urlsplit(url).hostname}."
 
 
 def public_url(job: Job) -> str:
@@ -1077,8 +1081,8 @@ def format_time(seconds: float) -> str:
 
 
 def one_line(text: str, *, fold: bool = True) -> str:
-    """Text from outside without control, bidirectional and zero-width characters, its
-    white space folded."""
+    """Text from outside without control, bidirectional and zero-width characters; white
+    space is turned to spaces, and folded."""
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)  # ANSI colours
     text = "".join(
         char
@@ -1089,19 +1093,14 @@ def one_line(text: str, *, fold: bool = True) -> str:
 
 
 def escape(text: str, limit: int = 200) -> str:
-    """Text from outside, safe to show in Discord: one line, cut to ``limit``
-    characters, with no working mention, link or mark-up."""
+    """Text from outside, safe to show in Discord: one line of ``limit`` characters at
+    most, then escaped, so that no mention, link or mark-up works."""
     text = one_line(text)
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     text = re.sub(r"([\\*_~`|>\[\]()#<@])", r"\\\1", text)
     text = re.sub(r"(?i)(discord(?:app)?)\.(gg|com/invite)", r"\1\\.\2", text)
     return text.replace("//", "\\/\\/")
-
-
-def timestamp(seconds: float) -> str:
-    """ "20261123-204512", in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%d-%H%M%S")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -1272,7 +1271,7 @@ class Pipeline:
     def __getattr__(self, name: str) -> Any:
         """A part, from the plugin that registers it, when it is first needed; raises
         StartError when no plugin does."""
-        if f"register_{name}" not in HOOKS:
+        if name not in Pipeline.__annotations__:
             raise AttributeError(name)
         for _, part in self.plugins.call_with_owner(f"register_{name}", pipeline=self):
             if part is not None:
@@ -1380,18 +1379,17 @@ def secret_values(thing: Any) -> Iterable[str]:
         yield thing.get_secret_value()
     elif isinstance(thing, BaseModel):
         yield from secret_values(dict(thing))
-    elif isinstance(thing, (list, tuple)):
-        for value in thing:
-            yield from secret_values(value)
-    elif isinstance(thing, dict):  # a plugin's raw table does not say what is secret
-        for key, value in thing.items():
+    elif isinstance(thing, (dict, list, tuple)):  # raw ones do not say what is secret
+        for key, value in (
+            thing.items() if isinstance(thing, dict) else enumerate(thing)
+        ):
             if isinstance(value, str) and SECRET_NAME.search(str(key)):
                 yield value
             yield from secret_values(value)
 
 
 def redact(text: str) -> str:
-    """Text without the known secrets, and without Discord's interaction tokens."""
+    """Text without known secrets, links' passwords and queries, interaction tokens."""
     for secret in sorted(_secrets, key=len, reverse=True):  # one may begin another
         if len(secret) > 3:
             text = text.replace(secret, "[secret]")
@@ -1414,12 +1412,14 @@ def prepare_data(data: Path) -> None:
         ) from error
 
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
 class _ToLoguru(logging.Handler):
     """Passes what libraries log on to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        names = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-        level = record.levelname if record.levelname in names else record.levelno
+        level = record.levelname if record.levelname in LEVELS else record.levelno
         log = logger.opt(exception=record.exc_info)
         log.log(level, "{}: {}", record.name, record.getMessage())
 
@@ -1440,21 +1440,22 @@ def _load_plugins(settings: Settings, debug: bool, console: TextIO) -> Plugins:
     if not any(written for _, written in logs):
         logger.add(lambda text: print(redact(text), file=sys.stderr), diagnose=False)
     for line in (message.record for message in unsaid):
-        late = logger.opt(exception=line["exception"])
-        late.log(line["level"].name, "{}", line["message"])
+        late, level = logger.opt(exception=line["exception"]), line["level"]
+        late.log(
+            level.name if level.name in LEVELS else level.no, "{}", line["message"]
+        )
     return plugins
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bot or a command; returns the exit code: 0, 1 for a failed command, 2
-    where the bot cannot go on."""
+    where the bot cannot go on, 130 after Ctrl-C."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", type=Path, metavar="PATH", help="a settings file")
     early.add_argument("--debug", action="store_true", help="log all, with variables")
     known, rest = early.parse_known_args(argv)  # the plugins' commands come later
-    parser = argparse.ArgumentParser(
-        "bossbot.py", description="A Discord media bot.", parents=[early]
-    )
+    parser = argparse.ArgumentParser("bossbot.py", allow_abbrev=False, parents=[early])
+    parser.description = "A Discord media bot."
     os.umask(0o077)  # what the bot writes is its owner's
     try:
         settings = load_settings(known.config)
@@ -1466,9 +1467,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         subcommands: dict[str, Subcommand] = plugins.registered("subcommands")
         for command in subcommands.values():
             try:
-                command.add_arguments(
-                    subparsers.add_parser(command.name, help=command.help)
-                )
+                subparser = subparsers.add_parser(command.name, help=command.help)
+                command.add_arguments(subparser)
             except (Exception, SystemExit) as error:  # the boundary of a plugin
                 logger.error("the command {} is broken: {!r}", command.name, error)
         arguments = parser.parse_args(rest)

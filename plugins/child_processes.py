@@ -38,8 +38,6 @@ from bossbot import (
     Request,
     Runner,
     hookimpl,
-    now,
-    timestamp,
     write_atomically,
 )
 
@@ -380,7 +378,7 @@ class Children:
         request = Request(
             url=job.url,
             folder=folder / "files",
-            prefix=f"{job.id}_{timestamp(now())}_temp",
+            prefix=f"{job.id}_{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}_temp",
             platform=job.platform,
             cache_dir=settings.data_dir / "cache" / (job.platform or "other"),
             programs=self.programs,

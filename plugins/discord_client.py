@@ -105,10 +105,13 @@ class Client(commands.Bot):
         """Start the pipeline, install the plugins' commands, sync what changed."""
         if self._closing:  # told so before it could begin
             raise asyncio.CancelledError
-        starting = self.pipeline.start(cast(BossBot, self))
-        self._starting = asyncio.create_task(starting)
+        self._starting = asyncio.create_task(self._set_up())
+        await self._starting
+        self._greeting = asyncio.create_task(self._greet())
+
+    async def _set_up(self) -> None:
         try:
-            await self._starting
+            await self.pipeline.start(cast(BossBot, self))
         except OSError as error:  # not to be taken for the network's
             data = self.pipeline.settings.data_dir
             raise StartError(f"{data} cannot be used: {error}") from error
@@ -127,7 +130,6 @@ class Client(commands.Bot):
             # The commands that Discord knows go on working; the next start tries again.
             except UNREACHABLE as error:
                 logger.error("Discord does not take the slash commands: {}", error)
-        self._greeting = asyncio.create_task(self._greet())
 
     async def _install(self, plugin: Plugin, things: Sequence[Any]) -> None:
         """Add a plugin's commands; all of them, or none and the plugin is off."""

@@ -71,7 +71,8 @@ class Download(commands.Cog):
         if accepted.position:
             text = f"Download queued. Position in queue: {accepted.position}"
         if message := await self.say(ctx, f"{text} · `{accepted.job.id}`"):
-            await self.attach(accepted.job, message.id)
+            with logger.catch(message="a job goes on without a status message"):
+                await self.attach(accepted.job, message.id)
 
     async def attach(self, job: Job, message_id: int) -> None:
         """Say which message of ours shows the job's progress."""

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import stat
+import time
 import tomllib
 import unicodedata
 from collections.abc import Sequence
@@ -31,7 +32,6 @@ from bossbot import (
     explain,
     hookimpl,
     public_url,
-    timestamp,
     write_atomically,
 )
 
@@ -161,7 +161,8 @@ class FileStorage:
     ) -> list[MediaFile]:
         """Move files into a folder as ``{timestamp}_{title}_{job}_{number}.{suffix}``."""
         folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{timestamp(job.created_at)}_{safe_name(job.title)}_{job.id}"
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(job.created_at))
+        stem = f"{stamp}_{safe_name(job.title)}_{job.id}"
         kept = []
         for number, file in enumerate(files, 1):
             path = folder / f"{stem}_{number:02}.{suffix_of(file)}"

@@ -23,6 +23,7 @@ from bossbot import (
     Request,
     first_cause,
     hookimpl,
+    wait_asked_s,
 )
 
 # Extractors that are no site: they log in, read local files or guess.
@@ -228,7 +229,7 @@ def _job_class(post: Post) -> Any:
 
     def heard(response: Any, **_: Any) -> None:
         if response.status_code == 429:
-            post.wait_s = _wait_asked_s(response.headers)
+            post.wait_s = wait_asked_s(response.headers)
 
     def wait(
         seconds: Any = None, until: Any = None, adjust: float = 1.0, reason: Any = ""
@@ -310,20 +311,6 @@ def _job_class(post: Post) -> Any:
             super().handle_queue(url, kwdict)
 
     return FileJob
-
-
-def _wait_asked_s(headers: Any) -> float | None:
-    """How long the headers of an answer ask to wait; None when they do not say."""
-    from urllib3 import Retry
-    from urllib3.exceptions import InvalidHeader
-
-    after, reset = headers.get("Retry-After"), headers.get("x-rate-limit-reset")
-    with contextlib.suppress(InvalidHeader, ValueError, OverflowError):
-        if after:
-            return Retry().parse_retry_after(after)
-        if reset:  # Twitter's, in Unix seconds
-            return max(float(reset) - time.time(), 0)
-    return None
 
 
 def failure(

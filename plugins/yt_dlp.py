@@ -23,6 +23,7 @@ from bossbot import (
     Request,
     first_cause,
     hookimpl,
+    wait_asked_s,
 )
 
 # What yt-dlp calls the JavaScript runtimes, and the names of their programs.
@@ -421,8 +422,6 @@ def failure(
 ) -> JobFailed:
     """Why it failed: the platform knows the site's words best, then come classes, what
     sites say, statuses, and words of the libraries below."""
-    from urllib3 import Retry
-    from urllib3.exceptions import InvalidHeader
     from yt_dlp import utils
     from yt_dlp.networking import exceptions as network
 
@@ -469,11 +468,9 @@ def failure(
     if not cause and (extraction := among(utils.ExtractorError)):
         cause = Cause.NO_MEDIA if extraction.expected else Cause.ENGINE_OUTDATED
     cause = cause or (Cause.INTERNAL if chain else Cause.NO_MEDIA)
-    wait_s: float | None = None
+    wait_s = None
     if cause is Cause.RATE_LIMITED and status:
-        with contextlib.suppress(InvalidHeader, ValueError, OverflowError):
-            after = status.response.headers.get("Retry-After") or ""
-            wait_s = Retry().parse_retry_after(after)
+        wait_s = wait_asked_s(status.response.headers)
     passing = (ConnectionResetError, network.IncompleteRead)
     if (status and status.status >= 500) or among(passing):
         wait_s = 0.0  # it may well work a moment later

@@ -356,6 +356,19 @@ def test_help_tells_of_every_command(
     assert [word for word in words if word not in done.stdout] == []
 
 
+def test_option_is_not_abbreviated(toy_home: Home) -> None:
+    done = toy_home.run("--conf", "/nonexistent", "plugins")
+    assert done.returncode == 2 and "--conf" in done.stderr
+
+
+def test_level_without_a_name_breaks_no_log(toy_home: Home) -> None:
+    toy_home.plugin(
+        "odd", "import logging\nlogging.getLogger('odd').log(25, 'hello')\n"
+    )
+    done = toy_home.run("plugins", "--debug")
+    assert done.returncode == 0 and "odd: hello" in done.stderr
+
+
 def test_config_option_names_the_file(toy_home: Home, tmp_path: Path) -> None:
     path = tmp_path / "other.toml"
     path.write_text(f'data_dir = "{tmp_path / "elsewhere"}"\n')

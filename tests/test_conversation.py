@@ -794,6 +794,21 @@ async def test_queued_link_is_acknowledged_though_it_cannot_start_at_once(
         assert message.files
 
 
+async def test_status_message_that_is_not_remembered_keeps_no_link_from_its_turn(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.bot() as bot:
+
+        async def patch(job_id: str, **columns: Any) -> None:
+            raise sqlite3.OperationalError("database is locked")
+
+        monkeypatch.setattr(bot.pipeline.queue, "patch", patch)
+        links = [link(stage.image()), link(stage.image(2))]
+        await stage.says(f"$download {' '.join(links)}")
+        await stage.gets(2)
+    assert not any("went wrong" in message.content for message in stage.said())
+
+
 async def test_check_says_whether_discord_grants_the_intent(stage: Stage) -> None:
     settings = stage.settings(discord_token=stage.fake.token)
     async with stage.bot():

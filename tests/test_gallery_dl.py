@@ -281,23 +281,6 @@ def test_a_rate_limit_says_when_to_try_again(fetch: Fetch, sites: Sites) -> None
     assert sites.hits["/a.jpg"] == 1
 
 
-@pytest.mark.parametrize(
-    "after",
-    [
-        "soon",
-        "9" * 5000,
-        "31 Dec 9999999999999999999999 1:1:1",
-        "Fri, 39 Dec 19999 1:1:1",
-    ],
-)
-def test_a_wait_that_cannot_be_read_is_none(
-    fetch: Fetch, sites: Sites, after: str
-) -> None:
-    answer = Answer(status=429, headers={"Retry-After": after})
-    got = fetch(sites.serve("/a.jpg", answer))
-    assert (got.cause, got.retry_after_s) == (Cause.RATE_LIMITED, None)
-
-
 @pytest.mark.parametrize("setting", ["abort", "wait"])
 def test_no_rate_limit_is_slept_through(
     browse: Fetch, sites: Sites, setting: str

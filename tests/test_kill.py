@@ -96,18 +96,19 @@ async def test_kill_before_the_answer_loses_nothing_that_was_committed(
     await stage.gets(1)
 
 
-@pytest.mark.parametrize("phase", ["idle", "logging in"])
+@pytest.mark.parametrize("phase", ["idle", "me", "commands"])
 async def test_sigterm_ends_a_bot_without_jobs(
     stage: Stage, process: BotProcess, phase: str
 ) -> None:
     if phase == "idle":
         await process.start()
     else:
-        fault = stage.fake.fault("me", "hang")
+        fault = stage.fake.fault(phase, "hang")
         await process.launch()
         await stage.fake.wait_for(lambda: fault.hits, 20)
     process.terminate()
     assert await process.ended(5) == 0, process.output()
+    assert stage.fake.sessions["identify"] == (phase == "idle")
     await process.family_ended()
     assert "Traceback" not in process.output()
 

@@ -9,6 +9,7 @@ import time
 import tomllib
 import warnings
 from collections.abc import Iterable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from bossbot_plugins import _child
 from bossbot_plugins.router import check_link
 
 import bossbot
-from bossbot import Cause, Platform, Refused, first_cause
+from bossbot import STATUS_CAUSES, Cause, Platform, Refused, first_cause, wait_asked_s
 
 HERE = Path(__file__).parent
 PLUGINS = HERE.parent / "plugins"
@@ -289,6 +290,54 @@ def test_the_sites_words_have_their_cause(name: str, cause: str, text: str) -> N
 def test_no_failure_row_is_without_an_example(platform: Platform) -> None:
     texts = "\n".join(text for name, _, text in SAID_ROWS if name == platform.name)
     assert [row for row in platform.failures if not first_cause(texts, [row])] == []
+
+
+@pytest.mark.parametrize(
+    ("statuses", "cause"),
+    [
+        ((401, 402, 403, 407), Cause.LOGIN),
+        ((400, 404, 410, 414), Cause.GONE),
+        ((408, 504, 524), Cause.TIMED_OUT),
+        ((420, 429), Cause.RATE_LIMITED),
+        ((451,), Cause.REGION),
+        ((304, 405, 406, 418, 422, 499), Cause.ENGINE_OUTDATED),
+        ((500, 502, 503, 520, 599, 999), Cause.NETWORK),
+    ],
+)
+def test_status_has_its_cause(statuses: tuple[int, ...], cause: Cause) -> None:
+    for status in statuses:
+        assert first_cause(str(status), STATUS_CAUSES) == cause
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"Retry-After": "17"}, 17),
+        ({"Retry-After": "86400"}, 86400),
+        ({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, 0),
+        ({"Retry-After": "9" * 5000}, 999_999_999),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": f"31 Dec {'9' * 22} 1:1:1"}, None),
+        ({"Retry-After": "Fri, 39 Dec 19999 1:1:1"}, None),
+        ({"x-rate-limit-reset": "17"}, 0),
+        ({"x-rate-limit-reset": "inf"}, None),
+        ({"x-rate-limit-reset": "9" * 400}, None),
+        ({}, None),
+    ],
+)
+def test_wait_is_as_the_headers_ask(
+    headers: dict[str, str], wait_s: float | None
+) -> None:
+    assert wait_asked_s(headers) == wait_s
+
+
+def test_wait_may_be_until_a_moment() -> None:
+    then = time.time() + 100
+    for headers in (
+        {"Retry-After": formatdate(then, usegmt=True)},
+        {"x-rate-limit-reset": str(int(then))},
+    ):
+        assert wait_asked_s(headers) == pytest.approx(100, abs=30)
 
 
 # Coverage: what the engines themselves name as their URLs

@@ -143,6 +143,15 @@ def test_list_from_the_environment_is_json(
     assert load_settings(root=root).disabled_plugins == names
 
 
+def test_empty_variable_is_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOSS_BOT_DISABLED_PLUGINS", "")
+    monkeypatch.setenv("BOSS_BOT_MAX_ITEMS", "")
+    write_env(root, "BOSS_BOT_DISCORD_TOKEN=", "BOSS_BOT_MAX_ITEMS=7")
+    settings = load_settings(root=root)
+    assert settings.disabled_plugins == [] and settings.discord_token is None
+    assert settings.max_items == 7
+
+
 def test_list_with_commas_alone_is_answered_with_the_remedy(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +243,16 @@ def test_unknown_key_is_named_with_line_and_a_guess(root: Path) -> None:
     assert "did you mean max_items?" in text
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["plugins.a = 5", "[plugins]\na = 5", "'shard' = true", "[shard]", "shard.x = 1"],
+)
+def test_line_is_named_however_the_key_is_written(root: Path, written: str) -> None:
+    (root / "config.toml").write_text(f"\n{written}\n")
+    line = 2 + written.count("\n")
+    assert f"{root / 'config.toml'}, line {line}: " in mistakes(root)
+
+
 def test_every_wrong_value_is_named_at_once(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +295,13 @@ def test_syntax_error_is_told_with_its_line(root: Path) -> None:
     (root / "config.toml").write_text("max_items = 3\nmax_queue_size = = 4\n")
     text = mistakes(root)
     assert str(root / "config.toml") in text and "line 2" in text
+
+
+def test_part_of_a_setting_without_parts_is_unknown(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BOSS_BOT_MAX_ITEMS__X", "1")
+    assert "the environment: unknown BOSS_BOT_MAX_ITEMS__X" in mistakes(root)
 
 
 @pytest.mark.parametrize("where", ["environment", ".env"])

@@ -349,23 +349,6 @@ def test_a_rate_limit_says_when_to_try_again(fetch: Fetch, sites: Sites) -> None
     assert sites.hits["/a.mp4"] == 1
 
 
-@pytest.mark.parametrize(
-    "after",
-    [
-        "soon",
-        "9" * 5000,
-        "31 Dec 9999999999999999999999 1:1:1",
-        "Fri, 39 Dec 19999 1:1:1",
-    ],
-)
-def test_a_wait_that_cannot_be_read_is_none(
-    fetch: Fetch, sites: Sites, after: str
-) -> None:
-    answer = Answer(status=429, headers={"Retry-After": after})
-    got = fetch(sites.serve("/a.mp4", answer))
-    assert (got.cause, got.retry_after_s) == (Cause.RATE_LIMITED, None)
-
-
 def test_a_page_that_does_not_fit_into_memory_is_too_large(
     fetch: Fetch, sites: Sites
 ) -> None:
