@@ -389,7 +389,7 @@ def wait_asked_s(headers: Any) -> float | None:
 HERE = Path(__file__).resolve().parent
 
 # A path in a setting starts at this file's folder, whatever the working directory.
-OwnPath = Annotated[Path, AfterValidator(lambda path: HERE / path.expanduser())]
+OwnPath = Annotated[Path, AfterValidator(lambda path: HERE / os.path.expanduser(path))]
 
 
 class PluginConfig(BaseModel):
@@ -422,7 +422,7 @@ class Settings(BaseSettings):
     )
 
     discord_token: SecretStr | None = None
-    command_prefix: str = Field("$", min_length=1, max_length=10)
+    command_prefix: str = Field("$", pattern=r"\S", max_length=10)
     message_content: bool = True
     shards: bool = False
     data_dir: OwnPath = Path("data")
@@ -497,7 +497,7 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
             'JSON: ["a", "b"]. One setting of a plugin is BOSS_BOT_PLUGINS__NAME__KEY.'
         ) from None
     early = _merge(*(source.values for source in (main, *reversed(sources))))
-    data = root / Path(str(early.get("data_dir", "data"))).expanduser()
+    data = root / os.path.expanduser(str(early.get("data_dir", "data")))
     sources += [_read_toml(data / "config.toml"), main]
     problems = []
     for name, values, _ in sources[1:]:
@@ -530,8 +530,9 @@ _FIELDS = tuple(Settings.model_fields)
 
 def _read_toml(path: Path) -> _Source:
     try:
-        text = path.read_text("utf-8")
-        return _Source(str(path), tomllib.loads(text), text)
+        text = path.read_text("utf-8-sig")  # Windows' editors write a mark first
+        values = {key.lower(): value for key, value in tomllib.loads(text).items()}
+        return _Source(str(path), values, text)
     except (FileNotFoundError, NotADirectoryError):
         return _Source(str(path), {})
     except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
@@ -580,7 +581,7 @@ def _place(source: _Source, path: Sequence[str]) -> str:
                 return ""
             key, inside = re.escape(part), inside[part]
     for number, line in enumerate(source.text.splitlines(), 1):
-        if re.match(rf"""\s*\[*(plugins\.)?["']?{key}["']?\s*[=.\]]""", line):
+        if re.match(rf"""\s*\[*(plugins\.)?["']?(?i:{key})["']?\s*[=.\]]""", line):
             return f"{source.name}, line {number}: "
     return f"{source.name}: "
 
@@ -823,8 +824,12 @@ class Plugins:
             )
         for path in sorted(folder.glob("[!_.]*.py")):
             self.load_file(path)
-        for stem in self.settings.plugins.keys() - self.all.keys():
-            logger.warning("the settings have [plugins.{}], but there is none", stem)
+        named = {*self.settings.plugins, *self.settings.disabled_plugins}
+        for stem in sorted(named - self.all.keys()):
+            hint = did_you_mean(stem, self.all)
+            logger.warning(
+                "the settings name a plugin {} that is not there{}", stem, hint
+            )
 
     def load_file(self, path: Path) -> Plugin:
         """Load one plugin, or load it again: what it registered is replaced whole."""
@@ -891,11 +896,10 @@ class Plugins:
         """Fill the plugin's registrations; nothing is kept when one is wrong."""
         for kind in ("engines", "platforms", "subcommands"):
             for impl in self._impls(f"register_{kind}", plugin.stem):
-                things = self._invoke(impl, plugin)
-                names = [*self.registered(kind)] + [thing.name for thing in things]
-                if len(names) != len(set(names)):
-                    raise PluginError(f"{kind}: a name of {names} is taken already")
-                getattr(plugin, kind).extend(things)
+                for thing in self._invoke(impl, plugin):
+                    if thing.name in self.registered(kind):
+                        raise PluginError(f"{kind}: {thing.name!r} is there already")
+                    getattr(plugin, kind).append(thing)
         for platform in plugin.platforms:
             if not re.match(platform.pattern, platform.example, re.IGNORECASE):
                 raise PluginError(f"{platform.name}: the pattern misses the example")
@@ -1126,8 +1130,7 @@ class Storage(Protocol):
         it is not a regular file inside the folder, is empty, or holds no media."""
 
     def attempt_folder(self, job: Job) -> Path:
-        """A new folder for one attempt, with ``files`` and ``home`` in it; no older
-        attempt can write into it."""
+        """A new folder for this attempt alone, with ``files`` and ``home`` in it."""
 
     def forget_attempt(self, job: Job) -> None:
         """Remove the folders of this attempt and of older ones, which are dead."""
@@ -1407,8 +1410,8 @@ def prepare_data(data: Path) -> None:
             probe.unlink()
     except OSError as error:
         raise StartError(
-            f"{data}: {error.strerror}. The bot must be able to write to its data "
-            "folder: change its owner (chown), or set data_dir."
+            f"{data / name}: {error.strerror}. The bot must be able to write there: "
+            "change its owner (chown), or set data_dir."
         ) from error
 
 
@@ -1478,8 +1481,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = "setup" if first else name
         if name not in subcommands:
             raise StartError(
-                f"No plugin offers {name}. {settings.plugins_dir} must hold the plugins "
-                "that come with the bot; see `bossbot.py plugins`."
+                f"No plugin offers {name}: restore {settings.plugins_dir}."
             )
         pipeline = Pipeline(settings, plugins)
         code = asyncio.run(subcommands[name].run(pipeline, arguments))

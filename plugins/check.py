@@ -65,6 +65,13 @@ async def check(pipeline: Pipeline, args: argparse.Namespace) -> int:
             what, cost = f"no file {platform.cookies_file}", "there is no login"
             remedy = f"Correct cookies_file in [plugins.{platform.name}]."
             found.append(Finding(what, f"{platform.name}: {cost}", remedy))
+    for plugin in pipeline.plugins.all.values():
+        if plugin.off and plugin.stem not in pipeline.settings.disabled_plugins:
+            what, remedy = (
+                f"the plugin {plugin.stem} is off",
+                "Correct it and try again.",
+            )
+            found.append(Finding(what, one_line(plugin.off), remedy))
     for finding in found:
         label = "missing" if finding.fatal else "advice"
         console.print(f"{label:<8} {finding.what}: {finding.cost}.")

@@ -87,6 +87,8 @@ class SQLite:
                 await self.connection.executescript(
                     f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;"
                 )
+            # Whether it can be written shows now, not at the first job.
+            await self.connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
         except sqlite3.OperationalError as error:
             await self.close()
             raise StartError(

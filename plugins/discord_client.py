@@ -62,7 +62,7 @@ async def check_host(settings: Settings) -> list[Finding]:
         return []
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
     cost = "the bot cannot connect"
-    async with discord.Client(intents=discord.Intents.none()) as client:
+    async with discord.Client(intents=discord.Intents(guilds=True)) as client:
         try:
             await client.login(settings.discord_token.get_secret_value())
             flags = (await client.application_info()).flags
@@ -220,15 +220,22 @@ async def run(pipeline: Pipeline, args: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     bot = make_bot(pipeline)
     closing: list[asyncio.Task[None]] = []
+    times = 0
 
     def stop() -> None:
-        if closing:  # asked twice: at once
-            os._exit(1)
-        logger.info("stopping; once more to stop at once")
+        logger.info("stopping")
         closing.append(asyncio.create_task(bot.close()))
 
+    def asked(*_: Any) -> None:  # not by the loop, which a plugin may block
+        nonlocal times
+        times += 1
+        if times > 1:
+            os._exit(1)
+        os.write(2, b"once more to stop at once\n")
+        loop.call_soon_threadsafe(stop)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+        signal.signal(number, asked)
     try:
         async with bot:
             await bot.start(token.get_secret_value())

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import secrets
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from bossbot import (
     format_size,
     hookimpl,
     one_line,
+    write_atomically,
 )
 
 
@@ -54,8 +56,12 @@ async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
     folder = Path.cwd() / args.to
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(probe := folder / ".boss-bot", b"")
+        probe.unlink()
     except OSError as error:
         raise BossbotError(f"--to {folder}: {error.strerror}.") from error
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as after Ctrl-C, all is tidied up
+        signal.signal(number, signal.getsignal(signal.SIGINT))
     pipeline.runner.start()
     bars = Bars(
         TextColumn("{task.description}", markup=False),
@@ -113,7 +119,7 @@ async def download(
     """Download one link; returns a line for each file.
 
     Raises:
-        Refused, JobFailed: nothing arrived.
+        BossbotError: nothing arrived, or it could not be placed.
     """
     job = Job(secrets.token_hex(5), *await pipeline.route(url), attempts=1)
     try:
@@ -129,7 +135,11 @@ async def download(
                 )
         if files and not fitting:
             raise JobFailed(Cause.TOO_LARGE, message="; ".join(lines))
-        placed = await asyncio.to_thread(pipeline.storage.place, job, fitting, folder)
+        try:
+            place = pipeline.storage.place
+            placed = await asyncio.to_thread(place, job, fitting, folder)
+        except OSError as error:
+            raise BossbotError(f"--to {folder}: {error.strerror}.") from error
         lines += [f"{file.path} ({format_size(file.size)})" for file in placed]
         lines += [f"not fetched: {f} ({f.detail})" for f in fetched.failures]
         if not files:

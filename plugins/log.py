@@ -42,15 +42,19 @@ def register_log(settings: Settings, debug: bool, console: TextIO) -> bool:
         **common,
     )
     logger.add(sys.stderr, level="ERROR", **common)
-    logger.add(
-        settings.data_dir / "logs" / "boss-bot_{time:YYYY-MM-DD}.log",
-        level="DEBUG",
-        rotation="00:00",
-        retention=f"{settings.log_retention_days} days",
-        catch=True,  # a full disk must not stop the bot
-        opener=lambda path, flags: os.open(path, flags, 0o600),
-        **common,
-    )
+    folder = settings.data_dir / "logs"
+    try:
+        logger.add(
+            folder / "boss-bot_{time:YYYY-MM-DD}.log",
+            level="DEBUG",
+            rotation="00:00",
+            retention=f"{settings.log_retention_days} days",
+            catch=True,  # a full disk must not stop the bot
+            opener=lambda path, flags: os.open(path, flags, 0o600),
+            **common,
+        )
+    except OSError as error:
+        logger.error("{}: {}. Change the owner of what is in it.", folder, error)
     logging.getLogger().setLevel(logging.NOTSET)
     for name in ("aiosqlite", "asyncio"):  # every statement, else
         logging.getLogger(name).setLevel(logging.INFO)

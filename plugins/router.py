@@ -68,7 +68,7 @@ class PlatformRouter:
 
     def _by_platform(self, link: str) -> Route | Refused:
         """The route of a link as far as the platforms know it."""
-        name = ""
+        name, engines = "", self.pipeline.plugins.registered("engines")
         try:
             url = check_link(link)
             for name, platform in self.pipeline.plugins.registered("platforms").items():
@@ -79,7 +79,8 @@ class PlatformRouter:
                         for pattern, engine in platform.routes
                         if re.match(pattern, url, re.IGNORECASE)
                     )
-                    return Route(url, name, next(routed, platform.engine))
+                    engine = next(routed, platform.engine)
+                    return Route(url, name, engine if engine in engines else "")
             return Route(url, "", "")
         except Refused as error:
             error.platform = name

@@ -55,9 +55,14 @@ async def setup(pipeline: Pipeline, args: argparse.Namespace) -> int:
         except (OSError, aiohttp.ClientError, discord.HTTPException) as error:
             print(f"Discord cannot be reached ({error}). Is there a network?")
             return 2
-        write_token(token)
-        os.environ.pop(KEY, None)
+        try:
+            write_token(token)
+        except OSError as error:
+            print(f"{HERE / '.env'}: {error.strerror}. Make it writable, or set {KEY}.")
+            return 2
         print(f"Hello, {name}! The token is in {HERE / '.env'}.")
+        if os.environ.pop(KEY, token) != token:
+            print(f"Your environment has another {KEY}, which counts more: unset it.")
         print(f"Invite the bot to your server with this link:\n  {link}")
         return 0
 

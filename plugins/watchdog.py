@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from loguru import logger
 
@@ -15,9 +16,10 @@ from bossbot import Settings, hookimpl
 BLOCKED_S = 5
 
 
-@hookimpl
-async def bot_started(settings: Settings) -> None:
+@hookimpl(tryfirst=True)  # the other plugins may block the loop from here on
+def register_commands(settings: Settings) -> list[Any]:
     watch_loop(asyncio.get_running_loop(), settings.plugins_dir)
+    return []
 
 
 def watch_loop(loop: asyncio.AbstractEventLoop, plugins_dir: Path) -> None:

@@ -34,6 +34,23 @@ async def test_plugin_that_does_harm_in_every_hook_harms_itself_alone(
     assert await process.ended(25) == 0
 
 
+async def test_second_signal_ends_a_bot_whose_loop_a_plugin_blocks(
+    stage: Stage, process: BotProcess
+) -> None:
+    stage.hook(
+        "bad",
+        "async def check_job():\n    print('blocks', flush=True)\n    time.sleep(90)",
+    )
+    await process.start()
+    await stage.says(f"$download {link(stage.image())}")
+    await process.logged("blocks")
+    process.terminate()
+    await process.logged("once more to stop at once")
+    process.terminate()
+    assert await process.ended(5) == 1
+    await process.family_ended()
+
+
 async def test_registration_that_exits_turns_its_plugin_off(stage: Stage) -> None:
     for name in ("register_queue", "register_courier", "register_commands"):
         stage.hook(f"bad_{name}", f"def {name}():\n    raise SystemExit('no')\n")

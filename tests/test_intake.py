@@ -308,6 +308,16 @@ async def test_link_that_no_engine_knows_has_none(toy_pipeline: ToyPipeline) -> 
         await intake(pipeline, link)
 
 
+async def test_link_whose_engine_is_off_goes_to_another(
+    toy_pipeline: ToyPipeline,
+) -> None:
+    pipeline = toy_pipeline()
+    for plugin in pipeline.plugins.all.values():
+        plugin.engines = [one for one in plugin.engines if one.name != "first"]
+    route = await pipeline.route("https://shop.example/9")
+    assert route == ("https://shop.example/9", "shop", "generic")
+
+
 async def test_platform_may_refuse_a_link_of_its_own(toy_pipeline: ToyPipeline) -> None:
     with pytest.raises(Refused, match="own feed") as caught:
         await toy_pipeline().route("https://shop.example/feed")

@@ -261,10 +261,15 @@ def test_wrong_settings_of_a_plugin_turn_it_off(load: Load) -> None:
     assert plugins.all["d"].off == ""
 
 
-def test_settings_of_an_absent_plugin_only_warn(load: Load, logged: list[str]) -> None:
-    plugins = load({"plugins": {"gone": {"x": 1}}}, a=GOOD)
-    assert plugins.all["a"].off == ""
-    assert any(line.startswith("WARNING") and "gone" in line for line in logged)
+def test_absent_plugin_that_the_settings_name_is_only_warned_of(
+    load: Load, logged: list[str]
+) -> None:
+    settings = {"plugins": {"gone": {"x": 1}}, "disabled_plugins": ["twiter"]}
+    plugins = load(settings, twitter=GOOD)
+    assert plugins.all["twitter"].off == ""
+    start = "WARNING the settings name a plugin"
+    assert f"{start} gone that is not there" in logged
+    assert f"{start} twiter that is not there; did you mean twitter?" in logged
 
 
 def test_config_must_derive_from_plugin_config(load: Load) -> None:

@@ -91,6 +91,25 @@ def test_data_dir_of_the_environment_says_where_the_hosts_file_is(
     assert (settings.max_items, settings.data_dir) == (7, elsewhere)
 
 
+def test_home_that_nobody_has_is_a_folder_like_any(root: Path) -> None:
+    (root / "config.toml").write_text('plugins_dir = "~nobody-at-all/x"')
+    assert load_settings(root=root).plugins_dir == ROOT / "~nobody-at-all/x"
+
+
+def test_keys_in_a_file_may_have_capitals_and_the_file_a_mark(root: Path) -> None:
+    (root / "config.toml").write_text("max_items = 1")
+    (root / "data" / "config.toml").write_text("Max_Items = 2", "utf-8-sig")
+    assert load_settings(root=root).max_items == 2
+    (root / "data" / "config.toml").write_text("Max_Items = 0", "utf-8-sig")
+    assert "data/config.toml, line 1: max_items" in mistakes(root)
+
+
+@pytest.mark.parametrize("prefix", ["", " ", "a long prefix"])
+def test_prefix_that_nobody_could_type_is_refused(root: Path, prefix: str) -> None:
+    (root / "config.toml").write_text(f'command_prefix = "{prefix}"')
+    assert "config.toml, line 1: command_prefix" in mistakes(root)
+
+
 def test_data_dir_may_start_with_a_tilde(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,129 @@
+"""The set-up dialogue, on a terminal, with a Discord that knows the token."""
+
+import asyncio
+import contextlib
+import os
+import pty
+import select
+import signal
+import stat
+import sys
+from collections.abc import Callable
+
+import pytest
+from conftest import ROOT, Home
+from discord_support import Stage
+
+pytest_plugins = ("discord_fixtures",)
+
+PROMPT = "(it is not shown): "
+KEY = "BOSS_BOT_DISCORD_TOKEN"
+
+
+class Terminal:
+    """A program and what it shows."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self.shown, self.seen = "", 0
+        self.pid, self.file = pty.fork()
+        if self.pid == 0:
+            os.execve(command[0], command, environment)
+
+    async def shows(self, text: str) -> None:
+        """Returns once this text is there, after the one asked for before."""
+        while text not in self.shown[self.seen :]:
+            more = await asyncio.to_thread(self._read)
+            assert more, self.shown
+            self.shown += more
+        self.seen = self.shown.index(text, self.seen) + len(text)
+
+    def _read(self) -> str:
+        assert select.select([self.file], [], [], 30)[0], self.shown
+        with contextlib.suppress(OSError):  # what Linux says at the end
+            return os.read(self.file, 4096).decode()
+        return ""
+
+    def types(self, line: str) -> None:
+        os.write(self.file, f"{line}\n".encode())
+
+    async def ended(self) -> int:
+        """The exit code."""
+        while more := await asyncio.to_thread(self._read):
+            self.shown += more
+        _, status = await asyncio.to_thread(os.waitpid, self.pid, 0)
+        os.close(self.file)
+        return os.waitstatus_to_exitcode(status)
+
+
+Start = Callable[..., Terminal]
+
+
+@pytest.fixture
+def start(stage: Stage, home: Home) -> Start:
+    def run(*words: str, **variables: str) -> Terminal:
+        script = str(ROOT / "tests" / "run_redirected.py")
+        bot = str(home.path / "bossbot.py")
+        environment = home.environment(
+            FAKE_DISCORD_URL=stage.fake.url, BOSS_BOT_MIN_FREE_SPACE="0", **variables
+        )
+        return Terminal([sys.executable, script, bot, *words], environment)
+
+    return run
+
+
+async def test_first_start_asks_until_the_token_works_and_goes_on(
+    start: Start, stage: Stage, home: Home
+) -> None:
+    (home.path / ".env").write_text("BOSS_BOT_MAX_ITEMS=7\n")
+    terminal = start()
+    await terminal.shows(PROMPT)
+    terminal.types("not-a-token")
+    await terminal.shows("That is no bot token")
+    await terminal.shows(PROMPT)
+    terminal.types("unknown.to.discord")
+    await terminal.shows("Discord does not know this token")
+    await terminal.shows(PROMPT)
+    terminal.types(f"  Bot {stage.fake.token} ")
+    await terminal.shows("connected as")
+    os.kill(terminal.pid, signal.SIGTERM)
+    assert await terminal.ended() == 0
+    assert f"client_id={stage.fake.bot.id}" in terminal.shown
+    assert "discord.com/oauth2/authorize" in terminal.shown
+    assert stage.fake.token not in terminal.shown
+    env = home.path / ".env"
+    assert env.read_text() == f"BOSS_BOT_MAX_ITEMS=7\n{KEY}={stage.fake.token}\n"
+    assert stat.S_IMODE(env.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("key", ["\x03", "\x04"], ids=["Ctrl-C", "Ctrl-D"])
+async def test_dialogue_can_be_given_up(start: Start, home: Home, key: str) -> None:
+    terminal = start()
+    await terminal.shows(PROMPT)
+    os.write(terminal.file, key.encode())
+    assert await terminal.ended() == 2
+    assert "discord.com/developers" in terminal.shown
+    assert "Nothing was changed" in terminal.shown
+    assert "Traceback" not in terminal.shown
+    assert not (home.path / ".env").exists()
+
+
+async def test_other_token_in_the_environment_is_told_of(
+    start: Start, stage: Stage
+) -> None:
+    terminal = start("setup", **{KEY: "an.other.token"})
+    await terminal.shows(PROMPT)
+    terminal.types(stage.fake.token)
+    assert await terminal.ended() == 0
+    assert f"another {KEY}, which counts more: unset it" in terminal.shown
+
+
+async def test_env_file_that_cannot_be_written_is_named_with_a_remedy(
+    start: Start, stage: Stage, home: Home
+) -> None:
+    terminal = start("setup")
+    await terminal.shows(PROMPT)
+    (home.path / ".env").mkdir()
+    terminal.types(stage.fake.token)
+    assert await terminal.ended() == 2
+    assert f"Make it writable, or set {KEY}" in terminal.shown
+    assert "Traceback" not in terminal.shown
