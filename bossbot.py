@@ -36,7 +36,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from email.utils import mktime_tz, parsedate_tz
 from enum import IntEnum, StrEnum
 from functools import partial
 from pathlib import Path
@@ -379,8 +379,9 @@ def wait_asked_s(headers: Any) -> float | None:
     with contextlib.suppress(ValueError, OverflowError):
         if after.isdecimal():
             return float(after[:9])
-        until = parsedate_to_datetime(after).timestamp() if after else int(reset or "")
-        return max(until - time.time(), 0)
+        if parts := parsedate_tz(after):
+            return max(mktime_tz(parts) - time.time(), 0)
+        return max(int(float(reset or "")) - time.time(), 0)
     return None
 
 
@@ -531,7 +532,7 @@ _FIELDS = tuple(Settings.model_fields)
 def _read_toml(path: Path) -> _Source:
     try:
         text = path.read_text("utf-8-sig")  # Windows' editors write a mark first
-        values = {key.lower(): value for key, value in tomllib.loads(text).items()}
+        values = _merge(*({k.lower(): v} for k, v in tomllib.loads(text).items()))
         return _Source(str(path), values, text)
     except (FileNotFoundError, NotADirectoryError):
         return _Source(str(path), {})
@@ -1294,14 +1295,13 @@ class Pipeline:
 
     async def stop(self, grace_s: float = 20) -> None:
         """End what was started; see ``Worker.stop``."""
-        made = vars(self)
-        if "worker" in made:
+        if "worker" in vars(self):
             await self.worker.stop(grace_s)
         if self._announcing:
             await asyncio.wait(list(self._announcing.values()), timeout=3)
-        if "runner" in made:
+        if "runner" in vars(self):
             await self.runner.stop()
-        if "db" in made:
+        if "db" in vars(self):
             await self.db.close()
 
     # Intake
@@ -1370,6 +1370,7 @@ class Pipeline:
 
 # ── Command line ───────────────────────────────────────────────────────────────────
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _secrets: set[str] = set()  # what no log line may hold
 SECRET_NAME = re.compile(
     r"(?i)token|secret|passw|session|cookie(?!s_file)|auth|api_?key"
@@ -1413,9 +1414,6 @@ def prepare_data(data: Path) -> None:
             f"{data / name}: {error.strerror}. The bot must be able to write there: "
             "change its owner (chown), or set data_dir."
         ) from error
-
-
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class _ToLoguru(logging.Handler):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -231,8 +232,9 @@ async def run(pipeline: Pipeline, args: argparse.Namespace) -> int:
         times += 1
         if times > 1:
             os._exit(1)
-        os.write(2, b"once more to stop at once\n")
         loop.call_soon_threadsafe(stop)
+        with contextlib.suppress(AttributeError, OSError):  # it may be closed
+            os.write(sys.stderr.fileno(), b"once more to stop at once\n")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, asked)

@@ -5,6 +5,7 @@ import asyncio
 import secrets
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,6 @@ from bossbot import (
     format_size,
     hookimpl,
     one_line,
-    write_atomically,
 )
 
 
@@ -56,12 +56,13 @@ async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
     folder = Path.cwd() / args.to
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(probe := folder / ".boss-bot", b"")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise BossbotError(f"--to {folder}: {error.strerror}.") from error
-    for number in (signal.SIGTERM, signal.SIGHUP):  # as after Ctrl-C, all is tidied up
-        signal.signal(number, signal.getsignal(signal.SIGINT))
+    interrupt = signal.getsignal(signal.SIGINT)  # after which all is tidied up
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.SIG_IGN not in (interrupt, signal.getsignal(number)):
+            signal.signal(number, interrupt)
     pipeline.runner.start()
     bars = Bars(
         TextColumn("{task.description}", markup=False),

@@ -42,6 +42,7 @@ class Tracker:
     def __init__(self) -> None:
         self.bot: BossBot
         self.started = asyncio.Event()
+        self.recalled = False  # whose messages the last run left to be seen to
         self.stopping = asyncio.Event()  # nothing waits any more
         self.jobs: dict[str, Job] = {}
         self.progress: dict[str, Progress] = {}
@@ -58,7 +59,7 @@ class Tracker:
 
     async def remember(self) -> None:
         """Store whose messages are not final, for the next start to see to."""
-        if self.started.is_set():
+        if self.recalled:
             with logger.catch(message=f"not stored: {UNTOLD}", level="DEBUG"):
                 await self.bot.pipeline.db.fact(UNTOLD, " ".join(self.jobs))
 
@@ -128,13 +129,16 @@ tracker = Tracker()
 @hookimpl
 async def bot_started(bot: BossBot, config: Config) -> None:
     tracker.bot = bot
-    with logger.catch(message=f"not known: {UNTOLD}"):
-        for job_id in (await bot.pipeline.db.fact(UNTOLD)).split():
-            job = await bot.pipeline.queue.get(job_id)
-            if job and job.status in TERMINAL_STATUSES:
-                tracker.jobs.setdefault(job_id, job)
-                tracker.show(job_id, config.edit_interval_s)
-    tracker.started.set()
+    try:
+        with logger.catch(message=f"not known: {UNTOLD}"):
+            for job_id in (await bot.pipeline.db.fact(UNTOLD)).split():
+                if job := await bot.pipeline.queue.get(job_id):
+                    tracker.jobs.setdefault(job_id, job)
+                    if job.status in TERMINAL_STATUSES:
+                        tracker.show(job_id, config.edit_interval_s)
+            tracker.recalled = True
+    finally:
+        tracker.started.set()
     await tracker.remember()
 
 

@@ -61,7 +61,7 @@ async def setup(pipeline: Pipeline, args: argparse.Namespace) -> int:
             print(f"{HERE / '.env'}: {error.strerror}. Make it writable, or set {KEY}.")
             return 2
         print(f"Hello, {name}! The token is in {HERE / '.env'}.")
-        if os.environ.pop(KEY, token) != token:
+        if os.environ.pop(KEY, "") not in ("", token):
             print(f"Your environment has another {KEY}, which counts more: unset it.")
         print(f"Invite the bot to your server with this link:\n  {link}")
         return 0

@@ -319,7 +319,8 @@ def test_status_has_its_cause(statuses: tuple[int, ...], cause: Cause) -> None:
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": f"31 Dec {'9' * 22} 1:1:1"}, None),
         ({"Retry-After": "Fri, 39 Dec 19999 1:1:1"}, None),
-        ({"x-rate-limit-reset": "17"}, 0),
+        ({"Retry-After": "Fri Dec 31 23:59:59 1999"}, 0),
+        ({"x-rate-limit-reset": "17.5"}, 0),
         ({"x-rate-limit-reset": "inf"}, None),
         ({"x-rate-limit-reset": "9" * 400}, None),
         ({}, None),
@@ -335,6 +336,7 @@ def test_wait_may_be_until_a_moment() -> None:
     then = time.time() + 100
     for headers in (
         {"Retry-After": formatdate(then, usegmt=True)},
+        {"Retry-After": time.asctime(time.gmtime(then))},
         {"x-rate-limit-reset": str(int(then))},
     ):
         assert wait_asked_s(headers) == pytest.approx(100, abs=30)

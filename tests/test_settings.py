@@ -102,6 +102,8 @@ def test_keys_in_a_file_may_have_capitals_and_the_file_a_mark(root: Path) -> Non
     assert load_settings(root=root).max_items == 2
     (root / "data" / "config.toml").write_text("Max_Items = 0", "utf-8-sig")
     assert "data/config.toml, line 1: max_items" in mistakes(root)
+    (root / "data" / "config.toml").write_text("[plugins.a]\nx = 1\n[Plugins.b]\ny = 2")
+    assert load_settings(root=root).plugins == {"a": {"x": 1}, "b": {"y": 2}}
 
 
 @pytest.mark.parametrize("prefix", ["", " ", "a long prefix"])
