@@ -1,14 +1,13 @@
 """The set-up dialogue, on a terminal, with a Discord that knows the token."""
 
 import asyncio
-import contextlib
 import os
 import pty
 import select
-import signal
 import stat
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import ROOT, Home
@@ -21,54 +20,68 @@ KEY = "BOSS_BOT_DISCORD_TOKEN"
 
 
 class Terminal:
-    """A program and what it shows."""
+    """A program on a terminal of its own, and what it shows."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self.shown, self.seen = "", 0
-        self.pid, self.file = pty.fork()
-        if self.pid == 0:
-            os.execve(command[0], command, environment)
+        self.file, self.theirs = pty.openpty()
+        # A session's leader that opens a terminal has it as its own: Ctrl-C ends it.
+        opened = 'exec "$@" <"$TTY" >"$TTY" 2>&1'
+        self.process = subprocess.Popen(
+            ["/bin/sh", "-c", opened, "sh", *command],
+            env={**environment, "TTY": os.ttyname(self.theirs)},
+            start_new_session=True,
+        )
 
     async def shows(self, text: str) -> None:
         """Returns once this text is there, after the one asked for before."""
         while text not in self.shown[self.seen :]:
-            more = await asyncio.to_thread(self._read)
-            assert more, self.shown
-            self.shown += more
+            assert await asyncio.to_thread(self._read, 30), self.shown
         self.seen = self.shown.index(text, self.seen) + len(text)
 
-    def _read(self) -> str:
-        assert select.select([self.file], [], [], 30)[0], self.shown
-        with contextlib.suppress(OSError):  # what Linux says at the end
-            return os.read(self.file, 4096).decode()
-        return ""
+    def _read(self, timeout_s: float) -> bool:
+        ready, _, _ = select.select([self.file], [], [], timeout_s)
+        if ready:
+            self.shown += os.read(self.file, 4096).decode()
+        return bool(ready)
 
     def types(self, line: str) -> None:
         os.write(self.file, f"{line}\n".encode())
 
     async def ended(self) -> int:
         """The exit code."""
-        while more := await asyncio.to_thread(self._read):
-            self.shown += more
-        _, status = await asyncio.to_thread(os.waitpid, self.pid, 0)
+        code = await asyncio.to_thread(self.process.wait, 30)
+        while self._read(0):
+            pass
+        return code
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
         os.close(self.file)
-        return os.waitstatus_to_exitcode(status)
+        os.close(self.theirs)
 
 
 Start = Callable[..., Terminal]
 
 
 @pytest.fixture
-def start(stage: Stage, home: Home) -> Start:
+def start(stage: Stage, home: Home) -> Iterator[Start]:
+    started: list[Terminal] = []
+
     def run(*words: str, **variables: str) -> Terminal:
         script = str(ROOT / "tests" / "run_redirected.py")
         bot = str(home.path / "bossbot.py")
         environment = home.environment(
             FAKE_DISCORD_URL=stage.fake.url, BOSS_BOT_MIN_FREE_SPACE="0", **variables
         )
-        return Terminal([sys.executable, script, bot, *words], environment)
+        command = [sys.executable, script, bot, *words]
+        started.append(Terminal(command, environment))
+        return started[-1]
 
-    return run
+    yield run
+    for terminal in started:
+        terminal.close()
 
 
 async def test_first_start_asks_until_the_token_works_and_goes_on(
@@ -85,7 +98,7 @@ async def test_first_start_asks_until_the_token_works_and_goes_on(
     await terminal.shows(PROMPT)
     terminal.types(f"  Bot {stage.fake.token} ")
     await terminal.shows("connected as")
-    os.kill(terminal.pid, signal.SIGTERM)
+    terminal.process.terminate()
     assert await terminal.ended() == 0
     assert f"client_id={stage.fake.bot.id}" in terminal.shown
     assert "discord.com/oauth2/authorize" in terminal.shown
