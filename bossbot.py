@@ -1384,9 +1384,8 @@ def secret_values(thing: Any) -> Iterable[str]:
     elif isinstance(thing, BaseModel):
         yield from secret_values(dict(thing))
     elif isinstance(thing, (dict, list, tuple)):  # raw ones do not say what is secret
-        for key, value in (
-            thing.items() if isinstance(thing, dict) else enumerate(thing)
-        ):
+        pairs = thing.items() if isinstance(thing, dict) else enumerate(thing)
+        for key, value in pairs:
             if isinstance(value, str) and SECRET_NAME.search(str(key)):
                 yield value
             yield from secret_values(value)
