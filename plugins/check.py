@@ -67,11 +67,8 @@ async def check(pipeline: Pipeline, args: argparse.Namespace) -> int:
             found.append(Finding(what, f"{platform.name}: {cost}", remedy))
     for plugin in pipeline.plugins.all.values():
         if plugin.off and plugin.stem not in pipeline.settings.disabled_plugins:
-            what, remedy = (
-                f"the plugin {plugin.stem} is off",
-                "Correct it and try again.",
-            )
-            found.append(Finding(what, one_line(plugin.off), remedy))
+            what = f"the plugin {plugin.stem} is off"
+            found.append(Finding(what, one_line(plugin.off), "Correct it."))
     for finding in found:
         label = "missing" if finding.fatal else "advice"
         console.print(f"{label:<8} {finding.what}: {finding.cost}.")

@@ -51,6 +51,17 @@ async def test_second_signal_ends_a_bot_whose_loop_a_plugin_blocks(
     await process.family_ended()
 
 
+async def test_signal_that_cannot_be_told_of_stops_the_bot(
+    stage: Stage, process: BotProcess
+) -> None:
+    code = "def bot_started():\n    sys.stderr = None\n    print('mute', flush=True)"
+    stage.hook("bad", code)
+    await process.start()
+    await process.logged("mute")
+    process.terminate()
+    assert await process.ended() == 0
+
+
 async def test_registration_that_exits_turns_its_plugin_off(stage: Stage) -> None:
     for name in ("register_queue", "register_courier", "register_commands"):
         stage.hook(f"bad_{name}", f"def {name}():\n    raise SystemExit('no')\n")

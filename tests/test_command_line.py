@@ -173,6 +173,28 @@ def test_interrupted_get_leaves_no_process_and_no_file(
     assert list((tmp_path / "to").iterdir()) == []
 
 
+@pytest.mark.parametrize("ignored", ["HUP", "INT"])  # by nohup; by a shell's "&"
+def test_get_goes_on_ignoring_what_it_was_told_to_ignore_and_no_more(
+    toy_home: Home, tmp_path: Path, ignored: str
+) -> None:
+    note = toy_home.data / "cache" / "other" / "pid"
+    command = toy_home.command("get", "https://a.toy.example/hang", "--to", tmp_path)
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f'trap "" {ignored}; exec "$@"', "sh", *command],
+        env=toy_home.environment(),
+    ) as process:
+        end_s = time.monotonic() + 20
+        while not (note.exists() and note.read_text()) and time.monotonic() < end_s:
+            time.sleep(0.02)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        process.terminate()
+    mask = int(re.findall(r"SigIgn:\s*(\w+)", status)[0], 16)
+    names = {
+        n for n in ("HUP", "INT", "TERM") if mask >> signal.Signals[f"SIG{n}"] - 1 & 1
+    }
+    assert names == {ignored}
+
+
 # which
 
 ROUTES = {

@@ -1,5 +1,6 @@
 """The conversation in Discord, from a pasted link to the posted files."""
 
+import asyncio
 import re
 import sqlite3
 import unicodedata
@@ -807,6 +808,25 @@ async def test_status_message_that_is_not_remembered_keeps_no_link_from_its_turn
         await stage.says(f"$download {' '.join(links)}")
         await stage.gets(2)
     assert not any("went wrong" in message.content for message in stage.said())
+
+
+async def test_database_that_is_busy_at_the_start_silences_no_status_message(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.bot() as bot:
+        progress = module("progress")
+        tracker = progress.Tracker()
+
+        async def fact(key: str, value: str | None = None) -> str:
+            raise asyncio.CancelledError  # as when the hook's time is over
+
+        monkeypatch.setattr(progress, "tracker", tracker)
+        with monkeypatch.context() as patch:
+            patch.setattr(bot.pipeline.db, "fact", fact)
+            with pytest.raises(asyncio.CancelledError):
+                await progress.bot_started(bot, progress.Config())
+        assert tracker.started.is_set()
+        assert not tracker.recalled, "what is stored is not overwritten"
 
 
 async def test_check_says_whether_discord_grants_the_intent(stage: Stage) -> None:

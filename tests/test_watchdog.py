@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from bossbot_plugins import watchdog
 
-from bossbot import import_plugin
+from bossbot import Settings, import_plugin
 
 GREEDY = """
 import time
@@ -29,7 +29,7 @@ def test_plugin_that_blocks_the_loop_is_named(
     greedy = import_plugin(file)
 
     async def main() -> None:
-        watchdog.watch_loop(asyncio.get_running_loop(), tmp_path)
+        watchdog.register_commands(Settings(plugins_dir=tmp_path))
         greedy.work(logged)
 
     asyncio.run(main())
