@@ -187,7 +187,7 @@ def test_get_goes_on_ignoring_what_it_was_told_to_ignore_and_no_more(
         while not (note.exists() and note.read_text()) and time.monotonic() < end_s:
             time.sleep(0.02)
         status = Path(f"/proc/{process.pid}/status").read_text()
-        process.terminate()
+        process.kill()
     mask = int(re.findall(r"SigIgn:\s*(\w+)", status)[0], 16)
     names = {
         n for n in ("HUP", "INT", "TERM") if mask >> signal.Signals[f"SIG{n}"] - 1 & 1
