@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """Boss-Bot: paste a link in Discord, and the media behind it is posted there.
 
-This file is the whole core, to be read from top to bottom: settings, hooks, plugins, the
-parts that plugins provide (queue, database, storage, runner, courier, the Discord client),
-the pipeline that carries a link through them, the command line. All else is a plugin: a
-file in ``plugins/``.
+This file is the whole core, written to be read from top to bottom: the data, what plugins
+give, the contracts of the parts that a link passes through, the settings, the hooks, the
+plugins, and the app that takes links in. Everything else is a plugin in ``plugins/``.
 
     python bossbot.py                 run the bot
     python bossbot.py get URL...      download without Discord
-    python bossbot.py --help          the other commands
+    python bossbot.py --help          list the other commands
 """
 
 from __future__ import annotations
@@ -16,15 +15,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import copy
 import dataclasses
 import difflib
+import importlib
 import importlib.util
 import inspect
+import json
 import logging
 import os
 import re
 import secrets
-import sqlite3
 import stat
 import sys
 import threading
@@ -32,15 +33,34 @@ import time
 import tomllib
 import types
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+import weakref
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from email.utils import mktime_tz, parsedate_tz
 from enum import IntEnum, StrEnum
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TextIO
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TextIO,
+    TypeVar,
+    cast,
+)
 from urllib.parse import urlsplit
 
 import pluggy
@@ -62,22 +82,35 @@ from pydantic_settings import (
 )
 
 if TYPE_CHECKING:
+    import sqlite3
+
     import aiosqlite
     import discord
     from discord.ext import commands
 
     class BossBot(commands.Bot):
-        """The Discord client, as plugins see it."""
+        """The Discord bot, as plugins know it."""
 
-        pipeline: Pipeline
-else:  # discord.py is for plugins to import
+        app: App
+else:  # importing discord.py takes a while, and few commands need it
     BossBot = object
+
+__version__ = "1.0.0"
+API = 1  # what plugins may rely on; a plugin that needs more sets an API of its own
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
 
 
 class BossbotError(Exception):
-    """The root of our errors; ``str(error)`` is safe to show to a member."""
+    """The root of our errors; ``str(error)`` is safe to show to a member.
+
+    BossbotError
+    ├── StartError        the bot cannot start or go on
+    ├── PluginError       a plugin is wrong and switched off
+    ├── Refused           a rule or a check says no
+    │   └── QueueFull
+    └── JobFailed         an attempt brought nothing
+    """
 
 
 class StartError(BossbotError):
@@ -85,13 +118,13 @@ class StartError(BossbotError):
 
 
 class PluginError(BossbotError):
-    """A plugin is wrong: it is switched off, the others run."""
+    """A plugin is wrong: it is switched off, and the others run."""
 
 
 class Refused(BossbotError):
-    """A veto by a rule or a ``check_*`` hook; the text is shown to the member."""
+    """A rule or a ``check_*`` hook says no; the text is shown to the member."""
 
-    platform = ""  # whose link it was, if that is known
+    platform = ""  # the link's platform, if that is known
 
 
 class QueueFull(Refused):
@@ -99,9 +132,14 @@ class QueueFull(Refused):
 
 
 class JobFailed(BossbotError):
-    """An attempt ended without its media. ``detail`` is for the log, in the words of the
-    engine; ``message`` replaces the cause's sentence; ``retry_after_s`` is how long the
-    site asked to wait."""
+    """An attempt ended without its media.
+
+    Args:
+        cause: what kind of failure it is; its sentence is shown to the member.
+        detail: for the log, in the engine's words.
+        message: shown in place of the cause's sentence.
+        retry_after_s: how long the site asked to wait; None when it did not say.
+    """
 
     def __init__(
         self,
@@ -117,6 +155,71 @@ class JobFailed(BossbotError):
         self.cause = cause
         self.detail = without_queries(detail)
         self.retry_after_s = retry_after_s
+
+
+# ── Text ───────────────────────────────────────────────────────────────────────────
+
+
+def format_size(size: float) -> str:
+    """ "20 MiB", "1.5 MiB": the units that Discord and the settings count in."""
+    return ByteSize(size).human_readable(separator=" ").replace(".0 ", " ")
+
+
+def format_time(seconds: float) -> str:
+    """ "0.8 s", "8 s", "2 min 5 s", "1 h 4 min"."""
+    if seconds < 3:
+        return f"{max(seconds, 0):.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
+    return " ".join(f"{n} {unit}" for n, unit in parts if n)
+
+
+def one_line(text: str, *, fold: bool = True) -> str:
+    """Text from outside without control, bidirectional and zero-width characters; white
+    space becomes spaces, and runs of it one space unless ``fold`` is off."""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)  # ANSI colours
+    text = "".join(
+        char
+        for char in re.sub(r"\s", " ", text)
+        if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+    )
+    return " ".join(text.split()) if fold else text
+
+
+def escape(text: str, limit: int = 200) -> str:
+    """Text from outside, safe to show in Discord: one line of at most ``limit``
+    characters, then escaped, so that no mention, link or mark-up works."""
+    text = one_line(text)
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    text = re.sub(r"([\\*_~`|>\[\]()#<@])", r"\\\1", text)
+    text = re.sub(r"(?i)(discord(?:app)?)\.(gg|com/invite)", r"\1\\.\2", text)
+    return text.replace("//", "\\/\\/")
+
+
+def without_queries(text: str) -> str:
+    """Text in which no link, whole or cut, keeps what follows its "?": that may be a
+    secret."""
+    text = re.sub(r"(\w://[^\s'\"<>?#]*)[?#][^\s'\"<>]*", r"\1", text)
+    return re.sub(r"\?[\w%.~\[\]-]+=[^\s'\"<>]*", "", text)
+
+
+def public_url(job: Job) -> str:
+    """A job's link for logs and files. What follows "?" or "#" may hold secrets, except
+    on a known platform, which has dropped all but what names the post."""
+    return job.url if job.platform else re.split(r"[?#]", job.url)[0]
+
+
+def unsupported(url: str) -> str:
+    """The sentence for a link that nothing can fetch."""
+    return f"Not supported: I can't download from {urlsplit(url).hostname}."
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """ "; did you mean max_items?", or "" when nothing is like it."""
+    close = difflib.get_close_matches(key, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 # ── The data ───────────────────────────────────────────────────────────────────────
@@ -144,6 +247,7 @@ class Status(StrEnum):
 
 
 TERMINAL_STATUSES = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+SLOT_STATUSES = (Status.DOWNLOADING, Status.PROCESSING)  # an upload takes no slot
 
 
 class Priority(IntEnum):
@@ -180,16 +284,17 @@ class Cause(StrEnum):
 # What a member reads: what happened, and what to do next.
 SENTENCES = {
     Cause.INVALID_URL: "That is not a link I can open. Check it and paste it again.",
-    Cause.UNSUPPORTED: "I know no way to download from that site.",
-    Cause.LOGIN: "That post needs the host's login. "
-    "Ask the bot's owner to add one for this site.",
-    Cause.AGE: "That post is age-restricted and needs the host's login.",
+    Cause.UNSUPPORTED: "I can't download from that site.",
+    Cause.LOGIN: "You have to be logged in to see that post. "
+    "Ask the bot's owner to add a login for this site.",
+    Cause.AGE: "That post is age-restricted. "
+    "Ask the bot's owner to add a login for this site.",
     Cause.PRIVATE: "That post is private. Only its followers can see it.",
-    Cause.GONE: "That post does not exist any more, or never did. Check the link.",
+    Cause.GONE: "That post has been deleted or never existed. Check the link.",
     Cause.REGION: "That post is not available in the country the bot runs in.",
     Cause.RATE_LIMITED: "The site asks us to slow down. Try again in a few minutes.",
     Cause.NETWORK: "The site could not be reached. Try again later.",
-    Cause.TOO_LARGE: "That is larger than the host allows.",
+    Cause.TOO_LARGE: "That is larger than the bot's owner allows.",
     Cause.TIMED_OUT: "That took too long and was stopped. Try again later.",
     Cause.NO_MEDIA: "There is no photo, video or sound behind that link.",
     Cause.QUOTA: "This server has used up its share for today. Try again tomorrow.",
@@ -204,42 +309,89 @@ SENTENCES = {
 
 
 @dataclass(slots=True)
-class Job:
-    """One link of one member, from the queue to the channel. Times are Unix seconds."""
+class Post:
+    """A message of a job, frozen before it is sent, so that no crash sends it twice."""
 
+    number: int  # from 1; the message's nonce is made of it
+    content: str
+    files: dict[str, str] = field(default_factory=dict)  # name to SHA-256, in order
+    state: Literal["waiting", "sending", "sent", "dropped"] = "waiting"
+    message_id: int = 0  # Discord's, once it is sent
+    sending_at: float = 0  # Unix seconds of the first try; 0 before
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """One link of one member, from the queue to the channel, with everything that a
+    worker on another machine needs. Times are Unix seconds."""
+
+    # Set when the link is taken in, and never again:
     id: str  # 10 hex digits
     url: str  # normalised; what the engine gets
-    platform: str  # a platform's name, or "" for any other link
-    engine: str  # an engine's name
+    platform: str = ""  # a platform's name, or "" for any other link
     guild_id: int = 0  # 0 in a direct message
     channel_id: int = 0  # 0 when the job has no channel (the command line)
     user_id: int = 0
     request_key: str = ""  # one per link of a message or interaction; taken once
     message_id: int = 0  # the request to reply to; 0 for none
-    status_message_id: int = 0  # our own message that shows the progress
+    options: dict[str, Any] = field(default_factory=dict)  # what was asked for
+    guild_settings: dict[str, Any] = field(default_factory=dict)  # as they were then
+    limit_bytes: int = 0  # of one file in its channel
+    created_at: float = field(default_factory=now)
+
+    # Set by the queue's own verbs:
     status: Status = Status.QUEUED
     priority: Priority = Priority.NORMAL
-    attempts: int = 0
-    crashes: int = 0  # attempts in a row that ended with the whole bot
-    fence: int = 0  # grows with each claim; an older attempt can change nothing
-    worker: str = ""
+    position: int = 0  # in its guild's line when it was added; 0: it starts at once
+    status_message_id: int = 0  # our message that shows the progress
+    worker: str = ""  # the holder of the claim
+    claim_number: int = 0  # grows with each claim; an older attempt changes nothing
     lease_until: float = 0
     not_before: float = 0  # not claimed before; a retry waits
+    attempts: int = 0
+    crashes: int = 0  # attempts in a row that ended with the whole bot
+    started_at: float = 0
+
+    # Set by the holder of the claim, and stored with ``Queue.save``:
+    engine: str = ""  # an engine's name
+    facts: dict[str, Any] = field(default_factory=dict)  # of the post: see Report.info
+    posts: list[Post] = field(default_factory=list)  # what is or was posted
+    folder: str = ""  # of the kept files, under data_dir; "" when there are none
+    file_count: int = 0
+    total_bytes: int = 0
     cause: Cause | None = None
     error: str = ""  # the member's sentence
     detail: str = ""  # the log's
-    title: str = ""
-    folder: str = ""  # of the kept files, under data_dir; "" before there are any
-    file_count: int = 0
-    total_bytes: int = 0
-    created_at: float = field(default_factory=now)
-    started_at: float = 0
     finished_at: float = 0
 
     def __post_init__(self) -> None:
         self.status = Status(self.status)
         self.priority = Priority(self.priority)
         self.cause = Cause(self.cause) if self.cause else None
+
+    @property
+    def title(self) -> str:
+        return str(self.facts.get("title") or "")
+
+    def to_row(self) -> dict[str, Any]:
+        """Its fields as a database keeps them: tables and lists as JSON."""
+        row = {name: getattr(self, name) for name in JOB_FIELDS}
+        row["posts"] = [dataclasses.asdict(post) for post in self.posts]
+        for name in _JSON_FIELDS:
+            row[name] = json.dumps(row[name], default=str)
+        return row
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Job:
+        """The job of a row that ``to_row`` made; other columns are ignored."""
+        values = {name: row[name] for name in JOB_FIELDS}
+        values |= {name: json.loads(values[name]) for name in _JSON_FIELDS}
+        values["posts"] = [Post(**post) for post in values["posts"]]
+        return cls(**values)
+
+
+JOB_FIELDS = tuple(f.name for f in dataclasses.fields(Job))
+_JSON_FIELDS = ("options", "guild_settings", "facts", "posts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,19 +410,71 @@ class MediaFile:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a download is; None where the site does not say."""
+    """How far a download or an encoding is; None where that is not known."""
 
-    name: str  # of the file at hand, as the site calls it
-    done_bytes: int
+    name: str  # of the file at hand, as the site calls it, or of the step
+    done_bytes: int = 0
     total_bytes: int | None = None
     speed_bytes_s: float | None = None
     item: int = 1  # 1 is the first file
     items: int | None = None
+    share: float | None = None  # 0 to 1, of work that is not counted in bytes
+
+
+class Change(NamedTuple):
+    """A committed change of a job, or how far it is."""
+
+    job: Job  # as it is now
+    previous: Status | None = None  # None for a new job, or when it is not known
+    progress: Progress | None = None  # then nothing was committed
+
+
+@dataclass
+class Fetched:
+    """What an engine brought."""
+
+    paths: list[Path] = field(default_factory=list)  # as named by the child, unchecked
+    facts: dict[str, Any] = field(default_factory=dict)  # see Report.info
+    failures: list[JobFailed] = field(default_factory=list)  # of single items
+    files: list[MediaFile] = field(default_factory=list)  # the paths, once checked
+
+
+class Ran(NamedTuple):
+    """How a program ended."""
+
+    exit: int
+    stdout: str  # the last 16,384 characters
+    stderr: str  # likewise
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What ffprobe found in a file; None or "" for what it does not have."""
+
+    container: str  # ffprobe's names, for example "mov,mp4,m4a,3gp,3g2,mj2"
+    duration_s: float | None = None
+    video: str = ""  # the codec of the first picture stream that is no cover
+    width: int = 0  # pixels
+    height: int = 0
+    pixel_format: str = ""
+    frames_per_s: float | None = None
+    audio: str = ""  # the codec of the first sound stream
+
+
+class Accepted(NamedTuple):
+    """How a link was taken in: as a job, or with an answer in its place."""
+
+    job: Job | None
+    answer: str = ""
+
+
+# ── What plugins give ──────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class Platform:
-    """A site we know by name: which links are its, which engine fetches them, how."""
+    """A site known by name: which links are its, which engine fetches them, and how.
+    The loader fills in what every platform can be set to (see PlatformConfig)."""
 
     name: str
     pattern: str  # a regular expression that matches the start of its links
@@ -284,11 +488,16 @@ class Platform:
     cookies: dict[str, SecretStr | None] = field(default_factory=dict)
     cookies_file: Path | None = None  # cookies.txt; rotated cookies are written back
     cookies_domain: str = ""  # ".x.com": where named cookies go, and nowhere else
-    login_probe: str = ""  # a link that opens with a login alone, for check --login
+    login_probe: str = ""  # a link that opens only with a login, for check --login
     proxy: str | None = None
     sleep_request_s: float = 0  # between two requests to the site
     # What the site's own words mean: (regular expression, cause), first match wins.
     failures: Sequence[tuple[str, Cause]] = ()
+
+    def engine_for(self, url: str) -> str:
+        """The engine that fetches one of its links."""
+        routed = (e for p, e in self.routes if re.match(p, url, re.IGNORECASE))
+        return next(routed, self.engine)
 
 
 @dataclass
@@ -298,13 +507,16 @@ class Request:
     url: str
     folder: Path  # where files go, and nowhere else; exists and is empty
     prefix: str  # every file's name starts so: f"{prefix}_{number:04d}.{ext}"
+    engine: str = ""
     platform: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)  # the engine's own
+    asked: dict[str, Any] = field(default_factory=dict)  # Job.options
     cookies_file: Path | None = None  # a Netscape cookies.txt of this attempt's own
     cache_dir: Path = Path(".")  # the engine's cache for this platform
     programs: dict[str, str] = field(default_factory=dict)  # ffmpeg, deno...: paths
     proxy: str | None = None
     sleep_request_s: float = 0
+    timeout_s: float = 600
     max_items: int = 50
     max_file_bytes: int = 0  # of one source file
     max_job_bytes: int = 0  # of all source files
@@ -313,20 +525,20 @@ class Request:
 
 
 class Report(Protocol):
-    """What an engine tells of its work, in the child."""
+    """How an engine reports on its work, in the child."""
 
     def info(self, **facts: Any) -> None:
-        """Tell about the post: title, uploader, date, text; items, how many there are;
-        more, whether some were left out."""
+        """Report on the post: title, uploader, date (ISO 8601), text, adult (true or
+        false); items, how many files it has; more, whether some were left out."""
 
     def progress(self, progress: Progress) -> None:
-        """Tell how far a file is; cheap, call it for every chunk."""
+        """Report how far a file is; cheap, call it for every chunk."""
 
     def file(self, path: Path) -> None:
-        """Tell that a file is complete, in the order of the post."""
+        """Report that a file is complete, in the order of the post."""
 
     def item_failed(self, failure: JobFailed) -> None:
-        """Tell that one item could not be fetched; the others go on."""
+        """Report that one item could not be fetched; the others go on."""
 
 
 @dataclass(frozen=True)
@@ -344,46 +556,429 @@ class Engine:
     generic: bool = False  # it can also try a page that no extractor knows
 
 
-def without_queries(text: str) -> str:
-    """Text in which no link, whole or in part, has what may be a secret after "?"."""
-    text = re.sub(r"(\w://[^\s'\"<>?#]*)[?#][^\s'\"<>]*", r"\1", text)
-    return re.sub(r"\?[\w%.~\[\]-]+=[^\s'\"<>]*", "", text)
+@dataclass(frozen=True)
+class Subcommand:
+    """``python bossbot.py <name>``."""
+
+    name: str
+    help: str
+    # Returns the exit code; the app is stopped when it ends.
+    run: Callable[[App, argparse.Namespace], Coroutine[Any, Any, int]]
+    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
 
 
-def first_cause(text: str, table: Iterable[tuple[str, Cause]]) -> Cause | None:
-    """The cause of the first pattern found in the text, whatever the case; ``^`` and
-    ``$`` match at each line."""
-    flags = re.IGNORECASE | re.MULTILINE
-    found = (cause for words, cause in table if re.search(words, text, flags))
-    return next(found, None)
+@dataclass
+class Message:
+    """What ``decorate_message`` may change: the message that carries the files."""
+
+    content: str
+    embed: discord.Embed | None = None
+    view: discord.ui.View | None = None
 
 
-# What an HTTP status means to who pasted the link. 403 also means private, or an address
-# that the site does not like, but a login helps most often; what is not named says that
-# the site wants to be asked in another way, or is out of order.
-STATUS_CAUSES = [
-    (r"40[1237]", Cause.LOGIN),
-    (r"400|404|410|414", Cause.GONE),
-    (r"408|504|524", Cause.TIMED_OUT),
-    (r"420|429", Cause.RATE_LIMITED),
-    (r"451", Cause.REGION),
-    (r"^[1-4]", Cause.ENGINE_OUTDATED),
-    (r"", Cause.NETWORK),
-]
+@dataclass(frozen=True)
+class Finding:
+    """Something missing on this machine, for ``check``."""
+
+    what: str  # "ffmpeg is missing"
+    cost: str  # "videos cannot be made to fit"
+    remedy: str  # "apt install ffmpeg"
+    fatal: bool = False  # the bot cannot run without it
 
 
-def wait_asked_s(headers: Any) -> float | None:
-    """How long the headers of an answer ask to wait: ``Retry-After`` in seconds or as a
-    date, or ``x-rate-limit-reset`` in Unix seconds; None when they do not say."""
-    after, reset = headers.get("Retry-After") or "", headers.get("x-rate-limit-reset")
-    with contextlib.suppress(ValueError, OverflowError):
-        if after.isdecimal():
-            return float(after[:9])
-        if parts := parsedate_tz(after):
-            return max(mktime_tz(parts) - time.time(), 0)
-        return max(int(float(reset or "")) - time.time(), 0)
-    return None
+class Bench(ABC):
+    """The workbench of ``process_files``: a folder, the limit, and ffmpeg in a cage,
+    killed with the job."""
 
+    limit_bytes: int  # of one file in the job's channel
+
+    @abstractmethod
+    def path(self, name: str) -> Path:
+        """Where to write a new file with this ending, such as "small.mp4"."""
+
+    @abstractmethod
+    async def file(self, path: Path) -> MediaFile:
+        """A file that was written there, checked.
+
+        Raises:
+            JobFailed: it is empty, holds no media, or lies elsewhere.
+        """
+
+    @abstractmethod
+    async def ffmpeg(
+        self, *argv: str | Path, label: str = "Making it fit", length_s: float = 0
+    ) -> None:
+        """Run ffmpeg with these arguments, paths as ``Path``. The status message shows
+        the label and, when ``length_s`` says how long the result will be, the share
+        that is done.
+
+        Raises:
+            JobFailed: ffmpeg is missing, failed, or took too long.
+        """
+
+    @abstractmethod
+    async def probe(self, file: MediaFile) -> Probe:
+        """What is in a file, by ffprobe.
+
+        Raises:
+            JobFailed: ffprobe is missing or cannot read the file.
+        """
+
+
+# ── The parts ──────────────────────────────────────────────────────────────────────
+
+
+class Part(ABC):
+    """One station on a link's way, made by a plugin's ``register_parts``. The part
+    ``queue`` is a ``Queue``, found as ``app.queue``, and lives in ``..._queue.py``."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def start(self) -> None:
+        """Get ready. Called by ``App.start``, after the parts that come before."""
+
+    async def stop(self) -> None:
+        """Let go of everything, also after half a start."""
+
+
+class Route(NamedTuple):
+    """Where a link goes."""
+
+    url: str  # normalised
+    platform: str  # "" for one that no platform knows
+    engine: str  # "" when nothing can fetch it
+
+
+class Router(Part):
+    """Decides where links go, and which may not be opened."""
+
+    @abstractmethod
+    async def route_all(self, links: Sequence[str]) -> list[Route | Refused]:
+        """The route of each link, or why it is refused, in words for the member."""
+
+
+class Runner(Part):
+    """Runs engines and programs away from the bot: fenced, limited, and dead when the
+    bot is."""
+
+    @abstractmethod
+    async def supports(self, urls: Sequence[str], without: str = "") -> list[str]:
+        """For each link the first engine with an extractor of its own for it, else the
+        generic one; "" if there is none. ``without`` leaves that engine and the generic
+        one out."""
+
+    @abstractmethod
+    async def versions(self) -> dict[str, tuple[str, int | None]]:
+        """Each engine's version, and its age in days if that can be told."""
+
+    @abstractmethod
+    async def fetch(
+        self, request: Request, on_progress: Callable[[Progress], None]
+    ) -> Fetched:
+        """Run an engine on a request. ``home`` beside the request's folder is its home.
+
+        Raises:
+            JobFailed: the engine failed, or was killed for what it did.
+        """
+
+    @abstractmethod
+    async def run(
+        self,
+        argv: Sequence[str],
+        home: Path,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Ran:
+        """Run one of the helper programs on local files, with ``home`` as its home and
+        working directory; ``on_line`` gets the lines of its stdout as they come.
+
+        Raises:
+            JobFailed: it was killed, or is none of the helper programs.
+        """
+
+
+class Stored(NamedTuple):
+    """Files that lie in the storage, and the job they came from."""
+
+    job_id: str
+    guild_id: int
+    path: Path
+    size_bytes: int
+    changed_at: float  # Unix seconds
+
+
+class Storage(Part):
+    """Where files are. Only the storage knows how they are laid out."""
+
+    @abstractmethod
+    async def inspect(self, path: Path, folder: Path) -> MediaFile:
+        """A file, checked: media or plain text, whatever its name.
+
+        Raises:
+            JobFailed: it is no regular file inside the folder, is empty, or holds no
+                media.
+        """
+
+    @abstractmethod
+    async def attempt_folder(self, job: Job) -> Path:
+        """A new folder for this attempt, with ``files`` and ``home`` in it."""
+
+    @abstractmethod
+    async def forget_attempt(self, job: Job) -> None:
+        """Remove the folders of this attempt and of older ones, which are dead."""
+
+    @abstractmethod
+    async def cache_folder(self, platform: str) -> Path:
+        """The folder for the engines' caches of a platform, "" for any other site."""
+
+    @abstractmethod
+    async def place(
+        self, job: Job, files: Sequence[MediaFile], folder: Path
+    ) -> list[MediaFile]:
+        """Move files into a folder, under their final names."""
+
+    @abstractmethod
+    async def keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
+        """Move a job's files to where they stay, with what is known of them beside
+        them; sets the job's folder."""
+
+    @abstractmethod
+    async def kept_files(self, job: Job, names: Sequence[str]) -> list[MediaFile]:
+        """Files that ``keep`` left, by name; raises FileNotFoundError if one is gone."""
+
+    @abstractmethod
+    def leftovers(self) -> AsyncIterator[Stored]:
+        """The folders of attempts."""
+
+    @abstractmethod
+    def kept(self) -> AsyncIterator[Stored]:
+        """The folders of kept files, guild by guild and day by day."""
+
+    @abstractmethod
+    async def remove(self, stored: Stored, before: int | None = None) -> None:
+        """Remove a folder; of attempts only those with claim numbers up to
+        ``before``, unless that is None."""
+
+    @abstractmethod
+    async def note(self, guild_id: int, name: str, facts: dict[str, Any]) -> None:
+        """Write a small JSON file beside a guild's kept files."""
+
+    @abstractmethod
+    async def attempts_bytes(self) -> int:
+        """How much the attempts under way take."""
+
+
+class Database(Part):
+    """This machine's own SQLite file. Tables come from ``register_tables``."""
+
+    @abstractmethod
+    async def migrate(self, stem: str, scripts: Sequence[str]) -> None:
+        """Run the scripts of a plugin that have not been run yet, all or none.
+
+        Raises:
+            PluginError: one failed, or a newer plugin has made the tables.
+        """
+
+    @abstractmethod
+    def transaction(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
+        """All or nothing, one at a time."""
+
+    @abstractmethod
+    async def one(self, sql: str, *values: Any, **named: Any) -> sqlite3.Row | None:
+        """The first row, or None; a change is committed at once."""
+
+    @abstractmethod
+    async def all(self, sql: str, *values: Any, **named: Any) -> list[sqlite3.Row]:
+        """Every row; a change is committed at once."""
+
+
+class Facts(Part):
+    """Small facts that belong to the bot, on however many machines it runs: limits it
+    has learnt, notices it has sent."""
+
+    @abstractmethod
+    async def get(self, key: str) -> str:
+        """The fact's value, "" when there is none."""
+
+    @abstractmethod
+    async def set(self, key: str, value: str) -> None:
+        """Store a value in place of the old one; "" removes the fact."""
+
+
+class Queue(Part):
+    """Where jobs wait. A claim carries a lease and a number, so that several workers
+    can share one queue. Every operation may be done twice, for an answer that was lost.
+    Ended jobs stay for a while, and as long as their files are kept."""
+
+    @abstractmethod
+    async def add(self, job: Job) -> int | None:
+        """Commit a new job; returns its place in its guild's line, from 1, or 0 when it
+        starts at once. None when its request was taken before, by another job.
+
+        Raises:
+            Refused: it cannot be stored.
+            QueueFull: max_queue_size jobs of the guild wait.
+        """
+
+    @abstractmethod
+    async def claim(self, worker: str, lease_s: float) -> Job | None:
+        """Take the next job, now ``downloading``, with a new claim number; None if there
+        is none or every slot of the worker is taken. Highest priority first, then the
+        guild with the fewest running, then the oldest."""
+
+    @abstractmethod
+    async def save(self, job: Job, lease_s: float) -> bool:
+        """Store a claimed job and prolong its lease; False if the claim was lost."""
+
+    @abstractmethod
+    async def keep(self, job: Job, lease_s: float) -> bool:
+        """Prolong a claimed job's lease and store nothing; False if it was lost."""
+
+    @abstractmethod
+    async def release(self, job: Job, delay_s: float = 0) -> bool:
+        """Give a claimed job back to wait, for at least ``delay_s``; False if the claim
+        was lost. After it the claim guards nothing."""
+
+    @abstractmethod
+    async def finish(self, job: Job) -> bool:
+        """Store a claimed job that is completed, failed or cancelled; False if the
+        claim was lost. After it the claim guards nothing."""
+
+    @abstractmethod
+    async def get(self, job_id: str) -> Job | None:
+        """A job as it is stored."""
+
+    @abstractmethod
+    async def list(
+        self,
+        guild_id: int | None = None,
+        statuses: Sequence[Status] = (),
+        since: float = 0,
+    ) -> list[Job]:
+        """Jobs in the order they came: of one guild or all, of some statuses or all,
+        and of those that have ended only what ended at ``since`` or later."""
+
+    @abstractmethod
+    async def position(self, job_id: str) -> int:
+        """A waiting job's place in its guild's line, from 1; 0 when it does not wait."""
+
+    @abstractmethod
+    async def move(self, job_id: str, priority: Priority) -> bool:
+        """Change a waiting job's priority; False when it does not wait."""
+
+    @abstractmethod
+    async def cancel(self, job_id: str) -> Job | None:
+        """Make a waiting or running job ``cancelled``; its worker finds out by the
+        change. None when it was uploading or had ended."""
+
+    @abstractmethod
+    async def set_status_message(self, job_id: str, message_id: int) -> None:
+        """Remember which message shows a job's progress; no claim guards it."""
+
+    @abstractmethod
+    async def forget_files(self, job_id: str) -> None:
+        """Store that a job's kept files are gone."""
+
+    @abstractmethod
+    async def recover(self, worker: str, lease_s: float) -> Sequence[Job]:
+        """Give back what an earlier process of this worker held, and return, claimed
+        anew, what it was uploading. Each counts as a crash."""
+
+    @abstractmethod
+    async def report(self, job: Job, progress: Progress) -> None:
+        """Pass on how far a job is; may be lost."""
+
+    @abstractmethod
+    def changes(self) -> AsyncIterator[Change | None]:
+        """Every change of every job as it is committed, whichever process wrote it, and
+        what ``report`` passes on. None at first and now and then, since a delayed job
+        may be due. Ends, with nothing left out, when the queue is stopped."""
+
+
+class Client(Part):
+    """The connection to Discord. ``start`` logs in; ``run`` connects to the gateway."""
+
+    bot: BossBot
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Take commands until the connection is closed for good.
+
+        Raises:
+            StartError: Discord does not accept the token or the intents.
+        """
+
+    @abstractmethod
+    async def answer(self, job: Job, text: str) -> int:
+        """Answer the request of a job, in its interaction, as a reply, or in the
+        channel; returns the message's id. Raises what discord.py raises."""
+
+    @abstractmethod
+    async def install(self, plugin: Plugin) -> None:
+        """Add a plugin's commands; all of them, or none and the plugin is off."""
+
+    @abstractmethod
+    async def uninstall(self, stem: str) -> None:
+        """Remove the commands of a plugin, if it has any."""
+
+
+class Courier(Part):
+    """Brings files to where they were asked for."""
+
+    @abstractmethod
+    async def limit_bytes(self, job: Job) -> int:
+        """The most bytes of one file that the job's channel takes."""
+
+    @abstractmethod
+    async def freeze(
+        self, job: Job, files: Sequence[MediaFile], fetched: Fetched
+    ) -> None:
+        """Decide which messages a job is posted as; sets the job's posts.
+
+        Raises:
+            JobFailed: no file fits the channel.
+        """
+
+    @abstractmethod
+    async def post(self, job: Job) -> None:
+        """Send what is not sent yet, each message guarded by the job's claim.
+
+        Raises:
+            JobFailed: it cannot be posted, or the claim was lost.
+        """
+
+
+class Worker(Part):
+    """Carries jobs from the queue to their channels."""
+
+    @abstractmethod
+    async def fetch(self, job: Job, on_progress: Callable[[Progress], None]) -> Fetched:
+        """One attempt at a job's files: downloaded and checked, not processed; sets the
+        job's facts. Raises JobFailed when there is neither a file nor text."""
+
+    @abstractmethod
+    async def complete(
+        self, job: Job, on_progress: Callable[[Progress], None]
+    ) -> Fetched:
+        """A job's files, downloaded and processed here and now, with the tries that a
+        queued job gets. Raises JobFailed."""
+
+
+# In the order in which they start; they stop in the reverse one.
+PARTS: dict[str, type[Part]] = {
+    part.__name__.lower(): part
+    for part in (
+        Router,
+        Runner,
+        Storage,
+        Database,
+        Facts,
+        Queue,
+        Client,
+        Courier,
+        Worker,
+    )
+}
 
 # ── Settings ───────────────────────────────────────────────────────────────────────
 
@@ -394,22 +989,25 @@ OwnPath = Annotated[Path, AfterValidator(lambda path: HERE / os.path.expanduser(
 
 
 class PluginConfig(BaseModel):
-    """The base of a plugin's ``Config``: its settings in ``[plugins.<stem>]``."""
+    """The base of a plugin's ``Config``, its settings in ``[plugins.<stem>]``, and of
+    its ``GuildConfig``, the settings that each server has of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class PlatformConfig(PluginConfig):
-    """What the host can set for every platform."""
+    """What the owner can set for every platform."""
 
     cookies_file: OwnPath | None = Field(None, description="an account's cookies.txt")
-    proxy: str | None = Field(None, description="proxy for this site")
+    proxy: str | None = Field(None, description="a proxy for this site only")
     sleep_request_s: float = Field(0, ge=0, description="pause between two requests")
-    options: dict[str, Any] = Field(default_factory=dict, description="the engine's")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the engine"
+    )
 
 
 class Settings(BaseSettings):
-    """Every setting of the core; ``config.toml`` explains each."""
+    """The settings of the core; ``config.toml`` explains each."""
 
     model_config = SettingsConfigDict(
         env_prefix="BOSS_BOT_",
@@ -422,45 +1020,57 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    discord_token: SecretStr | None = None
-    command_prefix: str = Field("$", pattern=r"\S", max_length=10)
-    message_content: bool = True
-    shards: bool = False
-    data_dir: OwnPath = Path("data")
-    plugins_dir: OwnPath = Path("plugins")
-    disabled_plugins: list[str] = Field(default_factory=list)
-    max_concurrent_downloads: int = Field(5, ge=1, le=100)
-    max_concurrent_per_guild: int = Field(3, ge=1, le=100)
-    max_queue_size: int = Field(50, ge=1)
-    max_items: int = Field(50, ge=1)
-    max_download_size: ByteSize = ByteSize(200 * 2**20)
-    max_job_size: ByteSize = ByteSize(500 * 2**20)
-    max_file_size: ByteSize = ByteSize(50 * 2**20)
-    # Discord, 2026-09: per file, by the guild's boost tier 0 to 3
-    upload_limits: list[ByteSize] = Field(
-        [ByteSize(n * 2**20) for n in (20, 20, 50, 100)], min_length=4, max_length=4
+    discord_token: SecretStr | None = Field(
+        None, description="the bot's token; only in .env or the environment"
     )
-    max_temp_storage: ByteSize = ByteSize(2**30)
-    max_storage: ByteSize = ByteSize(5 * 2**30)
-    min_free_space: ByteSize = ByteSize(500 * 2**20)
-    download_timeout_s: float = Field(600, gt=0)
-    process_timeout_s: float = Field(1800, gt=0)
-    memory_limit: ByteSize = ByteSize(384 * 2**20)
-    temp_retention_s: float = Field(3600, ge=0)
-    completed_retention_s: float = Field(86400, ge=0)
-    failed_retention_s: float = Field(21600, ge=0)
-    temp_scan_interval_s: float = Field(300, ge=1)
-    main_scan_interval_s: float = Field(3600, ge=1)
-    allow_private_addresses: bool = False
-    allow_writable_plugins: bool = False
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_retention_days: int = Field(14, ge=1)
-    plugins: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    data_dir: OwnPath = Field(
+        Path("data"), description="the queue, files and logs; needs room"
+    )
+    plugins_dir: OwnPath = Field(
+        Path("plugins"), description="the folder of your own plugins"
+    )
+    disabled_plugins: list[str] = Field(
+        default_factory=list, description="names of plugins, without .py"
+    )
+    max_concurrent_downloads: int = Field(
+        5, ge=1, le=100, description="downloads at once on this machine"
+    )
+    max_concurrent_per_guild: int = Field(
+        3, ge=1, le=100, description="downloads at once for one server"
+    )
+    max_queue_size: int = Field(50, ge=1, description="links waiting, per server")
+    max_items: int = Field(
+        50, ge=1, description="files of one link; of a longer gallery the first ones"
+    )
+    max_download_size: ByteSize = Field(
+        ByteSize(200 * 2**20), description="one source file"
+    )
+    max_job_size: ByteSize = Field(
+        ByteSize(500 * 2**20), description="all source files of a link"
+    )
+    max_file_size: ByteSize = Field(ByteSize(50 * 2**20), description="one posted file")
+    process_timeout_s: float = Field(
+        1800, gt=0, description="time for one plugin to process a link's files"
+    )
+    allow_writable_plugins: bool = Field(
+        False, description="start even if anyone on this machine can change plugins"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="of the console; the file always has every detail"
+    )
+    log_retention_days: int = Field(14, ge=1, description="days that logs are kept")
+    trace_hooks: bool = Field(False, description="log every call of a hook")
+    plugins: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="a table for each plugin"
+    )
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
         """``Settings(...)`` takes what it is given; ``load_settings`` does the rest."""
         return (sources["init_settings"],)
+
+
+_FIELDS = tuple(Settings.model_fields)
 
 
 class _Source(NamedTuple):
@@ -482,7 +1092,7 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
         StartError: names every wrong value with its place and what was expected.
     """
     if config and not config.is_file():
-        raise StartError(f"{config}: no such file. --config names a TOML file.")
+        raise StartError(f"{config}: no such file. --config takes a TOML file.")
     dotenv, path = root / ".env", config or root / "config.toml"
     if not path.is_file():
         print(f"{path} is missing: every setting has its default", file=sys.stderr)
@@ -507,16 +1117,17 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
             try:
                 path.chmod(0o600)
                 done = "set to 0600"
-            except OSError as error:  # another's file
+            except OSError as error:  # it belongs to somebody else
                 done = f"chmod 600 failed ({error.strerror})"
             print(f"{name} was readable by others: {done}", file=sys.stderr)
         if "discord_token" in values and path != dotenv:
             problems.append(f"{name}: discord_token belongs in .env, not in this file")
-    for variable in os.environ:  # pydantic-settings names those of .env alone
+    for variable in os.environ:  # pydantic-settings finds those in .env by itself
         key = variable.lower().removeprefix("boss_bot_")
         known = key in _FIELDS or key.startswith("plugins__")
         if variable.upper().startswith("BOSS_BOT_") and not known:
-            problems.append(f"the environment: unknown {variable}{did_you_mean(key)}")
+            hint = did_you_mean(key, _FIELDS)
+            problems.append(f"the environment: unknown {variable}{hint}")
     try:
         settings = Settings(**_merge(*(source.values for source in reversed(sources))))
     except ValidationError as error:
@@ -524,9 +1135,6 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
     if problems:
         raise StartError("\n".join(["The settings have mistakes:", *problems]))
     return settings
-
-
-_FIELDS = tuple(Settings.model_fields)
 
 
 def _read_toml(path: Path) -> _Source:
@@ -541,19 +1149,13 @@ def _read_toml(path: Path) -> _Source:
 
 
 def _merge(*tables: dict[str, Any]) -> dict[str, Any]:
-    """One table of several, the weaker first; those inside are merged as well."""
+    """One table of several, the weaker first; tables in them are merged as well."""
     merged: dict[str, Any] = {}
     for key, value in (item for table in tables for item in table.items()):
         inside: Any = merged.get(key)
         both = isinstance(inside, dict) and isinstance(value, dict)
         merged[key] = _merge(inside, value) if both else value
     return merged
-
-
-def did_you_mean(key: str, known: Iterable[str] = _FIELDS) -> str:
-    """ "; did you mean max_items?", or "" when nothing is like it."""
-    close = difflib.get_close_matches(key, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def explain(
@@ -587,106 +1189,135 @@ def _place(source: _Source, path: Sequence[str]) -> str:
     return f"{source.name}: "
 
 
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file whole, readable only by its owner; a crash leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class Guilds:
+    """The settings that each server has of its own: ``{guild_id}.toml``, a table per
+    plugin, read again when it was edited by hand. A direct message is guild 0."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[int, tuple[Any, dict[str, Any]]] = {}
+        self._turn = asyncio.Lock()
+
+    def tables(self, guild_id: int) -> dict[str, Any]:
+        """A guild's settings by plugin, as they are stored.
+
+        Raises:
+            Refused: the file cannot be read, and no earlier version is known.
+        """
+        path = self.folder / f"{guild_id}.toml"
+        stamp, tables = self._known.get(guild_id, (None, None))
+        try:
+            status = path.stat()
+            current = (status.st_mtime_ns, status.st_size)
+            if stamp != current:
+                stamp, tables = current, tomllib.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            stamp, tables = None, {}
+        except (OSError, ValueError) as error:
+            logger.warning("{}: {}", path, error)
+            if tables is None:
+                raise Refused(
+                    "This server's settings cannot be read. "
+                    "The bot's owner finds the reason in the log."
+                ) from None
+        self._known[guild_id] = (stamp, tables or {})
+        return copy.deepcopy(tables or {})
+
+    async def set(
+        self, guild_id: int, stem: str, model: type[PluginConfig], key: str, value: Any
+    ) -> PluginConfig:
+        """Store one setting of a plugin; returns all of that plugin's.
+
+        Raises:
+            Refused: the key or the value is wrong; says so to the member.
+        """
+        async with self._turn:
+            tables = self.tables(guild_id)
+            try:
+                config = model(**{**tables.get(stem, {}), key: value})
+            except ValidationError as error:
+                wrong = "; ".join(explain(error, known=model.model_fields))
+                raise Refused(wrong) from None
+            tables[stem] = config.model_dump(
+                mode="json", exclude_defaults=True, exclude_none=True
+            )
+            await asyncio.to_thread(self._write, guild_id, tables)
+        return config
+
+    def _write(self, guild_id: int, tables: dict[str, Any]) -> None:
+        import tomli_w
+
+        path = self.folder / f"{guild_id}.toml"
+        write_atomically(path, tomli_w.dumps(tables).encode())
+
+
 # ── Hooks ──────────────────────────────────────────────────────────────────────────
 
 hookspec = pluggy.HookspecMarker("bossbot")
 hookimpl = pluggy.HookimplMarker("bossbot")
 
-# The seconds an implementation may take; process_files has its setting.
-HOOK_LIMITS_S = {"check_job": 5, "check_upload": 5, "answer_job": 5, "bot_stopping": 3}
-HOOK_LIMIT_S = 30.0
-MAX_HOOK_FAILURES = 5  # then the plugin is switched off
-
-
-@dataclass
-class Message:
-    """What ``decorate_message`` may change: the message that carries the files."""
-
-    content: str
-    embed: discord.Embed | None = None
-    view: discord.ui.View | None = None
-
-
-@dataclass(frozen=True)
-class Subcommand:
-    """``python bossbot.py <name>``."""
-
-    name: str
-    help: str
-    # Returns the exit code.
-    run: Callable[[Pipeline, argparse.Namespace], Coroutine[Any, Any, int]]
-    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something this machine lacks, for ``check``."""
-
-    what: str  # "ffmpeg is missing"
-    cost: str  # "videos cannot be made to fit"
-    remedy: str  # "apt install ffmpeg"
-    fatal: bool = False  # the bot cannot run without it
+# A check that breaks refuses, and is never switched off for it.
+VETOES = ("check_job", "check_claim", "check_upload")
+BROKEN_CHECK = "A check of this bot is broken; its owner finds the reason in the log."
+QUICK_HOOKS = (*VETOES, "answer_job")
+MAX_HOOK_FAILURES = 5  # of one hook in a row; then the plugin is switched off
 
 
 class Hooks(Protocol):
     """Every hook. A plugin implements any of them as a function of the same name with
-    ``@hookimpl`` and takes only the arguments it uses; each may also ask for ``config``
-    (the plugin's own settings) and ``settings``. Registration hooks are plain
+    ``@hookimpl`` and takes only the arguments it uses. Each may also ask for ``app``,
+    ``settings``, ``config`` (the plugin's own settings) and, where there is a job,
+    ``guild`` (its server's settings of this plugin). Registration hooks are plain
     functions; the others are ``async def``, or plain functions that run in a thread."""
+
+    # At load
 
     @hookspec
     def register_engines(self) -> list[Engine]:
-        """Return ways to download; called once when the plugin is loaded."""
+        """Return ways to download."""
 
     @hookspec
     def register_platforms(self) -> list[Platform]:
-        """Return sites known by name; called once when the plugin is loaded."""
+        """Return sites known by name."""
 
     @hookspec
     def register_subcommands(self) -> list[Subcommand]:
-        """Return commands of the command line; called when the plugin is loaded."""
+        """Return commands of the command line."""
 
     @hookspec
-    def register_guild_settings(self) -> type[PluginConfig]:
-        """Return a model, with defaults, of what each guild can set; called when loaded."""
+    def register_parts(self) -> dict[str, Callable[[App], Part]]:
+        """Return makers of parts by name; the owner's come before ours."""
 
-    @hookspec(firstresult=True)
-    def register_router(self, pipeline: Pipeline) -> Router:
-        """Return who knows which engine a link goes to; called when one is needed."""
-
-    @hookspec(firstresult=True)
-    def register_runner(self, pipeline: Pipeline) -> Runner:
-        """Return who runs the engines; called when one is needed."""
-
-    @hookspec(firstresult=True)
-    def register_storage(self, pipeline: Pipeline) -> Storage:
-        """Return who keeps the files; called when one is needed."""
-
-    @hookspec(firstresult=True)
-    def register_db(self, pipeline: Pipeline) -> Database:
-        """Return the SQLite database to use; called when one is needed."""
-
-    @hookspec(firstresult=True)
-    def register_queue(self, pipeline: Pipeline) -> Queue:
-        """Return the queue to use; called when one is needed."""
-
-    @hookspec(firstresult=True)
-    def register_worker(self, pipeline: Pipeline) -> Worker:
-        """Return who works on the jobs; called when one is needed."""
-
-    @hookspec(firstresult=True)
-    def register_courier(self, pipeline: Pipeline) -> Courier:
-        """Return who brings files to channels; called when one is needed."""
-
-    @hookspec(firstresult=True)
-    def register_log(self, debug: bool, console: TextIO) -> bool:
-        """Return True once loguru writes the log; called when the plugins are loaded.
-
-        ``console`` is stdout, or stderr where stdout is for an answer."""
+    @hookspec
+    def register_tables(self) -> list[str]:
+        """Return SQL scripts, one for each version of your tables; append new ones."""
 
     @hookspec
     def register_commands(self, bot: BossBot) -> list[Any]:
-        """Return cogs, commands, context menus, dynamic items; called after the login."""
+        """Return cogs, commands, context menus and dynamic items; called after login."""
+
+    # While the plugin is on
+
+    @hookspec
+    def run(self) -> None:
+        """Return when you are done; cancelled when the plugin or the app ends."""
+
+    # A link comes
 
     @hookspec
     def check_job(self, job: Job) -> None:
@@ -696,20 +1327,29 @@ class Hooks(Protocol):
     def answer_job(self, job: Job) -> str | None:
         """Return a text in place of a download, or None; called after check_job."""
 
+    # It is worked on
+
+    @hookspec
+    def check_claim(self) -> None:
+        """Raise Refused("why") to start no job now; called before each claim."""
+
     @hookspec
     def process_files(
-        self, job: Job, files: list[MediaFile], pipeline: Pipeline
+        self, job: Job, files: list[MediaFile], bench: Bench
     ) -> list[MediaFile]:
-        """Return the new list of files; called after the download, in turn.
+        """Return the new list of files; called in turn after the download."""
 
-        ``pipeline.runner.run`` runs a program, ``pipeline.storage.inspect`` checks a
-        file that it wrote."""
+    @hookspec
+    def job_progressed(self, job: Job, progress: Progress) -> None:
+        """Return nothing; called a few times a second while a job is worked on."""
+
+    # It is posted
 
     @hookspec
     def check_upload(
         self, job: Job, files: list[MediaFile], channel: discord.abc.Messageable
     ) -> None:
-        """Raise Refused("why") to veto the posting; called just before it."""
+        """Raise Refused("why") to veto a message; called just before it is sent."""
 
     @hookspec
     def decorate_message(self, job: Job, message: Message) -> Message:
@@ -719,62 +1359,92 @@ class Hooks(Protocol):
     def deliver_file(self, job: Job, file: MediaFile) -> str | None:
         """Return a text (a link) for a file too large to upload, or None."""
 
+    # Always
+
     @hookspec
     def job_changed(self, job: Job, previous: Status | None) -> None:
-        """Return nothing; called after each committed change of a job."""
+        """Return nothing; called after each committed change of a job, in order."""
 
     @hookspec
-    def job_progressed(self, job: Job, progress: Progress) -> None:
-        """Return nothing; called a few times a second while a job downloads."""
-
-    @hookspec
-    def check_host(self) -> list[Finding]:
-        """Return what this machine lacks; called by ``check``."""
-
-    @hookspec
-    def bot_started(self, bot: BossBot) -> None:
-        """Return nothing; called when the bot is connected for the first time."""
-
-    @hookspec
-    def bot_stopping(self, bot: BossBot) -> None:
-        """Return nothing; called before the bot disconnects."""
+    def check_machine(self) -> list[Finding]:
+        """Return what is missing on this machine; called by ``check``."""
 
 
 HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 
 
-# ── Plugins: load, order, call ─────────────────────────────────────────────────────
+# ── Plugins: find, load, call ──────────────────────────────────────────────────────
 
-PLUGIN_PACKAGE = "bossbot_plugins"  # synthetic, so that a queue.py shadows nothing
+PLUGIN_PACKAGE = "bossbot_plugins"  # so that a plugin queue.py shadows nothing
+OURS = HERE / "plugins"
+SHELVES = ("parts", "engines", "platforms", "processors", "chat", "owner")
 
 
 @dataclass
 class Plugin:
-    """A file of the plugins folder, and what has become of it."""
+    """A plugin that was found, and what has become of it."""
 
     stem: str
-    off: str = ""  # why it is switched off; "" while it runs
+    path: Path  # a .py file, or the __init__.py of a folder
+    kind: str = "own"  # or the shelf it lies on
+    replaces: bool = False  # the owner's, in place of one of ours
+    off: str = ""  # why it is switched off; "" while it is on
     config: PluginConfig = field(default_factory=PluginConfig)
+    guild_config: type[PluginConfig] = PluginConfig
     hooks: list[str] = field(default_factory=list)
-    failures: int = 0
+    failures: Counter[str] = field(default_factory=Counter)  # in a row, by hook
     engines: list[Engine] = field(default_factory=list)
     platforms: list[Platform] = field(default_factory=list)
     subcommands: list[Subcommand] = field(default_factory=list)
-    guild_settings: type[PluginConfig] | None = None
+    parts: dict[str, Callable[[App], Part]] = field(default_factory=dict)
+    tables: list[str] = field(default_factory=list)
+
+    @property
+    def origin(self) -> str:
+        if self.kind != "own":
+            return "ours"
+        return "yours, in place of ours" if self.replaces else "yours"
 
 
-def import_plugin(path: Path) -> types.ModuleType:
-    """Run a plugin's file as ``bossbot_plugins.<stem>``, afresh from disk."""
-    package = types.ModuleType(PLUGIN_PACKAGE, "The plugins folder.")
-    package.__path__ = [str(path.parent)]
-    sys.modules.setdefault(PLUGIN_PACKAGE, package)
-    name = f"{PLUGIN_PACKAGE}.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader, f"{path} is no Python file"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+def plugin_folders(plugins_dir: Path, ours: Path = OURS) -> list[Path]:
+    """Where plugins and their libraries are looked for, the owner's folder first."""
+    return [plugins_dir, *(ours / shelf for shelf in SHELVES)]
+
+
+def find_plugins(plugins_dir: Path, ours: Path = OURS) -> dict[str, Plugin]:
+    """The plugins by stem, in order: ours, and the owner's, which take the place of
+    ours of the same name."""
+    found: dict[str, Plugin] = {}
+    for folder in reversed(plugin_folders(plugins_dir, ours)):
+        kind = "own" if folder == plugins_dir else folder.name
+        for path in [*folder.glob("[!_.]*.py"), *folder.glob("[!_.]*/__init__.py")]:
+            stem = path.parent.name if path.name == "__init__.py" else path.stem
+            found[stem] = Plugin(stem, path, kind, replaces=stem in found)
+    return dict(sorted(found.items()))
+
+
+def open_plugins(folders: Iterable[Path | str]) -> None:
+    """Make ``bossbot_plugins`` the package of these folders, with nothing imported."""
+    for name in [name for name in sys.modules if _in_plugins(name)]:
+        del sys.modules[name]
+    package = types.ModuleType(PLUGIN_PACKAGE, "The plugins and their libraries.")
+    package.__path__ = [str(folder) for folder in folders]
+    sys.modules[PLUGIN_PACKAGE] = package
+
+
+def import_plugin(stem: str) -> types.ModuleType:
+    """Run a plugin as ``bossbot_plugins.<stem>``, afresh from disk, with its own
+    modules and the libraries."""
+    name = f"{PLUGIN_PACKAGE}.{stem}"
+    for known in [known for known in sys.modules if _in_plugins(known)]:
+        if f"{known}.".startswith((f"{name}.", f"{PLUGIN_PACKAGE}._")):
+            del sys.modules[known]
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
+
+
+def _in_plugins(module: str) -> bool:
+    return f"{module}.".startswith(f"{PLUGIN_PACKAGE}.")
 
 
 async def in_thread(work: Callable[[], Any]) -> Any:
@@ -786,7 +1456,7 @@ async def in_thread(work: Callable[[], Any]) -> Any:
     def body() -> None:
         try:
             result.set_result(work())
-        except StopIteration as error:  # which no future takes
+        except StopIteration as error:  # no future takes it
             result.set_exception(RuntimeError(repr(error)))
         except BaseException as error:  # SystemExit, too, is for the caller
             result.set_exception(error)
@@ -796,72 +1466,114 @@ async def in_thread(work: Callable[[], Any]) -> Any:
 
 
 class Plugins:
-    """The loaded plugins, what they registered, and the calls to their hooks."""
+    """The plugins, what they registered, and the calls to their hooks."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    quick_limit_s = 5.0  # for one call of a QUICK_HOOKS
+    limit_s = 30.0  # of another; process_files has a setting
+
+    def __init__(self, app: App, ours: Path = OURS) -> None:
+        self.app = app
+        self.ours = ours
         self.manager = pluggy.PluginManager("bossbot")
         self.manager.add_hookspecs(Hooks)
-        for name in HOOKS:  # every hook may ask for these two as well
-            getattr(self.manager.hook, name).spec.argnames += ("config", "settings")
+        for name in HOOKS:
+            spec: Any = getattr(self.manager.hook, name).spec
+            more = ("guild",) if "job" in spec.argnames else ()
+            spec.argnames += ("app", "config", "settings", *more)
         self.all: dict[str, Plugin] = {}
+        self.on_off: Callable[[str], None] = lambda stem: None  # told when one goes off
+
+    @property
+    def settings(self) -> Settings:
+        return self.app.settings
 
     def registered(self, kind: str) -> dict[str, Any]:
         """Everything of a kind (engines, platforms, subcommands) by name, in order."""
         things = [t for plugin in self.all.values() for t in getattr(plugin, kind)]
         return {thing.name: thing for thing in sorted(things, key=lambda t: t.name)}
 
-    def load(self) -> None:
-        """Load every file of the plugins folder; a bad one is off, the others run.
-        Raises StartError when the folder is missing, or open to anyone."""
-        folder = self.settings.plugins_dir
-        if not folder.is_dir():
-            raise StartError(f"{folder} is missing. Set plugins_dir, or restore it.")
-        mode = folder.stat().st_mode
-        if mode & stat.S_IWOTH and not self.settings.allow_writable_plugins:
-            raise StartError(
-                f"{folder}: anyone on this machine can write plugins there, and so run "
-                f"code as you. Run: chmod o-w {folder} (or set allow_writable_plugins)."
-            )
-        for path in sorted(folder.glob("[!_.]*.py")):
-            self.load_file(path)
+    def load(self, mentioning: str = "") -> None:
+        """Load every plugin, or only those whose text mentions something; a bad one is
+        off, and the others run.
+
+        Raises:
+            StartError: the owner's folder is missing, or anyone may write to it.
+        """
+        own = self.settings.plugins_dir
+        for folder in {own, self.ours}:
+            if not folder.is_dir():
+                raise StartError(
+                    f"{folder} is missing. Set plugins_dir, or restore it."
+                )
+            writable = folder.stat().st_mode & stat.S_IWOTH
+            if writable and not self.settings.allow_writable_plugins:
+                raise StartError(
+                    f"{folder}: anyone on this machine can write plugins there, and so "
+                    f"run code as you. Run: chmod o-w {folder} (or set "
+                    "allow_writable_plugins)."
+                )
+        open_plugins(plugin_folders(own, self.ours))
+        for plugin in find_plugins(own, self.ours).values():
+            if mentioning in plugin.path.read_text("utf-8", "replace"):
+                self._load(plugin)
+        if mentioning:
+            return
         named = {*self.settings.plugins, *self.settings.disabled_plugins}
         for stem in sorted(named - self.all.keys()):
             hint = did_you_mean(stem, self.all)
             logger.warning(
-                "the settings name a plugin {} that is not there{}", stem, hint
+                "the settings name a plugin {} that is missing{}", stem, hint
             )
 
-    def load_file(self, path: Path) -> Plugin:
-        """Load one plugin, or load it again: what it registered is replaced whole."""
-        stem = path.stem
-        self.switch_off(stem, "")
-        plugin = self.all[stem] = Plugin(stem)
-        if stem in self.settings.disabled_plugins:
+    def reload(self, stem: str) -> Plugin:
+        """Load a plugin again, or for the first time: what it registered is replaced
+        whole. See ``App.reload``."""
+        found = find_plugins(self.settings.plugins_dir, self.ours)
+        if stem not in found:
+            self.switch_off(stem, "its file is gone")
+            raise PluginError(f"No plugin {stem}{did_you_mean(stem, found)}")
+        return self._load(found[stem])
+
+    def _load(self, plugin: Plugin) -> Plugin:
+        self.switch_off(plugin.stem, "")
+        self.all[plugin.stem] = plugin
+        if plugin.stem in self.settings.disabled_plugins:
             plugin.off = "disabled in the settings"
             return plugin
+        if plugin.replaces:
+            logger.warning("{} takes the place of ours", plugin.path)
         try:
-            module = import_plugin(path)
-            self.manager.register(module, stem)
+            module = import_plugin(plugin.stem)
+            if (needed := getattr(module, "API", API)) > API:
+                raise PluginError(
+                    f"it needs version {needed} of the plugin API, and this bot has "
+                    f"{API}. Update the bot: git pull"
+                )
+            self.manager.register(module, plugin.stem)
             plugin.hooks = self._check_hooks(module)
-            plugin.config = self._configure(stem, module)
+            self._configure(plugin, module)
             self._register(plugin)
         # Anything may happen in a file from elsewhere, sys.exit() too.
         except (Exception, SystemExit) as error:
-            self._give_up(stem, error)
-        return self.all[stem]
+            self.give_up(plugin.stem, error)
+        return self.all[plugin.stem]
 
     def switch_off(self, stem: str, reason: str) -> None:
-        """Take back all that a plugin registered, but for its commands in Discord."""
+        """Take back everything that a plugin registered, and end its life."""
         if self.manager.has_plugin(stem):
             self.manager.unregister(name=stem)
-        if stem in self.all:
-            self.all[stem] = Plugin(stem, off=redact(reason))
+            self.on_off(stem)
+        if old := self.all.get(stem):
+            self.all[stem] = Plugin(
+                stem, old.path, old.kind, old.replaces, off=redact(reason)
+            )
 
-    def _give_up(self, stem: str, error: BaseException) -> None:
+    def give_up(self, stem: str, error: BaseException) -> None:
         """Switch off a plugin for what it has just raised."""
-        self.switch_off(stem, f"{type(error).__name__}: {error}")
         ours = isinstance(error, PluginError)
+        self.switch_off(
+            stem, str(error) if ours else f"{type(error).__name__}: {error}"
+        )
         logger.opt(exception=not ours).error("{} is off: {}", stem, self.all[stem].off)
 
     def _check_hooks(self, module: types.ModuleType) -> list[str]:
@@ -870,7 +1582,8 @@ class Plugins:
         for name, value in vars(module).items():
             options = getattr(value, "bossbot_impl", None)
             if options is None:
-                if name in HOOKS and inspect.isfunction(value):
+                here = getattr(value, "__module__", "") == module.__name__
+                if name in HOOKS and inspect.isfunction(value) and here:
                     raise PluginError(f"{name}() is a hook: put @hookimpl above it")
                 continue
             if name not in HOOKS:
@@ -879,19 +1592,29 @@ class Plugins:
                 raise PluginError(f"{name}(): hook wrappers are not supported")
             if value.__module__ != module.__name__:
                 raise PluginError(f"{name}() is imported from another module")
+            if name == "run" and not inspect.iscoroutinefunction(value):
+                raise PluginError("run() must be async def")
             hooks.append(name)
         return hooks
 
-    def _configure(self, stem: str, module: types.ModuleType) -> PluginConfig:
-        """The plugin's settings, checked by its ``Config``."""
+    def _configure(self, plugin: Plugin, module: types.ModuleType) -> None:
+        """Check the plugin's settings by its ``Config``, and find its ``GuildConfig``."""
         model = getattr(module, "Config", PluginConfig)
+        if "register_platforms" in plugin.hooks and not issubclass(
+            model, PlatformConfig
+        ):
+            model = type("Config", (model, PlatformConfig), {})
         try:
-            config = model(**self.settings.plugins.get(stem, {}))
+            plugin.config = model(**self.settings.plugins.get(plugin.stem, {}))
         except ValidationError as error:
             wrong = "; ".join(explain(error, known=model.model_fields))
-            raise PluginError(f"[plugins.{stem}] {wrong}") from None
-        assert isinstance(config, PluginConfig), "Config derives from PluginConfig"
-        return config
+            raise PluginError(f"[plugins.{plugin.stem}] {wrong}") from None
+        plugin.guild_config = getattr(module, "GuildConfig", PluginConfig)
+        for config in (plugin.config, plugin.guild_config()):  # each has its defaults
+            if not isinstance(config, PluginConfig):
+                name = type(config).__name__
+                raise PluginError(f"{name} must derive from PluginConfig")
+        _secrets.update(secret_values(plugin.config))
 
     def _register(self, plugin: Plugin) -> None:
         """Fill the plugin's registrations; nothing is kept when one is wrong."""
@@ -901,52 +1624,118 @@ class Plugins:
                     if thing.name in self.registered(kind):
                         raise PluginError(f"{kind}: {thing.name!r} is there already")
                     getattr(plugin, kind).append(thing)
-        for platform in plugin.platforms:
+        for number, platform in enumerate(plugin.platforms):
             if not re.match(platform.pattern, platform.example, re.IGNORECASE):
                 raise PluginError(f"{platform.name}: the pattern misses the example")
-        for impl in self._impls("register_guild_settings", plugin.stem):
-            plugin.guild_settings = self._invoke(impl, plugin)
-            settings = plugin.guild_settings()  # every field has a default
-            assert isinstance(settings, PluginConfig), "it derives from PluginConfig"
+            common = cast(PlatformConfig, plugin.config)
+            plugin.platforms[number] = dataclasses.replace(
+                platform,
+                cookies_file=common.cookies_file or platform.cookies_file,
+                proxy=common.proxy or platform.proxy,
+                sleep_request_s=common.sleep_request_s or platform.sleep_request_s,
+                options={**platform.options, **common.options},
+            )
+        for impl in self._impls("register_parts", plugin.stem):
+            plugin.parts = dict(self._invoke(impl, plugin))
+        for name, maker in plugin.parts.items():
+            if name not in PARTS:
+                raise PluginError(f"no part {name!r}{did_you_mean(name, PARTS)}")
+            if missing := getattr(maker, "__abstractmethods__", None):
+                names = ", ".join(sorted(missing))
+                raise PluginError(f"the part {name} has no {names}")
+        for impl in self._impls("register_tables", plugin.stem):
+            plugin.tables = list(self._invoke(impl, plugin))
 
     def _impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
         impls = getattr(self.manager.hook, hook).get_hookimpls()
         return sorted(
-            (impl for impl in impls if stem in (None, impl.plugin_name)),
+            (
+                impl
+                for impl in impls
+                if stem in (None, impl.plugin_name)
+                if hook in self.all[impl.plugin_name].hooks
+            ),
             key=lambda impl: (impl.trylast - impl.tryfirst, impl.plugin_name),
         )
 
     def _invoke(self, impl: pluggy.HookImpl, plugin: Plugin, **values: Any) -> Any:
         """Call an implementation with the arguments it asks for."""
-        values |= {"config": plugin.config, "settings": self.settings}
+        values |= {"app": self.app, "config": plugin.config, "settings": self.settings}
+        if "guild" in impl.argnames:
+            closed = impl.function.__name__ in VETOES
+            values["guild"] = self.guild_config(plugin, values["job"], closed)
         return impl.function(*(values[name] for name in impl.argnames))
 
-    async def _call(self, impl: pluggy.HookImpl, hook: str, **values: Any) -> Any:
-        """One implementation's answer, or None when it failed, which is logged with its
-        name; raises what a hook may say, Refused and JobFailed."""
-        plugin = self.all[impl.plugin_name]
-        timeout_s = HOOK_LIMITS_S.get(hook, HOOK_LIMIT_S)
-        if hook == "process_files":
-            timeout_s = self.settings.process_timeout_s
-        waits = inspect.iscoroutinefunction(impl.function)
-        work = partial(self._invoke, impl, plugin, **values)
+    def guild_config(
+        self, plugin: Plugin, job: Job, closed: bool = False
+    ) -> PluginConfig:
+        """A plugin's settings of a job's guild, as they were when the job came; those
+        that are wrong count as not set, or raise ValueError when ``closed``."""
         try:
-            async with asyncio.timeout(timeout_s):
+            return plugin.guild_config(**job.guild_settings.get(plugin.stem, {}))
+        except (TypeError, ValueError) as error:
+            if closed:
+                raise
+            logger.warning("guild {} [{}]: {}", job.guild_id, plugin.stem, error)
+            return plugin.guild_config()
+
+    async def _call(self, impl: pluggy.HookImpl, hook: str, **values: Any) -> Any:
+        """One implementation's answer. None when it failed, which is logged with its
+        name; a check that failed refuses. Raises what a hook may say: Refused,
+        JobFailed."""
+        plugin, began_s = self.all[impl.plugin_name], time.perf_counter()
+        limit_s = self.quick_limit_s if hook in QUICK_HOOKS else self.limit_s
+        if hook == "process_files":
+            limit_s = self.settings.process_timeout_s
+        work = partial(self._invoke, impl, plugin, **values)
+        answer: Any = None
+        try:
+            async with asyncio.timeout(limit_s):
+                waits = inspect.iscoroutinefunction(impl.function)
                 answer = await (work() if waits else in_thread(work))
-            plugin.failures = 0
-            return answer
-        except (Refused, JobFailed):
+        except (Refused, JobFailed) as said:
+            answer = said
             raise
         # The boundary of a plugin: its failure must not become the job's.
-        except (Exception, SystemExit) as error:
-            plugin.failures += 1
-            what = f"{type(error).__name__}: {error}"
-            logger.exception("plugin {} failed in {}", plugin.stem, hook)
-            if plugin.failures >= MAX_HOOK_FAILURES:
-                logger.error("plugin {} is switched off: {}", plugin.stem, what)
-                self.switch_off(plugin.stem, f"{hook} failed too often: {what}")
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                raise  # it is the caller that ends
+            answer = error
+            self.failed(plugin, hook, error)
+            if hook in VETOES:
+                raise Refused(BROKEN_CHECK) from error
             return None
+        finally:
+            if not isinstance(answer, BaseException) or isinstance(answer, Refused):
+                plugin.failures.pop(hook, None)
+            if self.settings.trace_hooks:
+                took_ms = (time.perf_counter() - began_s) * 1000
+                names = ", ".join(impl.argnames)
+                kind = type(answer).__name__
+                logger.info(
+                    "{}.{}({}): {}, {:.1f} ms", plugin.stem, hook, names, kind, took_ms
+                )
+        return answer
+
+    def failed(self, plugin: Plugin, hook: str, error: BaseException) -> bool:
+        """Count a failure of a hook; True when it was one too many. A plugin with checks
+        loses only that hook, since a check never goes away by itself."""
+        plugin.failures[hook] += 1
+        what = f"{type(error).__name__}: {error}"
+        logger.opt(exception=error).error("plugin {} failed in {}", plugin.stem, hook)
+        if hook in VETOES or plugin.failures[hook] < MAX_HOOK_FAILURES:
+            return False
+        if self.all.get(plugin.stem) is not plugin:  # it has been loaded again
+            return True
+        if not set(plugin.hooks).isdisjoint(VETOES):
+            logger.error("{} of plugin {} is switched off: {}", hook, plugin.stem, what)
+            plugin.hooks.remove(hook)
+            return True
+        logger.error("plugin {} is switched off: {}", plugin.stem, what)
+        self.switch_off(plugin.stem, f"{hook} failed too often: {what}")
+        return True
 
     async def call(self, hook: str, **values: Any) -> list[Any]:
         """The answers of all plugins that gave one, in order."""
@@ -967,342 +1756,209 @@ class Plugins:
                 values[folded] = answer
         return values[folded]
 
-    def call_with_owner(self, hook: str, **values: Any) -> Iterable[tuple[Plugin, Any]]:
-        """Each plugin with its answer, at once; a failing plugin is switched off."""
-        for impl in self._impls(hook):
-            plugin = self.all[impl.plugin_name]
-            try:
-                yield plugin, self._invoke(impl, plugin, **values)
-            except (Exception, SystemExit) as error:  # the boundary of a plugin
-                self._give_up(plugin.stem, error)
+    def call_at_once(self, hook: str, plugin: Plugin, **values: Any) -> Any:
+        """One plugin's answer to a plain hook, None when it has none; a failing plugin
+        is switched off."""
+        try:
+            for impl in self._impls(hook, plugin.stem):
+                return self._invoke(impl, plugin, **values)
+        except (Exception, SystemExit) as error:  # the boundary of a plugin
+            self.give_up(plugin.stem, error)
+        return None
 
 
-# ── Queue ──────────────────────────────────────────────────────────────────────────
+# ── The app: intake, feed, start and stop ──────────────────────────────────────────
 
+_started: defaultdict[str, weakref.WeakSet[asyncio.Task[Any]]] = defaultdict(
+    weakref.WeakSet
+)  # by the stem of the plugin whose code started them
 
-class Queue(Protocol):
-    """Where jobs wait. Claims carry a lease and a fence, so that workers on several
-    machines can share one; statistics and deliveries stay with the bot."""
 
-    async def add(self, job: Job) -> bool:
-        """Commit a new job; False if its request was taken before. Raises Refused when
-        it cannot be stored, QueueFull when max_queue_size jobs of the guild wait."""
+def _start_task(
+    loop: asyncio.AbstractEventLoop, work: Any, **options: Any
+) -> asyncio.Task[Any]:
+    """The loop's task factory: a task belongs to the plugin whose code starts it, so
+    that it can end with the plugin."""
+    task = asyncio.Task(work, loop=loop, **options)
+    frame = sys._getframe(1).f_back
+    while frame and (name := frame.f_globals.get("__name__", "")) != __name__:
+        if name.startswith(f"{PLUGIN_PACKAGE}.") and not name.count("._"):
+            _started[name.split(".")[1]].add(task)
+            break
+        frame = frame.f_back
+    return task
 
-    async def claim(self, worker: str, lease_s: float) -> Job | None:
-        """Take the next job, now ``downloading``, with a new fence; None if there is
-        none or every slot is taken. Highest priority first, then the guild with the
-        fewest running, then the oldest."""
 
-    async def renew(self, job: Job, lease_s: float) -> bool:
-        """Store a claimed job's state and prolong its lease; False if it was lost."""
+P = TypeVar("P", bound=Part)
 
-    async def release(self, job: Job, delay_s: float = 0) -> bool:
-        """Give a claimed job back to wait, for ``delay_s`` at least."""
 
-    async def finish(self, job: Job) -> bool:
-        """Store a claimed job that is completed, failed or cancelled."""
+def _part(contract: Callable[..., P]) -> cached_property[P]:
+    """A part of the app, made when it is first needed."""
+    return cached_property(lambda app: app.make_part(contract))
 
-    async def get(self, job_id: str) -> Job | None:
-        """A job as it is stored."""
 
-    async def list(
-        self, guild_id: int | None = None, statuses: Sequence[Status] = ()
-    ) -> list[Job]:
-        """Jobs in the order they came, of one guild or all, of some statuses or all."""
-
-    async def position(self, job_id: str) -> int:
-        """A waiting job's place in its guild, from 1; 0 when it does not wait."""
-
-    async def move(self, job_id: str, priority: Priority) -> bool:
-        """Change a waiting job's priority."""
-
-    async def cancel(self, job_id: str) -> Job | None:
-        """Make a job ``cancelled``, waiting or running (its worker sees the change);
-        None when it was uploading or ended already."""
-
-    async def patch(self, job_id: str, **columns: Any) -> None:
-        """Set fields that no claim guards, such as status_message_id."""
-
-    async def recover(self) -> Sequence[Job]:
-        """Let what an earlier process of this bot left run again, in fresh attempts;
-        returns these jobs."""
-
-    def changes(self) -> AsyncIterator[str]:
-        """The ids of jobs as they change; "" at first and now and then, since a
-        delayed job may be due."""
-
-
-class Database(Protocol):
-    """The bot's SQLite file, for what stays with the bot whatever the queue is: the
-    deliveries, facts, statistics. Tables: ``plugins/database.py``."""
-
-    async def open(self) -> None:
-        """Open, check and migrate; raises StartError when the file is locked by another
-        bot, newer than this one, or damaged."""
-
-    async def close(self) -> None:
-        """Close; harmless when it is not open."""
-
-    def transaction(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
-        """All or nothing, one at a time."""
-
-    async def one(self, sql: str, *values: Any, **named: Any) -> sqlite3.Row | None:
-        """The first row, or None; a change is committed at once."""
-
-    async def all(self, sql: str, *values: Any, **named: Any) -> list[sqlite3.Row]:
-        """Every row; a change is committed at once."""
-
-    async def fact(self, key: str, value: str | None = None) -> str:
-        """A stored fact, "" when there is none; ``value`` replaces it."""
-
-
-# ── Text and storage ────────────────────────────────────────────────────────────────────────
-
-
-def unsupported(url: str) -> str:
-    """What a member reads when nothing can fetch a link."""
-    return f"Not supported: I know no way to download from {urlsplit(url).hostname}."
-
-
-def public_url(job: Job) -> str:
-    """A job's link for logs and files: what follows "?" or "#" may hold secrets, except
-    on a known platform, which has dropped all but what names the post."""
-    return job.url if job.platform else re.split(r"[?#]", job.url)[0]
-
-
-def format_size(size: float) -> str:
-    """ "20 MiB", "1.5 MiB": what Discord and the settings count in."""
-    return ByteSize(size).human_readable(separator=" ").replace(".0 ", " ")
-
-
-def format_time(seconds: float) -> str:
-    """ "0.8 s", "8 s", "2 min 5 s", "1 h 4 min"."""
-    if seconds < 3:
-        return f"{max(seconds, 0):.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
-    return " ".join(f"{n} {unit}" for n, unit in parts if n)
-
-
-def one_line(text: str, *, fold: bool = True) -> str:
-    """Text from outside without control, bidirectional and zero-width characters; white
-    space is turned to spaces, and folded."""
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)  # ANSI colours
-    text = "".join(
-        char
-        for char in re.sub(r"\s", " ", text)
-        if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn")
-    )
-    return " ".join(text.split()) if fold else text
-
-
-def escape(text: str, limit: int = 200) -> str:
-    """Text from outside, safe to show in Discord: one line of ``limit`` characters at
-    most, then escaped, so that no mention, link or mark-up works."""
-    text = one_line(text)
-    if len(text) > limit:
-        text = text[: limit - 1] + "…"
-    text = re.sub(r"([\\*_~`|>\[\]()#<@])", r"\\\1", text)
-    text = re.sub(r"(?i)(discord(?:app)?)\.(gg|com/invite)", r"\1\\.\2", text)
-    return text.replace("//", "\\/\\/")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file whole, readable by its owner alone; a crash leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-class Storage(Protocol):
-    """Where files are. Its methods block: call them in a thread."""
-
-    def inspect(self, path: Path, folder: Path) -> MediaFile:
-        """A file, checked: media or plain text, whatever its name; raises JobFailed when
-        it is not a regular file inside the folder, is empty, or holds no media."""
-
-    def attempt_folder(self, job: Job) -> Path:
-        """A new folder for this attempt alone, with ``files`` and ``home`` in it."""
-
-    def forget_attempt(self, job: Job) -> None:
-        """Remove the folders of this attempt and of older ones, which are dead."""
-
-    def place(
-        self, job: Job, files: Sequence[MediaFile], folder: Path
-    ) -> list[MediaFile]:
-        """Move files into a folder, under their final names."""
-
-    def keep(
-        self, job: Job, files: Sequence[MediaFile], facts: dict[str, Any]
-    ) -> list[MediaFile]:
-        """Move a job's files to where they stay, with what is known of them (see
-        ``Report.info``); sets the job's folder."""
-
-    def kept_files(self, job: Job, names: Sequence[str]) -> list[MediaFile]:
-        """Files that ``keep`` left, by name; raises FileNotFoundError if one is gone."""
-
-    def guild_settings(
-        self, guild_id: int, stem: str, model: type[PluginConfig]
-    ) -> Any:
-        """A guild's settings of one plugin, as a ``model``; what is wrong is ignored."""
-
-    def set_guild_setting(
-        self, guild_id: int, stem: str, model: type[PluginConfig], key: str, value: Any
-    ) -> Any:
-        """Store one value of a guild; returns the settings. Raises Refused, in words for
-        the member, when the key or the value is wrong."""
-
-
-# ── Child processes ────────────────────────────────────────────────────────────────
-
-
-@dataclass
-class Download:
-    """What an attempt brought."""
-
-    files: list[MediaFile] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)  # see Report.info
-    failures: list[JobFailed] = field(default_factory=list)  # of single items
-
-
-class Runner(Protocol):
-    """Runs the engines, and the programs of jobs, away from the bot: fenced, limited,
-    and dead when the bot is."""
-
-    def start(self) -> None:
-        """Get ready ahead of the first call."""
-
-    async def stop(self) -> None:
-        """End all that runs."""
-
-    async def supports(self, urls: Sequence[str], without: str = "") -> list[str]:
-        """For each link the first engine with an extractor of its own for it, else the
-        generic one; "" if there is none. ``without`` asks for others than that engine,
-        and for no generic one."""
-
-    async def versions(self) -> dict[str, tuple[str, int | None]]:
-        """Each engine's version, and its age in days if that can be told."""
-
-    async def fetch(self, job: Job, tell: Callable[[Progress], None]) -> Download:
-        """Download a job's files into its attempt's folder, each checked; raises
-        JobFailed when there is nothing to post, neither file nor text."""
-
-    async def run(self, job: Job, argv: Sequence[str]) -> dict[str, Any]:
-        """Run a program for a job; returns its exit, stdout and stderr (the last 16,384
-        characters of each). Raises JobFailed when it was killed."""
-
-
-# ── Pipeline ───────────────────────────────────────────────────────────────────────
-
-
-class Route(NamedTuple):
-    """Where a link goes."""
-
-    url: str  # normalised
-    platform: str  # "" for one that no platform knows
-    engine: str  # "" when nothing can fetch it
-
-
-class Router(Protocol):
-    """Says where links go, and which may not be opened."""
-
-    async def route_all(self, links: Sequence[str]) -> list[Route | Refused]:
-        """The route of each link, or why it is refused, in words for the member."""
-
-
-class Worker(Protocol):
-    """Carries jobs from the queue to their channels."""
-
-    async def start(self) -> None:
-        """Take up the jobs that are there, the unfinished ones first; then what comes."""
-
-    async def stop(self, grace_s: float) -> None:
-        """Claim nothing more, give running downloads back to the queue, let uploads
-        end within ``grace_s``; what is left is taken up at the next start."""
-
-    async def wake(self) -> None:
-        """Claim at once what there is room for."""
-
-    async def attempt(self, job: Job, tell: Callable[[Progress], None]) -> Download:
-        """Download and process a job's files here and now, a second time where that may
-        help; sets the job's title. Raises JobFailed."""
-
-
-class Courier(Protocol):
-    """Brings files to where they were asked for."""
-
-    async def freeze(self, job: Job, files: list[MediaFile], facts: Download) -> None:
-        """Decide and store the messages a job will be posted as."""
-
-    async def post(self, job: Job) -> None:
-        """Send what is not sent yet; raises JobFailed when nothing can be."""
-
-
-class Accepted(NamedTuple):
-    """How a link was taken in: as a job, or with an answer in its place."""
-
-    job: Job | None
-    position: int = 0  # in the queue, from 1; 0 when it started at once
-    answer: str = ""
-
-
-class Pipeline:
+class App:
     """Takes links in, and holds the parts that carry them to their channels."""
 
-    router: Router
-    runner: Runner
-    storage: Storage
-    db: Database
-    queue: Queue
-    worker: Worker
-    courier: Courier
+    run_again_s = 60.0  # after a plugin's run() has failed
+    end_within_s = 5.0  # for what a plugin has running
+    tell_within_s = 3.0  # for the last changes at a stop
 
-    def __init__(self, settings: Settings, plugins: Plugins) -> None:
+    def __init__(self, settings: Settings, ours: Path = OURS) -> None:
         self.settings = settings
-        self.plugins = plugins
-        self.bot: BossBot
-        self._announcing: dict[str, asyncio.Task[None]] = {}
+        self.plugins = Plugins(self, ours)
+        self.guilds = Guilds(settings.data_dir / "guilds")
+        self.has_gateway = False  # whether commands come to this process
+        self.works = False  # whether it downloads and posts
+        self.stopping = asyncio.Event()  # set when the stop begins
+        self._ends = contextlib.AsyncExitStack()
+        self._alive = False  # whether plugins have a life
+        self._lives: dict[str, asyncio.Task[None]] = {}
+        self._endings: set[asyncio.Task[None]] = set()
+        self._feeding: asyncio.Task[None] | None = None
+        self._telling: dict[str, asyncio.Task[Any]] = {}
 
-    def __getattr__(self, name: str) -> Any:
-        """A part, from the plugin that registers it, when it is first needed; raises
-        StartError when no plugin does."""
-        if name not in Pipeline.__annotations__:
-            raise AttributeError(name)
-        for _, part in self.plugins.call_with_owner(f"register_{name}", pipeline=self):
-            if part is not None:
-                setattr(self, name, part)
+    # The parts
+
+    router = _part(Router)
+    runner = _part(Runner)
+    storage = _part(Storage)
+    database = _part(Database)
+    facts = _part(Facts)
+    queue = _part(Queue)
+    client = _part(Client)
+    courier = _part(Courier)
+    worker = _part(Worker)
+
+    @property
+    def bot(self) -> BossBot:
+        """Discord's bot."""
+        return self.client.bot
+
+    def make_part(self, contract: type[Part]) -> Part:
+        """A part, from the first plugin that can make it, the owner's before ours; it
+        is stopped with the app.
+
+        Raises:
+            StartError: none can.
+        """
+        name = contract.__name__.lower()
+        for plugin in sorted(self.plugins.all.values(), key=lambda p: p.kind != "own"):
+            if maker := plugin.parts.get(name):
+                try:
+                    part = maker(self)
+                    if not isinstance(part, contract):
+                        raise PluginError(f"its {name} is no {contract.__name__}")
+                except StartError:
+                    raise
+                except (Exception, SystemExit) as error:  # the boundary of a plugin
+                    self.plugins.give_up(plugin.stem, error)
+                    continue
+                self._ends.push_async_callback(part.stop)
                 return part
-        raise StartError(f"No plugin offers register_{name}(): see bossbot.py plugins.")
+        makers = (p for p in self.plugins.all.values() if p.off)
+        why = [
+            f"{p.stem} ({p.origin}) is off: {p.off}"
+            for p in makers
+            if p.kind == "parts" or p.stem.endswith(f"_{name}")
+            if not p.stem.endswith(
+                tuple(f"_{other}" for other in PARTS if other != name)
+            )
+        ]
+        raise StartError(
+            f"The part {name} is missing. {'; '.join(why) or 'No plugin offers it'}. "
+            "Restore the plugin, or add another one with that part."
+        )
 
-    async def start(self, bot: BossBot) -> None:
-        """Open the database and take up the jobs that are in it; raises StartError when
-        that cannot be done, or a part is missing."""
-        self.bot = bot
-        for part in Pipeline.__annotations__:
-            getattr(self, part)
-        await self.db.open()
-        self.runner.start()
-        await self.worker.start()
+    # Start and stop
 
-    async def stop(self, grace_s: float = 20) -> None:
-        """End what was started; see ``Worker.stop``."""
-        if "worker" in vars(self):
-            await self.worker.stop(grace_s)
-        if self._announcing:
-            await asyncio.wait(list(self._announcing.values()), timeout=3)
-        if "runner" in vars(self):
-            await self.runner.stop()
-        if "db" in vars(self):
-            await self.db.close()
+    async def start(self, *, gateway: bool = True, work: bool = True) -> None:
+        """Start the parts and the plugins' lives, and take up the jobs that are there.
+
+        Args:
+            gateway: take commands.
+            work: download and post.
+
+        Raises:
+            StartError: a part is missing or cannot start.
+        """
+        asyncio.get_running_loop().set_task_factory(cast(Any, _start_task))
+        self.has_gateway, self.works = gateway, work
+        parts = [getattr(self, name) for name in PARTS]
+        for part in parts[:-1]:
+            await part.start()
+        self._alive = True
+        self._ends.push_async_callback(self._end_lives)
+        self.plugins.on_off = self._on_off
+        for plugin in list(self.plugins.all.values()):
+            self._begin(plugin)
+        self._feeding = asyncio.create_task(self._feed())
+        self._ends.push_async_callback(self._end_feed)
+        if work:
+            self._ends.push_async_callback(self.worker.stop)
+            await self.worker.start()
+
+    async def stop(self) -> None:
+        """Stop everything that was started, in the reverse order."""
+        self.stopping.set()
+        await self._ends.aclose()
+
+    async def reload(self, stem: str) -> Plugin:
+        """Load a plugin again from disk, with its tables, commands and life."""
+        await self._end(stem)
+        plugin = self.plugins.reload(stem)
+        try:
+            if plugin.tables and "database" in vars(self):
+                await self.database.migrate(stem, plugin.tables)
+        except PluginError as error:
+            self.plugins.give_up(stem, error)
+        plugin = self.plugins.all[stem]
+        if self._alive and not plugin.off:
+            if self.has_gateway:
+                await self.client.install(plugin)
+            self._begin(self.plugins.all[stem])
+        return self.plugins.all[stem]
+
+    def _begin(self, plugin: Plugin) -> None:
+        """Start a plugin's life."""
+        for impl in self.plugins._impls("run", plugin.stem):
+            self._lives[plugin.stem] = asyncio.create_task(self._live(plugin, impl))
+
+    async def _live(self, plugin: Plugin, impl: pluggy.HookImpl) -> None:
+        while True:
+            began_s = now()
+            try:
+                return await self.plugins._invoke(impl, plugin)  # type: ignore[no-any-return]
+            except (Exception, SystemExit) as error:  # the boundary of a plugin
+                if now() - began_s > 10 * self.run_again_s:
+                    plugin.failures.pop("run", None)  # it had been well
+                if self.plugins.failed(plugin, "run", error):
+                    return
+            await asyncio.sleep(self.run_again_s)
+
+    def _on_off(self, stem: str) -> None:
+        ending = asyncio.create_task(self._end(stem))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+
+    async def _end(self, stem: str) -> None:
+        """End a plugin's life and what it started, and remove its commands."""
+        life = self._lives.pop(stem, None)
+        loop, mine = asyncio.get_running_loop(), asyncio.current_task()
+        started = [t for t in _started.pop(stem, ()) if t.get_loop() is loop]
+        tasks = {task for task in (life, *started) if task and task is not mine}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, alive = await asyncio.wait(tasks, timeout=self.end_within_s)
+            if alive:
+                logger.error("plugin {} does not let go; restart the bot", stem)
+        if self._alive and self.has_gateway:
+            await self.client.uninstall(stem)
+
+    async def _end_lives(self) -> None:
+        self._alive = False
+        await asyncio.gather(*map(self._end, [*self._lives, *_started]))
 
     # Intake
 
@@ -1320,55 +1976,83 @@ class Pipeline:
         self,
         link: str,
         *,
-        guild_id: int,
         channel_id: int,
         user_id: int,
         request_key: str,
+        guild_id: int = 0,
         message_id: int = 0,
+        options: dict[str, Any] | None = None,
         priority: Priority = Priority.NORMAL,
     ) -> Accepted | None:
         """Take in one link: once this returns a job, it is committed. None when the
         request was taken before. Raises Refused with the reason, for the member."""
+        url, platform, engine = await self.route(link)
         job = Job(
-            secrets.token_hex(5),
-            *await self.route(link),
+            id=secrets.token_hex(5),
+            url=url,
+            platform=platform,
+            engine=engine,
             guild_id=guild_id,
             channel_id=channel_id,
             user_id=user_id,
             request_key=request_key,
             message_id=message_id,
+            options=options or {},
+            guild_settings=self.guilds.tables(guild_id),
             priority=priority,
         )
+        job.limit_bytes = await self.courier.limit_bytes(job)
         await self.plugins.call("check_job", job=job)
         if answer := await self.plugins.call_first("answer_job", job=job):
-            return Accepted(None, answer=str(answer))
-        if not await self.queue.add(job):
-            return None
-        await self.announce(job, None)
-        position = 0
-        with logger.catch(message="a queued link could not be started at once"):
-            await self.worker.wake()
-            position = await self.queue.position(job.id)
-        return Accepted(job, position)
+            return Accepted(None, str(answer))
+        return None if await self.queue.add(job) is None else Accepted(job)
 
-    async def announce(self, job: Job, previous: Status | None) -> None:
-        """Log a committed change and tell the plugins, of each job in order."""
-        logger.bind(job=job.id, guild=job.guild_id, user=job.user_id).debug(
-            "{} -> {} {}", previous, job.status, public_url(job)
-        )
-        snapshot, earlier = dataclasses.replace(job), self._announcing.get(job.id)
+    # The feed
+
+    async def _feed(self) -> None:
+        """Pass on what the queue says, the only source of changes."""
+        async for change in self.queue.changes():
+            if change:
+                self._tell(change)
+
+    def _tell(self, change: Change) -> None:
+        """Log a committed change and call the plugins, for each job in order. Of its
+        progress, what comes while they are still busy with the last is left out."""
+        job, previous, progress = change
+        key = f"{job.id} progress" if progress else job.id
+        earlier = self._telling.get(key)
+        if progress and earlier:
+            return
+        if not progress:
+            log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
+            log.debug("{} -> {} {}", previous, job.status, public_url(job))
 
         async def tell() -> None:
+            call = self.plugins.call
             if earlier:
                 await asyncio.wait([earlier])
-            await self.plugins.call("job_changed", job=snapshot, previous=previous)
-            if self._announcing.get(job.id) is task:
-                del self._announcing[job.id]
+            if progress:
+                await call("job_progressed", job=job, progress=progress)
+            else:
+                await call("job_changed", job=job, previous=previous)
 
-        task = self._announcing[job.id] = asyncio.create_task(tell())
+        def told(_: Any) -> None:
+            if self._telling.get(key) is task:
+                del self._telling[key]
+
+        task = self._telling[key] = asyncio.create_task(tell())
+        task.add_done_callback(told)
+
+    async def _end_feed(self) -> None:
+        await self.queue.stop()  # then changes() ends, with nothing left out
+        within = self.tell_within_s
+        if self._feeding:
+            await asyncio.wait([self._feeding], timeout=within)
+        if self._telling:
+            await asyncio.wait(list(self._telling.values()), timeout=within)
 
 
-# ── Command line ───────────────────────────────────────────────────────────────────
+# ── Secrets and the log ────────────────────────────────────────────────────────────
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _secrets: set[str] = set()  # what no log line may hold
@@ -1383,7 +2067,7 @@ def secret_values(thing: Any) -> Iterable[str]:
         yield thing.get_secret_value()
     elif isinstance(thing, BaseModel):
         yield from secret_values(dict(thing))
-    elif isinstance(thing, (dict, list, tuple)):  # raw ones do not say what is secret
+    elif isinstance(thing, (dict, list, tuple)):  # raw ones carry no types
         pairs = thing.items() if isinstance(thing, dict) else enumerate(thing)
         for key, value in pairs:
             if isinstance(value, str) and SECRET_NAME.search(str(key)):
@@ -1392,7 +2076,7 @@ def secret_values(thing: Any) -> Iterable[str]:
 
 
 def redact(text: str) -> str:
-    """Text without known secrets, links' passwords and queries, interaction tokens."""
+    """Text without known secrets, passwords and queries of links, interaction tokens."""
     for secret in sorted(_secrets, key=len, reverse=True):  # one may begin another
         if len(secret) > 3:
             text = text.replace(secret, "[secret]")
@@ -1400,19 +2084,6 @@ def redact(text: str) -> str:
     text = without_queries(text)
     text = re.sub(r"((?:webhooks|interactions)/\d+/)[\w\-.]{20,}", r"\1[secret]", text)
     return re.sub(r"('token': ')[^']+", r"\1[secret]", text)
-
-
-def prepare_data(data: Path) -> None:
-    """Make the folders of the data folder; raises StartError when it cannot be done."""
-    try:
-        for name in ("temp", "downloads", "guilds", "logs", "cache", ".locks"):
-            write_atomically(probe := data / name / ".writable", b"")
-            probe.unlink()
-    except OSError as error:
-        raise StartError(
-            f"{data / name}: {error.strerror}. The bot must be able to write there: "
-            "change its owner (chown), or set data_dir."
-        ) from error
 
 
 class _ToLoguru(logging.Handler):
@@ -1424,64 +2095,131 @@ class _ToLoguru(logging.Handler):
         log.log(level, "{}: {}", record.name, record.getMessage())
 
 
-def _load_plugins(settings: Settings, debug: bool, console: TextIO) -> Plugins:
-    """The plugins, at work on the log, which also gets what was said before."""
-    unsaid: list[Any] = []
-    logger.remove()
-    logger.add(unsaid.append, level="DEBUG")
-    logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
+def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
+    """Write the log to the console, and with every detail to a file a day. No line
+    holds a secret, and a message is one line; a traceback shows the values of variables
+    only with ``debug``."""
     _secrets.update(secret_values(settings))
-    plugins = Plugins(settings)
-    plugins.load()
-    for plugin in plugins.all.values():
-        _secrets.update(secret_values(plugin.config))
+
+    def clean(record: Any) -> None:
+        import traceback
+
+        bound = (f"{key}={value}" for key, value in record["extra"].items() if value)
+        record["message"] = one_line(redact(record["message"]))
+        lines = [" ".join([record["message"], *bound])]
+        if error := record["exception"]:
+            trace = traceback.TracebackException(*error, capture_locals=debug)
+            lines += "".join(trace.format()).splitlines()
+            record["exception"] = None
+        text = "\n".join(one_line(line, fold=False) for line in lines)
+        record["extra"]["text"] = redact(text).replace("\n", "\n  ")
+
+    style = "{time:YYYY-MM-DD HH:mm:ss} {level:<7} {extra[text]}"
+    level = "DEBUG" if debug else settings.log_level
+    common: dict[str, Any] = {"format": style, "diagnose": False, "backtrace": False}
     logger.remove()
-    logs = plugins.call_with_owner("register_log", debug=debug, console=console)
-    if not any(written for _, written in logs):
-        logger.add(lambda text: print(redact(text), file=sys.stderr), diagnose=False)
-    for line in (message.record for message in unsaid):
-        late, level = logger.opt(exception=line["exception"]), line["level"]
-        late.log(
-            level.name if level.name in LEVELS else level.no, "{}", line["message"]
+    logger.configure(patcher=clean)
+    logger.add(
+        console,
+        level=level if console is sys.stdout or debug else "WARNING",
+        filter=lambda record: record["level"].no < logging.ERROR,
+        **common,
+    )
+    logger.add(sys.stderr, level="ERROR", **common)
+    folder = settings.data_dir / "logs"
+    try:
+        logger.add(
+            folder / "boss-bot_{time:YYYY-MM-DD}.log",
+            level="DEBUG",
+            rotation="00:00",
+            retention=f"{settings.log_retention_days} days",
+            catch=True,  # a full disk must not stop the bot
+            opener=lambda path, flags: os.open(path, flags, 0o600),
+            **common,
         )
-    return plugins
+    except OSError as error:
+        logger.error("{}: {}. Change the owner of its files.", folder, error)
+    logging.basicConfig(handlers=[_ToLoguru()], level=logging.NOTSET, force=True)
+    for name in ("aiosqlite", "asyncio"):  # they would log every statement
+        logging.getLogger(name).setLevel(logging.INFO)
+    for name in ("discord.gateway", "discord.http", "discord.client"):  # every message
+        logging.getLogger(name).setLevel(logging.NOTSET if debug else logging.INFO)
+
+
+# ── Command line ───────────────────────────────────────────────────────────────────
+
+STOP_WITHIN_S = 25.0  # then the process ends, whatever a plugin still does
+
+
+def prepare_data(data: Path) -> None:
+    """Make the folders of the data folder; raises StartError when it cannot be done."""
+    try:
+        for name in ("temp", "downloads", "guilds", "logs", "cache", ".locks"):
+            (data / name).mkdir(parents=True, exist_ok=True)
+            if not os.access(data / name, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise StartError(
+            f"{data / name}: {error.strerror}. The bot must be able to write there: "
+            "change its owner (chown), or set data_dir."
+        ) from error
+
+
+def _parser(plugins: Plugins, options: argparse.ArgumentParser) -> Any:
+    """The parser of the command line, with the plugins' commands."""
+    parser = argparse.ArgumentParser(
+        "bossbot.py",
+        description="A Discord media bot.",
+        allow_abbrev=False,
+        parents=[options],
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for command in plugins.registered("subcommands").values():
+        try:
+            subparser = subparsers.add_parser(command.name, help=command.help)
+            command.add_arguments(subparser)
+        except (Exception, SystemExit) as error:  # the boundary of a plugin
+            logger.error("the command {} is broken: {!r}", command.name, error)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bot or a command; returns the exit code: 0, 1 for a failed command, 2
     where the bot cannot go on, 130 after Ctrl-C."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--config", type=Path, metavar="PATH", help="a settings file")
-    early.add_argument("--debug", action="store_true", help="log all, with variables")
-    known, rest = early.parse_known_args(argv)  # the plugins' commands come later
-    parser = argparse.ArgumentParser("bossbot.py", allow_abbrev=False, parents=[early])
-    parser.description = "A Discord media bot."
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--config", type=Path, metavar="PATH", help="a settings file")
+    options.add_argument("--debug", action="store_true", help="log everything")
+    version = f"Boss-Bot {__version__} (plugin API {API})"
+    options.add_argument("--version", action="version", version=version)
+    known, rest = options.parse_known_args(argv)  # the plugins' commands come later
     os.umask(0o077)  # what the bot writes is its owner's
     try:
+        if {"-h", "--help"} & {*rest}:  # which only needs the plugins with commands
+            logger.remove()
+            try:
+                app = App(load_settings(known.config))
+            except StartError:  # a mistake in the settings must not hide the help
+                app = App(Settings.model_validate({}))
+            app.plugins.load(mentioning="register_subcommands")
+            _parser(app.plugins, options).parse_args(rest)
         settings = load_settings(known.config)
         prepare_data(settings.data_dir)
         answers = any(word != "run" and not word.startswith("-") for word in rest)
-        console = sys.stderr if answers else sys.stdout
-        plugins = _load_plugins(settings, known.debug, console)
-        subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
-        subcommands: dict[str, Subcommand] = plugins.registered("subcommands")
-        for command in subcommands.values():
-            try:
-                subparser = subparsers.add_parser(command.name, help=command.help)
-                command.add_arguments(subparser)
-            except (Exception, SystemExit) as error:  # the boundary of a plugin
-                logger.error("the command {} is broken: {!r}", command.name, error)
-        arguments = parser.parse_args(rest)
+        set_up_log(settings, known.debug, sys.stderr if answers else sys.stdout)
+        app = App(settings)
+        app.plugins.load()
+        arguments = _parser(app.plugins, options).parse_args(rest)
         name = arguments.command or "run"
         terminal = sys.stdin is not None and sys.stdin.isatty()
         first = name == "run" and not settings.discord_token and terminal
         name = "setup" if first else name
-        if name not in subcommands:
+        command = app.plugins.registered("subcommands").get(name)
+        if command is None:
+            off = (f"{p.stem}: {p.off}" for p in app.plugins.all.values() if p.off)
             raise StartError(
-                f"No plugin offers {name}: restore {settings.plugins_dir}."
+                f"No plugin offers {name}. Off: {'; '.join(off) or 'none'}."
             )
-        pipeline = Pipeline(settings, plugins)
-        code = asyncio.run(subcommands[name].run(pipeline, arguments))
+        code = asyncio.run(_session(app, command, arguments))
         return main(argv) if first and code == 0 else code
     except BossbotError as error:
         detail = error.detail if isinstance(error, JobFailed) else ""
@@ -1489,6 +2227,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, StartError) else 1
     except KeyboardInterrupt:
         return 130
+
+
+async def _session(app: App, command: Subcommand, arguments: argparse.Namespace) -> int:
+    """Run a command, and stop what it started."""
+    try:
+        return await command.run(app, arguments)
+    finally:
+        # A plugin that does not let go would keep the process for ever.
+        last = threading.Timer(STOP_WITHIN_S, os._exit, [1])
+        last.daemon = True
+        last.start()
+        await app.stop()
+
+
+__all__ = [
+    "API",
+]
 
 
 if __name__ == "__main__":
