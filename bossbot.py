@@ -436,6 +436,7 @@ class Fetched:
     paths: list[Path] = field(default_factory=list)  # as named by the child, unchecked
     facts: dict[str, Any] = field(default_factory=dict)  # see Report.info
     failures: list[JobFailed] = field(default_factory=list)  # of single items
+    folder: Path = Path(".")  # where it put them
     files: list[MediaFile] = field(default_factory=list)  # the paths, once checked
 
 
@@ -628,17 +629,17 @@ class Bench(ABC):
 # ── The parts ──────────────────────────────────────────────────────────────────────
 
 
-class Part(ABC):
+class Part(ABC):  # noqa: B024
     """One station on a link's way, made by a plugin's ``register_parts``. The part
     ``queue`` is a ``Queue``, found as ``app.queue``, and lives in ``..._queue.py``."""
 
     def __init__(self, app: App) -> None:
         self.app = app
 
-    async def start(self) -> None:
+    async def start(self) -> None:  # noqa: B027
         """Get ready. Called by ``App.start``, after the parts that come before."""
 
-    async def stop(self) -> None:
+    async def stop(self) -> None:  # noqa: B027
         """Let go of everything, also after half a start."""
 
 
@@ -1619,8 +1620,8 @@ class Plugins:
     def _register(self, plugin: Plugin) -> None:
         """Fill the plugin's registrations; nothing is kept when one is wrong."""
         for kind in ("engines", "platforms", "subcommands"):
-            for impl in self._impls(f"register_{kind}", plugin.stem):
-                for thing in self._invoke(impl, plugin):
+            for impl in self.impls(f"register_{kind}", plugin.stem):
+                for thing in self.invoke(impl, plugin):
                     if thing.name in self.registered(kind):
                         raise PluginError(f"{kind}: {thing.name!r} is there already")
                     getattr(plugin, kind).append(thing)
@@ -1635,18 +1636,18 @@ class Plugins:
                 sleep_request_s=common.sleep_request_s or platform.sleep_request_s,
                 options={**platform.options, **common.options},
             )
-        for impl in self._impls("register_parts", plugin.stem):
-            plugin.parts = dict(self._invoke(impl, plugin))
+        for impl in self.impls("register_parts", plugin.stem):
+            plugin.parts = dict(self.invoke(impl, plugin))
         for name, maker in plugin.parts.items():
             if name not in PARTS:
                 raise PluginError(f"no part {name!r}{did_you_mean(name, PARTS)}")
             if missing := getattr(maker, "__abstractmethods__", None):
                 names = ", ".join(sorted(missing))
                 raise PluginError(f"the part {name} has no {names}")
-        for impl in self._impls("register_tables", plugin.stem):
-            plugin.tables = list(self._invoke(impl, plugin))
+        for impl in self.impls("register_tables", plugin.stem):
+            plugin.tables = list(self.invoke(impl, plugin))
 
-    def _impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
+    def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
         impls = getattr(self.manager.hook, hook).get_hookimpls()
         return sorted(
@@ -1659,7 +1660,7 @@ class Plugins:
             key=lambda impl: (impl.trylast - impl.tryfirst, impl.plugin_name),
         )
 
-    def _invoke(self, impl: pluggy.HookImpl, plugin: Plugin, **values: Any) -> Any:
+    def invoke(self, impl: pluggy.HookImpl, plugin: Plugin, **values: Any) -> Any:
         """Call an implementation with the arguments it asks for."""
         values |= {"app": self.app, "config": plugin.config, "settings": self.settings}
         if "guild" in impl.argnames:
@@ -1739,19 +1740,19 @@ class Plugins:
 
     async def call(self, hook: str, **values: Any) -> list[Any]:
         """The answers of all plugins that gave one, in order."""
-        answers = [await self._call(i, hook, **values) for i in self._impls(hook)]
+        answers = [await self._call(i, hook, **values) for i in self.impls(hook)]
         return [answer for answer in answers if answer is not None]
 
     async def call_first(self, hook: str, **values: Any) -> Any:
         """The first answer that is not None."""
-        for impl in self._impls(hook):
+        for impl in self.impls(hook):
             if (answer := await self._call(impl, hook, **values)) is not None:
                 return answer
         return None
 
     async def fold(self, hook: str, folded: str, **values: Any) -> Any:
         """What is left of ``values[folded]`` when each plugin has changed it."""
-        for impl in self._impls(hook):
+        for impl in self.impls(hook):
             if (answer := await self._call(impl, hook, **values)) is not None:
                 values[folded] = answer
         return values[folded]
@@ -1760,8 +1761,8 @@ class Plugins:
         """One plugin's answer to a plain hook, None when it has none; a failing plugin
         is switched off."""
         try:
-            for impl in self._impls(hook, plugin.stem):
-                return self._invoke(impl, plugin, **values)
+            for impl in self.impls(hook, plugin.stem):
+                return self.invoke(impl, plugin, **values)
         except (Exception, SystemExit) as error:  # the boundary of a plugin
             self.give_up(plugin.stem, error)
         return None
@@ -1890,8 +1891,8 @@ class App:
         self._alive = True
         self._ends.push_async_callback(self._end_lives)
         self.plugins.on_off = self._on_off
-        for plugin in list(self.plugins.all.values()):
-            self._begin(plugin)
+        for impl in self.plugins.impls("run"):
+            self._begin(impl)
         self._feeding = asyncio.create_task(self._feed())
         self._ends.push_async_callback(self._end_feed)
         if work:
@@ -1916,19 +1917,22 @@ class App:
         if self._alive and not plugin.off:
             if self.has_gateway:
                 await self.client.install(plugin)
-            self._begin(self.plugins.all[stem])
+            for impl in self.plugins.impls("run", stem):
+                self._begin(impl)
         return self.plugins.all[stem]
 
-    def _begin(self, plugin: Plugin) -> None:
+    def _begin(self, impl: pluggy.HookImpl) -> None:
         """Start a plugin's life."""
-        for impl in self.plugins._impls("run", plugin.stem):
-            self._lives[plugin.stem] = asyncio.create_task(self._live(plugin, impl))
+        stem = impl.plugin_name
+        self._lives[stem] = asyncio.create_task(self._live(impl))
 
-    async def _live(self, plugin: Plugin, impl: pluggy.HookImpl) -> None:
+    async def _live(self, impl: pluggy.HookImpl) -> None:
+        plugin = self.plugins.all[impl.plugin_name]
         while True:
             began_s = now()
             try:
-                return await self.plugins._invoke(impl, plugin)  # type: ignore[no-any-return]
+                await self.plugins.invoke(impl, plugin)
+                return
             except (Exception, SystemExit) as error:  # the boundary of a plugin
                 if now() - began_s > 10 * self.run_again_s:
                     plugin.failures.pop("run", None)  # it had been well

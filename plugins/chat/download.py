@@ -8,9 +8,9 @@ import discord
 from discord.ext import commands
 from loguru import logger
 
-from bossbot import BossBot, Job, Refused, escape, hookimpl
+from bossbot import BossBot, Refused, escape, hookimpl
 
-# A talk with Discord that fails, which must not stop the next link.
+# Discord is out of reach, which must not stop the next link.
 FAILURES = (discord.DiscordException, OSError, aiohttp.ClientError)
 
 
@@ -31,7 +31,7 @@ class Download(commands.Cog):
     async def download(self, ctx: commands.Context[Any], *, url: str = "") -> None:
         """Download what is behind a link, or several, and post it here."""
         if ctx.interaction:  # it must be answered within 3 s, whatever comes
-            with contextlib.suppress(*FAILURES):  # the channel hears of it, then
+            with contextlib.suppress(*FAILURES):  # then the channel gets the answer
                 await ctx.defer()
         if missing := missing_permissions(ctx.channel):
             names = ", ".join(missing)
@@ -48,10 +48,11 @@ class Download(commands.Cog):
             await self.take(ctx, link, number)
 
     async def take(self, ctx: commands.Context[Any], link: str, number: int) -> None:
-        """Take in one link and say what becomes of it."""
+        """Take in one link, and answer when it becomes no job; for a job the status
+        message is the answer."""
         request = ctx.interaction.id if ctx.interaction else ctx.message.id
         try:
-            accepted = await self.bot.pipeline.intake(
+            accepted = await self.bot.app.intake(
                 link,
                 guild_id=ctx.guild.id if ctx.guild else 0,
                 channel_id=ctx.channel.id,
@@ -62,44 +63,26 @@ class Download(commands.Cog):
         except Refused as error:
             await self.say(ctx, f"{error}\n{escape(link)}")
             return
-        if accepted is None:  # Discord delivered the request twice
-            return
-        if accepted.job is None:
+        if accepted and accepted.answer:
             await self.say(ctx, accepted.answer)
-            return
-        text = "Download started"
-        if accepted.position:
-            text = f"Download queued. Position in queue: {accepted.position}"
-        if message := await self.say(ctx, f"{text} · `{accepted.job.id}`"):
-            with logger.catch(message="a job goes on without a status message"):
-                await self.attach(accepted.job, message.id)
 
-    async def attach(self, job: Job, message_id: int) -> None:
-        """Say which message of ours shows the job's progress."""
-        pipeline = self.bot.pipeline
-        await pipeline.queue.patch(job.id, status_message_id=message_id)
-        if stored := await pipeline.queue.get(job.id):
-            await pipeline.announce(stored, stored.status)
-
-    async def say(
-        self, ctx: commands.Context[Any], text: str
-    ) -> discord.Message | None:
-        """Answer the request, or say it in the channel when that fails or the request
-        is gone; None when neither could be done."""
+    async def say(self, ctx: commands.Context[Any], text: str) -> None:
+        """Answer the request, or its channel when that fails or the request is gone."""
         try:
             if ctx.interaction:
                 with contextlib.suppress(*FAILURES):
-                    return await ctx.send(text)
-                return await ctx.channel.send(text)
+                    await ctx.send(text)
+                    return
+                await ctx.channel.send(text)
+                return
             reference = ctx.message.to_reference(fail_if_not_exists=False)
-            return await ctx.send(text, reference=reference, mention_author=False)
+            await ctx.send(text, reference=reference, mention_author=False)
         except FAILURES as error:
             logger.warning("an answer could not be sent: {!r}", error)
-            return None
 
 
 def missing_permissions(channel: Any) -> list[str]:
-    """What the bot lacks to post files in a channel, in Discord's words."""
+    """The permissions missing to post files in a channel, in Discord's words."""
     guild = getattr(channel, "guild", None)
     if guild is None or guild.me is None:
         return []  # a direct message
@@ -117,7 +100,7 @@ def missing_permissions(channel: Any) -> list[str]:
 
 def find_links(text: str) -> list[str]:
     """The words of a member, in order and once each, without the punctuation and the
-    mark-up around them; those that are no links are kept, to be answered."""
+    mark-up around them. Words that are no links stay, to be answered."""
     links = []
     for word in text.split():
         before = ""

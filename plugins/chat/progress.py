@@ -1,4 +1,5 @@
-"""The status message of a job: edited as the download goes on."""
+"""The status message of a job, which answers its request: written when the job is queued,
+and edited until the job has ended."""
 
 import asyncio
 import contextlib
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from bossbot import (
     TERMINAL_STATUSES,
-    BossBot,
+    App,
     Job,
     PluginConfig,
     Progress,
@@ -24,9 +25,7 @@ from bossbot import (
 MAX_CONTENT = 2000  # Discord, 2026-11: characters
 EDIT_TIMEOUT_S = 30
 MAX_FAILURES = 5  # of edits in turn, then that state is given up
-NO_MESSAGE_S = 10  # an answer to the request that takes longer has failed
-UNTOLD = "jobs whose end is to be told"  # the fact, by their ids
-ANSWERED = (Status.QUEUED, Status.DOWNLOADING)  # the answer to the request says so
+UNTOLD = "jobs whose end is to be told"  # the fact: their ids
 
 
 class Config(PluginConfig):
@@ -37,88 +36,95 @@ class Config(PluginConfig):
 
 
 class Tracker:
-    """The status messages of the running jobs: what to show, and one editor each."""
+    """The status messages of the jobs under way: what to show, and one editor each."""
 
     def __init__(self) -> None:
-        self.bot: BossBot
-        self.started = asyncio.Event()
-        self.recalled = False  # whose messages the last run left to be seen to
-        self.stopping = asyncio.Event()  # nothing waits any more
+        self.recalled = asyncio.Event()  # the jobs of the last run are among these
         self.jobs: dict[str, Job] = {}
+        self.messages: dict[str, int] = {}
         self.progress: dict[str, Progress] = {}
         self.shown: dict[str, str] = {}
         self.editors: dict[str, asyncio.Task[None]] = {}
 
-    def show(self, job_id: str, interval_s: float) -> asyncio.Task[None]:
-        """See to it that the message shows the newest state before long."""
+    def show(self, app: App, job_id: str, interval_s: float) -> asyncio.Task[None]:
+        """Make the message show the newest state before long."""
         task = self.editors.get(job_id)
         if task is None or task.done():
-            task = asyncio.create_task(self._edit(job_id, interval_s))
+            task = asyncio.create_task(self._edit(app, job_id, interval_s))
             self.editors[job_id] = task
         return task
 
-    async def remember(self) -> None:
-        """Store whose messages are not final, for the next start to see to."""
-        if self.recalled:
-            with logger.catch(message=f"not stored: {UNTOLD}", level="DEBUG"):
-                await self.bot.pipeline.db.fact(UNTOLD, " ".join(self.jobs))
+    async def recall(self, app: App) -> list[Job]:
+        """The jobs whose messages the last run left unfinished."""
+        left = []
+        try:
+            for job_id in (await app.facts.get(UNTOLD)).split():
+                if job := await app.queue.get(job_id):
+                    left.append(self.jobs.setdefault(job_id, job))
+                    self.messages.setdefault(job_id, job.status_message_id)
+        finally:
+            self.recalled.set()
+        await self.remember(app)
+        return left
 
-    async def _edit(self, job_id: str, interval_s: float) -> None:
-        """Edit until the message shows the newest state, not more often than allowed."""
-        await self.started.wait()
+    async def remember(self, app: App) -> None:
+        """Store whose messages are unfinished, for the next start."""
+        if self.recalled.is_set():
+            with logger.catch(message=f"not stored: {UNTOLD}", level="DEBUG"):
+                await app.facts.set(UNTOLD, " ".join(self.jobs))
+
+    async def _edit(self, app: App, job_id: str, interval_s: float) -> None:
+        """Write until the message shows the newest state, not more often than allowed."""
         failures = 0
         while job := self.jobs.get(job_id):
             text = render(job, self.progress.get(job_id))
             ended = job.status in TERMINAL_STATUSES
             if text == self.shown.get(job_id):
                 break
-            if not job.status_message_id:
-                if not ended:
-                    break
-                # A job can end before its message is known, or have none.
-                await self._pause(NO_MESSAGE_S)
-                if (job := self.jobs[job_id]).status_message_id:
-                    continue
-            if await self._write(job, text) or failures == MAX_FAILURES:
+            if await self._write(app, job, text) or failures == MAX_FAILURES:
                 self.shown[job_id], failures = text, 0
             else:
                 failures += 1
             if ended and not failures:
-                for known in (self.jobs, self.progress, self.shown, self.editors):
+                for known in (
+                    *(self.jobs, self.messages, self.progress, self.shown),
+                    self.editors,
+                ):
                     known.pop(job_id, None)
-                await self.remember()
+                await self.remember(app)
                 return
-            await self._pause(interval_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(app.stopping.wait(), interval_s)
 
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), seconds)
-
-    async def _write(self, job: Job, text: str) -> bool:
-        """Edit the message, False when it is worth another try. A failure that cannot
-        be shown there is said in the channel, or else to the member."""
-        channel = self.bot.get_partial_messageable(job.channel_id)
-        failed = job.status is Status.FAILED
-        # The message is a courtesy: that it cannot be edited fails no job.
+    async def _write(self, app: App, job: Job, text: str) -> bool:
+        """Send or edit the message; False when it is worth another try. A failure that
+        cannot be shown there goes to the channel, or else to the member."""
+        channel = app.bot.get_partial_messageable(job.channel_id)
+        # The message is a courtesy: that it cannot be written fails no job.
         try:
             async with asyncio.timeout(EDIT_TIMEOUT_S):
-                if job.status_message_id:
-                    with contextlib.suppress(discord.NotFound, discord.Forbidden):
-                        message = channel.get_partial_message(job.status_message_id)
+                with contextlib.suppress(discord.NotFound, discord.Forbidden):
+                    if message_id := self.messages.get(job.id):
+                        message = channel.get_partial_message(message_id)
                         await message.edit(content=text)
-                        return True
-                if failed:
+                    else:
+                        message_id = await app.client.answer(job, text)
+                        self.messages[job.id] = message_id
+                        with logger.catch(message="a status message is forgotten"):
+                            await app.queue.set_status_message(job.id, message_id)
+                    return True
+                if job.status is Status.FAILED:
                     with contextlib.suppress(discord.NotFound, discord.Forbidden):
                         await channel.send(text)
                         return True
-                    user = await self.bot.fetch_user(job.user_id)
+                    user = await app.bot.fetch_user(job.user_id)
                     await user.send(text)
         except discord.HTTPException as error:
             return error.status < 500 and error.status != 429
         except (discord.DiscordException, OSError, aiohttp.ClientError):
             return False
         except RuntimeError:  # the bot has stopped, and its session with it
-            if not self.stopping.is_set():
+            if not app.stopping.is_set():
                 raise
         return True
 
@@ -127,49 +133,32 @@ tracker = Tracker()
 
 
 @hookimpl
-async def bot_started(bot: BossBot, config: Config) -> None:
-    tracker.bot = bot
-    try:
-        with logger.catch(message=f"not known: {UNTOLD}"):
-            for job_id in (await bot.pipeline.db.fact(UNTOLD)).split():
-                if job := await bot.pipeline.queue.get(job_id):
-                    tracker.jobs.setdefault(job_id, job)
-                    if job.status in TERMINAL_STATUSES:
-                        tracker.show(job_id, config.edit_interval_s)
-            tracker.recalled = True
-    finally:
-        tracker.started.set()
-    await tracker.remember()
+async def run(app: App, config: Config) -> None:
+    for job in await tracker.recall(app):
+        if job.status in TERMINAL_STATUSES or not job.status_message_id:
+            tracker.show(app, job.id, config.edit_interval_s)
 
 
-@hookimpl
-async def bot_stopping(bot: BossBot) -> None:
-    tracker.stopping.set()
-
-
-@hookimpl
-async def job_changed(job: Job, config: Config) -> None:
-    known = tracker.jobs.get(job.id)
-    if known and not job.status_message_id:
-        job.status_message_id = known.status_message_id
-    elif known and not known.status_message_id:  # the request has been answered
-        if job.status in ANSWERED:
-            tracker.shown[job.id] = render(job, None)
-        if editor := tracker.editors.pop(job.id, None):
-            editor.cancel()  # it waits for the message in vain
+@hookimpl(tryfirst=True)  # the member waits for this answer
+async def job_changed(job: Job, app: App, config: Config) -> None:
+    known = job.id in tracker.jobs
     tracker.jobs[job.id] = job
-    editor = tracker.show(job.id, config.edit_interval_s)
-    if known is None:
-        await tracker.remember()
-    if tracker.stopping.is_set():
+    if job.status_message_id:
+        tracker.messages.setdefault(job.id, job.status_message_id)
+    editor = tracker.show(app, job.id, config.edit_interval_s)
+    if not known:
+        await tracker.remember(app)
+    if app.stopping.is_set():
         await editor  # the bot waits for this, not for the editor
 
 
 @hookimpl
-async def job_progressed(job: Job, progress: Progress, config: Config) -> None:
+async def job_progressed(
+    job: Job, progress: Progress, app: App, config: Config
+) -> None:
     if job.id in tracker.jobs:
         tracker.progress[job.id] = progress
-        tracker.show(job.id, config.edit_interval_s)
+        tracker.show(app, job.id, config.edit_interval_s)
 
 
 def render(job: Job, progress: Progress | None) -> str:
@@ -177,11 +166,15 @@ def render(job: Job, progress: Progress | None) -> str:
     tag = f" · `{job.id}`"
     count = f"{job.file_count} file{'s' * (job.file_count != 1)}"
     match job.status:
-        case Status.QUEUED:
+        case Status.QUEUED if job.position:
+            return f"Download queued. Position in queue: {job.position}{tag}"
+        case Status.QUEUED if job.attempts:
             return f"Download queued{tag}"
+        case Status.PROCESSING if progress and progress.share is not None:
+            return f"{escape(progress.name, 100)}{tag}\n{bar(progress.share)}"
         case Status.DOWNLOADING if progress:
             return f"Downloading{tag}\n{render_progress(progress)}"
-        case Status.DOWNLOADING:
+        case Status.QUEUED | Status.DOWNLOADING:
             return f"Download started{tag}"
         case Status.PROCESSING:
             return f"Making it fit{tag}"
@@ -197,13 +190,17 @@ def render(job: Job, progress: Progress | None) -> str:
             return text[:MAX_CONTENT]
 
 
+def bar(share: float) -> str:
+    """A bar of 16 blocks, and percent."""
+    filled = round(share * 16)
+    return f"`{'█' * filled}{'░' * (16 - filled)}` {share:.0%}"
+
+
 def render_progress(progress: Progress) -> str:
     """File name, bar, percent, speed and time left, as far as they are known."""
     facts = []
     if progress.total_bytes:
-        share = min(progress.done_bytes / progress.total_bytes, 1)
-        filled = round(share * 16)
-        facts.append(f"`{'█' * filled}{'░' * (16 - filled)}` {share:.0%}")
+        facts.append(bar(min(progress.done_bytes / progress.total_bytes, 1)))
         total = format_size(progress.total_bytes)
         facts.append(f"{format_size(progress.done_bytes)} of {total}")
     else:

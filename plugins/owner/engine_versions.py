@@ -1,18 +1,18 @@
-"""Says at the start which engines run and how old they are, and how to update them."""
+"""Logs at the start which engines run and how old they are, and how to update them."""
 
 import sys
 
 from loguru import logger
 
-from bossbot import BossBot, hookimpl
+from bossbot import App, hookimpl
 
 OLD_DAYS = 60  # sites change faster than that
 UPDATE = f"Update: {sys.executable} -m pip install -U -r requirements.txt"
 
 
 @hookimpl
-async def bot_started(bot: BossBot) -> None:
-    versions = await bot.pipeline.runner.versions()
+async def run(app: App) -> None:
+    versions = await app.runner.versions()
     for name, (version, days) in versions.items():
         if days is None:
             logger.info("{} {}", name, version)

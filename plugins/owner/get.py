@@ -10,22 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ByteSize, TypeAdapter
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.progress import Progress as Bars
 
 from bossbot import (
+    App,
     BossbotError,
     Cause,
     Job,
     JobFailed,
-    Pipeline,
     Progress,
     Subcommand,
     format_size,
@@ -50,8 +41,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=size, metavar="20MiB", help="skip larger files")
 
 
-async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
+async def get(app: App, args: argparse.Namespace) -> int:
     """Download every link into a folder; returns 1 if any failed."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bars
+
     # Typed by a person here: relative to where they are.
     folder = Path.cwd() / args.to
     try:
@@ -59,11 +60,11 @@ async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise BossbotError(f"--to {folder}: {error.strerror}.") from error
-    interrupt = signal.getsignal(signal.SIGINT)  # after which all is tidied up
+    interrupt = signal.getsignal(signal.SIGINT)  # everything is tidied up after it
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.SIG_IGN not in (interrupt, signal.getsignal(number)):
             signal.signal(number, interrupt)
-    pipeline.runner.start()
+    await app.runner.start()
     bars = Bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -74,7 +75,7 @@ async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
         disable=not sys.stdout.isatty(),
         transient=True,
     )
-    slots = asyncio.Semaphore(pipeline.settings.max_concurrent_downloads)
+    slots = asyncio.Semaphore(app.settings.max_concurrent_downloads)
 
     async def one(url: str) -> bool:
         async with slots:
@@ -89,7 +90,7 @@ async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
                 )
 
             try:
-                for line in await download(pipeline, url, folder, args.limit, show):
+                for line in await download(app, url, folder, args.limit, show):
                     bars.console.print(
                         line, markup=False, highlight=False, soft_wrap=True
                     )
@@ -102,16 +103,13 @@ async def get(pipeline: Pipeline, args: argparse.Namespace) -> int:
             finally:
                 bars.remove_task(task)
 
-    try:
-        with bars:
-            results = await asyncio.gather(*map(one, dict.fromkeys(args.urls)))
-    finally:
-        await pipeline.stop()
+    with bars:
+        results = await asyncio.gather(*map(one, dict.fromkeys(args.urls)))
     return 0 if all(results) else 1
 
 
 async def download(
-    pipeline: Pipeline,
+    app: App,
     url: str,
     folder: Path,
     limit: int | None,
@@ -122,9 +120,10 @@ async def download(
     Raises:
         BossbotError: nothing arrived, or it could not be placed.
     """
-    job = Job(secrets.token_hex(5), *await pipeline.route(url), attempts=1)
+    url, platform, engine = await app.route(url)
+    job = Job(id=secrets.token_hex(5), url=url, platform=platform, engine=engine)
     try:
-        fetched = await pipeline.worker.attempt(job, show)
+        fetched = await app.worker.complete(job, show)
         files = fetched.files
         lines = []
         fitting = [file for file in files if limit is None or file.size <= limit]
@@ -137,8 +136,7 @@ async def download(
         if files and not fitting:
             raise JobFailed(Cause.TOO_LARGE, message="; ".join(lines))
         try:
-            place = pipeline.storage.place
-            placed = await asyncio.to_thread(place, job, fitting, folder)
+            placed = await app.storage.place(job, fitting, folder)
         except OSError as error:
             raise BossbotError(f"--to {folder}: {error.strerror}.") from error
         lines += [f"{file.path} ({format_size(file.size)})" for file in placed]
@@ -147,4 +145,4 @@ async def download(
             lines.append(one_line(str(fetched.facts.get("text", ""))))
         return lines
     finally:
-        await asyncio.to_thread(pipeline.storage.forget_attempt, job)
+        await app.storage.forget_attempt(job)

@@ -1,4 +1,4 @@
-"""Tells the bot's owner, once a day per site, that a job failed for want of a login."""
+"""Sends the owner a message, once a day per site, when a job fails without a login."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -7,32 +7,26 @@ import aiohttp
 import discord
 from loguru import logger
 
-from bossbot import BossBot, Cause, Job, Status, escape, hookimpl
+from bossbot import App, Cause, Job, Status, escape, hookimpl
 
-_bots: list[BossBot] = []
-_turn = asyncio.Lock()  # two jobs that fail at once give one notice
-
-
-@hookimpl
-async def bot_started(bot: BossBot) -> None:
-    _bots[:] = [bot]
+_turn = asyncio.Lock()  # two jobs that fail at once cause one notice
 
 
 @hookimpl
-async def job_changed(job: Job) -> None:
-    # Of a site that is no platform of ours no login can be set.
+async def job_changed(job: Job, app: App) -> None:
+    # A site that is no platform of ours has no place for a login.
     wanted = job.platform and job.cause in (Cause.LOGIN, Cause.AGE)
-    if job.status is not Status.FAILED or not wanted or not _bots:
+    if job.status is not Status.FAILED or not wanted:
         return
-    bot, site = _bots[0], job.platform
+    bot, site = app.bot, job.platform
     key, today = f"login_notice:{site}", datetime.now(UTC).date().isoformat()
     async with _turn:
-        if await bot.pipeline.db.fact(key) == today:
+        if await app.facts.get(key) == today:
             return
-        await bot.pipeline.db.fact(key, today)
+        await app.facts.set(key, today)
     text = (
         f"A link to {site} failed: the site wants a login, or the one it has is dead. "
-        f"Set cookies for it (README, Logins), then try `python bossbot.py check "
+        f"Set cookies for it (docs/logins.md), then try `python bossbot.py check "
         f"--login`. The site's words: {escape(job.detail, 500)}"
     )
     try:
@@ -42,4 +36,4 @@ async def job_changed(job: Job) -> None:
         owner = await bot.fetch_user(owner_id)
         await owner.send(text)
     except (OSError, aiohttp.ClientError, discord.DiscordException) as error:
-        logger.warning("the owner could not be told about {}: {}", site, error)
+        logger.warning("no notice about {} reached the owner: {}", site, error)

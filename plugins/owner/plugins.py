@@ -1,11 +1,8 @@
-"""``plugins``: list the plugins with their state and hooks."""
+"""``plugins``: list the plugins with their kind, origin, state and hooks."""
 
 import argparse
 
-from rich.console import Console
-from rich.table import Table
-
-from bossbot import Pipeline, Subcommand, hookimpl
+from bossbot import App, Subcommand, hookimpl
 
 
 @hookimpl
@@ -13,16 +10,21 @@ def register_subcommands() -> list[Subcommand]:
     return [Subcommand("plugins", "list the plugins, their state and hooks", show)]
 
 
-async def show(pipeline: Pipeline, args: argparse.Namespace) -> int:
+async def show(app: App, args: argparse.Namespace) -> int:
     """Print a table; returns 1 if a plugin is off by its own fault."""
-    table = Table("plugin", "state", "hooks", box=None)
-    for plugin in pipeline.plugins.all.values():
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("plugin", "kind", "origin", "state", "hooks", box=None)
+    for plugin in app.plugins.all.values():
         state = f"off: {plugin.off}" if plugin.off else "on"
-        table.add_row(plugin.stem, state, ", ".join(plugin.hooks))
+        parts = f" ({', '.join(plugin.parts)})" if plugin.parts else ""
+        hooks = ", ".join(plugin.hooks)
+        table.add_row(plugin.stem, plugin.kind + parts, plugin.origin, state, hooks)
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a line for each, for other programs
     console.print(table, markup=False)
-    wanted_off = pipeline.settings.disabled_plugins
-    plugins = pipeline.plugins.all.values()
+    wanted_off = app.settings.disabled_plugins
+    plugins = app.plugins.all.values()
     return int(any(p.off and p.stem not in wanted_off for p in plugins))

@@ -5,21 +5,9 @@ import getpass
 import os
 import signal
 
-import aiohttp
-import discord
-
-from bossbot import HERE, Pipeline, Subcommand, hookimpl, write_atomically
+from bossbot import HERE, App, Subcommand, hookimpl, write_atomically
 
 KEY = "BOSS_BOT_DISCORD_TOKEN"
-# What posting files takes, and no more.
-PERMISSIONS = discord.Permissions(
-    view_channel=True,
-    send_messages=True,
-    send_messages_in_threads=True,
-    embed_links=True,
-    attach_files=True,
-    read_message_history=True,
-)
 
 
 @hookimpl
@@ -27,15 +15,19 @@ def register_subcommands() -> list[Subcommand]:
     return [Subcommand("setup", "ask for the token and write .env", setup)]
 
 
-async def setup(pipeline: Pipeline, args: argparse.Namespace) -> int:
+async def setup(app: App, args: argparse.Namespace) -> int:
     """The dialogue; returns 0 when a working token is in .env, 2 when given up."""
+    import aiohttp
+    import discord
+    from bossbot_plugins._discord import PERMISSIONS, look_up
+
     print(
         "Boss-Bot needs the token of a Discord bot.\n"
         "1. Open https://discord.com/developers/applications and press New "
         "Application.\n"
         "2. Under Bot, switch on Message Content Intent, then press Reset Token."
     )
-    # asyncio would take the first Ctrl-C for itself, and the prompt go on.
+    # asyncio would take the first Ctrl-C for itself, and the prompt would go on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         try:
@@ -45,12 +37,14 @@ async def setup(pipeline: Pipeline, args: argparse.Namespace) -> int:
             return 2
         token = token.strip().removeprefix("Bot ").strip("\"'")
         if token.count(".") != 2 or not token.isascii():
-            print("That is no bot token: it has three parts, with dots between them.")
+            print(
+                "That is not a bot token, which has three parts with dots between them."
+            )
             continue
         try:
             name, link = await look_up(token)
         except discord.LoginFailure:
-            print("Discord does not know this token. Copy it again, all of it.")
+            print("Discord does not accept this token. Copy all of it again.")
             continue
         except (OSError, aiohttp.ClientError, discord.HTTPException) as error:
             print(f"Discord cannot be reached ({error}). Is there a network?")
@@ -62,27 +56,12 @@ async def setup(pipeline: Pipeline, args: argparse.Namespace) -> int:
             return 2
         print(f"Hello, {name}! The token is in {HERE / '.env'}.")
         if os.environ.pop(KEY, "") not in ("", token):
-            print(f"Your environment has another {KEY}, which counts more: unset it.")
+            print(
+                f"Your environment has another {KEY}, which takes precedence. Unset it."
+            )
         print(f"Invite the bot to your server with this link:\n  {link}")
+        print(f"It asks for: {', '.join(PERMISSIONS.values())}.")
         return 0
-
-
-async def look_up(token: str) -> tuple[str, str]:
-    """The bot's name and its invite link, asked of Discord.
-
-    Raises:
-        discord.LoginFailure: the token is wrong.
-    """
-    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
-    async with discord.Client(intents=discord.Intents(guilds=True)) as client:
-        await client.login(token)
-        assert client.application_id and client.user
-        link = discord.utils.oauth_url(
-            client.application_id,
-            permissions=PERMISSIONS,
-            scopes=("bot", "applications.commands"),
-        )
-        return client.user.name, link
 
 
 def write_token(token: str) -> None:

@@ -1,29 +1,26 @@
-"""``which``: say which platform and engine a link would go to."""
+"""``which``: show which platform and engine a link would go to."""
 
 import argparse
 import json
 import sys
 
-from bossbot import Pipeline, Refused, Subcommand, hookimpl
+from bossbot import App, Refused, Subcommand, hookimpl
 
 
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
-    return [Subcommand("which", "say who would fetch a link", which, arguments)]
+    return [Subcommand("which", "show where a link would go", which, arguments)]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("urls", nargs="+", metavar="URL", help="- for lines of stdin")
 
 
-async def which(pipeline: Pipeline, args: argparse.Namespace) -> int:
+async def which(app: App, args: argparse.Namespace) -> int:
     """Print a JSON line for each link; returns 1 if any has no engine."""
     lines = sys.stdin if args.urls == ["-"] else args.urls
     links = [line.strip() for line in lines if line.strip()]
-    try:
-        routes = await pipeline.router.route_all(links)
-    finally:
-        await pipeline.stop()
+    routes = await app.router.route_all(links)
     for link, route in zip(links, routes, strict=True):
         answer = {"url": link, "platform": route.platform or None, "engine": None}
         if isinstance(route, Refused):

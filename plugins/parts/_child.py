@@ -1,8 +1,9 @@
 """The child's side of a download: the fork server, the children, and their fence.
 
-No plugin: ``child_processes.py`` starts a Python that runs ``serve``. It warms the
-engines up once and forks a child for each attempt, which gets a socket for JSON lines and
-a pipe for what it prints. When the bot goes away, both close and everything dies.
+A library of ``child_runner.py``, which starts a Python that runs ``serve``. The fork
+server warms the engines up once and forks a child for each attempt, which gets a socket
+for JSON lines and a pipe for its output. When the bot goes away, both close and
+everything dies.
 """
 
 import contextlib
@@ -38,6 +39,7 @@ from bossbot import (
     Progress,
     Request,
     import_plugin,
+    open_plugins,
 )
 
 JS_MEMORY_BYTES = 2**30  # V8 needs it
@@ -46,8 +48,9 @@ REMOTE_ARGUMENT = re.compile(r"^(?!file:)[A-Za-z][\w.+,-]*:|(?<!file)://")
 
 
 def serve() -> None:
-    """Be the fork server: standard input is a socket whose first packet names the
-    engine plugins; each later one asks for a child and brings its socket and pipe."""
+    """Be the fork server. Standard input is a socket: its first packet names the
+    engines' plugins, and each later one asks for a child and brings its socket and
+    pipe."""
     control = socket.socket(fileno=os.dup(0))
     setup = json.loads(control.recv(65536))
     pids: dict[int, int] = {}
@@ -62,15 +65,14 @@ def serve() -> None:
     signal.signal(signal.SIGCHLD, reap)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the bot's to handle
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    for path in setup["engines"]:
+    for stem in setup["plugins"]:
         try:
-            for engine in load_engines(Path(path)).values():
+            for engine in load_engines(stem).values():
                 engine.warm()
-        except (Exception, SystemExit):  # the boundary of a plugin; a child will tell
+        except (Exception, SystemExit):  # the boundary of a plugin; a child reports it
             traceback.print_exc()
-    # A child imports its plugin from disk, so that a reload is seen.
-    for name in [name for name in sys.modules if name.startswith(PLUGIN_PACKAGE)]:
-        del sys.modules[name]
+    # A child imports its plugin from disk, so that a reload counts for it too.
+    open_plugins(sys.modules[PLUGIN_PACKAGE].__path__)
     gc.collect()
     gc.freeze()  # the children share these pages
     while True:
@@ -96,14 +98,14 @@ def serve() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
-def load_engines(path: Path) -> dict[str, Engine]:
-    """The engines of a plugin file, by name; raises what the file raises."""
-    module = import_plugin(path)
+def load_engines(stem: str) -> dict[str, Engine]:
+    """The engines of a plugin, by name; raises what the plugin raises."""
+    module = import_plugin(stem)
     return {engine.name: engine for engine in module.register_engines()}
 
 
 def main(talk: int, log: int) -> NoReturn:
-    """Be the child of one attempt: read a request, do it, say how it went."""
+    """Be the child of one attempt: read a request, carry it out, report the result."""
     if os.getpgrp() != os.getpid():
         os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -144,7 +146,7 @@ def main(talk: int, log: int) -> NoReturn:
         tell(event="done", answer=TASKS[request["task"]](request, tell))
     except JobFailed as error:
         tell(event="failed", error=_words(error))
-    # The boundary of an attempt: whatever it is, the parent must hear of it.
+    # The boundary of an attempt: whatever it is, the parent must learn of it.
     except BaseException as error:
         traceback.print_exc()
         cause = Cause.INTERNAL
@@ -161,12 +163,12 @@ def main(talk: int, log: int) -> NoReturn:
 
 
 def _words(error: JobFailed) -> list[Any]:
-    """The arguments that make the error again, to be told as JSON."""
+    """The arguments that make the error again, to be sent as JSON."""
     return [error.cause, error.detail[:4000], str(error)[:500], error.retry_after_s]
 
 
 class ChildReport:
-    """The child's ``Report``: what an engine tells goes to the bot as JSON lines."""
+    """The child's ``Report``: an engine's reports go to the bot as JSON lines."""
 
     def __init__(self, tell: Callable[..., None], request: Request) -> None:
         self._tell = tell
@@ -209,9 +211,9 @@ def _task_download(request: dict[str, Any], tell: Callable[..., None]) -> None:
     job.cookies_file = Path(job.cookies_file) if job.cookies_file else None
     job.failures = [(pattern, Cause(cause)) for pattern, cause in job.failures]
     if request["warm"]:  # a fresh interpreter; behind the fence it may not
-        load_engines(Path(request["plugin"]))[request["engine"]].warm()
+        load_engines(request["plugin"])[job.engine].warm()
     raise_fence(tell, job, request["allow_private"])
-    engine = load_engines(Path(request["plugin"]))[request["engine"]]
+    engine = load_engines(request["plugin"])[job.engine]
     try:
         engine.download(job, ChildReport(tell, job))
     except JobFailed as error:
@@ -225,12 +227,12 @@ def _task_download(request: dict[str, Any], tell: Callable[..., None]) -> None:
         raise
 
 
-def _load_all(paths: Iterable[str]) -> list[Engine]:
-    """The engines of several plugin files, by name; a broken file has none."""
+def _load_all(stems: Iterable[str]) -> list[Engine]:
+    """The engines of several plugins, by name; a broken plugin has none."""
     engines: list[Engine] = []
-    for path in paths:
+    for stem in stems:
         try:
-            engines += load_engines(Path(path)).values()
+            engines += load_engines(stem).values()
         except (Exception, SystemExit):  # the boundary of a plugin
             traceback.print_exc()
     return sorted(engines, key=lambda engine: engine.name)
@@ -265,14 +267,32 @@ def _task_versions(request: dict[str, Any], tell: Callable[..., None]) -> Any:
     return {name: (found, age_days(name, found)) for name, found in versions.items()}
 
 
-def _task_run(request: dict[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
-    """Run a program; its output is cut to 16,384 characters."""
+def _task_run(request: dict[str, Any], tell: Callable[..., None]) -> list[Any]:
+    """Run a helper program on local files; returns its exit code and the last 16,384
+    characters of stdout and stderr."""
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    done = subprocess.run(request["argv"], capture_output=True, cwd=request["cwd"])
-    texts = (done.stdout, done.stderr)
-    out, err = (text[-65536:].decode(errors="replace")[-16384:] for text in texts)
-    return {"exit": done.returncode, "stdout": out, "stderr": err}
+    home = Path(request["home"])
+    raise_fence(tell, Request("", home, "", programs=request["programs"]), False)
+    outputs = [b"", b""]
+
+    def read(number: int, stream: Any) -> None:
+        while chunk := stream.readline(4096):
+            outputs[number] = (outputs[number] + chunk)[-65536:]
+            if request["lines"] and number == 0:
+                tell(event="line", text=chunk.decode(errors="replace").strip())
+
+    with subprocess.Popen(
+        request["argv"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
+        streams = enumerate((program.stdout, program.stderr))
+        threads = [threading.Thread(target=read, args=one) for one in streams]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    texts = (output.decode(errors="replace")[-16384:] for output in outputs)
+    return [program.returncode, *texts]
 
 
 TASKS: dict[str, Callable[..., Any]] = {
@@ -321,8 +341,8 @@ def is_public(address: str) -> bool:
 def raise_fence(
     tell: Callable[..., None], request: Request, allow_private: bool
 ) -> None:
-    """Let this process reach public addresses and the host's own proxies alone, and
-    start the helper programs alone, on local files. It cannot be taken down again."""
+    """Let this process reach only public addresses and the owner's own proxies, and
+    start only the helper programs, on local files."""
     home = os.path.realpath(os.environ["HOME"]) + os.sep
     programs = set(request.programs.values())
     proxies = set()

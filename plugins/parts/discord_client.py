@@ -1,4 +1,4 @@
-"""The Discord client, and ``run``, the command that connects it."""
+"""The connection to Discord, and ``run``, the command that opens it."""
 
 import argparse
 import asyncio
@@ -8,7 +8,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import aiohttp
@@ -16,39 +17,64 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 from loguru import logger
+from pydantic import Field
 
 from bossbot import (
     HERE,
     SENTENCES,
+    App,
     BossBot,
     BossbotError,
     Cause,
+    Client,
     Finding,
-    Pipeline,
+    Job,
+    Part,
     Plugin,
+    PluginConfig,
     Settings,
     StartError,
     Subcommand,
     escape,
     hookimpl,
+    now,
 )
 
 INTENTS_REMEDY = (
-    "Discord refuses the message content intent, which $ commands need. Switch on "
+    "Discord refuses the Message Content Intent, which $ commands need. Switch on "
     "'Message Content Intent' at https://discord.com/developers/applications under "
-    "your application > Bot, or set BOSS_BOT_MESSAGE_CONTENT=false in .env to go on "
-    "with slash commands alone."
+    "your application > Bot, or set BOSS_BOT_PLUGINS__DISCORD_CLIENT__MESSAGE_CONTENT="
+    "false in .env to use only slash commands."
 )
 NO_TOKEN = (
-    "No token. Make an application at https://discord.com/developers/applications, copy "
-    f"its bot's token and write BOSS_BOT_DISCORD_TOKEN=... into {HERE / '.env'}."
+    "The token is missing. Create an application at "
+    "https://discord.com/developers/applications, copy its bot's token and write "
+    f"BOSS_BOT_DISCORD_TOKEN=... into {HERE / '.env'}."
 )
 TOKEN_REMEDY = (
-    "Discord refuses the token. Make a new one at "
+    "Discord does not accept the token. Make a new one at "
     "https://discord.com/developers/applications under your application > Bot > "
-    "Reset Token, and give it to `python bossbot.py setup`."
+    "Reset Token, and paste it into `python bossbot.py setup`."
 )
+INTERACTION_S = 870  # Discord, 2026-11: its token dies after 15 minutes
 UNREACHABLE = (discord.DiscordException, OSError, aiohttp.ClientError)
+
+
+class Config(PluginConfig):
+    """[plugins.discord_client] in config.toml."""
+
+    command_prefix: str = Field(
+        "$", pattern=r"\S", max_length=10, description="of commands in messages"
+    )
+    message_content: bool = Field(
+        True, description="read $ commands; false: only slash commands"
+    )
+    shards: bool = Field(False, description="for a bot on more than 2,500 servers")
+
+
+@hookimpl
+def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
+    return {"client": partial(DiscordClient, config=config)}
 
 
 @hookimpl
@@ -57,10 +83,20 @@ def register_subcommands() -> list[Subcommand]:
 
 
 @hookimpl
-async def check_host(settings: Settings) -> list[Finding]:
-    """Whether Discord takes the token and grants the intent."""
+async def check_machine(settings: Settings, config: Config) -> list[Finding]:
+    """Whether Discord accepts the token and grants the intent."""
+    findings = []
+    if not config.message_content:
+        findings.append(
+            Finding(
+                "message_content is false",
+                f"{config.command_prefix} commands work only where the bot is mentioned",
+                "Switch on the intent at https://discord.com/developers/applications "
+                "under Bot, and set message_content = true.",
+            )
+        )
     if not settings.discord_token:
-        return []
+        return findings
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
     cost = "the bot cannot connect"
     async with discord.Client(intents=discord.Intents(guilds=True)) as client:
@@ -68,26 +104,27 @@ async def check_host(settings: Settings) -> list[Finding]:
             await client.login(settings.discord_token.get_secret_value())
             flags = (await client.application_info()).flags
         except discord.LoginFailure:
-            return [Finding("Discord refuses the token", cost, TOKEN_REMEDY, True)]
+            what = "Discord does not accept the token"
+            return [*findings, Finding(what, cost, TOKEN_REMEDY, True)]
         except UNREACHABLE as error:
             what = f"Discord cannot be reached ({error})"
-            return [Finding(what, cost, "Check the network.")]
+            return [*findings, Finding(what, cost, "Check the network.")]
     granted = flags.gateway_message_content or flags.gateway_message_content_limited
-    if granted or not settings.message_content:
-        return []
-    return [Finding("no Message Content Intent", cost, INTENTS_REMEDY, True)]
+    if config.message_content and not granted:
+        what = "the Message Content Intent is missing"
+        findings.append(Finding(what, cost, INTENTS_REMEDY, True))
+    return findings
 
 
-class Client(commands.Bot):
-    """The bot on Discord, which starts and stops the pipeline."""
+class Bot(commands.Bot):
+    """discord.py's bot, with the app, and answers to wrong commands."""
 
-    def __init__(self, pipeline: Pipeline, **options: Any) -> None:
-        settings = pipeline.settings
+    def __init__(self, app: App, config: Config, **options: Any) -> None:
         intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True)
-        intents.message_content = settings.message_content
+        intents.message_content = config.message_content
         super().__init__(
             **{
-                "command_prefix": commands.when_mentioned_or(settings.command_prefix),
+                "command_prefix": commands.when_mentioned_or(config.command_prefix),
                 "intents": intents,
                 "allowed_mentions": discord.AllowedMentions.none(),
                 "chunk_guilds_at_startup": False,
@@ -97,87 +134,16 @@ class Client(commands.Bot):
                 **options,
             }
         )
-        self.pipeline = pipeline
-        self._closing = False
-        self._starting: asyncio.Task[None] | None = None
-        self._greeting: asyncio.Task[None] | None = None
-
-    async def setup_hook(self) -> None:
-        """Start the pipeline, install the plugins' commands, sync what changed."""
-        if self._closing:  # told so before it could begin
-            raise asyncio.CancelledError
-        self._starting = asyncio.create_task(self._set_up())
-        await self._starting
-        self._greeting = asyncio.create_task(self._greet())
-
-    async def _set_up(self) -> None:
-        try:
-            await self.pipeline.start(cast(BossBot, self))
-        except OSError as error:  # not to be taken for the network's
-            data = self.pipeline.settings.data_dir
-            raise StartError(f"{data} cannot be used: {error}") from error
-        plugins = self.pipeline.plugins
-        for plugin, things in plugins.call_with_owner("register_commands", bot=self):
-            await self._install(plugin, things)
+        self.app = app
         self.tree.error(self._on_app_command_error)
-        payload = [command.to_dict(self.tree) for command in self.tree.get_commands()]
-        digest = hashlib.sha256(
-            json.dumps([self.application_id, payload], sort_keys=True).encode()
-        ).hexdigest()
-        if await self.pipeline.db.fact("commands") != digest:
-            try:
-                await self.tree.sync()
-                await self.pipeline.db.fact("commands", digest)
-            # The commands that Discord knows go on working; the next start tries again.
-            except UNREACHABLE as error:
-                logger.error("Discord does not take the slash commands: {}", error)
 
-    async def _install(self, plugin: Plugin, things: Sequence[Any]) -> None:
-        """Add a plugin's commands; all of them, or none and the plugin is off."""
-        try:
-            async with contextlib.AsyncExitStack() as undo:
-                for thing in things:
-                    if isinstance(thing, commands.Cog):
-                        await self.add_cog(thing)
-                        undo.push_async_callback(self.remove_cog, thing.qualified_name)
-                    elif isinstance(thing, commands.Command):
-                        self.add_command(thing)
-                        undo.callback(self.remove_command, thing.name)
-                    elif isinstance(thing, type):
-                        self.add_dynamic_items(thing)
-                        undo.callback(self.remove_dynamic_items, thing)
-                    else:
-                        self.tree.add_command(thing)
-                        kind = getattr(thing, "type", discord.AppCommandType.chat_input)
-                        undo.callback(self.tree.remove_command, thing.name, type=kind)
-                undo.pop_all()
-        except Exception as error:  # the boundary of a plugin
-            logger.error("{} is off: {}", plugin.stem, error)
-            self.pipeline.plugins.switch_off(plugin.stem, str(error))
-
-    async def _greet(self) -> None:
-        await self.wait_until_ready()
+    async def on_ready(self) -> None:
         logger.info("connected as {} to {} servers", self.user, len(self.guilds))
-        await self.pipeline.plugins.call("bot_started", bot=self)
-
-    async def close(self) -> None:
-        """Stop cleanly: see ``Pipeline.stop``."""
-        if self._closing:
-            return
-        self._closing = True
-        if self._greeting:
-            self._greeting.cancel()
-        if self._starting and not self._starting.done():  # half a start is none
-            self._starting.cancel()
-            await asyncio.wait([self._starting], timeout=20)
-        await self.pipeline.plugins.call("bot_stopping", bot=self)
-        await self.pipeline.stop()
-        await super().close()
 
     async def on_command_error(
         self, context: commands.Context[Any], error: commands.CommandError, /
     ) -> None:
-        """Answer a wrong use; log what is our own mistake."""
+        """Answer a wrong command; log our own mistakes."""
         if isinstance(error, commands.CommandNotFound):
             return
         cause = getattr(error, "original", error)
@@ -198,34 +164,155 @@ class Client(commands.Bot):
         await self.on_command_error(context, cast(Any, error))
 
 
-class ShardedClient(Client, commands.AutoShardedBot):
+class ShardedBot(Bot, commands.AutoShardedBot):
     """The same, for more than 2,500 servers."""
 
 
-def make_bot(pipeline: Pipeline, **options: Any) -> BossBot:
-    """A client that is not connected yet; options go to ``commands.Bot``."""
-    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
-    kind = ShardedClient if pipeline.settings.shards else Client
-    return cast(BossBot, kind(pipeline, **options))
+class DiscordClient(Client):
+    """The ``Client`` by discord.py."""
+
+    options: dict[str, Any] = {}  # more options of discord.py's bot  # noqa: RUF012
+
+    def __init__(self, app: App, config: Config | None = None) -> None:
+        super().__init__(app)
+        self.config = config or Config()
+        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
+        kind = ShardedBot if self.config.shards else Bot
+        self.bot = cast(BossBot, kind(app, self.config, **self.options))
+        self.bot.add_listener(self._remember, "on_interaction")
+        self._interactions: dict[int, tuple[float, discord.Interaction]] = {}
+        self._installed: dict[str, contextlib.AsyncExitStack] = {}
+
+    async def start(self) -> None:
+        """Log in."""
+        if not (token := self.app.settings.discord_token):
+            raise StartError(NO_TOKEN)
+        try:
+            await self.bot.login(token.get_secret_value())
+        except discord.LoginFailure as error:
+            raise StartError(TOKEN_REMEDY) from error
+        except UNREACHABLE as error:
+            raise unreachable(error) from error
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self.bot.close()
+
+    async def run(self) -> None:
+        """See ``Client``."""
+        for plugin in list(self.app.plugins.all.values()):
+            if not plugin.off:
+                await self.install(plugin)
+        await self._sync()
+        try:
+            await self.bot.connect()
+        except discord.PrivilegedIntentsRequired as error:
+            raise StartError(INTENTS_REMEDY) from error
+        except UNREACHABLE as error:
+            remedies = {4004: TOKEN_REMEDY, 4014: INTENTS_REMEDY}
+            if remedy := remedies.get(getattr(error, "code", 0)):
+                raise StartError(remedy) from error
+            raise unreachable(error) from error
+
+    async def _sync(self) -> None:
+        """Tell Discord about the slash commands, if they have changed."""
+        tree, facts = self.bot.tree, self.app.facts
+        payload = [command.to_dict(tree) for command in tree.get_commands()]
+        digest = hashlib.sha256(
+            json.dumps([self.bot.application_id, payload], sort_keys=True).encode()
+        ).hexdigest()
+        if await facts.get("commands") == digest:
+            return
+        try:
+            await tree.sync()
+            await facts.set("commands", digest)
+        # The commands that Discord has go on working; the next start tries again.
+        except UNREACHABLE as error:
+            logger.error("Discord does not accept the slash commands: {}", error)
+
+    async def install(self, plugin: Plugin) -> None:
+        """See ``Client``."""
+        plugins = self.app.plugins
+        things = plugins.call_at_once("register_commands", plugin, bot=self.bot)
+        bot = self.bot
+        try:
+            async with contextlib.AsyncExitStack() as undo:
+                for thing in things or ():
+                    if isinstance(thing, commands.Cog):
+                        await bot.add_cog(thing)
+                        undo.push_async_callback(bot.remove_cog, thing.qualified_name)
+                    elif isinstance(thing, commands.Command):
+                        bot.add_command(thing)
+                        undo.callback(bot.remove_command, thing.name)
+                    elif isinstance(thing, type):
+                        bot.add_dynamic_items(thing)
+                        undo.callback(bot.remove_dynamic_items, thing)
+                    else:
+                        bot.tree.add_command(thing)
+                        kind = getattr(thing, "type", discord.AppCommandType.chat_input)
+                        undo.callback(bot.tree.remove_command, thing.name, type=kind)
+                self._installed[plugin.stem] = undo.pop_all()
+        except Exception as error:  # the boundary of a plugin
+            plugins.give_up(plugin.stem, error)
+
+    async def uninstall(self, stem: str) -> None:
+        """See ``Client``."""
+        if installed := self._installed.pop(stem, None):
+            await installed.aclose()
+
+    # Answers
+
+    async def _remember(self, interaction: discord.Interaction) -> None:
+        """Keep a command's interaction as long as it can be answered."""
+        if interaction.type is not discord.InteractionType.application_command:
+            return
+        old = [n for n, (at, _) in self._interactions.items() if now() > at]
+        for number in old:
+            del self._interactions[number]
+        self._interactions[interaction.id] = (now() + INTERACTION_S, interaction)
+
+    async def answer(self, job: Job, text: str) -> int:
+        """See ``Client``."""
+        number = job.request_key.partition(":")[0]
+        if not job.message_id and number.isdecimal():
+            _, interaction = self._interactions.get(int(number), (0, None))
+            if interaction:
+                with contextlib.suppress(*UNREACHABLE):
+                    followup = interaction.followup
+                    return int((await followup.send(text, wait=True)).id)
+        channel = self.bot.get_partial_messageable(job.channel_id)
+        options: dict[str, Any] = {}
+        if job.message_id:
+            options["reference"] = discord.MessageReference(
+                message_id=job.message_id,
+                channel_id=job.channel_id,
+                fail_if_not_exists=False,
+            )
+            options["mention_author"] = False
+        return int((await channel.send(text, **options)).id)
 
 
-async def run(pipeline: Pipeline, args: argparse.Namespace) -> int:
+def unreachable(error: Exception) -> BossbotError:
+    """What a restart may mend."""
+    return BossbotError(f"Discord cannot be reached ({error}). Check the network.")
+
+
+async def run(app: App, args: argparse.Namespace) -> int:
     """Connect and stay until stopped; returns the exit code.
 
     Raises:
         StartError: Discord or this machine does not let the bot go on.
     """
-    token = pipeline.settings.discord_token
-    if not token:
+    if not app.settings.discord_token:
         raise StartError(NO_TOKEN)
-    loop = asyncio.get_running_loop()
-    bot = make_bot(pipeline)
-    closing: list[asyncio.Task[None]] = []
+    loop, work = asyncio.get_running_loop(), asyncio.current_task()
     times = 0
 
     def stop() -> None:
         logger.info("stopping")
-        closing.append(asyncio.create_task(bot.close()))
+        app.stopping.set()
+        if work:
+            work.cancel()
 
     def asked(*_: Any) -> None:  # not by the loop, which a plugin may block
         nonlocal times
@@ -239,26 +326,13 @@ async def run(pipeline: Pipeline, args: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, asked)
     try:
-        async with bot:
-            await bot.start(token.get_secret_value())
-    except discord.LoginFailure as error:
-        raise StartError(TOKEN_REMEDY) from error
-    except discord.PrivilegedIntentsRequired as error:
-        raise StartError(INTENTS_REMEDY) from error
-    except (*UNREACHABLE, RuntimeError, asyncio.CancelledError) as error:
-        if closing:  # what close() cut off
-            return 0
-        if isinstance(error, asyncio.CancelledError):
+        await app.start()
+        await app.client.run()
+    except asyncio.CancelledError:
+        if not (times and work):
             raise
-        remedies = {4004: TOKEN_REMEDY, 4014: INTENTS_REMEDY}
-        if remedy := remedies.get(getattr(error, "code", 0)):
-            raise StartError(remedy) from error
-        if isinstance(error, RuntimeError):
-            raise
-        # What a restart may mend.
-        reason = f"Discord cannot be reached ({error}). Check the network."
-        raise BossbotError(reason) from error
-    finally:
-        if closing:
-            await asyncio.wait(closing)
+        work.uncancel()  # what stops the app is not cancelled
+    except OSError as error:
+        data = app.settings.data_dir
+        raise StartError(f"{data} cannot be used: {error}") from error
     return 0

@@ -2,9 +2,7 @@
 
 import asyncio
 import copy
-import json
 import random
-import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -13,16 +11,20 @@ from typing import Any
 import aiohttp
 import discord
 from loguru import logger
+from pydantic import ByteSize, Field
 
 from bossbot import (
+    App,
     Cause,
     Courier,
-    Download,
+    Fetched,
     Job,
     JobFailed,
     MediaFile,
     Message,
-    Pipeline,
+    Part,
+    PluginConfig,
+    Post,
     Refused,
     escape,
     format_size,
@@ -36,49 +38,57 @@ MAX_FILES = 10  # Discord, 2026-11: attachments of one message
 MAX_MESSAGE_BYTES = 25 * 2**20  # Discord, 2026-11: about what one request may carry
 MAX_CONTENT = 2000  # characters
 MAX_EMBED = 6000  # Discord, 2026-11: characters of all its texts together
-PING_AFTER_S = 60  # who waited longer is told by a ping
+PING_AFTER_S = 60  # a member who waited longer gets a ping
 # A nonce makes a resend harmless for "the past few minutes"; we trust it this long.
 NONCE_WINDOW_S = 60
 HISTORY_SLACK_S = 3600  # how far our clock may be from Discord's
 SEND_TRIES = 5
-RETRY_WAIT_S = 1.0  # at most, before the second try; twice as long before each next
-SEND_TIMEOUT_S = 60.0  # of one try, and a second for each 64 KiB
-WRITE_WAIT_S = 5.0  # before what could not be stored is written again
 MISTAKES = (AttributeError, TypeError, ValueError)
 SMALLER_LIMITS = [n * 2**20 for n in (100, 50, 25, 20, 10, 8, 4, 2, 1)]  # after a 413
 
 
-@hookimpl(trylast=True)  # any other courier is there because the host wants it
-def register_courier(pipeline: Pipeline) -> Courier:
-    return DiscordCourier(pipeline)
+class Config(PluginConfig):
+    """[plugins.discord_courier] in config.toml."""
+
+    # Discord, 2026-09: per file, by the server's boost tier 0 to 3
+    upload_limits: list[ByteSize] = Field(
+        [ByteSize(n * 2**20) for n in (20, 20, 50, 100)],
+        min_length=4,
+        max_length=4,
+        description="Discord's limit per file, by the server's boost tier 0 to 3",
+    )
+
+
+@hookimpl
+def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
+    return {"courier": partial(DiscordCourier, config=config)}
 
 
 class _Oversize(Exception):
     """Discord answered 413."""
 
 
-class DiscordCourier:
-    """The ``Courier`` to Discord: what is posted is frozen first, then each message is
-    sent with a nonce of its own, so that a crash posts nothing twice."""
+class DiscordCourier(Courier):
+    """The ``Courier`` to Discord: every message is frozen in the job first, and then sent
+    under the job's claim and with a nonce of its own, so that a crash posts nothing
+    twice. It asks nothing of the gateway's cache but the boost tier, at intake."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.bot = pipeline.bot
-        self.pipeline = pipeline
-        self.db = pipeline.db
+    lease_s = 60.0  # prolonged before each try
+    retry_wait_s = 1.0  # at most, before the second try; twice as long before each next
+    send_timeout_s = 60.0  # of one try, and a second for each 64 KiB
+    write_wait_s = 5.0  # before what could not be stored is written again
 
-    async def _channel(self, job: Job) -> Any:
-        """The channel of a job; raises JobFailed when it is gone or closed to us."""
-        channel = self.bot.get_channel(job.channel_id)
-        if channel is None:  # the servers come one by one after a start
-            await self.bot.wait_until_ready()
-            channel = self.bot.get_channel(job.channel_id)
-        if channel:
-            return channel
-        return await self._insist(job, partial(self.bot.fetch_channel, job.channel_id))
+    def __init__(self, app: App, config: Config | None = None) -> None:
+        super().__init__(app)
+        self.config = config or Config()
+
+    def _channel(self, job: Job) -> Any:
+        guild_id = job.guild_id or None
+        return self.app.bot.get_partial_messageable(job.channel_id, guild_id=guild_id)
 
     async def _insist(self, job: Job, work: Callable[[], Awaitable[Any]]) -> Any:
-        """What ``work`` returns; done again while Discord is out of reach, which
-        discord.py does for a few answers only.
+        """The result of ``work``, which is done again while Discord is out of reach:
+        discord.py does that only for a few answers.
 
         Raises:
             JobFailed: Discord refuses, or stays out of reach.
@@ -87,7 +97,7 @@ class DiscordCourier:
         for attempt in range(SEND_TRIES):
             if attempt:
                 await asyncio.sleep(
-                    random.uniform(0, RETRY_WAIT_S * 2 ** (attempt - 1))
+                    random.uniform(0, self.retry_wait_s * 2 ** (attempt - 1))
                 )
             try:
                 return await work()
@@ -109,38 +119,52 @@ class DiscordCourier:
             "Discord did not take the files. Try again later.",
         )
 
-    async def _limit(self, guild: discord.Guild | None) -> int:
-        """The most bytes of one file that a guild takes; learnt from 413 answers, too."""
-        settings = self.pipeline.settings
+    async def limit_bytes(self, job: Job) -> int:
+        """See ``Courier``; learnt from 413 answers, too."""
+        guild = self.app.bot.get_guild(job.guild_id) if job.guild_id else None
         tier = guild.premium_tier if guild else 0
-        limit = min(settings.upload_limits[tier], settings.max_file_size)
-        learnt = await self.db.fact(f"limit:{guild.id if guild else 0}:{tier}")
-        return min(limit, int(learnt or limit))
+        allowed = self.app.settings.max_file_size
+        limit = int(min(self.config.upload_limits[tier], allowed))
+        while learnt := await self.app.facts.get(f"limit:{job.guild_id}:{limit}"):
+            limit = int(learnt)
+        return limit
 
-    async def freeze(self, job: Job, files: list[MediaFile], facts: Download) -> None:
-        """Store the messages to be sent: files in order, as many as fit in each.
+    async def _learn(self, job: Job, limit: int) -> None:
+        """Remember that a guild takes less than it should."""
+        key = f"limit:{job.guild_id}:{job.limit_bytes}"
+        await self.app.facts.set(key, str(limit))
+        logger.warning(
+            "Discord takes only {} per file in guild {}",
+            format_size(limit),
+            job.guild_id,
+        )
+        job.limit_bytes = limit
 
-        Raises:
-            JobFailed: when every file is too large for the channel.
-        """
-        channel = await self._channel(job)
-        limit = await self._limit(getattr(channel, "guild", None))
+    async def freeze(
+        self, job: Job, files: Sequence[MediaFile], fetched: Fetched
+    ) -> None:
+        """See ``Courier``: files in order, as many as fit in each message. What an
+        earlier claim has sent, or may have sent, stays as it is."""
+        posted = [post for post in job.posts if post.state in ("sending", "sent")]
+        taken = {name for post in posted for name in post.files}
+        files = [file for file in files if file.name not in taken]
         notes = []
-        lost, total = len(facts.failures), len(files) + len(facts.failures)
+        facts, lost = fetched.facts, len(fetched.failures)
+        total = len(files) + lost
         if lost:
-            causes = {failure.cause.replace("_", " ") for failure in facts.failures}
+            causes = {failure.cause.replace("_", " ") for failure in fetched.failures}
             reason = ", ".join(sorted(causes))
             notes.append(
                 f"{total - lost} of {total}, {lost} could not be fetched ({reason})."
             )
-        items = facts.facts.get("items")
-        if facts.facts.get("more") or (items or 0) > total:
+        items = facts.get("items")
+        if facts.get("more") or (items or 0) > total:
             of = f" of {items}" if items else "; there are more"
             notes.append(f"The first {total}{of}.")
-        text = str(facts.facts.get("text") or "") if not files else ""
-        fitting, more = await self._fit(job, files, limit)
+        text = str(facts.get("text") or "") if not files else ""
+        fitting, more = await self._fit(job, files, len(taken))
         title, uploader = (
-            escape(str(facts.facts.get(key) or "")) for key in ("title", "uploader")
+            escape(str(facts.get(key) or "")) for key in ("title", "uploader")
         )
         lines = [" · ".join(filter(None, (title, uploader)))] if fitting else []
         lines += [f"> {escape(text, 1200)}"] if text else []
@@ -149,26 +173,27 @@ class DiscordCourier:
             *more,
             f"<{public_url(job)}>" if len(public_url(job)) < 500 else "",
         ]
-        parts = split_parts(fitting) or [[]]
+        groups = split_files(fitting) or [[]]
         heads = ["\n".join(filter(None, [heading(job, fitting), *lines]))]
-        heads += [f"({number}/{len(parts)})" for number in range(2, len(parts) + 1)]
-        await self._store(job, parts, heads)
+        heads += [f"({number}/{len(groups)})" for number in range(2, len(groups) + 1)]
+        if posted and not fitting:
+            groups = heads = []
+        job.posts = posted + new_posts(groups, heads, posted)
 
     async def _fit(
-        self, job: Job, files: Sequence[MediaFile], limit: int, posted: int = 0
+        self, job: Job, files: Sequence[MediaFile], posted: int = 0
     ) -> tuple[list[MediaFile], list[str]]:
         """The files that fit the channel, and a line for each that does not; sets the
-        job's figures to what is posted, ``posted`` files included.
+        job's figures to what is posted, including ``posted`` files.
 
         Raises:
             JobFailed: nothing is left to post.
         """
+        limit = job.limit_bytes or await self.limit_bytes(job)
         fitting = [file for file in files if file.size <= limit]
         notes, delivered = [], bool(posted)
         for file in [file for file in files if file.size > limit]:
-            link = await self.pipeline.plugins.call_first(
-                "deliver_file", job=job, file=file
-            )
+            link = await self.app.plugins.call_first("deliver_file", job=job, file=file)
             delivered = delivered or bool(link)
             notes.append(
                 str(link)
@@ -185,114 +210,82 @@ class DiscordCourier:
         job.file_count = posted + len(fitting)
         return fitting, notes
 
-    async def _store(
-        self, job: Job, parts: Sequence[Sequence[MediaFile]], contents: Sequence[str]
-    ) -> None:
-        """Put these parts in the place of those that are not sent yet."""
-        async with self.db.transaction() as connection:
-            await connection.execute(
-                "DELETE FROM parts WHERE job_id = ? AND state = 'waiting'", (job.id,)
-            )
-            for part, content in zip(parts, contents, strict=True):
-                files = json.dumps({file.name: file.sha256 for file in part})
-                await connection.execute(
-                    "INSERT INTO parts (job_id, number, files, content, state) SELECT "
-                    ":job, coalesce(max(number), 0) + 1, :files, :content, 'waiting' "
-                    "FROM parts WHERE job_id = :job",
-                    {"job": job.id, "files": files, "content": content[:MAX_CONTENT]},
-                )
-
     async def post(self, job: Job) -> None:
-        """Send every message that is not sent yet, in order.
+        """See ``Courier``.
 
         Raises:
-            JobFailed: permission lost, a file gone, Discord out of reach.
+            JobFailed: permission or the claim lost, a file gone, Discord out of reach.
         """
-        channel = await self._channel(job)
-        if stored := await self.pipeline.queue.get(job.id):  # set while it downloaded
-            job.status_message_id = stored.status_message_id
-        while row := await self.db.one(
-            "SELECT * FROM parts WHERE job_id = ? AND state IN ('waiting', 'sending') "
-            "ORDER BY number LIMIT 1",
-            job.id,
-        ):
+        while post := next((p for p in job.posts if p.state in UNSENT), None):
             try:
-                await self._send_part(job, channel, row, await self._files(job, row))
+                await self._send_post(job, post, await self._files(job, post))
             except _Oversize:
-                await self._step_down(job, channel, row)
+                await self._step_down(job, post)
 
-    async def _files(self, job: Job, row: sqlite3.Row) -> list[MediaFile]:
-        """The files of a part, as they were frozen; raises JobFailed when they are
-        not so any more."""
-        frozen: dict[str, str] = json.loads(row["files"])
+    async def _files(self, job: Job, post: Post) -> list[MediaFile]:
+        """The files of a post, as they were frozen; raises JobFailed when they are not
+        so any more."""
         try:
-            files = await asyncio.to_thread(
-                self.pipeline.storage.kept_files, job, list(frozen)
-            )
+            files = await self.app.storage.kept_files(job, list(post.files))
         except FileNotFoundError as error:
             raise JobFailed(Cause.INTERNAL, f"a kept file is gone: {error}") from None
-        if [file.sha256 for file in files] != list(frozen.values()):
+        if [file.sha256 for file in files] != list(post.files.values()):
             raise JobFailed(Cause.INTERNAL, "a kept file has changed")
         return files
 
-    async def _send_part(
-        self, job: Job, channel: Any, row: sqlite3.Row, files: list[MediaFile]
-    ) -> None:
-        plugins = self.pipeline.plugins
+    async def _send_post(self, job: Job, post: Post, files: list[MediaFile]) -> None:
+        plugins, channel = self.app.plugins, self._channel(job)
         try:
             await plugins.call("check_upload", job=job, files=files, channel=channel)
         except Refused as error:
             raise JobFailed(Cause.PERMISSION, message=str(error)) from error
-        plain = Message(row["content"])
+        plain = Message(post.content)
         decorated: Message = await plugins.fold(
-            "decorate_message", "message", job=job, message=Message(row["content"])
+            "decorate_message", "message", job=job, message=Message(post.content)
         )
-        first_s = row["sending_at"]
 
         async def attempt() -> int:
-            nonlocal first_s
-            # Past the nonce's window only the channel can tell what has arrived.
-            if first_s and not 0 <= now() - first_s < NONCE_WINDOW_S:
-                if found := await self._find_sent(job, channel, row):
+            # Past the nonce's window only the channel shows what has arrived.
+            if post.sending_at and not 0 <= now() - post.sending_at < NONCE_WINDOW_S:
+                if found := await self._find_sent(job, channel, post):
                     return found
-                first_s = 0
-            if not first_s:
-                first_s = now()
-                await self._write(
-                    "UPDATE parts SET state = 'sending', sending_at = ?, channel_id = ? "
-                    "WHERE job_id = ? AND number = ?",
-                    *(first_s, job.channel_id, job.id, row["number"]),
-                )
+                post.sending_at = 0
+            post.state, post.sending_at = "sending", post.sending_at or now()
+            await self._save(job)
             try:
-                return await self._send_once(job, channel, row, files, decorated)
+                return await self._send_once(job, channel, post, files, decorated)
             # What plugins added may be no embed at all, or none that Discord takes.
             except (discord.HTTPException, *MISTAKES) as error:
                 if getattr(error, "status", 400) != 400 or decorated == plain:
                     raise
                 logger.warning("what plugins added cannot be sent: {!r}", error)
-                return await self._send_once(job, channel, row, files, plain)
+                return await self._send_once(job, channel, post, files, plain)
 
-        await self._write(
-            "UPDATE parts SET state = 'sent', message_id = ? "
-            "WHERE job_id = ? AND number = ?",
-            *(await self._insist(job, attempt), job.id, row["number"]),
-        )
+        post.message_id = await self._insist(job, attempt)
+        post.state = "sent"
+        await self._save(job)
 
-    async def _write(self, sql: str, *values: Any) -> None:
-        """Write how far the posting is even when it takes a while: a full disk."""
+    async def _save(self, job: Job) -> None:
+        """Store how far the posting is, even when it takes a while: a full disk.
+
+        Raises:
+            JobFailed: the claim was lost, so that another worker may be posting.
+        """
         while True:
             try:
-                await self.db.all(sql, *values)
-                return
-            except sqlite3.OperationalError as error:
+                if await self.app.queue.save(job, self.lease_s):
+                    return
+            except Exception as error:  # each queue has its own
                 logger.error("the posting cannot be stored: {}", error)
-                await asyncio.sleep(WRITE_WAIT_S)
+                await asyncio.sleep(self.write_wait_s)
+            else:
+                raise JobFailed(Cause.CANCELLED, "the claim was lost")
 
     async def _send_once(
         self,
         job: Job,
         channel: Any,
-        row: sqlite3.Row,
+        post: Post,
         files: list[MediaFile],
         message: Message,
     ) -> int:
@@ -303,16 +296,18 @@ class DiscordCourier:
             for key, value in (("embed", embed), ("view", message.view))
             if value is not None
         }
-        if request := job.message_id or job.status_message_id:
+        if request := await self._request(job):
             options["reference"] = discord.MessageReference(
                 message_id=request, channel_id=job.channel_id, fail_if_not_exists=False
             )
         pinged = [discord.Object(job.user_id)] if message.content[:2] == "<@" else []
-        async with asyncio.timeout(SEND_TIMEOUT_S + sum(f.size for f in files) / 65536):
+        async with asyncio.timeout(
+            self.send_timeout_s + sum(f.size for f in files) / 65536
+        ):
             sent = await channel.send(
                 message.content[:MAX_CONTENT],
                 files=[discord.File(file.path, file.name) for file in files],
-                nonce=f"{job.id}-{row['number']}",
+                nonce=f"{job.id}-{post.number}",
                 allowed_mentions=discord.AllowedMentions(
                     everyone=False, roles=False, users=pinged, replied_user=False
                 ),
@@ -320,65 +315,84 @@ class DiscordCourier:
             )
         return int(sent.id)
 
-    async def _find_sent(self, job: Job, channel: Any, row: sqlite3.Row) -> int:
-        """Our message with this part, by its file names; 0 when there is none."""
-        names = list(json.loads(row["files"]))
-        head = row["content"].partition("\n")[0]
-        request = job.message_id or job.status_message_id
-        if not request:
-            since = datetime.fromtimestamp(row["sending_at"] - HISTORY_SLACK_S, UTC)
+    async def _request(self, job: Job) -> int:
+        """The message to reply to, 0 for none: the request, or for a slash command the
+        status message, which is known some time after the job."""
+        if not (job.message_id or job.status_message_id):
+            stored = await self.app.queue.get(job.id)
+            job.status_message_id = stored.status_message_id if stored else 0
+        return job.message_id or job.status_message_id
+
+    async def _find_sent(self, job: Job, channel: Any, post: Post) -> int:
+        """Our message with this post, by its file names; 0 when there is none."""
+        names = list(post.files)
+        head = post.content.partition("\n")[0]
+        request = await self._request(job)
+        since = datetime.fromtimestamp(max(post.sending_at - HISTORY_SLACK_S, 0), UTC)
         after = discord.Object(request or discord.utils.time_snowflake(since))
         async for message in channel.history(
             limit=2000, after=after, oldest_first=True
         ):
             answered = message.reference.message_id if message.reference else 0
             if (
-                message.author == self.bot.user
+                message.author == self.app.bot.user
                 and [attachment.filename for attachment in message.attachments] == names
                 and (names or (head in message.content and answered == request))
             ):
                 return int(message.id)
         return 0
 
-    async def _step_down(self, job: Job, channel: Any, row: sqlite3.Row) -> None:
-        """After a 413: send files apart that went together; one that went alone is
+    async def _step_down(self, job: Job, post: Post) -> None:
+        """After a 413: send files apart that went together; a file that went alone is
         over the guild's limit, which is lowered and remembered."""
-        rows = await self.db.all("SELECT * FROM parts WHERE job_id = ?", job.id)
-        rest = [one for one in rows if one["state"] in ("waiting", "sending")]
-        files = [file for one in rest for file in await self._files(job, one)]
+        unsent = [one for one in job.posts if one.state in UNSENT]
+        files = [file for one in unsent for file in await self._files(job, one)]
         if not files:
             raise JobFailed(Cause.TOO_LARGE, "413 for a text")
-        alone, notes = await self._files(job, row), list[str]()
+        alone, notes = await self._files(job, post), list[str]()
         if len(alone) > 1:
-            parts = [[file] for file in alone]
-            parts += split_parts(files[len(alone) :])
+            groups = [[file] for file in alone]
+            groups += split_files(files[len(alone) :])
         else:
-            guild = getattr(channel, "guild", None)
-            limit = min(await self._limit(guild), max(file.size for file in files))
-            limit = next((size for size in SMALLER_LIMITS if size < limit), 0)
-            key = (
-                f"limit:{guild.id if guild else 0}:{guild.premium_tier if guild else 0}"
+            limit = min(
+                job.limit_bytes or await self.limit_bytes(job),
+                max(file.size for file in files),
             )
-            await self.db.fact(key, str(limit))
-            logger.warning("Discord takes less here: {} now {} bytes", guild, limit)
-            sent = sum(
-                len(json.loads(one["files"])) for one in rows if one["state"] == "sent"
-            )
-            fitting, notes = await self._fit(job, files, limit, sent)
-            files, parts = fitting, split_parts(fitting) or [[]]
+            smaller = next((size for size in SMALLER_LIMITS if size < limit), 1)
+            await self._learn(job, smaller)
+            sent = sum(len(one.files) for one in job.posts if one.state == "sent")
+            files, notes = await self._fit(job, files, sent)
+            groups = split_files(files) or [[]]
         lines = []
-        if all(one["state"] != "sent" for one in rows):  # this one says what it is
-            lines = [heading(job, files), *row["content"].split("\n")[1:]]
-        contents = ["\n".join([*lines, *notes]), *[""] * (len(parts) - 1)]
-        await self.db.all(
-            "UPDATE parts SET state = 'dropped' WHERE job_id = ? AND number = ?",
-            *(job.id, row["number"]),
+        if all(one.state != "sent" for one in job.posts):  # this one names the post
+            lines = [heading(job, files), *post.content.split("\n")[1:]]
+        contents = ["\n".join([*lines, *notes]), *[""] * (len(groups) - 1)]
+        post.state = "dropped"
+        kept = [one for one in job.posts if one.state in ("sent", "dropped")]
+        job.posts = kept + new_posts(groups, contents, job.posts)
+        await self._save(job)
+
+
+UNSENT = ("waiting", "sending")
+
+
+def new_posts(
+    groups: Sequence[Sequence[MediaFile]],
+    contents: Sequence[str],
+    earlier: Sequence[Post],
+) -> list[Post]:
+    """A post for each group of files, numbered after the earlier ones."""
+    first = max((post.number for post in earlier), default=0) + 1
+    return [
+        Post(number, content[:MAX_CONTENT], {f.name: f.sha256 for f in files})
+        for number, (files, content) in enumerate(
+            zip(groups, contents, strict=True), first
         )
-        await self._store(job, parts, contents)
+    ]
 
 
 def heading(job: Job, files: Sequence[MediaFile]) -> str:
-    """The first line of the message with the files. It pings who waited for long."""
+    """The first line of the message with the files; pings a member who waited long."""
     size = format_size(sum(file.size for file in files))
     count = f"{len(files)} file{'s' * (len(files) != 1)}, {size}, " if files else ""
     took_s = now() - job.created_at
@@ -421,14 +435,14 @@ def _refusal(error: discord.HTTPException) -> JobFailed:
     return JobFailed(cause, str(error))
 
 
-def split_parts(files: Sequence[MediaFile]) -> list[list[MediaFile]]:
+def split_files(files: Sequence[MediaFile]) -> list[list[MediaFile]]:
     """Files in order, split into messages of at most 10 files and 25 MiB; a larger
     file goes alone."""
-    parts: list[list[MediaFile]] = []
+    groups: list[list[MediaFile]] = []
     for file in files:
-        room = MAX_MESSAGE_BYTES - sum(f.size for f in parts[-1]) if parts else 0
-        if parts and len(parts[-1]) < MAX_FILES and file.size <= room:
-            parts[-1].append(file)
+        room = MAX_MESSAGE_BYTES - sum(f.size for f in groups[-1]) if groups else 0
+        if groups and len(groups[-1]) < MAX_FILES and file.size <= room:
+            groups[-1].append(file)
         else:
-            parts.append([file])
-    return parts
+            groups.append([file])
+    return groups

@@ -1,35 +1,32 @@
 """Where the files of jobs are: data/temp while they come, data/downloads to stay."""
 
+import asyncio
 import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import shutil
 import stat
 import time
-import tomllib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import filetype
-import tomli_w
-from loguru import logger
-from pydantic import ValidationError
 
 from bossbot import (
+    App,
     Cause,
     Job,
     JobFailed,
     MediaFile,
-    Pipeline,
-    PluginConfig,
-    Refused,
+    Part,
     Storage,
-    explain,
+    Stored,
     hookimpl,
     public_url,
     write_atomically,
@@ -44,9 +41,9 @@ MEDIA_SUFFIXES = {
 }
 
 
-@hookimpl(trylast=True)  # any other storage is there because the host wants it
-def register_storage(pipeline: Pipeline) -> Storage:
-    return FileStorage(pipeline.settings.data_dir)
+@hookimpl
+def register_parts() -> dict[str, Callable[[App], Part]]:
+    return {"storage": FileStorage}
 
 
 def inspect_file(path: Path, folder: Path) -> MediaFile:
@@ -96,47 +93,79 @@ def safe_name(title: str, limit: int = 60) -> str:
     return name[:limit].strip("-") or "media"
 
 
-class FileStorage:
-    """The ``Storage`` in folders under ``data_dir``."""
+class FileStorage(Storage):
+    """The ``Storage`` in folders under ``data_dir``: ``temp/{job}/{claim number}`` for
+    attempts, ``downloads/{guild}/{day}/{job}`` for what is kept. Its work is done in
+    threads."""
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    def __init__(self, app: App) -> None:
+        super().__init__(app)
+        self.data = app.settings.data_dir
 
-    def inspect(self, path: Path, folder: Path) -> MediaFile:
+    async def inspect(self, path: Path, folder: Path) -> MediaFile:
         """See ``Storage``."""
-        return inspect_file(path, folder)
+        return await asyncio.to_thread(inspect_file, path, folder)
 
-    def attempt_folder(self, job: Job) -> Path:
-        """See ``Storage``."""
-        folder = self.data / "temp" / job.id / str(job.fence)
-        self.forget_attempt(job)
-        for name in ("files", "home"):
-            (folder / name).mkdir(parents=True)
-        return folder
+    # Attempts
 
-    def forget_attempt(self, job: Job) -> None:
+    async def attempt_folder(self, job: Job) -> Path:
         """See ``Storage``."""
+        folder = self.data / "temp" / job.id / str(job.claim_number)
+
+        def make() -> Path:
+            self._forget_attempt(job)
+            for name in ("files", "home"):
+                (folder / name).mkdir(parents=True)
+            return folder
+
+        return await asyncio.to_thread(make)
+
+    async def forget_attempt(self, job: Job) -> None:
+        """See ``Storage``."""
+        await asyncio.to_thread(self._forget_attempt, job)
+
+    def _forget_attempt(self, job: Job) -> None:
         folder = self.data / "temp" / job.id
-        for attempt in folder.glob("[0-9]*"):
-            if int(attempt.name) <= job.fence:
-                shutil.rmtree(attempt, ignore_errors=True)
+        for attempt in _attempts(folder, job.claim_number):
+            shutil.rmtree(attempt, ignore_errors=True)
         with contextlib.suppress(OSError):  # a newer attempt is there
             folder.rmdir()
 
-    def keep(
-        self, job: Job, files: Sequence[MediaFile], facts: dict[str, Any]
-    ) -> list[MediaFile]:
+    async def cache_folder(self, platform: str) -> Path:
+        """See ``Storage``."""
+        folder = self.data / "cache" / (platform or "other")
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        return folder
+
+    async def attempts_bytes(self) -> int:
+        """See ``Storage``."""
+        return await asyncio.to_thread(size_of, self.data / "temp")
+
+    async def leftovers(self) -> AsyncIterator[Stored]:
+        """See ``Storage``."""
+        for path in await asyncio.to_thread(_entries, self.data / "temp"):
+            yield await asyncio.to_thread(_stored, path, 0)
+
+    # Kept files
+
+    async def keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
         """See ``Storage``; ``metadata.json`` lies beside the files."""
+        return await asyncio.to_thread(self._keep, job, files)
+
+    def _keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
         day = datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%d")
         folder = self.data / "downloads" / str(job.guild_id) / day / job.id
         shutil.rmtree(folder, ignore_errors=True)
-        kept = self.place(job, files, folder / "content")
+        kept = place_files(job, files, folder / "content")
+        facts = {
+            key: job.facts.get(key) for key in ("title", "uploader", "date", "text")
+        }
         metadata = {
             "job": job.id,
             "source_url": public_url(job),
             "platform": job.platform,
             "engine": job.engine,
-            **{key: facts.get(key) for key in ("title", "uploader", "date", "text")},
+            **facts,
             "files": [
                 {"name": f.name, "sha256": f.sha256, "size": f.size, "mime": f.mime}
                 for f in kept
@@ -147,68 +176,111 @@ class FileStorage:
             "requested_at": datetime.fromtimestamp(job.created_at, UTC).isoformat(),
             "downloaded_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_atomically(
-            folder / "metadata.json",
-            json.dumps(metadata, indent=2, ensure_ascii=False).encode(
-                "utf-8", "replace"
-            ),
-        )
+        text = json.dumps(metadata, indent=2, ensure_ascii=False)
+        write_atomically(folder / "metadata.json", text.encode("utf-8", "replace"))
         job.folder = str(folder.relative_to(self.data))
         return kept
 
-    def place(
+    async def place(
         self, job: Job, files: Sequence[MediaFile], folder: Path
     ) -> list[MediaFile]:
-        """Move files into a folder as ``{timestamp}_{title}_{job}_{number}.{suffix}``."""
-        folder.mkdir(parents=True, exist_ok=True)
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(job.created_at))
-        stem = f"{stamp}_{safe_name(job.title)}_{job.id}"
-        kept = []
-        for number, file in enumerate(files, 1):
-            path = folder / f"{stem}_{number:02}.{suffix_of(file)}"
-            shutil.move(file.path, path)
-            kept.append(dataclasses.replace(file, path=path))
-        return kept
+        """See ``Storage``."""
+        return await asyncio.to_thread(place_files, job, files, folder)
 
-    def kept_files(self, job: Job, names: Sequence[str]) -> list[MediaFile]:
+    async def kept_files(self, job: Job, names: Sequence[str]) -> list[MediaFile]:
         """See ``Storage``."""
         folder = self.data / job.folder / "content"
-        return [inspect_file(folder / name, folder) for name in names]
 
-    def _guild_tables(self, guild_id: int) -> dict[str, Any]:
-        with contextlib.suppress(FileNotFoundError):
-            return tomllib.loads(self._guild_file(guild_id).read_text("utf-8"))
-        return {}
+        def inspect() -> list[MediaFile]:
+            return [inspect_file(folder / name, folder) for name in names]
 
-    def _guild_file(self, guild_id: int) -> Path:
-        return self.data / "guilds" / f"{guild_id}.toml"
+        return await asyncio.to_thread(inspect)
 
-    def guild_settings(
-        self, guild_id: int, stem: str, model: type[PluginConfig]
-    ) -> Any:
+    async def kept(self) -> AsyncIterator[Stored]:
+        """See ``Storage``. Folders of days that are empty are removed on the way."""
+        for guild in await asyncio.to_thread(_folders, self.data / "downloads"):
+            guild_id = int(guild.name) if guild.name.isdecimal() else 0
+            for day in await asyncio.to_thread(_folders, guild):
+                for folder in await asyncio.to_thread(_folders, day):
+                    yield await asyncio.to_thread(_stored, folder, guild_id)
+                if time.time() - _changed_at(day) > 60:  # else a job may need it soon
+                    with contextlib.suppress(OSError):  # it is not empty
+                        day.rmdir()
+
+    async def remove(self, stored: Stored, before: int | None = None) -> None:
         """See ``Storage``."""
-        try:
-            return model(**self._guild_tables(guild_id).get(stem, {}))
-        except (OSError, TypeError, ValueError) as error:
-            logger.warning("{} [{}]: {}", self._guild_file(guild_id), stem, error)
-            return model()
 
-    def set_guild_setting(
-        self, guild_id: int, stem: str, model: type[PluginConfig], key: str, value: Any
-    ) -> Any:
+        def remove() -> None:
+            if before is None or stored.path.is_symlink():
+                _remove(stored.path)
+                return
+            for attempt in _attempts(stored.path, before):
+                _remove(attempt)
+
+        await asyncio.to_thread(remove)
+
+    async def note(self, guild_id: int, name: str, facts: dict[str, Any]) -> None:
         """See ``Storage``."""
-        path = self._guild_file(guild_id)
-        try:
-            tables = self._guild_tables(guild_id)
-            settings = model(**{**tables.get(stem, {}), key: value})
-        except ValidationError as error:
-            wrong = explain(error, known=model.model_fields)
-            raise Refused("; ".join(wrong)) from None
-        except (OSError, TypeError, ValueError) as error:
-            logger.error("{}: {}", path, error)
-            raise Refused("This server's settings file is broken.") from None
-        tables[stem] = settings.model_dump(
-            mode="json", exclude_defaults=True, exclude_none=True
-        )
-        write_atomically(path, tomli_w.dumps(tables).encode())
-        return settings
+        path = self.data / "downloads" / str(guild_id) / name
+        data = json.dumps(facts).encode()
+        await asyncio.to_thread(write_atomically, path, data)
+
+
+def place_files(job: Job, files: Sequence[MediaFile], folder: Path) -> list[MediaFile]:
+    """Move files into a folder as ``{timestamp}_{title}_{job}_{number}.{suffix}``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(job.created_at))
+    stem = f"{stamp}_{safe_name(job.title)}_{job.id}"
+    placed = []
+    for number, file in enumerate(files, 1):
+        path = folder / f"{stem}_{number:02}.{suffix_of(file)}"
+        shutil.move(file.path, path)
+        placed.append(dataclasses.replace(file, path=path))
+    return placed
+
+
+def _stored(path: Path, guild_id: int) -> Stored:
+    return Stored(path.name, guild_id, path, size_of(path), _changed_at(path))
+
+
+def _attempts(folder: Path, last: int) -> list[Path]:
+    """The folders of a job's attempts, up to a claim number."""
+    numbered = [path for path in _entries(folder) if path.name.isdecimal()]
+    return [path for path in numbered if int(path.name) <= last]
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Folders in a folder, in order; no links."""
+    return [p for p in _entries(folder) if not p.is_symlink() and p.is_dir()]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """The contents of a folder, in order."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(folder.iterdir())
+    return []
+
+
+def _changed_at(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return path.lstat().st_mtime
+    return time.time()
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder; follows no link."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # files come and go
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder with everything in it, or a file; of a link only the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

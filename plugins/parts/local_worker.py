@@ -3,24 +3,34 @@
 import asyncio
 import contextlib
 import errno
-import os
 import random
+import secrets
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from bossbot_plugins._bench import JobBench
+from bossbot_plugins._cookies import keep_cookies, write_cookies
 from loguru import logger
+from pydantic import Field
 
 from bossbot import (
     SENTENCES,
+    SLOT_STATUSES,
+    App,
     Cause,
-    Download,
+    Fetched,
     Job,
     JobFailed,
-    MediaFile,
-    Pipeline,
+    Part,
+    Platform,
+    PluginConfig,
     Progress,
+    Refused,
+    Request,
     Status,
     Worker,
     hookimpl,
@@ -28,84 +38,96 @@ from bossbot import (
     one_line,
     public_url,
     unsupported,
+    write_atomically,
 )
 
-LEASE_S = 60.0
 MAX_CRASHES = 3
 MAX_RETRY_WAIT_S = 60.0
+MAX_FACT = 8000  # characters
+NO_PLATFORM = Platform("", "", "", "")
 
 
-@hookimpl(trylast=True)  # any other worker is there because the host wants it
-def register_worker(pipeline: Pipeline) -> Worker:
-    return LocalWorker(pipeline)
+class Config(PluginConfig):
+    """[plugins.local_worker] in config.toml."""
+
+    download_timeout_s: float = Field(600, gt=0, description="time for one download")
 
 
-class LocalWorker:
-    """The ``Worker`` in the bot's own process."""
+@hookimpl
+def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
+    return {"worker": partial(LocalWorker, config=config)}
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
+
+class LocalWorker(Worker):
+    """The ``Worker`` in this process."""
+
+    lease_s = 60.0
+    grace_s = 20.0  # for uploads, at a stop
+    insist_s = 5.0  # before a state that could not be stored is written again
+
+    def __init__(self, app: App, config: Config | None = None) -> None:
+        super().__init__(app)
+        self.config = config or Config()
+        self.name = ""  # the same after a restart
         self.running: dict[str, asyncio.Task[None]] = {}
-        self.stopping = False
         self._claiming = asyncio.Lock()
+        self._refused = ""  # why nothing is claimed now
         self._dispatcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """See ``Worker``."""
-        queue = self.pipeline.queue
-        for job in await queue.recover():
-            await self.pipeline.announce(job, None)
-        for job in await queue.list(statuses=[Status.QUEUED, Status.UPLOADING]):
-            if job.crashes >= MAX_CRASHES:
-                error = JobFailed(
-                    Cause.INTERNAL,
-                    f"{job.crashes} attempts ended with the bot",
-                    "The bot stopped each time it tried this link, so it gave up.",
-                )
-                await self._end(job, Status.FAILED, error)
-        for job in await queue.list(statuses=[Status.UPLOADING]):
+        """Take up the jobs that are there, the unfinished ones first; then what comes."""
+        self.name = await asyncio.to_thread(own_name, self.app.settings.data_dir)
+        queue = self.app.queue
+        uploads = await queue.recover(self.name, self.lease_s)
+        for job in uploads:
             self._spawn(job, self._post(job))
         self._dispatcher = asyncio.create_task(self._dispatch())
 
-    async def stop(self, grace_s: float) -> None:
-        """See ``Worker``."""
-        self.stopping = True
-        async with self._claiming:  # what is being claimed is known then
+    async def stop(self) -> None:
+        """Claim nothing more, give running downloads back to the queue, let uploads end
+        within ``grace_s``; the next start takes up the rest."""
+        async with self._claiming:  # so that no claim is under way
             if self._dispatcher:
                 self._dispatcher.cancel()
+                self._dispatcher = None
         uploads = {}
         for job_id, task in list(self.running.items()):
-            job = await self.pipeline.queue.get(job_id)
+            job = await self.app.queue.get(job_id)
             if job and job.status is Status.UPLOADING:
                 uploads[job_id] = task
             else:
                 task.cancel()
         if uploads:
-            await asyncio.wait(list(uploads.values()), timeout=grace_s)
-        for job_id, task in uploads.items():  # the others are giving their jobs back
-            if task.cancel():
-                with logger.catch(message="this stop will count as a crash"):
-                    await self.pipeline.queue.patch(job_id, crashes=0)
+            await asyncio.wait(list(uploads.values()), timeout=self.grace_s)
+        for task in uploads.values():  # the others are giving their jobs back
+            task.cancel()
         if self.running:
             await asyncio.wait(list(self.running.values()), timeout=3)
 
     async def _dispatch(self) -> None:
         """Claim jobs when there is room, and end those that were cancelled."""
-        async for job_id in self.pipeline.queue.changes():
-            with logger.catch(message="dispatch failed"):
-                job = await self.pipeline.queue.get(job_id) if job_id else None
-                if job and job.status is Status.CANCELLED:
-                    if task := self.running.get(job.id):
-                        task.cancel()
-                    await self.pipeline.announce(job, None)
-                await self.wake()
+        async for change in self.app.queue.changes():
+            status = change.job.status if change else None
+            task = self.running.get(change.job.id) if change else None
+            if task and status is Status.CANCELLED:
+                task.cancel()
+            if status not in SLOT_STATUSES:  # else nothing became free
+                with logger.catch(message="no job could be claimed"):
+                    await self._claim()
 
-    async def wake(self) -> None:
-        """See ``Worker``."""
+    async def _claim(self) -> None:
+        """Claim what there is room for, unless a check refuses."""
         async with self._claiming:
-            while not self.stopping:
-                job = await self.pipeline.queue.claim(self.name, LEASE_S)
+            while not self.app.stopping.is_set():
+                try:
+                    await self.app.plugins.call("check_claim")
+                except Refused as error:
+                    if self._refused != str(error):
+                        logger.warning("no job is started now: {}", error)
+                    self._refused = str(error)
+                    return
+                self._refused = ""
+                job = await self.app.queue.claim(self.name, self.lease_s)
                 if not job:
                     return
                 self._spawn(job, self._work(job))
@@ -120,38 +142,38 @@ class LocalWorker:
 
         task.add_done_callback(done)
 
+    # How a job's state is stored
+
     async def _set(self, job: Job, status: Status) -> None:
-        """Commit a status, then announce it.
+        """Store a job with a new status.
 
         Raises:
             JobFailed: another attempt has the job now.
         """
-        previous, job.status = job.status, status
-        if not await self.pipeline.queue.renew(job, LEASE_S):
-            raise JobFailed(Cause.CANCELLED, "the lease was lost")
-        await self.pipeline.announce(job, previous)
+        job.status = status
+        if not await self._insist(partial(self.app.queue.save, job, self.lease_s), job):
+            raise JobFailed(Cause.CANCELLED, "the claim was lost")
 
     async def _end(
         self, job: Job, status: Status, error: JobFailed | None = None
     ) -> None:
-        """Commit how a job ended, then announce it."""
-        previous, job.status, job.finished_at = job.status, status, now()
+        """Store how a job ended."""
+        job.status, job.finished_at = status, now()
         if error:
             job.cause, job.error, job.detail = error.cause, str(error), error.detail
-        await asyncio.to_thread(self.pipeline.storage.forget_attempt, job)
-        if await self._insist(self.pipeline.queue.finish, job):
-            await self.pipeline.announce(job, previous)
+        await self.app.storage.forget_attempt(job)
+        await self._insist(partial(self.app.queue.finish, job), job)
 
-    async def _insist(self, write: Callable[[Job], Awaitable[bool]], job: Job) -> bool:
+    async def _insist(self, write: Callable[[], Awaitable[bool]], job: Job) -> bool:
         """Write a job's state even when it takes a while: a full disk, a lock."""
         while True:
             try:
-                return await write(job)
+                return await write()
             except Exception as error:  # each queue has its own
-                if self.stopping:
+                if self.app.stopping.is_set():
                     raise
                 logger.bind(job=job.id).error("the state cannot be stored: {}", error)
-                await asyncio.sleep(5)
+                await asyncio.sleep(self.insist_s)
 
     @contextlib.asynccontextmanager
     async def _leased(self, job: Job) -> AsyncIterator[None]:
@@ -159,10 +181,11 @@ class LocalWorker:
         work = asyncio.current_task()
 
         async def keep() -> None:
-            while await self._insist(
-                partial(self.pipeline.queue.renew, lease_s=LEASE_S), job
-            ):
-                await asyncio.sleep(LEASE_S / 3)
+            kept = True
+            while kept:
+                await asyncio.sleep(self.lease_s / 3)
+                keeping = partial(self.app.queue.keep, job, self.lease_s)
+                kept = await self._insist(keeping, job)
             if work:
                 work.cancel()
 
@@ -179,9 +202,9 @@ class LocalWorker:
         try:
             to_post = await self._attempt(job)
         except asyncio.CancelledError:  # by a member, or because the bot stops
-            if self.stopping:
-                await self._release(job)
-            await asyncio.to_thread(self.pipeline.storage.forget_attempt, job)
+            if self.app.stopping.is_set():
+                await self._insist(partial(self.app.queue.release, job), job)
+            await self.app.storage.forget_attempt(job)
         except Exception as error:  # the boundary of a job: the next one must run
             await self._broken(job, error)
         else:
@@ -191,93 +214,125 @@ class LocalWorker:
     async def _attempt(self, job: Job) -> bool:
         """Whether a job's files are here and wait to be posted; else it has ended, or
         waits for another attempt."""
-        await self.pipeline.announce(job, Status.QUEUED)
         try:
             async with self._leased(job):
-                download = await self.fetch(job)
+                if job.crashes >= MAX_CRASHES:
+                    raise too_many_crashes(job)
+                fetched = await self.fetch(job, self._report(job))
                 await self._set(job, Status.PROCESSING)
-                files = await self.process(job, download.files)
-                kept = await asyncio.to_thread(
-                    self.pipeline.storage.keep, job, files, download.facts
-                )
+                await self._process(job, fetched, self._report(job))
+                kept = await self.app.storage.keep(job, fetched.files)
                 job.file_count, job.total_bytes = len(kept), sum(f.size for f in kept)
-                await self.pipeline.courier.freeze(job, kept, download)
+                await self.app.courier.freeze(job, kept, fetched)
                 job.crashes = 0  # of the download, which is done
                 await self._set(job, Status.UPLOADING)
         except JobFailed as error:
-            await self._failed(job, error)
+            log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
+            log.info("failed: {} {} ({})", error.cause, public_url(job), error.detail)
+            stopping = self.app.stopping.is_set()
+            wait_s = None if stopping else await self._retry_in(job, error)
+            if wait_s is None:
+                await self._end(job, Status.FAILED, error)
+            else:
+                await self._insist(partial(self.app.queue.release, job, wait_s), job)
             return False
         return True
 
-    async def attempt(self, job: Job, tell: Callable[[Progress], None]) -> Download:
-        """See ``Worker``."""
-        try:
-            download = await self.fetch(job, tell)
-        except JobFailed as error:
-            wait_s = await self._second_try_in(job, error)
-            if wait_s is None:
-                raise
-            await asyncio.sleep(wait_s)
-            download = await self.fetch(job, tell)
-        download.files = await self.process(job, download.files)
-        return download
+    def _report(self, job: Job) -> Callable[[Progress], None]:
+        """What passes a job's progress on to the queue."""
+        reporting: asyncio.Task[None] | None = None
 
-    async def fetch(
-        self, job: Job, tell: Callable[[Progress], None] | None = None
-    ) -> Download:
-        """``Runner.fetch``; sets the job's title. Progress goes to the plugins, unless
-        ``tell`` takes it."""
-        tell = tell or self._tell_progress(job)
+        def report(progress: Progress) -> None:
+            nonlocal reporting
+            if reporting is None or reporting.done():
+                reported = self.app.queue.report(job, progress)
+                reporting = asyncio.create_task(reported)
+
+        return report
+
+    async def complete(
+        self, job: Job, on_progress: Callable[[Progress], None]
+    ) -> Fetched:
+        """See ``Worker``."""
+        while True:
+            job.attempts += 1
+            try:
+                fetched = await self.fetch(job, on_progress)
+                await self._process(job, fetched, on_progress)
+                return fetched
+            except JobFailed as error:
+                if (wait_s := await self._retry_in(job, error)) is None:
+                    raise
+                await asyncio.sleep(wait_s)
+
+    async def fetch(self, job: Job, on_progress: Callable[[Progress], None]) -> Fetched:
+        """See ``Worker``."""
+        storage = self.app.storage
+        platforms = self.app.plugins.registered("platforms")
+        platform: Platform = platforms.get(job.platform, NO_PLATFORM)
+        folder = await storage.attempt_folder(job)
+        request = await self._request(job, platform, folder)
         try:
-            download = await self.pipeline.runner.fetch(job, tell)
+            fetched = await self.app.runner.fetch(request, on_progress)
         except JobFailed as error:
             if str(error) != SENTENCES[Cause.UNSUPPORTED]:
                 raise
             named = unsupported(job.url)
             raise JobFailed(error.cause, error.detail, named) from error
-        job.title = one_line(str(download.facts.get("title") or ""))[:300]
-        return download
+        finally:  # sites also rotate cookies on pages of failure
+            if request.cookies_file:
+                await asyncio.to_thread(keep_cookies, platform, request.cookies_file)
+        fetched.folder = request.folder
+        for path in fetched.paths[: request.max_items]:
+            try:
+                fetched.files.append(await storage.inspect(path, request.folder))
+            except JobFailed as error:
+                fetched.failures.append(error)
+            except OSError as error:
+                failed = JobFailed(Cause.NO_MEDIA, f"{path.name}: {error}")
+                fetched.failures.append(failed)
+        job.facts = known_facts(fetched.facts)
+        if not fetched.files and not fetched.facts.get("text"):
+            failures = fetched.failures or [JobFailed(Cause.NO_MEDIA)]
+            raise failures[0]
+        return fetched
 
-    def _tell_progress(self, job: Job) -> Callable[[Progress], None]:
-        """What passes a job's progress on to the plugins, leaving out what comes while
-        they are still at work on the last one."""
-        telling: asyncio.Task[Any] | None = None
-
-        def tell(progress: Progress) -> None:
-            nonlocal telling
-            if telling is None or telling.done():
-                call = self.pipeline.plugins.call(
-                    "job_progressed", job=job, progress=progress
-                )
-                telling = asyncio.create_task(call)
-
-        return tell
-
-    async def process(self, job: Job, files: list[MediaFile]) -> list[MediaFile]:
-        """What the ``process_files`` hooks make of a job's files."""
-        processed = await self.pipeline.plugins.fold(
-            "process_files", "files", job=job, files=files, pipeline=self.pipeline
+    async def _request(self, job: Job, platform: Platform, folder: Path) -> Request:
+        """What the engine gets for a job."""
+        settings = self.app.settings
+        cookies = folder / "home" / "cookies.txt"
+        return Request(
+            url=job.url,
+            folder=folder / "files",
+            prefix=f"{job.id}_{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}_temp",
+            engine=job.engine,
+            platform=job.platform,
+            options=platform.options,
+            asked=job.options,
+            cookies_file=await asyncio.to_thread(write_cookies, platform, cookies),
+            cache_dir=await self.app.storage.cache_folder(job.platform),
+            proxy=platform.proxy,
+            sleep_request_s=platform.sleep_request_s,
+            timeout_s=self.config.download_timeout_s,
+            max_items=settings.max_items,
+            max_file_bytes=int(settings.max_download_size),
+            max_job_bytes=int(settings.max_job_size),
+            target_bytes=job.limit_bytes or int(settings.max_file_size),
+            failures=platform.failures,
         )
-        return list(processed)
 
-    async def _failed(self, job: Job, error: JobFailed) -> None:
-        """Try once more what may pass, or another engine; else end the job."""
-        log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
-        log.info("failed: {} {} ({})", error.cause, public_url(job), error.detail)
-        wait_s = None if self.stopping else await self._second_try_in(job, error)
-        if wait_s is None:
-            await self._end(job, Status.FAILED, error)
-        else:
-            await self._release(job, wait_s)
+    async def _process(
+        self, job: Job, fetched: Fetched, on_progress: Callable[[Progress], None]
+    ) -> None:
+        """Let the ``process_files`` hooks work on the files of an attempt."""
+        bench = JobBench(self.app, job, fetched.folder, on_progress)
+        fetched.files = list(
+            await self.app.plugins.fold(
+                "process_files", "files", job=job, files=fetched.files, bench=bench
+            )
+        )
 
-    async def _release(self, job: Job, delay_s: float = 0) -> None:
-        """Let a job wait again, then announce it."""
-        previous = job.status
-        release = partial(self.pipeline.queue.release, delay_s=delay_s)
-        if await self._insist(release, job):
-            await self.pipeline.announce(job, previous)
-
-    async def _second_try_in(self, job: Job, error: JobFailed) -> float | None:
+    async def _retry_in(self, job: Job, error: JobFailed) -> float | None:
         """Seconds until a failed first attempt is worth another one, which may be with
         another engine, then set in the job; None when it is not."""
         if job.attempts > 1:
@@ -285,7 +340,7 @@ class LocalWorker:
         if error.retry_after_s is not None and error.retry_after_s <= MAX_RETRY_WAIT_S:
             return error.retry_after_s + random.uniform(1, 3)
         if error.cause in (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL):
-            runner, engine = self.pipeline.runner, ""
+            runner, engine = self.app.runner, ""
             with contextlib.suppress(JobFailed, OSError):  # a TimeoutError is one
                 (engine,) = await runner.supports([job.url], without=job.engine)
             if engine:
@@ -302,12 +357,49 @@ class LocalWorker:
         await self._end(job, Status.FAILED, JobFailed(cause, repr(error)))
 
     async def _post(self, job: Job) -> None:
-        """Post a job's frozen messages; holds no download slot."""
+        """Post a job's frozen messages; takes no download slot."""
         try:
-            await self.pipeline.courier.post(job)
+            async with self._leased(job):
+                if job.crashes >= MAX_CRASHES:
+                    raise too_many_crashes(job)
+                await self.app.courier.post(job)
         except JobFailed as error:
             await self._end(job, Status.FAILED, error)
+        except asyncio.CancelledError:  # the bot stops, or the claim was lost
+            job.crashes = 0  # that was no crash
+            with contextlib.suppress(Exception):  # then it counts as one
+                await self.app.queue.save(job, self.lease_s)
         except Exception as error:  # the boundary of a job
             await self._broken(job, error)
         else:
             await self._end(job, Status.COMPLETED)
+
+
+def too_many_crashes(job: Job) -> JobFailed:
+    return JobFailed(
+        Cause.INTERNAL,
+        f"{job.crashes} attempts ended with the bot",
+        "The bot stopped each time it tried this link, so it gave up.",
+    )
+
+
+def known_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a post that are stored with its job."""
+    texts = {
+        name: str(facts[name])[:MAX_FACT]
+        for name in ("title", "uploader", "date", "text")
+        if facts.get(name)
+    }
+    if "title" in texts:
+        texts["title"] = one_line(texts["title"])[:300]
+    return {**texts, **({"adult": True} if facts.get("adult") else {})}
+
+
+def own_name(data: Path) -> str:
+    """A name for this worker, the same as long as its data folder lives."""
+    path = data / "worker"
+    if not path.is_file():
+        write_atomically(
+            path, f"{socket.gethostname()}-{secrets.token_hex(3)}".encode()
+        )
+    return path.read_text("utf-8")

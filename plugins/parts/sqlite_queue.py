@@ -1,83 +1,186 @@
 """The queue in the bot's own SQLite file: the default one."""
 
 import asyncio
-import dataclasses
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from loguru import logger
+from pydantic import Field
 
 from bossbot import (
-    Database,
+    SLOT_STATUSES,
+    TERMINAL_STATUSES,
+    App,
+    Change,
     Job,
-    Pipeline,
+    Part,
+    PluginConfig,
     Priority,
+    Progress,
     Queue,
     QueueFull,
     Refused,
-    Settings,
     Status,
     hookimpl,
     now,
 )
 
 
-@hookimpl(trylast=True)  # any other queue is there because the host wants it
-def register_queue(pipeline: Pipeline) -> Queue:
-    return SQLiteQueue(pipeline.db, pipeline.settings)
+class Config(PluginConfig):
+    """[plugins.sqlite_queue] in config.toml."""
+
+    keep_s: float = Field(
+        604800, ge=3600, description="ended jobs stay in the queue for so long"
+    )
 
 
-# These hold a download slot; an upload holds none.
-SLOT_STATUSES = (Status.DOWNLOADING, Status.PROCESSING)
-_JOB_COLUMNS = tuple(f.name for f in dataclasses.fields(Job))
-# Set apart from the claim, so a claim's holder never overwrites it.
-_GUARDED_COLUMNS = tuple(
-    n for n in _JOB_COLUMNS if n not in ("id", "fence", "status_message_id", "priority")
+@hookimpl
+def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
+    return {"queue": partial(SQLiteQueue, config=config)}
+
+
+@hookimpl
+def register_tables() -> list[str]:
+    return [
+        """
+        CREATE TABLE jobs (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            previous TEXT,  -- the status before the last change
+            id TEXT NOT NULL UNIQUE, url TEXT NOT NULL, platform TEXT NOT NULL,
+            guild_id INTEGER NOT NULL, channel_id INTEGER NOT NULL,
+            user_id INTEGER NOT NULL, request_key TEXT NOT NULL UNIQUE,
+            message_id INTEGER NOT NULL, options TEXT NOT NULL,
+            guild_settings TEXT NOT NULL, limit_bytes INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            status TEXT NOT NULL, priority INTEGER NOT NULL, position INTEGER NOT NULL,
+            status_message_id INTEGER NOT NULL, worker TEXT NOT NULL,
+            claim_number INTEGER NOT NULL, lease_until REAL NOT NULL,
+            not_before REAL NOT NULL, attempts INTEGER NOT NULL,
+            crashes INTEGER NOT NULL, started_at REAL NOT NULL,
+            engine TEXT NOT NULL, facts TEXT NOT NULL, posts TEXT NOT NULL,
+            folder TEXT NOT NULL, file_count INTEGER NOT NULL,
+            total_bytes INTEGER NOT NULL, cause TEXT, error TEXT NOT NULL,
+            detail TEXT NOT NULL, finished_at REAL NOT NULL
+        );
+        CREATE INDEX jobs_by_status ON jobs (status, guild_id);
+        CREATE INDEX jobs_by_end ON jobs (finished_at);
+        """
+    ]
+
+
+# Stored by the holder of the claim; the rest is set by the queue's own verbs.
+HELD = (
+    *("status", "crashes", "engine", "facts", "posts", "folder", "file_count"),
+    *("total_bytes", "cause", "error", "detail", "finished_at"),
 )
+MAX_DELAY_S = 600  # a job that must wait longer was delayed by another clock
+SWEEP_S = 3600.0  # between two removals of old rows
+SWEEP_ROWS = 500  # removed in one statement
 
 
 def _sql_list(statuses: Iterable[Status]) -> str:
     return "(" + ", ".join(f"'{status}'" for status in statuses) + ")"
 
 
-def _to_job(row: sqlite3.Row) -> Job:
-    return Job(**{name: row[name] for name in _JOB_COLUMNS})
+SLOTS, ENDED = _sql_list(SLOT_STATUSES), _sql_list(TERMINAL_STATUSES)
+CLAIMED = _sql_list((*SLOT_STATUSES, Status.UPLOADING))
+# After a release or an end the status no longer matches: the claim guards nothing.
+GUARD = (
+    "id = :id AND claim_number = :claim_number AND worker = :worker AND status IN "
+    f"{CLAIMED}"
+)
 
 
-# A job that must wait longer than this was delayed by another clock.
-MAX_DELAY_S = 600
+class SQLiteQueue(Queue):
+    """The embedded queue. One process owns the file, so a lease never expires while it
+    lives, and ``recover`` releases what any earlier process held."""
 
+    def __init__(self, app: App, config: Config | None = None) -> None:
+        super().__init__(app)
+        self.config = config or Config()
+        self._listeners: set[asyncio.Queue[Any]] = set()
+        self._sweeping: asyncio.Task[None] | None = None
 
-class SQLiteQueue:
-    """The embedded queue. One process owns the file, so a lease never expires while
-    it lives; what an earlier process held is released by ``recover``."""
+    async def start(self) -> None:
+        """Remove rows that are old, now and every hour."""
+        self._sweeping = asyncio.create_task(self._sweep())
 
-    def __init__(self, db: Database, settings: Settings) -> None:
-        self.db = db
-        self.settings = settings
-        self._listeners: set[asyncio.Queue[str]] = set()
-
-    def _announce(self, job_id: str) -> None:
+    async def stop(self) -> None:
+        """End ``changes``; the rest works until the database stops."""
+        if self._sweeping:
+            self._sweeping.cancel()
         for listener in self._listeners:
-            listener.put_nowait(job_id)
+            listener.put_nowait(StopAsyncIteration)
 
-    async def changes(self) -> AsyncIterator[str]:
-        listener: asyncio.Queue[str] = asyncio.Queue()
+    async def _sweep(self) -> None:
+        while True:
+            with logger.catch(message="old rows of the queue stay for now"):
+                before = now() - self.config.keep_s
+                sql = (
+                    "DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE folder = "
+                    f"'' AND finished_at BETWEEN 1 AND ? AND status IN {ENDED} "
+                    f"LIMIT {SWEEP_ROWS}) RETURNING 1"
+                )
+                while len(await self.app.database.all(sql, before)) == SWEEP_ROWS:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(SWEEP_S)
+
+    # The feed
+
+    def _announce(self, row: sqlite3.Row, progress: Progress | None = None) -> None:
+        for listener in self._listeners:
+            previous = Status(row["previous"]) if row["previous"] else None
+            listener.put_nowait(Change(Job.from_row(row), previous, progress))
+
+    async def report(self, job: Job, progress: Progress) -> None:
+        """See ``Queue``."""
+        for listener in self._listeners:
+            listener.put_nowait(Change(job, job.status, progress))
+
+    async def changes(self) -> AsyncIterator[Change | None]:
+        """See ``Queue``."""
+        listener: asyncio.Queue[Any] = asyncio.Queue()
         self._listeners.add(listener)
         try:
-            yield ""
+            yield None
             while True:
+                change = None
                 try:
                     async with asyncio.timeout(1):
-                        job_id = await listener.get()
+                        change = await listener.get()
                 except TimeoutError:
-                    job_id = ""
-                yield job_id
+                    pass
+                if change is StopAsyncIteration:
+                    return
+                yield change
         finally:
             self._listeners.discard(listener)
 
-    async def add(self, job: Job) -> bool:
+    async def _change(
+        self, assignments: str, where: str, **values: Any
+    ) -> list[sqlite3.Row]:
+        """Change rows, and announce each that has another status now, also when the
+        caller is cancelled meanwhile."""
+
+        async def change() -> list[sqlite3.Row]:
+            rows = await self.app.database.all(
+                f"UPDATE jobs SET previous = status, {assignments} WHERE {where} "
+                "RETURNING *",
+                **values,
+            )
+            for row in rows:
+                if row["previous"] != row["status"]:
+                    self._announce(row)
+            return rows
+
+        return await asyncio.shield(change())
+
+    # The way of a job
+
+    async def add(self, job: Job) -> int | None:
+        """See ``Queue``."""
         try:
             return await self._add(job)
         except sqlite3.Error as error:
@@ -86,93 +189,146 @@ class SQLiteQueue:
                 "I cannot take links now: my disk is full or busy."
             ) from error
 
-    async def _add(self, job: Job) -> bool:
-        names = ", ".join(_JOB_COLUMNS)
-        marks = ", ".join("?" * len(_JOB_COLUMNS))
-        async with self.db.transaction() as connection:
-            rows = await connection.execute_fetchall(
-                "SELECT count(*) FROM jobs WHERE guild_id = ? AND status = 'queued'",
-                (job.guild_id,),
+    async def _add(self, job: Job) -> int | None:
+        settings = self.app.settings
+        async with self.app.database.transaction() as connection:
+
+            async def rows(sql: str, *values: Any) -> list[Any]:
+                return list(await connection.execute_fetchall(sql, values))
+
+            key = job.request_key
+            if known := await rows(
+                "SELECT id, position FROM jobs WHERE request_key = ?", key
+            ):
+                return int(known[0][1]) if known[0][0] == job.id else None
+            guilds = f"SELECT guild_id, status FROM jobs WHERE status IN {SLOTS} "
+            running = await rows(guilds)
+            (waiting,) = await rows(
+                "SELECT count(*), coalesce(sum(guild_id = ?), 0), coalesce(sum(guild_id "
+                "= ? AND priority >= ?), 0) FROM jobs WHERE status = 'queued'",
+                *(job.guild_id, job.guild_id, job.priority),
             )
-            known = await connection.execute_fetchall(
-                "SELECT 1 FROM jobs WHERE request_key = ?", (job.request_key,)
-            )
-            if list(known):
-                return False
-            if next(iter(rows))[0] >= self.settings.max_queue_size:
+            in_all, of_guild, before = waiting
+            if of_guild >= settings.max_queue_size:
                 raise QueueFull(
-                    f"The queue is full: {self.settings.max_queue_size} links are "
-                    "waiting. Try again when some are done."
+                    f"The queue is full: {settings.max_queue_size} links are waiting. "
+                    "Try again when some are done."
                 )
-            await connection.execute(
-                f"INSERT INTO jobs ({names}) VALUES ({marks})",
-                [getattr(job, name) for name in _JOB_COLUMNS],
+            here = sum(row[0] == job.guild_id for row in running)
+            free = settings.max_concurrent_downloads - len(running)
+            at_once = (
+                in_all < free and of_guild < settings.max_concurrent_per_guild - here
             )
-        self._announce(job.id)
-        return True
+            job.position = 0 if at_once else before + 1
+            values = job.to_row()
+            names, marks = ", ".join(values), ", ".join("?" * len(values))
+            row = await rows(
+                f"INSERT INTO jobs ({names}) VALUES ({marks}) RETURNING *",
+                *values.values(),
+            )
+        self._announce(row[0])
+        return job.position
 
     async def claim(self, worker: str, lease_s: float) -> Job | None:
-        slots = _sql_list(SLOT_STATUSES)
-        row = await self.db.one(
+        """See ``Queue``."""
+        settings = self.app.settings
+        rows = await self._change(
+            "status = 'downloading', worker = :worker, claim_number = claim_number + 1, "
+            "attempts = attempts + 1, lease_until = :lease_until, started_at = :now",
             f"""
-            UPDATE jobs SET status = 'downloading', worker = :worker, fence = fence + 1,
-                attempts = attempts + 1, lease_until = :lease_until, started_at = :now
-            WHERE seq = (
+            seq = (
                 SELECT seq FROM jobs LEFT JOIN (
                     SELECT guild_id, count(*) AS running FROM jobs
-                    WHERE status IN {slots} GROUP BY guild_id
+                    WHERE status IN {SLOTS} GROUP BY guild_id
                 ) USING (guild_id)
                 WHERE status = 'queued'
                     AND not_before NOT BETWEEN :now AND :now + {MAX_DELAY_S}
                     AND coalesce(running, 0) < :per_guild
-                    AND (SELECT count(*) FROM jobs WHERE status IN {slots}) < :in_all
+                    AND (
+                        SELECT count(*) FROM jobs
+                        WHERE status IN {SLOTS} AND worker = :worker
+                    ) < :in_all
                 ORDER BY priority DESC, coalesce(running, 0), seq LIMIT 1
-            ) RETURNING *
+            )
             """,
             worker=worker,
             lease_until=now() + lease_s,
             now=now(),
-            per_guild=self.settings.max_concurrent_per_guild,
-            in_all=self.settings.max_concurrent_downloads,
+            per_guild=settings.max_concurrent_per_guild,
+            in_all=settings.max_concurrent_downloads,
         )
-        return _to_job(row) if row else None
+        return Job.from_row(rows[0]) if rows else None
 
-    async def renew(self, job: Job, lease_s: float) -> bool:
+    async def save(self, job: Job, lease_s: float) -> bool:
+        """See ``Queue``."""
         job.lease_until = now() + lease_s
-        pairs = ", ".join(f"{name} = ?" for name in _GUARDED_COLUMNS)
-        row = await self.db.one(
-            f"UPDATE jobs SET {pairs} WHERE id = ? AND fence = ? RETURNING 1",
-            *(getattr(job, name) for name in _GUARDED_COLUMNS),
-            job.id,
-            job.fence,
-        )
-        self._announce(job.id)
-        return row is not None
+        return await self._store(job, HELD)
+
+    async def _store(self, job: Job, names: Sequence[str]) -> bool:
+        names = (*names, "lease_until")
+        pairs = ", ".join(f"{name} = :{name}" for name in names)
+        row = job.to_row()
+        wanted = {n: row[n] for n in (*names, "id", "claim_number", "worker")}
+        return bool(await self._change(pairs, GUARD, **wanted))
+
+    async def keep(self, job: Job, lease_s: float) -> bool:
+        """See ``Queue``."""
+        job.lease_until = now() + lease_s
+        return await self._store(job, ())
 
     async def release(self, job: Job, delay_s: float = 0) -> bool:
-        job.status, job.worker = Status.QUEUED, ""
+        """See ``Queue``."""
+        job.status, job.position, job.lease_until = Status.QUEUED, 0, 0
         job.not_before = now() + min(delay_s, MAX_DELAY_S) if delay_s else 0
-        return await self.renew(job, 0)
+        return await self._store(job, (*HELD, "not_before", "position"))
 
     async def finish(self, job: Job) -> bool:
-        return await self.renew(job, 0)
+        """See ``Queue``."""
+        job.lease_until = 0
+        return await self._store(job, HELD)
+
+    async def recover(self, worker: str, lease_s: float) -> Sequence[Job]:
+        """See ``Queue``."""
+        await self._change(
+            "status = 'queued', worker = '', position = 0, not_before = 0, "
+            "crashes = crashes + 1",
+            f"status IN {SLOTS}",
+        )
+        rows = await self._change(
+            "worker = :worker, claim_number = claim_number + 1, crashes = crashes + 1, "
+            "lease_until = :lease_until",
+            "status = 'uploading'",
+            worker=worker,
+            lease_until=now() + lease_s,
+        )
+        return [Job.from_row(row) for row in rows]
+
+    # What others see and set
 
     async def get(self, job_id: str) -> Job | None:
-        row = await self.db.one("SELECT * FROM jobs WHERE id = ?", job_id)
-        return _to_job(row) if row else None
+        """See ``Queue``."""
+        row = await self.app.database.one("SELECT * FROM jobs WHERE id = ?", job_id)
+        return Job.from_row(row) if row else None
 
     async def list(
-        self, guild_id: int | None = None, statuses: Sequence[Status] = ()
+        self,
+        guild_id: int | None = None,
+        statuses: Sequence[Status] = (),
+        since: float = 0,
     ) -> list[Job]:
-        rows = await self.db.all(
-            "SELECT * FROM jobs WHERE (:guild IS NULL OR guild_id = :guild) AND status IN "
-            f"{_sql_list(statuses or Status)} ORDER BY seq",
+        """See ``Queue``."""
+        rows = await self.app.database.all(
+            "SELECT * FROM jobs WHERE (:guild IS NULL OR guild_id = :guild) AND status "
+            f"IN {_sql_list(statuses or Status)} AND (status NOT IN {ENDED} OR "
+            "finished_at >= :since) ORDER BY seq",
             guild=guild_id,
+            since=since,
         )
-        return [_to_job(row) for row in rows]
+        return [Job.from_row(row) for row in rows]
 
     async def position(self, job_id: str) -> int:
-        row = await self.db.one(
+        """See ``Queue``."""
+        row = await self.app.database.one(
             """
             SELECT count(*) FROM jobs AS other, jobs AS mine
             WHERE mine.id = ? AND mine.status = 'queued' AND other.status = 'queued'
@@ -184,39 +340,34 @@ class SQLiteQueue:
         return int(row[0]) if row else 0
 
     async def move(self, job_id: str, priority: Priority) -> bool:
-        row = await self.db.one(
-            "UPDATE jobs SET priority = ? WHERE id = ? AND status = 'queued' "
-            "RETURNING 1",
-            priority,
-            job_id,
+        """See ``Queue``."""
+        rows = await self._change(
+            "priority = :priority",
+            "id = :id AND status = 'queued'",
+            priority=int(priority),
+            id=job_id,
         )
-        self._announce(job_id)
-        return row is not None
+        for row in rows:
+            self._announce(row)
+        return bool(rows)
 
     async def cancel(self, job_id: str) -> Job | None:
-        row = await self.db.one(
-            "UPDATE jobs SET status = 'cancelled', cause = 'cancelled', finished_at = ?"
-            ", fence = fence + 1 WHERE id = ? AND status IN "
-            f"{_sql_list((Status.QUEUED, *SLOT_STATUSES))} RETURNING *",
-            now(),
-            job_id,
+        """See ``Queue``."""
+        rows = await self._change(
+            "status = 'cancelled', cause = 'cancelled', finished_at = :now, "
+            "claim_number = claim_number + 1",
+            f"id = :id AND status IN {_sql_list((Status.QUEUED, *SLOT_STATUSES))}",
+            now=now(),
+            id=job_id,
         )
-        self._announce(job_id)
-        return _to_job(row) if row else None
+        return Job.from_row(rows[0]) if rows else None
 
-    async def patch(self, job_id: str, **columns: Any) -> None:
-        assert columns.keys() <= set(_JOB_COLUMNS)
-        pairs = ", ".join(f"{name} = ?" for name in columns)
-        await self.db.all(
-            f"UPDATE jobs SET {pairs} WHERE id = ?", *columns.values(), job_id
-        )
+    async def set_status_message(self, job_id: str, message_id: int) -> None:
+        """See ``Queue``."""
+        sql = "UPDATE jobs SET status_message_id = ? WHERE id = ?"
+        await self.app.database.all(sql, message_id, job_id)
 
-    async def recover(self) -> Sequence[Job]:
-        await self.db.all(
-            "UPDATE jobs SET crashes = crashes + 1 WHERE status = 'uploading'"
-        )
-        rows = await self.db.all(
-            "UPDATE jobs SET status = 'queued', worker = '', not_before = 0, crashes = "
-            f"crashes + 1 WHERE status IN {_sql_list(SLOT_STATUSES)} RETURNING *"
-        )
-        return [_to_job(row) for row in rows]
+    async def forget_files(self, job_id: str) -> None:
+        """See ``Queue``."""
+        sql = "UPDATE jobs SET folder = '' WHERE id = ?"
+        await self.app.database.all(sql, job_id)

@@ -1,0 +1,31 @@
+"""The bot's name and invite link, for the commands ``setup`` and ``invite``."""
+
+import discord
+
+# What posting files takes, and no more; the words for people.
+PERMISSIONS = {
+    "view_channel": "View Channels",
+    "send_messages": "Send Messages",
+    "send_messages_in_threads": "Send Messages in Threads",
+    "embed_links": "Embed Links",
+    "attach_files": "Attach Files",
+    "read_message_history": "Read Message History",
+}
+
+
+async def look_up(token: str) -> tuple[str, str]:
+    """The bot's name and its invite link, as Discord has them.
+
+    Raises:
+        discord.LoginFailure: the token is wrong.
+    """
+    discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
+    async with discord.Client(intents=discord.Intents(guilds=True)) as client:
+        await client.login(token)
+        assert client.application_id and client.user
+        link = discord.utils.oauth_url(
+            client.application_id,
+            permissions=discord.Permissions(**dict.fromkeys(PERMISSIONS, True)),
+            scopes=("bot", "applications.commands"),
+        )
+        return client.user.name, link
