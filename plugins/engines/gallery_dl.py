@@ -1,8 +1,6 @@
-"""Photos, galleries and posts of some 300 sites, fetched by gallery-dl in process."""
+"""Photos, galleries and posts from some 300 sites, fetched by gallery-dl."""
 
 import contextlib
-import errno
-import functools
 import logging
 import os
 import re
@@ -13,29 +11,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bossbot import (
+from bossbot_plugins._failures import (
     STATUS_CAUSES,
-    Cause,
-    Engine,
-    JobFailed,
-    Progress,
-    Report,
-    Request,
+    Enough,
     first_cause,
-    hookimpl,
+    report_progress,
     wait_asked_s,
 )
+from bossbot_plugins._yt_dlp_guard import (
+    PREFERRED_OPTIONS,
+    fixed_options,
+    guard_yt_dlp,
+    share_authorities,
+)
 
-# Extractors that are no site: they log in, read local files or guess.
+from bossbot import Cause, Engine, JobFailed, Progress, Report, Request, hookimpl
+
+# Extractors that stand for no site: they log in, read local files or guess.
 NO_SITES = {"oauth", "noop", "ytdl", "recursive", "generic"}
-MAX_DEPTH = 4  # of galleries that lead to galleries
-MAX_EMPTY_POSTS = 20  # without a file, per file allowed: a profile of words alone ends
-MAX_WAIT_S = 5.0  # what the engine may sleep on its own; more is for the queue to wait
+MAX_DEPTH = 4  # of galleries inside galleries
+# Posts without a file, for each file allowed; so that a profile of plain text ends.
+MAX_EMPTY_POSTS = 20
+MAX_WAIT_S = 5.0  # that the engine may sleep itself; longer waits belong to the queue
 
-# The containers that may be joined or repaired; a playlist could open other files.
-MEDIA = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,aac,mp3,ogg,flac,wav,flv"
-
-# Under which names extractors keep what we show; the first that is there counts.
+# The keywords in which extractors keep each fact, the preferred one first.
 FACTS = {
     "title": "title gallery_title filename",
     "uploader": "author user username uploader artist owner creator",
@@ -43,8 +42,11 @@ FACTS = {
     "text": "content selftext selftext_html description desc caption body text",
 }
 NAMES = "name nickname username uniqueId nick handle screen_name"
+# The keywords that mark a post as not for minors, and the ratings that do.
+ADULT = "sensitive possibly_sensitive over_18 nsfw is_nsfw is_mature mature x_restrict"
+ADULT_RATING = r"e|explicit|q|questionable|adult|mature|ecchi|nsfw|r-?18g?"
 
-# The answer, if there was one, has not what the extractor looks for.
+# The response, if there was one, lacks what the extractor looks for.
 NO_FIND = (LookupError, AttributeError, TypeError, ValueError)
 OUT_OF_REACH = [
     (r"NameResolution|failed to resolve|SSLError|certificate|ProxyErr", Cause.NETWORK),
@@ -82,7 +84,7 @@ def version() -> str:
 
 
 def warm() -> None:
-    """Import every extractor and compile its pattern; and what a download imports."""
+    """Import all extractors, compile their patterns, and import what a download uses."""
     import sqlite3  # noqa: F401 - the engine's cache
 
     from gallery_dl import extractor, job  # noqa: F401
@@ -97,7 +99,7 @@ def supports(url: str) -> bool:
 
 
 def _find(url: str) -> Any:
-    """The extractor for a link of a site that the engine knows, or None."""
+    """The extractor for a link, or None for a site that the engine does not support."""
     from gallery_dl import extractor
 
     found = extractor.find(url) if re.match(r"https?://", url, re.IGNORECASE) else None
@@ -107,7 +109,7 @@ def _find(url: str) -> Any:
 def download(request: Request, report: Report) -> None:
     _configure(request)
     post = Post(request, report)
-    with _listening(post.words):
+    with _collecting_log(post.log):
         found = _find(request.url)
         if found is None:
             raise JobFailed(Cause.UNSUPPORTED, "no extractor of its own")
@@ -117,33 +119,25 @@ def download(request: Request, report: Report) -> None:
             post.more = True
             if enough.failure:
                 post.failures.append(enough.failure)
-        except Exception as error:  # its set-up failed, which the engine does not catch
+        except Exception as error:  # the engine does not catch a failed set-up
             if not post.failures:
-                post.failed(error, post.words)
+                post.failed(error, post.log)
     post.finish()
 
 
-class Enough(BaseException):
-    """Ends the job from deep inside: the engine logs an Exception and goes on."""
-
-    def __init__(self, failure: JobFailed | None = None) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
-
-
 class Post:
-    """What is known of the link so far. It is the engine's `output`, too."""
+    """The state of the download. The engine also takes it for its ``output``."""
 
     def __init__(self, request: Request, report: Report) -> None:
         self.request, self.report = request, report
-        self.words: list[str] = []  # the engine's warnings and errors
+        self.log: list[str] = []  # the engine's warnings and errors
         self.failures: list[JobFailed] = []
-        self.unsupported: list[str] = []  # links in the post that no extractor knows
-        self.wait_s: float | None = None  # as the last 429 asked
+        self.unsupported: list[str] = []  # links in the post without an extractor
+        self.wait_s: float | None = None  # that the last 429 asked for
         self.number = self.saved = self.posts = self.children = 0
-        self.path: Path | None = None  # of the file at hand, once it is complete
-        self.name = ""  # of the file at hand
-        self.count: int | None = None  # files of the post, if it says so
+        self.path: Path | None = None  # of the current file, once it is complete
+        self.name = ""  # of the current file
+        self.count: int | None = None  # of the post's files, if the site gives it
         self.text = ""
         self.more = False
 
@@ -153,28 +147,32 @@ class Post:
         self.number += 1
         self.name, self.path = name, None
 
-    def tell(self, known: dict[str, Any]) -> None:
-        """Tell about the post from the engine's keywords, for the first post only."""
+    def describe(self, known: dict[str, Any]) -> None:
+        """Report the facts of the first post, from the engine's keywords."""
         self.posts += 1
         if self.posts > MAX_EMPTY_POSTS * self.request.max_items:
             raise Enough
         listed = (known.get("gallery_data") or {}).get("items")  # Reddit's galleries
         count = known.get("count") or (len(listed) if listed else None)
-        alone = self.number == 0 and isinstance(count, int) and count > 0
-        self.count = count if alone else None
+        whole = self.number == 0 and isinstance(count, int) and count > 0
+        self.count = count if whole else None
+        adult = _is_adult(known)
+        if adult is not None and (adult or self.posts == 1):  # one post is enough
+            self.report.info(adult=adult)
         if self.posts > 1:
             return
         facts = {fact: _text(known, names.split()) for fact, names in FACTS.items()}
         if re.fullmatch(r"\[[\w ]+\]", facts["text"]):  # "[deleted]" is no text
-            self.words.append(facts.pop("text"))
+            self.log.append(facts.pop("text"))
         self.text = facts.get("text", "")
         self.report.info(**{k: v for k, v in facts.items() if v}, items=self.count)
 
-    def failed(self, error: BaseException | None, words: Sequence[str]) -> None:
-        self.failures.append(failure(self.request, error, words, self.wait_s))
+    def failed(self, error: BaseException | None, log: Sequence[str]) -> None:
+        self.failures.append(failure(self.request, error, log, self.wait_s))
 
     def finish(self) -> None:
-        """Tell how many items there are and which failed; raises if none arrived."""
+        """Report how many items there are and which ones failed; raise JobFailed when
+        there is neither a file nor text."""
         if not self.saved:
             self._explain()
         else:
@@ -184,10 +182,10 @@ class Post:
         self.report.info(items=items, more=self.more)
 
     def _explain(self) -> None:
-        """Raise why no file arrived, unless the post is words alone."""
+        """Raise the reason why there is no file, unless the post is only text."""
         if self.failures:
             raise self.failures[0]
-        said = "\n".join(self.words)
+        said = "\n".join(self.log)
         if cause := first_cause(said, self.request.failures):
             raise JobFailed(cause, said)
         if self.text:
@@ -200,7 +198,7 @@ class Post:
     # The engine's `output`:
 
     def start(self, path: str) -> None:
-        self.progress(None, 0, 0)  # the clock of a download that stands still starts
+        self.progress(None, 0, 0)  # from here on, a download can stall
 
     def success(self, path: str) -> None:
         self.path = Path(path)
@@ -208,33 +206,30 @@ class Post:
         self.report.file(self.path)
 
     def progress(self, total: int | None, done: int, speed: int) -> None:
-        limit = self.request.max_file_bytes
-        if limit and done > limit:
-            raise OSError(errno.EFBIG, "File too large")
-        if total and done > total:  # it came compressed
+        if total and done > total:  # the response was compressed
             total = None
-        try:
-            self.report.progress(
-                Progress(self.name, done, total, speed or None, self.number, self.count)
-            )
-        except JobFailed as error:
-            raise Enough(error) from error
+        report_progress(
+            self.request,
+            self.report,
+            Progress(self.name, done, total, speed or None, self.number, self.count),
+        )
 
 
 def _job_class(post: Post) -> Any:
-    """The engine's job, with our names, caps and ears; jobs of its children too."""
+    """The engine's job class, with our file names and limits; the engine uses it for
+    the galleries inside a gallery too."""
     from gallery_dl.exception import ControlException, ExtractionError
     from gallery_dl.job import DownloadJob
     from gallery_dl.text import remove_html
 
-    def heard(response: Any, **_: Any) -> None:
+    def on_response(response: Any, **_: Any) -> None:
         if response.status_code == 429:
             post.wait_s = wait_asked_s(response.headers)
 
     def wait(
         seconds: Any = None, until: Any = None, adjust: float = 1.0, reason: Any = ""
     ) -> None:
-        if isinstance(until, datetime):  # the engine's have no zone and mean UTC
+        if isinstance(until, datetime):  # without a zone it means UTC
             until = until.replace(tzinfo=until.tzinfo or UTC).timestamp()
         asked_s = float(seconds or float(until or 0) - time.time()) + adjust
         if asked_s > MAX_WAIT_S:
@@ -251,32 +246,32 @@ def _job_class(post: Post) -> Any:
         def _init(self) -> None:
             super()._init()
             if self.extractor.session:
-                self.extractor.session.hooks["response"].append(heard)
+                self.extractor.session.hooks["response"].append(on_response)
 
         def initialize(self, kwdict: Any = None) -> None:
             super().initialize(kwdict)
             self.pathfmt.build_filename = self._name
 
         def _name(self, kwdict: dict[str, Any]) -> str:
-            # Links and answers decide the extension; a dot and no more stays for the
-            # hand-over to yt-dlp, which adds its own.
+            # The extension comes from the site. For yt-dlp it is empty, and only the
+            # dot remains; yt-dlp adds its own.
             extension = re.sub(r"[^a-z0-9]", "", str(kwdict["extension"]).lower())[:10]
             return f"{post.request.prefix}_{post.number:04d}.{extension}"
 
         def dispatch(self, messages: Any) -> Any:
-            heard_before = len(post.words)
+            logged = len(post.log)
             try:
                 return super().dispatch(messages)
             except Exception as error:  # the engine would only log it
                 if isinstance(error, ExtractionError) or not isinstance(
                     error, ControlException
                 ):
-                    post.failed(error, post.words[heard_before:])
+                    post.failed(error, post.log[logged:])
                 raise
 
         def handle_directory(self, kwdict: dict[str, Any]) -> None:
             super().handle_directory(kwdict)
-            post.tell(kwdict)
+            post.describe(kwdict)
 
         def handle_url(self, url: str, kwdict: dict[str, Any]) -> None:
             if url.startswith("text:"):
@@ -285,19 +280,19 @@ def _job_class(post: Post) -> Any:
                     post.report.info(text=post.text)
                 return
             post.next_file(str(kwdict.get("filename") or ""))
-            heard_before = len(post.words)
+            logged = len(post.log)
             if url.startswith("ytdl:"):
-                _tame_yt_dlp()
+                guard_yt_dlp(post.request)
             if url.startswith(("http://", "https://", "ytdl:http")):
                 super().handle_url(url, kwdict)
             if post.path is None:
-                post.failed(None, post.words[heard_before:])
+                post.failed(None, post.log[logged:])
                 own = f"{post.request.prefix}_{post.number:04d}.*"
                 for left in post.request.folder.glob(own):
                     left.unlink()
 
         def handle_skip(self) -> None:
-            pass  # a file too large, or none; the words heard say which
+            pass  # the file is too large or missing; the log shows which
 
         def handle_queue(self, url: str, kwdict: dict[str, Any]) -> None:
             if post.number >= post.request.max_items or self.depth > MAX_DEPTH:
@@ -316,17 +311,18 @@ def _job_class(post: Post) -> Any:
 def failure(
     request: Request,
     error: BaseException | None,
-    words: Sequence[str],
+    log: Sequence[str],
     wait_s: float | None = None,
 ) -> JobFailed:
-    """Why it failed: the platform knows the site's words best, then come statuses and
-    classes, then words of the engine and of the libraries below it."""
+    """The failure that an error and the log stand for. The platform's own table of the
+    site's phrases comes first, then HTTP statuses and the error's class, then phrases of
+    the engine and its libraries."""
     from gallery_dl import exception
     from requests import exceptions as requests
 
     if isinstance(error, JobFailed):
         return error
-    said = [*words, f"{type(error).__name__}: {error}"] if error else list(words)
+    said = [*log, f"{type(error).__name__}: {error}"] if error else list(log)
     detail = "\n".join(said)
     message = ""
     classes: list[tuple[Any, Cause]] = [
@@ -343,7 +339,7 @@ def failure(
     statuses = re.findall(r"(?:'|HTTP Error )([45]\d\d)[ :]", detail)
     if not cause and isinstance(error, exception.ChallengeError):
         cause = Cause.LOGIN
-        message = "That site turns bots away. A login, set by the host, may help."
+        message = "That site blocks bots. Ask the bot's owner to add a login for it."
     if not cause and statuses:
         cause = first_cause(statuses[-1], STATUS_CAUSES)
     cause = cause or next((c for kind, c in classes if isinstance(error, kind)), None)
@@ -358,7 +354,7 @@ def failure(
 
 
 def _text(known: dict[str, Any], names: Sequence[str]) -> str:
-    """The first of these keywords that says something, as plain text."""
+    """The first of these keywords that has a value, as plain text."""
     from gallery_dl.text import remove_html, unescape
 
     for name in names:
@@ -367,7 +363,7 @@ def _text(known: dict[str, Any], names: Sequence[str]) -> str:
             value = value[0]
         if isinstance(value, dict):
             value = next((value[key] for key in NAMES.split() if value.get(key)), None)
-        if isinstance(value, datetime) and value.year > 1:  # 1: not known
+        if isinstance(value, datetime) and value.year > 1:  # 1: unknown
             return value.replace(tzinfo=value.tzinfo or UTC).isoformat()
         if isinstance(value, str) and value:
             is_html = re.search(r"</?(?:p|br|a|span|div)\b", value)
@@ -375,46 +371,61 @@ def _text(known: dict[str, Any], names: Sequence[str]) -> str:
     return ""
 
 
-@contextlib.contextmanager
-def _listening(words: list[str]) -> Iterator[None]:
-    """Collect the engine's warnings and errors; all its words go to the log."""
+def _is_adult(known: dict[str, Any]) -> bool | None:
+    """Whether the site marks a post as not for minors; None when it gives no rating."""
+    marks = [known[name] for name in ADULT.split() if known.get(name) is not None]
+    if marks:
+        return any(str(mark).lower() not in ("false", "0", "sfw", "") for mark in marks)
+    rating = known.get("rating")
+    if not isinstance(rating, str) or not re.match("[A-Za-z]", rating):  # stars
+        return None
+    if known.get("category") == "newgrounds":  # where "e" is for everyone
+        return rating in ("m", "a")
+    return bool(re.fullmatch(ADULT_RATING, rating, re.IGNORECASE))
 
-    class Ear(logging.Handler):
+
+@contextlib.contextmanager
+def _collecting_log(log: list[str]) -> Iterator[None]:
+    """Collect the engine's warnings and errors; everything it logs is printed."""
+
+    class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             text = record.getMessage()
             print(f"[{record.name}] {text}", file=sys.stderr)
             if record.levelno >= logging.WARNING and text:
-                words.append(text)
+                log.append(text)
 
-    root, ear, level = logging.getLogger(), Ear(logging.INFO), logging.root.level
-    root.addHandler(ear)
+    root, level = logging.getLogger(), logging.root.level
+    collector = Collector(logging.INFO)
+    root.addHandler(collector)
     root.setLevel(logging.INFO)
     try:
         yield
     finally:
-        root.removeHandler(ear)
+        root.removeHandler(collector)
         root.setLevel(level)
 
 
 def _configure(request: Request) -> None:
-    """Set the engine up anew: what is ours to choose, the platform's options over it,
-    and over those what no option may change."""
+    """Set up the engine: our preferences, then the platform's options, then what no
+    option may change."""
     from gallery_dl import config
 
+    share_authorities()
     config.clear()
     ours = {"retries": 1, "timeout": 20, "sleep-retries": 0.5, "ratelimit": "abort"}
     for name, value in {**ours, "sleep-429": 0}.items():
         config.set(("extractor",), name, value)
     for option, value in request.options.items():
         *path, name = option.split(".")
-        if path and path[0] in ("extractor", "downloader"):  # the rest is yt-dlp's
+        if path and path[0] in ("extractor", "downloader"):  # others are yt-dlp's
             config.set(path, name, value)
 
-    # A value at the very top is found before any option of a site.
+    # A value at the top level overrides every option of a site.
     fixed: dict[str, Any] = {
         "base-directory": f"{request.folder}{os.sep}",
         "directory": [],
-        "filename": "{extension}",  # never used; others could run code
+        "filename": "{extension}",  # never used; an f-string could run code
         "skip": False,
         "archive": None,
         "part-directory": None,
@@ -428,7 +439,7 @@ def _configure(request: Request) -> None:
         "actions": None,
         "cookies": str(request.cookies_file) if request.cookies_file else None,
         "cookies-update": True,
-        # Videos whose pictures and sound come apart go to yt-dlp:
+        # yt-dlp takes over videos whose picture and sound are separate:
         "module": None,
         "config-file": None,
         "cmdline-args": None,
@@ -441,56 +452,13 @@ def _configure(request: Request) -> None:
     for name, value in fixed.items():
         config.set((), name, value)
     config.set(("cache",), "file", str(request.cache_dir / "gallery-dl.sqlite3"))
-    if bundle := os.environ.get("SSL_CERT_FILE"):
-        os.environ.setdefault("REQUESTS_CA_BUNDLE", bundle)
-
-
-@functools.cache
-def _tame_yt_dlp() -> None:
-    """Once: no plugins from elsewhere, nothing that connects unseen by the fence, and ffmpeg
-    opens media alone."""
-    from yt_dlp.downloader.external import FFmpegFD
-    from yt_dlp.globals import plugin_dirs
-    from yt_dlp.networking.common import _REQUEST_HANDLERS
-    from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
-
-    guard = ["-nostdin", "-protocol_whitelist", "file", "-format_whitelist", MEDIA]
-    run = FFmpegPostProcessor.real_run_ffmpeg
-
-    def refused(self: Any, *_: Any) -> bool:
-        self.report_error("unsupported: only ffmpeg could fetch it")
-        return False
-
-    def guarded(self: Any, inputs: Any, outputs: Any, **how: Any) -> Any:
-        inputs = [(path, [*guard, *options]) for path, options in inputs]
-        return run(self, inputs, outputs, **how)
-
-    plugin_dirs.value = []
-    _REQUEST_HANDLERS.pop("CurlCFFI", None)
-    FFmpegFD.available = classmethod(lambda cls, path=None: False)
-    FFmpegFD.real_download = refused
-    FFmpegPostProcessor.real_run_ffmpeg = guarded
-    # Asked by ffprobe to help an ffmpeg of before 2017.
-    FFmpegPostProcessor.get_audio_codec = lambda self, path: None
 
 
 def _yt_dlp_options(request: Request) -> dict[str, Any]:
-    ffmpeg = request.programs.get("ffmpeg")
     fits = f"[filesize_approx<?{request.target_bytes}]" if request.target_bytes else ""
-    options: dict[str, Any] = {
-        "format": f"bv*{fits}+ba/bv*+ba/b" if ffmpeg else f"b{fits}/b/bv*/ba",
-        "format_sort": ["vcodec:h264", "res", "fps", "acodec:aac"],
-        "ffmpeg_location": ffmpeg or str(request.folder / "no-ffmpeg"),
-        "external_downloader": {"default": "native"},
-        "hls_prefer_native": True,
-        "js_runtimes": {},
-        "cachedir": str(request.cache_dir),
-        "max_filesize": request.max_file_bytes or None,
-        "fragment_retries": 1,
-        "extractor_retries": 1,
-        "noprogress": True,
-        "skip_unavailable_fragments": False,
+    joined, whole = f"bv*{fits}+ba/bv*+ba/b", f"b{fits}/b/bv*/ba"
+    return {
+        **PREFERRED_OPTIONS,
+        "format": joined if "ffmpeg" in request.programs else whole,
+        **fixed_options(request),
     }
-    if "SSL_CERT_FILE" in os.environ:
-        options["compat_opts"] = {"no-certifi"}
-    return options

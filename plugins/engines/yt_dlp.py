@@ -1,7 +1,7 @@
-"""Videos and sound of over 1,000 sites, and of pages that hold some, by yt-dlp."""
+"""Videos and sound from over 1,000 sites, and from web pages that contain them, by
+yt-dlp."""
 
 import contextlib
-import errno
 import functools
 import io
 import json
@@ -13,28 +13,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from bossbot import (
+from bossbot_plugins._failures import (
     STATUS_CAUSES,
-    Cause,
-    Engine,
-    JobFailed,
-    Progress,
-    Report,
-    Request,
+    Enough,
     first_cause,
-    hookimpl,
+    report_progress,
     wait_asked_s,
 )
+from bossbot_plugins._yt_dlp_guard import (
+    PREFERRED_OPTIONS,
+    fixed_options,
+    guard_yt_dlp,
+    share_authorities,
+)
 
-# What yt-dlp calls the JavaScript runtimes, and the names of their programs.
-RUNTIMES = {"deno": "deno", "node": "node", "bun": "bun", "quickjs": "qjs"}
-# The containers that may be joined or repaired; a playlist could open other files.
-MEDIA = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,aac,mp3,ogg,flac,wav,flv"
-# What plays everywhere, then the best of it.
-BEST = ["vcodec:h264", "lang", "quality", "res", "fps", "acodec:aac"]
+from bossbot import Cause, Engine, JobFailed, Progress, Report, Request, hookimpl
+
+ADULT_AGE = 18  # years
 LIVE = "That stream is still live. Try again when it has ended."
 
-# What sites say, through extractors.
+# Phrases of the sites, as extractors pass them on.
 SAID = [
     (r"confirm your age|age.?(?:restrict|limit|gate|verif)|inappropriate", Cause.AGE),
     (r"geo.?(?:restrict|block)|your (?:country|region|location)", Cause.REGION),
@@ -47,7 +45,7 @@ SAID = [
     (r"removed|deleted|terminated|suspended|no longer|unavailable", Cause.GONE),
     (r"(?:not|n.t) (?:be )?(?:found|available|exist)|expired", Cause.GONE),
 ]
-# What yt-dlp and the libraries below it say.
+# Phrases of yt-dlp and its libraries.
 WORDS = [
     (r"larger than max-filesize|Errno 27|Cannot allocate memory", Cause.TOO_LARGE),
     (r"Errno 28|No space left", Cause.DISK_FULL),
@@ -78,18 +76,18 @@ def version() -> str:
 
 
 def warm() -> None:
-    """Compile every extractor's pattern and rehearse what every download does. Their
-    modules stay unread: 20 MB, which a page of a site that none knows takes, later."""
+    """Compile all extractors' patterns and rehearse a download. The extractors' modules
+    are not imported: they take 20 MB, and only a site without an extractor needs all."""
     from yt_dlp.globals import plugin_dirs
     from yt_dlp.networking import common
 
     plugin_dirs.value = []  # no engine plugins from elsewhere
     for extractor in _extractors():
         extractor.suitable("https://boss-bot.invalid/")
-    # Reading the authorities takes longer than the rest of a small download.
+    # Loading the certificate authorities takes longer than a small download.
     common.make_ssl_context = functools.cache(common.make_ssl_context)
     video = Video(Request("", Path(), "", options={"simulate": True}), cast(Report, 0))
-    video.told = True
+    video.described = True
     with contextlib.redirect_stderr(io.StringIO()), _downloader(video) as engine:
         page = {"extractor": "warm", "webpage_url": "https://boss-bot.invalid/"}
         engine.process_ie_result({"id": "1", "url": "https://a.invalid/a.mp4", **page})
@@ -115,8 +113,8 @@ def download(request: Request, report: Report) -> None:
     from yt_dlp.utils import DownloadCancelled
 
     video = Video(request, report)
-    _tame(request)
-    # Data that extractors hand to each other in a link's fragment is not a member's.
+    guard_yt_dlp(request)
+    # Extractors pass data to each other in the fragment; a member must not.
     url = request.url.partition("#__youtubedl_smuggle")[0]
     with _downloader(video) as engine:
         for extractor in _extractors():
@@ -124,32 +122,24 @@ def download(request: Request, report: Report) -> None:
         try:
             engine.extract_info(url)
         except Enough as enough:
-            video.failures.append(enough.failure)
+            video.failures += [enough.failure] if enough.failure else []
         except DownloadCancelled:  # at max_items
             pass
     video.finish()
 
 
-class Enough(BaseException):
-    """Ends the job from deep inside: the engine goes on after an Exception."""
-
-    def __init__(self, failure: JobFailed) -> None:
-        super().__init__(str(failure))
-        self.failure = failure
-
-
 class Video:
-    """What is known of the link so far; what the engine calls when it gets on."""
+    """The state of the download, with the callbacks that the engine gets."""
 
     def __init__(self, request: Request, report: Report) -> None:
         self.request, self.report = request, report
         self.failures: list[JobFailed] = []
         self.warnings: list[str] = []
-        self.told = False
+        self.described = False
         self.saved = 0
-        self.items: int | None = None  # of a playlist, if it says so
-        self.entries = 1  # found, of which one more than wanted is looked for
-        self.part: list[float | None] = []  # of a clip: where it starts and ends
+        self.items: int | None = None  # of a playlist, if it gives the number
+        self.entries = 1  # that were found; one more than allowed is looked for
+        self.part: list[float | None] = []  # of a clip: its start and end in seconds
 
     # The engine's `logger`:
 
@@ -169,24 +159,29 @@ class Video:
     # Its hooks:
 
     def check(self, info: dict[str, Any], *, incomplete: Any = False) -> str | None:
-        """Tell about the video; returns why it is not to be fetched."""
+        """Report the facts of the video; returns a reason to skip it, or None."""
         if info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming"):
             title = str(info.get("title"))
             self.failures.append(JobFailed(Cause.UNSUPPORTED, f"live: {title}", LIVE))
             return "it is live"
-        # It is asked thrice: of an entry of a playlist, of what an extractor found,
-        # and of what will be fetched.
+        # Called three times: for the entry of a playlist, for what its extractor
+        # found, and for what will be fetched.
         if incomplete and incomplete is not True:
-            self.tell(info)
-            # ffmpeg would fetch a part by itself; the whole is cut when it is here.
+            self.describe(info)
+            # ffmpeg would fetch only a part by itself; we cut the downloaded file.
             self.part = [info.pop(f"section_{end}", None) for end in ("start", "end")]
         return None
 
-    def tell(self, info: dict[str, Any]) -> None:
+    def describe(self, info: dict[str, Any]) -> None:
+        """Report the facts of the first video, or of the playlist around it."""
         self.entries = info.get("n_entries") or 1
-        if self.told:
+        age = info.get("age_limit")
+        adult = None if age is None else age >= ADULT_AGE
+        if adult is not None and (adult or not self.described):  # one video is enough
+            self.report.info(adult=adult)
+        if self.described:
             return
-        self.told = True
+        self.described = True
         is_list = self.entries > 1
         self.items = info.get("playlist_count") if is_list else 1
         date = str(info.get("upload_date") or "")
@@ -204,21 +199,18 @@ class Video:
         info = now.get("info_dict", {})
         done = now.get("downloaded_bytes") or 0
         total = now.get("total_bytes") or now.get("total_bytes_estimate")
-        if self.request.max_file_bytes and done > self.request.max_file_bytes:
-            raise OSError(errno.EFBIG, "File too large")
-        try:
-            self.report.progress(
-                Progress(
-                    str(info.get("title") or ""),
-                    int(done),
-                    int(total) if total else None,
-                    now.get("speed"),
-                    info.get("playlist_autonumber") or 1,
-                    self.items,
-                )
-            )
-        except JobFailed as error:  # the job has more bytes than it may
-            raise Enough(error) from error
+        report_progress(
+            self.request,
+            self.report,
+            Progress(
+                str(info.get("title") or ""),
+                int(done),
+                int(total) if total else None,
+                now.get("speed"),
+                info.get("playlist_autonumber") or 1,
+                self.items,
+            ),
+        )
 
     def done(self, path: str) -> None:
         self.report.file(Path(path))
@@ -230,7 +222,8 @@ class Video:
         self.warnings.clear()
 
     def finish(self) -> None:
-        """Tell how many items there are and which failed; raises if none arrived."""
+        """Report how many items there are and which ones failed; raise JobFailed when
+        none arrived."""
         if not self.saved:
             said = "\n".join(self.warnings)
             first = next(iter(self.failures), JobFailed(Cause.NO_MEDIA, said))
@@ -242,7 +235,7 @@ class Video:
 
 
 def _downloader(video: Video) -> Any:
-    """The engine, set up, without extractors."""
+    """The engine, set up, still without extractors."""
     from yt_dlp import YoutubeDL
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
 
@@ -264,7 +257,7 @@ def _downloader(video: Video) -> Any:
             try:
                 super().process_info(info)
             finally:
-                del video.failures[failed + 1 :]  # it says twice why a video failed
+                del video.failures[failed + 1 :]  # it reports some failures twice
                 if video.saved == saved:
                     folder, number = video.request.folder, self._num_downloads
                     for left in folder.glob(f"{video.request.prefix}_{number:04d}*"):
@@ -293,8 +286,8 @@ def _downloader(video: Video) -> Any:
 
 
 def fitting(best: Any, context: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
-    """Yields the best format whose size is not known to be over the limit; else the
-    smallest. `best` is a selector of the engine, which says what is best of what."""
+    """Yield the best format whose size is unknown or within the limit, else the
+    smallest one. ``best`` is a format selector of the engine."""
     formats, tried = list(context["formats"]), []
     while chosen := next(iter(best({**context, "formats": formats})), None):
         parts = chosen.get("requested_formats") or [chosen]
@@ -310,118 +303,41 @@ def fitting(best: Any, context: dict[str, Any], limit: int) -> Iterator[dict[str
 
 
 def _parameters(video: Video) -> dict[str, Any]:
-    """The engine's parameters: what is ours to choose, the platform's options over it,
-    and over those what no option may change."""
+    """The engine's parameters: our preferences, then the platform's options, then what
+    no option may change."""
     request = video.request
-    if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
-        os.environ.setdefault("SSL_CERT_FILE", bundle)
-    runtimes = {name: request.programs.get(file) for name, file in RUNTIMES.items()}
+    share_authorities()
     options = {k: v for k, v in request.options.items() if "." not in k}
     return {
         "noplaylist": True,
-        "format_sort": BEST,
         "socket_timeout": 20,
         "retries": 1,
-        "fragment_retries": 2,
-        "extractor_retries": 1,
+        **PREFERRED_OPTIONS,
         **options,
         "outtmpl": {},  # `prepare_filename` makes the names
         "paths": {},
         "updatetime": False,
         "quiet": False,
-        "noprogress": True,
         "color": "never",
         "logger": video,
         "match_filter": video.check,
         "progress_hooks": [video.progress],
         "postprocessors": [],
-        "ignoreerrors": "only_download",  # `trouble` hears of each
-        "skip_unavailable_fragments": False,
+        "ignoreerrors": "only_download",  # `trouble` is called for each
         "playlistend": request.max_items + 1,
         "max_downloads": request.max_items,
-        "max_filesize": request.max_file_bytes or None,
         "cookiefile": str(request.cookies_file) if request.cookies_file else None,
-        "cookiesfrombrowser": None,
-        "usenetrc": False,
-        "netrc_cmd": None,
         "proxy": request.proxy,
-        "sleep_interval_requests": request.sleep_request_s,
-        "cachedir": str(request.cache_dir),
-        "enable_file_urls": False,
-        "nocheckcertificate": False,
-        # The host's own authorities count where it names some.
-        "compat_opts": {"no-certifi"} if "SSL_CERT_FILE" in os.environ else set(),
-        "impersonate": None,
-        "external_downloader": {"default": "native"},
-        "hls_prefer_native": True,
-        "js_runtimes": {k: {"path": path} for k, path in runtimes.items() if path},
-        "remote_components": set(),
-        # A path that is not there keeps it from trying what PATH has.
-        "ffmpeg_location": request.programs.get("ffmpeg", f"{request.folder}/none"),
+        **fixed_options(request),
     }
-
-
-def _tame(request: Request) -> None:
-    """Let the engine start the helper programs alone: ffmpeg on media files, and a
-    JavaScript runtime with the memory that it needs. No plugins, nothing that
-    connects unseen by the fence."""
-    from yt_dlp.downloader.external import FFmpegFD
-    from yt_dlp.globals import plugin_dirs
-    from yt_dlp.networking.common import _REQUEST_HANDLERS
-    from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
-    from yt_dlp.utils import Popen
-
-    runtimes = {os.path.realpath(request.programs.get(p, p)) for p in RUNTIMES.values()}
-    allowed = {os.path.realpath(path) for path in request.programs.values()}
-    guard = ["-nostdin", "-protocol_whitelist", "file", "-format_whitelist", MEDIA]
-    start, run = Popen.__init__, FFmpegPostProcessor.real_run_ffmpeg
-
-    def guarded_start(self: Any, argv: Any, *rest: Any, **how: Any) -> None:
-        program = os.path.realpath(argv[0])
-        if program not in allowed:  # it asks for several, to see what is there
-            raise FileNotFoundError(errno.ENOENT, "not for downloads", argv[0])
-        with _all_memory(program in runtimes):
-            start(self, argv, *rest, **how)
-
-    def refused(self: Any, *_: Any) -> bool:
-        self.report_error("unsupported: only ffmpeg could fetch it")
-        return False
-
-    def guarded_run(self: Any, inputs: Any, outputs: Any, **how: Any) -> Any:
-        inputs = [(path, [*guard, *options]) for path, options in inputs]
-        return run(self, inputs, outputs, **how)
-
-    plugin_dirs.value = []
-    _REQUEST_HANDLERS.pop("CurlCFFI", None)
-    FFmpegFD.available = classmethod(lambda cls, path=None: False)
-    FFmpegFD.real_download = refused
-    Popen.__init__ = guarded_start
-    FFmpegPostProcessor.real_run_ffmpeg = guarded_run
-    # Asked by ffprobe to help an ffmpeg of before 2017.
-    FFmpegPostProcessor.get_audio_codec = lambda self, path: None
-
-
-@contextlib.contextmanager
-def _all_memory(wanted: bool) -> Iterator[None]:
-    """Raise the soft limit of memory to the hard one for a program that starts now."""
-    if not wanted or sys.platform == "win32":
-        yield
-        return
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def failure(
     request: Request, error: BaseException | None, message: str, warnings: list[str]
 ) -> JobFailed:
-    """Why it failed: the platform knows the site's words best, then come classes, what
-    sites say, statuses, and words of the libraries below."""
+    """The failure that an error and the warnings before it stand for. The platform's
+    own table of the site's phrases comes first, then the error's class, phrases of all
+    sites, HTTP statuses, and phrases of the libraries."""
     from yt_dlp import utils
     from yt_dlp.networking import exceptions as network
 
@@ -453,7 +369,7 @@ def failure(
     status = among(network.HTTPError)
     cause = first_cause(detail, request.failures)
     cause = cause or next((c for kind, c in first if among(kind)), None)
-    # The network's own words are not the site's: "Service Unavailable".
+    # "Service Unavailable" is a phrase of HTTP, not of the site.
     if not cause and not among(network.TransportError):
         words = re.sub(r"HTTP Error \d+: [^(;]*|\(caused by .*", "", said)
         cause = first_cause(words, SAID)
@@ -473,5 +389,5 @@ def failure(
         wait_s = wait_asked_s(status.response.headers)
     passing = (ConnectionResetError, network.IncompleteRead)
     if (status and status.status >= 500) or among(passing):
-        wait_s = 0.0  # it may well work a moment later
+        wait_s = 0.0  # it may work a moment later
     return JobFailed(cause, detail, retry_after_s=wait_s)

@@ -1,11 +1,11 @@
-"""The helper programs on this machine: ffmpeg, ffprobe, a JavaScript runtime."""
+"""The helper programs that downloads may start: ffmpeg and a JavaScript runtime."""
 
 import os
 import shutil
 import sys
 from pathlib import Path
 
-JS_RUNTIMES = ("deno", "node", "bun", "qjs")
+JS_RUNTIMES = ("deno", "node", "bun", "qjs")  # the better ones first
 
 
 def find_programs() -> dict[str, str]:

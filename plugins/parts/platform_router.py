@@ -1,22 +1,22 @@
-"""Says where links go: the rules a link must keep, the platforms, then the engines."""
+"""Decides where links go: by the rules for links, the platforms, then the engines."""
 
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
-from bossbot import Pipeline, Refused, Route, Router, hookimpl
+from bossbot import App, Part, Refused, Route, Router, hookimpl
 
 
-@hookimpl(trylast=True)  # any other router is there because the host wants it
-def register_router(pipeline: Pipeline) -> Router:
-    return PlatformRouter(pipeline)
+@hookimpl
+def register_parts() -> dict[str, Callable[[App], Part]]:
+    return {"router": PlatformRouter}
 
 
 def check_link(link: str) -> str:
-    """A member's link as the engines may get it: http(s), its host in ASCII. What a
-    fragment may mean is an engine's matter.
+    """A member's link in the form that engines may get: http(s), its host in ASCII. The
+    fragment stays; the engine decides what it means.
 
     Raises:
         Refused: with the reason, for the member.
@@ -48,18 +48,14 @@ def check_link(link: str) -> str:
     )
 
 
-class PlatformRouter:
-    """The ``Router``: the first platform whose pattern matches, else the first engine
-    with an extractor of its own, else the generic one."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+class PlatformRouter(Router):
+    """Takes the first platform whose pattern matches, else the first engine with an
+    extractor of its own, else the generic engine."""
 
     async def route_all(self, links: Sequence[str]) -> list[Route | Refused]:
-        """See ``Router``."""
         routes = [self._by_platform(link) for link in links]
         others = [r.url for r in routes if isinstance(r, Route) and not r.engine]
-        found = await self.pipeline.runner.supports(others) if others else []
+        found = await self.app.runner.supports(others) if others else []
         engines = dict(zip(others, found, strict=True))
         return [
             r._replace(engine=r.engine or engines[r.url]) if isinstance(r, Route) else r
@@ -67,19 +63,14 @@ class PlatformRouter:
         ]
 
     def _by_platform(self, link: str) -> Route | Refused:
-        """The route of a link as far as the platforms know it."""
-        name, engines = "", self.pipeline.plugins.registered("engines")
+        """A link's route, without an engine if no platform matches or its engine is off."""
+        name, engines = "", self.app.plugins.registered("engines")
         try:
             url = check_link(link)
-            for name, platform in self.pipeline.plugins.registered("platforms").items():
+            for name, platform in self.app.plugins.registered("platforms").items():
                 if re.match(platform.pattern, url, re.IGNORECASE):
                     url = platform.normalise(url)
-                    routed = (
-                        engine
-                        for pattern, engine in platform.routes
-                        if re.match(pattern, url, re.IGNORECASE)
-                    )
-                    engine = next(routed, platform.engine)
+                    engine = platform.engine_for(url)
                     return Route(url, name, engine if engine in engines else "")
             return Route(url, "", "")
         except Refused as error:

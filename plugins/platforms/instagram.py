@@ -5,15 +5,15 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr
 
-from bossbot import Cause, Platform, PlatformConfig, Refused, hookimpl
+from bossbot import Cause, Platform, PluginConfig, Refused, hookimpl
 
-# The site, and the sites that exist to show its posts in Discord.
+# The site, and sites that embed its posts in Discord.
 PATTERN = (
     r"https?://(?:(?:(?:www|m)\.)?(?:instagram\.com|instagr\.am)"
     r"|(?:\w+\.)?(?:dd|ee|kk|vx)instagram\.com)/"
 )
 POST = re.compile(r"(?:/(?!share/)[^/]+)?/(p|tv|reels?)/([\w-]+)", re.ASCII)
-# Pages that show the host's own account, were it logged in.
+# Pages that would show the account the bot is logged in with.
 OWN_PAGES = re.compile(
     r"/(?:(?:explore|reels?|stories)?$"
     r"|(?:accounts|direct|notifications|your_activity|archive|emails|stories/me)(?:/|$)"
@@ -23,7 +23,7 @@ OWN_PAGES = re.compile(
 
 FAILURES = [
     (r"posts are private|Not authorized to view|who follow this", Cause.PRIVATE),
-    # All that gallery-dl says of a post that this account may not see.
+    # From gallery-dl for a post that the account may not see.
     (r"'400 Bad Request' for '\S+/api/v1/media/", Cause.PRIVATE),
     (r"redirect to (?:login|challenge|home) page", Cause.LOGIN),
     (r"(?:checkpoint|challenge|login)_required", Cause.LOGIN),
@@ -34,8 +34,8 @@ FAILURES = [
 ]
 
 
-class Config(PlatformConfig):
-    """[plugins.instagram] in config.toml. Instagram shows guests next to nothing."""
+class Config(PluginConfig):
+    """Settings in [plugins.instagram]. The site shows almost nothing without a login."""
 
     sessionid: SecretStr | None = Field(
         None, description="cookie of a logged-in account"
@@ -52,29 +52,28 @@ def register_platforms(config: Config) -> list[Platform]:
             engine="gallery-dl",
             normalise=normalise,
             options={
-                # Not the pictures that show before a video plays.
+                # Leave out the still pictures of videos and the covers.
                 "extractor.instagram.previews": False,
                 "extractor.instagram.highlights.covers": False,
-                **config.options,
             },
             cookies={"sessionid": config.sessionid},
             cookies_domain=".instagram.com",
-            cookies_file=config.cookies_file,
             login_probe="https://www.instagram.com/p/BQ0eAlwhDrw/",
-            proxy=config.proxy,
-            sleep_request_s=config.sleep_request_s,
             failures=FAILURES,
         )
     ]
 
 
 def normalise(url: str) -> str:
-    """The link on www.instagram.com, without who shared it and which photo."""
+    """The link on www.instagram.com, without the sharer and the photo's number."""
     parts = urlsplit(url)
     path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
     if OWN_PAGES.match(path):
-        raise Refused("Everyone sees something else there. Paste the link of a post.")
-    if (post := POST.match(path)) and post[2] != "audio":  # /reels/audio/ is a sound
+        raise Refused(
+            "That page looks different for every account. "
+            "Paste the link to a single post."
+        )
+    if (post := POST.match(path)) and post[2] != "audio":  # that is a sound
         kind = post[1].removesuffix("s")
         return f"https://www.instagram.com/{kind}/{post[2]}/"
     path = re.sub(r"/+", "/", parts.path).rstrip("/")

@@ -1,4 +1,4 @@
-"""Posts on Reddit: galleries, videos, words and what they link to, by gallery-dl."""
+"""Posts on Reddit: galleries, videos, text and linked media, by gallery-dl."""
 
 import re
 from typing import Any
@@ -6,9 +6,9 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr
 
-from bossbot import Cause, Platform, PlatformConfig, Refused, hookimpl
+from bossbot import Cause, Platform, PluginConfig, Refused, hookimpl
 
-# old., new., np. and the rest are one site; rxddit and vxreddit show it in Discord.
+# The site with all its subdomains, and sites that embed its posts in Discord.
 PATTERN = (
     r"https?://(?:(?:\w+\.)?reddit(?:media)?\.com|(?:www\.)?(?:rxddit|vxreddit)\.com"
     r"|(?:(?:www|i|v|preview)\.)?redd\.it)/"
@@ -17,10 +17,10 @@ POST = re.compile(
     r"(?:/(?:r|u|user)/[^/]+)?/(?:comments|gallery)/([a-z0-9]+)", re.IGNORECASE
 )
 VIDEO = re.compile(r"/video/(\w+)", re.ASCII)
-# The page that opens around a picture.
+# The picture's address in the query of /media.
 PICTURE = re.compile(r"url=(https://(?:i|preview)\.redd\.it/[\w.-]+)", re.ASCII)
-NAME = re.compile(r"/(\w+)", re.ASCII)  # all that redd.it and v.redd.it have
-# Pages that show the host's own account, were it logged in.
+NAME = re.compile(r"/(\w+)", re.ASCII)  # the whole path on redd.it and v.redd.it
+# Pages that would show the account the bot is logged in with.
 OWN_PAGES = re.compile(
     r"/(?:(?:best|hot|new|top|rising|controversial|submit)?$"
     r"|(?:me|message|chat|notifications|prefs|settings|subreddits|saved)(?:/|$)"
@@ -31,7 +31,7 @@ OWN_PAGES = re.compile(
 QUERY = ("q", "t", "sort", "restrict_sr", "after", "f")  # of searches and listings
 
 FAILURES = [
-    # Turned away for the address it asks from, which a login makes good.
+    # Reddit has blocked the bot's address, and a login helps.
     (r"pardner|blocked by network security|network policy", Cause.LOGIN),
     (r"unable to access the Reddit API|authentication is required", Cause.LOGIN),
     (r"quarantined", Cause.LOGIN),
@@ -42,9 +42,9 @@ FAILURES = [
 ]
 
 
-class Config(PlatformConfig):
-    """[plugins.reddit] in config.toml. Reddit turns many servers away that show
-    neither a cookie nor an app of https://www.reddit.com/prefs/apps."""
+class Config(PluginConfig):
+    """Settings in [plugins.reddit]. The site blocks many servers, unless they have a
+    cookie or an app from https://www.reddit.com/prefs/apps."""
 
     reddit_session: SecretStr | None = Field(
         None, description="cookie of a logged-in account"
@@ -54,7 +54,7 @@ class Config(PlatformConfig):
         "Python:boss-bot:v1", description="the app's name; better with (by /u/YOU)"
     )
     refresh_token: SecretStr | None = Field(
-        None, description="from `gallery-dl oauth:reddit`; opens what you may see"
+        None, description="from `gallery-dl oauth:reddit`; for posts only you can see"
     )
 
 
@@ -62,9 +62,9 @@ class Config(PlatformConfig):
 def register_platforms(config: Config) -> list[Platform]:
     options: dict[str, Any] = {
         "extractor.reddit.comments": 0,
-        # Words are shown as they are; links in them are not followed.
+        # Text is posted as it is; links in it are not followed.
         "extractor.reddit.selftext": False,
-        # v.redd.it keeps picture and sound apart; yt-dlp joins them.
+        # v.redd.it has separate picture and sound; yt-dlp joins them.
         "extractor.reddit.videos": "dash",
     }
     if config.client_id:
@@ -81,34 +81,34 @@ def register_platforms(config: Config) -> list[Platform]:
             engine="gallery-dl",
             routes=[(r"https://v\.redd\.it/", "yt-dlp")],
             normalise=normalise,
-            options={**options, **config.options},
+            options=options,
             cookies={"reddit_session": config.reddit_session},
             cookies_domain=".reddit.com",
-            cookies_file=config.cookies_file,
             login_probe="https://www.reddit.com/user/me/saved",
-            proxy=config.proxy,
-            sleep_request_s=config.sleep_request_s,
             failures=FAILURES,
         )
     ]
 
 
 def normalise(url: str) -> str:
-    """The link on www.reddit.com; a post's without its title and comment."""
+    """The link on www.reddit.com; for a post without its title and comment."""
     parts = urlsplit(url)
     path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
     host = parts.hostname or ""
     if host in ("i.redd.it", "preview.redd.it"):
         return url
     if video := NAME.match(path) if host == "v.redd.it" else VIDEO.match(path):
-        # The list of its pictures and sounds, which is open to all, unlike its post.
+        # The list of its streams, which everyone may read, unlike its post.
         return f"https://v.redd.it/{video[1]}/DASHPlaylist.mpd"
     if post := NAME.match(path) if host.endswith("redd.it") else POST.match(path):
         return f"https://www.reddit.com/comments/{post[1].lower()}"
     if picture := PICTURE.match(unquote(parts.query)) if path == "/media" else None:
         return picture[1]
     if OWN_PAGES.match(path):
-        raise Refused("Everyone sees something else there. Paste the link of a post.")
+        raise Refused(
+            "That page looks different for every account. "
+            "Paste the link to a single post."
+        )
     query = urlencode([p for p in parse_qsl(parts.query) if p[0] in QUERY])
     path = re.sub(r"/+", "/", parts.path)
     return f"https://www.reddit.com{path}" + (f"?{query}" if query else "")

@@ -1,28 +1,28 @@
-"""TikTok: videos are downloaded by yt-dlp, slideshows of photos by gallery-dl."""
+"""Posts on TikTok: videos by yt-dlp, slideshows of photos by gallery-dl."""
 
 import re
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr
 
-from bossbot import Cause, Platform, PlatformConfig, Refused, hookimpl
+from bossbot import Cause, Platform, PluginConfig, Refused, hookimpl
 
-# The site, and the sites that exist to show its posts in Discord.
+# The site, and sites that embed its posts in Discord.
 PATTERN = (
     r"https?://(?:(?:(?:www|m|vm|vt)\.)?tiktokv?\.com"
     r"|(?:\w+\.)?(?:vxtiktok|tnktok|tiktxk|tfxktok)\.com)/"
 )
 POST = re.compile(r"/(@[\w.-]*)/(video|photo)/(\d+)", re.ASCII)
-# Other ways to write a video's number, from old apps and from players in pages.
+# Other links with a video's number, from old apps and embedded players.
 NUMBER = re.compile(r"/(?:share/video|embed(?:/v\d)?|player/v1|v)/(\d+)", re.ASCII)
-# Pages that show the host's own account, were it logged in.
+# Pages that would show the account the bot is logged in with.
 OWN_PAGES = re.compile(
     r"/(?:(?:foryou|following|friends|explore|live|login|upload)?$"
     r"|(?:messages|inbox|setting|notifications)(?:/|$)"
     r"|@[^/]*/(?:saved|liked|likes|favorites)(?:/|$))",
     re.IGNORECASE,
 )
-# yt-dlp knows no photos, and of a profile only its videos.
+# yt-dlp does not support photos, and lists only the videos of a profile.
 PHOTOS = (
     r"https://www\.tiktok\.com/"
     r"(?:@[^/]*/(?:photo|avatar|posts|reposts|stories)|following$)"
@@ -33,9 +33,9 @@ FAILURES = [
     (r"permission to view this post|Login required to access", Cause.PRIVATE),
     (r"account is either private|error code 102(?:16|22)", Cause.PRIVATE),
     (r"requiring login|redirect to login page|need cookies", Cause.LOGIN),
-    # Status 10204, as yt-dlp and as gallery-dl word it.
+    # Status 10204, in yt-dlp's and gallery-dl's words.
     (r"IP address is blocked|Requested \w+ not available", Cause.REGION),
-    # gallery-dl takes 10231 for a region lock; deleted posts answer so.
+    # gallery-dl calls 10231 a region lock, but deleted posts have it too.
     (r"status code 102\d\d|Region locked", Cause.GONE),
     (r"could not be found|livestream has ended", Cause.GONE),
     (r"JS challenge|JavaScript challenge", Cause.ENGINE_OUTDATED),
@@ -43,13 +43,13 @@ FAILURES = [
 ]
 
 
-class Config(PlatformConfig):
-    """[plugins.tiktok] in config.toml."""
+class Config(PluginConfig):
+    """Settings in [plugins.tiktok]."""
 
     sessionid: SecretStr | None = Field(
         None, description="cookie of a logged-in account"
     )
-    music: bool = Field(True, description="fetch the music of a slideshow too")
+    music: bool = Field(True, description="also fetch the music of a slideshow")
 
 
 @hookimpl
@@ -62,24 +62,24 @@ def register_platforms(config: Config) -> list[Platform]:
             engine="yt-dlp",
             routes=[(PHOTOS, "gallery-dl")],
             normalise=normalise,
-            options={"extractor.tiktok.audio": config.music, **config.options},
+            options={"extractor.tiktok.audio": config.music},
             cookies={"sessionid": config.sessionid},
             cookies_domain=".tiktok.com",
-            cookies_file=config.cookies_file,
             login_probe="https://www.tiktok.com/following",
-            proxy=config.proxy,
-            sleep_request_s=config.sleep_request_s,
             failures=FAILURES,
         )
     ]
 
 
 def normalise(url: str) -> str:
-    """The link on www.tiktok.com, or a short one as it is, without who shared it."""
+    """The link on www.tiktok.com, without the sharer; a short link stays short."""
     parts = urlsplit(url)
     path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
     if OWN_PAGES.match(path):
-        raise Refused("Everyone sees something else there. Paste the link of a video.")
+        raise Refused(
+            "That page looks different for every account. "
+            "Paste the link to a single video."
+        )
     if post := POST.match(path):
         return f"https://www.tiktok.com/{post[1]}/{post[2]}/{post[3]}"
     if number := NUMBER.match(path):
@@ -87,6 +87,6 @@ def normalise(url: str) -> str:
     short = (parts.hostname or "").split(".")[0]
     if short in ("vm", "vt"):
         return f"https://{short}.tiktok.com{path}/"
-    # Broadcasts are yt-dlp's under this name alone.
+    # yt-dlp finds broadcasts only under this name.
     host = "m" if path.startswith("/share/live/") else "www"
     return f"https://{host}.tiktok.com{re.sub(r'/+', '/', parts.path)}"

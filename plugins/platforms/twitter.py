@@ -1,4 +1,4 @@
-"""Posts on Twitter/X: photos, GIFs, videos and words, downloaded by gallery-dl."""
+"""Posts on Twitter/X: photos, GIFs, videos and text, downloaded by gallery-dl."""
 
 import re
 from typing import Any
@@ -8,12 +8,12 @@ from pydantic import Field, SecretStr
 
 from bossbot import Cause, Platform, PlatformConfig, Refused, hookimpl
 
-# The site, and the sites that exist to show its posts in Discord.
+# The site, and sites that embed its posts in Discord.
 SITES = r"(?:(?:www|mobile|m)\.)?(?:x|twitter)\.com"
 MIRRORS = r"(?:\w+\.)?(?:[fv]xtwitter|fixupx|fixvx|twittpr)\.com"
 PATTERN = rf"https?://(?:(?:{SITES}|{MIRRORS})/|pbs\.twimg\.com/media/)"
 POST = re.compile(r"/(\w+|i/web)/status(?:es)?/(\d+)(/quotes)?", re.ASCII)
-# Pages that show the host's own account, were it logged in.
+# Pages that would show the account the bot is logged in with.
 OWN_PAGES = re.compile(
     r"/(?:(?:home|explore|notifications|messages|lists|settings|compose|bookmarks"
     r"|i/(?:bookmarks|history|timeline|chat|lists|communities))?$"
@@ -21,9 +21,9 @@ OWN_PAGES = re.compile(
     r"|\w+/likes)",
     re.IGNORECASE,
 )
-# Broadcasts, spaces and old players are no posts: yt-dlp knows them.
+# Broadcasts, spaces and old players, which only yt-dlp supports.
 PLAYERS = r"https://x\.com/i/(?:broadcasts|events|spaces|videos|cards)/"
-QUERY = ("q", "f", "user_id")  # what a search or a user's number needs
+QUERY = ("q", "f", "user_id")  # for a search or a user's number
 
 FAILURES = [
     (r"NSFW|Age-restricted", Cause.AGE),
@@ -39,29 +39,29 @@ FAILURES = [
 
 
 class Config(PlatformConfig):
-    """[plugins.twitter] in config.toml."""
+    """Settings in [plugins.twitter]."""
 
     auth_token: SecretStr | None = Field(
-        None, description="cookie of a logged-in account; opens age-restricted posts"
+        None, description="cookie of a logged-in account; for age-restricted posts"
     )
     thread: bool = Field(
-        False, description="fetch all posts of the author's thread; needs a login"
+        False, description="fetch the author's whole thread; needs a login"
     )
-    quoted: bool = Field(False, description="fetch the quoted post too")
+    quoted: bool = Field(False, description="also fetch the quoted post")
 
 
 @hookimpl
 def register_platforms(config: Config) -> list[Platform]:
     options: dict[str, Any] = {
-        # A post without files still has words to show.
+        # Also posts that have only text.
         "extractor.twitter.tweet.text-tweets": True,
         "extractor.twitter.quoted": config.quoted,
-        # Videos behind a card with a button; not the picture of a linked page.
+        # Videos on cards with a button, but no previews of linked pages.
         "extractor.twitter.cards": True,
         "extractor.twitter.cards-blacklist": ["summary", "summary_large_image"],
         "extractor.twitter.retries-api": 2,  # the default is 9
     }
-    # Guests are shown single posts only: without a login, each would fail.
+    # Without a login the site shows only single posts, and every thread would fail.
     if config.thread and (config.auth_token or config.cookies_file):
         author = "locals().get('quote_by', author['name']) == user['name']"
         options["extractor.twitter.tweet.conversations"] = True
@@ -74,27 +74,27 @@ def register_platforms(config: Config) -> list[Platform]:
             engine="gallery-dl",
             routes=[(PLAYERS, "yt-dlp")],
             normalise=normalise,
-            options={**options, **config.options},
+            options=options,
             cookies={"auth_token": config.auth_token},
             cookies_domain=".x.com",
-            cookies_file=config.cookies_file,
-            # Guests are shown single posts, but no list of them.
+            # Without a login there is no list of posts.
             login_probe="https://x.com/NASA/media",
-            proxy=config.proxy,
-            sleep_request_s=config.sleep_request_s,
             failures=FAILURES,
         )
     ]
 
 
 def normalise(url: str) -> str:
-    """The link on x.com; a post's without the number of its photo."""
+    """The link on x.com; for a post without the photo's number."""
     parts = urlsplit(url)
     if parts.hostname == "pbs.twimg.com":
         return url
     path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
     if OWN_PAGES.match(path):
-        raise Refused("Everyone sees something else there. Paste the link of a post.")
+        raise Refused(
+            "That page looks different for every account. "
+            "Paste the link to a single post."
+        )
     if post := POST.match(path):
         user, number, quotes = post.groups("")
         return f"https://x.com/{user.removesuffix('/web')}/status/{number}{quotes}"

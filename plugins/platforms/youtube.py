@@ -6,28 +6,28 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from bossbot import Cause, Platform, PlatformConfig, Refused, hookimpl
+from bossbot import Cause, Platform, PluginConfig, Refused, hookimpl
 
 PATTERN = (
     r"https?://(?:(?:(?:www|m|music|gaming|consent)\.)?youtube(?:-nocookie|kids)?\.com"
     r"|(?:www\.)?youtu\.be)/"
 )
-# A video's id in the path, or in a query as /watch and old links have it.
+# A video's id: in the path, or in the query of /watch and old links.
 IN_PATH = re.compile(
     r"/(?:shorts|live|embed|v|e|w)/(?!videoseries|live_stream)([\w-]{11})", re.ASCII
 )
 IN_QUERY = re.compile(r"(?:^|[?&;])v=([\w-]{11})", re.ASCII)
 LIST = re.compile(r"(?:^|[?&;])list=([\w-]+)", re.ASCII)
-# Pages that show the host's own account, were it logged in, or lead there.
+# Pages that would show the account the bot is logged in with, or lead there.
 OWN_PAGES = re.compile(
     r"/(?:v/|feed|shorts|history|library|subscriptions|profile|purchases"
     r"|account\w*|paid_memberships|redirect|attribution_link|signin|logout)?$"
     r"|/feed/(?!trending|sfv_audio_pivot)|/browse/(?:FE|VLWL|VLL[LM])",
     re.IGNORECASE,
 )
-# Watch later, liked music, liked videos, my mix; yt-dlp finds them in any query.
+# Watch later, liked music, liked videos, my mix; yt-dlp takes them from any query.
 OWN_LISTS = re.compile(r"\blist=(?:WL|LM|LL[\w-]*|RDMM)(?![\w-])")
-# What a search, a channel's tab or an embedded broadcast needs.
+# For a search, a channel's tab or an embedded broadcast.
 QUERY = r"v|q|query|search_query|sp|view|sort|flow|shelf_id|bp|channel"
 
 FAILURES = [
@@ -48,16 +48,16 @@ FAILURES = [
 
 
 def split(value: Any) -> Any:
-    """A list that is set in the environment is one text: "tv,web"."""
+    """A list, also when it comes as one text from the environment: "tv,web"."""
     return re.findall(r"\w+", value) if isinstance(value, str) else value
 
 
-class Config(PlatformConfig):
-    """[plugins.youtube] in config.toml. A login is a whole ``cookies_file``."""
+class Config(PluginConfig):
+    """Settings in [plugins.youtube]. The only login is a whole ``cookies_file``."""
 
     player_clients: Annotated[list[str], BeforeValidator(split)] = Field(
         [],
-        description="the apps yt-dlp claims to be, for example tv; empty: its choice",
+        description="the apps that yt-dlp imitates, such as tv; empty: its own choice",
     )
 
 
@@ -72,28 +72,24 @@ def register_platforms(config: Config) -> list[Platform]:
             engine="yt-dlp",
             normalise=normalise,
             options={
-                # Who means the video has no list in the link any more.
+                # A link to a video in a list has lost its list by now.
                 "noplaylist": False,
                 "extractor_args": {"youtube": clients},
-                **config.options,
             },
-            cookies_file=config.cookies_file,
-            # The account's liked videos; for anyone else there is no such list.
+            # The account's liked videos, a list that exists only with a login.
             login_probe="https://www.youtube.com/playlist?list=LL",
-            proxy=config.proxy,
-            sleep_request_s=config.sleep_request_s,
             failures=FAILURES,
         )
     ]
 
 
 def normalise(url: str) -> str:
-    """The link on www.youtube.com (or music.): a video's without the list around it,
-    a playlist's without the video at its start."""
+    """The link on www.youtube.com (or music.): to a video without the list around it,
+    or to a playlist without its first video."""
     parts = urlsplit(url)
     host = "music" if parts.hostname == "music.youtube.com" else "www"
     path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
-    if parts.hostname == "consent.youtube.com":  # it asks once, then leads on
+    if parts.hostname == "consent.youtube.com":  # asks for consent, then redirects
         goal = dict(parse_qsl(parts.query)).get("continue", "")
         return normalise(goal if re.match(PATTERN, goal) else "https://youtu.be/")
     if (parts.hostname or "").endswith("youtu.be"):
@@ -102,7 +98,10 @@ def normalise(url: str) -> str:
     if video := IN_PATH.match(path) or IN_QUERY.search(query):
         return f"https://{host}.youtube.com/watch?v={video[1]}"
     if OWN_PAGES.match(path) or OWN_LISTS.search(query):
-        raise Refused("Everyone sees something else there. Paste the link of a video.")
+        raise Refused(
+            "That page looks different for every account. "
+            "Paste the link to a single video."
+        )
     if playlist := LIST.search(query):
         return f"https://{host}.youtube.com/playlist?list={playlist[1]}"
     kept = urlencode([p for p in parse_qsl(parts.query) if re.fullmatch(QUERY, p[0])])

@@ -9,15 +9,14 @@ from typing import Any
 import media
 import pytest
 import requests
-from engine_lab import PLUGINS, Got, Lab, resetting_server
+from bossbot_plugins import gallery_dl as engine
+from engine_lab import Got, Lab, resetting_server
 from sites import Answer, Sites, gzip_bomb, in_turn
 from sites_canned.reddit import Reddit
 from sites_canned.twitter import Twitter
 
-import bossbot
 from bossbot import Cause, Request
 
-engine = bossbot.import_plugin(PLUGINS / "gallery_dl.py")
 Fetch = Callable[..., Got]
 
 
@@ -45,7 +44,7 @@ def fetch(lab: Lab, tmp_path: Path) -> Fetch:
 
 @pytest.fixture
 def browse(fetch: Fetch, sites: Sites) -> Fetch:
-    """`fetch` from behind the proxy that has the canned sites."""
+    """``fetch`` through the proxy that serves the canned sites."""
     return lambda url, **how: fetch(url, environment=sites.environment, **how)
 
 
@@ -91,14 +90,14 @@ def test_photos_and_videos_of_a_post_arrive_in_order(
     assert (got.facts["items"], got.facts["more"]) == (3, False)
 
 
-def test_a_post_of_words_alone_is_told_as_text(browse: Fetch, sites: Sites) -> None:
+def test_a_post_without_files_is_reported_as_text(browse: Fetch, sites: Sites) -> None:
     options = {"extractor.twitter.text-tweets": True}
     got = browse(Twitter(sites).tweet("1002", text="just words"), options=options)
     assert (got.cause, got.files) == (None, [])
     assert got.facts["text"] == "just words"
 
 
-def test_what_is_left_of_a_removed_post_is_no_text(browse: Fetch, sites: Sites) -> None:
+def test_the_remains_of_a_removed_post_are_no_text(browse: Fetch, sites: Sites) -> None:
     failures = [(r"^\[removed\]$", Cause.GONE)]
     got = browse(Reddit(sites).removed("aa1"), failures=failures)
     assert (got.cause, got.facts.get("text", "")) == (Cause.GONE, "")
@@ -114,7 +113,7 @@ def test_a_gallery_longer_than_the_cap_is_fetched_up_to_it(
     assert sum(key.startswith("i.redd.it") for key in sites.hits) == 2
 
 
-def test_the_number_of_items_is_told_where_the_site_says_it(
+def test_the_number_of_items_is_reported_if_the_site_gives_it(
     browse: Fetch, sites: Sites, shelf: Path
 ) -> None:
     pictures = [media.image(shelf, number) for number in range(1, 5)]
@@ -162,7 +161,7 @@ def test_one_dead_picture_does_not_lose_the_others(
     assert got.left == got.names
 
 
-def test_a_link_in_a_post_is_followed_to_a_site_that_is_known(
+def test_a_link_in_a_post_is_followed_to_a_supported_site(
     browse: Fetch, sites: Sites, shelf: Path
 ) -> None:
     target = sites.serve("https://pictures.example/a.jpg", media.image(shelf))
@@ -173,7 +172,7 @@ def test_a_link_in_a_post_is_followed_to_a_site_that_is_known(
 @pytest.mark.parametrize(
     "target", ["https://nobody.example/page", "oauth:x", "r:file:///etc/passwd"]
 )
-def test_a_link_in_a_post_that_no_site_knows_is_unsupported(
+def test_a_link_in_a_post_to_another_site_is_unsupported(
     browse: Fetch, sites: Sites, target: str
 ) -> None:
     got = browse(Reddit(sites).link("aa5", target))
@@ -274,7 +273,7 @@ def test_a_server_that_fails_once_is_asked_again(
     assert fetch(sites.serve("/a.jpg", answers)).cause is None
 
 
-def test_a_rate_limit_says_when_to_try_again(fetch: Fetch, sites: Sites) -> None:
+def test_a_rate_limit_carries_its_wait(fetch: Fetch, sites: Sites) -> None:
     answer = Answer(status=429, headers={"Retry-After": "17"})
     got = fetch(sites.serve("/a.jpg", answer))
     assert (got.cause, got.retry_after_s) == (Cause.RATE_LIMITED, 17)
@@ -302,7 +301,7 @@ def test_a_job_of_too_many_bytes_stops_there(
     assert browse(post, max_job_bytes=50_000).cause is Cause.TOO_LARGE
 
 
-def test_the_platform_knows_its_sites_words_best(browse: Fetch, sites: Sites) -> None:
+def test_the_platforms_own_phrases_come_first(browse: Fetch, sites: Sites) -> None:
     post = Twitter(sites).refused("1005", "NsfwLoggedOut")
     assert browse(post).cause is Cause.LOGIN
     assert browse(post, failures=[("nsfw", Cause.AGE)]).cause is Cause.AGE
@@ -368,7 +367,7 @@ def test_causes_of_real_exceptions() -> None:
 # ── What cannot be reached ─────────────────────────────────────────────────────────
 
 
-def test_the_engines_own_examples_are_known() -> None:
+def test_the_engines_own_examples_are_supported() -> None:
     from gallery_dl.extractor import extractors
 
     examples = [one for one in extractors() if one.category not in engine.NO_SITES]
@@ -394,7 +393,7 @@ def test_no_site_is_behind_a_prefix(fetch: Fetch, url: str) -> None:
     assert fetch(url).cause is Cause.UNSUPPORTED
 
 
-def test_no_option_and_no_file_of_the_hosts_undoes_the_safety(
+def test_no_option_or_file_of_the_owner_undoes_the_safety(
     fetch: Fetch, sites: Sites, shelf: Path, tmp_path: Path
 ) -> None:
     touch = {"name": "exec", "command": f"touch {tmp_path}/ran", "event": "file"}

@@ -1,5 +1,5 @@
-"""The plugins folder as the package that the loader makes of it, for tests' imports."""
+"""The plugins' folders as the package that the loader makes of them, for imports."""
 
-from bossbot import HERE
+from bossbot import HERE, plugin_folders
 
-__path__ = [str(HERE / "plugins")]
+__path__ = [str(folder) for folder in plugin_folders(HERE / "plugins")]

@@ -1,7 +1,7 @@
 """Runs an engine as the bot does: warm once, then a fresh fork for each download.
 
-The engines keep global state and print; here each download has its own process, and a
-test gets what the engine reported. No fence stands around it: loopback is reachable.
+The engines keep global state and print, so each download has a process of its own. A
+test gets what the engine reported. There is no sandbox: loopback can be reached.
 
     with Lab("gallery_dl") as lab:
         got = lab.fetch(sites.url("/a.jpg"), tmp_path, max_items=3)
@@ -26,12 +26,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bossbot_plugins.child_processes import find_programs
+from bossbot_plugins._programs import find_programs
 
 import bossbot
 from bossbot import Cause, JobFailed, Progress, Request
 
-PLUGINS = Path(bossbot.__file__).parent / "plugins"
+ROOT = Path(bossbot.__file__).parent
 PREFIX = "job_1_temp"
 TIMEOUT_S = 40
 
@@ -68,7 +68,7 @@ class Lab:
 
     def __enter__(self) -> Self:
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG")}
-        path = [str(PLUGINS.parent), str(Path(__file__).parent)]
+        path = [str(ROOT), str(Path(__file__).parent)]
         self._server = subprocess.Popen(
             [sys.executable, __file__, self.stem],
             stdin=subprocess.PIPE,
@@ -99,13 +99,13 @@ class Lab:
         setup: str = "",
         **request: Any,
     ) -> Got:
-        """Downloads `url` into a folder below `where`.
+        """Download ``url`` into a folder below ``where``.
 
         Args:
-            environment: variables for the child, as `Sites.environment`.
-            memory_bytes: what the child may take on top of what it has; 0 for any.
+            environment: variables for the child, such as ``Sites.environment``.
+            memory_bytes: how much more memory the child may take; 0 for no limit.
             setup: Python that the child runs first.
-            request: fields of `Request`; `programs` are those of this machine.
+            request: fields of ``Request``; ``programs`` are this machine's by default.
         """
         number = len(list(where.glob("fetch-*")))
         home = where / f"fetch-{number}"
@@ -136,34 +136,34 @@ class Lab:
 
 
 class _Report:
-    """Collects what an engine tells; refuses too many bytes as the core does."""
+    """Collects what an engine reports, and stops a job of too many bytes."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.told: dict[str, Any] = {"facts": {}, "files": [], "failed_items": []}
-        self.told["progress"] = []
+        self.all: dict[str, Any] = {"facts": {}, "files": [], "failed_items": []}
+        self.all["progress"] = []
         self.bytes = 0
 
     def info(self, **facts: Any) -> None:
-        self.told["facts"] |= facts
+        self.all["facts"] |= facts
 
     def progress(self, progress: Progress) -> None:
         limit = self.request.max_job_bytes
         if limit and self.bytes + progress.done_bytes > limit:
             raise JobFailed(Cause.TOO_LARGE, "over max_job_size")
-        self.told["progress"].append(dataclasses.asdict(progress))
+        self.all["progress"].append(dataclasses.asdict(progress))
 
     def file(self, path: Path) -> None:
         self.bytes += path.stat().st_size
-        self.told["files"].append(str(path))
+        self.all["files"].append(str(path))
 
     def item_failed(self, failure: JobFailed) -> None:
-        self.told["failed_items"].append(failure.cause)
+        self.all["failed_items"].append(failure.cause)
 
 
 @contextlib.contextmanager
 def resetting_server() -> Iterator[str]:
-    """The address of a server that answers each connection with a reset."""
+    """The address of a server that resets each connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def reset_all() -> None:
@@ -181,8 +181,8 @@ def resetting_server() -> Iterator[str]:
 
 
 def _serve(stem: str) -> None:
-    module = bossbot.import_plugin(PLUGINS / f"{stem}.py")
-    [engine] = module.register_engines()
+    bossbot.open_plugins(bossbot.plugin_folders(ROOT / "plugins"))
+    [engine] = bossbot.import_plugin(stem).register_engines()
     engine.warm()
     for line in sys.stdin:
         reader, writer = os.pipe()
@@ -194,8 +194,8 @@ def _serve(stem: str) -> None:
                 finally:
                     os._exit(0)
         os.close(writer)
-        with os.fdopen(reader) as told:
-            text = told.read() or '{"cause": "timed_out", "detail": "no answer"}'
+        with os.fdopen(reader) as answered:
+            text = answered.read() or '{"cause": "timed_out", "detail": "no answer"}'
         os.wait()
         empty: dict[str, Any] = {
             "facts": {},
@@ -228,8 +228,7 @@ def _fetch(stem: str, spec: dict[str, Any]) -> dict[str, Any]:
     exec(spec["setup"], {})  # noqa: S102
     ended: dict[str, Any] = {"cause": None}
     try:
-        module = bossbot.import_plugin(PLUGINS / f"{stem}.py")
-        [engine] = module.register_engines()
+        [engine] = bossbot.import_plugin(stem).register_engines()
         engine.download(request, report)
     except JobFailed as error:
         ended = {
@@ -243,7 +242,7 @@ def _fetch(stem: str, spec: dict[str, Any]) -> dict[str, Any]:
         ended = {"cause": Cause.INTERNAL, "detail": f"{type(error).__name__}: {error}"}
     sys.stderr.flush()
     sys.stdout.flush()
-    return {**report.told, **ended}
+    return {**report.all, **ended}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""How both engines find the cause of a failure, and stop a download that must end."""
+
+import contextlib
+import errno
+import re
+import time
+from collections.abc import Iterable
+from email.utils import mktime_tz, parsedate_tz
+from typing import Any
+
+from bossbot import Cause, JobFailed, Progress, Report, Request
+
+# What an HTTP status means for a member. 403 may also stand for a private post or a
+# blocked address, but a login helps most often. The last two rows take the rest: either
+# the site expects another kind of request, or it is out of order.
+STATUS_CAUSES = [
+    (r"40[1237]", Cause.LOGIN),
+    (r"400|404|410|414", Cause.GONE),
+    (r"408|504|524", Cause.TIMED_OUT),
+    (r"420|429", Cause.RATE_LIMITED),
+    (r"451", Cause.REGION),
+    (r"^[1-4]", Cause.ENGINE_OUTDATED),
+    (r"", Cause.NETWORK),
+]
+
+
+def first_cause(text: str, table: Iterable[tuple[str, Cause]]) -> Cause | None:
+    """The cause of the first pattern that is found in the text, or None. Case does not
+    matter; ``^`` and ``$`` match at each line."""
+    flags = re.IGNORECASE | re.MULTILINE
+    found = (cause for words, cause in table if re.search(words, text, flags))
+    return next(found, None)
+
+
+def wait_asked_s(headers: Any) -> float | None:
+    """The wait that a response asks for: ``Retry-After`` in seconds or as a date, or
+    ``x-rate-limit-reset`` in Unix seconds; None without either."""
+    after, reset = headers.get("Retry-After") or "", headers.get("x-rate-limit-reset")
+    with contextlib.suppress(ValueError, OverflowError):
+        if after.isdecimal():
+            return float(after[:9])
+        if parts := parsedate_tz(after):
+            return max(mktime_tz(parts) - time.time(), 0)
+        return max(int(float(reset or "")) - time.time(), 0)
+    return None
+
+
+class Enough(BaseException):
+    """Ends a download from deep inside an engine, which would catch an ``Exception``
+    and go on. Without a failure there is simply nothing more to fetch."""
+
+    def __init__(self, failure: JobFailed | None = None) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+def report_progress(request: Request, report: Report, progress: Progress) -> None:
+    """Pass on how far a file is.
+
+    Raises:
+        OSError: the file is larger than it may be; the engine goes on to the next.
+        Enough: the job is.
+    """
+    if request.max_file_bytes and progress.done_bytes > request.max_file_bytes:
+        raise OSError(errno.EFBIG, "File too large")
+    try:
+        report.progress(progress)
+    except JobFailed as error:
+        raise Enough(error) from error

@@ -1,0 +1,130 @@
+"""The guard around yt-dlp, for both engines: gallery-dl hands some videos over to it."""
+
+import contextlib
+import errno
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from bossbot_plugins._programs import JS_RUNTIMES
+
+from bossbot import Request
+
+# The containers that ffmpeg may open. A playlist is not among them: it could name other
+# files.
+MEDIA = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,aac,mp3,ogg,flac,wav,flv"
+YT_DLP_NAMES = {"qjs": "quickjs"}  # of the runtimes that it calls by another name
+
+# Our choice, which a platform's options may change: first what plays everywhere, then
+# the best of it.
+PREFERRED_OPTIONS = {
+    "format_sort": ["vcodec:h264", "lang", "quality", "res", "fps", "acodec:aac"],
+    "fragment_retries": 2,
+    "extractor_retries": 1,
+}
+
+
+def fixed_options(request: Request) -> dict[str, Any]:
+    """The options of yt-dlp that nothing may change."""
+    programs = request.programs
+    return {
+        "max_filesize": request.max_file_bytes or None,
+        "sleep_interval_requests": request.sleep_request_s,
+        "cachedir": str(request.cache_dir),
+        "noprogress": True,
+        "skip_unavailable_fragments": False,
+        "cookiesfrombrowser": None,
+        "usenetrc": False,
+        "netrc_cmd": None,
+        "enable_file_urls": False,
+        "nocheckcertificate": False,
+        # The system's certificate authorities, if the owner has set their place.
+        "compat_opts": {"no-certifi"} if "SSL_CERT_FILE" in os.environ else set(),
+        "impersonate": None,
+        "external_downloader": {"default": "native"},
+        "hls_prefer_native": True,
+        "js_runtimes": {
+            YT_DLP_NAMES.get(name, name): {"path": programs[name]}
+            for name in JS_RUNTIMES
+            if name in programs
+        },
+        "remote_components": set(),
+        # A path that does not exist keeps yt-dlp from searching PATH.
+        "ffmpeg_location": programs.get("ffmpeg", f"{request.folder}/no-ffmpeg"),
+    }
+
+
+def guard_yt_dlp(request: Request) -> None:
+    """Confine yt-dlp in this process to what the request allows; a second call replaces
+    the first.
+
+    yt-dlp then starts only the helper programs: ffmpeg on local media files, and a
+    JavaScript runtime with the memory it needs. It loads no plugins, and makes no
+    connection that the sandbox cannot check.
+    """
+    from yt_dlp.downloader.external import FFmpegFD
+    from yt_dlp.globals import plugin_dirs
+    from yt_dlp.networking.common import _REQUEST_HANDLERS
+    from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
+    from yt_dlp.utils import Popen
+
+    programs = {name: os.path.realpath(p) for name, p in request.programs.items()}
+    runtimes = {programs[name] for name in JS_RUNTIMES if name in programs}
+    whitelists = ["-nostdin", "-protocol_whitelist", "file", "-format_whitelist", MEDIA]
+    # Without a guard from an earlier call.
+    start = inspect.unwrap(Popen.__init__)
+    run_ffmpeg = inspect.unwrap(FFmpegPostProcessor.real_run_ffmpeg)
+
+    @functools.wraps(start)
+    def guarded_start(self: Any, argv: Any, *rest: Any, **how: Any) -> None:
+        program = os.path.realpath(argv[0])
+        if program not in programs.values():  # yt-dlp probes for several by name
+            raise FileNotFoundError(errno.ENOENT, "not for downloads", argv[0])
+        with _all_memory(program in runtimes):
+            start(self, argv, *rest, **how)
+
+    @functools.wraps(run_ffmpeg)
+    def guarded_ffmpeg(self: Any, inputs: Any, outputs: Any, **how: Any) -> Any:
+        inputs = [(path, [*whitelists, *options]) for path, options in inputs]
+        return run_ffmpeg(self, inputs, outputs, **how)
+
+    def refuse(self: Any, *_: Any) -> bool:
+        self.report_error("unsupported: only ffmpeg could fetch it")
+        return False
+
+    plugin_dirs.value = []
+    _REQUEST_HANDLERS.pop("CurlCFFI", None)  # connects in C, past the audit hook
+    FFmpegFD.available = classmethod(lambda cls, path=None: False)
+    FFmpegFD.real_download = refuse
+    Popen.__init__ = guarded_start
+    FFmpegPostProcessor.real_run_ffmpeg = guarded_ffmpeg
+    # It would run ffprobe, only to help an ffmpeg older than 2017.
+    FFmpegPostProcessor.get_audio_codec = lambda self, path: None
+
+
+@contextlib.contextmanager
+def _all_memory(wanted: bool) -> Iterator[None]:
+    """Raise the soft memory limit to the hard one while a program starts."""
+    if not wanted or sys.platform == "win32":
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def share_authorities() -> None:
+    """Make requests and ssl trust the same certificate authorities, if the owner has
+    set a file of them for either."""
+    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+    if file := next(filter(None, map(os.environ.get, names)), None):
+        for name in names:
+            os.environ.setdefault(name, file)

@@ -1,0 +1,158 @@
+"""The guard around yt-dlp, through both engines, and called directly."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import media
+import pytest
+from bossbot_plugins._programs import JS_RUNTIMES
+from bossbot_plugins._yt_dlp_guard import MEDIA, fixed_options
+from engine_lab import ROOT, Got, Lab
+from sites import Sites
+from sites_canned.reddit import Reddit
+
+from bossbot import Request
+
+# Before the engine starts: a request handler and a plugin that must not be used, and a
+# record of the programs that start. Before the download: attempts to start one.
+SETUP = """if True:
+    import os, pathlib, subprocess, sys
+    from yt_dlp import YoutubeDL
+    from yt_dlp.globals import all_plugins_loaded, plugin_dirs
+    from yt_dlp.networking.common import _REQUEST_HANDLERS
+    from yt_dlp.utils import Popen
+
+    _REQUEST_HANDLERS["CurlCFFI"] = _REQUEST_HANDLERS["Urllib"]
+    plugin_dirs.value, all_plugins_loaded.value = ["default"], False
+    folder = pathlib.Path(".config/yt-dlp/plugins/a/yt_dlp_plugins/extractor")
+    folder.mkdir(parents=True)
+    (folder / "a.py").write_text("print('plugin loaded')")
+    program = pathlib.Path("program")
+    program.write_text("#!/bin/sh\\necho program ran\\n")
+    program.chmod(0o755)
+    start, process = subprocess.Popen.__init__, YoutubeDL.process_info
+
+    def spy(self, argv, *rest, **how):
+        print("started", *argv, flush=True)
+        start(self, argv, *rest, **how)
+
+    def attempt(self, info):
+        for argv in ([str(program.resolve())], ["sh", "-c", "echo program ran"]):
+            try:
+                Popen.run(argv)
+            except FileNotFoundError as error:
+                print("refused", error.filename)
+        print("handlers", *self._request_director.handlers)
+        return process(self, info)
+
+    subprocess.Popen.__init__, YoutubeDL.process_info = spy, attempt
+"""
+
+
+@pytest.fixture(scope="module", params=["gallery_dl", "yt_dlp"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with Lab(request.param) as lab:
+        yield lab
+
+
+@pytest.fixture
+def got(lab: Lab, media_of_two_streams: tuple[Path, Path], tmp_path: Path) -> Got:
+    """A video of two streams, fetched by yt-dlp within either engine."""
+    with Sites() as sites:
+        url = Reddit(sites).video("aa6", *media_of_two_streams)
+        if lab.stem == "yt_dlp":
+            url = "https://v.redd.it/aa6/DASHPlaylist.mpd"
+        return lab.fetch(url, tmp_path, environment=sites.environment, setup=SETUP)
+
+
+@pytest.fixture(scope="module")
+def media_of_two_streams(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("media")
+    return media.video(folder, sound=False), media.video(folder, picture=False)
+
+
+def test_yt_dlp_stays_confined_in_both_engines(got: Got) -> None:
+    assert (got.cause, got.names) == (None, ["job_1_temp_0001.mp4"])
+    log = got.log.splitlines()
+    refused = [line.split("/")[-1] for line in log if line.startswith("refused")]
+    assert refused == ["program", "refused sh"]
+    assert "program ran" not in log
+    started = [line.split() for line in log if line.startswith("started")]
+    assert {Path(argv[1]).name for argv in started} == {"ffmpeg"}
+    [joining] = [argv for argv in started if "-i" in argv]
+    assert joining.count("-i") == 2
+    before_first = joining[: joining.index("-i")]
+    between = joining[joining.index("-i") : -joining[::-1].index("-i")]
+    for options in (" ".join(before_first), " ".join(between)):
+        assert f"-protocol_whitelist file -format_whitelist {MEDIA}" in options
+    assert "plugin loaded" not in log
+    [handlers] = [line for line in log if line.startswith("handlers")]
+    assert "Urllib" in handlers and "CurlCFFI" not in handlers
+
+
+def test_a_second_guard_replaces_the_first() -> None:
+    script = """if True:
+        import bossbot, pathlib
+        bossbot.open_plugins(bossbot.plugin_folders(bossbot.HERE / "plugins"))
+
+        def guard(program):
+            # Imported again each time, as a child does after the fork server.
+            module = bossbot.import_plugin("_yt_dlp_guard")
+            programs = {"ffmpeg": program}
+            request = bossbot.Request("", pathlib.Path(), "", programs=programs)
+            module.guard_yt_dlp(request)
+
+        guard("/bin/false")
+        guard("/bin/echo")
+        from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
+        from yt_dlp.utils import Popen
+        print(Popen.run(["/bin/echo", "once"], stdout=-1, text=True)[0].strip())
+        try:
+            Popen.run(["/bin/false"])
+        except FileNotFoundError:
+            print("refused")
+        run = FFmpegPostProcessor.real_run_ffmpeg
+        for depth in range(3):
+            run = getattr(run, "__wrapped__", None)
+            print("guarded" if run else "end")
+            if not run:
+                break"""
+    done = _python(script)
+    assert done.stdout.split() == ["once", "refused", "guarded", "end"], done.stderr
+
+
+def test_a_javascript_runtime_gets_the_memory_it_needs() -> None:
+    script = """if True:
+        import bossbot, pathlib, resource
+        bossbot.open_plugins(bossbot.plugin_folders(bossbot.HERE / "plugins"))
+        from bossbot_plugins._programs import find_programs
+        from bossbot_plugins._yt_dlp_guard import guard_yt_dlp
+        from bossbot_plugins.yt_dlp import warm
+        programs = find_programs()
+        warm()
+        limits = (384 * 2**20, 1408 * 2**20)
+        resource.setrlimit(resource.RLIMIT_DATA, limits)
+        guard_yt_dlp(bossbot.Request("", pathlib.Path(), "", programs=programs))
+        from yt_dlp.utils import Popen
+        code = "const all = []; for (let i = 0; i < 60; i++) "
+        code += "all.push(new Uint8Array(1e7).fill(1)); console.log(all.length)"
+        print(Popen.run([programs["deno"], "eval", code], stdout=-1, text=True)[0])
+        assert resource.getrlimit(resource.RLIMIT_DATA) == limits"""
+    done = _python(script)
+    assert done.stdout.split() == ["60"], done.stderr
+
+
+def _python(script: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_yt_dlp_supports_every_runtime_of_the_request() -> None:
+    import yt_dlp  # noqa: F401 - it registers what it supports
+    from yt_dlp.globals import supported_js_runtimes
+
+    programs = {name: f"/usr/bin/{name}" for name in JS_RUNTIMES}
+    options = fixed_options(Request("", Path(), "", programs=programs))
+    assert options["js_runtimes"].keys() == supported_js_runtimes.value.keys()
