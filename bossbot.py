@@ -382,7 +382,7 @@ class Job:
         return row
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> Job:
+    def from_row(cls, row: Mapping[str, Any] | sqlite3.Row) -> Job:
         """The job of a row that ``to_row`` made; other columns are ignored."""
         values = {name: row[name] for name in JOB_FIELDS}
         values |= {name: json.loads(values[name]) for name in _JSON_FIELDS}
@@ -1585,7 +1585,9 @@ class Plugins:
             if options is None:
                 here = getattr(value, "__module__", "") == module.__name__
                 if name in HOOKS and inspect.isfunction(value) and here:
-                    raise PluginError(f"{name}() is a hook: put @hookimpl above it")
+                    raise PluginError(
+                        f"{name}() is a hook: put @hookimpl above it, or rename it"
+                    )
                 continue
             if name not in HOOKS:
                 raise PluginError(f"no hook {name}(){did_you_mean(name, HOOKS)}")
@@ -1689,7 +1691,7 @@ class Plugins:
         limit_s = self.quick_limit_s if hook in QUICK_HOOKS else self.limit_s
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
-        work = partial(self._invoke, impl, plugin, **values)
+        work = partial(self.invoke, impl, plugin, **values)
         answer: Any = None
         try:
             async with asyncio.timeout(limit_s):

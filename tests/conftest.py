@@ -1,7 +1,8 @@
-"""What several tests share: settings, plugins written on the spot, a home to run in."""
+"""What several tests share: settings, apps, plugins, and a home to run in."""
 
 import copy
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -19,48 +20,74 @@ from planted import (  # noqa: F401 (hooks)
 )
 
 import bossbot
-from bossbot import Pipeline, Plugins, Settings
+from bossbot import App, Job, Settings
 
 ROOT = Path(bossbot.__file__).parent
 
-# What carries a link from its router to its storage: everything but a client's side.
+# The parts that carry a link from its router to its storage: all but Discord's side.
 PARTS = (
-    "router",
-    "database",
+    "platform_router",
+    "sqlite_database",
+    "sqlite_facts",
     "sqlite_queue",
-    "worker",
-    "log",
-    "child_processes",
+    "local_worker",
+    "child_runner",
     "file_storage",
 )
 
 
 def link_plugins(folder: Path, *stems: str) -> Path:
-    """Put some of the repository's plugins into a folder; returns it."""
+    """Put some of the repository's plugins, and all libraries, on the shelves of a
+    folder, to be an app's ``ours``; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for stem in stems:
-        (folder / f"{stem}.py").symlink_to(ROOT / "plugins" / f"{stem}.py")
+    for path in [*ROOT.glob("plugins/*/*.py")]:
+        if path.stem in stems or path.stem.startswith("_"):
+            link = folder / path.parent.name / path.name
+            link.parent.mkdir(exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(path)
     return folder
 
 
-def namespace(part: Any) -> dict[str, Any]:
-    """The global names of the plugin that a part comes from, as it was loaded."""
-    return type(part).__init__.__globals__
+def make_job(**fields: Any) -> Job:
+    """A job of guild 1, channel 2 and member 3; keywords replace what is here."""
+    number = secrets.token_hex(5)
+    defaults = {
+        "id": number,
+        "url": f"https://a.example/{number}",
+        "engine": "e",
+        "guild_id": 1,
+        "channel_id": 2,
+        "user_id": 3,
+        "request_key": f"request:{number}",
+    }
+    return Job(**{**defaults, **fields})
 
 
-def share_runner(pipeline: Pipeline, other: Pipeline) -> None:
-    """Give a pipeline the warm children of another one, which ends them."""
+def spread(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings for keywords: ``retention__max_storage=1`` is a plugin's, as in the
+    environment."""
+    plain = {name: value for name, value in values.items() if "__" not in name}
+    plugins = {stem: dict(table) for stem, table in plain.pop("plugins", {}).items()}
+    for name in values.keys() - plain.keys() - {"plugins"}:
+        stem, _, key = name.partition("__")
+        plugins.setdefault(stem, {})[key] = values[name]
+    return {**plain, "plugins": plugins}
+
+
+def share_runner(app: App, other: App) -> None:
+    """Give an app the warm children of another one, which ends them."""
 
     async def nothing() -> None:
         pass
 
     runner: Any = copy.copy(other.runner)
-    runner.pipeline, runner.stop = pipeline, nothing
-    pipeline.runner = runner
+    runner.app, runner.start, runner.stop = app, nothing, nothing
+    app.runner = runner
 
 
 MakeSettings = Callable[..., Settings]
-MakePipeline = Callable[..., Pipeline]
+MakeApp = Callable[..., App]
 WritePlugin = Callable[[str, str], Path]
 
 
@@ -78,22 +105,25 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_settings(tmp_path: Path) -> MakeSettings:
-    """Settings of a data folder of the test's own; keywords replace what is here."""
+    """Settings with a data folder of the test's own; keywords replace what is here:
+    see ``spread``."""
 
     def make(**values: Any) -> Settings:
+        (tmp_path / "plugins").mkdir(exist_ok=True)
         defaults = {
             "data_dir": tmp_path / "data",
-            "plugins_dir": ROOT / "plugins",
-            "allow_private_addresses": True,
+            "plugins_dir": tmp_path / "plugins",
+            "child_runner__allow_private_addresses": True,
+            "retention__min_free_space": 0,
         }
-        return Settings(**{**defaults, **values})
+        return Settings(**spread({**defaults, **values}))
 
     return make
 
 
 @pytest.fixture
 def settings(make_settings: MakeSettings) -> Settings:
-    """With the real plugins."""
+    """With no plugins of the owner's."""
     return make_settings()
 
 
@@ -111,22 +141,21 @@ def write_plugin(tmp_path: Path) -> WritePlugin:
 
 
 @pytest.fixture
-async def make_pipeline() -> AsyncIterator[MakePipeline]:
-    """Pipelines with their plugins loaded and their folders made, not started; what
-    they started is stopped in the end."""
-    made: list[Pipeline] = []
+async def make_app() -> AsyncIterator[MakeApp]:
+    """Apps with their plugins loaded and their folders made, not started; what they
+    started is stopped in the end. ``ours`` has the plugins in place of ours."""
+    made: list[App] = []
 
-    def make(settings: Settings) -> Pipeline:
-        plugins = Plugins(settings)
-        plugins.load()
-        pipeline = Pipeline(settings, plugins)
-        bossbot.prepare_data(pipeline.settings.data_dir)
-        made.append(pipeline)
-        return pipeline
+    def make(settings: Settings, ours: Path = ROOT / "plugins") -> App:
+        app = App(settings, ours)
+        app.plugins.load()
+        bossbot.prepare_data(settings.data_dir)
+        made.append(app)
+        return app
 
     yield make
-    for pipeline in made:
-        await pipeline.stop()
+    for app in made:
+        await app.stop()
 
 
 @pytest.fixture
@@ -207,18 +236,9 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def bare_home(home: Home) -> Home:
     """With the commands that need no network, and nothing else: it starts faster."""
-    needed = (
-        *PARTS,
-        "_child",
-        "discord_client",
-        "check",
-        "get",
-        "plugins",
-        "setup",
-        "which",
-    )
-    for path in (home.path / "plugins").glob("*.py"):
-        if path.stem not in needed:
+    needed = (*PARTS, "discord_client", "check", "get", "plugins", "setup", "which")
+    for path in (home.path / "plugins").glob("*/*.py"):
+        if path.stem not in needed and not path.stem.startswith("_"):
             path.unlink()
     (home.path / "config.toml").write_text("")  # it has settings of the others
     return home

@@ -131,9 +131,9 @@ class ChildRunner(Runner):
     stall_s, stall_bytes = 60.0, 32 * 1024  # a download gains so much in that time
     answer_s = 60.0  # for a question to the engines
 
-    def __init__(self, app: App, config: Config | None = None) -> None:
+    def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
-        self.config = config or Config()
+        self.config = config
         self.programs = find_programs()
         self.running: dict[int, Child] = {}
         self._numbers = itertools.count(1)

@@ -79,7 +79,7 @@ def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
 
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
-    return [Subcommand("run", "connect to Discord; the default", run)]
+    return [Subcommand("run", "connect to Discord; the default", connect)]
 
 
 @hookimpl
@@ -173,9 +173,9 @@ class DiscordClient(Client):
 
     options: dict[str, Any] = {}  # more options of discord.py's bot  # noqa: RUF012
 
-    def __init__(self, app: App, config: Config | None = None) -> None:
+    def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
-        self.config = config or Config()
+        self.config = config
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
         kind = ShardedBot if self.config.shards else Bot
         self.bot = cast(BossBot, kind(app, self.config, **self.options))
@@ -297,7 +297,7 @@ def unreachable(error: Exception) -> BossbotError:
     return BossbotError(f"Discord cannot be reached ({error}). Check the network.")
 
 
-async def run(app: App, args: argparse.Namespace) -> int:
+async def connect(app: App, args: argparse.Namespace) -> int:
     """Connect and stay until stopped; returns the exit code.
 
     Raises:

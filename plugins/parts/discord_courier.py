@@ -78,9 +78,9 @@ class DiscordCourier(Courier):
     send_timeout_s = 60.0  # of one try, and a second for each 64 KiB
     write_wait_s = 5.0  # before what could not be stored is written again
 
-    def __init__(self, app: App, config: Config | None = None) -> None:
+    def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
-        self.config = config or Config()
+        self.config = config
 
     def _channel(self, job: Job) -> Any:
         guild_id = job.guild_id or None
@@ -177,7 +177,7 @@ class DiscordCourier(Courier):
         heads = ["\n".join(filter(None, [heading(job, fitting), *lines]))]
         heads += [f"({number}/{len(groups)})" for number in range(2, len(groups) + 1)]
         if posted and not fitting:
-            groups = heads = []
+            groups, heads = [], []
         job.posts = posted + new_posts(groups, heads, posted)
 
     async def _fit(

@@ -65,9 +65,9 @@ class LocalWorker(Worker):
     grace_s = 20.0  # for uploads, at a stop
     insist_s = 5.0  # before a state that could not be stored is written again
 
-    def __init__(self, app: App, config: Config | None = None) -> None:
+    def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
-        self.config = config or Config()
+        self.config = config
         self.name = ""  # the same after a restart
         self.running: dict[str, asyncio.Task[None]] = {}
         self._claiming = asyncio.Lock()

@@ -97,9 +97,9 @@ class SQLiteQueue(Queue):
     """The embedded queue. One process owns the file, so a lease never expires while it
     lives, and ``recover`` releases what any earlier process held."""
 
-    def __init__(self, app: App, config: Config | None = None) -> None:
+    def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
-        self.config = config or Config()
+        self.config = config
         self._listeners: set[asyncio.Queue[Any]] = set()
         self._sweeping: asyncio.Task[None] | None = None
 

@@ -32,7 +32,7 @@ async def ask(stage: Stage, door: str, words: str) -> int:
 
 
 async def jobs(bot: bossbot.BossBot) -> int:
-    return len(await bot.pipeline.queue.list())
+    return len(await bot.app.queue.list())
 
 
 # From the link to the files
@@ -228,7 +228,6 @@ async def test_failure_without_a_status_message_is_still_told(
 ) -> None:
     stage.fake.fault("send", 403)  # the answer to the request
     async with stage.bot():
-        monkeypatch.setattr(module("progress"), "NO_MESSAGE_S", 0.1)
         await stage.says(f"$download {link('fail=private')}")
         await stage.hears("**Download failed** (private)")
 
@@ -297,7 +296,7 @@ async def test_all_plugins_of_the_repository_run_together(stage: Stage) -> None:
         await stage.hears("Invalid URL")
         await stage.fake.slash(stage.channel_id, "download", {"url": "nonsense"})
         await stage.hears("Invalid URL", "nonsense")
-        assert not [one for one in bot.pipeline.plugins.all.values() if one.off]
+        assert not [one for one in bot.app.plugins.all.values() if one.off]
 
 
 # Sizes
@@ -305,7 +304,7 @@ async def test_all_plugins_of_the_repository_run_together(stage: Stage) -> None:
 
 async def test_too_large_file_is_named_and_the_others_are_posted(stage: Stage) -> None:
     steps = [stage.image(1), stage.padded(60_000), stage.image(2)]
-    async with stage.bot(upload_limits=[50_000] * 4) as bot:
+    async with stage.bot(discord_courier__upload_limits=[50_000] * 4) as bot:
         await stage.says(f"$download {link(*steps)}")
         [message] = await stage.gets(2)
         job = await job_at(
@@ -336,7 +335,7 @@ async def test_the_guilds_boosts_decide_the_limit(stage: Stage) -> None:
     boosted = await stage.fake.add_guild("Boosted", premium_tier=2)
     url = link(stage.padded(60_000))
     limits = [50_000, 50_000, 100_000, 100_000]
-    async with stage.bot(upload_limits=limits):
+    async with stage.bot(discord_courier__upload_limits=limits):
         await stage.says(f"$download {url}")
         await stage.hears("Download failed", "the limit is 48.8 KiB")
         await stage.says(f"$download {url}", boosted.id)
@@ -432,7 +431,7 @@ async def test_without_message_content_mentions_and_slash_commands_work(
     stage: Stage,
 ) -> None:
     stage.fake.message_content_allowed = False
-    async with stage.bot(message_content=False) as bot:
+    async with stage.bot(discord_client__message_content=False) as bot:
         assert not any(s.intents & MESSAGE_CONTENT for s in stage.fake.connected)
         await stage.says(f"$download {link(stage.image(1))}")
         mention = f"<@{stage.fake.bot.id}>"
@@ -453,7 +452,7 @@ async def test_direct_messages_and_threads_get_their_files(stage: Stage) -> None
             await stage.says(f"$download {link(stage.image())}", place.id)
             await stage.gets(1, place.id)
             await stage.hears("Done in", channel_id=place.id)
-        stored = await bot.pipeline.queue.list()
+        stored = await bot.app.queue.list()
     assert [job.guild_id for job in stored] == [stage.fake.guild.id, 0]
     assert not stage.said()
 
@@ -633,7 +632,7 @@ async def test_decoration_that_discord_refuses_is_left_out(stage: Stage) -> None
 
 
 async def test_bot_in_shards_posts_all_the_same(stage: Stage) -> None:
-    async with stage.bot(shards=True) as bot:
+    async with stage.bot(discord_client__shards=True) as bot:
         assert isinstance(bot, discord.AutoShardedClient)
         await stage.says(f"$download {link(stage.image())}")
         [message] = await stage.gets(1)
@@ -741,7 +740,7 @@ async def test_engine_that_cannot_be_asked_for_a_second_try_ends_the_job(
     stage: Stage,
 ) -> None:
     async with stage.bot() as bot:
-        runner = bot.pipeline.runner
+        runner = bot.app.runner
         ask = runner.supports
 
         async def supports(urls: list[str], without: str = "") -> list[str]:
@@ -752,7 +751,7 @@ async def test_engine_that_cannot_be_asked_for_a_second_try_ends_the_job(
         runner.supports = supports  # type: ignore[method-assign]
         await stage.says(f"$download {link('fail=internal')}")
         await stage.hears("Download failed")
-        [job] = await bot.pipeline.queue.list()
+        [job] = await bot.app.queue.list()
         assert job.status is Status.FAILED
         assert job.detail == "as the link says", "not why there was no second try"
 
@@ -762,7 +761,7 @@ async def test_posted_files_are_remembered_when_the_disk_has_room_again(
 ) -> None:
     async with stage.bot() as bot:
         monkeypatch.setattr(module("discord_courier"), "WRITE_WAIT_S", 0.05)
-        write, failures = bot.pipeline.db.all, 2
+        write, failures = bot.app.database.all, 2
 
         async def full(sql: str, *values: Any, **named: Any) -> list[sqlite3.Row]:
             nonlocal failures
@@ -771,11 +770,11 @@ async def test_posted_files_are_remembered_when_the_disk_has_room_again(
                 raise sqlite3.OperationalError("database or disk is full")
             return list(await write(sql, *values, **named))
 
-        monkeypatch.setattr(bot.pipeline.db, "all", full)
+        monkeypatch.setattr(bot.app.db, "all", full)
         await stage.says(f"$download {link(*stage.images(12))}")
         first, second = await stage.gets(12)
         assert (len(first.files), len(second.files)) == (10, 2)
-        [job] = await bot.pipeline.queue.list()
+        [job] = await bot.app.queue.list()
         await job_when(bot, job.id, lambda one: one.status is Status.COMPLETED)
 
 
@@ -788,7 +787,7 @@ async def test_queued_link_is_acknowledged_though_it_cannot_start_at_once(
             raise sqlite3.OperationalError("database is locked")
 
         with monkeypatch.context() as patch:
-            patch.setattr(bot.pipeline.worker, "wake", wake)
+            patch.setattr(bot.app.worker, "wake", wake)
             await stage.says(f"$download {link(stage.image())}")
             await stage.hears("Download started")
         [message] = await stage.gets(1)
@@ -803,7 +802,7 @@ async def test_status_message_that_is_not_remembered_keeps_no_link_from_its_turn
         async def patch(job_id: str, **columns: Any) -> None:
             raise sqlite3.OperationalError("database is locked")
 
-        monkeypatch.setattr(bot.pipeline.queue, "patch", patch)
+        monkeypatch.setattr(bot.app.queue, "patch", patch)
         links = [link(stage.image()), link(stage.image(2))]
         await stage.says(f"$download {' '.join(links)}")
         await stage.gets(2)
@@ -822,7 +821,7 @@ async def test_database_that_is_busy_at_the_start_silences_no_status_message(
 
         monkeypatch.setattr(progress, "tracker", tracker)
         with monkeypatch.context() as patch:
-            patch.setattr(bot.pipeline.db, "fact", fact)
+            patch.setattr(bot.app.db, "fact", fact)
             with pytest.raises(asyncio.CancelledError):
                 await progress.bot_started(bot, progress.Config())
         assert tracker.started.is_set()
@@ -832,7 +831,7 @@ async def test_database_that_is_busy_at_the_start_silences_no_status_message(
 async def test_check_says_whether_discord_grants_the_intent(stage: Stage) -> None:
     settings = stage.settings(discord_token=stage.fake.token)
     async with stage.bot():
-        check = module("discord_client").check_host
+        check = module("discord_client").check_machine
         assert await check(settings) == []
         stage.fake.message_content_allowed = False
         [finding] = await check(settings)

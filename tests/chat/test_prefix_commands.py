@@ -10,7 +10,7 @@ import discord
 import discord.ext.test as dpytest
 import pytest
 from bossbot_plugins.discord_client import make_bot
-from conftest import MakePipeline
+from conftest import MakeApp
 from discord.ext import commands
 from discord_support import Stage, job_when, link
 
@@ -22,21 +22,21 @@ pytest_plugins = ("discord_fixtures",)
 @pytest.fixture
 async def bot(
     stage: Stage,
-    make_pipeline: MakePipeline,
+    make_app: MakeApp,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[BossBot]:
     monkeypatch.chdir(tmp_path)  # dpytest leaves files where it is
     settings = stage.settings(disabled_plugins=["progress"])  # it edits
-    pipeline = make_pipeline(settings)
+    app = make_app(settings)
     intents = discord.Intents.default()
     intents.message_content = intents.members = True
-    bot = make_bot(pipeline, intents=intents)
+    bot = make_bot(app, intents=intents)
     await bot._async_setup_hook()
     dpytest.configure(bot)
     bot._ready.set()
-    await pipeline.start(bot)
-    for plugin, things in pipeline.plugins.call_with_owner(
+    await app.start(bot)
+    for plugin, things in app.plugins.call_with_owner(
         "register_commands", bot=bot
     ):
         await bot._install(plugin, things)
@@ -50,11 +50,11 @@ async def test_link_is_downloaded_and_posted(
 ) -> None:
     await dpytest.message(f"${command} {link(stage.image())}")
     assert dpytest.verify().message().contains().content("Download started")
-    [job] = await bot.pipeline.queue.list()
+    [job] = await bot.app.queue.list()
     await job_when(bot, job.id, lambda stored: stored.status in TERMINAL_STATUSES)
     message = dpytest.get_message()  # with files, dpytest loses the text
     assert message.attachments[0].filename.endswith(f"{job.id}_01.jpg")
-    stored = await bot.pipeline.queue.get(job.id)
+    stored = await bot.app.queue.get(job.id)
     assert stored
     assert stored.status is Status.COMPLETED
 
@@ -69,4 +69,4 @@ async def test_wrong_words_are_answered(bot: BossBot) -> None:
     with pytest.raises(commands.CommandNotFound):  # dpytest's own listener raises it
         await dpytest.message("$nosuchcommand")
     assert dpytest.verify().message().nothing()
-    assert await bot.pipeline.queue.list() == []
+    assert await bot.app.queue.list() == []

@@ -15,7 +15,7 @@ from conftest import ROOT, Home
 from sites import Sites
 
 TOKEN = "MTAwMDAwMDAw.GsEcRe.very-secret-token"
-PRIVATE = {"BOSS_BOT_ALLOW_PRIVATE_ADDRESSES": "true"}
+PRIVATE = {"BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true"}
 
 TOY = """
 import json, os, time
@@ -320,7 +320,7 @@ def test_log_file_that_cannot_be_written_is_named_and_the_console_has_the_log(
 
 @pytest.mark.parametrize("fatal", [True, False])
 def test_check_says_what_a_plugin_finds(toy_home: Home, fatal: bool) -> None:
-    code = "from bossbot import Finding, hookimpl\n\n@hookimpl\ndef check_host():\n"
+    code = "from bossbot import Finding, hookimpl\n\n@hookimpl\ndef check_machine():\n"
     code += f"    return [Finding('no cat', 'no purr', 'Get one.', fatal={fatal})]\n"
     toy_home.plugin("cats", code)
     done = toy_home.run("check", env={"BOSS_BOT_DISCORD_TOKEN": TOKEN})

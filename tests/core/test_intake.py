@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 import pytest
 from bossbot_plugins.download import find_links
-from bossbot_plugins.router import check_link
-from conftest import PARTS, MakePipeline, MakeSettings, WritePlugin, link_plugins
+from bossbot_plugins.platform_router import check_link
+from conftest import PARTS, MakeApp, MakeSettings, WritePlugin, link_plugins
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bossbot import Pipeline, Refused, Status
+from bossbot import App, Refused, Status
 
 EXAMPLES = settings(max_examples=300, deadline=None)
 
@@ -257,14 +257,14 @@ def engine(name, generic=False):
 def register_engines():
     return [engine("second"), engine("first")]
 """
-ToyPipeline = Callable[..., Pipeline]
+ToyApp = Callable[..., App]
 
 
 @pytest.fixture
 def toy_pipeline(
-    make_pipeline: MakePipeline, make_settings: MakeSettings, write_plugin: WritePlugin
-) -> ToyPipeline:
-    def make(generic: bool = True) -> Pipeline:
+    make_app: MakeApp, make_settings: MakeSettings, write_plugin: WritePlugin
+) -> ToyApp:
+    def make(generic: bool = True) -> App:
         path = write_plugin("toys", PLUGIN)
         link_plugins(path.parent, *PARTS)
         code = PLUGIN.partition("def tidy")[0]
@@ -273,13 +273,13 @@ def toy_pipeline(
         code = code.replace('engine("second"), engine("first")', call)
         if generic:
             write_plugin("generic", code)
-        return make_pipeline(make_settings(plugins_dir=path.parent))
+        return make_app(make_settings(plugins_dir=path.parent))
 
     return make
 
 
 async def test_link_goes_to_its_platform_or_the_first_engine_that_knows_it(
-    toy_pipeline: ToyPipeline,
+    toy_pipeline: ToyApp,
 ) -> None:
     routes = {
         "https://m.shop.example/9?utm=1": ("https://shop.example/9", "shop", "first"),
@@ -294,38 +294,38 @@ async def test_link_goes_to_its_platform_or_the_first_engine_that_knows_it(
         ),
         "https://other.example/?q=1": ("https://other.example/?q=1", "", "generic"),
     }
-    pipeline = toy_pipeline()
-    assert await pipeline.router.route_all(list(routes)) == list(routes.values())
+    app = toy_pipeline()
+    assert await app.router.route_all(list(routes)) == list(routes.values())
     for link, route in routes.items():
-        assert await pipeline.route(link) == route
+        assert await app.route(link) == route
 
 
-async def test_link_that_no_engine_knows_has_none(toy_pipeline: ToyPipeline) -> None:
-    pipeline = toy_pipeline(generic=False)
+async def test_link_that_no_engine_knows_has_none(toy_pipeline: ToyApp) -> None:
+    app = toy_pipeline(generic=False)
     link = "https://other.example/x"
-    assert await pipeline.router.route_all([link]) == [(link, "", "")]
+    assert await app.router.route_all([link]) == [(link, "", "")]
     with pytest.raises(Refused, match=r"no way to download from other\.example"):
-        await intake(pipeline, link)
+        await intake(app, link)
 
 
 async def test_link_whose_engine_is_off_goes_to_another(
-    toy_pipeline: ToyPipeline,
+    toy_pipeline: ToyApp,
 ) -> None:
-    pipeline = toy_pipeline()
-    for plugin in pipeline.plugins.all.values():
+    app = toy_pipeline()
+    for plugin in app.plugins.all.values():
         plugin.engines = [one for one in plugin.engines if one.name != "first"]
-    route = await pipeline.route("https://shop.example/9")
+    route = await app.route("https://shop.example/9")
     assert route == ("https://shop.example/9", "shop", "generic")
 
 
-async def test_platform_may_refuse_a_link_of_its_own(toy_pipeline: ToyPipeline) -> None:
+async def test_platform_may_refuse_a_link_of_its_own(toy_pipeline: ToyApp) -> None:
     with pytest.raises(Refused, match="own feed") as caught:
         await toy_pipeline().route("https://shop.example/feed")
     assert caught.value.platform == "shop"
 
 
 async def test_refused_link_does_not_hold_up_the_others(
-    toy_pipeline: ToyPipeline,
+    toy_pipeline: ToyApp,
 ) -> None:
     links = ["nonsense", "https://first.example/", "https://shop.example/feed"]
     wrong, first, feed = await toy_pipeline().router.route_all(links)
@@ -334,23 +334,23 @@ async def test_refused_link_does_not_hold_up_the_others(
     assert isinstance(feed, Refused) and "own feed" in str(feed)
 
 
-async def intake(pipeline: Pipeline, link: str, key: str = "1:0") -> Any:
-    return await pipeline.intake(
+async def intake(app: App, link: str, key: str = "1:0") -> Any:
+    return await app.intake(
         link, guild_id=1, channel_id=2, user_id=3, request_key=key, message_id=4
     )
 
 
 @pytest.fixture
-async def open_pipeline(toy_pipeline: ToyPipeline) -> Pipeline:
+async def open_pipeline(toy_pipeline: ToyApp) -> App:
     """With a database and a queue, but nobody who works."""
-    pipeline = toy_pipeline()
-    await pipeline.db.open()
-    pipeline.worker.stopping = True  # type: ignore[attr-defined]
-    return pipeline
+    app = toy_pipeline()
+    await app.database.open()
+    app.worker.stopping = True  # type: ignore[attr-defined]
+    return app
 
 
 async def test_accepted_link_is_committed_as_it_was_normalised(
-    open_pipeline: Pipeline,
+    open_pipeline: App,
 ) -> None:
     accepted = await intake(open_pipeline, "https://m.shop.example/9?utm=1#x")
     assert accepted.position == 1
@@ -368,7 +368,7 @@ async def test_accepted_link_is_committed_as_it_was_normalised(
 
 @pytest.mark.parametrize("link", ["words", "ftp://x/", "https://u@shop.example/"])
 async def test_what_is_no_link_is_never_queued(
-    open_pipeline: Pipeline, link: str
+    open_pipeline: App, link: str
 ) -> None:
     with pytest.raises(Refused, match="Invalid URL"):
         await intake(open_pipeline, link)
@@ -376,7 +376,7 @@ async def test_what_is_no_link_is_never_queued(
 
 
 async def test_hook_may_refuse_or_answer_a_link(
-    open_pipeline: Pipeline, write_plugin: WritePlugin
+    open_pipeline: App, write_plugin: WritePlugin
 ) -> None:
     path = write_plugin(
         "rules",
@@ -396,7 +396,7 @@ async def test_hook_may_refuse_or_answer_a_link(
 
 
 async def test_every_change_of_a_job_is_announced_in_order(
-    open_pipeline: Pipeline, write_plugin: WritePlugin, tmp_path: Path
+    open_pipeline: App, write_plugin: WritePlugin, tmp_path: Path
 ) -> None:
     note = tmp_path / "changes"
     path = write_plugin(

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, Home, MakeSettings, WritePlugin
 
 import bossbot
-from bossbot import HOOKS, Hooks, Job, JobFailed, Pipeline, Plugins, Refused, StartError
+from bossbot import HOOKS, Hooks, Job, JobFailed, App, Plugins, Refused, StartError
 
 IMPORTS = """\
 import asyncio, threading
@@ -193,7 +193,7 @@ def test_plugin_shadows_no_module_of_its_name(bare_home: Home) -> None:
         bare_home.plugin(
             name,
             "import argparse\nfrom bossbot import Subcommand, hookimpl\n"
-            "async def show(pipeline, args):\n"
+            "async def show(app, args):\n"
             "    import queue, yt_dlp, logging, bossbot\n"
             "    print(*(m.__file__ for m in (queue, yt_dlp, logging, bossbot)))\n"
             "    return 0\n"
@@ -210,8 +210,8 @@ def test_plugin_and_core_share_one_module(bare_home: Home) -> None:
     bare_home.plugin(
         "same",
         "import __main__, bossbot, sys\nfrom bossbot import Subcommand, hookimpl\n"
-        "async def show(pipeline, args):\n"
-        "    print(isinstance(pipeline, bossbot.Pipeline), __name__)\n"
+        "async def show(app, args):\n"
+        "    print(isinstance(app, bossbot.App), __name__)\n"
         "    return 0\n"
         "@hookimpl\ndef register_subcommands():\n"
         "    return [Subcommand('same', '', show)]\n",
@@ -303,7 +303,7 @@ async def test_fold_gives_each_plugin_the_result_of_the_one_before(
         c="@hookimpl\ndef process_files(files): pass",
         d="@hookimpl\ndef process_files(job, files): return [*files, job.id]",
     )
-    values = {"job": a_job(), "files": ["x"], "pipeline": None}
+    values = {"job": a_job(), "files": ["x"], "app": None}
     files = await plugins.fold("process_files", "files", **values)
     assert files == ["x", "a", "00000000aa"]
 
@@ -474,7 +474,7 @@ PARTS = {
 }
 PART = """
 @hookimpl{order}
-def {hook}(pipeline):
+def {hook}(app):
     {answer}
 """
 
@@ -491,12 +491,12 @@ def test_part_of_the_host_takes_the_place_of_the_default(load: Load, hook: str) 
         c=part(hook, "1 / 0"),
         d=part(hook, "return 'the host\\'s'"),
     )
-    pipeline = Pipeline(plugins.settings, plugins)
-    assert getattr(pipeline, PARTS[hook]) == "the host's"
+    app = App(plugins.settings, plugins)
+    assert getattr(app, PARTS[hook]) == "the host's"
     assert plugins.all["c"].off and not plugins.all["b"].off
     plugins.switch_off("d", "gone")
-    assert getattr(pipeline, PARTS[hook]) == "the host's", "it is made once"
-    other = Pipeline(plugins.settings, plugins)
+    assert getattr(app, PARTS[hook]) == "the host's", "it is made once"
+    other = App(plugins.settings, plugins)
     assert getattr(other, PARTS[hook]) == "the default"
 
 
@@ -504,11 +504,11 @@ def test_part_of_the_host_takes_the_place_of_the_default(load: Load, hook: str) 
 def test_missing_part_is_named(load: Load, hook: str) -> None:
     plugins = load(a=GOOD)
     with pytest.raises(StartError, match=hook):
-        getattr(Pipeline(plugins.settings, plugins), PARTS[hook])
+        getattr(App(plugins.settings, plugins), PARTS[hook])
 
 
 def test_pipeline_has_no_parts_but_these() -> None:
-    assert [*Pipeline.__annotations__] == [*PARTS.values()]
+    assert [*App.__annotations__] == [*PARTS.values()]
 
 
 # The hooks
@@ -563,7 +563,7 @@ async def test_plugin_of_the_readme_works_when_pasted(load: Load) -> None:
 
 
 def test_every_hook_is_called_somewhere() -> None:
-    kinds = ("engines", "platforms", "subcommands", *Pipeline.__annotations__)
+    kinds = ("engines", "platforms", "subcommands", *App.__annotations__)
     called = {f"register_{kind}" for kind in kinds}
     for path in [ROOT / "bossbot.py", *(ROOT / "plugins").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import media
 import pytest
-from bossbot_plugins.child_processes import write_cookies
+from bossbot_plugins.child_runner import write_cookies
 from conftest import ROOT, Home, share_runner
 from discord_support import Stage
 from fake_discord import Message
@@ -28,7 +28,7 @@ import bossbot
 from bossbot import (
     Cause,
     JobFailed,
-    Pipeline,
+    App,
     Platform,
     Plugins,
     Settings,
@@ -300,18 +300,18 @@ class Accounts:
 async def check(web: Web, **config: dict[str, str]) -> tuple[int, list[str]]:
     """The exit code and the lines of ``check --login``, in this process."""
     module = bossbot.import_plugin(ROOT / "plugins" / "check.py")
-    pipeline = web.pipeline(**config)
+    app = web.app(**config)
 
-    def probing(settings: Settings, plugins: Plugins) -> Pipeline:
-        prober = Pipeline(settings, plugins)
-        share_runner(prober, web.children.pipeline)
+    def probing(settings: Settings, plugins: Plugins) -> App:
+        prober = App(settings, plugins)
+        share_runner(prober, web.children.app)
         return prober
 
-    module.__dict__["Pipeline"] = probing
+    module.__dict__["App"] = probing
     said = io.StringIO()
     console = Console(file=said, highlight=False, markup=False, soft_wrap=True)
-    code: int = await module.check_logins(pipeline, console)
-    assert not list((pipeline.settings.data_dir / "temp").iterdir())
+    code: int = await module.check_logins(app, console)
+    assert not list((app.settings.data_dir / "temp").iterdir())
     return code, said.getvalue().splitlines()
 
 
@@ -379,7 +379,7 @@ async def test_examples_in_config_toml_are_settings_that_exist(web: Web) -> None
     examples = re.findall(r"^# (\[plugins\.\w+\]\n(?:# .+\n)+)", text, re.MULTILINE)
     tables = tomllib.loads("".join(examples).replace("\n# ", "\n"))["plugins"]
     assert sorted(tables) == sorted(PLATFORMS)
-    web.pipeline(**tables)  # checks that no plugin is off
+    web.app(**tables)  # checks that no plugin is off
 
 
 async def test_environment_sets_cookies_that_look_like_numbers_and_lists(
@@ -389,8 +389,8 @@ async def test_environment_sets_cookies_that_look_like_numbers_and_lists(
     monkeypatch.setenv("BOSS_BOT_PLUGINS__TIKTOK__MUSIC", "false")
     monkeypatch.setenv("BOSS_BOT_PLUGINS__YOUTUBE__PLAYER_CLIENTS", '["tv", "web"]')
     settings = bossbot.load_settings(root=tmp_path)
-    pipeline = web.pipeline(**settings.plugins)
-    platforms = pipeline.plugins.registered("platforms")
+    app = web.app(**settings.plugins)
+    platforms = app.plugins.registered("platforms")
     tiktok, youtube = platforms["tiktok"], platforms["youtube"]
     assert tiktok.cookies["sessionid"].get_secret_value() == "1234567890"
     assert tiktok.options["extractor.tiktok.audio"] is False
@@ -433,7 +433,7 @@ async def test_owner_is_told_once_a_day_and_site(
             assert "A link to twitter failed" in found[1].content
             # A day later it is said again.
             yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
-            await bot.pipeline.db.fact("login_notice:instagram", yesterday)
+            await bot.app.database.fact("login_notice:instagram", yesterday)
             await stage.says(f"$download {links[0]}")
             await stage.fake.wait_for(lambda: len(notices(stage)) == 3)
     assert "mary" not in "".join(notice.content for notice in notices(stage))

@@ -16,7 +16,7 @@ import pytest
 from conftest import PARTS, MakeSettings, link_plugins
 
 import bossbot
-from bossbot import Job, Pipeline, Plugins, Refused, Status
+from bossbot import Job, App, Plugins, Refused, Status
 
 HOUR_S, DAY_S = 3600, 86400
 KIB = 1024
@@ -27,9 +27,9 @@ numbers = count(1)
 class Host:
     """A bot's folders and rows, and its sweeps."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.data = pipeline.settings.data_dir
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.data = app.settings.data_dir
         self.module = sys.modules["bossbot_plugins.retention"]
 
     async def job(
@@ -54,7 +54,7 @@ class Host:
             request_key=f"request:{number}",
             created_at=bossbot.now() - age_s,
         )
-        assert await self.pipeline.queue.add(job)
+        assert await self.app.queue.add(job)
         job.status, job.finished_at = status, bossbot.now() - age_s
         job.total_bytes, job.file_count = size, 1
         if kept:
@@ -63,11 +63,11 @@ class Host:
             write(folder / "metadata.json", 0)
             aged(folder, age_s)
             job.folder = str(folder.relative_to(self.data))
-        assert await self.pipeline.queue.finish(job)
+        assert await self.app.queue.finish(job)
         return job
 
     async def stored(self, job: Job) -> Job:
-        stored = await self.pipeline.queue.get(job.id)
+        stored = await self.app.queue.get(job.id)
         assert stored, "the row is gone"
         return stored
 
@@ -84,15 +84,15 @@ class Host:
         return aged(self.data / "temp" / job_id, age_s)
 
     async def sweep_temp(self) -> int:
-        return int(await self.module.sweep_temp(self.pipeline))
+        return int(await self.module.sweep_temp(self.app))
 
     async def sweep(self) -> int:
-        return int(await self.module.sweep_downloads(self.pipeline))
+        return int(await self.module.sweep_downloads(self.app))
 
     def check(self) -> None:
         """A member pastes a link."""
         job = Job("f" * 10, "", "", "", 1, 2, 3, "")
-        self.module.check_job(job, self.pipeline.settings)
+        self.module.check_job(job, self.app.settings)
 
 
 def write(path: Path, size: int) -> Path:
@@ -113,25 +113,25 @@ MakeHost = Callable[..., Awaitable[Host]]
 
 @pytest.fixture
 async def make_host(make_settings: MakeSettings) -> AsyncIterator[MakeHost]:
-    made: list[Pipeline] = []
+    made: list[App] = []
 
     async def make(**values: Any) -> Host:
         plugins_dir = make_settings().data_dir.parent / "plugins"
         link_plugins(plugins_dir, *PARTS, "retention")
         settings = make_settings(
-            plugins_dir=plugins_dir, **{"min_free_space": 0, **values}
+            plugins_dir=plugins_dir, **{"retention__min_free_space": 0, **values}
         )
         plugins = Plugins(settings)
         plugins.load()
-        pipeline = Pipeline(settings, plugins)
-        bossbot.prepare_data(pipeline.settings.data_dir)
-        await pipeline.db.open()
-        made.append(pipeline)
-        return Host(pipeline)
+        app = App(settings, plugins)
+        bossbot.prepare_data(app.settings.data_dir)
+        await app.database.open()
+        made.append(app)
+        return Host(app)
 
     yield make
-    for pipeline in made:
-        await pipeline.db.close()
+    for app in made:
+        await app.database.close()
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ async def test_leftovers_of_downloads_go_after_their_time(host: Host) -> None:
 
 
 async def test_zero_keeps_temporary_files(make_host: MakeHost) -> None:
-    host = await make_host(temp_retention_s=0)
+    host = await make_host(retention__temp_retention_s=0)
     old = host.temp("nobodys", age_s=1000 * DAY_S)
     assert await host.sweep_temp() == 0
     assert old.exists()
@@ -175,7 +175,7 @@ async def test_job_under_way_is_never_touched(host: Host, status: Status) -> Non
 async def test_job_under_way_is_not_swept_for_want_of_room(
     make_host: MakeHost,
 ) -> None:
-    host = await make_host(max_storage=1, min_free_space=2**62)
+    host = await make_host(retention__max_storage=1, retention__min_free_space=2**62)
     job = await host.job(Status.UPLOADING, age_s=DAY_S)
     await host.sweep()
     assert await host.has_files(job)
@@ -184,7 +184,7 @@ async def test_job_under_way_is_not_swept_for_want_of_room(
 async def test_attempt_that_starts_during_the_sweep_is_not_touched(host: Host) -> None:
     """The job waited, with leftovers of attempts 0 and 1, when the sweep looked."""
     job = await host.job(Status.QUEUED, kept=False)
-    await host.pipeline.queue.patch(job.id, fence=1)
+    await host.app.queue.patch(job.id, claim_number=1)
     host.temp(job.id, attempt=0)
     host.temp(job.id, attempt=1)
     folder = host.temp(job.id, attempt=2, age_s=DAY_S)
@@ -211,7 +211,7 @@ async def test_files_go_after_their_time_and_rows_stay(host: Host) -> None:
 
 
 async def test_zero_keeps_files(make_host: MakeHost) -> None:
-    host = await make_host(completed_retention_s=0, failed_retention_s=0, max_storage=0)
+    host = await make_host(retention__completed_retention_s=0, retention__failed_retention_s=0, retention__max_storage=0)
     jobs = [await host.job(Status.COMPLETED, age_s=9e8)]
     jobs.append(await host.job(Status.FAILED, age_s=9e8))
     assert await host.sweep() == 0
@@ -219,7 +219,7 @@ async def test_zero_keeps_files(make_host: MakeHost) -> None:
 
 
 async def test_oldest_files_go_when_there_are_too_many(make_host: MakeHost) -> None:
-    host = await make_host(max_storage=25 * KIB)
+    host = await make_host(retention__max_storage=25 * KIB)
     ages_s = [300, 100, 400, 200]
     jobs = [await host.job(age_s=age_s, size=10 * KIB) for age_s in ages_s]
     assert await host.sweep() == 2
@@ -228,7 +228,7 @@ async def test_oldest_files_go_when_there_are_too_many(make_host: MakeHost) -> N
 
 
 async def test_room_made_by_age_spares_the_young(make_host: MakeHost) -> None:
-    host = await make_host(max_storage=15 * KIB)
+    host = await make_host(retention__max_storage=15 * KIB)
     old = await host.job(age_s=2 * DAY_S, size=10 * KIB)
     young = await host.job(age_s=60, size=10 * KIB)
     assert await host.sweep() == 1
@@ -249,7 +249,7 @@ def disk(monkeypatch: pytest.MonkeyPatch, host: Host, room: int) -> None:
 async def test_full_disk_costs_the_oldest_files_alone(
     make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host = await make_host(min_free_space=15 * KIB)
+    host = await make_host(retention__min_free_space=15 * KIB)
     disk(monkeypatch, host, room=40 * KIB)
     too_old = await host.job(age_s=2 * DAY_S, size=10 * KIB)
     jobs = [await host.job(age_s=age_s, size=9 * KIB) for age_s in (300, 100, 200)]
@@ -261,7 +261,7 @@ async def test_full_disk_costs_the_oldest_files_alone(
 async def test_link_is_refused_below_the_floor(
     make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host = await make_host(min_free_space=15 * KIB)
+    host = await make_host(retention__min_free_space=15 * KIB)
     disk(monkeypatch, host, room=16 * KIB)
     host.check()
     disk(monkeypatch, host, room=14 * KIB)
@@ -272,7 +272,7 @@ async def test_link_is_refused_below_the_floor(
 async def test_link_is_refused_while_too_much_is_under_way(
     make_host: MakeHost,
 ) -> None:
-    host = await make_host(max_temp_storage=100)
+    host = await make_host(retention__max_temp_storage=100)
     host.check()
     write(host.data / "temp" / "a" / "1" / "files" / "x", 101)
     with pytest.raises(Refused, match="downloaded at once"):
@@ -308,7 +308,7 @@ async def test_no_link_is_followed(host: Host, tmp_path: Path) -> None:
         if path == top:
             break
     queued = await host.job(Status.QUEUED, kept=False)
-    await host.pipeline.queue.patch(queued.id, fence=5)
+    await host.app.queue.patch(queued.id, fence=5)
     day = host.data / "downloads" / "1" / "2026-01-02"
     day.mkdir(parents=True)
     inside = host.data / "temp" / "gone"
@@ -345,12 +345,12 @@ async def test_sweep_cut_short_is_made_good_by_the_next(
 ) -> None:
     """Three jobs to remove, three steps each: the row, a part of the files, the rest;
     cut short before each of the nine. Failed ones are kept for ever otherwise."""
-    host = await make_host(max_storage=15 * KIB, failed_retention_s=0)
+    host = await make_host(retention__max_storage=15 * KIB, retention__failed_retention_s=0)
     statuses = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
     jobs = [await host.job(s, age_s=n, size=KIB * 10) for n, s in enumerate(statuses)]
     jobs.append(await host.job(age_s=2 * DAY_S))
     left = step
-    patch, rmtree = host.pipeline.queue.patch, shutil.rmtree
+    patch, rmtree = host.app.queue.patch, shutil.rmtree
 
     def passed() -> None:
         nonlocal left
@@ -369,11 +369,11 @@ async def test_sweep_cut_short_is_made_good_by_the_next(
         rmtree(path)
 
     with monkeypatch.context() as cut:
-        cut.setattr(host.pipeline.queue, "patch", killed_patch)
+        cut.setattr(host.app.queue, "patch", killed_patch)
         cut.setattr(host.module.shutil, "rmtree", killed_rmtree)
         with pytest.raises(Killed):
             await host.sweep()
-    for job in await host.pipeline.queue.list():
+    for job in await host.app.queue.list():
         assert not job.folder or (host.data / job.folder / "content").exists()
     await host.sweep()
     assert [await host.has_files(job) for job in jobs] == [True, False, False, False]
@@ -444,11 +444,11 @@ async def test_each_guild_has_its_figures(host: Host, logged: list[str]) -> None
 async def test_sweeps_run_at_start_and_again_whatever_they_meet(
     make_host: MakeHost, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    host = await make_host(temp_scan_interval_s=1, main_scan_interval_s=1)
+    host = await make_host(retention__temp_scan_interval_s=1, retention__main_scan_interval_s=1)
     swept: asyncio.Queue[str] = asyncio.Queue()
 
-    def sweep(name: str) -> Callable[[Pipeline], Awaitable[int]]:
-        async def sweep(_: Pipeline) -> int:
+    def sweep(name: str) -> Callable[[App], Awaitable[int]]:
+        async def sweep(_: App) -> int:
             swept.put_nowait(name)
             raise OSError("met trouble")
 
@@ -456,10 +456,10 @@ async def test_sweeps_run_at_start_and_again_whatever_they_meet(
 
     monkeypatch.setattr(host.module, "sweep_temp", sweep("temp"))
     monkeypatch.setattr(host.module, "sweep_downloads", sweep("main"))
-    bot: Any = SimpleNamespace(pipeline=host.pipeline)
-    await host.pipeline.plugins.call("bot_started", bot=bot)
+    bot: Any = SimpleNamespace(app=host.app)
+    await host.app.plugins.call("bot_started", bot=bot)
     async with asyncio.timeout(10):
         assert {await swept.get(), await swept.get()} == {"temp", "main"}
         assert {await swept.get(), await swept.get()} == {"temp", "main"}
-    await host.pipeline.plugins.call("bot_stopping", bot=bot)
+    await host.app.plugins.call("bot_stopping", bot=bot)
     assert any("a sweep failed" in line for line in logged)

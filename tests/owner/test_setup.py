@@ -73,7 +73,7 @@ def start(stage: Stage, home: Home) -> Iterator[Start]:
         script = str(ROOT / "tests" / "run_redirected.py")
         bot = str(home.path / "bossbot.py")
         environment = home.environment(
-            FAKE_DISCORD_URL=stage.fake.url, BOSS_BOT_MIN_FREE_SPACE="0", **variables
+            FAKE_DISCORD_URL=stage.fake.url, BOSS_BOT_PLUGINS__RETENTION__MIN_FREE_SPACE="0", **variables
         )
         command = [sys.executable, script, bot, *words]
         started.append(Terminal(command, environment))

@@ -20,7 +20,7 @@ import media
 import pytest
 import pytest_asyncio
 from bossbot_plugins._child import is_public
-from bossbot_plugins.child_processes import CAN_FORK, keep_cookies, write_cookies
+from bossbot_plugins.child_runner import CAN_FORK, keep_cookies, write_cookies
 from conftest import PARTS, ROOT, link_plugins, namespace
 from pydantic import SecretStr
 
@@ -30,7 +30,7 @@ from bossbot import (
     Download,
     Job,
     JobFailed,
-    Pipeline,
+    App,
     Platform,
     Plugins,
     Progress,
@@ -74,7 +74,7 @@ fork = CAN_FORK  # whether the children are forked, or fresh
 
 
 class Toys:
-    """A pipeline whose one engine does what a test writes."""
+    """A app whose one engine does what a test writes."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.plugin = folder / "plugins" / "toy.py"
@@ -86,9 +86,9 @@ class Toys:
         plugins = Plugins(self.settings)
         plugins.load()
         assert not plugins.all["toy"].off
-        self.pipeline = Pipeline(self.settings, plugins)
-        bossbot.prepare_data(self.pipeline.settings.data_dir)
-        self.children: Any = self.pipeline.runner
+        self.app = App(self.settings, plugins)
+        bossbot.prepare_data(self.app.settings.data_dir)
+        self.children: Any = self.app.runner
         namespace(self.children)["CAN_FORK"] = fork
 
     def write(self, body: str) -> None:
@@ -97,7 +97,7 @@ class Toys:
 
     def job(self, url: str = "https://toy.example/") -> Job:
         number = next(numbers)
-        return Job(f"{number:010x}", url, "", "toy", 1, 2, 3, str(number), fence=1)
+        return Job(f"{number:010x}", url, "", "toy", 1, 2, 3, str(number), claim_number=1)
 
     async def fetch(
         self,
@@ -109,8 +109,8 @@ class Toys:
         """What an engine with this body downloads, under these settings."""
         self.write(body)
         changed = self.settings.model_copy(update=settings)
-        self.pipeline.settings = changed
-        return await self.pipeline.worker.fetch(self.job(url), on_progress)
+        self.app.settings = changed
+        return await self.app.worker.fetch(self.job(url), on_progress)
 
     async def failure(self, body: str, **options: Any) -> JobFailed:
         with pytest.raises(JobFailed) as caught:
@@ -312,7 +312,7 @@ async def test_nonsense_on_the_wire_ends_the_attempt_alone(
 async def test_many_at_once_do_not_mix(toys: Toys) -> None:
     toys.write("report.info(text=request.url); report.file(save(request))")
     jobs = [toys.job(f"https://toy.example/{n}") for n in range(12)]
-    found = await asyncio.gather(*(toys.pipeline.worker.fetch(job) for job in jobs))
+    found = await asyncio.gather(*(toys.app.worker.fetch(job) for job in jobs))
     assert [download.facts["text"] for download in found] == [job.url for job in jobs]
     for job, download in zip(jobs, found, strict=True):
         assert f"/temp/{job.id}/1/files/{job.id}_" in str(download.files[0].path)
@@ -373,7 +373,7 @@ async def test_hanging_child_is_killed_with_all_it_started(
     async with running_toys(tmp_path) as toys:
         await toys.fetch("report.info(text='warm')")
         patience_s = 0.5 if both_ways == "forked" else 1.5
-        error = await toys.failure(body, download_timeout_s=patience_s)
+        error = await toys.failure(body, local_worker__download_timeout_s=patience_s)
         assert error.cause is Cause.TIMED_OUT
         pids = toys.pids()
         assert len(pids) == 2
@@ -405,7 +405,7 @@ async def test_child_that_eats_memory_is_stopped(toys: Toys) -> None:
         while True:
             hoard.append(bytearray(10_000_000))
         """
-    error = await toys.failure(body, memory_limit=300 * 2**20)
+    error = await toys.failure(body, child_runner__memory_limit=300 * 2**20)
     assert error.cause is Cause.TOO_LARGE and "MemoryError" in error.detail
 
 
@@ -717,7 +717,7 @@ async def test_private_address_ends_the_attempt_at_once(
             except BaseException:
                 pass
         """
-    error = await toys.failure(body, download_timeout_s=10)
+    error = await toys.failure(body, local_worker__download_timeout_s=10)
     assert error.cause is Cause.INVALID_URL, error.detail
     assert "private address" in str(error)
     assert service.hits == 0
@@ -742,7 +742,7 @@ async def test_host_may_allow_private_addresses(toys: Toys, service: Service) ->
         socket.create_connection(('127.0.0.1', {service.port})).recv(1)
         report.info(text="read")
         """
-    await toys.fetch(body, allow_private_addresses=True)
+    await toys.fetch(body, child_runner__allow_private_addresses=True)
     assert service.hits == 1
 
 
@@ -799,7 +799,7 @@ async def test_other_programs_are_not_started(toys: Toys, start: str) -> None:
         {start}
         report.info(text="went on")
         """
-    error = await toys.failure(body, allow_private_addresses=True)
+    error = await toys.failure(body, child_runner__allow_private_addresses=True)
     assert error.cause is Cause.INVALID_URL and "private" not in str(error)
 
 
@@ -860,9 +860,9 @@ def ran(toys: Toys) -> Callable[..., Awaitable[dict[str, Any]]]:
 
     async def ran(*argv: str, **settings: Any) -> dict[str, Any]:
         changed = toys.settings.model_copy(update=settings)
-        toys.pipeline.settings = changed
+        toys.app.settings = changed
         job = toys.job()
-        toys.pipeline.storage.attempt_folder(job)
+        toys.app.storage.attempt_folder(job)
         return await toys.children.run(job, argv)
 
     return ran
@@ -907,19 +907,19 @@ async def test_program_dies_with_its_hook(
     plugin = toys.plugin.with_name("_hook.py")
     plugin.write_text(
         "import sys\nfrom bossbot import hookimpl\n"
-        "@hookimpl\nasync def process_files(job, pipeline):\n"
+        "@hookimpl\nasync def process_files(job, app):\n"
         f"    argv = [sys.executable, '-c', {code!r}]\n"
-        "    return [await pipeline.runner.run(job, argv)]\n"
+        "    return [await app.runner.run(job, argv)]\n"
     )
     job = toys.job()
-    toys.pipeline.storage.attempt_folder(job)
-    plugins = toys.pipeline.plugins
+    toys.app.storage.attempt_folder(job)
+    plugins = toys.app.plugins
     monkeypatch.setattr(
         plugins, "settings", toys.settings.model_copy(update={"process_timeout_s": 1})
     )
     assert plugins.load_file(plugin).off == ""
     try:
-        processing = asyncio.create_task(toys.pipeline.worker.process(job, []))
+        processing = asyncio.create_task(toys.app.worker.process(job, []))
         await until(lambda: note.exists() and note.read_text())
         assert await processing == []  # it took too long, so its answer is missing
     finally:

@@ -471,7 +471,7 @@ def test_keeping_again_after_a_crash_replaces_what_was_there(
 ) -> None:
     job = a_job()
     storage.keep(job, fetched(storage, job, ["one", "two", "three"]), FACTS)
-    job.fence = 2
+    job.claim_number = 2
     kept = storage.keep(job, fetched(storage, job, ["four"]), FACTS)
     assert os.listdir(kept[0].path.parent) == [kept[0].name]
 
@@ -482,7 +482,7 @@ def test_known_platforms_link_keeps_what_names_the_post() -> None:
 
 
 def test_attempt_leaves_the_folder_of_another_alone(storage: FileStorage) -> None:
-    old, new = a_job(fence=1), a_job(fence=2)
+    old, new = a_job(claim_number=1), a_job(fence=2)
     (storage.attempt_folder(old) / "files" / "old.txt").write_text("old")
     (storage.attempt_folder(new) / "files" / "new.txt").write_text("new")
     storage.forget_attempt(old)

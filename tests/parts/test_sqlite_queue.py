@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bossbot_plugins import database
-from bossbot_plugins.database import MIGRATIONS, SQLite
+from bossbot_plugins import sqlite_database
+from bossbot_plugins.sqlite_database import MIGRATIONS, SQLite
 from conftest import ROOT, MakeSettings
 from discord_support import Stage, link
 
@@ -163,10 +163,10 @@ async def test_upload_holds_no_slot(open_queue: Open) -> None:
     _, second = await added(queue, a_job(), a_job())
     job = await claim(queue)
     job.status = Status.PROCESSING
-    await queue.renew(job, LEASE_S)
+    await queue.save(job, LEASE_S)
     assert await claim_all(queue) == []
     job.status = Status.UPLOADING
-    await queue.renew(job, LEASE_S)
+    await queue.save(job, LEASE_S)
     assert await claim_all(queue) == [second]
 
 
@@ -253,10 +253,10 @@ async def test_running_job_can_be_cancelled_and_its_attempt_changes_nothing(
     await queue.add(a_job())
     job = await claim(queue)
     job.status = phase
-    await queue.renew(job, LEASE_S)
+    await queue.save(job, LEASE_S)
     assert await queue.cancel(job.id)
     job.status = Status.UPLOADING
-    assert not await queue.renew(job, LEASE_S)
+    assert not await queue.save(job, LEASE_S)
     assert await status(queue, job) is Status.CANCELLED
 
 
@@ -267,7 +267,7 @@ async def test_job_that_is_uploading_or_over_cannot_be_cancelled(
     await queue.add(a_job())
     job = await claim(queue)
     job.status = phase
-    await queue.renew(job, LEASE_S)
+    await queue.save(job, LEASE_S)
     assert await queue.cancel(job.id) is None
     assert await status(queue, job) is phase
 
@@ -287,7 +287,7 @@ async def test_claims_holder_does_not_undo_what_others_set(queue: Queue) -> None
     job = await claim(queue)
     await queue.patch(job.id, status_message_id=77)
     job.status = Status.PROCESSING
-    assert await queue.renew(job, LEASE_S)
+    assert await queue.save(job, LEASE_S)
     stored = await queue.get(job.id)
     assert stored is not None and stored.status_message_id == 77
 
@@ -303,7 +303,7 @@ async def test_older_claim_changes_nothing(queue: Queue) -> None:
     assert new.id == old.id and new.fence > old.fence
     stored = await queue.get(new.id)
     old.status, old.title = Status.COMPLETED, "old"
-    assert not await queue.renew(old, LEASE_S)
+    assert not await queue.save(old, LEASE_S)
     assert not await queue.finish(old)
     assert not await queue.release(old)
     assert await queue.get(new.id) == stored
@@ -323,7 +323,7 @@ async def test_released_job_waits_its_time_and_runs_again(
     job = await claim(queue)
     assert await queue.release(job)
     job = await claim(queue)
-    assert (job.attempts, job.fence) == (2, 2)
+    assert (job.attempts, job.claim_number) == (2, 2)
     assert await queue.release(job, delay_s=30)
     assert await status(queue, job) is Status.QUEUED
     assert await claim_all(queue) == []
@@ -363,7 +363,7 @@ async def test_job_that_ran_when_the_bot_died_runs_again(open_queue: Open) -> No
             job.status = Status.UPLOADING
         elif job.id == done.id:
             job.status = Status.COMPLETED
-        await queue.renew(job, LEASE_S)
+        await queue.save(job, LEASE_S)
     await queue.add(waiting)
     for crashes in (1, 2, 3):
         queue = await open_queue()
@@ -613,7 +613,7 @@ async def test_link_pasted_while_the_database_is_locked_for_10_s_is_taken_after_
     stage: Stage,
 ) -> None:
     async with stage.bot() as bot:
-        path = bot.pipeline.db.path
+        path = bot.app.database.path
         with locked_by_another_process(path, 10) as other:
             assert other.stdout
             held = asyncio.create_task(asyncio.to_thread(other.stdout.readline))
@@ -682,7 +682,7 @@ async def test_changes_tell_of_every_change(queue: Queue) -> None:
     assert await anext(changes) == job.id
     claimed = await claim(queue)
     claimed.status = Status.PROCESSING
-    await queue.renew(claimed, LEASE_S)
+    await queue.save(claimed, LEASE_S)
     assert await anext(changes) == job.id
     await queue.cancel(job.id)
     assert await anext(changes) == job.id

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from bossbot_plugins import _child
-from bossbot_plugins.router import check_link
+from bossbot_plugins.platform_router import check_link
 
 import bossbot
 from bossbot import STATUS_CAUSES, Cause, Platform, Refused, first_cause, wait_asked_s

@@ -9,7 +9,7 @@ from typing import Any
 
 import media
 import pytest
-from bossbot_plugins.child_processes import find_programs
+from bossbot_plugins.child_runner import find_programs
 from conftest import Home
 from discord_support import Stage
 from platform_support import PLATFORMS, Got, Web, environment
@@ -436,11 +436,11 @@ async def test_slideshow_behind_a_short_link_falls_back_to_the_other_engine(
 ) -> None:
     tiktok = TikTok(web.sites)
     tiktok.photos(NUMBER, *photos(3))
-    async with web.running() as pipeline:
-        job = await web.finish(tiktok.short(NUMBER), pipeline)
+    async with web.running() as app:
+        job = await web.finish(tiktok.short(NUMBER), app)
         assert (job.status, job.detail) == ("completed", "")
         assert (job.engine, job.attempts) == ("gallery-dl", 2)
-        assert web.kept(job, pipeline) == [photo.read_bytes() for photo in photos(3)]
+        assert web.kept(job, app) == [photo.read_bytes() for photo in photos(3)]
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,6 @@ async def test_registration_that_exits_turns_its_plugin_off(stage: Stage) -> Non
         await stage.says(f"$download {link(stage.image())}")
         [message] = await stage.gets(1)
         assert message.files
-        [job] = await bot.pipeline.queue.list()
+        [job] = await bot.app.queue.list()
         await job_when(bot, job.id, lambda one: one.status is Status.COMPLETED)
-        assert bot.pipeline.plugins.all["bad_register_commands"].off
+        assert bot.app.plugins.all["bad_register_commands"].off

@@ -28,7 +28,7 @@ def be_quick(monkeypatch: pytest.MonkeyPatch, timeout_s: float = 5) -> None:
 
 
 async def only_job(bot: BossBot, status: Status) -> Any:
-    [job] = await bot.pipeline.queue.list()
+    [job] = await bot.app.queue.list()
     return await job_at(bot, job.id, status)
 
 
@@ -324,7 +324,7 @@ async def test_jobs_go_on_while_the_gateway_comes_back(stage: Stage, how: str) -
         await stage.gets(1)
         stage.open_gate("gate")
         await stage.gets(2)
-        assert len(await bot.pipeline.queue.list()) == 2
+        assert len(await bot.app.queue.list()) == 2
     assert len(stage.posted()) == 2
 
 
@@ -336,7 +336,7 @@ async def test_what_was_said_during_an_outage_is_taken_once(stage: Stage) -> Non
         await stage.fake.drop_gateway()
         await stage.fake.wait_for(lambda: stage.fake.sessions["resume"] == 2)
         await stage.fake.settle()
-        assert len(await bot.pipeline.queue.list()) == 1
+        assert len(await bot.app.queue.list()) == 1
     assert len(stage.posted()) == 1
 
 
@@ -462,7 +462,7 @@ async def test_upload_that_a_stop_cuts_off_has_not_crashed_the_bot(
             if start == 0:
                 await stage.says(f"$download {link(stage.image())}")
             await stage.fake.wait_for(lambda fault=fault: fault.hits)
-            await bot.pipeline.stop(grace_s=0.1)
+            await bot.app.stop(grace_s=0.1)
         fault.release()
         states = stage.database("SELECT status, crashes FROM jobs")
         assert states == [("uploading", 0)]

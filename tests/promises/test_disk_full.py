@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bossbot_plugins.log import register_log
-from conftest import PARTS, MakePipeline, MakeSettings, WritePlugin, link_plugins
+from conftest import PARTS, MakeApp, MakeSettings, WritePlugin, link_plugins
 from discord_support import Stage, link
 from loguru import logger
 
@@ -19,15 +19,15 @@ FULL = Path("/dev/full")  # every write to it is refused by the kernel: no space
 
 async def test_link_is_not_acknowledged_when_the_database_is_full(stage: Stage) -> None:
     async with stage.bot() as bot:
-        pages = await bot.pipeline.db.one("PRAGMA page_count")
+        pages = await bot.app.database.one("PRAGMA page_count")
         assert pages
-        await bot.pipeline.db.all(f"PRAGMA max_page_count = {pages[0]}")
+        await bot.app.database.all(f"PRAGMA max_page_count = {pages[0]}")
         for said in range(200):  # what is left of the pages takes a few
-            kept = len(await bot.pipeline.queue.list())
+            kept = len(await bot.app.queue.list())
             await stage.says(f"$download {link('fail=gone')}")
             await stage.fake.wait_for(lambda: len(stage.said()) > said)  # noqa: B023
             if "disk is full" in stage.said()[-1].content:
-                assert len(await bot.pipeline.queue.list()) == kept
+                assert len(await bot.app.queue.list()) == kept
                 return
     pytest.fail("the database was never full")
 
@@ -48,19 +48,19 @@ def register_engines():
 
 async def test_download_that_fills_the_disk_fails_with_that_word(
     make_settings: MakeSettings,
-    make_pipeline: MakePipeline,
+    make_app: MakeApp,
     write_plugin: WritePlugin,
 ) -> None:
     folder = link_plugins(write_plugin("toy", ENGINE).parent, *PARTS)
-    pipeline = make_pipeline(make_settings(plugins_dir=folder))
+    app = make_app(make_settings(plugins_dir=folder))
     job = Job("0123456789", "https://a.example/", "", "toy", 0, 0, 0, "")
     job.created_at = now()
     with pytest.raises(JobFailed) as failed:
-        await pipeline.worker.fetch(job)
+        await app.worker.fetch(job)
     assert failed.value.cause is Cause.DISK_FULL
     assert "disk is full" in str(failed.value)
-    pipeline.storage.forget_attempt(job)
-    assert not list(pipeline.storage.data.glob("temp/*"))
+    app.storage.forget_attempt(job)
+    assert not list(app.storage.data.glob("temp/*"))
 
 
 def test_full_disk_for_the_log_stops_nobody(

@@ -78,10 +78,10 @@ async def test_rate_limit_that_ends_soon_is_waited_for_once(
     video = media.video(media_folder)
     limited = Answer("Slow down.", 429, {"Retry-After": "1"})
     link = web.sites.serve("https://files.example/a.mp4", in_turn(limited, video))
-    async with web.running(files(engine)) as pipeline:
-        job = await web.finish(link, pipeline)
+    async with web.running(files(engine)) as app:
+        job = await web.finish(link, app)
         assert (job.status, job.attempts, job.detail) == ("completed", 2, "")
-        assert web.kept(job, pipeline) == [video.read_bytes()]
+        assert web.kept(job, app) == [video.read_bytes()]
         # At first the limit, then what a download takes.
         assert web.sites.hits["files.example/a.mp4"] <= 3
     (again,) = [line for line in logged if "downloading -> queued" in line]
@@ -95,8 +95,8 @@ async def test_rate_limit_that_stays_is_not_asked_a_third_time(
 ) -> None:
     limited = Answer("Slow down.", 429, {"Retry-After": "1"})
     link = web.sites.serve("https://files.example/a.mp4", limited)
-    async with web.running(files(engine)) as pipeline:
-        job = await web.finish(link, pipeline)
+    async with web.running(files(engine)) as app:
+        job = await web.finish(link, app)
     assert (job.status, job.cause, job.attempts) == ("failed", Cause.RATE_LIMITED, 2)
     assert web.sites.hits["files.example/a.mp4"] == 2
 
@@ -107,8 +107,8 @@ async def test_rate_limit_of_ten_minutes_is_said_not_waited_for(
 ) -> None:
     limited = Answer("Slow down.", 429, {"Retry-After": "600"})
     link = web.sites.serve("https://files.example/a.mp4", limited)
-    async with web.running(files(engine)) as pipeline:
-        job = await web.finish(link, pipeline)
+    async with web.running(files(engine)) as app:
+        job = await web.finish(link, app)
     assert (job.cause, job.attempts) == (Cause.RATE_LIMITED, 1)
     assert "10 min" in job.error
     assert web.sites.hits["files.example/a.mp4"] == 1
@@ -123,10 +123,10 @@ async def test_server_that_fails_once_is_asked_again(
     video = media.video(media_folder)
     answers = in_turn(Answer("Sorry.", status), video)
     link = web.sites.serve("https://files.example/a.mp4", answers)
-    async with web.running(files(engine)) as pipeline:
-        job = await web.finish(link, pipeline)
+    async with web.running(files(engine)) as app:
+        job = await web.finish(link, app)
         assert (job.status, job.detail) == ("completed", "")
-        assert web.kept(job, pipeline) == [video.read_bytes()]
+        assert web.kept(job, app) == [video.read_bytes()]
 
 
 @both_engines
@@ -135,8 +135,8 @@ async def test_server_that_fails_for_good_is_not_asked_for_ever(
     web: Web, engine: str
 ) -> None:
     link = web.sites.serve("https://files.example/a.mp4", Answer("Sorry.", 503))
-    async with web.running(files(engine)) as pipeline:
-        job = await web.finish(link, pipeline)
+    async with web.running(files(engine)) as app:
+        job = await web.finish(link, app)
     assert (job.status, job.cause) == ("failed", Cause.NETWORK)
     assert job.error == SENTENCES[Cause.NETWORK]
     assert 2 <= web.sites.hits["files.example/a.mp4"] <= 4
@@ -158,8 +158,8 @@ async def test_what_does_not_pass_is_asked_for_once(
     web: Web, engine: str, status: int, cause: Cause
 ) -> None:
     link = web.sites.serve("https://files.example/a.mp4", Answer("No.", status))
-    async with web.running(files(engine)) as pipeline:
-        job = await web.finish(link, pipeline)
+    async with web.running(files(engine)) as app:
+        job = await web.finish(link, app)
     assert (job.status, job.cause, job.attempts) == ("failed", cause, 1)
     assert web.sites.hits["files.example/a.mp4"] == 1
 
@@ -173,14 +173,14 @@ async def test_other_engine_is_tried_once(
     link = web.sites.serve("https://files.example/a.jpg", photo)
     gone = web.sites.serve("https://files.example/b.jpg", Answer(status=404))
     try:
-        async with web.running() as pipeline:
-            job = await web.finish(link, pipeline)
+        async with web.running() as app:
+            job = await web.finish(link, app)
             assert (job.status, job.attempts) == ("completed", 2)
-            assert web.kept(job, pipeline) == [photo.read_bytes()]
-            job = await web.finish(gone, pipeline)
+            assert web.kept(job, app) == [photo.read_bytes()]
+            job = await web.finish(gone, app)
             assert (job.cause, job.attempts) == (Cause.GONE, 2)
             # Nobody else knows this one.
-            job = await web.finish("https://files.example/page", pipeline)
+            job = await web.finish("https://files.example/page", app)
             assert (job.cause, job.attempts) == (cause, 1)
     finally:
         (web.plugins / "failing.py").unlink()
@@ -197,8 +197,8 @@ async def test_other_engine_is_not_tried_when_the_site_has_answered(
     photo = media.image(media_folder)
     link = web.sites.serve("https://files.example/a.jpg", photo)
     try:
-        async with web.running() as pipeline:
-            job = await web.finish(link, pipeline)
+        async with web.running() as app:
+            job = await web.finish(link, app)
     finally:
         (web.plugins / "failing.py").unlink()
     assert (job.cause, job.attempts, job.error) == (cause, 1, SENTENCES[cause])
@@ -224,7 +224,7 @@ async def bare_web(
 
 
 async def attempt(web: Web, link: str, engine: str) -> JobFailed:
-    got = await web.fetch(link, platform=files(engine), allow_private_addresses=True)
+    got = await web.fetch(link, platform=files(engine), child_runner__allow_private_addresses=True)
     assert got.error, got
     return got.error
 

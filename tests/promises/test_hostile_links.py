@@ -25,7 +25,7 @@ import pytest
 import pytest_asyncio
 from bossbot_plugins._child import is_public
 from bossbot_plugins.file_storage import inspect_file, suffix_of
-from bossbot_plugins.router import check_link
+from bossbot_plugins.platform_router import check_link
 from conftest import PARTS, ROOT, link_plugins, share_runner
 from sites import Sites
 from sites_canned.reddit import Reddit
@@ -37,7 +37,7 @@ from bossbot import (
     Download,
     Job,
     JobFailed,
-    Pipeline,
+    App,
     Plugins,
     Refused,
     Settings,
@@ -105,7 +105,7 @@ class Courier:
 
 
 @hookimpl
-def register_courier(pipeline):
+def register_courier(app):
     return Courier()
 """
 
@@ -129,7 +129,7 @@ class Net:
         self.outside, self.inside, self.folder = outside, inside, folder
         self.port = int(inside.address.rpartition(":")[2])
         self.sixth_port = self.sixth_hits = 0  # of the service inside, on ::1
-        self._pipelines: list[Pipeline] = []
+        self._pipelines: list[App] = []
 
     def fill(self, text: str) -> str:
         return text.format(
@@ -153,7 +153,7 @@ class Net:
         self.inside.requests.clear()
         return hits
 
-    def pipeline(self, name: str, *, wrapped: bool, fenced: bool = True) -> Pipeline:
+    def app(self, name: str, *, wrapped: bool, fenced: bool = True) -> App:
         """A bot with the real platforms and engines, the latter perhaps wrapped."""
         plugins = self.folder / ("wrapped" if wrapped else "plain")
         if not plugins.exists():
@@ -166,17 +166,17 @@ class Net:
         settings = Settings(
             data_dir=self.folder / name,
             plugins_dir=plugins,
-            allow_private_addresses=not fenced,
-            min_free_space=0,
-            download_timeout_s=20,
+            child_runner__allow_private_addresses=not fenced,
+            retention__min_free_space=0,
+            local_worker__download_timeout_s=20,
         )
         loaded = Plugins(settings)
         loaded.load()
         assert not [plugin.off for plugin in loaded.all.values() if plugin.off]
-        pipeline = Pipeline(settings, loaded)
-        bossbot.prepare_data(pipeline.settings.data_dir)
-        self._pipelines.append(pipeline)
-        return pipeline
+        app = App(settings, loaded)
+        bossbot.prepare_data(app.settings.data_dir)
+        self._pipelines.append(app)
+        return app
 
     def _wrapper(self, path: Path) -> str:
         host, _, port = self.outside.address.partition(":")
@@ -203,23 +203,23 @@ class Net:
             yield
 
     async def stop(self) -> None:
-        for pipeline in self._pipelines:
-            await pipeline.stop()
+        for app in self._pipelines:
+            await app.stop()
 
     async def fetch(
-        self, pipeline: Pipeline, url: str, engine: str, platform: str = ""
+        self, app: App, url: str, engine: str, platform: str = ""
     ) -> Download | JobFailed:
         """What one attempt brought, or why it failed; its folder is gone again."""
         job = a_job(url, engine, platform)
         try:
             async with asyncio.timeout(30):
-                return await pipeline.worker.fetch(job)
+                return await app.worker.fetch(job)
         except JobFailed as error:
             return error
         finally:
-            if not pipeline.settings.allow_private_addresses:
-                search(pipeline.settings.data_dir)
-            pipeline.storage.forget_attempt(job)
+            if not app.settings.allow_private_addresses:
+                search(app.settings.data_dir)
+            app.storage.forget_attempt(job)
 
 
 numbers = count(1)
@@ -277,36 +277,36 @@ async def net(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Net]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bare(net: Net) -> Pipeline:
+async def bare(net: Net) -> App:
     """The fenced bot with the engines as they are."""
-    pipeline = net.pipeline("bare", wrapped=False)
-    pipeline.runner.start()
-    return pipeline
+    app = net.app("bare", wrapped=False)
+    app.runner.start()
+    return app
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bare_open(net: Net, bare: Pipeline) -> Pipeline:
+async def bare_open(net: Net, bare: App) -> App:
     """The same with the fence down."""
-    pipeline = net.pipeline("bare-open", wrapped=False, fenced=False)
-    share_runner(pipeline, bare)
-    return pipeline
+    app = net.app("bare-open", wrapped=False, fenced=False)
+    share_runner(app, bare)
+    return app
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def led(net: Net) -> Pipeline:
+async def led(net: Net) -> App:
     """The fenced bot whose engines find a server at OUTSIDE."""
-    pipeline = net.pipeline("led", wrapped=True)
+    app = net.app("led", wrapped=True)
     with net.as_proxy():
-        pipeline.runner.start()
-    return pipeline
+        app.runner.start()
+    return app
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def led_open(net: Net, led: Pipeline) -> Pipeline:
+async def led_open(net: Net, led: App) -> App:
     """The same with the fence down."""
-    pipeline = net.pipeline("led-open", wrapped=True, fenced=False)
-    share_runner(pipeline, led)
-    return pipeline
+    app = net.app("led-open", wrapped=True, fenced=False)
+    share_runner(app, led)
+    return app
 
 
 @pytest.fixture(autouse=True)
@@ -321,7 +321,7 @@ def _nobody_was_here(net: Net) -> None:
 
 @pytest.mark.parametrize("payload", TABLE["refused"])
 async def test_hostile_words_are_refused(
-    net: Net, bare: Pipeline, payload: str
+    net: Net, bare: App, payload: str
 ) -> None:
     with pytest.raises(Refused) as caught:
         await bare.route(check_link(net.fill(payload)))
@@ -337,7 +337,7 @@ def test_there_are_enough_payloads() -> None:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def links(net: Net, bare: Pipeline) -> dict[str, str]:
+async def links(net: Net, bare: App) -> dict[str, str]:
     """The payloads that intake lets pass, as it hands them on."""
     payloads = {**TABLE["dialled"], **TABLE["elsewhere"]}
     checked = [check_link(net.fill(link)) for link in payloads.values()]
@@ -346,9 +346,9 @@ async def links(net: Net, bare: Pipeline) -> dict[str, str]:
     return {name: url for name, (url, _, _) in zip(payloads, routes, strict=True)}
 
 
-async def by_both(net: Net, pipeline: Pipeline, url: str) -> list[Download | JobFailed]:
+async def by_both(net: Net, app: App, url: str) -> list[Download | JobFailed]:
     """What each engine brings of a link, in the order of ENGINES."""
-    fetches = (net.fetch(pipeline, url, engine) for engine in ENGINES)
+    fetches = (net.fetch(app, url, engine) for engine in ENGINES)
     return list(await asyncio.gather(*fetches))
 
 
@@ -362,7 +362,7 @@ def assert_refused_by_the_fence(net: Net, *got: Download | JobFailed) -> None:
 
 @pytest.mark.parametrize("payload", TABLE["dialled"])
 async def test_link_to_the_inside_is_not_opened(
-    net: Net, bare: Pipeline, bare_open: Pipeline, links: dict[str, str], payload: str
+    net: Net, bare: App, bare_open: App, links: dict[str, str], payload: str
 ) -> None:
     if "IPv6" in payload and not net.sixth_port:
         pytest.skip("no IPv6 on this machine")
@@ -374,7 +374,7 @@ async def test_link_to_the_inside_is_not_opened(
 
 @pytest.mark.parametrize("payload", TABLE["elsewhere"])
 async def test_link_to_a_private_address_is_not_opened(
-    net: Net, bare: Pipeline, links: dict[str, str], payload: str
+    net: Net, bare: App, links: dict[str, str], payload: str
 ) -> None:
     if payload == "our own name":
         try:
@@ -388,7 +388,7 @@ async def test_link_to_a_private_address_is_not_opened(
 
 @pytest.mark.parametrize("name", TABLE["names"])
 async def test_name_that_leads_inside_is_not_opened(
-    net: Net, led: Pipeline, led_open: Pipeline, name: str
+    net: Net, led: App, led_open: App, name: str
 ) -> None:
     url = f"http://{name}:{net.port}/rebinds.mp4"
     assert_refused_by_the_fence(net, *await by_both(net, led, url))
@@ -402,7 +402,7 @@ async def test_name_that_leads_inside_is_not_opened(
 
 @pytest.mark.parametrize("page", PAGES)
 async def test_page_cannot_lead_an_engine_inside(
-    net: Net, led: Pipeline, led_open: Pipeline, page: str
+    net: Net, led: App, led_open: App, page: str
 ) -> None:
     url = f"http://{OUTSIDE}/{page}.mp4"
     live = PAGES[page].get("live", [])
@@ -422,7 +422,7 @@ async def test_page_cannot_lead_an_engine_inside(
 
 @BOTH
 async def test_link_is_judged_by_its_own_host_behind_a_proxy(
-    net: Net, led: Pipeline, engine: str
+    net: Net, led: App, engine: str
 ) -> None:
     for link in (f"http://127.1:{net.port}/secret.mp4", f"{net.outside.url('/x.mp4')}"):
         assert_refused_by_the_fence(net, await net.fetch(led, link, engine))
@@ -430,7 +430,7 @@ async def test_link_is_judged_by_its_own_host_behind_a_proxy(
 
 
 async def test_refused_job_ends_at_once_and_leaves_nothing(net: Net) -> None:
-    led = net.pipeline("queued", wrapped=True)
+    led = net.app("queued", wrapped=True)
     with net.as_proxy():
         await led.start(None)  # type: ignore[arg-type] - the courier needs no bot
     links = [
@@ -499,7 +499,7 @@ DASH = """<?xml version="1.0"?>
 @pytest.mark.parametrize("fake", [playlist_of, concat_of])
 @pytest.mark.parametrize("manifest", [HLS, DASH], ids=["hls", "dash"])
 async def test_fake_video_does_not_make_ffmpeg_open_another_file(
-    net: Net, bare_open: Pipeline, secret_video: Path, fake: Any, manifest: str
+    net: Net, bare_open: App, secret_video: Path, fake: Any, manifest: str
 ) -> None:
     net.outside.serve("/fake.ts", fake(secret_video))
     kind = "application/dash+xml" if "MPD" in manifest else "application/x-mpegurl"
@@ -525,12 +525,12 @@ async def test_fake_parts_of_a_gallery_do_not_make_ffmpeg_open_another_file(
         link = Reddit(web).video("aa1", path, path)
         for name, value in web.environment.items():
             patch.setenv(name, value)
-        pipeline = net.pipeline(f"reddit-{fake.__name__}", wrapped=False)
-        pipeline.runner.start()
-        url, platform, _ = await pipeline.route(check_link(link))
-        got = await net.fetch(pipeline, url, "gallery-dl", platform)
+        app = net.app(f"reddit-{fake.__name__}", wrapped=False)
+        app.runner.start()
+        url, platform, _ = await app.route(check_link(link))
+        got = await net.fetch(app, url, "gallery-dl", platform)
         assert [hit for hit in web.hits if "DASH_" in hit], "ffmpeg had nothing to open"
-        await pipeline.stop()
+        await app.stop()
     assert isinstance(got, JobFailed), got
 
 
@@ -638,7 +638,7 @@ def test_only_media_is_posted_under_an_ending_that_suits_it(
     ],
 )
 async def test_engines_bring_nothing_but_media(
-    net: Net, bare_open: Pipeline, kind: str, content: bytes, engine: str
+    net: Net, bare_open: App, kind: str, content: bytes, engine: str
 ) -> None:
     headers = {
         "Content-Type": kind,
@@ -669,7 +669,7 @@ async def test_engines_bring_nothing_but_media(
     ],
 )
 async def test_hostile_names_become_our_own(
-    net: Net, bare_open: Pipeline, tmp_path: Path, name: str, engine: str
+    net: Net, bare_open: App, tmp_path: Path, name: str, engine: str
 ) -> None:
     video = media.video(net.folder / "media")
     disposition = {"Content-Disposition": f'attachment; filename="{quote(name)}"'}

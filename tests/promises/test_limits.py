@@ -26,7 +26,7 @@ from bossbot import (
     Download,
     Job,
     JobFailed,
-    Pipeline,
+    App,
     Plugins,
     Settings,
 )
@@ -87,19 +87,19 @@ class Bench:
         self.base = Settings(
             data_dir=folder / "data",
             plugins_dir=plugins,
-            allow_private_addresses=True,
-            min_free_space=0,
-            download_timeout_s=30,
+            child_runner__allow_private_addresses=True,
+            retention__min_free_space=0,
+            local_worker__download_timeout_s=30,
         )
         self.plugins = Plugins(self.base)
         self.plugins.load()
-        self.pipeline = Pipeline(self.base, self.plugins)
-        bossbot.prepare_data(self.pipeline.settings.data_dir)
+        self.app = App(self.base, self.plugins)
+        bossbot.prepare_data(self.app.settings.data_dir)
         self.peak_bytes = 0  # of the attempt's folder, as seen in the last fetch
 
     def set(self, **values: Any) -> None:
         settings = Settings(**{**dict(self.base), **values})
-        self.pipeline.settings = settings
+        self.app.settings = settings
 
     async def fetch(self, url: str, engine: str) -> Download | JobFailed:
         """What one attempt brought, or why it failed."""
@@ -114,7 +114,7 @@ class Bench:
             request_key="",
             created_at=bossbot.now(),
         )
-        folder = self.pipeline.storage.data / "temp" / job.id
+        folder = self.app.storage.data / "temp" / job.id
         self.peak_bytes = 0
 
         async def measure() -> None:
@@ -125,13 +125,13 @@ class Bench:
         measuring = asyncio.create_task(measure())
         try:
             async with asyncio.timeout(50):
-                return await self.pipeline.worker.fetch(job)
+                return await self.app.worker.fetch(job)
         except JobFailed as error:
             return error
         finally:
             measuring.cancel()
             self.peak_bytes = max(self.peak_bytes, size_of(folder))
-            self.pipeline.storage.forget_attempt(job)
+            self.app.storage.forget_attempt(job)
 
 
 def size_of(folder: Path) -> int:
@@ -145,9 +145,9 @@ def size_of(folder: Path) -> int:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     bench = Bench(tmp_path_factory.mktemp("bench"), ROOT / "plugins")
-    bench.pipeline.runner.start()
+    bench.app.runner.start()
     yield bench
-    await bench.pipeline.stop()
+    await bench.app.stop()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -157,9 +157,9 @@ async def greedy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Benc
     link_plugins(folder / "plugins", *PARTS)
     (folder / "plugins" / "greedy.py").write_text(GREEDY)
     bench = Bench(folder, folder / "plugins")
-    bench.pipeline.runner.start()
+    bench.app.runner.start()
     yield bench
-    await bench.pipeline.stop()
+    await bench.app.stop()
 
 
 @pytest.fixture(scope="module")
@@ -315,12 +315,12 @@ async def test_huge_picture_does_not_get_past_ffmpeg(
     path = tmp_path / "huge.png"
     path.write_bytes(huge_png())
     job = Job("f" * 10, "", "", "", 1, 2, 3, "")
-    bench.pipeline.storage.attempt_folder(job)
+    bench.app.storage.attempt_folder(job)
     read = ["-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}"]
-    argv = [bench.pipeline.runner.programs["ffmpeg"], *read, "-f", "null", "-"]
+    argv = [bench.app.runner.programs["ffmpeg"], *read, "-f", "null", "-"]
     async with asyncio.timeout(30):
-        done = await bench.pipeline.runner.run(job, argv)
-    bench.pipeline.storage.forget_attempt(job)
+        done = await bench.app.runner.run(job, argv)
+    bench.app.storage.forget_attempt(job)
     assert done["exit"]
     assert "30000" in done["stderr"]
 
@@ -332,7 +332,7 @@ async def test_huge_picture_does_not_get_past_ffmpeg(
 async def test_trickle_is_stopped(
     bench: Bench, site: Sites, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = namespace(bench.pipeline.runner)
+    names = namespace(bench.app.runner)
     monkeypatch.setitem(names, "STALL_S", 1.0)
     monkeypatch.setitem(names, "STALL_BYTES", MIB)
     bench.set()
@@ -346,7 +346,7 @@ async def test_trickle_is_stopped(
 async def test_silent_server_is_given_up(
     bench: Bench, site: Sites, engine: str
 ) -> None:
-    bench.set(download_timeout_s=1)
+    bench.set(local_worker__download_timeout_s=1)
     url = site.serve("/silent.jpg", silent=True, content=b"")
     assert_failed(await bench.fetch(url, engine), Cause.TIMED_OUT)
 
@@ -389,9 +389,9 @@ async def test_gallery_of_100_000_ends_at_max_items(
             monkeypatch.setenv(name, value)
         behind = Bench(bench.folder / "proxied", ROOT / "plugins")
         behind.set(max_items=3)
-        behind.pipeline.runner.start()
+        behind.app.runner.start()
         got = await behind.fetch("https://imgur.com/a/abcde", "gallery-dl")
-        await behind.pipeline.stop()
+        await behind.app.stop()
     assert isinstance(got, Download), got.detail
     assert len(got.files) == web.hits["i.imgur.com/abcdefg.jpg"] == 3
     assert got.facts["more"]
@@ -414,7 +414,7 @@ async def test_files_of_one_link_share_a_cap(bench: Bench, site: Sites) -> None:
 
 
 async def test_memory_is_capped_in_the_child(greedy: Bench) -> None:
-    greedy.set(memory_limit=192 * MIB)
+    greedy.set(child_runner__memory_limit=192 * MIB)
     got = await greedy.fetch("http://x/private", "greedy")
     assert_failed(got, Cause.TOO_LARGE)
 
@@ -422,9 +422,9 @@ async def test_memory_is_capped_in_the_child(greedy: Bench) -> None:
 async def test_memory_that_no_limit_counts_is_watched(
     greedy: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = namespace(greedy.pipeline.runner)
+    names = namespace(greedy.app.runner)
     monkeypatch.setitem(names, "GROUP_MEMORY_BYTES", 16 * MIB)
-    greedy.set(memory_limit=128 * MIB)
+    greedy.set(child_runner__memory_limit=128 * MIB)
     got = await greedy.fetch("http://x/shared", "greedy")
     assert_failed(got, Cause.TOO_LARGE)
     assert 144 * MIB < int(got.detail.split()[0]) < NOT_LESS

@@ -27,7 +27,7 @@ from bossbot_plugins.discord_courier import clip_embed
 from bossbot_plugins.download import find_links
 from bossbot_plugins.file_storage import safe_name
 from bossbot_plugins.log import register_log
-from bossbot_plugins.router import check_link
+from bossbot_plugins.platform_router import check_link
 from conftest import Home
 from discord_support import Stage
 from hypothesis import HealthCheck, assume, example, given, settings
@@ -88,7 +88,7 @@ async def test_secrets_are_nowhere_to_be_read(
         token = SecretStr(stage.fake.token)
         values: dict[str, Any] = {
             "discord_token": token,
-            "allow_private_addresses": True,
+            "child_runner__allow_private_addresses": True,
             "max_queue_size": 50,
             "plugins": {
                 "progress": {"edit_interval_s": 1},
@@ -124,21 +124,21 @@ async def test_secrets_are_nowhere_to_be_read(
         async with stage.bot(**values) as bot:
             bossbot._secrets.update(
                 secret
-                for plugin in bot.pipeline.plugins.all.values()
+                for plugin in bot.app.plugins.all.values()
                 for secret in bossbot.secret_values(plugin.config)
             )
-            routes = await bot.pipeline.router.route_all([*map(check_link, links)])
+            routes = await bot.app.router.route_all([*map(check_link, links)])
             wanted = {r[0]: s for r, s in zip(routes, links.values(), strict=True)}
             for link in links:
                 await stage.says(f"$download {link}")
             async with asyncio.timeout(40):
-                async for _ in bot.pipeline.queue.changes():
-                    jobs = await bot.pipeline.queue.list(statuses=TERMINAL_STATUSES)
+                async for _ in bot.app.queue.changes():
+                    jobs = await bot.app.queue.list(statuses=TERMINAL_STATUSES)
                     if len(jobs) == len(links):
                         break
             logger.bind(job="x").error("trouble with {}", next(iter(links)))
             try:
-                assert values["plugins"] is bot.pipeline.settings, "to be seen"
+                assert values["plugins"] is bot.app.settings, "to be seen"
             except AssertionError:
                 logger.exception("with a traceback and its variables")
         asked = [request.cookies for request in web.requests]
@@ -188,7 +188,7 @@ def lines_with(secret: str, text: str) -> list[str]:
 def test_state_is_readable_by_its_owner_alone(home: Home, media_folder: Path) -> None:
     with Sites() as site:
         good = site.serve("/a.jpg", media.image(media_folder))
-        env = {"BOSS_BOT_ALLOW_PRIVATE_ADDRESSES": "true"}
+        env = {"BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true"}
         done = home.run("--debug", "get", good, "--to", home.path / "got", env=env)
     assert done.returncode == 0, done.stderr
     files = [path for path in home.data.rglob("*") if path.is_file()]

@@ -27,19 +27,10 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import media
-from bossbot_plugins.discord_client import make_bot
-from conftest import PARTS, ROOT, link_plugins
+from conftest import PARTS, ROOT, link_plugins, spread
 from fake_discord import FakeDiscord, Message
 
-from bossbot import (
-    BossBot,
-    Job,
-    Pipeline,
-    Plugins,
-    Settings,
-    Status,
-    prepare_data,
-)
+from bossbot import App, BossBot, Job, Settings, Status, prepare_data
 
 TOY = '''
 """An engine for tests: see discord_support.py."""
@@ -107,11 +98,12 @@ class Stage:
         self.fake = fake
         self.media = media_folder
         self.folder = folder
-        self.plugins = folder / "plugins"
+        self.plugins = folder / "plugins"  # the owner's
+        self.ours = folder / "home" / "plugins"
         self.gates = folder / "gates"
         self.gates.mkdir()
         self.plugins.mkdir()
-        link_plugins(self.plugins, *NEEDED)
+        link_plugins(self.ours, *NEEDED)
         toy = TOY.format(stage=str(self.gates), media=str(self.media))
         self.write_plugin("toy", toy)
 
@@ -144,7 +136,7 @@ class Stage:
 
     def add_plugin(self, name: str) -> None:
         """One of the repository's plugins."""
-        link_plugins(self.plugins, name)
+        link_plugins(self.ours, name)
 
     def write_plugin(self, name: str, code: str) -> None:
         (self.plugins / f"{name}.py").write_text(code, "utf-8")
@@ -158,9 +150,21 @@ class Stage:
         defaults = {
             "data_dir": self.folder / "data",
             "plugins_dir": self.plugins,
-            "min_free_space": 0,
+            "retention__min_free_space": 0,
         }
-        return Settings(**{**defaults, **values})
+        return Settings(**spread({**defaults, **values}))
+
+    def app(self, edit_interval_s: float = 0.1, **values: Any) -> App:
+        """An app that is not started; the keywords are settings."""
+        app = App(self.settings(**values), self.ours)
+        app.plugins.load()
+        off = {name: one.off for name, one in app.plugins.all.items() if one.off}
+        assert not off
+        if progress := app.plugins.all.get("progress"):  # less than an owner may set
+            config = module("progress").Config
+            progress.config = config.model_construct(edit_interval_s=edit_interval_s)
+        prepare_data(app.settings.data_dir)
+        return app
 
     @contextlib.asynccontextmanager
     async def bot(
@@ -169,38 +173,30 @@ class Stage:
         edit_interval_s: float = 0.1,
         **values: Any,
     ) -> AsyncIterator[BossBot]:
-        """A running bot, ready; the keywords are settings, `options` the client's."""
-        settings = self.settings(**values)
-        plugins = Plugins(settings)
-        plugins.load()
-        off = {name: one.off for name, one in plugins.all.items() if one.off}
-        assert not off
-        if progress := plugins.all.get("progress"):  # less than a host may set
-            config = module("progress").Config
-            progress.config = config.model_construct(edit_interval_s=edit_interval_s)
-        pipeline = Pipeline(settings, plugins)
-        prepare_data(settings.data_dir)
-        bot = make_bot(pipeline, guild_ready_timeout=0.1, **(options or {}))
+        """A running bot, ready; the keywords are settings, `options` discord.py's."""
+        app = self.app(edit_interval_s, discord_token=self.fake.token, **values)
+        client = module("discord_client").DiscordClient
+        client.options = {"guild_ready_timeout": 0.1, **(options or {})}
 
         async def at_once(shard_id: int | None, *, initial: bool = False) -> None:
             """Identify without the 5 s that discord.py waits."""
 
-        bot.before_identify_hook = at_once  # type: ignore[method-assign]
         with self.fake.redirect():
-            async with bot:
-                running = asyncio.create_task(bot.start(self.fake.token))
-                ready = asyncio.create_task(bot.wait_until_ready())
+            try:
+                app.bot.before_identify_hook = at_once  # type: ignore[method-assign]
+                await app.start()
+                running = asyncio.create_task(app.client.run())
+                ready = asyncio.create_task(app.bot.wait_until_ready())
                 done, _ = await asyncio.wait(
                     [running, ready], timeout=20, return_when="FIRST_COMPLETED"
                 )
                 if running in done:
                     ready.cancel()
                     await running
-                try:
-                    yield bot
-                finally:
-                    await bot.close()
-                    await running
+                yield app.bot
+            finally:
+                await app.stop()
+            await running
 
     def database(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Runs a statement on the database of a bot that is not running."""
@@ -270,7 +266,7 @@ class BotProcess:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.home = stage.folder / "home"
-        self.home.mkdir(exist_ok=True)
+        self.home.mkdir(exist_ok=True)  # with the stage's plugins
         shutil.copy(ROOT / "bossbot.py", self.home)
         self.log = stage.folder / "output.txt"
         self.process: asyncio.subprocess.Process
@@ -282,14 +278,14 @@ class BotProcess:
             "data_dir": str(self.stage.folder / "data"),
             "plugins_dir": str(self.stage.plugins),
             "plugins__progress__edit_interval_s": "1",
-            "min_free_space": "0",
+            "plugins__retention__min_free_space": "0",
         }
         settings = {
             f"BOSS_BOT_{n.upper()}": v for n, v in {**values, **variables}.items()
         }
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(ROOT / "tests" / "run_redirected.py")),
+                *(sys.executable, str(ROOT / "tests" / "support" / "run_redirected.py")),
                 str(self.home / "bossbot.py"),
                 env={
                     "PATH": os.environ["PATH"],
@@ -389,7 +385,7 @@ async def job_when(
     bot: BossBot, job: str, is_so: Callable[[Job], bool], timeout_s: float = 10
 ) -> Job:
     """The stored job once it is so."""
-    queue = bot.pipeline.queue
+    queue = bot.app.queue
     async with asyncio.timeout(timeout_s):
         async for _ in queue.changes():
             stored = await queue.get(job)

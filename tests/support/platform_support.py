@@ -1,10 +1,10 @@
-"""The pipeline on canned sites: real engines in real children, see `sites.py`.
+"""The app on canned sites: real engines in real children, see `sites.py`.
 
     got = await web.fetch(Twitter(web.sites).tweet("1001", photo))
     assert got.contents == [photo.read_bytes()]
 
 One warm fork server is shared by a module's tests, which therefore run on one loop; each
-fetch has a pipeline, settings and folders of its own.
+fetch has a app, settings and folders of its own.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bossbot_plugins.child_processes import Children
+from bossbot_plugins.child_runner import Children
 from conftest import PARTS, link_plugins, share_runner
 from loguru import logger
 from sites import Sites
@@ -28,7 +28,7 @@ from bossbot import (
     Cause,
     Job,
     JobFailed,
-    Pipeline,
+    App,
     Platform,
     Plugins,
     Settings,
@@ -50,7 +50,7 @@ class Nowhere:
 
 
 @hookimpl
-def register_courier(pipeline):
+def register_courier(app):
     return Nowhere()
 '''
 
@@ -75,7 +75,7 @@ class Got:
 
 
 class Web:
-    """The sites, and pipelines that see nothing else."""
+    """The sites, and apps that see nothing else."""
 
     def __init__(self, sites: Sites, folder: Path) -> None:
         self.sites = sites
@@ -90,12 +90,12 @@ class Web:
 
     def start(self) -> None:
         """Start the fork server in the environment of this moment."""
-        pipeline = self.pipeline()
-        self.children = pipeline.runner = Children(pipeline)
+        app = self.app()
+        self.children = app.runner = Children(app)
         self.children.start()
 
-    def pipeline(self, platform: Platform | None = None, **values: Any) -> Pipeline:
-        """A pipeline with data of its own; keywords are settings, and `twitter={...}`
+    def app(self, platform: Platform | None = None, **values: Any) -> App:
+        """A app with data of its own; keywords are settings, and `twitter={...}`
         those of that plugin. `platform` is one more, or in the place of another."""
         named = {name: values.pop(name) for name in PLATFORMS if name in values}
         data = self.folder / secrets.token_hex(4)
@@ -111,11 +111,11 @@ class Web:
                     p for p in plugin.platforms if p.name != platform.name
                 ]
             plugins.all["nowhere"].platforms = [platform]
-        pipeline = Pipeline(settings, plugins)
-        bossbot.prepare_data(pipeline.settings.data_dir)
+        app = App(settings, plugins)
+        bossbot.prepare_data(app.settings.data_dir)
         if hasattr(self, "children"):
-            share_runner(pipeline, self.children.pipeline)
-        return pipeline
+            share_runner(app, self.children.app)
+        return app
 
     async def fetch(
         self,
@@ -125,9 +125,9 @@ class Web:
         platform: Platform | None = None,
         **values: Any,
     ) -> Got:
-        """One attempt at a link; keywords as for `pipeline`."""
-        pipeline = self.pipeline(platform, **values)
-        url, name, routed = await pipeline.route(link)
+        """One attempt at a link; keywords as for `app`."""
+        app = self.app(platform, **values)
+        url, name, routed = await app.route(link)
         job = Job(
             id=secrets.token_hex(5),
             url=url,
@@ -141,7 +141,7 @@ class Web:
         )
         try:
             async with asyncio.timeout(30):
-                download = await pipeline.worker.fetch(job)
+                download = await app.worker.fetch(job)
         except JobFailed as error:
             return Got(error=error)
         else:
@@ -149,24 +149,24 @@ class Web:
             names = [file.name for file in download.files]
             return Got(contents, names, download.facts, download.failures)
         finally:
-            shutil.rmtree(pipeline.settings.data_dir)
+            shutil.rmtree(app.settings.data_dir)
 
     @asynccontextmanager
     async def running(
         self, platform: Platform | None = None, **values: Any
-    ) -> AsyncIterator[Pipeline]:
-        """A pipeline at work on its queue; arguments as for `pipeline`."""
-        pipeline = self.pipeline(platform, **values)
-        await pipeline.start(None)  # type: ignore[arg-type]
+    ) -> AsyncIterator[App]:
+        """A app at work on its queue; arguments as for `app`."""
+        app = self.app(platform, **values)
+        await app.start(None)  # type: ignore[arg-type]
         try:
-            yield pipeline
+            yield app
         finally:
-            await pipeline.stop()
+            await app.stop()
 
-    async def finish(self, link: str, pipeline: Pipeline) -> Job:
+    async def finish(self, link: str, app: App) -> Job:
         """The job of a link once it has ended, retries and all."""
         async with asyncio.timeout(30):
-            accepted = await pipeline.intake(
+            accepted = await app.intake(
                 link,
                 guild_id=1,
                 channel_id=2,
@@ -174,15 +174,15 @@ class Web:
                 request_key=secrets.token_hex(),
             )
             assert accepted and accepted.job
-            async for _ in pipeline.queue.changes():
-                job = await pipeline.queue.get(accepted.job.id)
+            async for _ in app.queue.changes():
+                job = await app.queue.get(accepted.job.id)
                 if job and job.status in TERMINAL_STATUSES:
                     return job
         raise AssertionError("changes() never ends")
 
-    def kept(self, job: Job, pipeline: Pipeline) -> list[bytes]:
+    def kept(self, job: Job, app: App) -> list[bytes]:
         """The files of a job that ended well, in order."""
-        folder = pipeline.settings.data_dir / job.folder / "content"
+        folder = app.settings.data_dir / job.folder / "content"
         return [path.read_bytes() for path in sorted(folder.iterdir())]
 
     def hosts_with(self, text: str) -> set[str]:

@@ -34,7 +34,7 @@ from sites import Answer, Sites
 from bossbot import (
     BossBot,
     Job,
-    Pipeline,
+    App,
     Plugins,
     Settings,
     now,
@@ -50,24 +50,24 @@ Row = tuple[str, str, str]
 
 
 def settings(folder: Path, **values: object) -> Settings:
-    values = {"allow_private_addresses": True, **values}
+    values = {"child_runner__allow_private_addresses": True, **values}
     plugins = HERE.parent / "plugins"
     return Settings(data_dir=folder / "data", plugins_dir=plugins, **values)
 
 
-def make_pipeline(configuration: Settings) -> Pipeline:
+def make_app(configuration: Settings) -> App:
     plugins = Plugins(configuration)
     plugins.load()
-    pipeline = Pipeline(configuration, plugins)
-    prepare_data(pipeline.settings.data_dir)
-    return pipeline
+    app = App(configuration, plugins)
+    prepare_data(app.settings.data_dir)
+    return app
 
 
 async def fetching(folder: Path, url: str) -> list[Row]:
     """An engine in a warm child, against its command."""
-    pipeline = make_pipeline(settings(folder))
-    pipeline.runner.start()
-    await pipeline.runner.versions()  # the server is warm
+    app = make_app(settings(folder))
+    app.runner.start()
+    await app.runner.versions()  # the server is warm
     rows = []
     for number, (engine, words) in enumerate(COMMANDS.items()):
         ours, theirs = [], []
@@ -75,7 +75,7 @@ async def fetching(folder: Path, url: str) -> list[Row]:
             job = Job(f"{number}{repeat:09}", url, "", engine, 0, 0, 0, "")
             job.created_at = now()
             started_s = time.perf_counter()
-            download = await pipeline.worker.fetch(job)
+            download = await app.worker.fetch(job)
             ours.append(time.perf_counter() - started_s)
             assert len(download.files) == 1, download
             target = folder / engine / str(repeat)
@@ -94,7 +94,7 @@ async def fetching(folder: Path, url: str) -> list[Row]:
                 f"{goal} times",
             )
         )
-    await pipeline.stop()
+    await app.stop()
     return rows
 
 
@@ -104,11 +104,11 @@ async def running(
 ) -> AsyncIterator[tuple[FakeDiscord, BossBot]]:
     async with FakeDiscord() as fake:
         with fake.redirect():
-            bot = make_bot(make_pipeline(settings(folder, **values)))
+            bot = make_bot(make_app(settings(folder, **values)))
             task = asyncio.create_task(bot.start(fake.token))
             await fake.wait_for(lambda: fake.connected)
             await bot.wait_until_ready()
-            await bot.pipeline.runner.versions()  # the server is warm
+            await bot.app.runner.versions()  # the server is warm
             try:
                 yield fake, bot
             finally:
@@ -145,7 +145,7 @@ async def acknowledging(folder: Path, sites: Sites) -> list[Row]:
             await fake.member_says(
                 fake.channel.id, f"$download {sites.url(f'/slow/{number}.mp4')}"
             )
-        await fake.wait_for(lambda: len(bot.pipeline.worker.running) == 5)
+        await fake.wait_for(lambda: len(bot.app.worker.running) == 5)
         for number in range(200):
             before = len(fake.messages(fake.channel.id, bot_only=True))
             started_s = time.perf_counter()
@@ -221,7 +221,7 @@ async def process(folder: Path, sites: Sites) -> list[Row]:
             **os.environ,
             "FAKE_DISCORD_URL": fake.url,
             "BOSS_BOT_DISCORD_TOKEN": fake.token,
-            "BOSS_BOT_ALLOW_PRIVATE_ADDRESSES": "true",
+            "BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true",
             "BOSS_BOT_MAX_CONCURRENT_PER_GUILD": "5",
         }
         command = [sys.executable, HERE / "run_redirected.py", folder / "bossbot.py"]
