@@ -1,4 +1,4 @@
-"""Turns photos and videos grey before they are posted."""
+"""Turns photos and videos gray before they are posted."""
 
 from bossbot import Bench, MediaFile, hookimpl
 
@@ -10,8 +10,8 @@ async def process_files(files: list[MediaFile], bench: Bench) -> list[MediaFile]
     result = []
     for file in files:
         if ending := ENDINGS.get(file.mime):
-            path = bench.path(f"grey.{ending}")
-            await bench.ffmpeg("-i", file.path, "-vf", "hue=s=0", path, label="Grey")
+            path = bench.path(f"gray.{ending}")
+            await bench.ffmpeg("-i", file.path, "-vf", "hue=s=0", path, label="Gray")
             file = await bench.file(path)
         result.append(file)
     return result
