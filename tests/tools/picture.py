@@ -1,0 +1,270 @@
+"""Makes docs/conversation.png, the README's picture, from what the bot really answers.
+
+    python tests/tools/picture.py
+
+Runs the bot on the fake Discord, has a member paste two links, and draws the channel
+as Discord's dark theme would, with ffmpeg for the media and a headless Chromium
+(``chromium`` or ``google-chrome`` on the PATH) for the drawing.
+"""
+
+import asyncio
+import base64
+import functools
+import html
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "support")]
+
+PICTURE = ROOT / "docs" / "conversation.png"
+WIDTH = 640  # CSS pixels; twice as many in the file
+CHROMIUM = "chromium", "chromium-browser", "google-chrome"
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--hide-scrollbars",
+)
+# Landscapes in place of photos: colours of the sky above and below, of the sun, of the
+# far and the near hills; where the sun is, and what the hills look like.
+ART = {
+    "1-dawn.jpg": ("243b6b", "f6a26b", "ffe9c4", "59567f", "22223b", 0.68, 0.50, 1),
+    "2-noon.jpg": ("3a86c8", "d6ecfa", "fffbe0", "7fb069", "386641", 0.30, 0.24, 4),
+    "3-dusk.jpg": ("2d1e4f", "e56b6f", "ffcdb2", "6d597a", "2b1d38", 0.42, 0.58, 7),
+    "4-night.jpg": ("0b132b", "1c2f57", "f4f1de", "16213f", "070b17", 0.76, 0.26, 2),
+}
+# An engine for links to hills.example. The film stops halfway, and the bot then shows
+# how far it is until the picture is taken.
+ENGINE = '''
+"""An engine for the picture's links."""
+
+import shutil
+import time
+from pathlib import Path
+
+from bossbot import Engine, Progress, hookimpl
+
+MEDIA = Path({media!r})
+TOTAL = 13_002_342
+
+
+@hookimpl
+def register_engines():
+    return [Engine("hills", lambda: "1", lambda: None, supports, download)]
+
+
+def supports(url):
+    return url.startswith("https://hills.example/")
+
+
+def download(request, report):
+    if "film" in request.url:
+        for _ in range(600):
+            report.progress(Progress("sunrise.mp4", TOTAL * 63 // 100, TOTAL, 3.25e6))
+            time.sleep(0.1)
+    report.info(title="A week in the hills", uploader="Ana Ruiz")
+    for number, source in enumerate(sorted(MEDIA.glob("*.jpg")), 1):
+        path = request.folder / f"{{request.prefix}}_{{number:04d}}.jpg"
+        shutil.copy(source, path)
+        report.file(path)
+'''
+
+
+@dataclass
+class Line:
+    """A message, as it is drawn."""
+
+    author: str
+    content: str
+    at: datetime
+    bot: bool = False
+    files: list[bytes] = field(default_factory=list)
+    replied_to: tuple[str, str] = ("", "")  # author and content
+
+
+async def converse(folder: Path) -> list[Line]:
+    """What is said in the channel when a member pastes two links."""
+    from discord_support import Stage
+    from fake_discord import FakeDiscord
+
+    art = draw_art(folder / "media")
+    (folder / "stage").mkdir()
+    async with FakeDiscord() as fake:
+        stage = Stage(fake, art, folder / "stage")
+        stage.write_plugin("hills", ENGINE.format(media=str(art)))
+        async with stage.bot():
+            await stage.says("$dlt https://hills.example/photos/42")
+            await stage.gets(len(ART))
+            await stage.hears("Done in")
+            await stage.says("$dlt https://hills.example/film/42")
+            await stage.hears("%")
+            messages = list(stage.fake.messages(stage.fake.channel.id))
+            return [to_line(message) for message in messages]
+
+
+def to_line(message: object) -> Line:
+    """A message of the fake Discord."""
+    m, told = message, getattr(message, "replied_to", None)
+    return Line(
+        author=m.author.name,  # type: ignore[attr-defined]
+        content=m.content,  # type: ignore[attr-defined]
+        at=m.created_at,  # type: ignore[attr-defined]
+        bot=m.author.bot,  # type: ignore[attr-defined]
+        files=[file.data for file in m.files],  # type: ignore[attr-defined]
+        replied_to=(told.author.name, told.content) if told else ("", ""),
+    )
+
+
+def draw_art(folder: Path) -> Path:
+    """The media of the conversation; returns their folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (*colours, x, y, seed) in ART.items():
+        channels = []
+        for start, channel in ((0, "r"), (2, "g"), (4, "b")):
+            above, below, sun, far, near = (
+                int(c[start : start + 2], 16) for c in colours
+            )
+            ridge = "Y/H-{}-{}*sin(X/W*{}+{})-{}*sin(X/W*{})"
+            hill = ridge.format(0.72, 0.07, 4, seed, 0.03, 11 + seed)
+            front = ridge.format(0.88, 0.05, 5, 3 * seed, 0.02, 13)
+            disc = f"lt(hypot(X/W-{x},(Y/H-{y})*H/W),0.07)"
+            sky = f"if({disc},{sun},{above}+({below - above})*Y/H)"
+            shown = f"if(gt({front},0),{near},if(gt({hill},0),{far},{sky}))"
+            channels.append(f"{channel}='{shown}'")
+        source = f"color=s=640x480,format=rgb24,geq={':'.join(channels)}"
+        quiet = ["ffmpeg", "-nostdin", "-loglevel", "error", "-y", "-f", "lavfi"]
+        frame = ["-i", source, "-frames:v", "1", "-update", "1", "-q:v", "3"]
+        subprocess.run([*quiet, *frame, str(folder / name)], check=True)
+    return folder
+
+
+# ── Drawing ────────────────────────────────────────────────────────────────────────
+
+STYLE = """
+* { box-sizing: border-box; margin: 0 }
+body { width: %dpx; background: #313338; color: #dbdee1; padding: 6px 0 18px;
+  font: 15px/1.38 "gg sans", "Noto Sans", "Helvetica Neue", "DejaVu Sans", sans-serif }
+header { border-bottom: 1px solid #26272b; padding: 8px 18px 12px; font-weight: 600;
+  color: #f2f3f5; margin-bottom: 4px } header i { color: #80848e; font-style: normal }
+article { position: relative; padding: 14px 18px 0 74px }
+.face { position: absolute; left: 18px; width: 40px; height: 40px; border-radius: 50%%;
+  color: #fff; font-size: 19px; font-weight: 600; line-height: 40px; text-align: center }
+.name { font-weight: 600; color: #f2f3f5 } time { color: #949ba4; font-size: 12px;
+  margin-left: 6px }
+.tag { background: #5865f2; color: #fff; border-radius: 3px; font-size: 10px;
+  font-weight: 600; padding: 1px 4px; margin-left: 5px; vertical-align: 1px }
+.told { color: #949ba4; font-size: 13px; white-space: nowrap; overflow: hidden;
+  text-overflow: ellipsis; margin: 0 0 3px -36px } .told b { color: #c9cdd3 }
+.told::before { content: ""; display: inline-block; width: 28px; height: 9px;
+  border: solid #4e5058; border-width: 2px 0 0 2px; border-top-left-radius: 6px;
+  margin-right: 6px; vertical-align: -4px }
+code { background: #2b2d31; border-radius: 3px; padding: 1px 4px; font-size: 13px;
+  font-family: "DejaVu Sans Mono", Consolas, monospace } a { color: #00a8fc }
+blockquote { border-left: 4px solid #4e5058; padding-left: 10px }
+.files { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; margin-top: 6px;
+  width: 400px; border-radius: 8px; overflow: hidden }
+.files img { width: 100%%; height: 132px; object-fit: cover; display: block }
+.files img:only-child { grid-column: 1 / 3; height: 225px }
+"""
+COLOURS = "#f0b232", "#eb459e", "#3ba55d", "#ed4245"
+
+
+def to_html(lines: list[Line]) -> str:
+    """The page of a conversation."""
+    articles = "".join(map(to_article, lines))
+    style = STYLE % WIDTH
+    return (
+        f'<!doctype html><meta charset="utf-8"><style>{style}</style>'
+        f"<header><i>#</i> general</header>{articles}"
+    )
+
+
+def to_article(line: Line) -> str:
+    colour = "#5865f2" if line.bot else COLOURS[sum(line.author.encode()) % 4]
+    tag = '<span class="tag">APP</span>' if line.bot else ""
+    author, said = line.replied_to
+    said = f"<b>@{html.escape(author)}</b> {html.escape(said)}"
+    told = f'<p class="told">{said}</p>' if author else ""
+    images = "".join(
+        f'<img src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
+        for data in line.files
+    )
+    files = f'<div class="files">{images}</div>' if images else ""
+    return (
+        f'<article>{told}<span class="face" style="background:{colour}">'
+        f'{html.escape(line.author[0].upper())}</span><p><span class="name">'
+        f"{html.escape(line.author)}</span>{tag}<time>{line.at:%H:%M}</time></p>"
+        f"<p>{markup(line.content)}</p>{files}</article>"
+    )
+
+
+def markup(text: str) -> str:
+    """Discord's mark-up as HTML, as far as the bot uses it."""
+    kept: list[str] = []
+
+    def keep(shown: str, *_: object) -> str:
+        kept.append(shown)
+        return f"\0{len(kept) - 1}\0"
+
+    # What is code, a link or escaped is no mark-up inside.
+    text = re.sub(
+        r"`([^`]+)`", lambda m: keep(f"<code>{html.escape(m[1])}</code>"), text
+    )
+    text = re.sub(
+        r"<?(https?://[^\s>]+)>?", lambda m: keep(f"<a>{html.escape(m[1])}</a>"), text
+    )
+    text = re.sub(r"\\([^\w\s])", lambda m: keep(html.escape(m[1])), text)
+    text = html.escape(text)
+    text = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", text)
+    text = re.sub(
+        r"^&gt; (.*)$", r"<blockquote>\1</blockquote>", text, flags=re.MULTILINE
+    )
+    text = text.replace("\n", "<br>").replace("</blockquote><br>", "</blockquote>")
+    return re.sub("\0(\\d+)\0", lambda m: kept[int(m[1])], text)
+
+
+def draw(page: str, target: Path, folder: Path) -> None:
+    """Write the page as a PNG of its own height."""
+    browser = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if browser is None:
+        sys.exit(f"none of {', '.join(CHROMIUM)} is installed")
+    file = folder / "conversation.html"
+    script = "<script>document.title = document.documentElement.offsetHeight</script>"
+    file.write_text(page + script, "utf-8")
+    run = functools.partial(
+        subprocess.run, check=True, capture_output=True, text=True, timeout=60
+    )
+    flags = [browser, *FLAGS, f"--user-data-dir={folder / 'profile'}"]
+    shown = run([*flags, f"--window-size={WIDTH},400", "--dump-dom", file.as_uri()])
+    title = re.search(r"<title>(\d+)", shown.stdout)
+    height = int(title[1]) if title else 900
+    run(
+        [
+            *flags,
+            "--force-device-scale-factor=2",
+            f"--window-size={WIDTH},{height}",
+            f"--screenshot={target}",
+            file.as_uri(),
+        ]
+    )
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lines = asyncio.run(converse(folder))
+        draw(to_html(lines), PICTURE, folder)
+    print(f"{PICTURE}: {PICTURE.stat().st_size // 1024} KiB")
+
+
+if __name__ == "__main__":
+    main()
