@@ -1603,10 +1603,11 @@ class Plugins:
     def _configure(self, plugin: Plugin, module: types.ModuleType) -> None:
         """Check the plugin's settings by its ``Config``, and find its ``GuildConfig``."""
         model = getattr(module, "Config", PluginConfig)
-        if "register_platforms" in plugin.hooks and not issubclass(
-            model, PlatformConfig
-        ):
-            model = type("Config", (model, PlatformConfig), {})
+        if "register_platforms" in plugin.hooks:
+            plain = model is PluginConfig
+            if not issubclass(model, PlatformConfig):
+                bases = (PlatformConfig,) if plain else (model, PlatformConfig)
+                model = type("Config", bases, {})
         try:
             plugin.config = model(**self.settings.plugins.get(plugin.stem, {}))
         except ValidationError as error:
