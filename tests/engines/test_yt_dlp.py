@@ -161,6 +161,23 @@ def test_a_site_with_an_extractor_of_its_own(
     assert got.facts["date"].startswith("2023-11-14T")
 
 
+@pytest.mark.parametrize("adult", [False, True])
+def test_a_video_is_reported_as_adult_or_not(
+    fetch: Fetch, sites: Sites, shelf: Path, adult: bool
+) -> None:
+    video = sites.serve("/a.mp4", media.video(shelf))
+    label = "<meta name=rating content=RTA-5042-1996-1400-1577-RTA>" if adult else ""
+    page = sites.serve("/page", f'{label}<video src="{video}"></video>')
+    assert fetch(page).facts["adult"] is adult
+
+
+def test_nothing_is_reported_when_the_age_limit_is_unknown(
+    fetch: Fetch, sites: Sites, shelf: Path
+) -> None:
+    facts = fetch(sites.serve("/a.mp4", media.video(shelf))).facts
+    assert "adult" not in facts
+
+
 @pytest.fixture
 def playlist(sites: Sites, shelf: Path) -> str:
     """Five videos, of which the second is private."""
