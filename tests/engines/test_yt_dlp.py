@@ -5,6 +5,7 @@ import io
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import media
@@ -161,21 +162,37 @@ def test_a_site_with_an_extractor_of_its_own(
     assert got.facts["date"].startswith("2023-11-14T")
 
 
-@pytest.mark.parametrize("adult", [False, True])
-def test_a_video_is_reported_as_adult_or_not(
-    fetch: Fetch, sites: Sites, shelf: Path, adult: bool
+@pytest.mark.parametrize(
+    ("age_limit", "adult"), [(18, True), (21, True), (13, False), (0, False)]
+)
+def test_an_age_limit_marks_a_video_as_adult(
+    fetch: Fetch, sites: Sites, shelf: Path, age_limit: int, adult: bool
 ) -> None:
-    video = sites.serve("/a.mp4", media.video(shelf))
-    label = "<meta name=rating content=RTA-5042-1996-1400-1577-RTA>" if adult else ""
-    page = sites.serve("/page", f'{label}<video src="{video}"></video>')
-    assert fetch(page).facts["adult"] is adult
+    setup = f"""if True:
+        from yt_dlp.extractor.generic import GenericIE
+        extract = GenericIE._real_extract
+        GenericIE._real_extract = lambda self, url: {{
+            **extract(self, url), "age_limit": {age_limit}
+        }}"""
+    got = fetch(sites.serve("/a.mp4", media.video(shelf)), setup=setup)
+    assert got.facts["adult"] is adult
 
 
-def test_nothing_is_reported_when_the_age_limit_is_unknown(
+def test_without_an_age_limit_it_is_unknown(
     fetch: Fetch, sites: Sites, shelf: Path
 ) -> None:
-    facts = fetch(sites.serve("/a.mp4", media.video(shelf))).facts
-    assert "adult" not in facts
+    got = fetch(sites.serve("/a.mp4", media.video(shelf)))
+    assert "adult" not in got.facts
+
+
+def test_one_adult_video_makes_a_playlist_adult() -> None:
+    facts: dict[str, Any] = {}
+    report = SimpleNamespace(info=lambda **more: facts.update(more))
+    request = Request("https://a.example/", Path(), "")
+    video = engine.Video(request, cast(bossbot.Report, report))
+    for age_limit in (0, 18, None, 0):
+        video.describe({"n_entries": 4, "age_limit": age_limit})
+    assert facts["adult"] is True
 
 
 @pytest.fixture
