@@ -6,6 +6,7 @@ of both engines' own URLs find an engine, and a platform; the tests below try a 
 """
 
 import asyncio
+import dataclasses
 import re
 import sys
 import tempfile
@@ -128,6 +129,17 @@ async def test_refusal_names_the_platform(app: App) -> None:
     feed, no_link = await app.router.route_all(["https://x.com/home", "x.com/home"])
     assert isinstance(feed, Refused) and feed.platform == "twitter"
     assert isinstance(no_link, Refused) and no_link.platform == ""
+
+
+async def test_broken_platform_refuses_only_its_own_links(folder: Path) -> None:
+    app = make_app(folder)
+    [twitter] = app.plugins.all["twitter"].platforms
+    broken = dataclasses.replace(twitter, normalise=lambda url: str(1 / 0))
+    app.plugins.all["twitter"].platforms = [broken]
+    links = ["https://x.com/nasa/status/1", "https://redd.it/90bu6w"]
+    refused, route = await app.router.route_all(links)
+    assert isinstance(refused, Refused) and refused.platform == "twitter"
+    assert isinstance(route, Route) and route.platform == "reddit"
 
 
 @pytest.mark.parametrize("link", ANYTHING["lookalikes"])
