@@ -156,7 +156,7 @@ class Post:
         count = known.get("count") or (len(listed) if listed else None)
         whole = self.number == 0 and isinstance(count, int) and count > 0
         self.count = count if whole else None
-        adult = _is_adult(known)
+        adult = is_adult(known)
         if adult is not None and (adult or self.posts == 1):  # one post is enough
             self.report.info(adult=adult)
         if self.posts > 1:
@@ -371,7 +371,7 @@ def _text(known: dict[str, Any], names: Sequence[str]) -> str:
     return ""
 
 
-def _is_adult(known: dict[str, Any]) -> bool | None:
+def is_adult(known: dict[str, Any]) -> bool | None:
     """Whether the site marks a post as not for minors; None when it gives no rating."""
     marks = [known[name] for name in ADULT.split() if known.get(name) is not None]
     if marks:

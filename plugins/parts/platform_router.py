@@ -6,7 +6,18 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
-from bossbot import App, Part, Refused, Route, Router, hookimpl
+from loguru import logger
+
+from bossbot import (
+    SENTENCES,
+    App,
+    Cause,
+    Part,
+    Refused,
+    Route,
+    Router,
+    hookimpl,
+)
 
 
 @hookimpl
@@ -74,5 +85,9 @@ class PlatformRouter(Router):
                     return Route(url, name, engine if engine in engines else "")
             return Route(url, "", "")
         except Refused as error:
-            error.platform = name
-            return error
+            refused = error
+        except Exception as error:  # the boundary of a plugin
+            logger.opt(exception=error).error("platform {} failed on a link", name)
+            refused = Refused(SENTENCES[Cause.INTERNAL])
+        refused.platform = name
+        return refused

@@ -103,6 +103,49 @@ def test_the_remains_of_a_removed_post_are_no_text(browse: Fetch, sites: Sites) 
     assert (got.cause, got.facts.get("text", "")) == (Cause.GONE, "")
 
 
+@pytest.mark.parametrize("adult", [False, True])
+def test_a_post_is_reported_as_adult_or_not(
+    browse: Fetch, sites: Sites, shelf: Path, adult: bool
+) -> None:
+    post = Reddit(sites).image("ab1", media.image(shelf), adult=adult)
+    assert browse(post).facts["adult"] is adult
+
+
+def test_one_adult_post_makes_a_listing_adult(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    reddit = Reddit(sites)
+    for number, adult in enumerate([False, True, False]):
+        reddit.image(f"ab{number}", media.image(shelf, number + 1), adult=adult)
+    got = browse(reddit.subreddit())
+    assert (len(got.files), got.facts["adult"]) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("adult", "keywords"),
+    [
+        (True, {"possibly_sensitive": True}),
+        (True, {"sensitive": None, "nsfw": "NSFW"}),
+        (True, {"x_restrict": 1, "rating": "R-18"}),
+        (True, {"rating": "Explicit"}),
+        (True, {"rating": "q", "category": "danbooru"}),
+        (True, {"rating": "a", "category": "newgrounds"}),
+        (False, {"rating": "e", "category": "newgrounds"}),
+        (False, {"rating": "s"}),
+        (False, {"nsfw": "SFW"}),
+        (False, {"x_restrict": 0}),
+        (None, {"rating": "4.5"}),
+        (None, {"rating": 5}),
+        (None, {"sensitive": None}),
+        (None, {}),
+    ],
+)
+def test_keywords_that_mark_a_post_as_adult(
+    adult: bool | None, keywords: dict[str, Any]
+) -> None:
+    assert engine.is_adult(keywords) is adult
+
+
 def test_a_gallery_longer_than_the_cap_is_fetched_up_to_it(
     browse: Fetch, sites: Sites, shelf: Path
 ) -> None:

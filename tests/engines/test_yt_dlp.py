@@ -5,6 +5,7 @@ import io
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import media
@@ -159,6 +160,39 @@ def test_a_site_with_an_extractor_of_its_own(
     assert got.contents == [media.video(shelf).read_bytes()]
     assert got.facts["uploader"] == "alice"
     assert got.facts["date"].startswith("2023-11-14T")
+
+
+@pytest.mark.parametrize(
+    ("age_limit", "adult"), [(18, True), (21, True), (13, False), (0, False)]
+)
+def test_an_age_limit_marks_a_video_as_adult(
+    fetch: Fetch, sites: Sites, shelf: Path, age_limit: int, adult: bool
+) -> None:
+    setup = f"""if True:
+        from yt_dlp.extractor.generic import GenericIE
+        extract = GenericIE._real_extract
+        GenericIE._real_extract = lambda self, url: {{
+            **extract(self, url), "age_limit": {age_limit}
+        }}"""
+    got = fetch(sites.serve("/a.mp4", media.video(shelf)), setup=setup)
+    assert got.facts["adult"] is adult
+
+
+def test_without_an_age_limit_it_is_unknown(
+    fetch: Fetch, sites: Sites, shelf: Path
+) -> None:
+    got = fetch(sites.serve("/a.mp4", media.video(shelf)))
+    assert "adult" not in got.facts
+
+
+def test_one_adult_video_makes_a_playlist_adult() -> None:
+    facts: dict[str, Any] = {}
+    report = SimpleNamespace(info=lambda **more: facts.update(more))
+    request = Request("https://a.example/", Path(), "")
+    video = engine.Video(request, cast(bossbot.Report, report))
+    for age_limit in (0, 18, None, 0):
+        video.describe({"n_entries": 4, "age_limit": age_limit})
+    assert facts["adult"] is True
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ SETUP = """if True:
     from yt_dlp.networking.common import _REQUEST_HANDLERS
     from yt_dlp.utils import Popen
 
-    _REQUEST_HANDLERS["CurlCFFI"] = _REQUEST_HANDLERS["Urllib"]
+    handler = type("CurlCFFIRH", (_REQUEST_HANDLERS["Urllib"],), {})
+    _REQUEST_HANDLERS["CurlCFFI"] = handler
     plugin_dirs.value, all_plugins_loaded.value = ["default"], False
     folder = pathlib.Path(".config/yt-dlp/plugins/a/yt_dlp_plugins/extractor")
     folder.mkdir(parents=True)

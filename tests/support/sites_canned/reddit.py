@@ -61,10 +61,13 @@ class Reddit:
         for place in ("i.redd.it", "v.redd.it", "www.reddit.com/r/pics/s"):
             sites.serve(f"https://{place}/*", Answer(status=404))
 
-    def image(self, post_id: str, file: Path, title: str = "A picture") -> str:
+    def image(
+        self, post_id: str, file: Path, title: str = "A picture", adult: bool = False
+    ) -> str:
         """One picture, served at i.redd.it."""
         url = self._sites.serve(f"https://i.redd.it/{post_id}{file.suffix}", file)
-        return self._publish(post_id, title=title, url=url, post_hint="image")
+        fields = {"title": title, "url": url, "over_18": adult}
+        return self._publish(post_id, post_hint="image", **fields)
 
     def gallery(self, post_id: str, *files: Path, missing: int = 0) -> str:
         """Several pictures in order; the first `missing` of them are 404."""
