@@ -96,7 +96,22 @@ else:  # importing discord.py takes a while, and few commands need it
     BossBot = object
 
 __version__ = "1.0.0"
-API = 1  # what plugins may rely on; a plugin that needs more sets an API of its own
+API = 1  # a plugin that needs more than this one sets an API of its own
+# What plugins may rely on; docs/plugins.md mentions each.
+__all__ = [
+    "API", "Accepted", "App", "Bench", "BossBot", "BossbotError", "Cause", "Change",
+    "Client", "Courier", "Database", "Engine", "Facts", "Fetched", "Finding",
+    "Guilds", "HERE", "HOOKS", "Hooks", "Job", "JobFailed", "MediaFile", "Message",
+    "OwnPath", "PARTS", "PLUGIN_PACKAGE", "Part", "Platform", "PlatformConfig",
+    "Plugin", "PluginConfig", "PluginError", "Plugins", "Post", "Priority", "Probe",
+    "Progress", "Queue", "QueueFull", "Ran", "Refused", "Report", "Request",
+    "Route", "Router", "Runner", "SENTENCES", "SLOT_STATUSES", "Settings",
+    "StartError", "Status", "Storage", "Stored", "Subcommand", "TERMINAL_STATUSES",
+    "Worker", "did_you_mean", "escape", "explain", "format_size", "format_time",
+    "hookimpl", "import_plugin", "in_thread", "now", "one_line", "open_plugins",
+    "plugin_folders", "public_url", "redact", "unsupported", "without_queries",
+    "write_atomically",
+]  # fmt: skip
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
 
@@ -1793,10 +1808,10 @@ def _start_task(
     return task
 
 
-P = TypeVar("P", bound=Part)
+_P = TypeVar("_P", bound=Part)
 
 
-def _part(contract: Callable[..., P]) -> cached_property[P]:
+def _part(contract: Callable[..., _P]) -> cached_property[_P]:
     """A part of the app, made when it is first needed."""
     return cached_property(lambda app: app.make_part(contract))
 
@@ -2246,11 +2261,6 @@ async def _session(app: App, command: Subcommand, arguments: argparse.Namespace)
         last.daemon = True
         last.start()
         await app.stop()
-
-
-__all__ = [
-    "API",
-]
 
 
 if __name__ == "__main__":
