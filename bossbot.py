@@ -99,18 +99,18 @@ __version__ = "1.0.0"
 API = 1  # a plugin that needs more than this one sets an API of its own
 # What plugins may rely on; docs/plugins.md mentions each.
 __all__ = [
-    "API", "Accepted", "App", "Bench", "BossBot", "BossbotError", "Cause", "Change",
-    "Client", "Courier", "Database", "Engine", "Facts", "Fetched", "Finding",
-    "Guilds", "HERE", "HOOKS", "Hooks", "Job", "JobFailed", "MediaFile", "Message",
-    "OwnPath", "PARTS", "PLUGIN_PACKAGE", "Part", "Platform", "PlatformConfig",
-    "Plugin", "PluginConfig", "PluginError", "Plugins", "Post", "Priority", "Probe",
+    "API", "HERE", "HOOKS", "PARTS", "PLUGIN_PACKAGE", "SENTENCES", "SLOT_STATUSES",
+    "TERMINAL_STATUSES", "Accepted", "App", "Bench", "BossBot", "BossbotError",
+    "Cause", "Change", "Client", "Courier", "Database", "Engine", "Facts",
+    "Fetched", "Finding", "Guilds", "Hooks", "Job", "JobFailed", "MediaFile",
+    "Message", "OwnPath", "Part", "Platform", "PlatformConfig", "Plugin",
+    "PluginConfig", "PluginError", "Plugins", "Post", "Priority", "Probe",
     "Progress", "Queue", "QueueFull", "Ran", "Refused", "Report", "Request",
-    "Route", "Router", "Runner", "SENTENCES", "SLOT_STATUSES", "Settings",
-    "StartError", "Status", "Storage", "Stored", "Subcommand", "TERMINAL_STATUSES",
-    "Worker", "did_you_mean", "escape", "explain", "format_size", "format_time",
-    "hookimpl", "import_plugin", "in_thread", "now", "one_line", "open_plugins",
-    "plugin_folders", "public_url", "redact", "unsupported", "without_queries",
-    "write_atomically",
+    "Route", "Router", "Runner", "Settings", "StartError", "Status", "Storage",
+    "Stored", "Subcommand", "Worker", "did_you_mean", "escape", "explain",
+    "format_size", "format_time", "hookimpl", "import_plugin", "in_thread", "now",
+    "one_line", "open_plugins", "plugin_folders", "public_url", "redact",
+    "unsupported", "without_queries", "write_atomically",
 ]  # fmt: skip
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────

@@ -236,7 +236,16 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def bare_home(home: Home) -> Home:
     """With the commands that need no network, and nothing else: it starts faster."""
-    needed = (*PARTS, "discord_client", "check", "get", "plugins", "setup", "which")
+    needed = (
+        *PARTS,
+        "discord_client",
+        "run",
+        "check",
+        "get",
+        "plugins",
+        "setup",
+        "which",
+    )
     for path in (home.path / "plugins").glob("*/*.py"):
         if path.stem not in needed and not path.stem.startswith("_"):
             path.unlink()

@@ -1,13 +1,8 @@
-"""The connection to Discord, and ``run``, the command that opens it."""
+"""The connection to Discord: login, gateway, commands, answers."""
 
-import argparse
-import asyncio
 import contextlib
 import hashlib
 import json
-import os
-import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -34,7 +29,6 @@ from bossbot import (
     PluginConfig,
     Settings,
     StartError,
-    Subcommand,
     escape,
     hookimpl,
     now,
@@ -75,11 +69,6 @@ class Config(PluginConfig):
 @hookimpl
 def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
     return {"client": partial(DiscordClient, config=config)}
-
-
-@hookimpl
-def register_subcommands() -> list[Subcommand]:
-    return [Subcommand("run", "connect to Discord; the default", connect)]
 
 
 @hookimpl
@@ -295,44 +284,3 @@ class DiscordClient(Client):
 def unreachable(error: Exception) -> BossbotError:
     """What a restart may mend."""
     return BossbotError(f"Discord cannot be reached ({error}). Check the network.")
-
-
-async def connect(app: App, args: argparse.Namespace) -> int:
-    """Connect and stay until stopped; returns the exit code.
-
-    Raises:
-        StartError: Discord or this machine does not let the bot go on.
-    """
-    if not app.settings.discord_token:
-        raise StartError(NO_TOKEN)
-    loop, work = asyncio.get_running_loop(), asyncio.current_task()
-    times = 0
-
-    def stop() -> None:
-        logger.info("stopping")
-        app.stopping.set()
-        if work:
-            work.cancel()
-
-    def asked(*_: Any) -> None:  # not by the loop, which a plugin may block
-        nonlocal times
-        times += 1
-        if times > 1:
-            os._exit(1)
-        loop.call_soon_threadsafe(stop)
-        with contextlib.suppress(AttributeError, OSError):  # it may be closed
-            os.write(sys.stderr.fileno(), b"once more to stop at once\n")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, asked)
-    try:
-        await app.start()
-        await app.client.run()
-    except asyncio.CancelledError:
-        if not (times and work):
-            raise
-        work.uncancel()  # what stops the app is not cancelled
-    except OSError as error:
-        data = app.settings.data_dir
-        raise StartError(f"{data} cannot be used: {error}") from error
-    return 0
