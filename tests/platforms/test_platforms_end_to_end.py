@@ -9,7 +9,7 @@ from typing import Any
 
 import media
 import pytest
-from bossbot_plugins.child_runner import find_programs
+from bossbot_plugins._programs import find_programs
 from conftest import Home
 from discord_support import Stage
 from platform_support import PLATFORMS, Got, Web, environment
@@ -32,7 +32,7 @@ pytest_plugins = ("platform_fixtures", "discord_fixtures")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LOGGED_IN = {"auth_token": Twitter.auth_token}
-NEXT_STEP = "Ask the bot's owner to add one"
+NEXT_STEP = "Ask the bot's owner to add a login"
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ async def test_stale_cookie_of_twitter_wants_a_new_login(
     twitter.tweet("1022", *photos(1))
     got = await web.fetch(twitter.profile(), twitter={"auth_token": "f" * 40})
     assert got.cause is Cause.LOGIN
-    assert "needs the host's login" in str(got.error)
+    assert NEXT_STEP in str(got.error)
 
 
 async def test_rate_limit_of_twitter_says_when_to_try_again(web: Web) -> None:
@@ -254,8 +254,8 @@ async def test_reddit_video_without_ffmpeg_is_its_picture(
     web: Web, picture: Path, sound: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link = Reddit(web.sites).video("aa5", picture, sound)
-    monkeypatch.delitem(web.children.programs, "ffmpeg")
-    monkeypatch.delitem(web.children.programs, "ffprobe")
+    monkeypatch.delitem(web.runner.programs, "ffmpeg")
+    monkeypatch.delitem(web.runner.programs, "ffprobe")
     for pasted in (link, "https://v.redd.it/aa5"):
         assert same(await web.fetch(pasted), picture)
 
@@ -393,7 +393,7 @@ async def test_instagram_wants_a_login(web: Web, photos: Photos) -> None:
     for config in ({}, {"sessionid": "stale"}):
         got = await web.fetch(link, instagram=config)
         assert got.cause is Cause.LOGIN
-        assert "needs the host's login" in str(got.error)
+        assert NEXT_STEP in str(got.error)
 
 
 async def test_instagram_post_that_is_not_shown(web: Web, photos: Photos) -> None:
@@ -531,7 +531,7 @@ async def test_youtube_without_ffmpeg_is_the_file_with_both(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     link = YouTube(web.sites).video(VIDEO_ID, video, picture, sound)
-    monkeypatch.delitem(web.children.programs, "ffmpeg")
+    monkeypatch.delitem(web.runner.programs, "ffmpeg")
     assert same(await web.fetch(link), video)
 
 
@@ -721,7 +721,7 @@ async def test_what_is_missing_is_said_in_discord(
         gallery: ("The first 4 of 5.", ""),
         twitter.gone("1205"): ("**Download failed** (gone)", "Check the link."),
         limited: ("**Download failed** (rate_limited)", "10 min"),
-        youtube.refused(VIDEO_ID, "bot"): ("(login)", "needs the host's login"),
+        youtube.refused(VIDEO_ID, "bot"): ("(login)", NEXT_STEP),
     }
     with environment(**web.sites.environment):
         async with stage.bot(max_items=4):

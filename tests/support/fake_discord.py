@@ -713,7 +713,7 @@ class FakeDiscord:
     async def _get_gateway(self, call: Call) -> Payload:
         limit = {"total": 1000, "remaining": 999, "reset_after": 0}
         limit |= {"max_concurrency": 1}
-        return {"url": self.gateway_url, "discord_client__shards": 1, "session_start_limit": limit}
+        return {"url": self.gateway_url, "shards": 1, "session_start_limit": limit}
 
     # --- Commands ---
 

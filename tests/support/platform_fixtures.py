@@ -13,9 +13,9 @@ async def shared_web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     with Sites() as sites:
         web = Web(sites, tmp_path_factory.mktemp("web"))
         with environment(**sites.environment):
-            web.start()
+            await web.start()
         yield web
-        await web.children.stop()
+        await web.runner.stop()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
     assert got.contents == [photo.read_bytes()]
 
 One warm fork server is shared by a module's tests, which therefore run on one loop; each
-fetch has a app, settings and folders of its own.
+fetch has an app, settings and folders of its own.
 """
 
 import asyncio
@@ -17,42 +17,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bossbot_plugins.child_runner import Children
-from conftest import PARTS, link_plugins, share_runner
+from conftest import PARTS, link_plugins, share_runner, spread
 from loguru import logger
 from sites import Sites
 
-import bossbot
 from bossbot import (
     TERMINAL_STATUSES,
+    App,
     Cause,
     Job,
     JobFailed,
-    App,
     Platform,
-    Plugins,
+    Progress,
     Settings,
+    prepare_data,
 )
 
 PLATFORMS = ("twitter", "reddit", "instagram", "youtube", "tiktok")
 NEEDED = (*PARTS, *PLATFORMS, "gallery_dl", "yt_dlp")
-# A courier that has nowhere to go to, for jobs that go through the queue.
-COURIER = '''
-from bossbot import hookimpl
-
-
-class Nowhere:
-    async def freeze(self, job, files, facts):
-        """The files are in the job's folder."""
-
-    async def post(self, job):
-        """Nobody waits."""
-
-
-@hookimpl
-def register_courier(app):
-    return Nowhere()
-'''
+NOWHERE = Path(__file__).parent / "plugins" / "nowhere.py"
 
 
 @dataclass
@@ -80,41 +63,40 @@ class Web:
     def __init__(self, sites: Sites, folder: Path) -> None:
         self.sites = sites
         self.folder = folder
-        self.plugins = folder / "plugins"
-        link_plugins(self.plugins, *NEEDED)
-        self.write_plugin("nowhere", COURIER)
-        self.children: Children
+        self.plugins = folder / "plugins"  # the owner's
+        self.plugins.mkdir()
+        (self.plugins / NOWHERE.name).symlink_to(NOWHERE)
+        self.ours = link_plugins(folder / "ours", *NEEDED)
+        self.runner: Any = None  # a ChildRunner, once it is started
 
-    def write_plugin(self, name: str, code: str) -> None:
-        (self.plugins / f"{name}.py").write_text(code, "utf-8")
-
-    def start(self) -> None:
+    async def start(self) -> None:
         """Start the fork server in the environment of this moment."""
-        app = self.app()
-        self.children = app.runner = Children(app)
-        self.children.start()
+        runner: Any = self.app().runner
+        await runner.start()
+        self.runner = runner
 
     def app(self, platform: Platform | None = None, **values: Any) -> App:
-        """A app with data of its own; keywords are settings, and `twitter={...}`
+        """An app with data of its own; keywords are settings, and `twitter={...}`
         those of that plugin. `platform` is one more, or in the place of another."""
         named = {name: values.pop(name) for name in PLATFORMS if name in values}
-        data = self.folder / secrets.token_hex(4)
-        settings = Settings(
-            data_dir=data, plugins_dir=self.plugins, plugins=named, **values
-        )
-        plugins = Plugins(settings)
-        plugins.load()
-        assert not any(plugin.off for plugin in plugins.all.values())
+        defaults = {
+            "data_dir": self.folder / secrets.token_hex(4),
+            "plugins_dir": self.plugins,
+            "plugins": named,
+        }
+        app = App(Settings(**spread({**defaults, **values})), self.ours)
+        app.plugins.load()
+        off = {name: one.off for name, one in app.plugins.all.items() if one.off}
+        assert not off
         if platform:
-            for plugin in plugins.all.values():
+            for plugin in app.plugins.all.values():
                 plugin.platforms = [
                     p for p in plugin.platforms if p.name != platform.name
                 ]
-            plugins.all["nowhere"].platforms = [platform]
-        app = App(settings, plugins)
-        bossbot.prepare_data(app.settings.data_dir)
-        if hasattr(self, "children"):
-            share_runner(app, self.children.app)
+            app.plugins.all["nowhere"].platforms = [platform]
+        prepare_data(app.settings.data_dir)
+        if self.runner:
+            share_runner(app, self.runner.app)
         return app
 
     async def fetch(
@@ -133,21 +115,16 @@ class Web:
             url=url,
             platform=name,
             engine=engine or routed,
-            guild_id=0,
-            channel_id=0,
-            user_id=0,
-            request_key="",
-            created_at=bossbot.now(),
         )
         try:
             async with asyncio.timeout(30):
-                download = await app.worker.fetch(job)
+                fetched = await app.worker.fetch(job, nobody_watches)
         except JobFailed as error:
             return Got(error=error)
         else:
-            contents = [file.path.read_bytes() for file in download.files]
-            names = [file.name for file in download.files]
-            return Got(contents, names, download.facts, download.failures)
+            contents = [file.path.read_bytes() for file in fetched.files]
+            names = [file.name for file in fetched.files]
+            return Got(contents, names, fetched.facts, fetched.failures)
         finally:
             shutil.rmtree(app.settings.data_dir)
 
@@ -155,9 +132,9 @@ class Web:
     async def running(
         self, platform: Platform | None = None, **values: Any
     ) -> AsyncIterator[App]:
-        """A app at work on its queue; arguments as for `app`."""
+        """An app at work on its queue; arguments as for `app`."""
         app = self.app(platform, **values)
-        await app.start(None)  # type: ignore[arg-type]
+        await app.start(gateway=False)
         try:
             yield app
         finally:
@@ -192,6 +169,10 @@ class Web:
             for request in self.sites.requests
             if text in f"{request.url} {request.headers} {request.body!r}"
         }
+
+
+def nobody_watches(progress: Progress) -> None:
+    """What a fetch tells on its way goes nowhere."""
 
 
 @contextmanager
