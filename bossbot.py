@@ -73,6 +73,8 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -1009,6 +1011,17 @@ class PluginConfig(BaseModel):
     its ``GuildConfig``, the settings that each server has of its own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _from_variable(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        """A value, checked; lists and tables in the environment are JSON."""
+        try:
+            return check(value)
+        except ValidationError:
+            if not isinstance(value, str) or not value.startswith(("[", "{")):
+                raise
+            return check(json.loads(value))
 
 
 class PlatformConfig(PluginConfig):

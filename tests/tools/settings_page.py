@@ -19,8 +19,9 @@ sys.path.insert(0, str(ROOT))
 from loguru import logger
 from pydantic import BaseModel, ByteSize
 
-from bossbot import SHELVES, App, Plugin, Settings, format_size
+from bossbot import SHELVES, App, PlatformConfig, Plugin, Settings, format_size
 
+COMMON = PlatformConfig.model_fields
 PAGE = ROOT / "docs" / "settings.md"
 INTRO = """\
 # Settings
@@ -108,9 +109,9 @@ def table(model: type[BaseModel], skip: tuple[str, ...] = ()) -> str:
 
 
 def fields(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Each field's name and row, the model's own fields before those it inherits."""
-    own = [name for name in model.model_fields if name in model.__annotations__]
-    inherited = [name for name in model.model_fields if name not in own]
+    """Each field's name and row, those that every platform has at the end."""
+    inherited = [name for name in model.model_fields if name in COMMON]
+    own = [name for name in model.model_fields if name not in COMMON]
     for name in [*own, *inherited]:
         field = model.model_fields[name]
         value = field.get_default(call_default_factory=True, validated_data={})
