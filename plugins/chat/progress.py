@@ -39,7 +39,7 @@ class Tracker:
     """The status messages of the jobs under way: what to show, and one editor each."""
 
     def __init__(self) -> None:
-        self.recalled = asyncio.Event()  # the jobs of the last run are among these
+        self.recalled = False  # whether the jobs of the last run are among these
         self.jobs: dict[str, Job] = {}
         self.messages: dict[str, int] = {}
         self.progress: dict[str, Progress] = {}
@@ -57,19 +57,17 @@ class Tracker:
     async def recall(self, app: App) -> list[Job]:
         """The jobs whose messages the last run left unfinished."""
         left = []
-        try:
-            for job_id in (await app.facts.get(UNTOLD)).split():
-                if job := await app.queue.get(job_id):
-                    left.append(self.jobs.setdefault(job_id, job))
-                    self.messages.setdefault(job_id, job.status_message_id)
-        finally:
-            self.recalled.set()
+        for job_id in (await app.facts.get(UNTOLD)).split():
+            if job := await app.queue.get(job_id):
+                left.append(self.jobs.setdefault(job_id, job))
+                self.messages.setdefault(job_id, job.status_message_id)
+        self.recalled = True
         await self.remember(app)
         return left
 
     async def remember(self, app: App) -> None:
         """Store whose messages are unfinished, for the next start."""
-        if self.recalled.is_set():
+        if self.recalled:
             with logger.catch(message=f"not stored: {UNTOLD}", level="DEBUG"):
                 await app.facts.set(UNTOLD, " ".join(self.jobs))
 

@@ -291,7 +291,8 @@ async def test_owner_is_told_once_a_day_that_a_site_wants_a_login(
 
 
 async def test_all_plugins_of_the_repository_run_together(stage: Stage) -> None:
-    async with stage.bot(plugins_dir=ROOT / "plugins") as bot:
+    stage.ours = ROOT / "plugins"
+    async with stage.bot() as bot:
         await stage.says("$download ftp://toy.example/")
         await stage.hears("Invalid URL")
         await stage.fake.slash(stage.channel_id, "download", {"url": "nonsense"})
@@ -586,11 +587,11 @@ async def test_check_upload_vetoes_the_posting(stage: Stage) -> None:
     stage.hook(
         "veto",
         "async def check_upload(job, files, channel):\n"
-        "    raise Refused(f'{len(files)} files are too many for {channel.name}.')",
+        "    raise Refused(f'{len(files)} files are too many for {channel.id}.')",
     )
     async with stage.bot():
         await stage.says(f"$download {link(*stage.images(2))}")
-        await stage.hears("Download failed", "2 files are too many for general.")
+        await stage.hears("Download failed", f"2 files are too many for {stage.channel_id}.")
     assert not stage.posted()
 
 
@@ -692,12 +693,13 @@ async def job_progressed(job, progress):
     note(f"progress {{progress.name}}")
 
 @hookimpl
-def bot_started(bot):
+async def run(app):
+    await app.bot.wait_until_ready()
     note("started")
-
-@hookimpl
-def bot_stopping(bot):
-    note("stopping")
+    try:
+        await app.bot.wait_for("never")
+    finally:
+        note("stopping")
 """,
     )
     async with stage.bot() as bot:
@@ -730,8 +732,8 @@ async def test_refused_slash_commands_do_not_stop_the_bot(stage: Stage) -> None:
 
 
 async def test_bot_does_not_start_without_a_part(stage: Stage) -> None:
-    (stage.plugins / "discord_courier.py").unlink()
-    with pytest.raises(bossbot.StartError, match="register_courier"):
+    (stage.ours / "parts" / "discord_courier.py").unlink()
+    with pytest.raises(bossbot.StartError, match="The part courier is missing"):
         async with stage.bot():
             pass
 
@@ -760,22 +762,23 @@ async def test_posted_files_are_remembered_when_the_disk_has_room_again(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stage.bot() as bot:
-        monkeypatch.setattr(module("discord_courier"), "WRITE_WAIT_S", 0.05)
-        write, failures = bot.app.database.all, 2
+        bot.app.courier.write_wait_s = 0.05  # type: ignore[attr-defined]
+        save, failures = bot.app.queue.save, 2
 
-        async def full(sql: str, *values: Any, **named: Any) -> list[sqlite3.Row]:
+        async def full(job: bossbot.Job, lease_s: float) -> bool:
             nonlocal failures
-            if "state = 'sent'" in sql and failures:
+            if any(post.state == "sent" for post in job.posts) and failures:
                 failures -= 1
                 raise sqlite3.OperationalError("database or disk is full")
-            return list(await write(sql, *values, **named))
+            return await save(job, lease_s)
 
-        monkeypatch.setattr(bot.app.db, "all", full)
+        monkeypatch.setattr(bot.app.queue, "save", full)
         await stage.says(f"$download {link(*stage.images(12))}")
         first, second = await stage.gets(12)
         assert (len(first.files), len(second.files)) == (10, 2)
         [job] = await bot.app.queue.list()
         await job_when(bot, job.id, lambda one: one.status is Status.COMPLETED)
+        assert failures == 0
 
 
 async def test_queued_link_is_acknowledged_though_it_cannot_start_at_once(
@@ -783,11 +786,11 @@ async def test_queued_link_is_acknowledged_though_it_cannot_start_at_once(
 ) -> None:
     async with stage.bot() as bot:
 
-        async def wake() -> None:
+        async def claim(worker: str, lease_s: float) -> bossbot.Job | None:
             raise sqlite3.OperationalError("database is locked")
 
         with monkeypatch.context() as patch:
-            patch.setattr(bot.app.worker, "wake", wake)
+            patch.setattr(bot.app.queue, "claim", claim)
             await stage.says(f"$download {link(stage.image())}")
             await stage.hears("Download started")
         [message] = await stage.gets(1)
@@ -799,42 +802,49 @@ async def test_status_message_that_is_not_remembered_keeps_no_link_from_its_turn
 ) -> None:
     async with stage.bot() as bot:
 
-        async def patch(job_id: str, **columns: Any) -> None:
+        async def forget(job_id: str, message_id: int) -> None:
             raise sqlite3.OperationalError("database is locked")
 
-        monkeypatch.setattr(bot.app.queue, "patch", patch)
+        monkeypatch.setattr(bot.app.queue, "set_status_message", forget)
         links = [link(stage.image()), link(stage.image(2))]
         await stage.says(f"$download {' '.join(links)}")
         await stage.gets(2)
+        for _ in range(2):
+            await stage.hears("Done in")
     assert not any("went wrong" in message.content for message in stage.said())
+    answers = [message for message in stage.said() if not message.files]
+    assert len(answers) == 2, "each is edited, not sent again"
 
 
-async def test_database_that_is_busy_at_the_start_silences_no_status_message(
+async def test_unfinished_messages_that_are_not_known_at_the_start_stay_stored(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stage.bot() as bot:
         progress = module("progress")
         tracker = progress.Tracker()
+        await bot.app.facts.set(progress.UNTOLD, "0123456789")
 
-        async def fact(key: str, value: str | None = None) -> str:
-            raise asyncio.CancelledError  # as when the hook's time is over
+        async def get(key: str) -> str:
+            raise sqlite3.OperationalError("database is locked")
 
-        monkeypatch.setattr(progress, "tracker", tracker)
         with monkeypatch.context() as patch:
-            patch.setattr(bot.app.db, "fact", fact)
-            with pytest.raises(asyncio.CancelledError):
-                await progress.bot_started(bot, progress.Config())
-        assert tracker.started.is_set()
-        assert not tracker.recalled, "what is stored is not overwritten"
+            patch.setattr(bot.app.facts, "get", get)
+            with pytest.raises(sqlite3.OperationalError):
+                await tracker.recall(bot.app)
+        await tracker.remember(bot.app)
+        assert await bot.app.facts.get(progress.UNTOLD) == "0123456789"
 
 
 async def test_check_says_whether_discord_grants_the_intent(stage: Stage) -> None:
     settings = stage.settings(discord_token=stage.fake.token)
     async with stage.bot():
-        check = module("discord_client").check_machine
-        assert await check(settings) == []
+        client = module("discord_client")
+        check, config = client.check_machine, client.Config()
+        assert await check(settings, config) == []
         stage.fake.message_content_allowed = False
-        [finding] = await check(settings)
+        [finding] = await check(settings, config)
         assert finding.fatal and "Intent" in finding.what
-        [finding] = await check(stage.settings(discord_token="a.b.c"))
+        [finding] = await check(stage.settings(discord_token="a.b.c"), config)
         assert finding.fatal and "token" in finding.what
+        [finding] = await check(settings, client.Config(message_content=False))
+        assert not finding.fatal and "message_content" in finding.what

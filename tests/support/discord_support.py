@@ -88,7 +88,14 @@ def download(request, report):
             raise JobFailed(Cause(value), "as the link says")
 '''
 # What a bot needs to take a link and post its files; a test adds what it is about.
-NEEDED = (*PARTS, "discord_client", "discord_courier", "download", "progress")
+NEEDED = (
+    *PARTS,
+    "discord_client",
+    "discord_courier",
+    "download",
+    "progress",
+    "run",
+)
 
 
 class Stage:
