@@ -22,9 +22,9 @@ OTHERS = {
     "one of test_logging's": "another-secret-",
     "an interaction's token": "NDU2Nzg5_long-and-secret",
     "a variable of the environment": "hush-key",
-    "planted-link-of-test_storage": "token=hush",
+    "planted-link-of-test_file_storage": "token=hush",
 }
-HOSTS_OWN = {".env", "config.toml", "cookies.txt", "cookies.host"}
+OWNERS = {".env", "config.toml", "cookies.txt", "cookies.owner"}
 FOUND = pytest.StashKey[list[str]]()
 printed: dict[str, str] = {}  # by each test
 
@@ -40,10 +40,10 @@ def secrets_in(content: bytes) -> set[str]:
 
 
 def belongs(secret: str, path: Path) -> bool:
-    """Whether it may be in a file: where the host or a test put it, and, as the queue
+    """Whether it may be in a file: where the owner or a test put it, and, as the queue
     needs a link whole, a link's in the database. The rest of a bot's data has none."""
     if "data" not in path.parts[:-1]:
-        return path.name in HOSTS_OWN or path.suffix == ".py"
+        return path.name in OWNERS or path.suffix == ".py"
     if path.name.startswith("bossbot."):
         return secret.startswith("planted-link-")
     return path.parts[-2:] == ("data", "config.toml")

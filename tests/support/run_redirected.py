@@ -1,6 +1,6 @@
 """Runs a script as `python script ...` would, with discord.py led to a fake Discord.
 
-    FAKE_DISCORD_URL=http://127.0.0.1:1234 python tests/run_redirected.py bot.py ...
+    FAKE_DISCORD_URL=http://127.0.0.1:1234 python run_redirected.py bot.py ...
 
 Only the two addresses of discord.py change; `sys.argv`, `sys.path[0]`, `__file__` and
 `__name__` are as in a direct run.

@@ -54,10 +54,10 @@ def test_planted_secret_is_found_in_every_kind_of_file(outside: Path) -> None:
     assert in_the_file == {"planted-row in t1/data/bossbot.db", *others}
 
 
-def test_planted_secret_may_be_where_the_host_put_it(outside: Path) -> None:
+def test_planted_secret_may_be_where_the_owner_put_it(outside: Path) -> None:
     names = (".env", "config.toml", "data/config.toml", "cookies.txt", "plugins/a.py")
     for name in names:
-        put(outside / name, "planted-by-the-host")
+        put(outside / name, "planted-by-the-owner")
     assert not list(planted.leaks(outside))
 
 
@@ -65,7 +65,7 @@ def test_secrets_of_another_form_are_known() -> None:
     used = {FakeDiscord().token, Twitter.auth_token, Instagram.session_id}
     assert used <= set(planted.OTHERS.values())
     for name in ("test_command_line", "test_logging", "test_settings"):
-        code = (ROOT / "tests" / f"{name}.py").read_bytes()
+        code = (ROOT / "tests" / "core" / f"{name}.py").read_bytes()
         assert "TOKEN" in planted.secrets_in(code)
 
 
@@ -88,7 +88,7 @@ def test_run_that_leaves_a_secret_fails_and_names_it(
     done = subprocess.run(
         [sys.executable, *command.split()],
         cwd=outside,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support")},
         capture_output=True,
         text=True,
         timeout=60,
