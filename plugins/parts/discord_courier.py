@@ -125,8 +125,9 @@ class DiscordCourier(Courier):
         tier = guild.premium_tier if guild else 0
         allowed = self.app.settings.max_file_size
         limit = int(min(self.config.upload_limits[tier], allowed))
-        while learnt := await self.app.facts.get(f"limit:{job.guild_id}:{limit}"):
-            limit = int(learnt)
+        with logger.catch(message="the learnt limits cannot be read"):
+            while learnt := await self.app.facts.get(f"limit:{job.guild_id}:{limit}"):
+                limit = int(learnt)
         return limit
 
     async def _learn(self, job: Job, limit: int) -> None:
