@@ -105,8 +105,10 @@ async def sweep_downloads(app: App, config: Config) -> int:
     """Remove the kept files that are too old, and the oldest when there are too many.
     Returns how many jobs lost their files."""
     kept: list[tuple[float, Stored, Job | None]] = []
+    guilds: set[int] = set()
     removed = total = 0
     async for stored in app.storage.kept():
+        guilds.add(stored.guild_id)
         job = await app.queue.get(stored.job_id)
         if job and job.status not in TERMINAL_STATUSES:
             continue  # it is being posted
@@ -134,7 +136,7 @@ async def sweep_downloads(app: App, config: Config) -> int:
         await forget(app, stored, job)
         removed += 1
         total -= stored.size_bytes
-    await write_notes(app, [stored for _, stored, _ in kept])
+    await write_notes(app, guilds, [stored for _, stored, _ in kept])
     logger.info(
         "maintenance: files of {} jobs removed, {} kept", removed, format_size(total)
     )
@@ -149,14 +151,15 @@ async def forget(app: App, stored: Stored, job: Job | None) -> None:
     await app.storage.remove(stored)
 
 
-async def write_notes(app: App, kept: list[Stored]) -> None:
-    """Leave .stats and .cleanup beside each guild's kept files."""
+async def write_notes(app: App, guilds: set[int], kept: list[Stored]) -> None:
+    """Leave .stats and .cleanup beside each guild's kept files, also where the last of
+    them has just gone."""
     jobs: Counter[int] = Counter()
     sizes: Counter[int] = Counter()
     for stored in kept:
         jobs[stored.guild_id] += 1
         sizes[stored.guild_id] += stored.size_bytes
-    for guild_id in jobs:
+    for guild_id in guilds:
         stats = {"kept_jobs": jobs[guild_id], "kept_bytes": sizes[guild_id]}
         await app.storage.note(guild_id, ".stats", stats)
         await app.storage.note(guild_id, ".cleanup", {"swept_at": round(now())})

@@ -7,30 +7,47 @@ import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import PARTS, MakeSettings, link_plugins
+from bossbot_plugins.file_storage import size_of
+from conftest import PARTS, MakeApp, MakeSettings, WritePlugin, link_plugins, make_job
+from platform_support import NOWHERE, listening
 
 import bossbot
-from bossbot import Job, App, Plugins, Refused, Status
+from bossbot import SLOT_STATUSES, App, Job, PluginConfig, Refused, Status
 
 HOUR_S, DAY_S = 3600, 86400
 KIB = 1024
 
-numbers = count(1)
+# A site whose posts are words.
+WORDS = """
+from bossbot import Engine, hookimpl
 
 
-class Host:
+@hookimpl
+def register_engines():
+    return [Engine("words", lambda: "1", lambda: None, lambda url: True, download)]
+
+
+def download(request, report):
+    report.info(text="Only words.")
+"""
+
+
+class Bot:
     """A bot's folders and rows, and its sweeps."""
 
     def __init__(self, app: App) -> None:
         self.app = app
         self.data = app.settings.data_dir
         self.module = sys.modules["bossbot_plugins.retention"]
+
+    @property
+    def config(self) -> PluginConfig:
+        return self.app.plugins.all["retention"].config
 
     async def job(
         self,
@@ -40,30 +57,32 @@ class Host:
         size: int = 10,
         guild: int = 1,
         kept: bool = True,
+        claims: int = 1,
     ) -> Job:
         """A row, and the folder of its kept files."""
-        number = next(numbers)
-        job = Job(
-            id=f"{number:010x}",
-            url=f"https://a.example/{number}",
-            platform="",
-            engine="e",
-            guild_id=guild,
-            channel_id=2,
-            user_id=3,
-            request_key=f"request:{number}",
-            created_at=bossbot.now() - age_s,
-        )
-        assert await self.app.queue.add(job)
-        job.status, job.finished_at = status, bossbot.now() - age_s
-        job.total_bytes, job.file_count = size, 1
+        queue = self.app.queue
+        job = make_job(guild_id=guild, created_at=bossbot.now() - age_s)
+        assert await queue.add(job) is not None
+        for _ in range(claims):
+            claimed = await queue.claim("worker", 60)
+            assert claimed and claimed.id == job.id
+            job = claimed
+            if status is Status.QUEUED:
+                assert await queue.release(job)
+        if status is Status.QUEUED:
+            return job
+        job.status, job.total_bytes, job.file_count = status, size, 1
         if kept:
             folder = self.data / "downloads" / str(guild) / "2026-01-02" / job.id
             write(folder / "content" / "a.jpg", size)
             write(folder / "metadata.json", 0)
             aged(folder, age_s)
             job.folder = str(folder.relative_to(self.data))
-        assert await self.app.queue.finish(job)
+        if status in (*SLOT_STATUSES, Status.UPLOADING):
+            assert await queue.save(job, 60)
+        else:
+            job.finished_at = bossbot.now() - age_s
+            assert await queue.finish(job)
         return job
 
     async def stored(self, job: Job) -> Job:
@@ -84,15 +103,14 @@ class Host:
         return aged(self.data / "temp" / job_id, age_s)
 
     async def sweep_temp(self) -> int:
-        return int(await self.module.sweep_temp(self.app))
+        return int(await self.module.sweep_temp(self.app, self.config))
 
     async def sweep(self) -> int:
-        return int(await self.module.sweep_downloads(self.app))
+        return int(await self.module.sweep_downloads(self.app, self.config))
 
-    def check(self) -> None:
+    async def check(self) -> None:
         """A member pastes a link."""
-        job = Job("f" * 10, "", "", "", 1, 2, 3, "")
-        self.module.check_job(job, self.app.settings)
+        await self.app.plugins.call("check_job", job=make_job())
 
 
 def write(path: Path, size: int) -> Path:
@@ -108,228 +126,246 @@ def aged(path: Path, age_s: float) -> Path:
     return path
 
 
-MakeHost = Callable[..., Awaitable[Host]]
+MakeBot = Callable[..., Awaitable[Bot]]
 
 
 @pytest.fixture
-async def make_host(make_settings: MakeSettings) -> AsyncIterator[MakeHost]:
-    made: list[App] = []
+async def make_bot(
+    make_settings: MakeSettings, make_app: MakeApp, tmp_path: Path
+) -> AsyncIterator[MakeBot]:
+    ours = link_plugins(tmp_path / "ours", *PARTS, "retention")
 
-    async def make(**values: Any) -> Host:
-        plugins_dir = make_settings().data_dir.parent / "plugins"
-        link_plugins(plugins_dir, *PARTS, "retention")
-        settings = make_settings(
-            plugins_dir=plugins_dir, **{"retention__min_free_space": 0, **values}
-        )
-        plugins = Plugins(settings)
-        plugins.load()
-        app = App(settings, plugins)
-        bossbot.prepare_data(app.settings.data_dir)
-        await app.database.open()
-        made.append(app)
-        return Host(app)
+    async def make(*, started: bool = False, **values: Any) -> Bot:
+        settings = make_settings(**values)
+        (settings.plugins_dir / NOWHERE.name).symlink_to(NOWHERE)
+        bot = Bot(make_app(settings, ours))
+        assert not any(plugin.off for plugin in bot.app.plugins.all.values())
+        if not started:
+            await bot.app.database.start()
+        return bot
 
     yield make
-    for app in made:
-        await app.database.close()
 
 
 @pytest.fixture
-async def host(make_host: MakeHost) -> Host:
-    return await make_host()
+async def bot(make_bot: MakeBot) -> Bot:
+    return await make_bot()
 
 
 # Temporary files
 
 
-async def test_leftovers_of_downloads_go_after_their_time(host: Host) -> None:
-    ended = await host.job(Status.FAILED, kept=False)
-    old = host.temp(ended.id, age_s=HOUR_S + 60)
-    nobodys = host.temp("nobodys", age_s=HOUR_S + 60)
-    stray = aged(write(host.data / "temp" / "stray.log", 10), HOUR_S + 60)
-    young = host.temp("young", age_s=HOUR_S - 60)
-    assert await host.sweep_temp() == 3
+async def test_leftovers_of_downloads_go_after_their_time(bot: Bot) -> None:
+    ended = await bot.job(Status.FAILED, kept=False)
+    old = bot.temp(ended.id, age_s=HOUR_S + 60)
+    nobodys = bot.temp("nobodys", age_s=HOUR_S + 60)
+    stray = aged(write(bot.data / "temp" / "stray.log", 10), HOUR_S + 60)
+    young = bot.temp("young", age_s=HOUR_S - 60)
+    assert await bot.sweep_temp() == 3
     assert young.exists()
     assert not old.exists() and not nobodys.exists() and not stray.exists()
 
 
-async def test_zero_keeps_temporary_files(make_host: MakeHost) -> None:
-    host = await make_host(retention__temp_retention_s=0)
-    old = host.temp("nobodys", age_s=1000 * DAY_S)
-    assert await host.sweep_temp() == 0
+async def test_zero_keeps_temporary_files(make_bot: MakeBot) -> None:
+    bot = await make_bot(retention__temp_retention_s=0)
+    old = bot.temp("nobodys", age_s=1000 * DAY_S)
+    assert await bot.sweep_temp() == 0
     assert old.exists()
 
 
 @pytest.mark.parametrize(
     "status", [Status.DOWNLOADING, Status.PROCESSING, Status.UPLOADING]
 )
-async def test_job_under_way_is_never_touched(host: Host, status: Status) -> None:
-    job = await host.job(status, age_s=1000 * DAY_S)
-    temp = host.temp(job.id, age_s=1000 * DAY_S)
-    await host.sweep_temp()
-    await host.sweep()
+async def test_job_under_way_is_never_touched(bot: Bot, status: Status) -> None:
+    job = await bot.job(status, age_s=1000 * DAY_S)
+    temp = bot.temp(job.id, age_s=1000 * DAY_S)
+    await bot.sweep_temp()
+    await bot.sweep()
     assert (temp / "1" / "files" / "x.part").exists()
-    assert await host.has_files(job)
+    assert await bot.has_files(job)
 
 
 async def test_job_under_way_is_not_swept_for_want_of_room(
-    make_host: MakeHost,
+    make_bot: MakeBot,
 ) -> None:
-    host = await make_host(retention__max_storage=1, retention__min_free_space=2**62)
-    job = await host.job(Status.UPLOADING, age_s=DAY_S)
-    await host.sweep()
-    assert await host.has_files(job)
+    bot = await make_bot(retention__max_storage=1, retention__min_free_space=2**62)
+    job = await bot.job(Status.UPLOADING, age_s=DAY_S)
+    await bot.sweep()
+    assert await bot.has_files(job)
 
 
-async def test_attempt_that_starts_during_the_sweep_is_not_touched(host: Host) -> None:
+async def test_attempt_that_starts_during_the_sweep_is_not_touched(bot: Bot) -> None:
     """The job waited, with leftovers of attempts 0 and 1, when the sweep looked."""
-    job = await host.job(Status.QUEUED, kept=False)
-    await host.app.queue.patch(job.id, claim_number=1)
-    host.temp(job.id, attempt=0)
-    host.temp(job.id, attempt=1)
-    folder = host.temp(job.id, attempt=2, age_s=DAY_S)
-    await host.sweep_temp()
+    job = await bot.job(Status.QUEUED, claims=1)
+    bot.temp(job.id, attempt=0)
+    bot.temp(job.id, attempt=1)
+    folder = bot.temp(job.id, attempt=2, age_s=DAY_S)
+    await bot.sweep_temp()
     assert [path.name for path in folder.iterdir()] == ["2"]
 
 
 # Kept files
 
 
-async def test_files_go_after_their_time_and_rows_stay(host: Host) -> None:
-    old = await host.job(age_s=DAY_S + 60)
-    young = await host.job(age_s=DAY_S - 60)
-    old_failure = await host.job(Status.FAILED, age_s=6 * HOUR_S + 60)
-    young_failure = await host.job(Status.FAILED, age_s=6 * HOUR_S - 60)
-    cancelled = await host.job(Status.CANCELLED, age_s=6 * HOUR_S + 60)
-    assert await host.sweep() == 3
-    assert not await host.has_files(old)
-    assert await host.has_files(young)
-    assert not await host.has_files(old_failure)
-    assert await host.has_files(young_failure)
-    assert not await host.has_files(cancelled)
-    assert (await host.stored(old)).total_bytes == 10
+async def test_files_go_after_their_time_and_rows_stay(bot: Bot) -> None:
+    old = await bot.job(age_s=DAY_S + 60)
+    young = await bot.job(age_s=DAY_S - 60)
+    old_failure = await bot.job(Status.FAILED, age_s=6 * HOUR_S + 60)
+    young_failure = await bot.job(Status.FAILED, age_s=6 * HOUR_S - 60)
+    cancelled = await bot.job(Status.CANCELLED, age_s=6 * HOUR_S + 60)
+    assert await bot.sweep() == 3
+    assert not await bot.has_files(old)
+    assert await bot.has_files(young)
+    assert not await bot.has_files(old_failure)
+    assert await bot.has_files(young_failure)
+    assert not await bot.has_files(cancelled)
+    assert (await bot.stored(old)).total_bytes == 10
 
 
-async def test_zero_keeps_files(make_host: MakeHost) -> None:
-    host = await make_host(retention__completed_retention_s=0, retention__failed_retention_s=0, retention__max_storage=0)
-    jobs = [await host.job(Status.COMPLETED, age_s=9e8)]
-    jobs.append(await host.job(Status.FAILED, age_s=9e8))
-    assert await host.sweep() == 0
-    assert all([await host.has_files(job) for job in jobs])
+async def test_zero_keeps_files(make_bot: MakeBot) -> None:
+    bot = await make_bot(
+        retention__completed_retention_s=0,
+        retention__failed_retention_s=0,
+        retention__max_storage=0,
+    )
+    jobs = [await bot.job(Status.COMPLETED, age_s=9e8)]
+    jobs.append(await bot.job(Status.FAILED, age_s=9e8))
+    assert await bot.sweep() == 0
+    assert all([await bot.has_files(job) for job in jobs])
 
 
-async def test_oldest_files_go_when_there_are_too_many(make_host: MakeHost) -> None:
-    host = await make_host(retention__max_storage=25 * KIB)
+async def test_oldest_files_go_when_there_are_too_many(make_bot: MakeBot) -> None:
+    bot = await make_bot(retention__max_storage=25 * KIB)
     ages_s = [300, 100, 400, 200]
-    jobs = [await host.job(age_s=age_s, size=10 * KIB) for age_s in ages_s]
-    assert await host.sweep() == 2
-    assert [await host.has_files(job) for job in jobs] == [False, True, False, True]
-    assert await host.sweep() == 0
+    jobs = [await bot.job(age_s=age_s, size=10 * KIB) for age_s in ages_s]
+    assert await bot.sweep() == 2
+    assert [await bot.has_files(job) for job in jobs] == [False, True, False, True]
+    assert await bot.sweep() == 0
 
 
-async def test_room_made_by_age_spares_the_young(make_host: MakeHost) -> None:
-    host = await make_host(retention__max_storage=15 * KIB)
-    old = await host.job(age_s=2 * DAY_S, size=10 * KIB)
-    young = await host.job(age_s=60, size=10 * KIB)
-    assert await host.sweep() == 1
-    assert not await host.has_files(old)
-    assert await host.has_files(young)
+async def test_room_made_by_age_spares_the_young(make_bot: MakeBot) -> None:
+    bot = await make_bot(retention__max_storage=15 * KIB)
+    old = await bot.job(age_s=2 * DAY_S, size=10 * KIB)
+    young = await bot.job(age_s=60, size=10 * KIB)
+    assert await bot.sweep() == 1
+    assert not await bot.has_files(old)
+    assert await bot.has_files(young)
 
 
-def disk(monkeypatch: pytest.MonkeyPatch, host: Host, room: int) -> None:
+def disk(monkeypatch: pytest.MonkeyPatch, bot: Bot, room: int) -> None:
     """A disk with room for so many bytes of kept files."""
 
     def usage(path: Path) -> SimpleNamespace:
-        used = host.module.size_of(host.data / "downloads")
+        used = size_of(bot.data / "downloads")
         return SimpleNamespace(total=room, used=used, free=room - used)
 
-    monkeypatch.setattr(host.module.shutil, "disk_usage", usage)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
 
 
-async def test_full_disk_costs_the_oldest_files_alone(
-    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+async def test_full_disk_costs_only_the_oldest_files(
+    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host = await make_host(retention__min_free_space=15 * KIB)
-    disk(monkeypatch, host, room=40 * KIB)
-    too_old = await host.job(age_s=2 * DAY_S, size=10 * KIB)
-    jobs = [await host.job(age_s=age_s, size=9 * KIB) for age_s in (300, 100, 200)]
-    assert await host.sweep() == 2
-    assert not await host.has_files(too_old)
-    assert [await host.has_files(job) for job in jobs] == [False, True, True]
+    bot = await make_bot(retention__min_free_space=15 * KIB)
+    disk(monkeypatch, bot, room=40 * KIB)
+    too_old = await bot.job(age_s=2 * DAY_S, size=10 * KIB)
+    jobs = [await bot.job(age_s=age_s, size=9 * KIB) for age_s in (300, 100, 200)]
+    assert await bot.sweep() == 2
+    assert not await bot.has_files(too_old)
+    assert [await bot.has_files(job) for job in jobs] == [False, True, True]
 
 
 async def test_link_is_refused_below_the_floor(
-    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch
+    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host = await make_host(retention__min_free_space=15 * KIB)
-    disk(monkeypatch, host, room=16 * KIB)
-    host.check()
-    disk(monkeypatch, host, room=14 * KIB)
+    bot = await make_bot(retention__min_free_space=15 * KIB)
+    disk(monkeypatch, bot, room=16 * KIB)
+    await bot.check()
+    disk(monkeypatch, bot, room=14 * KIB)
     with pytest.raises(Refused, match="disk is full"):
-        host.check()
+        await bot.check()
+
+
+async def test_links_in_the_queue_wait_while_the_disk_is_low(
+    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch, write_plugin: WritePlugin
+) -> None:
+    write_plugin("words", WORDS)
+    bot = await make_bot(started=True, retention__min_free_space=15 * KIB)
+    queue, job = bot.app.queue, make_job(engine="words")
+    disk(monkeypatch, bot, room=14 * KIB)
+    await bot.app.start(gateway=False)
+    async with asyncio.timeout(20):
+        with listening("no job is started now: The bot's disk is full") as heard:
+            await queue.add(job)
+            await heard.wait()
+        with pytest.raises(Refused, match="disk is full"):
+            await bot.app.plugins.call("check_claim")
+        assert (await bot.stored(job)).attempts == 0
+        disk(monkeypatch, bot, room=1024 * KIB)
+        async for _ in queue.changes():
+            if (await bot.stored(job)).status is Status.COMPLETED:
+                break
 
 
 async def test_link_is_refused_while_too_much_is_under_way(
-    make_host: MakeHost,
+    make_bot: MakeBot,
 ) -> None:
-    host = await make_host(retention__max_temp_storage=100)
-    host.check()
-    write(host.data / "temp" / "a" / "1" / "files" / "x", 101)
+    bot = await make_bot(retention__max_temp_storage=100)
+    await bot.check()
+    write(bot.data / "temp" / "a" / "1" / "files" / "x", 101)
     with pytest.raises(Refused, match="downloaded at once"):
-        host.check()
+        await bot.check()
 
 
-async def test_folder_of_no_job_goes_as_those_of_failures(host: Host) -> None:
-    old = write(host.data / "downloads" / "1" / "2026-01-02" / "x" / "a.jpg", 10)
-    young = write(host.data / "downloads" / "1" / "2026-01-02" / "y" / "a.jpg", 10)
+async def test_folder_of_no_job_goes_as_those_of_failures(bot: Bot) -> None:
+    old = write(bot.data / "downloads" / "1" / "2026-01-02" / "x" / "a.jpg", 10)
+    young = write(bot.data / "downloads" / "1" / "2026-01-02" / "y" / "a.jpg", 10)
     aged(old.parent, 6 * HOUR_S + 60)
-    assert await host.sweep() == 1
+    assert await bot.sweep() == 1
     assert young.exists() and not old.exists()
 
 
-async def test_empty_days_go(host: Host) -> None:
-    day = host.data / "downloads" / "1" / "2025-12-31"
+async def test_empty_days_go(bot: Bot) -> None:
+    day = bot.data / "downloads" / "1" / "2025-12-31"
     day.mkdir(parents=True)
-    await host.sweep()
+    await bot.sweep()
     assert day.exists(), "a job may be about to use it"
     aged(day, HOUR_S)
-    await host.sweep()
+    await bot.sweep()
     assert not day.exists()
 
 
 # Links
 
 
-async def test_no_link_is_followed(host: Host, tmp_path: Path) -> None:
+async def test_no_link_is_followed(bot: Bot, tmp_path: Path) -> None:
     outside = write(tmp_path / "outside" / "2026-01-02" / "job" / "1" / "a.jpg", 10)
     top = tmp_path / "outside"
     for path in (outside, *outside.parents):
         aged(path, 1000 * DAY_S)
         if path == top:
             break
-    queued = await host.job(Status.QUEUED, kept=False)
-    await host.app.queue.patch(queued.id, fence=5)
-    day = host.data / "downloads" / "1" / "2026-01-02"
+    queued = await bot.job(Status.QUEUED, claims=5)
+    day = bot.data / "downloads" / "1" / "2026-01-02"
     day.mkdir(parents=True)
-    inside = host.data / "temp" / "gone"
+    inside = bot.data / "temp" / "gone"
     inside.mkdir()
     links = {
-        host.data / "temp" / "link": top,
-        host.data / "temp" / queued.id: outside.parent.parent,
+        bot.data / "temp" / "link": top,
+        bot.data / "temp" / queued.id: outside.parent.parent,
         inside / "link": top,
-        host.data / "downloads" / "2": top,
-        host.data / "downloads" / "1" / "2026-01-03": top / "2026-01-02",
+        bot.data / "downloads" / "2": top,
+        bot.data / "downloads" / "1" / "2026-01-03": top / "2026-01-02",
         day / "job": outside.parent.parent,
     }
     for link, target in links.items():
         link.symlink_to(target)
         aged(link, 1000 * DAY_S)
     aged(inside, 1000 * DAY_S)
-    await host.sweep_temp()
-    await host.sweep()
+    await bot.sweep_temp()
+    await bot.sweep()
     assert outside.exists()
     assert not inside.exists()
-    assert host.module.size_of(host.data / "downloads") < KIB
+    assert size_of(bot.data / "downloads") < KIB
 
 
 # Crashes
@@ -341,16 +377,18 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("step", range(9))
 async def test_sweep_cut_short_is_made_good_by_the_next(
-    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch, step: int
+    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     """Three jobs to remove, three steps each: the row, a part of the files, the rest;
     cut short before each of the nine. Failed ones are kept for ever otherwise."""
-    host = await make_host(retention__max_storage=15 * KIB, retention__failed_retention_s=0)
+    bot = await make_bot(
+        retention__max_storage=15 * KIB, retention__failed_retention_s=0
+    )
     statuses = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-    jobs = [await host.job(s, age_s=n, size=KIB * 10) for n, s in enumerate(statuses)]
-    jobs.append(await host.job(age_s=2 * DAY_S))
+    jobs = [await bot.job(s, age_s=n, size=KIB * 10) for n, s in enumerate(statuses)]
+    jobs.append(await bot.job(age_s=2 * DAY_S))
     left = step
-    patch, rmtree = host.app.queue.patch, shutil.rmtree
+    forget_files, rmtree = bot.app.queue.forget_files, shutil.rmtree
 
     def passed() -> None:
         nonlocal left
@@ -358,9 +396,9 @@ async def test_sweep_cut_short_is_made_good_by_the_next(
             raise Killed
         left -= 1
 
-    async def killed_patch(*args: Any, **columns: Any) -> None:
+    async def killed_forget_files(job_id: str) -> None:
         passed()
-        await patch(*args, **columns)
+        await forget_files(job_id)
 
     def killed_rmtree(path: Path, **how: Any) -> None:
         passed()
@@ -369,28 +407,28 @@ async def test_sweep_cut_short_is_made_good_by_the_next(
         rmtree(path)
 
     with monkeypatch.context() as cut:
-        cut.setattr(host.app.queue, "patch", killed_patch)
-        cut.setattr(host.module.shutil, "rmtree", killed_rmtree)
+        cut.setattr(bot.app.queue, "forget_files", killed_forget_files)
+        cut.setattr(shutil, "rmtree", killed_rmtree)
         with pytest.raises(Killed):
-            await host.sweep()
-    for job in await host.app.queue.list():
-        assert not job.folder or (host.data / job.folder / "content").exists()
-    await host.sweep()
-    assert [await host.has_files(job) for job in jobs] == [True, False, False, False]
+            await bot.sweep()
+    for job in await bot.app.queue.list():
+        assert not job.folder or (bot.data / job.folder / "content").exists()
+    await bot.sweep()
+    assert [await bot.has_files(job) for job in jobs] == [True, False, False, False]
 
 
 async def test_sweep_goes_on_past_what_it_cannot_remove(
-    host: Host, monkeypatch: pytest.MonkeyPatch
+    bot: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = host.temp("aaa", age_s=DAY_S), host.temp("bbb", age_s=DAY_S)
+    first, second = bot.temp("aaa", age_s=DAY_S), bot.temp("bbb", age_s=DAY_S)
     rmtree = shutil.rmtree
 
     def stubborn(path: Path, **how: Any) -> None:
         if path != first:
             rmtree(path, **how)
 
-    monkeypatch.setattr(host.module.shutil, "rmtree", stubborn)
-    await host.sweep_temp()
+    monkeypatch.setattr(shutil, "rmtree", stubborn)
+    await bot.sweep_temp()
     assert first.exists() and not second.exists()
 
 
@@ -399,67 +437,80 @@ async def test_sweep_goes_on_past_what_it_cannot_remove(
 
 @pytest.mark.parametrize("jump_s", [-DAY_S, DAY_S, 400 * DAY_S])
 async def test_clock_set_while_the_bot_runs_costs_no_files(
-    host: Host, monkeypatch: pytest.MonkeyPatch, jump_s: float
+    bot: Bot, monkeypatch: pytest.MonkeyPatch, jump_s: float
 ) -> None:
-    job = await host.job(age_s=60)
-    failure = await host.job(Status.FAILED, age_s=60)
+    job = await bot.job(age_s=60)
+    failure = await bot.job(Status.FAILED, age_s=60)
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + jump_s)
-    nobodys = host.data / "downloads" / "1" / "2026-01-02" / "x"
-    paths = [host.temp("before"), write(nobodys / "a.jpg", 1).parent]
+    nobodys = bot.data / "downloads" / "1" / "2026-01-02" / "x"
+    paths = [bot.temp("before"), write(nobodys / "a.jpg", 1).parent]
     for path in paths:  # made before the jump
         os.utime(path, (real() - 60, real() - 60))
-    paths.append(host.temp("after"))  # and after it
+    paths.append(bot.temp("after"))  # and after it
     os.utime(paths[-1], (real() + jump_s, real() + jump_s))
-    await host.sweep_temp()
-    await host.sweep()
-    assert await host.has_files(job)
-    assert await host.has_files(failure)
+    await bot.sweep_temp()
+    await bot.sweep()
+    assert await bot.has_files(job)
+    assert await bot.has_files(failure)
     assert all(path.exists() for path in paths)
 
 
 # What is written, and when
 
 
-async def test_each_guild_has_its_figures(host: Host, logged: list[str]) -> None:
-    await host.job(guild=7, size=100)
-    await host.job(Status.FAILED, guild=7, kept=False)
-    await host.job(guild=7, size=100, age_s=2 * DAY_S)
-    await host.job(guild=8, size=50)
-    assert await host.sweep() == 1
-    await host.sweep()  # its own files do not count
-    folder = host.data / "downloads" / "7"
+async def test_each_guild_has_its_figures(bot: Bot, logged: list[str]) -> None:
+    await bot.job(guild=7, size=100)
+    await bot.job(Status.FAILED, guild=7, kept=False)
+    await bot.job(guild=7, size=100, age_s=2 * DAY_S)
+    await bot.job(guild=8, size=50)
+    assert await bot.sweep() == 1
+    await bot.sweep()  # its own files do not count
+    folder = bot.data / "downloads" / "7"
     stats = json.loads((folder / ".stats").read_text())
-    assert stats["completed"] == 2 and stats["failed"] == 1
-    assert stats["bytes"] == 210 and stats["kept_bytes"] == 100
+    assert stats == {"kept_jobs": 1, "kept_bytes": 100}
     cleanup = json.loads((folder / ".cleanup").read_text())
     assert abs(cleanup["swept_at"] - bossbot.now()) < 5
-    assert (host.data / "downloads" / "8" / ".stats").exists()
+    assert (bot.data / "downloads" / "8" / ".stats").exists()
     assert logged == [
         "INFO maintenance: files of 1 jobs removed, 150 B kept",
         "INFO maintenance: files of 0 jobs removed, 150 B kept",
     ]
 
 
+async def test_guild_whose_last_files_go_has_none_in_its_figures(bot: Bot) -> None:
+    job = await bot.job(guild=7)
+    stats = bot.data / "downloads" / "7" / ".stats"
+    await bot.sweep()
+    assert json.loads(stats.read_text()) == {"kept_jobs": 1, "kept_bytes": 10}
+    await bot.app.queue.forget_files(job.id)
+    await bot.sweep()
+    assert json.loads(stats.read_text()) == {"kept_jobs": 0, "kept_bytes": 0}
+
+
 async def test_sweeps_run_at_start_and_again_whatever_they_meet(
-    make_host: MakeHost, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
-    host = await make_host(retention__temp_scan_interval_s=1, retention__main_scan_interval_s=1)
+    bot = await make_bot(
+        started=True,
+        retention__temp_scan_interval_s=1,
+        retention__main_scan_interval_s=1,
+    )
     swept: asyncio.Queue[str] = asyncio.Queue()
 
-    def sweep(name: str) -> Callable[[App], Awaitable[int]]:
-        async def sweep(_: App) -> int:
+    def sweep(name: str) -> Callable[..., Awaitable[int]]:
+        async def sweep(_: App, config: PluginConfig) -> int:
             swept.put_nowait(name)
             raise OSError("met trouble")
 
         return sweep
 
-    monkeypatch.setattr(host.module, "sweep_temp", sweep("temp"))
-    monkeypatch.setattr(host.module, "sweep_downloads", sweep("main"))
-    bot: Any = SimpleNamespace(app=host.app)
-    await host.app.plugins.call("bot_started", bot=bot)
+    monkeypatch.setattr(bot.module, "sweep_temp", sweep("temp"))
+    monkeypatch.setattr(bot.module, "sweep_downloads", sweep("main"))
+    await bot.app.start(gateway=False, work=False)
     async with asyncio.timeout(10):
         assert {await swept.get(), await swept.get()} == {"temp", "main"}
         assert {await swept.get(), await swept.get()} == {"temp", "main"}
-    await host.app.plugins.call("bot_stopping", bot=bot)
     assert any("a sweep failed" in line for line in logged)
+    await bot.app.stop()
+    assert not [t for t in asyncio.all_tasks() if "repeat" in repr(t)]
