@@ -2252,7 +2252,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command is None:
             off = (f"{p.stem}: {p.off}" for p in app.plugins.all.values() if p.off)
             raise StartError(
-                f"No plugin offers {name}. Off: {'; '.join(off) or 'none'}."
+                f"No plugin offers {name}. Restore its plugin. Off: "
+                f"{'; '.join(off) or 'none'}."
             )
         code = asyncio.run(_session(app, command, arguments))
         return main(argv) if first and code == 0 else code

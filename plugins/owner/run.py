@@ -53,5 +53,7 @@ async def connect(app: App, args: argparse.Namespace) -> int:
         work.uncancel()  # what stops the app is not cancelled
     except OSError as error:
         data = app.settings.data_dir
-        raise StartError(f"{data} cannot be used: {error}") from error
+        raise StartError(
+            f"{data} cannot be used: {error}. The bot must be able to write there."
+        ) from error
     return 0

@@ -7,6 +7,7 @@ on inside a child, the fence above all, is in ``_child.py``.
 import asyncio
 import contextlib
 import dataclasses
+import importlib.util
 import itertools
 import json
 import os
@@ -28,6 +29,7 @@ from pydantic import ByteSize, Field
 
 from bossbot import (
     HERE,
+    PLUGIN_PACKAGE,
     App,
     Cause,
     Fetched,
@@ -35,6 +37,7 @@ from bossbot import (
     JobFailed,
     Part,
     PluginConfig,
+    PluginError,
     Progress,
     Ran,
     Request,
@@ -68,6 +71,8 @@ class Config(PluginConfig):
 
 @hookimpl
 def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
+    if not importlib.util.find_spec(f"{PLUGIN_PACKAGE}._child"):
+        raise PluginError("_child.py is missing, the child's side of it")
     return {"runner": partial(ChildRunner, config=config)}
 
 

@@ -14,6 +14,8 @@ import pytest
 from conftest import ROOT, Home
 from sites import Sites
 
+import bossbot
+
 TOKEN = "MTAwMDAwMDAw.GsEcRe.very-secret-token"
 PRIVATE = {"BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true"}
 
@@ -107,7 +109,7 @@ def test_get_saves_where_the_user_is_and_says_what_failed(
     assert [name[-6:] for name in names] == ["01.txt", "02.txt"]
     gone, nonsense = sorted(done.stderr.splitlines())
     assert gone.startswith("https://a.toy.example/gone") and "(404)" in gone
-    assert "does not exist any more" in gone
+    assert "has been deleted or never existed" in gone
     assert nonsense.startswith("nonsense Invalid URL: ")
 
 
@@ -143,9 +145,10 @@ def test_get_says_which_option_is_wrong(toy_home: Home, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_get_names_the_host_that_no_engine_knows(toy_home: Home) -> None:
+def test_get_names_the_site_that_no_engine_knows(toy_home: Home) -> None:
     done = toy_home.run("get", "https://elsewhere.example/x")
-    assert done.returncode == 1 and "Not supported" in done.stderr
+    assert done.returncode == 1
+    assert "Not supported: I can't download from elsewhere.example." in done.stderr
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
@@ -257,9 +260,9 @@ def test_check_says_what_is_missing_and_how_to_get_it(toy_home: Home) -> None:
     assert done.returncode == 1
     assert "ok       toy 9.9" in done.stdout
     for words in (
-        "no Discord token",
+        "the Discord token is missing: the bot cannot connect.",
         "BOSS_BOT_DISCORD_TOKEN",
-        "no ffmpeg",
+        "ffmpeg is missing",
         "apt install",
     ):
         assert words in done.stdout
@@ -282,11 +285,11 @@ def test_command_whose_child_dies_says_so_without_a_traceback(toy_home: Home) ->
 
 
 def test_missing_side_of_the_child_is_named(toy_home: Home) -> None:
-    (toy_home.path / "plugins" / "_child.py").unlink()
+    (toy_home.path / "plugins" / "parts" / "_child.py").unlink()
     done = toy_home.run("which", "https://a.example/x")
     assert done.returncode == 2
     assert "_child.py is missing" in done.stderr
-    assert "register_runner" in done.stderr
+    assert "The part runner is missing. child_runner (ours) is off" in done.stderr
 
 
 def test_check_names_a_cookies_file_that_is_not_there(
@@ -295,7 +298,7 @@ def test_check_names_a_cookies_file_that_is_not_there(
     missing = tmp_path / "cookies.txt"
     variable = "BOSS_BOT_PLUGINS__INSTAGRAM__COOKIES_FILE"
     done = home.run("check", env={variable: str(missing)})
-    assert f"no file {missing}: instagram: there is no login" in done.stdout
+    assert f"{missing} is missing: instagram: there is no login." in done.stdout
     assert "Correct cookies_file in [plugins.instagram]" in done.stdout
 
 
@@ -331,11 +334,11 @@ def test_check_says_what_a_plugin_finds(toy_home: Home, fatal: bool) -> None:
 # What ends with exit 2
 
 
-def test_no_token_off_a_terminal_says_what_to_do(toy_home: Home) -> None:
-    done = toy_home.run()
+def test_no_token_off_a_terminal_says_what_to_do(home: Home) -> None:
+    done = home.run()
     assert (done.returncode, done.stdout) == (2, "")
     assert "BOSS_BOT_DISCORD_TOKEN" in done.stderr
-    assert str(toy_home.path / ".env") in done.stderr
+    assert str(home.path / ".env") in done.stderr
     assert "https://discord.com/developers/applications" in done.stderr
 
 
@@ -359,6 +362,29 @@ def test_help_tells_of_every_command(
     done = toy_home.run(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
     assert [word for word in words if word not in done.stdout] == []
+
+
+def test_version_is_the_bots_and_the_plugin_apis(toy_home: Home) -> None:
+    done = toy_home.run("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = f"Boss-Bot {bossbot.__version__} (plugin API {bossbot.API})\n"
+    assert done.stdout == shown and not toy_home.data.exists()
+
+
+def test_disabled_part_stops_the_bot_with_its_name_and_reason(home: Home) -> None:
+    env = {
+        "BOSS_BOT_DISABLED_PLUGINS": '["sqlite_queue"]',
+        "BOSS_BOT_DISCORD_TOKEN": TOKEN,
+    }
+    done = home.run(env=env)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        "The part queue is missing. sqlite_queue (ours) is off: disabled in the "
+        "settings. Restore the plugin, or add another one with that part."
+    ) in done.stderr
+    assert "Traceback" not in done.stderr
+    done = home.run("which", "https://vimeo.com/76979871", env=env)
+    assert done.returncode == 0, "it needs no queue"
 
 
 def test_option_is_not_abbreviated(toy_home: Home) -> None:
@@ -412,22 +438,21 @@ def test_wrong_settings_end_with_their_place(
 
 
 REMEDY = re.compile(
-    r"\b(set|stop|update|put|start again|correct|see|restore|must|write|check|is for|"
-    r"names a|switch|make|try|are JSON)\b",
+    r"\b(set|stop|update|put|start again|correct|restore|must|takes a|are JSON|run)\b",
     re.IGNORECASE,
 )
+ELSEWHERE = re.compile(r"mistakes|REMEDY|NO_TOKEN|remedy|plugin\.stem")
 
 
 def test_every_start_error_names_a_remedy() -> None:
-    tree = ast.parse((ROOT / "bossbot.py").read_text("utf-8"))
     found = 0
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or ast.unparse(node.func) != "StartError":
-            continue
-        found += 1
-        text = " ".join(
-            str(part.value) for part in ast.walk(node) if isinstance(part, ast.Constant)
-        )
-        if "mistakes" not in text and "REMEDY" not in ast.unparse(node):
+    for path in [ROOT / "bossbot.py", *ROOT.glob("plugins/*/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            wanted = isinstance(node, ast.Call) and ast.unparse(node.func)
+            if wanted != "StartError" or ELSEWHERE.search(ast.unparse(node)):
+                continue
+            found += 1
+            parts = (p for p in ast.walk(node) if isinstance(p, ast.Constant))
+            text = " ".join(str(part.value) for part in parts)
             assert REMEDY.search(text), ast.unparse(node)
-    assert found >= 8
+    assert found >= 12
