@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bossbot_plugins.log import register_log
 from conftest import Home, MakeSettings
 from loguru import logger
 from pydantic import SecretStr
@@ -39,9 +38,7 @@ def start(
     def start(debug: bool = False, **values: Any) -> Written:
         settings = make_settings(discord_token=SecretStr(TOKEN), **values)
         bossbot.prepare_data(settings.data_dir)
-        bossbot._secrets.update(bossbot.secret_values(settings))
-        logging.basicConfig(handlers=[bossbot._ToLoguru()], force=True)
-        register_log(settings, debug, sys.stdout)
+        bossbot.set_up_log(settings, debug, sys.stdout)
 
         def written() -> tuple[str, str, str]:
             (path,) = (settings.data_dir / "logs").iterdir()
@@ -161,7 +158,7 @@ def test_interaction_tokens_of_discord_are_not_written(start: Start, text: str) 
     assert "[secret]" in file and token not in file and "discord.gateway" in file
 
 
-def test_variables_are_shown_when_debugging_alone(start: Start) -> None:
+def test_variables_are_only_shown_when_debugging(start: Start) -> None:
     written = start()
     log_exception()
     assert "shown-when-debugging" not in "".join(written())
@@ -172,7 +169,7 @@ def test_variables_are_shown_when_debugging_alone(start: Start) -> None:
     assert "harmless = 'shown-when-debugging'" in file
 
 
-def test_errors_go_to_stderr_and_details_to_the_file_alone(start: Start) -> None:
+def test_errors_go_to_stderr_and_details_only_to_the_file(start: Start) -> None:
     written = start()
     for level in ("debug", "info", "warning", "error"):
         getattr(logger, level)(f"a {level}")

@@ -11,8 +11,8 @@ import pytest
 from bossbot_plugins._child import age_days
 from conftest import Home
 from discord_support import Stage
+from engine_urls import links
 from platform_support import listening
-from test_platforms import links
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -49,8 +49,8 @@ def test_other_version_is_as_old_as_its_installation() -> None:
 
 
 def test_engine_that_is_no_package_has_no_age() -> None:
-    assert age_days("an-engine-of-the-hosts", "1") is None
-    assert age_days("an-engine-of-the-hosts", "2025.99.99") is None, "no such day"
+    assert age_days("an-engine-of-the-owners", "1") is None
+    assert age_days("an-engine-of-the-owners", "2025.99.99") is None, "no such day"
 
 
 async def test_start_names_the_engines_and_how_to_update_the_old_one(

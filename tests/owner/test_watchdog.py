@@ -1,12 +1,10 @@
-"""The watchdog plugin: who blocks the event loop is named."""
+"""The watchdog plugin: a plugin that blocks the event loop is named."""
 
 import asyncio
-from pathlib import Path
+import importlib
 
 import pytest
-from bossbot_plugins import watchdog
-
-from bossbot import Settings, import_plugin
+from conftest import MakeApp, MakeSettings, WritePlugin, link_plugins
 
 GREEDY = """
 import time
@@ -20,17 +18,24 @@ def work(logged):
 """
 
 
-def test_plugin_that_blocks_the_loop_is_named(
-    tmp_path: Path, logged: list[str], monkeypatch: pytest.MonkeyPatch
+async def test_plugin_that_blocks_the_loop_is_named(
+    make_app: MakeApp,
+    make_settings: MakeSettings,
+    write_plugin: WritePlugin,
+    logged: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    plugins = write_plugin("greedy", GREEDY).parent
+    app = make_app(make_settings(), link_plugins(plugins.parent / "ours", "watchdog"))
+    watchdog = importlib.import_module("bossbot_plugins.watchdog")
+    greedy = importlib.import_module("bossbot_plugins.greedy")
     monkeypatch.setattr(watchdog, "BLOCKED_S", 0.1)
-    file = tmp_path / "greedy.py"
-    file.write_text(GREEDY)
-    greedy = import_plugin(file)
-
-    async def main() -> None:
-        watchdog.register_commands(Settings(plugins_dir=tmp_path))
-        greedy.work(logged)
-
-    asyncio.run(main())
-    assert logged == ["ERROR the event loop is blocked by plugin greedy"]
+    [life] = app.plugins.impls("run")
+    watching = asyncio.create_task(
+        app.plugins.invoke(life, app.plugins.all["watchdog"])
+    )
+    await asyncio.sleep(0)  # so that it begins
+    greedy.work(logged)
+    watching.cancel()
+    errors = [line for line in logged if line.startswith("ERROR")]
+    assert errors == ["ERROR the event loop is blocked by plugin greedy"]

@@ -12,14 +12,14 @@ import sys
 import tempfile
 import time
 import tomllib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bossbot_plugins._failures import first_cause
+from engine_urls import links
 
 from bossbot import OURS, App, Cause, Platform, Refused, Route, Settings
 
@@ -352,29 +352,6 @@ def test_every_failure_row_has_an_example(app: App, name: str) -> None:
 
 
 # Coverage: the URLs that the engines themselves name
-
-
-def own_urls() -> Iterator[tuple[str, str]]:
-    """(extractor, URL) of every test URL of yt-dlp and example of gallery-dl."""
-    from gallery_dl import extractor
-    from yt_dlp.extractor import gen_extractors
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # yt-dlp's tests have old escapes
-        for ie in gen_extractors():
-            for case in ie.get_testcases(include_onlymatching=True):
-                yield ie.IE_NAME, case["url"]
-    for cls in extractor.extractors():
-        yield f"{cls.category}:{cls.subcategory}", cls.example
-
-
-def links() -> dict[str, str]:
-    """Own URLs that a member could paste, with their extractor; once each."""
-    return {
-        url: name
-        for name, url in own_urls()
-        if re.match(r"https?://", url, re.IGNORECASE)
-    }
 
 
 async def missed_by_platforms(app: App, urls: dict[str, str]) -> tuple[list[str], int]:
