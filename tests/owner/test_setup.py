@@ -1,19 +1,19 @@
-"""The set-up dialogue, on a terminal, with a Discord that knows the token."""
+"""The set-up dialogue and the invite link, on a terminal, with a small Discord."""
 
 import asyncio
 import os
 import pty
+import re
 import select
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
+import discord
 import pytest
 from conftest import ROOT, Home
-from discord_support import Stage
-
-pytest_plugins = ("discord_fixtures",)
+from fake_discord import FakeDiscord
 
 PROMPT = "(it is not shown): "
 KEY = "BOSS_BOT_DISCORD_TOKEN"
@@ -66,14 +66,22 @@ Start = Callable[..., Terminal]
 
 
 @pytest.fixture
-def start(stage: Stage, home: Home) -> Iterator[Start]:
+async def fake() -> AsyncIterator[FakeDiscord]:
+    async with FakeDiscord() as fake:
+        yield fake
+
+
+@pytest.fixture
+def start(fake: FakeDiscord, home: Home) -> Iterator[Start]:
     started: list[Terminal] = []
 
     def run(*words: str, **variables: str) -> Terminal:
-        script = str(ROOT / "tests" / "run_redirected.py")
+        script = str(ROOT / "tests" / "support" / "run_redirected.py")
         bot = str(home.path / "bossbot.py")
         environment = home.environment(
-            FAKE_DISCORD_URL=stage.fake.url, BOSS_BOT_PLUGINS__RETENTION__MIN_FREE_SPACE="0", **variables
+            FAKE_DISCORD_URL=fake.url,
+            BOSS_BOT_PLUGINS__RETENTION__MIN_FREE_SPACE="0",
+            **variables,
         )
         command = [sys.executable, script, bot, *words]
         started.append(Terminal(command, environment))
@@ -85,26 +93,26 @@ def start(stage: Stage, home: Home) -> Iterator[Start]:
 
 
 async def test_first_start_asks_until_the_token_works_and_goes_on(
-    start: Start, stage: Stage, home: Home
+    start: Start, fake: FakeDiscord, home: Home
 ) -> None:
     (home.path / ".env").write_text("BOSS_BOT_MAX_ITEMS=7\n")
     terminal = start()
     await terminal.shows(PROMPT)
     terminal.types("not-a-token")
-    await terminal.shows("That is no bot token")
+    await terminal.shows("That is not a bot token")
     await terminal.shows(PROMPT)
     terminal.types("unknown.to.discord")
-    await terminal.shows("Discord does not know this token")
+    await terminal.shows("Discord does not accept this token")
     await terminal.shows(PROMPT)
-    terminal.types(f"  Bot {stage.fake.token} ")
+    terminal.types(f"  Bot {fake.token} ")
     await terminal.shows("connected as")
     terminal.process.terminate()
     assert await terminal.ended() == 0
-    assert f"client_id={stage.fake.bot.id}" in terminal.shown
+    assert f"client_id={fake.bot.id}" in terminal.shown
     assert "discord.com/oauth2/authorize" in terminal.shown
-    assert stage.fake.token not in terminal.shown
+    assert fake.token not in terminal.shown
     env = home.path / ".env"
-    assert env.read_text() == f"BOSS_BOT_MAX_ITEMS=7\n{KEY}={stage.fake.token}\n"
+    assert env.read_text() == f"BOSS_BOT_MAX_ITEMS=7\n{KEY}={fake.token}\n"
     assert stat.S_IMODE(env.stat().st_mode) == 0o600
 
 
@@ -121,22 +129,50 @@ async def test_dialogue_can_be_given_up(start: Start, home: Home, key: str) -> N
 
 
 async def test_other_token_in_the_environment_is_told_of(
-    start: Start, stage: Stage
+    start: Start, fake: FakeDiscord
 ) -> None:
     terminal = start("setup", **{KEY: "an.other.token"})
     await terminal.shows(PROMPT)
-    terminal.types(stage.fake.token)
+    terminal.types(fake.token)
     assert await terminal.ended() == 0
-    assert f"another {KEY}, which counts more: unset it" in terminal.shown
+    assert f"another {KEY}, which takes precedence. Unset it." in terminal.shown
 
 
 async def test_env_file_that_cannot_be_written_is_named_with_a_remedy(
-    start: Start, stage: Stage, home: Home
+    start: Start, fake: FakeDiscord, home: Home
 ) -> None:
     terminal = start("setup")
     await terminal.shows(PROMPT)
     (home.path / ".env").mkdir()
-    terminal.types(stage.fake.token)
+    terminal.types(fake.token)
     assert await terminal.ended() == 2
     assert f"Make it writable, or set {KEY}" in terminal.shown
+    assert "Traceback" not in terminal.shown
+
+
+# The invite link, without the dialogue
+
+
+async def test_invite_prints_the_link_and_its_permissions_in_words(
+    start: Start, fake: FakeDiscord
+) -> None:
+    terminal = start("invite", **{KEY: fake.token})
+    assert await terminal.ended() == 0
+    assert f"client_id={fake.bot.id}" in terminal.shown
+    assert "scope=bot+applications.commands" in terminal.shown
+    [permissions] = re.findall(r"permissions=(\d+)", terminal.shown)
+    asked = [name for name, on in discord.Permissions(int(permissions)) if on]
+    [words] = re.findall(r"It asks for: (.+)\.", terminal.shown)
+    assert len(words.split(", ")) == len(asked)
+    assert "Attach Files" in words and "attach_files" in asked
+    assert fake.token not in terminal.shown
+
+
+@pytest.mark.parametrize("token", ["", "unknown.to.discord"])
+async def test_invite_without_a_token_that_works_says_what_to_run(
+    start: Start, token: str
+) -> None:
+    terminal = start("invite", **{KEY: token})
+    assert await terminal.ended() == 2
+    assert "Run: python bossbot.py setup" in terminal.shown
     assert "Traceback" not in terminal.shown
