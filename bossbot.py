@@ -527,8 +527,8 @@ class Request:
     prefix: str  # every file's name starts so: f"{prefix}_{number:04d}.{ext}"
     engine: str = ""
     platform: str = ""
-    options: dict[str, Any] = field(default_factory=dict)  # the engine's own
-    asked: dict[str, Any] = field(default_factory=dict)  # Job.options
+    options: dict[str, Any] = field(default_factory=dict)  # what was asked for
+    engine_options: dict[str, Any] = field(default_factory=dict)  # the platform's
     cookies_file: Path | None = None  # a Netscape cookies.txt of this attempt's own
     cache_dir: Path = Path(".")  # the engine's cache for this platform
     programs: dict[str, str] = field(default_factory=dict)  # ffmpeg, deno...: paths
@@ -677,7 +677,7 @@ class Router(Part):
 
 
 class Runner(Part):
-    """Runs engines and programs away from the bot: fenced, limited, and dead when the
+    """Runs engines and programs away from the bot: in a sandbox, limited, and dead when the
     bot is."""
 
     @abstractmethod
@@ -1510,7 +1510,7 @@ class Plugins:
             more = ("guild",) if "job" in spec.argnames else ()
             spec.argnames += ("app", "config", "settings", *more)
         self.all: dict[str, Plugin] = {}
-        self.on_off: Callable[[str], None] = lambda stem: None  # told when one goes off
+        self.on_off: Callable[[Plugin], None] = lambda plugin: None
 
     @property
     def settings(self) -> Settings:
@@ -1543,7 +1543,7 @@ class Plugins:
                 )
         open_plugins(plugin_folders(own, self.ours))
         for plugin in find_plugins(own, self.ours).values():
-            if mentioning in plugin.path.read_text("utf-8", "replace"):
+            if not mentioning or mentioning.encode() in plugin.path.read_bytes():
                 self._load(plugin)
         if mentioning:
             return
@@ -1589,10 +1589,11 @@ class Plugins:
 
     def switch_off(self, stem: str, reason: str) -> None:
         """Take back everything that a plugin registered, and end its life."""
+        old = self.all.get(stem)
         if self.manager.has_plugin(stem):
             self.manager.unregister(name=stem)
-            self.on_off(stem)
-        if old := self.all.get(stem):
+        if old:
+            self.on_off(old)
             self.all[stem] = Plugin(
                 stem, old.path, old.kind, old.replaces, off=redact(reason)
             )
@@ -1936,20 +1937,21 @@ class App:
         await self._ends.aclose()
 
     async def reload(self, stem: str) -> Plugin:
-        """Load a plugin again from disk, with its tables, commands and life."""
-        await self._end(stem)
+        """Load a plugin again from disk, with its tables, commands and life. A part of
+        it counts from the next start."""
         plugin = self.plugins.reload(stem)
+        if self._endings:
+            await asyncio.wait(self._endings)
+        if plugin.off or not self._alive:
+            return plugin
         try:
-            if plugin.tables and "database" in vars(self):
-                await self.database.migrate(stem, plugin.tables)
+            await self.database.migrate(stem, plugin.tables)
         except PluginError as error:
             self.plugins.give_up(stem, error)
-        plugin = self.plugins.all[stem]
-        if self._alive and not plugin.off:
-            if self.has_gateway:
-                await self.client.install(plugin)
-            for impl in self.plugins.impls("run", stem):
-                self._begin(impl)
+        if self.has_gateway and not self.plugins.all[stem].off:
+            await self.client.install(plugin)
+        for impl in self.plugins.impls("run", stem):
+            self._begin(impl)
         return self.plugins.all[stem]
 
     def _begin(self, impl: pluggy.HookImpl) -> None:
@@ -1971,17 +1973,20 @@ class App:
                     return
             await asyncio.sleep(self.run_again_s)
 
-    def _on_off(self, stem: str) -> None:
-        ending = asyncio.create_task(self._end(stem))
+    def _on_off(self, plugin: Plugin) -> None:
+        ending = asyncio.create_task(self._end(plugin))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 
-    async def _end(self, stem: str) -> None:
-        """End a plugin's life and what it started, and remove its commands."""
+    async def _end(self, plugin: Plugin) -> None:
+        """End a plugin's life and what it started, and remove its commands. The tasks
+        of a part end with the part."""
+        stem, started = plugin.stem, set[asyncio.Task[Any]]()
         life = self._lives.pop(stem, None)
-        loop, mine = asyncio.get_running_loop(), asyncio.current_task()
-        started = [t for t in _started.pop(stem, ()) if t.get_loop() is loop]
-        tasks = {task for task in (life, *started) if task and task is not mine}
+        if not plugin.parts:
+            loop = asyncio.get_running_loop()
+            started = {t for t in _started.pop(stem, ()) if t.get_loop() is loop}
+        tasks = (started | ({life} if life else set())) - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         if tasks:
@@ -1993,7 +1998,7 @@ class App:
 
     async def _end_lives(self) -> None:
         self._alive = False
-        await asyncio.gather(*map(self._end, [*self._lives, *_started]))
+        await asyncio.gather(*map(self._end, self.plugins.all.values()))
 
     # Intake
 
@@ -2255,7 +2260,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"No plugin offers {name}. Restore its plugin. Off: "
                 f"{'; '.join(off) or 'none'}."
             )
-        code = asyncio.run(_session(app, command, arguments))
+        # A plugin that does not let go would keep the process for ever.
+        deadline = threading.Timer(STOP_WITHIN_S, os._exit, [1])
+        deadline.daemon = True
+        try:
+            code = asyncio.run(_session(app, command, arguments, deadline))
+        finally:
+            deadline.cancel()
         return main(argv) if first and code == 0 else code
     except BossbotError as error:
         detail = error.detail if isinstance(error, JobFailed) else ""
@@ -2265,15 +2276,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-async def _session(app: App, command: Subcommand, arguments: argparse.Namespace) -> int:
-    """Run a command, and stop what it started."""
+async def _session(
+    app: App, command: Subcommand, args: argparse.Namespace, deadline: threading.Timer
+) -> int:
+    """Run a command, and stop what it started before the deadline."""
     try:
-        return await command.run(app, arguments)
+        return await command.run(app, args)
     finally:
-        # A plugin that does not let go would keep the process for ever.
-        last = threading.Timer(STOP_WITHIN_S, os._exit, [1])
-        last.daemon = True
-        last.start()
+        deadline.start()
         await app.stop()
 
 

@@ -416,7 +416,7 @@ def _configure(request: Request) -> None:
     ours = {"retries": 1, "timeout": 20, "sleep-retries": 0.5, "ratelimit": "abort"}
     for name, value in {**ours, "sleep-429": 0}.items():
         config.set(("extractor",), name, value)
-    for option, value in request.options.items():
+    for option, value in request.engine_options.items():
         *path, name = option.split(".")
         if path and path[0] in ("extractor", "downloader"):  # others are yt-dlp's
             config.set(path, name, value)

@@ -86,7 +86,7 @@ def warm() -> None:
         extractor.suitable("https://boss-bot.invalid/")
     # Loading the certificate authorities takes longer than a small download.
     common.make_ssl_context = functools.cache(common.make_ssl_context)
-    video = Video(Request("", Path(), "", options={"simulate": True}), cast(Report, 0))
+    video = Video(Request("", Path(), "", engine_options={"simulate": True}), cast(Report, 0))
     video.described = True
     with contextlib.redirect_stderr(io.StringIO()), _downloader(video) as engine:
         page = {"extractor": "warm", "webpage_url": "https://boss-bot.invalid/"}
@@ -307,7 +307,7 @@ def _parameters(video: Video) -> dict[str, Any]:
     no option may change."""
     request = video.request
     share_authorities()
-    options = {k: v for k, v in request.options.items() if "." not in k}
+    options = {k: v for k, v in request.engine_options.items() if "." not in k}
     return {
         "noplaylist": True,
         "socket_timeout": 20,

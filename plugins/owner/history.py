@@ -2,6 +2,8 @@
 
 from bossbot import TERMINAL_STATUSES, App, Job, Status, hookimpl
 
+LOOK_BACK_S = 86400.0  # before the newest row, for older ones that are missing
+
 COLUMNS = (
     *("id", "guild_id", "channel_id", "user_id", "url", "platform", "engine"),
     *("status", "cause", "title", "file_count", "total_bytes"),
@@ -34,10 +36,14 @@ def register_tables() -> list[str]:
 @hookimpl
 async def run(app: App) -> None:
     """Add the jobs that ended while nobody wrote it down."""
-    row = await app.database.one("SELECT max(finished_at) FROM history")
-    since = (row[0] or 0) - 60 if row else 0
+    database = app.database
+    newest = await database.one("SELECT max(finished_at) FROM history")
+    since = max((newest[0] or 0) - LOOK_BACK_S, 0) if newest else 0
+    rows = await database.all("SELECT id FROM history WHERE finished_at >= ?", since)
+    known = {row[0] for row in rows}
     for job in await app.queue.list(statuses=TERMINAL_STATUSES, since=since):
-        await store(app, job)
+        if job.id not in known:
+            await store(app, job)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The child's side of a download: the fork server, the children, and their fence.
+"""The child's side of a download: the fork server, the children, and their sandbox.
 
 A library of ``child_runner.py``, which starts a Python that runs ``serve``. The fork
 server warms the engines up once and forks a child for each attempt, which gets a socket
@@ -210,9 +210,9 @@ def _task_download(request: dict[str, Any], tell: Callable[..., None]) -> None:
     job.folder, job.cache_dir = Path(job.folder), Path(job.cache_dir)
     job.cookies_file = Path(job.cookies_file) if job.cookies_file else None
     job.failures = [(pattern, Cause(cause)) for pattern, cause in job.failures]
-    if request["warm"]:  # a fresh interpreter; behind the fence it may not
+    if request["warm"]:  # a fresh interpreter; in the sandbox it may not
         load_engines(request["plugin"])[job.engine].warm()
-    raise_fence(tell, job, request["allow_private"])
+    raise_sandbox(tell, job, request["allow_private"])
     engine = load_engines(request["plugin"])[job.engine]
     try:
         engine.download(job, ChildReport(tell, job))
@@ -273,7 +273,7 @@ def _task_run(request: dict[str, Any], tell: Callable[..., None]) -> list[Any]:
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     home = Path(request["home"])
-    raise_fence(tell, Request("", home, "", programs=request["programs"]), False)
+    raise_sandbox(tell, Request("", home, "", programs=request["programs"]), False)
     outputs = [b"", b""]
 
     def read(number: int, stream: Any) -> None:
@@ -338,7 +338,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not site_local
 
 
-def raise_fence(
+def raise_sandbox(
     tell: Callable[..., None], request: Request, allow_private: bool
 ) -> None:
     """Let this process reach only public addresses and the owner's own proxies, and

@@ -1,7 +1,7 @@
 """Runs the engines in child processes, watched and limited from outside.
 
 A fork server with the engines' libraries warm makes a child for each attempt; what goes
-on inside a child, the fence above all, is in ``_child.py``.
+on inside a child, above all its sandbox, is in ``_child.py``.
 """
 
 import asyncio

@@ -125,30 +125,45 @@ class DiscordCourier(Courier):
         tier = guild.premium_tier if guild else 0
         allowed = self.app.settings.max_file_size
         limit = int(min(self.config.upload_limits[tier], allowed))
+        return await self._lowered(job, limit)
+
+    async def _limit(self, job: Job) -> int:
+        """The limit of a job, as it was at its intake."""
+        return job.limit_bytes or await self.limit_bytes(job)
+
+    async def _lowered(self, job: Job, limit: int) -> int:
+        """What is left of a limit after what a guild has refused."""
         with logger.catch(message="the learnt limits cannot be read"):
             while learnt := await self.app.facts.get(f"limit:{job.guild_id}:{limit}"):
                 limit = int(learnt)
         return limit
 
-    async def _learn(self, job: Job, limit: int) -> None:
-        """Remember that a guild takes less than it should."""
-        key = f"limit:{job.guild_id}:{job.limit_bytes}"
-        await self.app.facts.set(key, str(limit))
+    async def _learn(self, job: Job, refused_bytes: int) -> None:
+        """Remember that a guild takes less than it should: no file of this size."""
+        limit = await self._lowered(job, await self._limit(job))
+        job.limit_bytes = next(
+            (size for size in SMALLER_LIMITS if size < min(limit, refused_bytes)), 1
+        )
         logger.warning(
             "Discord takes only {} per file in guild {}",
-            format_size(limit),
+            format_size(job.limit_bytes),
             job.guild_id,
         )
-        job.limit_bytes = limit
+        with logger.catch(message="the learnt limit is forgotten"):
+            key = f"limit:{job.guild_id}:{limit}"
+            await self.app.facts.set(key, str(job.limit_bytes))
 
     async def freeze(
         self, job: Job, files: Sequence[MediaFile], fetched: Fetched
     ) -> None:
         """See ``Courier``: files in order, as many as fit in each message. What an
         earlier claim has sent, or may have sent, stays as it is."""
+        for post in job.posts:
+            if post.state == "sending":
+                renew(job, post, files)
         posted = [post for post in job.posts if post.state in ("sending", "sent")]
-        taken = {name for post in posted for name in post.files}
-        files = [file for file in files if file.name not in taken]
+        taken = {piece(job, name) for post in posted for name in post.files}
+        rest = [file for file in files if piece(job, file.name) not in taken]
         notes = []
         facts, lost = fetched.facts, len(fetched.failures)
         total = len(files) + lost
@@ -163,7 +178,7 @@ class DiscordCourier(Courier):
             of = f" of {items}" if items else "; there are more"
             notes.append(f"The first {total}{of}.")
         text = str(facts.get("text") or "") if not files else ""
-        fitting, more = await self._fit(job, files, len(taken))
+        fitting, more = await self._fit(job, rest, len(taken))
         title, uploader = (
             escape(str(facts.get(key) or "")) for key in ("title", "uploader")
         )
@@ -174,12 +189,13 @@ class DiscordCourier(Courier):
             *more,
             f"<{public_url(job)}>" if len(public_url(job)) < 500 else "",
         ]
-        groups = split_files(fitting) or [[]]
-        heads = ["\n".join(filter(None, [heading(job, fitting), *lines]))]
-        heads += [f"({number}/{len(groups)})" for number in range(2, len(groups) + 1)]
-        if posted and not fitting:
-            groups, heads = [], []
-        job.posts = posted + new_posts(groups, heads, posted)
+        groups = split_files(fitting) or ([] if posted else [[]])
+        numbers = range(len(posted) + 1, len(posted) + len(groups) + 1)
+        heads = [f"({number}/{len(posted) + len(groups)})" for number in numbers]
+        if not posted:  # the first message names the post
+            heads[0] = "\n".join(filter(None, [heading(job, fitting), *lines]))
+        kept = [post for post in job.posts if post.state != "waiting"]
+        job.posts = kept + new_posts(groups, heads, job.posts)
 
     async def _fit(
         self, job: Job, files: Sequence[MediaFile], posted: int = 0
@@ -190,7 +206,7 @@ class DiscordCourier(Courier):
         Raises:
             JobFailed: nothing is left to post.
         """
-        limit = job.limit_bytes or await self.limit_bytes(job)
+        limit = job.limit_bytes = await self._lowered(job, await self._limit(job))
         fitting = [file for file in files if file.size <= limit]
         notes, delivered = [], bool(posted)
         for file in [file for file in files if file.size > limit]:
@@ -241,11 +257,12 @@ class DiscordCourier(Courier):
         except Refused as error:
             raise JobFailed(Cause.PERMISSION, message=str(error)) from error
         plain = Message(post.content)
-        decorated: Message = await plugins.fold(
+        message: Message = await plugins.fold(
             "decorate_message", "message", job=job, message=Message(post.content)
         )
 
         async def attempt() -> int:
+            nonlocal message
             # Past the nonce's window only the channel shows what has arrived.
             if post.sending_at and not 0 <= now() - post.sending_at < NONCE_WINDOW_S:
                 if found := await self._find_sent(job, channel, post):
@@ -254,12 +271,14 @@ class DiscordCourier(Courier):
             post.state, post.sending_at = "sending", post.sending_at or now()
             await self._save(job)
             try:
-                return await self._send_once(job, channel, post, files, decorated)
+                return await self._send_once(job, channel, post, files, message)
             # What plugins added may be no embed at all, or none that Discord takes.
             except (discord.HTTPException, *MISTAKES) as error:
-                if getattr(error, "status", 400) != 400 or decorated == plain:
+                if getattr(error, "status", 400) != 400 or message == plain:
                     raise
                 logger.warning("what plugins added cannot be sent: {!r}", error)
+                message = plain
+                await self._save(job)
                 return await self._send_once(job, channel, post, files, plain)
 
         post.message_id = await self._insist(job, attempt)
@@ -267,20 +286,23 @@ class DiscordCourier(Courier):
         await self._save(job)
 
     async def _save(self, job: Job) -> None:
-        """Store how far the posting is, even when it takes a while: a full disk.
+        """Store how far the posting is, and keep the claim.
 
         Raises:
             JobFailed: the claim was lost, so that another worker may be posting.
         """
+        if not await self._ask(partial(self.app.queue.save, job, self.lease_s), job):
+            raise JobFailed(Cause.CANCELLED, "the claim was lost")
+
+    async def _ask(self, work: Callable[[], Awaitable[Any]], job: Job) -> Any:
+        """What the queue answers, even when it takes a while: a full disk."""
         while True:
             try:
-                if await self.app.queue.save(job, self.lease_s):
-                    return
+                return await work()
             except Exception as error:  # each queue has its own
-                logger.error("the posting cannot be stored: {}", error)
+                log = logger.bind(job=job.id)
+                log.error("the queue cannot be used while posting: {}", error)
                 await asyncio.sleep(self.write_wait_s)
-            else:
-                raise JobFailed(Cause.CANCELLED, "the claim was lost")
 
     async def _send_once(
         self,
@@ -320,26 +342,27 @@ class DiscordCourier(Courier):
         """The message to reply to, 0 for none: the request, or for a slash command the
         status message, which is known some time after the job."""
         if not (job.message_id or job.status_message_id):
-            stored = await self.app.queue.get(job.id)
+            stored = await self._ask(partial(self.app.queue.get, job.id), job)
             job.status_message_id = stored.status_message_id if stored else 0
         return job.message_id or job.status_message_id
 
     async def _find_sent(self, job: Job, channel: Any, post: Post) -> int:
-        """Our message with this post, by its file names; 0 when there is none."""
-        names = list(post.files)
-        head = post.content.partition("\n")[0]
+        """Our message with files of this post, or with its text; 0 when there is
+        none."""
+        pieces = {piece(job, name) for name in post.files}
+        lines = post.content.split("\n")
         request = await self._request(job)
         since = datetime.fromtimestamp(max(post.sending_at - HISTORY_SLACK_S, 0), UTC)
         after = discord.Object(request or discord.utils.time_snowflake(since))
         async for message in channel.history(
             limit=2000, after=after, oldest_first=True
         ):
+            if message.author != self.app.bot.user:
+                continue
             answered = message.reference.message_id if message.reference else 0
-            if (
-                message.author == self.app.bot.user
-                and [attachment.filename for attachment in message.attachments] == names
-                and (names or (head in message.content and answered == request))
-            ):
+            found = {piece(job, file.filename) for file in message.attachments}
+            same = answered == request and all(x in message.content for x in lines)
+            if found & pieces or (same and not found and not pieces):
                 return int(message.id)
         return 0
 
@@ -348,19 +371,14 @@ class DiscordCourier(Courier):
         over the guild's limit, which is lowered and remembered."""
         unsent = [one for one in job.posts if one.state in UNSENT]
         files = [file for one in unsent for file in await self._files(job, one)]
-        if not files:
-            raise JobFailed(Cause.TOO_LARGE, "413 for a text")
         alone, notes = await self._files(job, post), list[str]()
+        if not alone:
+            raise JobFailed(Cause.TOO_LARGE, "413 for a text")
         if len(alone) > 1:
             groups = [[file] for file in alone]
             groups += split_files(files[len(alone) :])
         else:
-            limit = min(
-                job.limit_bytes or await self.limit_bytes(job),
-                max(file.size for file in files),
-            )
-            smaller = next((size for size in SMALLER_LIMITS if size < limit), 1)
-            await self._learn(job, smaller)
+            await self._learn(job, alone[0].size)
             sent = sum(len(one.files) for one in job.posts if one.state == "sent")
             files, notes = await self._fit(job, files, sent)
             groups = split_files(files) or [[]]
@@ -375,6 +393,23 @@ class DiscordCourier(Courier):
 
 
 UNSENT = ("waiting", "sending")
+
+
+def piece(job: Job, name: str) -> str:
+    """Which of a job's files this is. A second download may give it another title or
+    ending."""
+    _, known, number = name.partition(f"{job.id}_")
+    return number.partition(".")[0] if known else name
+
+
+def renew(job: Job, post: Post, files: Sequence[MediaFile]) -> None:
+    """Give a post, which may have been sent, its files as they were downloaded anew."""
+    pieces = [piece(job, name) for name in post.files]
+    again = {piece(job, file.name): file for file in files}
+    found = [again[one] for one in pieces if one in again]
+    post.files = {file.name: file.sha256 for file in found}
+    if pieces and not found:
+        post.state = "dropped"
 
 
 def new_posts(

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class SQLiteDatabase(Database):
         self.path = app.settings.data_dir / "bossbot.db"
         self.connection: Any = None  # an aiosqlite.Connection while it is open
         self._turn = asyncio.Lock()
+        self._holder: asyncio.Task[Any] | None = None  # whose turn it is
         self._lock_file: Any = None
 
     async def start(self) -> None:
@@ -100,69 +102,90 @@ class SQLiteDatabase(Database):
     def _lock(self) -> None:
         """Own the data folder for this process; raises StartError when another does."""
         path = self.path.parent / ".locks" / "bossbot.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock_file = file = path.open("ab+", buffering=0)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
+            other = file.read().decode(errors="replace").strip() or "?"
+            self._unlock()
             raise StartError(
-                f"Another Boss-Bot (process {file.read().strip() or '?'}) uses "
-                f"{self.path.parent}. Stop it first, or set another data_dir."
+                f"Another Boss-Bot (process {other}) uses {self.path.parent}. "
+                "Stop it first, or set another data_dir."
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        self._lock_file = file
+        except OSError as error:  # a file of another user's, or a network share
+            self._unlock()
+            raise StartError(
+                f"{path}: {error.strerror}. The bot must be able to write and lock "
+                "this file."
+            ) from error
+        with contextlib.suppress(OSError):  # a full disk shows soon enough
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
 
-    async def stop(self) -> None:
-        """Close; harmless when it is not open."""
-        if self.connection:
-            await self.connection.close()
-            self.connection = None
+    def _unlock(self) -> None:
         if self._lock_file:
             self._lock_file.close()
             self._lock_file = None
 
+    async def stop(self) -> None:
+        """Close; harmless when it is not open."""
+        connection, self.connection = self.connection, None
+        try:
+            if connection:
+                await connection.close()
+        finally:
+            self._unlock()
+
     async def migrate(self, stem: str, scripts: Sequence[str]) -> None:
         """See ``Database``."""
-        row = await self.one("SELECT version FROM migrations WHERE plugin = ?", stem)
-        version = int(row[0]) if row else 0
-        if version > len(scripts) > 0:
-            raise PluginError(
-                f"its tables have version {version}, and this file knows "
-                f"{len(scripts)}. Update the plugin."
-            )
-        if version >= len(scripts):
-            return
-        name = stem.replace("'", "''")
-        script = "\n;\n".join(
-            [
-                "BEGIN IMMEDIATE",
-                *scripts[version:],
-                f"INSERT OR REPLACE INTO migrations VALUES ('{name}', {len(scripts)})",
-                "COMMIT",
-            ]
-        )
-        async with self._turn:
-            try:
-                await self.connection.executescript(script)
-            except sqlite3.Error as error:
-                raise PluginError(f"its tables cannot be made: {error}") from error
-            finally:
-                await asyncio.shield(self.connection.rollback())
+        find = "SELECT version FROM migrations WHERE plugin = ?"
+        store = "INSERT OR REPLACE INTO migrations VALUES (?, ?)"
+        try:
+            row = await self.one(find, stem)
+            version = int(row[0]) if row else 0
+            if version > len(scripts) > 0:
+                raise PluginError(
+                    f"its tables have version {version}, and this file knows "
+                    f"{len(scripts)}. Update the plugin."
+                )
+            if version >= len(scripts):
+                return
+            async with self.transaction() as connection:
+                for script in scripts[version:]:
+                    for statement in split_script(script):
+                        await connection.execute_fetchall(statement)
+                await connection.execute(store, (stem, len(scripts)))
+        # A TypeError: it is no text. sqlite3.Warning is no sqlite3.Error.
+        except (sqlite3.Error, sqlite3.Warning, TypeError, ValueError) as error:
+            raise PluginError(f"its tables cannot be made: {error}") from error
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[aiosqlite.Connection]:
         """See ``Database``."""
-        async with self._turn:
+        async with self._my_turn() as connection:
             try:
-                await self.connection.execute("BEGIN IMMEDIATE")
-                yield self.connection
-                await self.connection.commit()
+                await connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                await connection.commit()
             except BaseException:  # a cancelled task, too, leaves nothing open
-                await asyncio.shield(self.connection.rollback())
+                await asyncio.shield(connection.rollback())
                 raise
+
+    @contextlib.asynccontextmanager
+    async def _my_turn(self) -> AsyncIterator[Any]:
+        """The connection, for one task at a time."""
+        if self._holder is asyncio.current_task():  # it would wait for itself
+            raise RuntimeError("in a transaction, use its connection")
+        async with self._turn:
+            if self.connection is None:
+                raise sqlite3.ProgrammingError("the database is closed")
+            self._holder = asyncio.current_task()
+            try:
+                yield self.connection
+            finally:
+                self._holder = None
 
     async def one(self, sql: str, *values: Any, **named: Any) -> sqlite3.Row | None:
         """See ``Database``."""
@@ -171,5 +194,17 @@ class SQLiteDatabase(Database):
 
     async def all(self, sql: str, *values: Any, **named: Any) -> list[sqlite3.Row]:
         """See ``Database``."""
-        async with self._turn:
-            return list(await self.connection.execute_fetchall(sql, values or named))
+        async with self._my_turn() as connection:
+            return list(await connection.execute_fetchall(sql, values or named))
+
+
+def split_script(script: str) -> Iterator[str]:
+    """The statements of a script, one at a time: what runs a script whole would commit
+    the transaction that it is in."""
+    statement = ""
+    for piece in re.split("(?<=;)", script):
+        statement += piece
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    yield statement  # the last one may have no semicolon

@@ -92,7 +92,7 @@ def test_photos_and_videos_of_a_post_arrive_in_order(
 
 def test_a_post_without_files_is_reported_as_text(browse: Fetch, sites: Sites) -> None:
     options = {"extractor.twitter.text-tweets": True}
-    got = browse(Twitter(sites).tweet("1002", text="just words"), options=options)
+    got = browse(Twitter(sites).tweet("1002", text="just words"), engine_options=options)
     assert (got.cause, got.files) == (None, [])
     assert got.facts["text"] == "just words"
 
@@ -297,7 +297,7 @@ def test_a_server_that_misbehaves(fetch: Fetch, sites: Sites, how: str) -> None:
     got = fetch(
         sites.serve("/a.jpg", answer),
         max_file_bytes=1_000_000,
-        options={"extractor.timeout": 0.5, "downloader.timeout": 0.5},
+        engine_options={"extractor.timeout": 0.5, "downloader.timeout": 0.5},
     )
     assert (got.cause, got.files, got.left) == (cause, [], [])
 
@@ -328,7 +328,7 @@ def test_no_rate_limit_is_slept_through(
     browse: Fetch, sites: Sites, setting: str
 ) -> None:
     options = {"extractor.twitter.ratelimit": setting}
-    got = browse(Twitter(sites).limited("1004", reset_in_s=500), options=options)
+    got = browse(Twitter(sites).limited("1004", reset_in_s=500), engine_options=options)
     assert got.cause is Cause.RATE_LIMITED
     assert got.retry_after_s == pytest.approx(500, abs=30)
 
@@ -453,7 +453,7 @@ def test_no_option_or_file_of_the_owner_undoes_the_safety(
     config = json.dumps({"extractor": {"postprocessors": [touch]}})
     setup = f"import pathlib; pathlib.Path('.gallery-dl.conf').write_text({config!r})"
     url = sites.serve("/a.jpg", media.image(shelf))
-    got = fetch(url, options=options, setup=setup)
+    got = fetch(url, engine_options=options, setup=setup)
     assert got.names == got.left == ["job_1_temp_0001.jpg"]
     assert not (tmp_path / "ran").exists()
 

@@ -211,7 +211,7 @@ def playlist(sites: Sites, shelf: Path) -> str:
 def test_one_dead_video_does_not_lose_the_others(
     browse: Fetch, playlist: str, shelf: Path
 ) -> None:
-    got = browse(playlist, programs={}, options={"noplaylist": False})
+    got = browse(playlist, programs={}, engine_options={"noplaylist": False})
     files = [media.video(shelf, number) for number in (1, 3, 4, 5)]
     assert got.contents == [file.read_bytes() for file in files]
     assert got.failed_items == [Cause.PRIVATE]
@@ -352,7 +352,7 @@ def test_a_server_that_misbehaves(fetch: Fetch, sites: Sites, how: str) -> None:
     got = fetch(
         sites.serve("/a.mp4", answer),
         max_file_bytes=1_000_000,
-        options={"socket_timeout": 0.5},
+        engine_options={"socket_timeout": 0.5},
     )
     assert (got.cause, got.files, got.left) == (cause, [], [])
 
@@ -624,7 +624,7 @@ def test_no_option_or_file_of_the_owner_undoes_the_safety(
         folder.mkdir(parents=True)
         (folder / "config").write_text({config!r})"""
     url = sites.serve("/a.mp4", media.video(shelf))
-    got = fetch(url, options=options, setup=setup)
+    got = fetch(url, engine_options=options, setup=setup)
     assert got.names == got.left == ["job_1_temp_0001.mp4"]
     assert not ran.exists()
 
