@@ -1,4 +1,4 @@
-"""Logins: cookies go to their site alone, rotate, and are tried by `check --login`."""
+"""Logins: cookies go only to their site, rotate, and are tried by `check --login`."""
 
 import asyncio
 import http.cookiejar
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import media
 import pytest
-from bossbot_plugins.child_runner import write_cookies
-from conftest import ROOT, Home, share_runner
+from bossbot_plugins._cookies import write_cookies
+from bossbot_plugins.check import check_logins
+from conftest import ROOT, Home
 from discord_support import Stage
 from fake_discord import Message
 from platform_support import PLATFORMS, Web, environment, listening
@@ -25,20 +26,14 @@ from sites_canned.twitter import Twitter
 from sites_canned.youtube import YouTube
 
 import bossbot
-from bossbot import (
-    Cause,
-    JobFailed,
-    App,
-    Platform,
-    Plugins,
-    Settings,
-)
+from bossbot import Cause, JobFailed, Platform
 
 pytest_plugins = ("platform_fixtures", "discord_fixtures")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 in_discord = pytest.mark.asyncio(loop_scope="function")
 both_engines = pytest.mark.parametrize("kind", ["jpg", "mp4"])
 
+LOGIN_SENTENCE = "Ask the bot's owner to add a login"
 STALE = "f" * 40
 FAR = 4102444800  # the year 2100
 OTHERS = f".other.example\tTRUE\t/\tTRUE\t{FAR}\tkept\tas-it-is"
@@ -60,7 +55,7 @@ def cookies_in(path: Path) -> dict[str, str | None]:
 
 
 class Photos:
-    """photos.example, which shows files to who has the cookie `session`; each file is
+    """photos.example, which shows files to those who have the cookie `session`; each file is
     fetched by the engine that knows its ending."""
 
     def __init__(self, web: Web, folder: Path, kind: str) -> None:
@@ -102,7 +97,7 @@ class Photos:
 
 
 @both_engines
-async def test_rotated_cookie_is_written_back_for_its_owner_alone(
+async def test_rotated_cookie_is_written_back_readable_only_by_its_owner(
     web: Web, media_folder: Path, tmp_path: Path, kind: str
 ) -> None:
     site = Photos(web, media_folder, kind)
@@ -145,7 +140,7 @@ async def test_cookie_rotated_by_a_page_that_fails_is_written_back_too(
 
 
 @both_engines
-async def test_file_that_the_host_replaces_meanwhile_is_left_alone(
+async def test_file_that_the_owner_replaces_meanwhile_is_left_alone(
     web: Web, media_folder: Path, tmp_path: Path, kind: str
 ) -> None:
     site = Photos(web, media_folder, kind)
@@ -169,7 +164,7 @@ async def test_file_whose_cookies_stay_the_same_is_not_touched(
 
 
 @both_engines
-async def test_cookie_goes_to_its_site_alone_and_to_no_log(
+async def test_cookie_goes_only_to_its_site_and_to_no_log(
     web: Web, media_folder: Path, tmp_path: Path, kind: str, logged: list[str]
 ) -> None:
     site = Photos(web, media_folder, kind)
@@ -299,18 +294,10 @@ class Accounts:
 
 async def check(web: Web, **config: dict[str, str]) -> tuple[int, list[str]]:
     """The exit code and the lines of ``check --login``, in this process."""
-    module = bossbot.import_plugin(ROOT / "plugins" / "check.py")
     app = web.app(**config)
-
-    def probing(settings: Settings, plugins: Plugins) -> App:
-        prober = App(settings, plugins)
-        share_runner(prober, web.children.app)
-        return prober
-
-    module.__dict__["App"] = probing
     said = io.StringIO()
     console = Console(file=said, highlight=False, markup=False, soft_wrap=True)
-    code: int = await module.check_logins(app, console)
+    code = await check_logins(app, console)
     assert not list((app.settings.data_dir / "temp").iterdir())
     return code, said.getvalue().splitlines()
 
@@ -328,7 +315,7 @@ async def test_check_says_that_logins_are_alive(
 async def test_check_says_which_logins_are_dead(
     home: Home, web: Web, media_folder: Path, tmp_path: Path
 ) -> None:
-    """Through the command line, with the logins where a host puts them."""
+    """Through the command line, with the logins where an owner puts them."""
     config = Accounts(web, media_folder, tmp_path).settings(good=False)
     variables = {
         f"BOSS_BOT_PLUGINS__{name.upper()}__{key.upper()}": value
@@ -357,7 +344,7 @@ async def test_check_cannot_tell_when_the_site_is_out_of_reach(
         instagram={"cookies_file": missing},
     )
     instagram, remedy, twitter = lines
-    assert instagram == f"dead     instagram: there is no file {missing}"
+    assert instagram == f"dead     instagram: {missing} is missing"
     assert "[plugins.instagram]" in remedy
     assert twitter.startswith("unknown  twitter: The site could not be reached.")
     assert code == 1
@@ -371,7 +358,7 @@ async def test_check_without_any_cookies_says_so(web: Web) -> None:
 
 async def test_failure_for_want_of_a_login_says_so_to_the_member() -> None:
     for cause in (Cause.LOGIN, Cause.AGE):
-        assert "needs the host's login" in str(JobFailed(cause))
+        assert LOGIN_SENTENCE in str(JobFailed(cause))
 
 
 async def test_examples_in_config_toml_are_settings_that_exist(web: Web) -> None:
@@ -433,7 +420,7 @@ async def test_owner_is_told_once_a_day_and_site(
             assert "A link to twitter failed" in found[1].content
             # A day later it is said again.
             yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
-            await bot.app.database.fact("login_notice:instagram", yesterday)
+            await bot.app.facts.set("login_notice:instagram", yesterday)
             await stage.says(f"$download {links[0]}")
             await stage.fake.wait_for(lambda: len(notices(stage)) == 3)
     assert "mary" not in "".join(notice.content for notice in notices(stage))
@@ -448,11 +435,11 @@ async def test_owner_who_takes_no_messages_is_only_logged(
     stage.fake.owner.accepts_dms = False
     link = Instagram(web.sites).post("Cabe3", media.image(media_folder))
     with (
-        listening("the owner could not be told") as heard,
+        listening("reached the owner") as heard,
         environment(**web.sites.environment),
     ):
         async with stage.bot(), asyncio.timeout(20):
             await stage.says(f"$download {link}")
-            await stage.hears("Download failed", "needs the host's login")
+            await stage.hears("Download failed", LOGIN_SENTENCE)
             await heard.wait()
     assert not any("is switched off" in line for line in logged)
