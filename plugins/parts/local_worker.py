@@ -63,6 +63,7 @@ class LocalWorker(Worker):
 
     lease_s = 60.0
     grace_s = 20.0  # for uploads, at a stop
+    give_back_s = 3.0  # for what they leave to be stored
     insist_s = 5.0  # before a state that could not be stored is written again
 
     def __init__(self, app: App, config: Config) -> None:
@@ -70,6 +71,7 @@ class LocalWorker(Worker):
         self.config = config
         self.name = ""  # the same after a restart
         self.running: dict[str, asyncio.Task[None]] = {}
+        self._posting: set[asyncio.Task[Any]] = set()  # those of them that post
         self._claiming = asyncio.Lock()
         self._refused = ""  # why nothing is claimed now
         self._dispatcher: asyncio.Task[None] | None = None
@@ -77,11 +79,14 @@ class LocalWorker(Worker):
     async def start(self) -> None:
         """Take up the jobs that are there, the unfinished ones first; then what comes."""
         self.name = await asyncio.to_thread(own_name, self.app.settings.data_dir)
-        queue = self.app.queue
-        uploads = await queue.recover(self.name, self.lease_s)
-        for job in uploads:
-            self._spawn(job, self._post(job))
+        # Whole even when the start is cut off, so that what it claims is known to `stop`.
+        await asyncio.shield(self._recover())
         self._dispatcher = asyncio.create_task(self._dispatch())
+
+    async def _recover(self) -> None:
+        async with self._claiming:
+            for job in await self.app.queue.recover(self.name, self.lease_s):
+                self._spawn(job, self._post(job))
 
     async def stop(self) -> None:
         """Claim nothing more, give running downloads back to the queue, let uploads end
@@ -90,19 +95,18 @@ class LocalWorker(Worker):
             if self._dispatcher:
                 self._dispatcher.cancel()
                 self._dispatcher = None
-        uploads = {}
-        for job_id, task in list(self.running.items()):
-            job = await self.app.queue.get(job_id)
-            if job and job.status is Status.UPLOADING:
-                uploads[job_id] = task
-            else:
-                task.cancel()
-        if uploads:
-            await asyncio.wait(list(uploads.values()), timeout=self.grace_s)
-        for task in uploads.values():  # the others are giving their jobs back
+        await asyncio.sleep(0)  # what was just claimed has begun
+        uploads = set(self._posting)
+        for task in set(self.running.values()) - uploads:
             task.cancel()
-        if self.running:
-            await asyncio.wait(list(self.running.values()), timeout=3)
+        if uploads:
+            await asyncio.wait(uploads, timeout=self.grace_s)
+        for task in uploads:  # the others are giving their jobs back
+            task.cancel()
+        if left := set(self.running.values()):
+            _, stuck = await asyncio.wait(left, timeout=self.give_back_s)
+            for task in stuck:
+                task.cancel()
 
     async def _dispatch(self) -> None:
         """Claim jobs when there is room, and end those that were cancelled."""
@@ -161,17 +165,22 @@ class LocalWorker(Worker):
         job.status, job.finished_at = status, now()
         if error:
             job.cause, job.error, job.detail = error.cause, str(error), error.detail
-        await self.app.storage.forget_attempt(job)
+        with contextlib.suppress(OSError):  # what stays goes with the leftovers
+            await self.app.storage.forget_attempt(job)
         await self._insist(partial(self.app.queue.finish, job), job)
 
+    async def _release(self, job: Job, delay_s: float = 0) -> None:
+        """Give a job back to the queue, also one that was about to end."""
+        job.cause, job.error, job.detail, job.finished_at = None, "", "", 0
+        await self._insist(partial(self.app.queue.release, job, delay_s), job)
+
     async def _insist(self, write: Callable[[], Awaitable[bool]], job: Job) -> bool:
-        """Write a job's state even when it takes a while: a full disk, a lock."""
+        """Write a job's state even when it takes a while: a full disk, a lock. A stop
+        ends that; the next start takes the job up as it is stored."""
         while True:
             try:
                 return await write()
             except Exception as error:  # each queue has its own
-                if self.app.stopping.is_set():
-                    raise
                 logger.bind(job=job.id).error("the state cannot be stored: {}", error)
                 await asyncio.sleep(self.insist_s)
 
@@ -203,7 +212,7 @@ class LocalWorker(Worker):
             to_post = await self._attempt(job)
         except asyncio.CancelledError:  # by a member, or because the bot stops
             if self.app.stopping.is_set():
-                await self._insist(partial(self.app.queue.release, job), job)
+                await self._release(job)
             await self.app.storage.forget_attempt(job)
         except Exception as error:  # the boundary of a job: the next one must run
             await self._broken(job, error)
@@ -229,12 +238,10 @@ class LocalWorker(Worker):
         except JobFailed as error:
             log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
             log.info("failed: {} {} ({})", error.cause, public_url(job), error.detail)
-            stopping = self.app.stopping.is_set()
-            wait_s = None if stopping else await self._retry_in(job, error)
-            if wait_s is None:
+            if (wait_s := await self._retry_in(job, error)) is None:
                 await self._end(job, Status.FAILED, error)
             else:
-                await self._insist(partial(self.app.queue.release, job, wait_s), job)
+                await self._release(job, wait_s)
             return False
         return True
 
@@ -242,11 +249,14 @@ class LocalWorker(Worker):
         """What passes a job's progress on to the queue."""
         reporting: asyncio.Task[None] | None = None
 
+        async def pass_on(progress: Progress) -> None:
+            with contextlib.suppress(Exception):  # it may be lost
+                await self.app.queue.report(job, progress)
+
         def report(progress: Progress) -> None:
             nonlocal reporting
             if reporting is None or reporting.done():
-                reported = self.app.queue.report(job, progress)
-                reporting = asyncio.create_task(reported)
+                reporting = asyncio.create_task(pass_on(progress))
 
         return report
 
@@ -358,6 +368,10 @@ class LocalWorker(Worker):
 
     async def _post(self, job: Job) -> None:
         """Post a job's frozen messages; takes no download slot."""
+        task = asyncio.current_task()
+        assert task
+        self._posting.add(task)
+        task.add_done_callback(self._posting.discard)
         try:
             async with self._leased(job):
                 if job.crashes >= MAX_CRASHES:
