@@ -23,7 +23,6 @@ from bossbot import (
 )
 
 MAX_CONTENT = 2000  # Discord, 2026-11: characters
-EDIT_TIMEOUT_S = 30
 MAX_FAILURES = 5  # of edits in turn, then that state is given up
 UNTOLD = "jobs whose end is to be told"  # the fact: their ids
 
@@ -37,6 +36,8 @@ class Config(PluginConfig):
 
 class Tracker:
     """The status messages of the jobs under way: what to show, and one editor each."""
+
+    edit_timeout_s = 30.0
 
     def __init__(self) -> None:
         self.recalled = False  # whether the jobs of the last run are among these
@@ -100,7 +101,7 @@ class Tracker:
         channel = app.bot.get_partial_messageable(job.channel_id)
         # The message is a courtesy: that it cannot be written fails no job.
         try:
-            async with asyncio.timeout(EDIT_TIMEOUT_S):
+            async with asyncio.timeout(self.edit_timeout_s):
                 with contextlib.suppress(discord.NotFound, discord.Forbidden):
                     if message_id := self.messages.get(job.id):
                         message = channel.get_partial_message(message_id)
