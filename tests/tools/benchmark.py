@@ -1,8 +1,8 @@
-"""Measures what the README's table shows; run it by hand: python tests/benchmark.py
+"""Measures what the README's table shows; run it by hand: python tests/tools/benchmark.py
 
 Everything is real: the engines, the fork server, discord.py. The media come from a
-server on loopback, Discord is tests/fake_discord.py. Ratios are taken in one run, since
-machines differ and are noisy.
+server on loopback, Discord is tests/support/fake_discord.py. Ratios are taken in one run,
+since machines differ and are noisy.
 """
 
 import asyncio
@@ -20,26 +20,18 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE)]
+ROOT = Path(__file__).resolve().parents[2]
+SUPPORT = ROOT / "tests" / "support"
+sys.path[:0] = [str(ROOT), str(SUPPORT)]
 
 import media
-from bossbot_plugins.discord_client import make_bot
 from fake_discord import FakeDiscord
 from loguru import logger
 from rich.console import Console
 from rich.table import Table
 from sites import Answer, Sites
 
-from bossbot import (
-    BossBot,
-    Job,
-    App,
-    Plugins,
-    Settings,
-    now,
-    prepare_data,
-)
+from bossbot import App, BossBot, Job, Progress, Settings, prepare_data
 
 REPEAT = 15
 COMMANDS = {
@@ -49,35 +41,41 @@ COMMANDS = {
 Row = tuple[str, str, str]
 
 
-def settings(folder: Path, **values: object) -> Settings:
-    values = {"child_runner__allow_private_addresses": True, **values}
-    plugins = HERE.parent / "plugins"
-    return Settings(data_dir=folder / "data", plugins_dir=plugins, **values)
-
-
-def make_app(configuration: Settings) -> App:
-    plugins = Plugins(configuration)
-    plugins.load()
-    app = App(configuration, plugins)
+def make_app(folder: Path, **values: object) -> App:
+    own = folder / "plugins"
+    own.mkdir(parents=True)
+    runner = {"allow_private_addresses": True}
+    app = App(
+        Settings(
+            data_dir=folder / "data",
+            plugins_dir=own,
+            plugins={"child_runner": runner},
+            **values,
+        )
+    )
+    app.plugins.load()
     prepare_data(app.settings.data_dir)
     return app
 
 
+def nobody_watches(progress: Progress) -> None:
+    """What a download tells on its way goes nowhere."""
+
+
 async def fetching(folder: Path, url: str) -> list[Row]:
     """An engine in a warm child, against its command."""
-    app = make_app(settings(folder))
-    app.runner.start()
+    app = make_app(folder)
+    await app.runner.start()
     await app.runner.versions()  # the server is warm
     rows = []
     for number, (engine, words) in enumerate(COMMANDS.items()):
         ours, theirs = [], []
         for repeat in range(REPEAT):
-            job = Job(f"{number}{repeat:09}", url, "", engine, 0, 0, 0, "")
-            job.created_at = now()
+            job = Job(id=f"{number}{repeat:09}", url=url, engine=engine)
             started_s = time.perf_counter()
-            download = await app.worker.fetch(job)
+            fetched = await app.worker.fetch(job, nobody_watches)
             ours.append(time.perf_counter() - started_s)
-            assert len(download.files) == 1, download
+            assert len(fetched.files) == 1, fetched
             target = folder / engine / str(repeat)
             started_s = time.perf_counter()
             await asyncio.to_thread(
@@ -104,15 +102,16 @@ async def running(
 ) -> AsyncIterator[tuple[FakeDiscord, BossBot]]:
     async with FakeDiscord() as fake:
         with fake.redirect():
-            bot = make_bot(make_app(settings(folder, **values)))
-            task = asyncio.create_task(bot.start(fake.token))
+            app = make_app(folder, discord_token=fake.token, **values)
+            await app.start()
+            task = asyncio.create_task(app.client.run())
             await fake.wait_for(lambda: fake.connected)
-            await bot.wait_until_ready()
-            await bot.app.runner.versions()  # the server is warm
+            await app.bot.wait_until_ready()
+            await app.runner.versions()  # the server is warm
             try:
-                yield fake, bot
+                yield fake, app.bot
             finally:
-                await bot.close()
+                await app.stop()
                 await task
 
 
@@ -211,8 +210,8 @@ def tree_pss_mib(root: int) -> float:
 async def process(folder: Path, sites: Sites) -> list[Row]:
     """A bot in a process of its own: time to READY, memory idle and at work."""
     for name in ("bossbot.py", "config.toml"):
-        shutil.copy(HERE.parent / name, folder)
-    shutil.copytree(HERE.parent / "plugins", folder / "plugins")
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "plugins", folder / "plugins")
     hold = Answer(media.padded_video(folder, 4 * 2**20), piece_bytes=8192, pause_s=0.02)
     sites.serve("/held/*", hold)
     rows, starts = [], []
@@ -224,7 +223,7 @@ async def process(folder: Path, sites: Sites) -> list[Row]:
             "BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true",
             "BOSS_BOT_MAX_CONCURRENT_PER_GUILD": "5",
         }
-        command = [sys.executable, HERE / "run_redirected.py", folder / "bossbot.py"]
+        command = [sys.executable, SUPPORT / "run_redirected.py", folder / "bossbot.py"]
         for repeat in range(5):
             before, started_s = fake.sessions["identify"], time.perf_counter()
             bot = await asyncio.create_subprocess_exec(

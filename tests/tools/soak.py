@@ -1,8 +1,8 @@
 """Kills the bot again and again at random moments, and counts what was lost.
 
-    python tests/soak.py --jobs 200 --kills 100
+    python tests/tools/soak.py --jobs 200 --kills 100
 
-A member pastes links while the bot is killed with `kill -9`, now alone, now with all
+A member pastes links while the bot is killed with `kill -9`, now only the bot, now all
 its processes. In the end every link that was acknowledged must have been posted, once
 and byte-identical, or have failed with a reason. `test_kill.py` runs a short one.
 """
@@ -20,7 +20,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests"
+sys.path[:0] = [str(folder) for folder in (ROOT, TESTS, TESTS / "support")]
 
 from discord_support import BotProcess, Stage, job_ids, link
 from fake_discord import FakeDiscord
