@@ -71,6 +71,7 @@ def download(request, report):
         for _ in range(600):
             report.progress(Progress("sunrise.mp4", TOTAL * 63 // 100, TOTAL, 3.25e6))
             time.sleep(0.1)
+    time.sleep(1.2)  # as photos from a real site would take
     report.info(title="A week in the hills", uploader="Ana Ruiz")
     for number, source in enumerate(sorted(MEDIA.glob("*.jpg")), 1):
         path = request.folder / f"{{request.prefix}}_{{number:04d}}.jpg"

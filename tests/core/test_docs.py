@@ -1,0 +1,114 @@
+"""The documentation says what the code does, where a test can tell."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from bossbot import SENTENCES, App, Settings
+
+PAGES = [ROOT / "README.md", ROOT / "plugins" / "README.md", *ROOT.glob("docs/*.md")]
+SECRET = {"discord_token"}  # it belongs in .env
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> App:
+    """With all of our plugins, and none of the owner's."""
+    own = tmp_path_factory.mktemp("plugins")
+    app = App(Settings.model_validate({"plugins_dir": own}))
+    app.plugins.load()
+    return app
+
+
+def heading(text: str) -> str:
+    """A heading as the address of its section."""
+    words = re.sub(r"[^\w\- ]", "", text.lower().strip())
+    return words.replace(" ", "-")
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 120
+
+
+def test_ci_runs_the_tests_as_the_readme_says() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    told = re.search(r"-m pip install|-m pytest ([^\n]+)", readme)
+    assert told and told[1]
+    assert f"-m pytest -q {told[1]}" in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        found = (page.parent / name) if name else page
+        assert found.exists(), target
+        if anchor:
+            text = found.read_text("utf-8")
+            headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+            assert anchor in map(heading, headings), target
+
+
+def test_settings_page_is_made_from_the_settings() -> None:
+    script = ROOT / "tests" / "tools" / "settings_page.py"
+    done = subprocess.run(
+        [sys.executable, script, "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"run python {script}\n{done.stdout}{done.stderr}"
+
+
+def test_troubleshooting_has_every_sentence_that_a_failure_can_show() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    assert [text for text in SENTENCES.values() if text not in page] == []
+
+
+def plain(value: Any) -> Any:
+    """A value as TOML has it."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def test_config_toml_has_every_setting_of_the_core_with_its_default() -> None:
+    written = tomllib.loads((ROOT / "config.toml").read_text("utf-8"))
+    written.pop("plugins", None)
+    names = Settings.model_fields.keys() - {"plugins"} - SECRET
+    assert written.keys() == names
+    assert Settings.model_validate(written) == Settings.model_validate({})
+
+
+def test_config_toml_has_every_setting_of_our_plugins(app: App) -> None:
+    text = (ROOT / "config.toml").read_text("utf-8")
+    tables = dict(
+        re.findall(r"^#? ?\[plugins\.(\w+)\]\n((?:#? ?\S.*\n)*)", text, re.MULTILINE)
+    )
+    shared = {"cookies_file", "proxy", "sleep_request_s", "options"}
+    for plugin in app.plugins.all.values():
+        fields = type(plugin.config).model_fields.keys() - shared
+        missing = {
+            n for n in fields if not re.search(rf"\b{n} =", tables.get(plugin.stem, ""))
+        }
+        assert not missing, f"[plugins.{plugin.stem}] {missing}"
+    written = tomllib.loads(
+        re.sub(r"^# (?=\w+ = |\[plugins)", "", text, flags=re.MULTILINE)
+    )
+    assert not written["plugins"].keys() - app.plugins.all.keys()
+
+
+def test_no_page_names_a_plugin_that_is_not_there(app: App) -> None:
+    there = {path.name for path in ROOT.glob("plugins/*/*.py")}
+    named = set()
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        named |= set(
+            re.findall(
+                r"\b(?:parts|engines|platforms|processors|chat|owner)/((?!test_)\w+\.py)",
+                text,
+            )
+        )
+    assert named - there == set()
