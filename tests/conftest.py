@@ -34,6 +34,9 @@ PARTS = (
     "child_runner",
     "file_storage",
 )
+# Those that a link needs to be queued, beside the owner's `nowhere` and `idle`.
+QUEUEING = (*PARTS[:4], "file_storage")
+SUPPORT_PLUGINS = ROOT / "tests" / "support" / "plugins"
 
 
 def link_plugins(folder: Path, *stems: str) -> Path:
@@ -88,6 +91,7 @@ def share_runner(app: App, other: App) -> None:
 
 MakeSettings = Callable[..., Settings]
 MakeApp = Callable[..., App]
+SmallApp = Callable[..., App]
 WritePlugin = Callable[[str, str], Path]
 
 
@@ -156,6 +160,22 @@ async def make_app() -> AsyncIterator[MakeApp]:
     yield make
     for app in made:
         await app.stop()
+
+
+@pytest.fixture
+def small_app(
+    make_app: MakeApp, make_settings: MakeSettings, tmp_path: Path
+) -> SmallApp:
+    """Apps with the owner's plugins in tmp_path/plugins and some of ours, by name, that
+    take links in, queue them, and do nothing more; keywords are settings."""
+
+    def make(*ours: str, **values: Any) -> App:
+        settings = make_settings(**values)
+        for name in ("nowhere", "idle"):
+            shutil.copy(SUPPORT_PLUGINS / f"{name}.py", settings.plugins_dir)
+        return make_app(settings, link_plugins(tmp_path / "ours", *QUEUEING, *ours))
+
+    return make
 
 
 @pytest.fixture

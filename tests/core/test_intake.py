@@ -2,9 +2,9 @@
 
 import json
 import re
+import shutil
 import unicodedata
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,11 +12,19 @@ from urllib.parse import urlsplit
 import pytest
 from bossbot_plugins.download import find_links
 from bossbot_plugins.platform_router import check_link
-from conftest import PARTS, MakeApp, MakeSettings, WritePlugin, link_plugins
+from conftest import (
+    PARTS,
+    SUPPORT_PLUGINS,
+    MakeApp,
+    MakeSettings,
+    SmallApp,
+    WritePlugin,
+    link_plugins,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bossbot import App, Refused, Status
+from bossbot import App, Progress, Refused, Status
 
 EXAMPLES = settings(max_examples=300, deadline=None)
 
@@ -98,7 +106,7 @@ def test_link_is_found_as_it_is_whatever_surrounds_it(link: str, words: str) -> 
         ("https://bücher.example/", "https://xn--bcher-kva.example/"),
         ("https://例え.テスト/", "https://xn--r8jz45g.xn--zckzah/"),
         ("https://a_b.example/", "https://a_b.example/"),
-        ("http://127.0.0.1:80/", "http://127.0.0.1:80/"),  # the child's fence judges
+        ("http://127.0.0.1:80/", "http://127.0.0.1:80/"),  # the child's sandbox judges
         ("http://[::1]/", "http://[::1]/"),
         ("http://[0:0:0:0:0:0:0:1]:8/", "http://[::1]:8/"),
         ("http://１２７.０.０.１/", "http://127.0.0.1/"),
@@ -220,66 +228,43 @@ def test_hidden_character_is_refused_wherever_it_is(char: str) -> None:
 
 # Where it goes
 
-PLUGIN = """
-from bossbot import Engine, Platform, Refused, hookimpl
-
-
-def tidy(url):
-    if "/feed" in url:
-        raise Refused("Not the host's own feed.")
-    return url.partition("?")[0].replace("//m.", "//")
-
-
-@hookimpl
-def register_platforms():
-    return [
-        Platform(
-            "shop",
-            r"https?://(?:m\\.)?shop\\.example/",
-            "https://shop.example/1",
-            "first",
-            routes=[(r".*/video/", "second"), (r".*/v", "first")],
-            normalise=tidy,
-        ),
-        Platform("early", r"https://both\\.example/", "https://both.example/", "first"),
-        Platform("later", r"https://both\\.example/", "https://both.example/", "second"),
-    ]
-
-
-def engine(name, generic=False):
-    return Engine(
-        name, lambda: "1", lambda: None, lambda url: f"{name}.example" in url,
-        lambda request, report: None, generic,
-    )
+TOYS = Path(__file__).parent / "plugins" / "toys.py"
+GENERIC = """
+from bossbot import hookimpl
+from bossbot_plugins._toy_engine import engine
 
 
 @hookimpl
 def register_engines():
-    return [engine("second"), engine("first")]
+    return [engine("generic", generic=True)]
 """
 ToyApp = Callable[..., App]
 
 
 @pytest.fixture
-def toy_pipeline(
+def toy_app(
     make_app: MakeApp, make_settings: MakeSettings, write_plugin: WritePlugin
 ) -> ToyApp:
+    """With real parts up to the queue, the platforms of toys.py, and their engines."""
+
     def make(generic: bool = True) -> App:
-        path = write_plugin("toys", PLUGIN)
-        link_plugins(path.parent, *PARTS)
-        code = PLUGIN.partition("def tidy")[0]
-        code += "def engine" + PLUGIN.partition("def engine")[2]
-        call = "engine('generic', True)"
-        code = code.replace('engine("second"), engine("first")', call)
-        if generic:
-            write_plugin("generic", code)
-        return make_app(make_settings(plugins_dir=path.parent))
+        folder = write_plugin("generic", GENERIC).parent
+        if not generic:
+            (folder / "generic.py").unlink()
+        for path in (
+            TOYS,
+            TOYS.with_name("_toy_engine.py"),
+            SUPPORT_PLUGINS / "nowhere.py",
+        ):
+            shutil.copy(path, folder)
+        ours = link_plugins(folder.parent / "ours", *PARTS)
+        return make_app(make_settings(), ours)
 
     return make
 
 
 async def test_link_goes_to_its_platform_or_the_first_engine_that_knows_it(
-    toy_pipeline: ToyApp,
+    toy_app: ToyApp,
 ) -> None:
     routes = {
         "https://m.shop.example/9?utm=1": ("https://shop.example/9", "shop", "first"),
@@ -294,91 +279,97 @@ async def test_link_goes_to_its_platform_or_the_first_engine_that_knows_it(
         ),
         "https://other.example/?q=1": ("https://other.example/?q=1", "", "generic"),
     }
-    app = toy_pipeline()
+    app = toy_app()
     assert await app.router.route_all(list(routes)) == list(routes.values())
     for link, route in routes.items():
         assert await app.route(link) == route
 
 
-async def test_link_that_no_engine_knows_has_none(toy_pipeline: ToyApp) -> None:
-    app = toy_pipeline(generic=False)
+async def test_link_that_no_engine_knows_has_none(toy_app: ToyApp) -> None:
+    app = toy_app(generic=False)
     link = "https://other.example/x"
     assert await app.router.route_all([link]) == [(link, "", "")]
-    with pytest.raises(Refused, match=r"no way to download from other\.example"):
+    with pytest.raises(Refused, match=r"can't download from other\.example"):
         await intake(app, link)
 
 
-async def test_link_whose_engine_is_off_goes_to_another(
-    toy_pipeline: ToyApp,
-) -> None:
-    app = toy_pipeline()
+async def test_link_whose_engine_is_off_goes_to_another(toy_app: ToyApp) -> None:
+    app = toy_app()
     for plugin in app.plugins.all.values():
         plugin.engines = [one for one in plugin.engines if one.name != "first"]
     route = await app.route("https://shop.example/9")
     assert route == ("https://shop.example/9", "shop", "generic")
 
 
-async def test_platform_may_refuse_a_link_of_its_own(toy_pipeline: ToyApp) -> None:
+async def test_platform_may_refuse_a_link_of_its_own(toy_app: ToyApp) -> None:
     with pytest.raises(Refused, match="own feed") as caught:
-        await toy_pipeline().route("https://shop.example/feed")
+        await toy_app().route("https://shop.example/feed")
     assert caught.value.platform == "shop"
 
 
-async def test_refused_link_does_not_hold_up_the_others(
-    toy_pipeline: ToyApp,
-) -> None:
+async def test_refused_link_does_not_hold_up_the_others(toy_app: ToyApp) -> None:
     links = ["nonsense", "https://first.example/", "https://shop.example/feed"]
-    wrong, first, feed = await toy_pipeline().router.route_all(links)
+    wrong, first, feed = await toy_app().router.route_all(links)
     assert isinstance(wrong, Refused) and "Invalid URL" in str(wrong)
     assert first == ("https://first.example/", "", "first")
     assert isinstance(feed, Refused) and "own feed" in str(feed)
 
 
-async def intake(app: App, link: str, key: str = "1:0") -> Any:
+async def intake(app: App, link: str, key: str = "1:0", **more: Any) -> Any:
     return await app.intake(
-        link, guild_id=1, channel_id=2, user_id=3, request_key=key, message_id=4
+        link, guild_id=1, channel_id=2, user_id=3, request_key=key, message_id=4, **more
     )
 
 
 @pytest.fixture
-async def open_pipeline(toy_pipeline: ToyApp) -> App:
-    """With a database and a queue, but nobody who works."""
-    app = toy_pipeline()
-    await app.database.open()
-    app.worker.stopping = True  # type: ignore[attr-defined]
+async def open_app(small_app: SmallApp, write_plugin: WritePlugin) -> App:
+    """Started, with a queue that nobody works on; one link starts at once."""
+    folder = write_plugin("x", "").parent
+    for path in (TOYS, TOYS.with_name("_toy_engine.py")):
+        shutil.copy(path, folder)
+    app = small_app(max_concurrent_downloads=1)
+    await app.start()
     return app
 
 
-async def test_accepted_link_is_committed_as_it_was_normalised(
-    open_pipeline: App,
-) -> None:
-    accepted = await intake(open_pipeline, "https://m.shop.example/9?utm=1#x")
-    assert accepted.position == 1
-    (stored,) = await open_pipeline.queue.list()
+async def test_accepted_link_is_committed_as_it_was_normalised(open_app: App) -> None:
+    accepted = await intake(open_app, "https://m.shop.example/9?utm=1#x")
+    assert accepted.job.position == 0
+    (stored,) = await open_app.queue.list()
     assert stored == accepted.job
     assert (stored.url, stored.platform, stored.engine) == (
         *("https://shop.example/9", "shop", "first"),
     )
     assert (stored.guild_id, stored.channel_id, stored.user_id) == (1, 2, 3)
+    assert (stored.message_id, stored.status) == (4, Status.QUEUED)
     assert re.fullmatch("[0-9a-f]{10}", stored.id)
-    assert await intake(open_pipeline, "https://shop.example/8") is None  # same request
-    second = await intake(open_pipeline, "https://shop.example/8", "1:1")
-    assert second.position == 2
+    assert await intake(open_app, "https://shop.example/8") is None  # same request
+    second = await intake(open_app, "https://shop.example/8", "1:1")
+    assert second.job.position == await open_app.queue.position(second.job.id) == 2
+
+
+async def test_job_carries_what_a_worker_elsewhere_needs(open_app: App) -> None:
+    open_app.guilds.folder.mkdir(exist_ok=True)
+    (open_app.guilds.folder / "1.toml").write_text("[x]\nper_minute = 3\n")
+    options = {"quality": "low", "audio": True}
+    accepted = await intake(open_app, "https://shop.example/9", options=options)
+    stored = await open_app.queue.get(accepted.job.id)
+    assert stored and stored.options == options
+    assert stored.guild_settings == {"x": {"per_minute": 3}}
+    assert stored.limit_bytes == open_app.settings.max_file_size
 
 
 @pytest.mark.parametrize("link", ["words", "ftp://x/", "https://u@shop.example/"])
-async def test_what_is_no_link_is_never_queued(
-    open_pipeline: App, link: str
-) -> None:
+async def test_what_is_no_link_is_never_queued(open_app: App, link: str) -> None:
     with pytest.raises(Refused, match="Invalid URL"):
-        await intake(open_pipeline, link)
-    assert await open_pipeline.queue.list() == []
+        await intake(open_app, link)
+    assert await open_app.queue.list() == []
 
 
 async def test_hook_may_refuse_or_answer_a_link(
-    open_pipeline: App, write_plugin: WritePlugin
+    open_app: App, write_plugin: WritePlugin
 ) -> None:
-    path = write_plugin(
+    write_plugin(
         "rules",
         "from bossbot import Refused, hookimpl\n"
         "@hookimpl\nasync def check_job(job):\n"
@@ -386,20 +377,20 @@ async def test_hook_may_refuse_or_answer_a_link(
         "@hookimpl\nasync def answer_job(job):\n"
         "    if job.url.endswith('/known'): return 'It is here.'\n",
     )
-    open_pipeline.plugins.load_file(path)
+    assert not (await open_app.reload("rules")).off
     with pytest.raises(Refused, match=r"^no$"):
-        await intake(open_pipeline, "https://shop.example/no")
-    accepted = await intake(open_pipeline, "https://shop.example/known")
+        await intake(open_app, "https://shop.example/no")
+    accepted = await intake(open_app, "https://shop.example/known")
     assert (accepted.job, accepted.answer) == (None, "It is here.")
-    assert await open_pipeline.queue.list() == []
-    assert (await intake(open_pipeline, "https://shop.example/yes")).job
+    assert await open_app.queue.list() == []
+    assert (await intake(open_app, "https://shop.example/yes")).job
 
 
 async def test_every_change_of_a_job_is_announced_in_order(
-    open_pipeline: App, write_plugin: WritePlugin, tmp_path: Path
+    open_app: App, write_plugin: WritePlugin, tmp_path: Path
 ) -> None:
     note = tmp_path / "changes"
-    path = write_plugin(
+    write_plugin(
         "notes",
         "import asyncio, json\nfrom bossbot import hookimpl\n"
         "@hookimpl\nasync def job_changed(job, previous):\n"
@@ -407,18 +398,34 @@ async def test_every_change_of_a_job_is_announced_in_order(
         f"    with open({str(note)!r}, 'a') as file:\n"
         "        print(json.dumps([previous, job.status]), file=file)\n",
     )
-    open_pipeline.plugins.load_file(path)
-    accepted = await intake(open_pipeline, "https://shop.example/1")
-    job = accepted.job
-    for earlier, later in pairwise(
-        (Status.QUEUED, Status.DOWNLOADING, Status.COMPLETED)
-    ):
-        job.status = later
-        await open_pipeline.announce(job, earlier)
-    while open_pipeline._announcing:
-        await next(iter(open_pipeline._announcing.values()))
+    await open_app.reload("notes")
+    queue = open_app.queue
+    await intake(open_app, "https://shop.example/1")
+    job = await queue.claim("worker", 60)
+    assert job
+    job.status = Status.COMPLETED
+    assert await queue.finish(job)
+    await open_app.stop()  # which leaves nothing out
     assert [json.loads(line) for line in note.read_text().splitlines()] == [
         [None, "queued"],
         ["queued", "downloading"],
         ["downloading", "completed"],
     ]
+
+
+async def test_progress_comes_as_the_queue_passes_it_on(
+    open_app: App, write_plugin: WritePlugin, tmp_path: Path
+) -> None:
+    note = tmp_path / "progress"
+    write_plugin(
+        "notes",
+        "from bossbot import hookimpl\n"
+        "@hookimpl\nasync def job_progressed(job, progress):\n"
+        f"    with open({str(note)!r}, 'a') as file:\n"
+        "        print(job.url, progress.name, progress.share, file=file)\n",
+    )
+    await open_app.reload("notes")
+    job = (await intake(open_app, "https://shop.example/1")).job
+    await open_app.queue.report(job, Progress("Gray", share=0.5))
+    await open_app.stop()
+    assert note.read_text() == "https://shop.example/1 Gray 0.5\n"

@@ -444,14 +444,6 @@ def test_config_file_lists_every_setting_of_a_plugin_with_its_default(
     assert {stem: set(table) for stem, table in tables.items()} == shown
 
 
-def test_settings_page_of_the_docs_is_up_to_date() -> None:
-    script = ROOT / "tests" / "tools" / "settings_page.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--check"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_importing_the_core_touches_nothing(home: Home) -> None:
     before = sorted(os.listdir(home.path))
     code = "import bossbot, threading; print(threading.active_count())"
