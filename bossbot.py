@@ -1632,11 +1632,11 @@ class Plugins:
     def _configure(self, plugin: Plugin, module: types.ModuleType) -> None:
         """Check the plugin's settings by its ``Config``, and find its ``GuildConfig``."""
         model = getattr(module, "Config", PluginConfig)
-        if "register_platforms" in plugin.hooks:
-            plain = model is PluginConfig
+        if "register_platforms" in plugin.hooks and model is PluginConfig:
+            model = PlatformConfig
+        elif "register_platforms" in plugin.hooks:
             if not issubclass(model, PlatformConfig):
-                bases = (PlatformConfig,) if plain else (model, PlatformConfig)
-                model = type("Config", bases, {})
+                model = type("Config", (model, PlatformConfig), {})
         try:
             plugin.config = model(**self.settings.plugins.get(plugin.stem, {}))
         except ValidationError as error:
@@ -1673,7 +1673,8 @@ class Plugins:
         for name, maker in plugin.parts.items():
             if name not in PARTS:
                 raise PluginError(f"no part {name!r}{did_you_mean(name, PARTS)}")
-            if missing := getattr(maker, "__abstractmethods__", None):
+            part = getattr(maker, "func", maker)  # of a partial
+            if missing := getattr(part, "__abstractmethods__", None):
                 names = ", ".join(sorted(missing))
                 raise PluginError(f"the part {name} has no {names}")
         for impl in self.impls("register_tables", plugin.stem):
