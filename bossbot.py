@@ -1631,22 +1631,20 @@ class Plugins:
 
     def _configure(self, plugin: Plugin, module: types.ModuleType) -> None:
         """Check the plugin's settings by its ``Config``, and find its ``GuildConfig``."""
-        model = getattr(module, "Config", PluginConfig)
-        if "register_platforms" in plugin.hooks and model is PluginConfig:
-            model = PlatformConfig
-        elif "register_platforms" in plugin.hooks:
-            if not issubclass(model, PlatformConfig):
-                model = type("Config", (model, PlatformConfig), {})
+        base = PlatformConfig if "register_platforms" in plugin.hooks else PluginConfig
+        model = getattr(module, "Config", base)
+        plugin.guild_config = getattr(module, "GuildConfig", PluginConfig)
+        for one in (model, plugin.guild_config):
+            if not issubclass(one, PluginConfig):
+                raise PluginError(f"{one.__name__} must derive from PluginConfig")
+        if not issubclass(model, base):
+            model = type("Config", (model, base), {})
         try:
             plugin.config = model(**self.settings.plugins.get(plugin.stem, {}))
         except ValidationError as error:
             wrong = "; ".join(explain(error, known=model.model_fields))
             raise PluginError(f"[plugins.{plugin.stem}] {wrong}") from None
-        plugin.guild_config = getattr(module, "GuildConfig", PluginConfig)
-        for config in (plugin.config, plugin.guild_config()):  # each has its defaults
-            if not isinstance(config, PluginConfig):
-                name = type(config).__name__
-                raise PluginError(f"{name} must derive from PluginConfig")
+        plugin.guild_config()  # every field has a default
         _secrets.update(secret_values(plugin.config))
 
     def _register(self, plugin: Plugin) -> None:
@@ -1890,14 +1888,10 @@ class App:
                     continue
                 self._ends.push_async_callback(part.stop)
                 return part
-        makers = (p for p in self.plugins.all.values() if p.off)
         why = [
-            f"{p.stem} ({p.origin}) is off: {p.off}"
-            for p in makers
-            if p.kind == "parts" or p.stem.endswith(f"_{name}")
-            if not p.stem.endswith(
-                tuple(f"_{other}" for other in PARTS if other != name)
-            )
+            f"{plugin.stem} ({plugin.origin}) is off: {plugin.off}"
+            for plugin in self.plugins.all.values()
+            if plugin.off and plugin.stem.endswith(name)
         ]
         raise StartError(
             f"The part {name} is missing. {'; '.join(why) or 'No plugin offers it'}. "
