@@ -2265,7 +2265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return main(argv) if first and code == 0 else code
     except BossbotError as error:
         detail = error.detail if isinstance(error, JobFailed) else ""
-        print(error, f"({redact(detail)})" if detail else "", file=sys.stderr)
+        print(error, *([f"({redact(detail)})"] if detail else []), file=sys.stderr)
         return 2 if isinstance(error, StartError) else 1
     except KeyboardInterrupt:
         return 130

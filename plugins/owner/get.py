@@ -18,6 +18,7 @@ from bossbot import (
     Job,
     JobFailed,
     Progress,
+    StartError,
     Subcommand,
     format_size,
     hookimpl,
@@ -95,6 +96,8 @@ async def get(app: App, args: argparse.Namespace) -> int:
                         line, markup=False, highlight=False, soft_wrap=True
                     )
                 return True
+            except StartError:  # a part is missing, whatever the link
+                raise
             except BossbotError as error:
                 detail = error.detail if isinstance(error, JobFailed) else ""
                 words = [one_line(url), str(error), f"({detail})" if detail else ""]
