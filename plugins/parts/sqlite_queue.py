@@ -1,10 +1,12 @@
 """The queue in the bot's own SQLite file: the default one."""
 
 import asyncio
+import contextlib
+import copy
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from loguru import logger
 from pydantic import Field
@@ -70,6 +72,7 @@ def register_tables() -> list[str]:
     ]
 
 
+T = TypeVar("T")
 # Stored by the holder of the claim; the rest is set by the queue's own verbs.
 HELD = (
     *("status", "crashes", "engine", "facts", "posts", "folder", "file_count"),
@@ -78,6 +81,7 @@ HELD = (
 MAX_DELAY_S = 600  # a job that must wait longer was delayed by another clock
 SWEEP_S = 3600.0  # between two removals of old rows
 SWEEP_ROWS = 500  # removed in one statement
+MAX_BEHIND = 100  # changes; a listener that is further behind gets no progress
 
 
 def _sql_list(statuses: Iterable[Status]) -> str:
@@ -93,14 +97,30 @@ GUARD = (
 )
 
 
+def storable(job: Job) -> dict[str, Any]:
+    """A job's row, without the halves of surrogate pairs that no database takes: what
+    a site or a file name says must not keep a job from ending."""
+    return {
+        name: value.encode("utf-8", "replace").decode()
+        if isinstance(value, str)
+        else value
+        for name, value in job.to_row().items()
+    }
+
+
 class SQLiteQueue(Queue):
     """The embedded queue. One process owns the file, so a lease never expires while it
     lives, and ``recover`` releases what any earlier process held."""
+
+    tick_s = 1.0  # changes() yields None so often
+    finish_within_s = 2.0  # for changes that are under way, at a stop
 
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
         self.config = config
         self._listeners: set[asyncio.Queue[Any]] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._stopped = False
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -111,6 +131,9 @@ class SQLiteQueue(Queue):
         """End ``changes``; the rest works until the database stops."""
         if self._sweeping:
             self._sweeping.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=self.finish_within_s)
+        self._stopped = True
         for listener in self._listeners:
             listener.put_nowait(StopAsyncIteration)
 
@@ -129,60 +152,66 @@ class SQLiteQueue(Queue):
 
     # The feed
 
-    def _announce(self, row: sqlite3.Row, progress: Progress | None = None) -> None:
-        for listener in self._listeners:
-            previous = Status(row["previous"]) if row["previous"] else None
-            listener.put_nowait(Change(Job.from_row(row), previous, progress))
+    def _announce(self, row: sqlite3.Row) -> None:
+        previous = Status(row["previous"]) if row["previous"] else None
+        for listener in self._listeners:  # each gets a job of its own
+            listener.put_nowait(Change(Job.from_row(row), previous))
 
     async def report(self, job: Job, progress: Progress) -> None:
         """See ``Queue``."""
         for listener in self._listeners:
-            listener.put_nowait(Change(job, job.status, progress))
+            if listener.qsize() < MAX_BEHIND:
+                mine = Change(copy.deepcopy(job), job.status, progress)
+                listener.put_nowait(mine)
 
     async def changes(self) -> AsyncIterator[Change | None]:
         """See ``Queue``."""
         listener: asyncio.Queue[Any] = asyncio.Queue()
         self._listeners.add(listener)
+        loop = asyncio.get_running_loop()
         try:
-            yield None
-            while True:
-                change = None
-                try:
-                    async with asyncio.timeout(1):
-                        change = await listener.get()
-                except TimeoutError:
-                    pass
-                if change is StopAsyncIteration:
-                    return
-                yield change
+            while not (self._stopped and listener.empty()):
+                yield None
+                due_s = loop.time() + self.tick_s  # however much comes meanwhile
+                with contextlib.suppress(TimeoutError):
+                    while (left_s := due_s - loop.time()) > 0:
+                        async with asyncio.timeout(left_s):
+                            change = await listener.get()
+                        if change is StopAsyncIteration:
+                            return
+                        yield change
         finally:
             self._listeners.discard(listener)
 
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a change that is not to end between its commit and its
+        announcement: it goes on when the caller is cancelled."""
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
     async def _change(
-        self, assignments: str, where: str, **values: Any
+        self, assignments: str, where: str, always: bool = False, **values: Any
     ) -> list[sqlite3.Row]:
-        """Change rows, and announce each that has another status now, also when the
-        caller is cancelled meanwhile."""
+        """Change rows, and announce each that has another status now, or ``always``."""
+        sql = f"UPDATE jobs SET previous = status, {assignments} WHERE {where} "
 
         async def change() -> list[sqlite3.Row]:
-            rows = await self.app.database.all(
-                f"UPDATE jobs SET previous = status, {assignments} WHERE {where} "
-                "RETURNING *",
-                **values,
-            )
+            rows = await self.app.database.all(f"{sql} RETURNING *", **values)
             for row in rows:
-                if row["previous"] != row["status"]:
+                if always or row["previous"] != row["status"]:
                     self._announce(row)
             return rows
 
-        return await asyncio.shield(change())
+        return await self._whole(change())
 
     # The way of a job
 
     async def add(self, job: Job) -> int | None:
         """See ``Queue``."""
         try:
-            return await self._add(job)
+            return await self._whole(self._add(job))
         except sqlite3.Error as error:
             logger.error("a link could not be queued: {}", error)
             raise Refused(
@@ -220,7 +249,7 @@ class SQLiteQueue(Queue):
                 in_all < free and of_guild < settings.max_concurrent_per_guild - here
             )
             job.position = 0 if at_once else before + 1
-            values = job.to_row()
+            values = storable(job)
             names, marks = ", ".join(values), ", ".join("?" * len(values))
             row = await rows(
                 f"INSERT INTO jobs ({names}) VALUES ({marks}) RETURNING *",
@@ -267,7 +296,7 @@ class SQLiteQueue(Queue):
     async def _store(self, job: Job, names: Sequence[str]) -> bool:
         names = (*names, "lease_until")
         pairs = ", ".join(f"{name} = :{name}" for name in names)
-        row = job.to_row()
+        row = storable(job)
         wanted = {n: row[n] for n in (*names, "id", "claim_number", "worker")}
         return bool(await self._change(pairs, GUARD, **wanted))
 
@@ -285,6 +314,7 @@ class SQLiteQueue(Queue):
     async def finish(self, job: Job) -> bool:
         """See ``Queue``."""
         job.lease_until = 0
+        job.finished_at = job.finished_at or now()
         return await self._store(job, HELD)
 
     async def recover(self, worker: str, lease_s: float) -> Sequence[Job]:
@@ -344,11 +374,10 @@ class SQLiteQueue(Queue):
         rows = await self._change(
             "priority = :priority",
             "id = :id AND status = 'queued'",
+            always=True,
             priority=int(priority),
             id=job_id,
         )
-        for row in rows:
-            self._announce(row)
         return bool(rows)
 
     async def cancel(self, job_id: str) -> Job | None:

@@ -2,32 +2,34 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from itertools import count
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from bossbot_plugins import sqlite_database
-from bossbot_plugins.sqlite_database import MIGRATIONS, SQLite
-from conftest import ROOT, MakeSettings
-from discord_support import Stage, link
+from conftest import ROOT, MakeApp, MakeSettings, link_plugins, make_job
+from discord_support import Stage, link, module
+from sqlite_support import locked_by_another_process, longest_pause_s, on_disk
 
 import bossbot
 from bossbot import (
+    App,
     Cause,
+    Change,
     Job,
+    Post,
     Priority,
+    Progress,
     Queue,
     QueueFull,
-    StartError,
+    Refused,
     Status,
 )
 
@@ -37,29 +39,30 @@ LEASE_S = 60.0
 HIGH, LOW = Priority.HIGH, Priority.LOW
 
 Open = Callable[..., Awaitable[Queue]]
+T = TypeVar("T")
 
 
 @pytest.fixture
-async def open_queue(make_settings: MakeSettings) -> AsyncIterator[Open]:
+async def open_queue(
+    make_settings: MakeSettings, make_app: MakeApp, tmp_path: Path
+) -> AsyncIterator[Open]:
     """Opens the queue, with other settings if wanted; what was open before is closed,
     as at a restart."""
-    opened: list[SQLite] = []
+    ours = link_plugins(tmp_path / "ours", "sqlite_database", "sqlite_queue")
+    opened: list[App] = []
 
     async def open_queue(**values: Any) -> Queue:
         while opened:
-            await opened.pop().close()
-        settings = make_settings(**values)
-        bossbot.prepare_data(settings.data_dir)
-        db = SQLite(settings.data_dir)
-        opened.append(db)
-        await db.open()
-        module = bossbot.import_plugin(ROOT / "plugins" / "sqlite_queue.py")
-        queue: Queue = module.SQLiteQueue(db, settings)
-        return queue
+            await opened.pop().stop()
+        app = make_app(make_settings(**values), ours)
+        opened.append(app)
+        await app.database.start()
+        await app.queue.start()
+        return app.queue
 
     yield open_queue
-    while opened:
-        await opened.pop().close()
+    while opened:  # in the reverse order: the database last
+        await opened.pop().stop()
 
 
 @pytest.fixture
@@ -67,28 +70,18 @@ async def queue(open_queue: Open) -> Queue:
     return await open_queue()
 
 
-numbers = count(1)
+def database_of(queue: Queue) -> Path:
+    path: Path = queue.app.database.path  # type: ignore[attr-defined]
+    return path
 
 
-def a_job(guild: int = 1, priority: Priority = Priority.NORMAL, key: str = "") -> Job:
-    number = next(numbers)
-    return Job(
-        id=f"{number:010x}",
-        url=f"https://a.example/{number}",
-        platform="",
-        engine="e",
-        guild_id=guild,
-        channel_id=2,
-        user_id=3,
-        request_key=key or f"request:{number}",
-        priority=priority,
-        created_at=bossbot.now(),
-    )
+def a_job(guild: int = 1, priority: Priority = Priority.NORMAL, **fields: Any) -> Job:
+    return make_job(guild_id=guild, priority=priority, **fields)
 
 
 async def added(queue: Queue, *jobs: Job) -> list[str]:
     for job in jobs:
-        assert await queue.add(job)
+        assert await queue.add(job) is not None
     return [job.id for job in jobs]
 
 
@@ -105,16 +98,14 @@ async def claim_all(queue: Queue) -> list[str]:
     return ids
 
 
+async def stored(queue: Queue, job: Job) -> Job:
+    found = await queue.get(job.id)
+    assert found is not None
+    return found
+
+
 async def status(queue: Queue, job: Job) -> Status:
-    stored = await queue.get(job.id)
-    assert stored is not None
-    return stored.status
-
-
-def on_disk(path: Path, sql: str) -> list[tuple[Any, ...]]:
-    """What another process would read: committed rows alone."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
+    return (await stored(queue, job)).status
 
 
 # Order and limits
@@ -177,39 +168,129 @@ async def test_full_queue_takes_no_more_however_many_come_at_once(
     results = await asyncio.gather(
         *(queue.add(a_job()) for _ in range(30)), return_exceptions=True
     )
-    assert results.count(True) == 10
+    positions = [result for result in results if isinstance(result, int)]
+    assert positions == [0, 0, 0, 4, 5, 6, 7, 8, 9, 10]
     refusals = [result for result in results if isinstance(result, QueueFull)]
     assert len(refusals) == 20 and "10 links" in str(refusals[0])
     assert len(await queue.list(1)) == 10
-    assert await queue.add(a_job(2))  # another guild has room
+    assert await queue.add(a_job(2)) is not None  # another guild has room
     await claim(queue)
-    assert await queue.add(a_job(1))  # what runs does not wait
+    assert await queue.add(a_job(1)) == 10  # what runs does not wait
 
 
 async def test_one_request_is_taken_once(open_queue: Open) -> None:
     queue = await open_queue(max_queue_size=1)
-    results = await asyncio.gather(
-        *(queue.add(a_job(key="message:0")) for _ in range(5)), return_exceptions=True
-    )
-    assert results == [True, False, False, False, False]
+    jobs = [a_job(request_key="message:0") for _ in range(5)]
+    results = await asyncio.gather(*map(queue.add, jobs), return_exceptions=True)
+    assert results == [0, None, None, None, None]
     job = await claim(queue)
     job.status = Status.COMPLETED
     await queue.finish(job)
-    assert await queue.add(a_job(key="message:0")) is False
-    assert len(await queue.list()) == 1
+    assert await queue.add(a_job(request_key="message:0")) is None
+    assert [job.id for job in await queue.list()] == [jobs[0].id]
+
+
+async def test_add_says_the_place_in_the_line_or_0_for_what_starts_at_once(
+    open_queue: Open,
+) -> None:
+    queue = await open_queue(max_concurrent_downloads=3, max_concurrent_per_guild=2)
+    assert [await queue.add(a_job(1)) for _ in range(2)] == [0, 0]
+    assert await queue.add(a_job(1)) == 3  # the guild's slots are spoken for
+    assert await queue.add(a_job(2)) == 1  # the machine's are, too
+    await claim_all(queue)
+    (waiting,) = await queue.list(1, [Status.QUEUED])
+    assert (waiting.position, await queue.position(waiting.id)) == (3, 1)
+    assert await queue.add(a_job(1, LOW)) == 2
+    assert await queue.add(a_job(1, HIGH)) == 1
 
 
 async def test_everything_of_a_job_is_stored(queue: Queue) -> None:
-    job = a_job(guild=2**63 - 1, priority=HIGH)
-    job.title, job.url = "Ünïcode \U0001f600", "https://a.example/?q='; DROP TABLE jobs"
+    facts = {"title": "Ünïcode \U0001f600"}
+    url = "https://a.example/?q='; DROP TABLE jobs"
+    job = a_job(guild=2**63 - 1, priority=HIGH, facts=facts, url=url)
     await queue.add(job)
-    assert await queue.get(job.id) == job
+    assert await stored(queue, job) == job
     claimed = await claim(queue)
     claimed.cause, claimed.error, claimed.detail = Cause.AGE, "sentence", "words"
     claimed.status, claimed.finished_at = Status.FAILED, 5.5
     await queue.finish(claimed)
-    assert await queue.get(job.id) == claimed
+    assert await stored(queue, job) == claimed
     assert await queue.get("nobody") is None
+
+
+A_POST = Post(1, "words \U0001f600", {"b.jpg": "22", "a.jpg": "11"}, "sent", 2**62, 6.5)
+# A value for each field, none of them the default.
+FULL: dict[str, Any] = {
+    "id": "0123456789",
+    "url": "https://a.example/1",
+    "platform": "tube",
+    "guild_id": 1,
+    "channel_id": 2,
+    "user_id": 3,
+    "request_key": "message:4",
+    "message_id": 4,
+    "options": {"quality": 720, "tags": ["a", None, 1.5]},
+    "guild_settings": {"stats": {"shown": True}},
+    "limit_bytes": 2**40,
+    "created_at": 1.25,
+    "status": Status.UPLOADING,
+    "priority": HIGH,
+    "position": 5,
+    "status_message_id": 6,
+    "worker": "me",
+    "claim_number": 7,
+    "lease_until": 2.25,
+    "not_before": 3.25,
+    "attempts": 8,
+    "crashes": 2,
+    "started_at": 4.25,
+    "engine": "e",
+    "facts": {"title": "Ti'\"tle", "adult": True, "text": "\n\0"},
+    "posts": [A_POST, Post(2, "")],
+    "folder": "a/b",
+    "file_count": 9,
+    "total_bytes": 2**41,
+    "cause": Cause.GONE,
+    "error": "sentence",
+    "detail": "words",
+    "finished_at": 5.25,
+}
+
+
+async def test_job_with_every_field_set_survives_its_row(queue: Queue) -> None:
+    job = Job(**FULL)
+    bare = Job(id="", url="")
+    fields = {name: getattr(job, name) for name in bossbot.JOB_FIELDS}
+    assert fields == FULL
+    assert not [name for name in FULL if getattr(bare, name) == FULL[name]]
+    assert Job.from_row(job.to_row()) == job
+    assert Job.from_row({**job.to_row(), "a newer one": 1}) == job
+    await queue.add(job)
+    job.position = (await stored(queue, job)).position  # which is the queue's to say
+    assert await stored(queue, job) == job
+    assert list((await stored(queue, job)).posts[0].files) == ["b.jpg", "a.jpg"]
+
+
+@pytest.mark.parametrize("name", ["error", "detail", "folder", "engine"])
+async def test_half_a_character_does_not_keep_a_job_from_ending(
+    queue: Queue, name: str
+) -> None:
+    await queue.add(a_job(facts={"text": "\ud83d"}))
+    job = await claim(queue)
+    setattr(job, name, "from a file's name: \udc80")
+    job.status = Status.FAILED
+    assert await queue.finish(job)
+    assert getattr(await stored(queue, job), name) == "from a file's name: ?"
+    assert await queue.add(a_job(url="https://a.example/\ud83d")) == 0
+
+
+async def test_job_that_cannot_be_stored_is_refused_in_words(queue: Queue) -> None:
+    await queue.app.database.all("DROP TABLE jobs")
+    with pytest.raises(Refused, match="disk is full or busy"):
+        await queue.add(a_job())
+    await queue.app.database.stop()
+    with pytest.raises(Refused, match="disk is full or busy"):
+        await queue.add(a_job())
 
 
 # Position, move, cancel
@@ -285,28 +366,139 @@ async def test_list_has_jobs_in_order_by_guild_and_status(queue: Queue) -> None:
 async def test_claims_holder_does_not_undo_what_others_set(queue: Queue) -> None:
     await queue.add(a_job())
     job = await claim(queue)
-    await queue.patch(job.id, status_message_id=77)
+    await queue.set_status_message(job.id, 77)
     job.status = Status.PROCESSING
     assert await queue.save(job, LEASE_S)
-    stored = await queue.get(job.id)
-    assert stored is not None and stored.status_message_id == 77
+    assert (await stored(queue, job)).status_message_id == 77
 
 
 # Claims
 
 
+async def every_verb(queue: Queue, job: Job) -> list[bool]:
+    """What a claim's holder can do, done with a job that says it was posted."""
+    job = dataclasses.replace(job, status=Status.COMPLETED, facts={"title": "old"})
+    job.posts = [Post(1, "of the older claim", state="sent")]
+    verbs = (
+        lambda one: queue.save(one, LEASE_S),
+        lambda one: queue.keep(one, LEASE_S),
+        queue.release,
+        queue.finish,
+    )
+    return [await verb(dataclasses.replace(job)) for verb in verbs]
+
+
 async def test_older_claim_changes_nothing(queue: Queue) -> None:
     await queue.add(a_job())
     old = await claim(queue)
-    await queue.recover()
+    await queue.recover("me", LEASE_S)
     new = await claim(queue)
-    assert new.id == old.id and new.fence > old.fence
-    stored = await queue.get(new.id)
-    old.status, old.title = Status.COMPLETED, "old"
-    assert not await queue.save(old, LEASE_S)
-    assert not await queue.finish(old)
-    assert not await queue.release(old)
-    assert await queue.get(new.id) == stored
+    assert new.id == old.id and new.claim_number > old.claim_number
+    before = await stored(queue, new)
+    assert await every_verb(queue, old) == [False] * 4
+    assert await stored(queue, new) == before
+
+
+async def test_claim_of_another_worker_changes_nothing(queue: Queue) -> None:
+    await queue.add(a_job())
+    job = await claim(queue)
+    other = dataclasses.replace(job, worker="another")
+    assert await every_verb(queue, other) == [False] * 4
+    assert await stored(queue, job) == job
+
+
+@pytest.mark.parametrize("end", ["release", "finish", "cancel", "a status that ends"])
+async def test_claim_that_has_ended_guards_nothing(queue: Queue, end: str) -> None:
+    await queue.add(a_job())
+    job = await claim(queue)
+    held = dataclasses.replace(job)
+    if end == "release":
+        assert await queue.release(job)
+    elif end == "cancel":
+        assert await queue.cancel(job.id)
+    else:
+        job.status = Status.FAILED
+        store = queue.finish(job) if end == "finish" else queue.save(job, LEASE_S)
+        assert await store
+    before = await stored(queue, job)
+    assert await every_verb(queue, held) == [False] * 4
+    assert await stored(queue, job) == before
+
+
+async def test_posts_are_guarded_by_the_number_of_the_claim(queue: Queue) -> None:
+    await queue.add(a_job())
+    first = await claim(queue)
+    first.status = Status.UPLOADING
+    first.posts = [Post(1, "words", {"a.jpg": "00"}), Post(2, "more")]
+    assert await queue.save(first, LEASE_S)
+    (second,) = await queue.recover("me", LEASE_S)
+    assert second.posts == first.posts
+    first.posts[0].state = "sent"
+    assert not await queue.save(first, LEASE_S)
+    second.posts[0].state, second.posts[0].sending_at = "sending", 1.5
+    assert await queue.save(second, LEASE_S)
+    assert (await stored(queue, second)).posts == second.posts
+
+
+async def test_keep_prolongs_the_lease_and_stores_nothing(queue: Queue) -> None:
+    await queue.add(a_job())
+    job = await claim(queue)
+    before = await stored(queue, job)
+    job.status, job.facts = Status.UPLOADING, {"title": "t"}
+    assert await queue.keep(job, 2 * LEASE_S)
+    after = await stored(queue, job)
+    assert after.lease_until > before.lease_until + LEASE_S / 2
+    assert dataclasses.replace(after, lease_until=before.lease_until) == before
+    assert await queue.save(job, LEASE_S)
+    assert (await stored(queue, job)).facts == {"title": "t"}
+
+
+async def test_every_operation_may_be_done_twice(open_queue: Open) -> None:
+    queue = await open_queue(max_concurrent_downloads=1)
+    job, other = a_job(), a_job()
+
+    async def twice(operation: Callable[[], Awaitable[T]], of: Job = job) -> list[T]:
+        """The answers; the second changes nothing but the lease."""
+        first = await operation()
+        before = dataclasses.replace(await stored(queue, of), lease_until=0)
+        answers = [first, await operation()]
+        assert dataclasses.replace(await stored(queue, of), lease_until=0) == before
+        return answers
+
+    assert await twice(lambda: queue.add(job)) == [0, 0]
+    assert await twice(lambda: queue.add(other), other) == [2, 2]
+    assert await twice(lambda: queue.move(other.id, HIGH), other) == [True, True]
+    assert await twice(lambda: queue.move(other.id, LOW), other) == [True, True]
+    mine, nothing = await twice(lambda: queue.claim("me", LEASE_S))
+    assert mine and not nothing
+    assert await twice(lambda: queue.keep(mine, LEASE_S)) == [True, True]
+    await twice(lambda: queue.set_status_message(job.id, 5))
+    mine.status = Status.PROCESSING
+    assert await twice(lambda: queue.save(mine, LEASE_S)) == [True, True]
+    await queue.cancel(other.id)
+    released = dataclasses.replace(mine)
+    assert await twice(lambda: queue.release(released)) == [True, False]
+    assert (await queue.add(job), len(await queue.list(statuses=["queued"]))) == (0, 1)
+    mine = await claim(queue)
+    mine.status, mine.folder = Status.UPLOADING, "kept"
+    await queue.save(mine, LEASE_S)
+    mine.status = Status.COMPLETED
+    assert await twice(lambda: queue.finish(mine)) == [True, False]
+    await twice(lambda: queue.forget_files(job.id))
+    assert await queue.add(job) == 0  # the answer that was lost comes a week later
+    await queue.add(last := a_job())
+    cancelled, over = await twice(lambda: queue.cancel(last.id), last)
+    assert cancelled and cancelled.status is Status.CANCELLED and over is None
+
+
+async def test_job_ends_with_a_time_even_when_its_worker_gave_none(
+    queue: Queue,
+) -> None:
+    await queue.add(a_job())
+    job = await claim(queue)
+    job.status = Status.FAILED
+    await queue.finish(job)
+    assert abs((await stored(queue, job)).finished_at - time.time()) < 60
 
 
 async def test_no_job_is_claimed_twice(open_queue: Open) -> None:
@@ -335,8 +527,8 @@ async def test_released_job_waits_its_time_and_runs_again(
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
     """What the queue's next process would see when the clock is set."""
-    module = sys.modules["bossbot_plugins.sqlite_queue"]
-    monkeypatch.setattr(module, "now", lambda: time.time() + by_s)
+    sqlite_queue = module("sqlite_queue")
+    monkeypatch.setattr(sqlite_queue, "now", lambda: time.time() + by_s)
 
 
 @pytest.mark.parametrize("by_s", [-86400, 86400])
@@ -367,33 +559,36 @@ async def test_job_that_ran_when_the_bot_died_runs_again(open_queue: Open) -> No
     await queue.add(waiting)
     for crashes in (1, 2, 3):
         queue = await open_queue()
-        await queue.recover()
-        stored = await queue.get(running.id)
-        assert stored is not None
-        assert (stored.status, stored.crashes) == (Status.QUEUED, crashes)
+        [upload] = await queue.recover("me again", LEASE_S)
+        assert (upload.id, upload.status) == (uploading.id, Status.UPLOADING)
+        assert (upload.worker, upload.claim_number) == ("me again", 1 + crashes)
+        assert upload.crashes == crashes and upload == await stored(queue, uploading)
+        assert await queue.keep(upload, LEASE_S)
+        again = await stored(queue, running)
+        assert (again.status, again.crashes) == (Status.QUEUED, crashes)
         assert await claim_all(queue) == [running.id, *([waiting.id] * (crashes == 1))]
         if crashes == 1:
             await queue.cancel(waiting.id)
-    assert await status(queue, uploading) is Status.UPLOADING
     assert await status(queue, done) is Status.COMPLETED
 
 
 ADD = """
 import asyncio, sys
-import bossbot
 from pathlib import Path
+import bossbot
+from conftest import link_plugins, make_job
 
 async def main():
-    settings = bossbot.Settings(data_dir=Path(sys.argv[1]))
-    bossbot.prepare_data(settings.data_dir)
-    plugins = Path(sys.argv[2])
-    db = bossbot.import_plugin(plugins / "database.py").SQLite(settings.data_dir)
-    await db.open()
-    module = bossbot.import_plugin(plugins / "sqlite_queue.py")
-    queue = module.SQLiteQueue(db, settings)
+    data, ours, own = map(Path, sys.argv[1:])
+    link_plugins(ours, "sqlite_database", "sqlite_queue")
+    own.mkdir(exist_ok=True)
+    app = bossbot.App(bossbot.Settings(data_dir=data, plugins_dir=own), ours)
+    app.plugins.load()
+    bossbot.prepare_data(data)
+    await app.database.start()
     for number in range(1000):
-        job = bossbot.Job(f"{number}", "https://a", "", "e", number, 2, 3, f"{number}")
-        if await queue.add(job):
+        job = make_job(id=f"{number}", guild_id=number, request_key=f"{number}")
+        if await app.queue.add(job) is not None:
             print(number, flush=True)
 
 asyncio.run(main())
@@ -403,10 +598,12 @@ asyncio.run(main())
 def test_every_acknowledged_job_survives_kill_9(tmp_path: Path) -> None:
     data = tmp_path / "data"
     last = -1
+    folders = [str(tmp_path / name) for name in ("data", "ours", "own")]
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/support")))
     for _ in range(3):
         with subprocess.Popen(
-            [sys.executable, "-c", ADD, str(data), str(ROOT / "plugins")],
-            cwd=ROOT,
+            [sys.executable, "-c", ADD, *folders],
+            env={**os.environ, "PYTHONPATH": path},
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
@@ -420,192 +617,82 @@ def test_every_acknowledged_job_survives_kill_9(tmp_path: Path) -> None:
         assert on_disk(data / "bossbot.db", "PRAGMA integrity_check") == [("ok",)]
 
 
-OWN = """
-import asyncio, sys, bossbot
-from pathlib import Path
+async def test_old_rows_without_files_are_removed_and_the_others_stay(
+    open_queue: Open,
+) -> None:
+    queue = await open_queue(sqlite_queue__keep_s=3600, max_queue_size=5000)
 
-module = bossbot.import_plugin(Path("plugins/database.py"))
-db = module.SQLite(Path(sys.argv[1]))
-asyncio.run(db.open())
-"""
+    async def ended(hours_ago: float, folder: str = "") -> str:
+        await queue.add(a_job())
+        job = await claim(queue)
+        job.status, job.folder = Status.COMPLETED, folder
+        job.finished_at = bossbot.now() - 3600 * hours_ago
+        await queue.finish(job)
+        return job.id
+
+    kept = await ended(2, "downloads/1")
+    row = (await queue.list())[0].to_row()
+    names = ", ".join(f":{name}" for name in row)
+    async with queue.app.database.transaction() as connection:
+        for number in range(1200):  # more than are removed in one statement
+            new = {"id": f"old {number}", "request_key": number, "folder": ""}
+            sql = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({names})"
+            await connection.execute(sql, {**row, **new})
+    old, young = await ended(2), await ended(0.5)
+    (waiting,) = await added(queue, a_job(created_at=1))
+    assert len(await queue.list()) == 1204
+    queue = await open_queue(sqlite_queue__keep_s=3600)
+    async with asyncio.timeout(10):
+        while len(await queue.list()) > 3:
+            await asyncio.sleep(0.01)
+    assert [job.id for job in await queue.list()] == [kept, young, waiting]
+    await queue.forget_files(kept)
+    queue = await open_queue(sqlite_queue__keep_s=3600)
+    async with asyncio.timeout(10):
+        while await queue.get(kept):
+            await asyncio.sleep(0.01)
+    assert [job.id for job in await queue.list()] == [young, waiting]
+    assert await queue.get(old) is None
 
 
-def test_two_processes_cannot_own_the_data_folder(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    code = OWN + "print(1); input()"
-    with subprocess.Popen(
-        [sys.executable, "-uc", code, str(data)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as other:
-        assert other.stdout and other.stdout.readline()
-        db = SQLite(data)
-        with pytest.raises(StartError) as caught:
-            asyncio.run(db.open())
-        assert f"process {other.pid}" in str(caught.value)
-        assert str(data) in str(caught.value)
-        assert "data_dir" in str(caught.value)
-        other.kill()
-
-    async def again() -> None:
-        await db.open()
-        await db.close()
-
-    asyncio.run(again())  # what a killed process held is free
+async def test_list_leaves_out_what_ended_before(queue: Queue) -> None:
+    ended = []
+    for at_s in (100, 200):
+        await queue.add(a_job())
+        job = await claim(queue)
+        job.status, job.finished_at = Status.FAILED, at_s
+        await queue.finish(job)
+        ended.append(job.id)
+    (waiting,) = await added(queue, a_job())
+    assert [job.id for job in await queue.list()] == [*ended, waiting]
+    assert [job.id for job in await queue.list(since=200)] == [ended[1], waiting]
+    failed = await queue.list(1, [Status.FAILED], since=150)
+    assert [job.id for job in failed] == ended[1:]
 
 
-# The file
-
-
-async def test_database_of_a_newer_bot_is_left_alone(open_queue: Open) -> None:
-    queue: Any = await open_queue()
-    path = queue.db.path
+async def test_forgotten_files_are_gone_and_nothing_else(queue: Queue) -> None:
     await queue.add(a_job())
-    await queue.db.all(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
-    with pytest.raises(StartError, match="newer Boss-Bot") as caught:
-        await open_queue()
-    assert str(path) in str(caught.value) and "Update" in str(caught.value)
-    assert on_disk(path, "SELECT count(*) FROM jobs") == [(1,)]
+    job = await claim(queue)
+    job.status, job.folder, job.file_count = Status.COMPLETED, "downloads/1", 3
+    await queue.finish(job)
+    await queue.forget_files(job.id)
+    assert await stored(queue, job) == dataclasses.replace(job, folder="")
+    await queue.forget_files("nobody")
 
 
-@pytest.mark.parametrize("damage", ["no database at all", "torn page"])
-async def test_damaged_database_is_kept_aside(open_queue: Open, damage: str) -> None:
-    queue: Any = await open_queue(max_queue_size=1000)
-    path: Path = queue.db.path
-    async with queue.db.transaction() as connection:
-        for number in range(2000):
-            await connection.execute(
-                "INSERT INTO facts VALUES (?, ?)", (str(number), "x" * 100)
-            )
-    await queue.db.close()
-    content = path.read_bytes()
-    if damage == "torn page":
-        content = content[:8192] + random.Random(1).randbytes(65536) + content[73728:]
-    else:
-        content = b"no database" * 1000
-    path.write_bytes(content)
-    with pytest.raises(StartError, match="damaged") as caught:
-        await open_queue()
-    (aside,) = [p for p in path.parent.glob("*damaged*") if p.suffix != ".db-wal"]
-    assert aside.name in str(caught.value) and aside.read_bytes() == content
-    assert "backup" in str(caught.value)
-    queue = await open_queue()  # the next start has an empty queue
-    assert await queue.list() == []
-    assert aside.read_bytes() == content
-
-
-async def test_database_that_cannot_be_opened_ends_the_start(
-    make_settings: MakeSettings,
-) -> None:
-    path = make_settings().data_dir / "bossbot.db"
-    path.mkdir(parents=True)
-    with pytest.raises(StartError) as caught:
-        await SQLite(path.parent).open()
-    assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("content", ["PRAGMA user_version=999", "damaged", "folder"])
-def test_process_ends_when_its_database_cannot_be_used(
-    tmp_path: Path, content: str
-) -> None:
-    path = tmp_path / "bossbot.db"
-    if content == "folder":
-        path.mkdir()
-    elif content == "damaged":
-        path.write_text(content * 1000)
-    else:
-        with contextlib.closing(sqlite3.connect(path)) as connection:
-            connection.execute(content)
-    done = subprocess.run(
-        [sys.executable, "-c", OWN, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
-    assert done.returncode == 1 and "bossbot.StartError" in done.stderr
-
-
-async def test_older_database_is_migrated_with_what_it_holds(
-    open_queue: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queue: Any = await open_queue()
-    (kept,) = await added(queue, a_job())
-    newer = (*MIGRATIONS, "CREATE TABLE more (x); INSERT INTO more VALUES (1)")
-    monkeypatch.setattr(database, "MIGRATIONS", newer)
-    for _ in range(2):  # once, not at every start
-        queue = await open_queue()
-        assert [job.id for job in await queue.list()] == [kept]
-        assert [row[0] for row in await queue.db.all("SELECT x FROM more")] == [1]
-        version = await queue.db.one("PRAGMA user_version")
-        assert version is not None and version[0] == len(newer)
-
-
-async def test_failed_migration_leaves_the_database_as_it_was(
-    open_queue: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queue: Any = await open_queue()
-    (kept,) = await added(queue, a_job())
-    broken = (*MIGRATIONS, "CREATE TABLE more (x); NONSENSE")
-    monkeypatch.setattr(database, "MIGRATIONS", broken)
-    with pytest.raises(StartError):
-        await open_queue()
-    monkeypatch.undo()
-    queue = await open_queue()
-    assert [job.id for job in await queue.list()] == [kept]
-    assert await queue.db.all("SELECT 1 FROM sqlite_master WHERE name = 'more'") == []
-
-
-LOCK = """
-import sqlite3, sys, time
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("BEGIN IMMEDIATE")
-print("locked", flush=True)
-time.sleep(float(sys.argv[2]))
-print("for so long", flush=True)
-sys.stdin.readline()
-connection.execute("ROLLBACK")
-"""
-
-
-@contextlib.contextmanager
-def locked_by_another_process(
-    path: Path, at_least_s: float = 0
-) -> Iterator["subprocess.Popen[str]"]:
-    """The process holds the database until it reads a line, but no less than that
-    time, after which it writes one."""
-    with subprocess.Popen(
-        [sys.executable, "-c", LOCK, str(path), str(at_least_s)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin and process.stdout and process.stdout.readline()
-        yield process
-
-
-async def longest_pause_s(turns: int) -> float:
-    """Of the event loop, over some turns."""
-    longest = 0.0
-    for _ in range(turns):
-        before = time.monotonic()
-        await asyncio.sleep(0.01)
-        longest = max(longest, time.monotonic() - before)
-    return longest
+# A database that is locked, a task that is cancelled
 
 
 async def test_locked_database_is_waited_for_without_blocking_the_loop(
     queue: Queue,
 ) -> None:
-    path = queue.db.path  # type: ignore[attr-defined]
+    path = database_of(queue)
     with locked_by_another_process(path) as other:
         adding = [asyncio.create_task(queue.add(a_job())) for _ in range(5)]
         assert await longest_pause_s(30) < 0.2
         assert not any(task.done() for task in adding)
         await asyncio.to_thread(other.communicate, "\n")
-        assert await asyncio.gather(*adding) == [True] * 5
+        assert await asyncio.gather(*adding) == [0, 0, 0, 4, 5]
     assert on_disk(path, "SELECT count(*) FROM jobs") == [(5,)]
 
 
@@ -628,24 +715,11 @@ async def test_link_pasted_while_the_database_is_locked_for_10_s_is_taken_after_
         assert message.files[0].data == stage.bytes_of(stage.image())
 
 
-async def test_task_cancelled_in_a_transaction_leaves_none_open(queue: Queue) -> None:
-    path = queue.db.path  # type: ignore[attr-defined]
-    with locked_by_another_process(path) as other:
-        adding = asyncio.create_task(queue.add(a_job()))
-        await longest_pause_s(10)
-        adding.cancel()
-        await asyncio.to_thread(other.communicate, "\n")
-        with pytest.raises(asyncio.CancelledError):
-            await adding
-    assert await queue.add(a_job())
-    assert on_disk(path, "SELECT count(*) FROM jobs") == [(1,)]
-
-
 @pytest.mark.parametrize("turns", range(0, 40, 3))
-async def test_task_cancelled_at_any_moment_adds_whole_or_not(
+async def test_task_cancelled_at_any_moment_adds_and_announces_whole_or_not(
     queue: Queue, turns: int
 ) -> None:
-    path = queue.db.path  # type: ignore[attr-defined]
+    changes = await listen(queue)
     first, second = a_job(), a_job()
     adding = asyncio.create_task(queue.add(first))
     for _ in range(turns):
@@ -653,45 +727,206 @@ async def test_task_cancelled_at_any_moment_adds_whole_or_not(
     adding.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await adding
-    assert await queue.add(second)
-    ids = {row[0] for row in on_disk(path, "SELECT id FROM jobs")}
+    assert await queue.add(second) is not None
+    ids = {row[0] for row in on_disk(database_of(queue), "SELECT id FROM jobs")}
     assert second.id in ids <= {first.id, second.id}
     assert ids == {job.id for job in await queue.list()}
+    await queue.stop()
+    assert {change.job.id for change in await rest_of(changes)} == ids
 
 
-async def test_failed_transaction_is_undone_whole(queue: Queue) -> None:
-    db: SQLite = queue.db  # type: ignore[attr-defined]
-    with pytest.raises(ZeroDivisionError):
-        async with db.transaction() as connection:
-            await connection.execute("INSERT INTO facts VALUES ('a', 'b')")
-            raise ZeroDivisionError
-    assert await db.fact("a") == ""
-    assert await db.fact("a", "c") == "c"
-    assert await db.fact("a", "d") == "d"
-    assert on_disk(db.path, "SELECT * FROM facts") == [("a", "d")]
+@pytest.mark.parametrize("turns", range(0, 20, 3))
+async def test_change_whose_caller_is_cancelled_is_announced_all_the_same(
+    queue: Queue, turns: int
+) -> None:
+    await added(queue, *[a_job() for _ in range(3)])
+    held = [await claim(queue) for _ in range(3)]
+    held[0].status = Status.PROCESSING
+    changes = await listen(queue)
+    work = [
+        asyncio.create_task(some)
+        for some in (
+            queue.save(held[0], LEASE_S),
+            queue.release(held[1]),
+            queue.cancel(held[2].id),
+        )
+    ]
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for task in work:
+        task.cancel()
+    await asyncio.wait(work)
+    await queue.stop()
+    told = {change.job.id: change.job.status for change in await rest_of(changes)}
+    for job in await queue.list():
+        assert job.status is told.get(job.id, Status.DOWNLOADING)
+
+
+async def test_change_that_waits_for_a_lock_is_in_the_feed_before_its_end(
+    queue: Queue,
+) -> None:
+    changes = await listen(queue)
+    job = a_job()
+    with locked_by_another_process(database_of(queue)) as other:
+        adding = asyncio.create_task(queue.add(job))
+        await longest_pause_s(10)
+        stopping = asyncio.create_task(queue.stop())
+        await longest_pause_s(10)
+        await asyncio.to_thread(other.communicate, "\n")
+        await asyncio.gather(adding, stopping)
+    assert [change.job for change in await rest_of(changes)] == [job]
 
 
 # Changes
 
 
-async def test_changes_tell_of_every_change(queue: Queue) -> None:
+async def listen(queue: Queue) -> AsyncIterator[Change | None]:
+    """The changes that come from now on."""
     changes = aiter(queue.changes())
-    assert await anext(changes) == ""
+    assert await anext(changes) is None
+    return changes
+
+
+async def rest_of(changes: AsyncIterator[Change | None]) -> list[Change]:
+    """What comes until the end."""
+    async with asyncio.timeout(5):
+        return [change async for change in changes if change]
+
+
+async def test_changes_are_those_of_the_status_in_order(queue: Queue) -> None:
+    changes = await listen(queue)
     job = a_job()
     await queue.add(job)
-    assert await anext(changes) == job.id
     claimed = await claim(queue)
+    await queue.keep(claimed, LEASE_S)
     claimed.status = Status.PROCESSING
     await queue.save(claimed, LEASE_S)
-    assert await anext(changes) == job.id
-    await queue.cancel(job.id)
-    assert await anext(changes) == job.id
-    assert await anext(changes) == ""  # now and then, for what is due
+    await queue.save(claimed, LEASE_S)  # the same status
+    await queue.set_status_message(job.id, 5)
+    await queue.release(claimed)
+    await queue.move(job.id, HIGH)  # told, too
+    claimed = await claim(queue)
+    claimed.status = Status.UPLOADING
+    await queue.save(claimed, LEASE_S)
+    claimed.status = Status.COMPLETED
+    await queue.finish(claimed)
+    await queue.forget_files(job.id)
+    assert await queue.cancel(job.id) is None
+    last = await stored(queue, job)
+    await queue.stop()
+    told = await rest_of(changes)
+    assert [(change.previous, str(change.job.status)) for change in told] == [
+        (None, "queued"),
+        ("queued", "downloading"),
+        ("downloading", "processing"),
+        ("processing", "queued"),
+        ("queued", "queued"),
+        ("queued", "downloading"),
+        ("downloading", "uploading"),
+        ("uploading", "completed"),
+    ]
+    assert {change.job.id for change in told} == {job.id}
+    assert {change.progress for change in told} == {None}
+    assert told[4].job.priority is HIGH and told[-1].job == last
 
 
-async def test_every_listener_hears_of_changes(queue: Queue) -> None:
-    listeners = [aiter(queue.changes()) for _ in range(2)]
-    assert [await anext(one) for one in listeners] == ["", ""]
+async def test_recovery_and_cancels_are_changes(queue: Queue) -> None:
+    await added(queue, *[a_job() for _ in range(3)])
+    uploading, running = await claim(queue), await claim(queue)
+    (waiting,) = await queue.list(statuses=[Status.QUEUED])
+    uploading.status = Status.UPLOADING
+    await queue.save(uploading, LEASE_S)
+    changes = await listen(queue)
+    await queue.recover("me", LEASE_S)
+    await queue.cancel(running.id)
+    await queue.cancel(waiting.id)
+    await queue.stop()
+    told = await rest_of(changes)
+    assert [(c.job.id, c.previous, str(c.job.status)) for c in told] == [
+        (running.id, "downloading", "queued"),
+        (running.id, "queued", "cancelled"),
+        (waiting.id, "queued", "cancelled"),
+    ]
+
+
+async def test_none_comes_now_and_then_however_much_else_comes(queue: Queue) -> None:
+    queue.tick_s = 0.05  # type: ignore[attr-defined]
     job = a_job()
+    changes = await listen(queue)
+    assert await anext(changes) is None
+
+    async def chatter() -> None:
+        while True:
+            await queue.report(job, Progress("a"))
+            await asyncio.sleep(0.001)
+
+    talking = asyncio.create_task(chatter())
+    try:
+        async with asyncio.timeout(5):
+            seen = [await anext(changes) for _ in range(20)]
+            while seen[-1] is not None:  # since a delayed job may be due
+                seen.append(await anext(changes))
+    finally:
+        talking.cancel()
+    assert seen[0] is not None
+
+
+async def test_report_passes_progress_on_and_commits_nothing(queue: Queue) -> None:
+    changes = await listen(queue)
+    await queue.add(a_job())
+    job = await claim(queue)
+    progress = Progress("a.mp4", 5, 10)
+    job.facts = {"title": "not stored"}
+    await queue.report(job, progress)
+    await queue.stop()
+    *_, last = await rest_of(changes)
+    assert last == Change(job, Status.DOWNLOADING, progress)
+    assert (await stored(queue, job)).facts == {}
+
+
+async def test_listener_that_is_behind_gets_every_change_but_not_all_progress(
+    queue: Queue,
+) -> None:
+    changes = await listen(queue)
+    job = a_job()
+    for _ in range(5000):
+        await queue.report(job, Progress("a"))
     await queue.add(job)
-    assert [await anext(one) for one in listeners] == [job.id, job.id]
+    await queue.stop()
+    told = await rest_of(changes)
+    assert len(told) < 1000 and told[-1] == Change(job, None, None)
+
+
+async def test_each_listener_gets_a_copy_of_its_own(queue: Queue) -> None:
+    listeners = [await listen(queue) for _ in range(2)]
+    job = a_job(facts={"title": "t"}, posts=[Post(1, "words")])
+    await queue.add(job)
+    await queue.report(job, Progress("a"))
+    await queue.stop()
+    told = [change for one in listeners for change in await rest_of(one)]
+    assert [change.job for change in told] == [job] * 4
+    for number, change in enumerate(told):
+        change.job.facts["title"] = str(number)
+        change.job.posts[0].state = "sent"
+        change.job.status = Status.FAILED
+    assert job == await stored(queue, job)
+    titles = [change.job.title for change in told]
+    assert titles == ["0", "1", "2", "3"] and job.title == "t"
+
+
+async def test_changes_end_with_the_queue_and_at_once_after_it(queue: Queue) -> None:
+    listeners = [await listen(queue) for _ in range(2)]
+    jobs = await added(queue, *[a_job() for _ in range(3)])
+    await queue.stop()
+    await queue.stop()
+    for one in listeners:
+        assert [change.job.id for change in await rest_of(one)] == jobs
+    assert await rest_of(queue.changes()) == []
+
+
+async def test_listener_that_goes_leaves_nothing_behind(queue: Queue) -> None:
+    changes = await listen(queue)
+    known: set[Any] = queue._listeners  # type: ignore[attr-defined]
+    assert len(known) == 1
+    await changes.aclose()  # type: ignore[attr-defined]
+    assert not known
