@@ -195,7 +195,7 @@ class DiscordCourier(Courier):
         if not posted:  # the first message names the post
             heads[0] = "\n".join(filter(None, [heading(job, fitting), *lines]))
         kept = [post for post in job.posts if post.state != "waiting"]
-        job.posts = kept + new_posts(groups, heads, job.posts)
+        job.posts = kept + new_posts(groups, heads, kept)
 
     async def _fit(
         self, job: Job, files: Sequence[MediaFile], posted: int = 0

@@ -9,7 +9,7 @@ import pytest
 from discord_support import Stage, job_at, job_id, link, module
 from fake_discord import Action
 
-from bossbot import BossBot, Cause, Status
+from bossbot import BossBot, Cause, Job, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -20,11 +20,11 @@ SLOW = (500, 502)  # discord.py itself waits for a second
 FAULTS = pytest.mark.parametrize("action", ACTIONS, ids=str)
 
 
-def be_quick(monkeypatch: pytest.MonkeyPatch, timeout_s: float = 5) -> None:
-    """Lets the loaded plugins wait for less long."""
-    monkeypatch.setattr(module("discord_courier"), "RETRY_WAIT_S", 0.05)
-    monkeypatch.setattr(module("discord_courier"), "SEND_TIMEOUT_S", timeout_s)
-    monkeypatch.setattr(module("progress"), "EDIT_TIMEOUT_S", timeout_s)
+def be_quick(bot: BossBot, timeout_s: float = 5) -> None:
+    """Lets a bot wait for less long."""
+    courier: Any = bot.app.courier
+    courier.retry_wait_s, courier.send_timeout_s = 0.05, timeout_s
+    module("progress").tracker.edit_timeout_s = timeout_s
 
 
 async def only_job(bot: BossBot, status: Status) -> Any:
@@ -32,18 +32,28 @@ async def only_job(bot: BossBot, status: Status) -> Any:
     return await job_at(bot, job.id, status)
 
 
+async def given_up(bot: BossBot) -> Any:
+    """The only job, once the worker has no more to do with it; it is still claimed."""
+    await only_job(bot, Status.UPLOADING)
+    worker: Any = bot.app.worker
+    if tasks := list(worker.running.values()):
+        _, pending = await asyncio.wait(tasks, timeout=10)
+        assert not pending
+    return await only_job(bot, Status.UPLOADING)
+
+
 # Uploads
 
 
 @FAULTS
 async def test_upload_that_meets_a_fault_is_posted_once(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, action: Action
+    stage: Stage, action: Action
 ) -> None:
     steps = stage.images(12)
     hangs = action in ("hang", "hang_answer")
     fault = stage.fake.fault("upload", action, times=1 if action in SLOW else 2)
     async with stage.bot() as bot:
-        be_quick(monkeypatch, 0.3 if hangs else 5)
+        be_quick(bot, 0.3 if hangs else 5)
         await stage.says(f"$download {link(*steps)}")
         messages = await stage.gets(12)
         await only_job(bot, Status.COMPLETED)
@@ -54,11 +64,11 @@ async def test_upload_that_meets_a_fault_is_posted_once(
 
 
 async def test_upload_is_given_up_after_five_tries_and_that_is_said(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
 ) -> None:
     stage.fake.fault("upload", 503, times=99)
     async with stage.bot() as bot:
-        be_quick(monkeypatch)
+        be_quick(bot)
         await stage.says(f"$download {link(stage.image())}")
         await stage.hears("**Download failed** (network)", "Try again later.")
         assert (await only_job(bot, Status.FAILED)).cause is Cause.NETWORK
@@ -67,12 +77,12 @@ async def test_upload_is_given_up_after_five_tries_and_that_is_said(
 
 
 async def test_rate_limit_of_more_than_the_time_limit_is_waited_for(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
 ) -> None:
     stage.fake.fault("upload", 429, retry_after_s=1)
     async with stage.bot() as bot:
-        be_quick(monkeypatch, 0.3)
-        bot.http.max_ratelimit_timeout = 0.2  # the core's is 60 s
+        be_quick(bot, 0.3)
+        bot.http.max_ratelimit_timeout = 0.2  # ours is 60 s
         await stage.says(f"$download {link(stage.image())}")
         await stage.gets(1)
     first, second = (r.at for r in stage.fake.requests if r.kind == "upload")
@@ -95,9 +105,129 @@ async def test_413_for_everything_ends(stage: Stage) -> None:
     stage.fake.guild.upload_limit_bytes = 10
     async with stage.bot():
         await stage.says(f"$download {link(*stage.images(3))}")
-        await stage.hears("**Download failed** (too_large)", "the limit is 0 B")
+        await stage.hears("**Download failed** (too_large)", "the limit is 1 B")
     assert stage.requested("upload") < 20
     assert not stage.posted()
+
+
+async def test_limit_that_413_teaches_is_remembered_for_the_next_link(
+    stage: Stage,
+) -> None:
+    mib = 2**20
+    stage.fake.guild.upload_limit_bytes = 7 * mib
+    step = stage.padded(9 * mib)
+    async with stage.bot():
+        await stage.says(f"$download {link(step)}")
+        await stage.hears("**Download failed** (too_large)", "the limit is 8 MiB")
+        tries = stage.requested("upload")
+    assert tries == 1
+    async with stage.bot() as bot:  # also after a restart
+        await stage.says(f"$download {link(stage.padded(9 * mib, 2))}")
+        await stage.fake.wait_for(
+            lambda: sum("the limit is 8 MiB" in m.content for m in stage.said()) == 2
+        )
+        first, second = await bot.app.queue.list()
+        assert (first.limit_bytes, second.limit_bytes) == (20 * mib, 8 * mib)
+        assert stage.requested("upload") == tries
+        # It is not low enough yet: the next file teaches the rest.
+        await stage.says(f"$download {link(stage.padded(15 * mib // 2))}")
+        await stage.hears("the limit is 4 MiB")
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.gets(1)
+        assert [job.limit_bytes for job in await bot.app.queue.list()][-1] == 4 * mib
+
+
+async def test_limit_that_was_learnt_meanwhile_holds_for_a_job_under_way(
+    stage: Stage,
+) -> None:
+    mib = 2**20
+    stage.fake.guild.upload_limit_bytes = 9 * mib
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link('wait=gate', stage.padded(12 * mib))}")
+        await stage.hears("Downloading")
+        await bot.app.facts.set(
+            f"limit:{stage.fake.guild.id}:{20 * mib}", f"{10 * mib}"
+        )
+        stage.open_gate("gate")
+        await stage.hears("**Download failed** (too_large)", "the limit is 10 MiB")
+    assert not stage.requested("upload")
+
+
+async def lose_claims(bot: BossBot) -> None:
+    """Another worker takes every job that is under way."""
+    await bot.app.database.all("UPDATE jobs SET claim_number = claim_number + 1")
+
+
+async def test_post_whose_claim_was_lost_is_not_sent(
+    stage: Stage, logged: list[str]
+) -> None:
+    stage.hook(
+        "lose",
+        "async def check_upload(job, app):\n"
+        "    sql = 'UPDATE jobs SET claim_number = claim_number + 1'\n"
+        "    await app.database.all(sql)\n",
+    )
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link(*stage.images(11))}")
+        await stage.hears("Download started")
+        job = await given_up(bot)
+    assert [post.state for post in job.posts] == ["waiting", "waiting"]
+    assert not stage.requested("upload")
+    assert not [line for line in logged if line.startswith(("ERROR", "CRITICAL"))]
+
+
+async def test_courier_stops_at_once_when_its_claim_is_lost_while_it_posts(
+    stage: Stage,
+) -> None:
+    fault = stage.fake.fault("upload", "hang")
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link(*stage.images(21))}")
+        await stage.fake.wait_for(lambda: fault.hits)
+        await lose_claims(bot)
+        fault.release()
+        await given_up(bot)
+    assert len(stage.posted()) == 1  # which was on its way
+    assert stage.requested("upload") == 1
+    states = [post["state"] for post in stage.posts()]
+    assert states == ["sending", "waiting", "waiting"]
+
+
+async def test_try_again_after_a_lost_claim_sends_nothing(stage: Stage) -> None:
+    fault = stage.fake.fault("upload", "hang", times=9)
+    async with stage.bot() as bot:
+        be_quick(bot, 0.3)
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.fake.wait_for(lambda: fault.hits)
+        await lose_claims(bot)
+        await given_up(bot)
+        fault.release()
+    assert stage.requested("upload") == 1
+
+
+async def test_lease_is_kept_while_a_post_takes_its_time(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fault = stage.fake.fault("upload", "hang")
+    async with stage.bot() as bot:
+        worker: Any = bot.app.worker
+        worker.lease_s = 0.3
+        keep, kept = bot.app.queue.keep, asyncio.Event()
+
+        async def noted(job: Job, lease_s: float) -> bool:
+            answer = await keep(job, lease_s)
+            if job.status is Status.UPLOADING and answer:
+                kept.set()
+            return answer
+
+        monkeypatch.setattr(bot.app.queue, "keep", noted)
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.fake.wait_for(lambda: fault.hits)
+        async with asyncio.timeout(5):
+            await kept.wait()
+        await lose_claims(bot)  # the next beat finds out, long before an answer
+        await given_up(bot)
+        fault.release()
+    assert stage.requested("upload") == 1
 
 
 async def test_decoration_far_too_large_arrives_clipped_with_the_files(
@@ -133,13 +263,13 @@ async def test_decoration_far_too_large_arrives_clipped_with_the_files(
 
 @FAULTS
 async def test_edit_that_meets_a_fault_neither_delays_nor_fails_the_job(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, action: Action
+    stage: Stage, action: Action
 ) -> None:
     hangs = action in ("hang", "hang_answer")
     # The first one and, for most, the last one.
     fault = stage.fake.fault("edit", action, times=1 if action in SLOW else 2)
     async with stage.bot() as bot:
-        be_quick(monkeypatch, 30)
+        be_quick(bot, 30)
         await stage.says(f"$download {link('wait=gate', stage.image())}")
         status = await stage.hears("Download started")
         await stage.fake.wait_for(lambda: fault.hits)
@@ -351,15 +481,12 @@ async def crash_in_upload(stage: Stage, *steps: str, sending_s_ago: float) -> st
         message = await stage.hears("Done in")
         await only_job(bot, Status.COMPLETED)
     stage.database("UPDATE jobs SET status = 'uploading', finished_at = 0")
-    stage.database(
-        "UPDATE parts SET state = 'sending', message_id = 0, sending_at = ? "
-        "WHERE number = (SELECT max(number) FROM parts)",
-        time.time() - sending_s_ago,
-    )
+    sending_at = time.time() - sending_s_ago
+    stage.set_post(-1, state="sending", message_id=0, sending_at=sending_at)
     return job_id(message)
 
 
-async def test_part_sent_just_before_a_crash_is_sent_again_with_its_nonce(
+async def test_post_sent_just_before_a_crash_is_sent_again_with_its_nonce(
     stage: Stage,
 ) -> None:
     job = await crash_in_upload(stage, *stage.images(11), sending_s_ago=30)
@@ -370,13 +497,12 @@ async def test_part_sent_just_before_a_crash_is_sent_again_with_its_nonce(
     assert stage.requested("history") == 0
     assert [message.id for message in stage.posted()] == before
     assert [message.nonce for message in stage.posted()] == [f"{job}-1", f"{job}-2"]
-    sent = stage.database("SELECT message_id FROM parts ORDER BY number")
-    assert [row[0] for row in sent] == before
+    assert [post["message_id"] for post in stage.posts()] == before
 
 
 # The last one: the clock was a day ahead then.
 @pytest.mark.parametrize("sending_s_ago", [90, 86400, -86400])
-async def test_part_sent_long_before_is_found_in_the_channel(
+async def test_post_sent_long_before_is_found_in_the_channel(
     stage: Stage, sending_s_ago: float
 ) -> None:
     stage.fake.nonce_window_s = 0  # Discord has forgotten it
@@ -385,11 +511,82 @@ async def test_part_sent_long_before_is_found_in_the_channel(
     async with stage.bot() as bot:
         await job_at(bot, job, Status.COMPLETED)
     assert stage.requested("upload") == 2
-    assert stage.database("SELECT max(message_id) FROM parts") == [(before[-1],)]
+    assert [post["message_id"] for post in stage.posts()] == before
+
+
+async def take_over(stage: Stage, job: str) -> None:
+    """Lets a job be claimed anew, as by another worker, and end."""
+    stage.database("UPDATE jobs SET status = 'queued', crashes = 0")
+    async with stage.bot() as bot:
+        await job_at(bot, job, Status.COMPLETED)
+
+
+# Discord remembers the nonce at first; later the message is found in the channel.
+@pytest.mark.parametrize("sending_s_ago", [30, 90])
+async def test_takeover_keeps_what_was_sent_and_posts_the_rest(
+    stage: Stage, sending_s_ago: float
+) -> None:
+    if sending_s_ago > 60:
+        stage.fake.nonce_window_s = 0
+    steps = stage.images(25)
+    job = await crash_in_upload(stage, *steps, sending_s_ago=sending_s_ago)
+    # The second is on its way, the third not begun.
+    second = stage.posts()[1]
+    sending = {"state": "sending", "sending_at": time.time() - sending_s_ago}
+    stage.set_post(2, message_id=0, **sending)
+    stage.set_post(3, state="waiting", message_id=0, sending_at=0)
+    third = stage.posted()[2]
+    third.nonce = None  # nor was it ever
+    await stage.fake.delete_message(third.id)
+    before = [message.id for message in stage.posted()]
+    assert len(before) == 2
+    await take_over(stage, job)
+    posted = stage.posted()
+    assert [message.id for message in posted[:2]] == before
+    assert len(posted) == 3
+    assert [file.data for message in posted for file in message.files] == [
+        stage.bytes_of(step) for step in steps
+    ]
+    assert [message.nonce for message in posted] == [f"{job}-{n}" for n in (1, 2, 3)]
+    assert posted[2].content == "(3/3)"
+    posts = stage.posts()
+    assert [post["state"] for post in posts] == ["sent"] * 3
+    assert posts[1]["message_id"] == second["message_id"]
+    assert stage.database("SELECT file_count FROM jobs") == [(25,)]
+
+
+async def test_takeover_that_finds_everything_posted_posts_nothing(
+    stage: Stage,
+) -> None:
+    job = await crash_in_upload(stage, *stage.images(11), sending_s_ago=30)
+    before = [message.id for message in stage.posted()]
+    await take_over(stage, job)
+    assert [message.id for message in stage.posted()] == before
 
 
 @pytest.mark.parametrize("sending_s_ago", [30, 90])
-async def test_part_that_never_arrived_is_sent(
+async def test_takeover_knows_its_files_under_another_title_and_content(
+    stage: Stage, sending_s_ago: float
+) -> None:
+    """The site has changed the post since."""
+    if sending_s_ago > 60:
+        stage.fake.nonce_window_s = 0
+    title = stage.facts("title", title="Before")
+    file = stage.media / f"changing-{sending_s_ago}.jpg"
+    file.write_bytes(stage.bytes_of(stage.image(1)))
+    steps = [title, f"file={file.name}"]
+    job = await crash_in_upload(stage, *steps, sending_s_ago=sending_s_ago)
+    before = [message.id for message in stage.posted()]
+    stage.facts("title", title="After")
+    file.write_bytes(stage.bytes_of(stage.image(2)))
+    await take_over(stage, job)
+    assert [message.id for message in stage.posted()] == before
+    [post] = stage.posts()
+    assert (post["state"], post["message_id"]) == ("sent", before[0])
+
+
+@pytest.mark.parametrize("sending_s_ago", [30, 90])
+async def test_post_that_never_arrived_is_sent(
     stage: Stage, sending_s_ago: float
 ) -> None:
     stage.fake.nonce_window_s = 0
@@ -412,13 +609,13 @@ async def test_text_sent_long_before_is_found_in_the_channel(stage: Stage) -> No
 
 
 async def test_history_that_cannot_be_read_at_once_is_asked_for_again(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
 ) -> None:
     stage.fake.nonce_window_s = 0
     job = await crash_in_upload(stage, stage.image(), sending_s_ago=90)
     stage.fake.fault("history", 503, times=2)
     async with stage.bot() as bot:
-        be_quick(monkeypatch)
+        be_quick(bot)
         await job_at(bot, job, Status.COMPLETED)
     assert len(stage.posted()) == 1
 
@@ -462,7 +659,7 @@ async def test_upload_that_a_stop_cuts_off_has_not_crashed_the_bot(
             if start == 0:
                 await stage.says(f"$download {link(stage.image())}")
             await stage.fake.wait_for(lambda fault=fault: fault.hits)
-            await bot.app.stop(grace_s=0.1)
+            bot.app.worker.grace_s = 0.1  # type: ignore[attr-defined]
         fault.release()
         states = stage.database("SELECT status, crashes FROM jobs")
         assert states == [("uploading", 0)]
@@ -476,7 +673,7 @@ async def test_stop_lets_an_upload_end_and_says_so(stage: Stage) -> None:
         await stage.says(f"$download {link(stage.image())}")
         await stage.fake.wait_for(lambda: fault.hits)
         stage.fake.fault("edit", "hang", for_s=0.5)
-        closing = asyncio.create_task(bot.close())
+        closing = asyncio.create_task(bot.app.stop())
         await stage.fake.settle()
         fault.release()
         await closing

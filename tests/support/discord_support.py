@@ -211,6 +211,21 @@ class Stage:
         with contextlib.closing(connection), connection:
             return connection.execute(sql, values).fetchall()
 
+    def posts(self, job: str = "%") -> list[dict[str, Any]]:
+        """The posts of a job, or of the only one, as the database of a bot that is not
+        running has them."""
+        [row] = self.database("SELECT posts FROM jobs WHERE id LIKE ?", job)
+        return list(json.loads(row[0]))
+
+    def set_post(self, number: int, job: str = "%", **fields: Any) -> None:
+        """Changes a post there; -1 is the last one."""
+        posts = self.posts(job)
+        index = number - 1 if number > 0 else number
+        posts[index] |= fields
+        self.database(
+            "UPDATE jobs SET posts = ? WHERE id LIKE ?", json.dumps(posts), job
+        )
+
     def requested(self, kind: str) -> int:
         """How many requests of a kind came to Discord."""
         return sum(request.kind == kind for request in self.fake.requests)
