@@ -1731,16 +1731,16 @@ class Plugins:
             raise
         # The boundary of a plugin: its failure must not become the job's.
         except (Exception, SystemExit, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
+            answer, task = error, asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                 raise  # it is the caller that ends
-            answer = error
             self.failed(plugin, hook, error)
             if hook in VETOES:
                 raise Refused(BROKEN_CHECK) from error
             return None
         finally:
-            if not isinstance(answer, BaseException) or isinstance(answer, Refused):
+            failed = isinstance(answer, BaseException)
+            if not failed or isinstance(answer, (Refused, JobFailed)):
                 plugin.failures.pop(hook, None)
             if self.settings.trace_hooks:
                 took_ms = (time.perf_counter() - began_s) * 1000

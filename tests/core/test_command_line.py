@@ -322,7 +322,7 @@ def test_log_file_that_cannot_be_written_is_named_and_the_console_has_the_log(
 
 
 @pytest.mark.parametrize("fatal", [True, False])
-def test_check_says_what_a_plugin_finds(toy_home: Home, fatal: bool) -> None:
+def test_check_machine_findings_are_shown_by_check(toy_home: Home, fatal: bool) -> None:
     code = "from bossbot import Finding, hookimpl\n\n@hookimpl\ndef check_machine():\n"
     code += f"    return [Finding('no cat', 'no purr', 'Get one.', fatal={fatal})]\n"
     toy_home.plugin("cats", code)

@@ -386,7 +386,7 @@ async def test_hook_may_refuse_or_answer_a_link(
     assert (await intake(open_app, "https://shop.example/yes")).job
 
 
-async def test_every_change_of_a_job_is_announced_in_order(
+async def test_job_changed_comes_for_every_change_in_order(
     open_app: App, write_plugin: WritePlugin, tmp_path: Path
 ) -> None:
     note = tmp_path / "changes"
@@ -413,7 +413,7 @@ async def test_every_change_of_a_job_is_announced_in_order(
     ]
 
 
-async def test_progress_comes_as_the_queue_passes_it_on(
+async def test_job_progressed_comes_as_the_queue_passes_it_on(
     open_app: App, write_plugin: WritePlugin, tmp_path: Path
 ) -> None:
     note = tmp_path / "progress"

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import inspect
 import json
 import re
 import sys
@@ -12,13 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Home, MakeSettings, WritePlugin
+from conftest import ROOT, Home, MakeSettings, SmallApp, WritePlugin, make_job
 
 import bossbot
-from bossbot import HOOKS, Hooks, Job, JobFailed, App, Plugins, Refused, StartError
+from bossbot import (
+    HOOKS,
+    OURS,
+    PARTS,
+    App,
+    Hooks,
+    JobFailed,
+    PluginConfig,
+    PluginError,
+    Plugins,
+    Refused,
+    Settings,
+    StartError,
+)
 
 IMPORTS = """\
 import asyncio, threading
+import bossbot
 from bossbot import Cause, Engine, JobFailed, Platform, PluginConfig, Refused
 from bossbot import Subcommand, hookimpl
 """
@@ -38,37 +53,34 @@ def register_platforms():
     return [Platform("x", r"{}", "https://y.example", "e")]
 """
 NO_DEFAULT = """
-class Guild(PluginConfig):
+class GuildConfig(PluginConfig):
     a: int
-
-@hookimpl
-def register_guild_settings():
-    return Guild
 """
 
 Load = Callable[..., Plugins]
 
 
 @pytest.fixture
-def load(make_settings: MakeSettings, write_plugin: WritePlugin) -> Load:
-    """Loads plugins given as name=code; ``settings`` holds more settings."""
+def load(
+    make_settings: MakeSettings, write_plugin: WritePlugin, tmp_path: Path
+) -> Load:
+    """Loads the owner's plugins, given as name=code, and none of ours but those that a
+    test writes; ``settings`` holds more settings."""
 
     def load(settings: dict[str, Any] | None = None, **codes: str) -> Plugins:
         for name, code in codes.items():
-            path = write_plugin(name, IMPORTS + textwrap.dedent(code))
-        plugins = Plugins(make_settings(plugins_dir=path.parent, **(settings or {})))
-        plugins.load()
-        return plugins
+            write_plugin(name, IMPORTS + textwrap.dedent(code))
+        ours = tmp_path / "ours"
+        ours.mkdir(exist_ok=True)
+        app = App(make_settings(**(settings or {})), ours)
+        app.plugins.load()
+        return app.plugins
 
     return load
 
 
-def a_job() -> Job:
-    return Job("00000000aa", "https://a.example/", "", "e", 1, 2, 3, "k")
-
-
 async def answers(plugins: Plugins) -> list[Any]:
-    return await plugins.call("answer_job", job=a_job())
+    return await plugins.call("answer_job", job=make_job())
 
 
 # A bad plugin is off
@@ -100,7 +112,9 @@ async def answers(plugins: Plugins) -> list[Any]:
         (PLATFORM.format(r"https://x\."), "x: the pattern misses the example"),
         (PLATFORM.format("https://("), "unterminated"),
         (NO_DEFAULT, "Field required"),
-        ("@hookimpl\ndef register_guild_settings(): return dict", "PluginConfig"),
+        ("GuildConfig = dict", "dict must derive from PluginConfig"),
+        ("@hookimpl\ndef run(): ...", "run() must be async def"),
+        ("API = 99", "it needs version 99 of the plugin API"),
     ],
 )
 async def test_bad_plugin_is_off_and_the_rest_run(
@@ -151,12 +165,13 @@ def register_subcommands():
 def test_second_of_one_name_turns_its_plugin_off(
     load: Load, kind: str, code: str
 ) -> None:
-    other = "\n@hookimpl\ndef register_guild_settings(): return PluginConfig\n"
-    plugins = load(a=code, b=code + other)
+    other = "\nclass GuildConfig(PluginConfig): size: int = 1\n"
+    plugins = load(a=code, b=other + code)
     assert plugins.all["a"].off == ""
     assert "'same'" in plugins.all["b"].off
     assert list(plugins.registered(kind)) == ["same"]
-    assert plugins.all["b"].guild_settings is None
+    assert plugins.all["b"].guild_config is PluginConfig
+    assert plugins.all["b"].hooks == []
 
 
 def test_two_of_one_name_in_one_plugin_turn_it_off(load: Load) -> None:
@@ -172,7 +187,7 @@ def test_two_of_one_name_in_one_plugin_turn_it_off(load: Load) -> None:
 def test_missing_folder_says_what_to_do(make_settings: MakeSettings) -> None:
     folder = ROOT / "no-such-plugins"
     with pytest.raises(StartError, match="plugins_dir") as caught:
-        Plugins(make_settings(plugins_dir=folder)).load()
+        App(make_settings(plugins_dir=folder)).plugins.load()
     assert str(folder) in str(caught.value)
 
 
@@ -268,8 +283,8 @@ def test_absent_plugin_that_the_settings_name_is_only_warned_of(
     plugins = load(settings, twitter=GOOD)
     assert plugins.all["twitter"].off == ""
     start = "WARNING the settings name a plugin"
-    assert f"{start} gone that is not there" in logged
-    assert f"{start} twiter that is not there; did you mean twitter?" in logged
+    assert f"{start} gone that is missing" in logged
+    assert f"{start} twiter that is missing; did you mean twitter?" in logged
 
 
 def test_config_must_derive_from_plugin_config(load: Load) -> None:
@@ -303,7 +318,7 @@ async def test_fold_gives_each_plugin_the_result_of_the_one_before(
         c="@hookimpl\ndef process_files(files): pass",
         d="@hookimpl\ndef process_files(job, files): return [*files, job.id]",
     )
-    values = {"job": a_job(), "files": ["x"], "app": None}
+    values = {"job": make_job(id="00000000aa"), "files": ["x"], "bench": None}
     files = await plugins.fold("process_files", "files", **values)
     assert files == ["x", "a", "00000000aa"]
 
@@ -314,8 +329,8 @@ async def test_first_result_ends_the_calls(load: Load) -> None:
         b="@hookimpl\nasync def answer_job(job): return ''",
         c="@hookimpl\nasync def answer_job(job): raise AssertionError",
     )
-    assert await plugins.call_first("answer_job", job=a_job()) == ""
-    assert plugins.all["c"].failures == 0
+    assert await plugins.call_first("answer_job", job=make_job()) == ""
+    assert not plugins.all["c"].failures
 
 
 @pytest.mark.parametrize("kind", ["async def", "def"])
@@ -325,10 +340,10 @@ async def test_refusal_passes_through_and_is_no_failure(load: Load, kind: str) -
         b=f"@hookimpl\n{kind} process_files(job): raise JobFailed(Cause.AGE)",
     )
     with pytest.raises(Refused, match="not today"):
-        await plugins.call("check_job", job=a_job())
+        await plugins.call("check_job", job=make_job())
     with pytest.raises(JobFailed):
-        await plugins.fold("process_files", "files", job=a_job(), files=[])
-    assert (plugins.all["a"].failures, plugins.all["b"].failures) == (0, 0)
+        await plugins.fold("process_files", "files", job=make_job(), files=[])
+    assert not plugins.all["a"].failures and not plugins.all["b"].failures
 
 
 @pytest.mark.parametrize("kind", ["async def", "def"])
@@ -345,19 +360,16 @@ async def test_failure_names_the_plugin_and_the_others_answer(
     "body", ["await asyncio.Event().wait()", "await asyncio.sleep(3600)"]
 )
 async def test_hook_that_takes_too_long_is_left_behind(
-    load: Load, monkeypatch: pytest.MonkeyPatch, logged: list[str], body: str
+    load: Load, logged: list[str], body: str
 ) -> None:
-    monkeypatch.setitem(bossbot.HOOK_LIMITS_S, "answer_job", 0.05)
     plugins = load(a=f"@hookimpl\nasync def answer_job(job):\n    {body}", b=GOOD)
+    plugins.quick_limit_s = 0.05
     assert await answers(plugins) == ["good"]
     assert "plugin a failed in answer_job" in logged[-1]
-    assert "TimeoutError" in plugins.all["a"].off or plugins.all["a"].failures == 1
+    assert plugins.all["a"].failures == {"answer_job": 1}
 
 
-async def test_plain_hook_that_blocks_does_not_block_the_loop(
-    load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(bossbot.HOOK_LIMITS_S, "answer_job", 0.05)
+async def test_plain_hook_that_blocks_does_not_block_the_loop(load: Load) -> None:
     code = """
         go = threading.Event()
         @hookimpl
@@ -365,24 +377,24 @@ async def test_plain_hook_that_blocks_does_not_block_the_loop(
             go.wait(30)
         """
     plugins = load(a=code, b=GOOD)
+    plugins.quick_limit_s = 0.05
     assert await answers(plugins) == ["good"]
     sys.modules["bossbot_plugins.a"].go.set()
 
 
-async def test_process_files_has_a_time_limit_of_its_own(
-    load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bossbot, "HOOK_LIMIT_S", 0.01)
+async def test_process_files_has_a_time_limit_of_its_own(load: Load) -> None:
     code = """
         @hookimpl
         async def process_files(files):
             await asyncio.sleep({})
             return [1]
         """
+    values = {"job": make_job(), "files": [], "bench": None}
     plugins = load({"process_timeout_s": 0.2}, a=code.format(0.05))
-    assert await plugins.fold("process_files", "files", job=1, files=[]) == [1]
+    plugins.quick_limit_s = plugins.limit_s = 0.01
+    assert await plugins.fold("process_files", "files", **values) == [1]
     plugins = load({"process_timeout_s": 0.02}, a=code.format(30))
-    assert await plugins.fold("process_files", "files", job=1, files=[]) == []
+    assert await plugins.fold("process_files", "files", **values) == []
 
 
 async def test_plugin_is_switched_off_after_five_failures_in_a_row(
@@ -423,15 +435,29 @@ async def test_plain_hook_runs_in_a_thread_and_async_hook_in_the_loop(
     assert plain != coroutine == threading.current_thread().name
 
 
-def test_registration_at_start_switches_a_failing_plugin_off(load: Load) -> None:
+def test_register_commands_that_fails_switches_its_plugin_off(load: Load) -> None:
     code = "@hookimpl\ndef register_commands(bot): "
     plugins = load(a=code + "return [1]", b=code + "1 / 0", c=code + "return [3]")
     found = [
-        (p.stem, answer)
-        for p, answer in plugins.call_with_owner("register_commands", bot=None)
+        (plugin.stem, plugins.call_at_once("register_commands", plugin, bot=None))
+        for plugin in list(plugins.all.values())
     ]
-    assert found == [("a", [1]), ("c", [3])]
+    assert found == [("a", [1]), ("b", None), ("c", [3])]
     assert "ZeroDivisionError" in plugins.all["b"].off
+
+
+async def test_many_calls_at_once_do_not_mix(load: Load) -> None:
+    plugins = load(
+        a="@hookimpl\nasync def answer_job(job):\n"
+        "    await asyncio.sleep(0)\n    return job.id"
+    )
+    jobs = [make_job() for _ in range(50)]
+    for number, job in enumerate(jobs):
+        job.id = str(number)
+    found = await asyncio.gather(
+        *(plugins.call_first("answer_job", job=job) for job in jobs)
+    )
+    assert found == [job.id for job in jobs]
 
 
 # Loading again
@@ -441,11 +467,11 @@ async def test_reload_replaces_what_was_registered_whole(
     load: Load, write_plugin: WritePlugin
 ) -> None:
     plugins = load(a=SITE.format(name="x") + GOOD, b=GOOD)
-    path = write_plugin("a", IMPORTS + SITE.format(name="y"))
-    assert plugins.load_file(path).off == ""
+    write_plugin("a", IMPORTS + SITE.format(name="y"))
+    assert plugins.reload("a").off == ""
     assert list(plugins.registered("platforms")) == ["y"]
     assert await answers(plugins) == ["good"]
-    plugins.load_file(path)  # its own name is no duplicate
+    plugins.reload("a")  # its own name is no duplicate
     assert list(plugins.registered("platforms")) == ["y"]
 
 
@@ -453,170 +479,280 @@ async def test_reload_of_a_broken_file_takes_everything_back_until_mended(
     load: Load, write_plugin: WritePlugin
 ) -> None:
     plugins = load(a=SITE.format(name="x") + GOOD)
-    path = write_plugin("a", "def broken(:")
-    assert "SyntaxError" in plugins.load_file(path).off
+    write_plugin("a", "def broken(:")
+    assert "SyntaxError" in plugins.reload("a").off
     assert (plugins.registered("platforms"), await answers(plugins)) == ({}, [])
     write_plugin("a", IMPORTS + GOOD)
-    assert plugins.load_file(path).off == ""
+    assert plugins.reload("a").off == ""
     assert await answers(plugins) == ["good"]
+
+
+async def test_reload_loads_a_new_file_and_names_one_that_is_gone(
+    load: Load, write_plugin: WritePlugin
+) -> None:
+    plugins = load(rules=GOOD)
+    write_plugin("new", IMPORTS + GOOD)
+    assert plugins.reload("new").off == ""
+    assert await answers(plugins) == ["good", "good"]
+    with pytest.raises(PluginError, match=r"No plugin ruls; did you mean rules\?"):
+        plugins.reload("ruls")
+    (plugins.settings.plugins_dir / "rules.py").unlink()
+    with pytest.raises(PluginError, match="No plugin rules"):
+        plugins.reload("rules")
+    assert plugins.all["rules"].off == "its file is gone"
+    assert await answers(plugins) == ["good"]
+
+
+async def test_reload_reads_the_plugins_settings_class_again(
+    load: Load, write_plugin: WritePlugin
+) -> None:
+    plugins = load({"plugins": {"a": {"size": 5}}}, a=CONFIG)
+    write_plugin("a", IMPORTS + CONFIG.replace("size: int = 1", "sizes: int = 1"))
+    assert "[plugins.a] size: no such setting; did you mean sizes?" in (
+        plugins.reload("a").off
+    )
 
 
 # The parts
 
-PARTS = {
-    "register_router": "router",
-    "register_runner": "runner",
-    "register_storage": "storage",
-    "register_db": "db",
-    "register_queue": "queue",
-    "register_worker": "worker",
-    "register_courier": "courier",
-}
 PART = """
-@hookimpl{order}
-def {hook}(app):
-    {answer}
+Contract = bossbot.PARTS["{part}"]
+Mine = type("Mine", (Contract,), dict.fromkeys(Contract.__abstractmethods__))
+Mine.__name__ = "{name}"
+
+@hookimpl
+def register_parts():
+    return {{"{part}": {maker}}}
 """
 
 
-def part(hook: str, answer: str, order: str = "") -> str:
-    return PART.format(hook=hook, answer=answer, order=order)
+def part(part: str, name: str, maker: str = "Mine") -> str:
+    return PART.format(part=part, name=name, maker=maker)
 
 
-@pytest.mark.parametrize("hook", PARTS)
-def test_part_of_the_host_takes_the_place_of_the_default(load: Load, hook: str) -> None:
+@pytest.fixture
+def our_part(tmp_path: Path) -> Callable[[str], None]:
+    """Writes a plugin of ours, default_part.py, that makes a part."""
+
+    def write(name: str) -> None:
+        folder = tmp_path / "ours" / "parts"
+        folder.mkdir(parents=True)
+        (folder / "default_part.py").write_text(IMPORTS + part(name, "Default"))
+
+    return write
+
+
+def made(app: App, part: str) -> str:
+    """The name of the class that makes a part of a new app."""
+    return type(getattr(app, part)).__name__
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_register_parts_of_the_owner_comes_before_ours(
+    load: Load, our_part: Callable[[str], None], name: str
+) -> None:
+    our_part(name)
     plugins = load(
-        a=part(hook, "return 'the default'", "(trylast=True)"),
-        b=part(hook, "return None"),
-        c=part(hook, "1 / 0"),
-        d=part(hook, "return 'the host\\'s'"),
+        b="@hookimpl\ndef register_parts(): return {}",
+        c=part(name, "Broken", "lambda app: 1 / 0"),
+        e=part(name, "First"),
+        z=part(name, "Second"),
     )
-    app = App(plugins.settings, plugins)
-    assert getattr(app, PARTS[hook]) == "the host's"
-    assert plugins.all["c"].off and not plugins.all["b"].off
-    plugins.switch_off("d", "gone")
-    assert getattr(app, PARTS[hook]) == "the host's", "it is made once"
-    other = App(plugins.settings, plugins)
-    assert getattr(other, PARTS[hook]) == "the default"
+    assert not [plugin for plugin in plugins.all.values() if plugin.off]
+    assert made(plugins.app, name) == "First"
+    assert "ZeroDivisionError" in plugins.all["c"].off and not plugins.all["b"].off
+    plugins.switch_off("e", "gone")
+    assert made(plugins.app, name) == "First", "it is made once"
 
 
-@pytest.mark.parametrize("hook", PARTS)
-def test_missing_part_is_named(load: Load, hook: str) -> None:
+@pytest.mark.parametrize(
+    ("maker", "reason"),
+    [
+        ("lambda app: 1 / 0", "ZeroDivisionError: division by zero"),
+        ("lambda app: exit(3)", "SystemExit: 3"),
+        ("lambda app: 'no part'", "its queue is no Queue"),
+        ("lambda: None", "TypeError"),
+    ],
+)
+def test_broken_part_of_the_owner_leaves_the_place_to_ours(
+    load: Load,
+    our_part: Callable[[str], None],
+    logged: list[str],
+    maker: str,
+    reason: str,
+) -> None:
+    our_part("queue")
+    plugins = load(own=part("queue", "Own", maker))
+    assert made(plugins.app, "queue") == "Default"
+    assert reason in plugins.all["own"].off
+    assert any(line.startswith("ERROR own is off") for line in logged)
+
+
+ABSTRACT = """
+from functools import partial
+
+class Half(bossbot.Facts):
+    async def get(self, key): ...
+
+@hookimpl
+def register_parts():
+    return {{"facts": {maker}}}
+"""
+
+
+@pytest.mark.parametrize("maker", ["Half", "partial(Half)"])
+def test_missing_method_of_a_part_is_named_when_it_is_loaded(
+    load: Load, our_part: Callable[[str], None], maker: str
+) -> None:
+    our_part("facts")
+    plugins = load(own=ABSTRACT.format(maker=maker))
+    assert plugins.all["own"].off == "the part facts has no set"
+    assert made(plugins.app, "facts") == "Default"
+
+
+def test_part_that_does_not_exist_turns_its_plugin_off(load: Load) -> None:
+    plugins = load(own="@hookimpl\ndef register_parts(): return {'queu': print}")
+    assert plugins.all["own"].off == "no part 'queu'; did you mean queue?"
+
+
+def test_part_that_cannot_start_the_bot_says_so_itself(load: Load) -> None:
+    code = """
+        def make(app):
+            raise bossbot.StartError("Start Redis first.")
+
+        @hookimpl
+        def register_parts():
+            return {"queue": make}
+        """
+    with pytest.raises(StartError, match=r"^Start Redis first\.$"):
+        _ = load(own=code).app.queue
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_missing_part_is_named(load: Load, name: str) -> None:
     plugins = load(a=GOOD)
-    with pytest.raises(StartError, match=hook):
-        getattr(App(plugins.settings, plugins), PARTS[hook])
+    with pytest.raises(StartError, match=f"The part {name} is missing"):
+        getattr(plugins.app, name)
 
 
-def test_pipeline_has_no_parts_but_these() -> None:
-    assert [*App.__annotations__] == [*PARTS.values()]
+def test_app_has_a_property_for_each_part_and_no_others() -> None:
+    found = {n: v for n, v in vars(App).items() if hasattr(v, "attrname")}
+    assert [*found] == [*PARTS]
+
+
+async def test_disabled_part_stops_the_start_with_its_name_and_reason(
+    small_app: SmallApp,
+) -> None:
+    app = small_app(disabled_plugins=["sqlite_queue"])
+    with pytest.raises(StartError) as caught:
+        await app.start()
+    assert str(caught.value).startswith(
+        "The part queue is missing. sqlite_queue (ours) is off: disabled in the "
+        "settings. Restore the plugin"
+    )
+
+
+async def test_part_that_is_wrong_and_has_no_replacement_stops_the_start(
+    small_app: SmallApp, write_plugin: WritePlugin
+) -> None:
+    write_plugin("sqlite_queue", "import redis_that_is_not_installed")
+    app = small_app()
+    with pytest.raises(StartError) as caught:
+        await app.start()
+    assert "sqlite_queue (yours, in place of ours) is off: ModuleNotFound" in (
+        str(caught.value)
+    )
+
+
+async def test_disabled_part_with_a_replacement_is_not_missed(
+    small_app: SmallApp, write_plugin: WritePlugin
+) -> None:
+    code = (OURS / "parts" / "sqlite_queue.py").read_text()
+    write_plugin("my_queue", code.replace("SQLiteQueue", "MyQueue"))
+    app = small_app(disabled_plugins=["sqlite_queue"])
+    await app.start()
+    assert type(app.queue).__name__ == "MyQueue"
 
 
 # The hooks
 
 
-def test_every_hook_has_a_test() -> None:
-    tests = [
-        path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py")
-    ]
-    assert [
-        h for h in HOOKS if not any(f"{h}(" in t or f'"{h}"' in t for t in tests)
-    ] == []
+def names_of_tests() -> list[str]:
+    texts = (path.read_text("utf-8") for path in ROOT.glob("tests/*/test_*.py"))
+    return [name for text in texts for name in re.findall(r"def (test_\w+)", text)]
 
 
-def test_every_hook_is_in_the_readme_and_says_what_to_return() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert len(HOOKS) == 24
-    for name in HOOKS:
-        assert f"`{name}(" in readme, f"{name} is not in the README's table"
-        text = vars(Hooks)[name].__doc__
-        assert text.startswith(("Return ", "Raise ")), name
-        assert text.strip().endswith("."), name
-    documented = set(re.findall(r"^\| `(\w+)\(", readme, re.MULTILINE))
-    assert {name for name in documented if "_" in name} == set(HOOKS)
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_has_a_test_and_a_heading_with_its_arguments(hook: str) -> None:
+    named = re.compile(rf"_{hook}(_|$)" if "_" in hook else f"test_{hook}_")
+    assert [name for name in names_of_tests() if named.search(name)], "no test"
+    own = list(inspect.signature(vars(Hooks)[hook]).parameters)[1:]
+    page = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+    assert f"\n### `{hook}({', '.join(own)})`\n" in page
+    text = vars(Hooks)[hook].__doc__
+    assert text.startswith(("Return ", "Raise ")) and text.endswith(".")
+    assert "\n" not in text
 
 
-def test_readmes_table_has_the_arguments_of_each_hook() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    for name, arguments in re.findall(
-        r"^\| `(\w+)\(([\w, ]*)\)`", readme, re.MULTILINE
-    ):
-        code = vars(Hooks)[name].__code__
-        names = code.co_varnames[1 : code.co_argcount]
-        assert [a.strip() for a in arguments.split(",") if a.strip()] == list(names)
+def test_docs_have_no_hook_that_does_not_exist() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+    assert re.findall(r"^### `(\w+)\(", page, re.MULTILINE) == list(HOOKS)
 
 
-async def test_plugin_of_the_readme_works_when_pasted(load: Load) -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    code = re.search(
-        r"save it as `plugins/(\w+)\.py`.*?```python\n(.+?)```", readme, re.DOTALL
-    )
-    assert code is not None
-    plugins = load(**{code[1]: "", "other": GOOD})
-    path = plugins.settings.plugins_dir / f"{code[1]}.py"
-    path.write_text(code[2])
-    assert plugins.load_file(path).off == ""
-    job = a_job()
-    assert await plugins.call("check_job", job=job) == []
-    job.platform = "tiktok"
-    with pytest.raises(Refused, match="No TikTok"):
-        await plugins.call("check_job", job=job)
+@pytest.mark.parametrize("name", bossbot.__all__)
+def test_every_public_name_exists_and_is_in_the_docs(name: str) -> None:
+    assert hasattr(bossbot, name)
+    page = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+    assert re.search(rf"(?<!\w){name}(?!\w)", page)
 
 
 def test_every_hook_is_called_somewhere() -> None:
-    kinds = ("engines", "platforms", "subcommands", *App.__annotations__)
-    called = {f"register_{kind}" for kind in kinds}
-    for path in [ROOT / "bossbot.py", *(ROOT / "plugins").glob("*.py")]:
+    called = {f"register_{kind}" for kind in ("engines", "platforms", "subcommands")}
+    for path in [ROOT / "bossbot.py", *ROOT.glob("plugins/*/*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call):
                 called |= {a.value for a in node.args if isinstance(a, ast.Constant)}
     assert set(HOOKS) - called == set()
 
 
-def test_plugins_import_from_the_core_alone() -> None:
-    for path in (ROOT / "plugins").glob("*.py"):
+def test_plugins_import_only_public_names_of_the_core_and_libraries() -> None:
+    for path in ROOT.glob("plugins/*/*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ImportFrom):
-                assert not (node.module or "").startswith("bossbot_plugins"), path
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+                assert not [n for n in names if n.startswith("bossbot_plugins")], path
+            if isinstance(node, ast.ImportFrom) and node.module:
+                package, _, module = node.module.partition(".")
+                if package == "bossbot_plugins":
+                    assert module.startswith("_"), path
+                if package == "bossbot":
+                    names = [alias.name for alias in node.names]
+                    assert set(names) - set(bossbot.__all__) == set(), path
 
 
-def test_core_names_no_site_and_no_engine() -> None:
+def test_core_names_no_site_no_engine_and_no_plugin() -> None:
     text = (ROOT / "bossbot.py").read_text("utf-8")
     names = r"twitter|reddit|instagram|youtube|tiktok|gallery.dl|yt.dlp"
     assert not re.findall(names, text, re.IGNORECASE)
+    stems = [path.stem for path in ROOT.glob("plugins/*/*_*.py")]
+    assert [stem for stem in stems if re.search(rf"\b{stem}\b", text)] == []
 
 
-async def test_many_calls_at_once_do_not_mix(load: Load) -> None:
-    plugins = load(
-        a="@hookimpl\nasync def answer_job(job):\n"
-        "    await asyncio.sleep(0)\n    return job.id"
-    )
-    jobs = [a_job() for _ in range(50)]
-    for number, job in enumerate(jobs):
-        job.id = str(number)
-    found = await asyncio.gather(
-        *(plugins.call_first("answer_job", job=job) for job in jobs)
-    )
-    assert found == [job.id for job in jobs]
-
-
-def test_real_plugins_all_load(settings: bossbot.Settings, logged: list[str]) -> None:
-    plugins = Plugins(settings)
+def test_real_plugins_all_load(settings: Settings, logged: list[str]) -> None:
+    plugins = App(settings).plugins
     plugins.load()
-    assert {
-        plugin.stem: plugin.off for plugin in plugins.all.values()
-    } == dict.fromkeys(
-        sorted(path.stem for path in Path(ROOT / "plugins").glob("[!_]*.py")), ""
+    assert {plugin.stem: plugin.off for plugin in plugins.all.values()} == (
+        dict.fromkeys(sorted(path.stem for path in OURS.glob("*/[!_]*.py")), "")
     )
     assert not logged
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_folder_that_anyone_may_write_to_is_refused_unless_the_host_allows_it(
+def test_folder_that_anyone_may_write_to_is_refused_unless_the_owner_allows_it(
     make_settings: MakeSettings, write_plugin: WritePlugin, allowed: bool
 ) -> None:
-    folder = write_plugin("good", "").parent
-    folder.chmod(0o777)
-    plugins = Plugins(make_settings(plugins_dir=folder, allow_writable_plugins=allowed))
+    write_plugin("good", "").parent.chmod(0o777)
+    plugins = App(make_settings(allow_writable_plugins=allowed)).plugins
     if allowed:
         plugins.load()
         assert not plugins.all["good"].off
