@@ -1242,11 +1242,12 @@ class Guilds:
         self._known: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._turn = asyncio.Lock()
 
-    def tables(self, guild_id: int) -> dict[str, Any]:
-        """A guild's settings by plugin, as they are stored.
+    def tables(self, guild_id: int, strict: bool = False) -> dict[str, Any]:
+        """A guild's settings by plugin, as they are stored. Those that were read before
+        count while the file is broken, unless ``strict``.
 
         Raises:
-            Refused: the file cannot be read, and no earlier version is known.
+            Refused: the file cannot be read.
         """
         path = self.folder / f"{guild_id}.toml"
         stamp, tables = self._known.get(guild_id, (None, None))
@@ -1254,12 +1255,12 @@ class Guilds:
             status = path.stat()
             current = (status.st_mtime_ns, status.st_size)
             if stamp != current:
-                stamp, tables = current, tomllib.loads(path.read_text("utf-8"))
+                stamp, tables = current, tomllib.loads(path.read_text("utf-8-sig"))
         except FileNotFoundError:
             stamp, tables = None, {}
         except (OSError, ValueError) as error:
             logger.warning("{}: {}", path, error)
-            if tables is None:
+            if strict or tables is None:
                 raise Refused(
                     "This server's settings cannot be read. "
                     "The bot's owner finds the reason in the log."
@@ -1276,9 +1277,11 @@ class Guilds:
             Refused: the key or the value is wrong; says so to the member.
         """
         async with self._turn:
-            tables = self.tables(guild_id)
+            tables = self.tables(guild_id, strict=True)
+            table = tables.get(stem)
+            known = table if isinstance(table, dict) else {}
             try:
-                config = model(**{**tables.get(stem, {}), key: value})
+                config = model(**{**known, key: value})
             except ValidationError as error:
                 wrong = "; ".join(explain(error, known=model.model_fields))
                 raise Refused(wrong) from None
@@ -1720,14 +1723,15 @@ class Plugins:
         limit_s = self.quick_limit_s if hook in QUICK_HOOKS else self.limit_s
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
+        said = (Refused,) if hook in VETOES else (Refused, JobFailed)
         work = partial(self.invoke, impl, plugin, **values)
         answer: Any = None
         try:
             async with asyncio.timeout(limit_s):
                 waits = inspect.iscoroutinefunction(impl.function)
                 answer = await (work() if waits else in_thread(work))
-        except (Refused, JobFailed) as said:
-            answer = said
+        except said as error:
+            answer = error
             raise
         # The boundary of a plugin: its failure must not become the job's.
         except (Exception, SystemExit, asyncio.CancelledError) as error:
@@ -1739,8 +1743,7 @@ class Plugins:
                 raise Refused(BROKEN_CHECK) from error
             return None
         finally:
-            failed = isinstance(answer, BaseException)
-            if not failed or isinstance(answer, (Refused, JobFailed)):
+            if not isinstance(answer, BaseException) or isinstance(answer, said):
                 plugin.failures.pop(hook, None)
             if self.settings.trace_hooks:
                 took_ms = (time.perf_counter() - began_s) * 1000

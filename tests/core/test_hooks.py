@@ -249,7 +249,7 @@ HARM = {
     "is cancelled": "async def {hook}(): raise asyncio.CancelledError",
     "hangs": "async def {hook}(): await asyncio.Event().wait()",
     "blocks a thread": "def {hook}(): threading.Event().wait(9)",
-    "fails the job": "async def {hook}(): raise LookupError",
+    "fails the job": "async def {hook}(): raise JobFailed(Cause.AGE)",
 }
 CALLS: dict[str, dict[str, Any]] = {
     "check_job": {"job": make_job()},

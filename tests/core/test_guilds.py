@@ -1,0 +1,271 @@
+"""The settings of each server: found by name, given to hooks, stored and read again."""
+
+import asyncio
+import os
+import stat
+import textwrap
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SmallApp, WritePlugin, make_job
+from pydantic import ByteSize, Field
+
+from bossbot import App, Guilds, PluginConfig, Refused
+
+RULE = """
+from bossbot import Engine, Platform, PluginConfig, hookimpl
+
+class GuildConfig(PluginConfig):
+    greeting: str = "Hello"
+    loud: bool = False
+
+@hookimpl
+def register_engines():
+    return [Engine("e", lambda: "1", lambda: None, lambda url: True, print)]
+
+@hookimpl
+async def answer_job(job, guild):
+    return f"{guild.greeting}{'!' * guild.loud}"
+"""
+
+
+class Limits(PluginConfig):
+    """Settings as a plugin may have them."""
+
+    per_minute: int = Field(5, ge=0)
+    channels: list[int] = Field([])
+    size: ByteSize = ByteSize(100)
+    note: str | None = None
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def guilds(tmp_path: Path) -> Guilds:
+    return Guilds(tmp_path / "data" / "guilds")
+
+
+@pytest.fixture
+def write(guilds: Guilds) -> Write:
+    """Writes a server's file as a person would, later than before."""
+    edits = iter(range(1, 100))
+
+    def write(text: str, guild_id: int = 1) -> Path:
+        path = guilds.folder / f"{guild_id}.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        os.utime(path, (1e9, 1e9 + next(edits)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def app(small_app: SmallApp, write_plugin: WritePlugin) -> App:
+    write_plugin("rule", textwrap.dedent(RULE))
+    return small_app()
+
+
+async def intake(app: App, guild_id: int = 1) -> Any:
+    return await app.intake(
+        "https://a.example/",
+        guild_id=guild_id,
+        channel_id=2,
+        user_id=3,
+        request_key=os.urandom(4).hex(),
+    )
+
+
+async def answer(app: App, guild_id: int = 1) -> str:
+    return str((await intake(app, guild_id)).answer)
+
+
+# In the hooks
+
+
+async def test_guild_config_is_found_by_its_name_and_given_to_the_hook(
+    app: App, write: Write
+) -> None:
+    assert [*app.plugins.all["rule"].guild_config.model_fields] == ["greeting", "loud"]
+    assert await answer(app) == "Hello"
+    write('[rule]\ngreeting = "Moin"\n\n[other]\nx = 1\n')
+    assert await answer(app) == "Moin"
+    assert await answer(app, 2) == "Hello", "another server"
+    write("[rule]\nloud = true\n", guild_id=0)
+    assert await answer(app, 0) == "Hello!", "a direct message"
+
+
+async def test_hook_gets_the_settings_of_the_time_of_the_request(
+    app: App, write: Write
+) -> None:
+    job = make_job(guild_settings={"rule": {"greeting": "Then"}})
+    write('[rule]\ngreeting = "Now"\n')
+    assert await app.plugins.call("answer_job", job=job) == ["Then"]
+
+
+@pytest.mark.parametrize("wrong", [{"greeting": 5}, {"greting": "x"}, 5, [], None])
+async def test_wrong_settings_count_as_not_set_where_it_is_no_check(
+    app: App, logged: list[str], wrong: Any
+) -> None:
+    job = make_job(guild_id=7, guild_settings={"rule": wrong})
+    assert await app.plugins.call("answer_job", job=job) == ["Hello"]
+    assert any(line.startswith("WARNING guild 7 [rule]: ") for line in logged)
+
+
+# Read
+
+
+def test_file_edited_by_hand_is_picked_up(guilds: Guilds, write: Write) -> None:
+    assert guilds.tables(1) == {}
+    write("[a]\nx = 1\n")
+    assert guilds.tables(1) == {"a": {"x": 1}}
+    write("[a]\nx = 2\n")
+    assert guilds.tables(1) == {"a": {"x": 2}}
+    path = write("\ufeff[a]\nx = 3\n")  # as editors on Windows write it
+    assert guilds.tables(1) == {"a": {"x": 3}}
+    path.unlink()
+    assert guilds.tables(1) == {}
+
+
+def test_file_is_read_once_while_it_stays_the_same(
+    guilds: Guilds, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("[a]\nx = 1\n")
+    guilds.tables(1)["a"]["x"] = "changed by a caller"
+    monkeypatch.delattr(Path, "read_text")
+    assert guilds.tables(1) == {"a": {"x": 1}}
+
+
+@pytest.mark.parametrize("broken", ["[a\n", "x = ", "[a]\nx = 1\n[a]\n", "\0"])
+def test_broken_file_leaves_the_last_good_values(
+    guilds: Guilds, write: Write, logged: list[str], broken: str
+) -> None:
+    write("[a]\nx = 1\n")
+    guilds.tables(1)
+    path = write(broken)
+    assert guilds.tables(1) == {"a": {"x": 1}}
+    assert any(line.startswith(f"WARNING {path}: ") for line in logged)
+    write("[a]\nx = 2\n")
+    assert guilds.tables(1) == {"a": {"x": 2}}, "once it is mended"
+
+
+async def test_broken_file_that_was_never_good_refuses_the_link(
+    app: App, write: Write
+) -> None:
+    write("[rule\n")
+    with pytest.raises(Refused, match=r"settings cannot be read.*in the log"):
+        await intake(app)
+    assert await answer(app, 2) == "Hello", "the other servers go on"
+
+
+async def test_unreadable_file_refuses_the_link(app: App, write: Write) -> None:
+    path = write("")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Refused, match="settings cannot be read"):
+        await intake(app)
+
+
+# Stored
+
+
+async def test_set_stores_one_value_and_returns_all(
+    guilds: Guilds, write: Write
+) -> None:
+    path = write("[other]\nx = 1\n[limits]\nchannels = [7]\n")
+    stored = await guilds.set(1, "limits", Limits, "per_minute", 3)
+    assert stored == Limits(per_minute=3, channels=[7])
+    tables = {"other": {"x": 1}, "limits": {"per_minute": 3, "channels": [7]}}
+    assert tomllib.loads(path.read_text("utf-8")) == tables
+    assert guilds.tables(1) == tables and guilds.tables(2) == {}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [file.name for file in guilds.folder.iterdir()] == ["1.toml"]
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("per_minute", "3", 3),
+        ("channels", "[1, 2]", [1, 2]),
+        ("size", "20MiB", 20 * 2**20),
+        ("note", "café", "café"),
+    ],
+)
+async def test_set_takes_what_a_member_types(
+    guilds: Guilds, key: str, text: str, value: Any
+) -> None:
+    stored = await guilds.set(1, "limits", Limits, key, text)
+    assert getattr(stored, key) == value
+    assert Limits(**guilds.tables(1)["limits"]) == stored
+
+
+async def test_default_and_none_are_not_stored(guilds: Guilds) -> None:
+    for key, value in (("per_minute", 3), ("note", "x"), ("note", None)):
+        await guilds.set(1, "limits", Limits, key, value)
+    await guilds.set(1, "limits", Limits, "per_minute", 5)
+    assert guilds.tables(1) == {"limits": {}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("per_minute", "many", "per_minute: Input should be a valid integer"),
+        ("per_minute", -1, "per_minute: Input should be greater than or equal to 0"),
+        ("per_mintue", 1, "per_mintue: no such setting; did you mean per_minute?"),
+        ("channels", "[1, ", "channels: "),
+        ("channels", ["x"], "channels.0: "),
+    ],
+)
+async def test_set_refuses_what_is_wrong_and_stores_nothing(
+    guilds: Guilds, write: Write, key: str, value: Any, reason: str
+) -> None:
+    path = write("[limits]\nper_minute = 3\n")
+    with pytest.raises(Refused) as caught:
+        await guilds.set(1, "limits", Limits, key, value)
+    assert str(caught.value).startswith(reason)
+    assert path.read_text() == "[limits]\nper_minute = 3\n"
+
+
+async def test_set_does_not_overwrite_a_file_that_is_being_edited(
+    guilds: Guilds, write: Write
+) -> None:
+    write("[limits]\nper_minute = 3\n")
+    guilds.tables(1)
+    path = write("[limits\n")
+    with pytest.raises(Refused, match="cannot be read"):
+        await guilds.set(1, "limits", Limits, "per_minute", 4)
+    assert path.read_text() == "[limits\n"
+
+
+async def test_set_replaces_what_is_no_table(guilds: Guilds, write: Write) -> None:
+    write("limits = 5\n")
+    await guilds.set(1, "limits", Limits, "per_minute", 4)
+    assert guilds.tables(1) == {"limits": {"per_minute": 4}}
+
+
+async def test_many_sets_at_once_lose_none(guilds: Guilds) -> None:
+    names = [f"plugin{number}" for number in range(20)]
+    await asyncio.gather(
+        *(guilds.set(1, name, Limits, "per_minute", 1) for name in names)
+    )
+    assert guilds.tables(1) == {name: {"per_minute": 1} for name in names}
+
+
+async def test_set_that_cannot_be_written_leaves_the_old_file(
+    guilds: Guilds, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("[limits]\nper_minute = 3\n")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        await guilds.set(1, "limits", Limits, "per_minute", 4)
+    assert path.read_text() == "[limits]\nper_minute = 3\n"
+    assert guilds.tables(1) == {"limits": {"per_minute": 3}}
+    assert [file.name for file in guilds.folder.iterdir()] == ["1.toml"]
