@@ -64,7 +64,9 @@ class SQLiteDatabase(Database):
         except BaseException:
             await self.stop()  # its thread would keep the process alive
             raise
-        for plugin in list(self.app.plugins.all.values()):
+        # One that takes the name of a table of ours must not switch ours off.
+        plugins = self.app.plugins.all.values()
+        for plugin in sorted(plugins, key=lambda p: (not p.parts, p.kind == "own")):
             try:
                 await self.migrate(plugin.stem, plugin.tables)
             except PluginError as error:

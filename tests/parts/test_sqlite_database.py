@@ -1,0 +1,565 @@
+"""The SQLite file: its lock, its damage, the plugins' tables, transactions."""
+
+import asyncio
+import contextlib
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bossbot_plugins.sqlite_database import LAYOUT, split_script
+from conftest import ROOT, MakeApp, MakeSettings, WritePlugin, link_plugins
+from sqlite_support import locked_by_another_process, longest_pause_s, on_disk
+
+from bossbot import App, Database, PluginError, StartError
+
+Open = Callable[..., Awaitable[App]]
+
+
+@pytest.fixture
+async def open_app(
+    make_settings: MakeSettings, make_app: MakeApp, tmp_path: Path
+) -> AsyncIterator[Open]:
+    """Opens the database of an app that has nothing else; what was open before is
+    closed, as at a restart."""
+    ours = link_plugins(tmp_path / "ours", "sqlite_database", "sqlite_facts")
+    opened: list[App] = []
+
+    async def open_app() -> App:
+        while opened:
+            await opened.pop().stop()
+        app = make_app(make_settings(), ours)
+        opened.append(app)
+        await app.database.start()
+        return app
+
+    yield open_app
+    while opened:
+        await opened.pop().stop()
+
+
+@pytest.fixture
+async def app(open_app: Open) -> App:
+    return await open_app()
+
+
+def path_of(app: App) -> Path:
+    path: Path = app.database.path  # type: ignore[attr-defined]
+    return path
+
+
+async def tables(app: App) -> set[str]:
+    sql = "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+    return {row[0] for row in await app.database.all(sql)}
+
+
+async def versions(app: App) -> dict[str, int]:
+    rows = await app.database.all("SELECT plugin, version FROM migrations")
+    return {row["plugin"]: row["version"] for row in rows}
+
+
+@pytest.fixture
+def with_tables(write_plugin: WritePlugin) -> Callable[..., Path]:
+    """Writes a plugin that registers these scripts."""
+
+    def write(stem: str, *scripts: Any, more: str = "") -> Path:
+        return write_plugin(
+            stem,
+            f"from bossbot import Facts, hookimpl\n{more}\n\n@hookimpl\n"
+            f"def register_tables():\n    return {list(scripts)!r}\n",
+        )
+
+    return write
+
+
+# One process
+
+
+OWN = """
+import asyncio, sys
+from pathlib import Path
+import bossbot
+from conftest import link_plugins
+
+async def main():
+    data, work = map(Path, sys.argv[1:])
+    own, ours = work / "own", link_plugins(work / "ours", "sqlite_database")
+    own.mkdir(exist_ok=True)
+    app = bossbot.App(bossbot.Settings(data_dir=data, plugins_dir=own), ours)
+    app.plugins.load()
+    await app.database.start()
+
+asyncio.run(main())
+"""
+
+
+def own(data: Path, work: Path, code: str = OWN) -> "subprocess.Popen[str]":
+    """A process that opens the database of a data folder."""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/support")))
+    return subprocess.Popen(
+        [sys.executable, "-uc", code, str(data), str(work)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+async def test_two_processes_cannot_own_the_data_folder(
+    make_settings: MakeSettings, make_app: MakeApp, tmp_path: Path
+) -> None:
+    data = make_settings().data_dir
+    data.mkdir()
+    code = OWN.replace(
+        "database.start()", "database.start()\n    print(1)\n    input()"
+    )
+    ours = link_plugins(tmp_path / "ours", "sqlite_database")
+    app = make_app(make_settings(), ours)
+    with own(data, tmp_path, code) as other:
+        assert other.stdout and other.stdout.readline()
+        with pytest.raises(StartError) as caught:
+            await app.database.start()
+        assert f"process {other.pid}" in str(caught.value)
+        assert str(data) in str(caught.value)
+        assert "data_dir" in str(caught.value)
+        other.kill()
+    await app.database.start()  # what a killed process held is free
+    assert await tables(app) >= {"migrations"}
+
+
+async def test_lock_that_cannot_be_taken_says_which_file(
+    make_settings: MakeSettings, make_app: MakeApp, tmp_path: Path
+) -> None:
+    app = make_app(make_settings(), link_plugins(tmp_path / "ours", "sqlite_database"))
+    lock = app.settings.data_dir / ".locks" / "bossbot.lock"
+    lock.mkdir()  # as one that belongs to another user
+    with pytest.raises(StartError) as caught:
+        await app.database.start()
+    assert str(lock) in str(caught.value) and "Another" not in str(caught.value)
+    lock.rmdir()
+    await app.database.start()
+
+
+# The file
+
+
+async def test_database_of_another_layout_is_left_alone(open_app: Open) -> None:
+    app = await open_app()
+    path = path_of(app)
+    await app.facts.set("a", "b")
+    for layout, remedy in ((LAYOUT + 1, "Update the bot"), (LAYOUT - 1, "Move it")):
+        await app.stop()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA user_version={layout}")
+        with pytest.raises(StartError, match=remedy) as caught:
+            await open_app()
+        assert str(path) in str(caught.value)
+        assert on_disk(path, "SELECT * FROM facts") == [("a", "b")]
+        assert on_disk(path, "PRAGMA user_version") == [(layout,)]
+
+
+@pytest.mark.parametrize("damage", ["no database at all", "torn page"])
+async def test_damaged_database_is_kept_aside(open_app: Open, damage: str) -> None:
+    app = await open_app()
+    path = path_of(app)
+    async with app.database.transaction() as connection:
+        for number in range(2000):
+            await connection.execute(
+                "INSERT INTO facts VALUES (?, ?)", (str(number), "x" * 100)
+            )
+    await app.stop()
+    content = path.read_bytes()
+    if damage == "torn page":
+        content = content[:8192] + random.Random(1).randbytes(65536) + content[73728:]
+    else:
+        content = b"no database" * 1000
+    path.write_bytes(content)
+    with pytest.raises(StartError, match="damaged") as caught:
+        await open_app()
+    (aside,) = [p for p in path.parent.glob("*damaged*") if p.suffix != ".db-wal"]
+    assert aside.name in str(caught.value) and aside.read_bytes() == content
+    assert "backup" in str(caught.value)
+    app = await open_app()  # the next start has an empty one
+    assert await app.database.all("SELECT * FROM facts") == []
+    assert aside.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["PRAGMA user_version=999", "damaged", "folder"])
+def test_process_ends_when_its_database_cannot_be_used(
+    tmp_path: Path, content: str
+) -> None:
+    path = tmp_path / "bossbot.db"
+    if content == "folder":
+        path.mkdir()
+    elif content == "damaged":
+        path.write_text(content * 1000)
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(content)
+    with own(tmp_path, tmp_path) as process:
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1 and "bossbot.StartError" in errors
+    assert str(path) in errors
+
+
+async def test_stopped_database_says_so_and_starts_again(app: App) -> None:
+    await app.facts.set("a", "b")
+    await app.database.stop()
+    await app.database.stop()
+    for use in (app.database.all("SELECT 1"), app.facts.get("a")):
+        with pytest.raises(sqlite3.Error, match="closed"):
+            await use
+    await app.database.start()
+    assert await app.facts.get("a") == "b"
+
+
+# The plugins' tables
+
+
+async def test_each_plugin_has_its_tables_and_its_version(
+    open_app: Open, with_tables: Callable[..., Path]
+) -> None:
+    with_tables("shop", "CREATE TABLE shop (x)", "CREATE TABLE shop_more (x)")
+    with_tables("empty")
+    app = await open_app()
+    assert await tables(app) == {"migrations", "facts", "shop", "shop_more"}
+    assert await versions(app) == {"sqlite_facts": 1, "shop": 2}
+
+
+async def test_only_new_scripts_run_and_once(
+    open_app: Open, with_tables: Callable[..., Path]
+) -> None:
+    first = "CREATE TABLE shop (x); INSERT INTO shop VALUES (1)"
+    second = "ALTER TABLE shop ADD y DEFAULT 5; INSERT INTO shop VALUES (2, 6)"
+    with_tables("shop", first)
+    app = await open_app()
+    for _ in range(2):
+        app = await open_app()
+        assert [tuple(row) for row in await app.database.all("SELECT * FROM shop")] == [
+            (1,)
+        ]
+    with_tables("shop", first, second)
+    for _ in range(2):
+        app = await open_app()
+        rows = await app.database.all("SELECT * FROM shop")
+        assert [tuple(row) for row in rows] == [(1, 5), (2, 6)]
+    assert (await versions(app))["shop"] == 2
+
+
+async def test_tables_of_a_plugin_that_is_gone_stay_and_are_there_when_it_is_back(
+    open_app: Open, with_tables: Callable[..., Path]
+) -> None:
+    script = "CREATE TABLE shop (x); INSERT INTO shop VALUES (1)"
+    path = with_tables("shop", script)
+    await open_app()
+    path.unlink()
+    app = await open_app()
+    assert "shop" not in app.plugins.all
+    path.write_text("")  # it is there, and has no tables any more
+    app = await open_app()
+    assert app.plugins.all["shop"].off == ""
+    assert await tables(app) >= {"shop"} and (await versions(app))["shop"] == 1
+    with_tables("shop", script)
+    app = await open_app()
+    assert app.plugins.all["shop"].off == ""
+    assert [row[0] for row in await app.database.all("SELECT * FROM shop")] == [1]
+
+
+BROKEN: dict[str, Sequence[Any]] = {
+    "nonsense": ["CREATE TABLE shop (x); INSERT INTO shop VALUES (1); NONSENSE"],
+    "in the second script": ["CREATE TABLE shop (x)", "CREATE TABLE shop (x)"],
+    "table of a part": ["CREATE TABLE shop (x)", "CREATE TABLE facts (x)"],
+    "fails while it runs": [
+        "CREATE TABLE shop (x UNIQUE); INSERT INTO shop VALUES (1), (1)"
+    ],
+    "open string": ["CREATE TABLE shop (x); INSERT INTO shop VALUES ('a)"],
+    "open trigger": [
+        "CREATE TABLE shop (x); CREATE TRIGGER t AFTER INSERT ON shop BEGIN SELECT 1;"
+    ],
+    "transaction of its own": ["BEGIN; CREATE TABLE shop (x); COMMIT"],
+    "no text": ["CREATE TABLE shop (x)", 5],
+    "nothing": [None],
+    "no SQL": ["CREATE TABLE shop (x)", "\0"],
+    "half a character": ["CREATE TABLE shop (x)", "\ud83d"],
+}
+
+
+@pytest.mark.parametrize("scripts", BROKEN.values(), ids=BROKEN.keys())
+async def test_failing_script_leaves_nothing_and_only_that_plugin_is_off(
+    open_app: Open, with_tables: Callable[..., Path], scripts: Sequence[Any]
+) -> None:
+    with_tables("shop", *scripts)
+    with_tables("another", "CREATE TABLE another (x)")
+    app = await open_app()
+    assert "its tables cannot be made" in app.plugins.all["shop"].off
+    assert app.plugins.all["another"].off == ""
+    assert await tables(app) == {"migrations", "facts", "another"}
+    assert await versions(app) == {"sqlite_facts": 1, "another": 1}
+    await app.facts.set("a", "b")  # no transaction was left open
+    assert on_disk(path_of(app), "SELECT * FROM facts") == [("a", "b")]
+    with_tables("shop", "CREATE TABLE shop (x)")  # once it is mended
+    app = await open_app()
+    assert app.plugins.all["shop"].off == "" and "shop" in await tables(app)
+
+
+async def test_failing_new_version_leaves_the_tables_as_they_were(
+    open_app: Open, with_tables: Callable[..., Path]
+) -> None:
+    script = "CREATE TABLE shop (x); INSERT INTO shop VALUES (1)"
+    with_tables("shop", script)
+    await open_app()
+    with_tables("shop", script, "UPDATE shop SET x = 2", "DROP TABLE shop; NONSENSE")
+    app = await open_app()
+    assert app.plugins.all["shop"].off
+    assert [row[0] for row in await app.database.all("SELECT * FROM shop")] == [1]
+    assert (await versions(app))["shop"] == 1
+
+
+async def test_newer_tables_are_left_alone_and_only_that_plugin_is_off(
+    open_app: Open, with_tables: Callable[..., Path]
+) -> None:
+    with_tables("shop", "CREATE TABLE shop (x)", "CREATE TABLE shop_more (x)")
+    await open_app()
+    with_tables("shop", "CREATE TABLE shop (x)")
+    app = await open_app()
+    off = app.plugins.all["shop"].off
+    assert "version 2" in off and "knows 1" in off and "Update the plugin" in off
+    assert await tables(app) >= {"shop", "shop_more"}
+    assert (await versions(app))["shop"] == 2
+
+
+async def test_plugin_that_takes_the_name_of_our_table_is_off_and_ours_is_on(
+    open_app: Open, with_tables: Callable[..., Path], tmp_path: Path
+) -> None:
+    link_plugins(tmp_path / "ours", "history")
+    with_tables("a_history", "CREATE TABLE history (x)")  # comes first by its name
+    app = await open_app()
+    assert "history already exists" in app.plugins.all["a_history"].off
+    assert app.plugins.all["history"].off == ""
+
+
+PART = """
+class Other(Facts):
+    async def get(self, key): return ""
+    async def set(self, key, value): pass
+
+@hookimpl
+def register_parts(): return {"facts": Other}
+"""
+
+
+async def test_tables_of_a_part_that_cannot_be_made_end_the_start(
+    open_app: Open, with_tables: Callable[..., Path]
+) -> None:
+    with_tables("other_facts", "CREATE TABLE other (x); NONSENSE", more=PART)
+    with pytest.raises(StartError, match="other_facts: its tables cannot be made"):
+        await open_app()
+    with_tables("other_facts", "CREATE TABLE other (x)", "", more=PART)
+    await open_app()
+    with_tables("other_facts", "CREATE TABLE other (x)", more=PART)
+    with pytest.raises(StartError, match="other_facts: its tables have version 2"):
+        await open_app()
+
+
+@pytest.mark.parametrize("stem", ["it's", 'dou"ble', "a;b", "Ünï", "a--b"])
+async def test_any_stem_may_have_tables(
+    open_app: Open, with_tables: Callable[..., Path], stem: str
+) -> None:
+    with_tables(stem, "CREATE TABLE shop (x)")
+    for _ in range(2):
+        app = await open_app()
+        assert app.plugins.all[stem].off == ""
+        assert (await versions(app))[stem] == 1
+
+
+ODD = {
+    "comment at the end": "CREATE TABLE shop (x) -- the goods",
+    "comment after the end": "CREATE TABLE shop (x); -- the goods; all of them",
+    "comment that stays open": "CREATE TABLE shop (x); /* the goods",
+    "nothing": "CREATE TABLE shop (x);;;\n  ;",
+    "semicolons in a text": "CREATE TABLE shop (x DEFAULT 'a;b;--', \"c;d\")",
+    "trigger": (
+        "CREATE TABLE shop (x); CREATE TRIGGER t AFTER INSERT ON shop BEGIN "
+        "DELETE FROM shop; SELECT 1; END; CREATE INDEX i ON shop (x)"
+    ),
+    "rows": "CREATE TABLE shop (x); SELECT * FROM sqlite_master; PRAGMA table_list",
+}
+
+
+@pytest.mark.parametrize("script", ODD.values(), ids=ODD.keys())
+async def test_any_sql_may_be_in_a_script(
+    open_app: Open, with_tables: Callable[..., Path], script: str
+) -> None:
+    with_tables("shop", script, "CREATE TABLE second (x)")
+    for _ in range(2):
+        app = await open_app()
+        assert app.plugins.all["shop"].off == ""
+        assert await tables(app) >= {"shop", "second"}
+        assert (await versions(app))["shop"] == 2
+
+
+def test_script_is_split_at_the_ends_of_statements() -> None:
+    script = "a; b ';' -- ;\n; /* ; */ c"
+    pieces = list(split_script(script))
+    assert pieces == ["a;", " b ';' -- ;\n;", " /* ; */ c"]
+
+
+async def test_migration_that_is_cancelled_is_whole_or_not_there(app: App) -> None:
+    scripts = [f"CREATE TABLE shop{number} (x)" for number in range(20)]
+    for turns in range(0, 60, 7):
+        stem = f"shop{turns}"
+        mine = [script.replace("shop", f"{stem}_") for script in scripts]
+        migrating = asyncio.create_task(app.database.migrate(stem, mine))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        migrating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await migrating
+        made = [name for name in await tables(app) if name.startswith(f"{stem}_")]
+        assert len(made) == (20 if stem in await versions(app) else 0)
+        await app.database.migrate(stem, mine)
+    assert len(await tables(app)) == 2 + 9 * 20
+
+
+KILLED = OWN.replace(
+    "await app.database.start()",
+    """await app.database.start()
+    insert = "INSERT INTO shop VALUES (1);"
+    row = await app.database.one("SELECT version FROM migrations")
+    for number in range(row[0] if row else 1, 10_000):
+        scripts = ["CREATE TABLE shop (x)", *[insert * 20] * number]
+        print(number, flush=True)
+        await app.database.migrate("shop", scripts)""",
+)
+
+
+def test_migration_survives_kill_9_whole_or_not_at_all(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for _ in range(3):
+        with own(data, tmp_path, KILLED) as process:
+            assert process.stdout
+            for _ in range(random.randint(2, 30)):
+                process.stdout.readline()
+            process.kill()
+        sql = "SELECT version, (SELECT count(*) FROM shop) FROM migrations"
+        ((version, rows),) = on_disk(data / "bossbot.db", sql)
+        assert rows == (version - 1) * 20
+
+
+async def test_reloaded_plugin_gets_its_new_tables(
+    open_app: Open, with_tables: Callable[..., Path]
+) -> None:
+    with_tables("shop", "CREATE TABLE shop (x)")
+    app = await open_app()
+    await app.database.migrate(
+        "shop", ["CREATE TABLE shop (x)", "ALTER TABLE shop ADD y"]
+    )
+    await app.database.all("INSERT INTO shop VALUES (1, 2)")
+    with pytest.raises(PluginError, match="NONSENSE"):
+        await app.database.migrate("shop", ["", "", "NONSENSE"])
+    with pytest.raises(PluginError, match="version 2"):
+        await app.database.migrate("shop", [""])
+    assert (await versions(app))["shop"] == 2
+
+
+# Transactions
+
+
+async def test_failed_transaction_is_undone_whole(app: App) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with app.database.transaction() as connection:
+            await connection.execute("INSERT INTO facts VALUES ('a', 'b')")
+            raise ZeroDivisionError
+    assert await app.facts.get("a") == ""
+    await app.facts.set("a", "c")
+    await app.facts.set("a", "d")
+    assert on_disk(path_of(app), "SELECT * FROM facts") == [("a", "d")]
+    await app.facts.set("a", "")
+    assert on_disk(path_of(app), "SELECT * FROM facts") == []
+
+
+async def add_fact(database: Database, key: str) -> None:
+    async with database.transaction() as connection:
+        await connection.execute("INSERT INTO facts VALUES (?, 'x')", (key,))
+
+
+async def test_task_cancelled_in_a_transaction_leaves_none_open(app: App) -> None:
+    with locked_by_another_process(path_of(app)) as other:
+        adding = asyncio.create_task(add_fact(app.database, "first"))
+        await longest_pause_s(10)
+        adding.cancel()
+        await asyncio.to_thread(other.communicate, "\n")
+        with pytest.raises(asyncio.CancelledError):
+            await adding
+    await add_fact(app.database, "second")
+    assert on_disk(path_of(app), "SELECT key FROM facts") == [("second",)]
+
+
+@pytest.mark.parametrize("turns", range(0, 20, 3))
+async def test_transaction_cancelled_at_any_moment_is_whole_or_not_there(
+    app: App, turns: int
+) -> None:
+    async def add() -> None:
+        async with app.database.transaction() as connection:
+            for key in "ab":
+                await connection.execute("INSERT INTO facts VALUES (?, 'x')", (key,))
+
+    adding = asyncio.create_task(add())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    adding.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await adding
+    await add_fact(app.database, "c")
+    keys = [row[0] for row in on_disk(path_of(app), "SELECT key FROM facts")]
+    assert sorted(keys) in (["c"], ["a", "b", "c"])
+
+
+async def test_transactions_of_many_tasks_do_not_mix(app: App) -> None:
+    async def count_up() -> None:
+        async with app.database.transaction() as connection:
+            read = "SELECT value FROM facts WHERE key = 'n'"
+            rows = list(await connection.execute_fetchall(read))
+            await asyncio.sleep(0)
+            value = int(rows[0][0]) + 1 if rows else 1
+            write = "INSERT OR REPLACE INTO facts VALUES ('n', ?)"
+            await connection.execute(write, (str(value),))
+
+    await asyncio.gather(*(count_up() for _ in range(30)))
+    assert await app.facts.get("n") == "30"
+
+
+async def test_database_used_inside_its_own_transaction_fails_and_does_not_hang(
+    app: App,
+) -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(RuntimeError, match="use its connection"):
+            async with app.database.transaction():
+                await app.facts.get("a")
+        with pytest.raises(RuntimeError, match="use its connection"):
+            async with app.database.transaction(), app.database.transaction():
+                pass
+        await app.facts.set("a", "b")  # and the next one has its turn
+        assert await app.facts.get("a") == "b"
+
+
+async def test_values_are_given_by_position_or_by_name(app: App) -> None:
+    database = app.database
+    assert await database.one("SELECT 1 WHERE 0") is None
+    row = await database.one("SELECT ? AS a, ? AS b", 1, "'; DROP TABLE facts")
+    assert row is not None and (row["a"], row["b"]) == (1, "'; DROP TABLE facts")
+    rows = await database.all("SELECT :x AS a UNION ALL SELECT :y", x=1, y=2)
+    assert [row["a"] for row in rows] == [1, 2]
+
+
+async def test_error_of_one_statement_leaves_the_next_alone(app: App) -> None:
+    with pytest.raises(sqlite3.OperationalError):
+        await app.database.all("NONSENSE")
+    assert await app.database.all("SELECT * FROM facts") == []
