@@ -1817,7 +1817,10 @@ def _start_task(
     task = asyncio.Task(work, loop=loop, **options)
     frame = sys._getframe(1).f_back
     while frame and (name := frame.f_globals.get("__name__", "")) != __name__:
-        if name.startswith(f"{PLUGIN_PACKAGE}.") and not name.count("._"):
+        if (
+            name.startswith(f"{PLUGIN_PACKAGE}.")
+            and name[len(PLUGIN_PACKAGE) + 1] != "_"
+        ):
             _started[name.split(".")[1]].add(task)
             break
         frame = frame.f_back
@@ -1850,6 +1853,7 @@ class App:
         self._alive = False  # whether plugins have a life
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._endings: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
         self._feeding: asyncio.Task[None] | None = None
         self._telling: dict[str, asyncio.Task[Any]] = {}
 
@@ -1937,20 +1941,21 @@ class App:
     async def reload(self, stem: str) -> Plugin:
         """Load a plugin again from disk, with its tables, commands and life. A part of
         it counts from the next start."""
-        plugin = self.plugins.reload(stem)
-        if self._endings:
-            await asyncio.wait(self._endings)
-        if plugin.off or not self._alive:
-            return plugin
-        try:
-            await self.database.migrate(stem, plugin.tables)
-        except PluginError as error:
-            self.plugins.give_up(stem, error)
-        if self.has_gateway and not self.plugins.all[stem].off:
-            await self.client.install(plugin)
-        for impl in self.plugins.impls("run", stem):
-            self._begin(impl)
-        return self.plugins.all[stem]
+        async with self._reloading:
+            plugin = self.plugins.reload(stem)
+            if self._endings:
+                await asyncio.wait(self._endings)
+            if plugin.off or not self._alive:
+                return plugin
+            try:
+                await self.database.migrate(stem, plugin.tables)
+            except PluginError as error:
+                self.plugins.give_up(stem, error)
+            if self.has_gateway and not self.plugins.all[stem].off:
+                await self.client.install(plugin)
+            for impl in self.plugins.impls("run", stem):
+                self._begin(impl)
+            return self.plugins.all[stem]
 
     def _begin(self, impl: pluggy.HookImpl) -> None:
         """Start a plugin's life."""
@@ -1958,16 +1963,20 @@ class App:
         self._lives[stem] = asyncio.create_task(self._live(impl))
 
     async def _live(self, impl: pluggy.HookImpl) -> None:
-        plugin = self.plugins.all[impl.plugin_name]
+        plugin, task = self.plugins.all[impl.plugin_name], asyncio.current_task()
         while True:
             began_s = now()
             try:
                 await self.plugins.invoke(impl, plugin)
                 return
-            except (Exception, SystemExit) as error:  # the boundary of a plugin
+            # The boundary of a plugin.
+            except (Exception, SystemExit, asyncio.CancelledError) as error:
+                ending = bool(task and task.cancelling())
+                if ending and isinstance(error, asyncio.CancelledError):
+                    raise
                 if now() - began_s > 10 * self.run_again_s:
                     plugin.failures.pop("run", None)  # it had been well
-                if self.plugins.failed(plugin, "run", error):
+                if self.plugins.failed(plugin, "run", error) or ending:
                     return
             await asyncio.sleep(self.run_again_s)
 
