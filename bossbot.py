@@ -1817,11 +1817,9 @@ def _start_task(
     task = asyncio.Task(work, loop=loop, **options)
     frame = sys._getframe(1).f_back
     while frame and (name := frame.f_globals.get("__name__", "")) != __name__:
-        if (
-            name.startswith(f"{PLUGIN_PACKAGE}.")
-            and name[len(PLUGIN_PACKAGE) + 1] != "_"
-        ):
-            _started[name.split(".")[1]].add(task)
+        package, _, stem = name.partition(".")
+        if package == PLUGIN_PACKAGE and stem[:1] != "_":  # a library is its caller's
+            _started[stem.partition(".")[0]].add(task)
             break
         frame = frame.f_back
     return task
