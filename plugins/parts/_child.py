@@ -17,6 +17,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -338,6 +339,15 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not site_local
 
 
+def find_program(name: str, cwd: Any, environment: Any) -> str:
+    """The real path of what a name would start: from a folder of PATH, or, with a
+    slash in it, from the folder it would be started in."""
+    if os.sep not in name:
+        folders = os.pathsep.join(os.get_exec_path(environment))
+        name = shutil.which(name, path=folders) or name
+    return os.path.realpath(os.path.join(os.fsdecode(cwd or ""), name))
+
+
 def raise_sandbox(
     tell: Callable[..., None], request: Request, allow_private: bool
 ) -> None:
@@ -375,7 +385,11 @@ def raise_sandbox(
             if arguments[1] is not None:
                 check_address(arguments[1])
         elif event in ("subprocess.Popen", "os.posix_spawn", "os.exec"):
-            program = os.path.realpath(os.fsdecode(arguments[0]))
+            name, environment = os.fsdecode(arguments[0]), arguments[-1]
+            cwd = arguments[2] if event == "subprocess.Popen" else None
+            program = find_program(name, cwd, environment)
+            if os.sep not in name and program not in programs:  # engines look for some
+                raise FileNotFoundError(errno.ENOENT, "not for downloads", name)
             argv = [os.fsdecode(argument) for argument in arguments[1]]
             allowed = program in programs or program.startswith(home)
             if not allowed or any(map(REMOTE_ARGUMENT.search, argv)):

@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bossbot_plugins._files import size_of
 from bossbot_plugins._programs import JS_RUNTIMES, find_programs
 from loguru import logger
 from pydantic import ByteSize, Field
@@ -46,10 +47,11 @@ from bossbot import (
     plugin_folders,
 )
 
-CAN_FORK = sys.platform == "linux"  # elsewhere a fork after threads is not safe
 MAX_LINE_BYTES = 256 * 1024
 MAX_LOG_BYTES = 256 * 1024  # of what a child prints; the rest is dropped
 GROUP_MEMORY_BYTES = 2**30  # on top of memory_limit: ffmpeg, a JavaScript runtime
+MAX_TALK_BYTES = 64 * 2**20  # all that one child may say
+NONSENSE = (LookupError, TypeError, ValueError)  # what a line may be instead
 MAX_URLS = 500  # that one child is asked about
 KEPT_ENVIRONMENT = re.compile(
     r"(PATH|LANG|LC_\w+|TZ|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|SYSTEMROOT"
@@ -133,6 +135,7 @@ class ChildRunner(Runner):
     """The ``Runner`` of this machine: starts the children, and the fork server they
     come from."""
 
+    can_fork = sys.platform == "linux"  # elsewhere a fork after threads is not safe
     stall_s, stall_bytes = 60.0, 32 * 1024  # a download gains so much in that time
     answer_s = 60.0  # for a question to the engines
 
@@ -177,7 +180,7 @@ class ChildRunner(Runner):
         self._start_server()
 
     def _start_server(self) -> None:
-        if self._server or not CAN_FORK:
+        if self._server or not self.can_fork:
             return
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = self._log_pipe("fork server")
@@ -253,10 +256,10 @@ class ChildRunner(Runner):
         log = self._log_pipe(name)
         try:
             try:
-                self._send_for(child, theirs, log)
-            except OSError:  # the server has just died
-                self._forget_server()
-                self._send_for(child, theirs, log)
+                await self._send_for(child, theirs, log)
+            except BaseException:
+                ours.close()  # at which a child that has started ends
+                raise
             finally:
                 theirs.close()
                 os.close(log)
@@ -273,15 +276,26 @@ class ChildRunner(Runner):
             child.kill()
             del self.running[child.number]
 
-    def _send_for(self, child: Child, theirs: socket.socket, log: int) -> None:
+    async def _send_for(self, child: Child, theirs: socket.socket, log: int) -> None:
         """Start a process that takes the other end of the socket and the pipe."""
-        self._start_server()
-        if self._control:
-            packet = json.dumps({"child": child.number}).encode()
-            socket.send_fds(self._control, [packet], [theirs.fileno(), log])
-        else:
-            process = self._python("main(os.dup(0), 1)", theirs, log)
-            self._keep(self._wait_for(process, child))
+        packet = json.dumps({"child": child.number}).encode()
+        deaths = 0
+        while True:
+            self._start_server()
+            if not self._control:
+                process = self._python("main(os.dup(0), 1)", theirs, log)
+                self._keep(self._wait_for(process, child))
+                return
+            try:
+                socket.send_fds(self._control, [packet], [theirs.fileno(), log])
+                return
+            except BlockingIOError:  # it is busy; to end it would end its children
+                await asyncio.sleep(0.05)
+            except OSError:  # it has just died
+                self._forget_server()
+                deaths += 1
+                if deaths > 1:
+                    raise
 
     async def _wait_for(self, process: Any, child: Child) -> None:
         status = await asyncio.to_thread(process.wait)
@@ -294,27 +308,25 @@ class ChildRunner(Runner):
         Raises:
             JobFailed: the failure it reported, or how it died.
         """
-        while True:
-            try:
-                line = await child.reader.readline()
-            except (ValueError, ConnectionError) as error:
-                raise JobFailed(Cause.INTERNAL, f"child: {error}") from error
-            if not line:
-                break
-            try:
+        left = MAX_TALK_BYTES
+        try:
+            while (line := await child.reader.readline()).endswith(b"\n"):
+                left -= len(line)
+                if left < 0:
+                    raise ValueError("it talks without end")
                 message = json.loads(line)
-            except ValueError:
-                break
-            match message["event"]:
-                case "started":
-                    child.pid = child.pid or message["pid"]
-                case "failed":
-                    raise _failure(message)
-                case "done":
-                    yield message
-                    return
-                case _:
-                    yield message
+                match message["event"]:
+                    case "started":
+                        child.pid = child.pid or int(message["pid"])
+                    case "failed":
+                        raise _failure(message)
+                    case "done":
+                        yield message
+                        return
+                    case _:
+                        yield message
+        except (*NONSENSE, ConnectionError) as error:
+            raise JobFailed(Cause.INTERNAL, f"child: {error!r}") from error
         try:
             async with asyncio.timeout(5):
                 status = await asyncio.shield(child.exit)
@@ -420,23 +432,26 @@ class ChildRunner(Runner):
                 home=str(request.folder.with_name("home")),
                 plugin=plugins[request.engine],
                 allow_private=self.config.allow_private_addresses,
-                warm=not CAN_FORK,
+                warm=not self.can_fork,
                 max_file_bytes=request.max_file_bytes,
             ) as child,
             self._watched(child, request),
         ):
             async for message in self.events(child):
-                match message["event"]:
-                    case "info":
-                        fetched.facts |= message["facts"]
-                    case "progress":
-                        child.busy = True
-                        on_progress(Progress(**message["progress"]))
-                    case "file":
-                        fetched.paths.append(Path(message["path"]))
-                        child.busy = False
-                    case "item_failed":
-                        fetched.failures.append(_failure(message))
+                try:
+                    match message["event"]:
+                        case "info":
+                            fetched.facts |= message["facts"]
+                        case "progress":
+                            child.busy = True
+                            on_progress(Progress(**message["progress"]))
+                        case "file":
+                            fetched.paths.append(Path(message["path"]))
+                            child.busy = False
+                        case "item_failed":
+                            fetched.failures.append(_failure(message))
+                except NONSENSE as error:
+                    raise JobFailed(Cause.INTERNAL, f"child: {error!r}") from error
 
     @contextlib.asynccontextmanager
     async def _watched(self, child: Child, request: Request) -> AsyncIterator[None]:
@@ -446,27 +461,26 @@ class ChildRunner(Runner):
         most_memory = self.config.memory_limit + GROUP_MEMORY_BYTES
 
         def measure() -> tuple[int, int]:
-            sizes = (p.lstat().st_size for p in request.folder.rglob("*"))
-            return sum(sizes), child.memory_bytes()
+            folders = (request.folder, request.folder.with_name("home"))
+            return sum(map(size_of, folders)), child.memory_bytes()
 
         async def watch() -> None:
             mark_bytes, mark_s = 0, time.monotonic()
             while True:
                 await asyncio.sleep(1)
-                with contextlib.suppress(OSError):  # files come and go
-                    size, memory = await asyncio.to_thread(measure)
-                    gained = size - mark_bytes >= self.stall_bytes
-                    if gained or not child.busy:
-                        mark_bytes, mark_s = size, time.monotonic()
-                    if size > request.max_job_bytes + 2**24 > 2**24:
-                        reason.append(JobFailed(Cause.TOO_LARGE, "over max_job_size"))
-                    elif memory > most_memory:
-                        reason.append(JobFailed(Cause.TOO_LARGE, f"{memory} of memory"))
-                    elif time.monotonic() - mark_s > self.stall_s:
-                        reason.append(JobFailed(Cause.TIMED_OUT, "it stood still"))
-                    if reason:
-                        child.kill()
-                        return
+                size, memory = await asyncio.to_thread(measure)
+                gained = size - mark_bytes >= self.stall_bytes
+                if gained or not child.busy:
+                    mark_bytes, mark_s = size, time.monotonic()
+                if size > request.max_job_bytes + 2**24 > 2**24:
+                    reason.append(JobFailed(Cause.TOO_LARGE, "over max_job_size"))
+                elif memory > most_memory:
+                    reason.append(JobFailed(Cause.TOO_LARGE, f"{memory} of memory"))
+                elif time.monotonic() - mark_s > self.stall_s:
+                    reason.append(JobFailed(Cause.TIMED_OUT, "it stood still"))
+                if reason:
+                    child.kill()
+                    return
 
         task = asyncio.create_task(watch())
         try:

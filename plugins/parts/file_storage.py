@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import shutil
 import stat
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import filetype
+from bossbot_plugins._files import size_of
 
 from bossbot import (
     App,
@@ -265,16 +265,6 @@ def _changed_at(path: Path) -> float:
     with contextlib.suppress(OSError):
         return path.lstat().st_mtime
     return time.time()
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder; follows no link."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):  # files come and go
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total
 
 
 def _remove(path: Path) -> None:

@@ -7,6 +7,8 @@ imports its plugin afresh from disk.
 import asyncio
 import contextlib
 import json
+import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -20,20 +22,20 @@ import media
 import pytest
 import pytest_asyncio
 from bossbot_plugins._child import is_public
-from bossbot_plugins.child_runner import CAN_FORK, keep_cookies, write_cookies
-from conftest import PARTS, ROOT, link_plugins, namespace
+from bossbot_plugins._cookies import keep_cookies, write_cookies
+from conftest import PARTS, ROOT, link_plugins, make_job, spread
 from pydantic import SecretStr
 
 import bossbot
 from bossbot import (
+    App,
     Cause,
-    Download,
+    Fetched,
     Job,
     JobFailed,
-    App,
     Platform,
-    Plugins,
     Progress,
+    Ran,
     Settings,
 )
 
@@ -69,47 +71,62 @@ def grandchild(request):
 def register_engines():
     return [Engine("toy", lambda: "1.0", lambda: None, lambda url: "toy" in url, download)]
 """
+CAN_FORK = sys.platform == "linux"
 numbers = count(1)
 fork = CAN_FORK  # whether the children are forked, or fresh
 
 
 class Toys:
-    """A app whose one engine does what a test writes."""
+    """An app whose one engine does what a test writes."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.plugin = folder / "plugins" / "toy.py"
-        link_plugins(self.plugin.parent, *PARTS)
+        self.plugin.parent.mkdir(parents=True, exist_ok=True)
         self.write("pass")
-        self.settings = Settings(
-            data_dir=folder / "data", plugins_dir=self.plugin.parent, **settings
-        )
-        plugins = Plugins(self.settings)
-        plugins.load()
-        assert not plugins.all["toy"].off
-        self.app = App(self.settings, plugins)
-        bossbot.prepare_data(self.app.settings.data_dir)
-        self.children: Any = self.app.runner
-        namespace(self.children)["CAN_FORK"] = fork
+        defaults = {"data_dir": folder / "data", "plugins_dir": self.plugin.parent}
+        self.settings = Settings(**spread({**defaults, **settings}))
+        self.app = App(self.settings, link_plugins(folder / "ours", *PARTS))
+        self.app.plugins.load()
+        off = {name: one.off for name, one in self.app.plugins.all.items() if one.off}
+        assert not off
+        bossbot.prepare_data(self.settings.data_dir)
+        self.runner: Any = self.app.runner
+        self.runner.can_fork = fork
 
     def write(self, body: str) -> None:
         body = textwrap.indent(textwrap.dedent(body), "    ")
         self.plugin.write_text(ENGINE.format(body=body))
 
     def job(self, url: str = "https://toy.example/") -> Job:
-        number = next(numbers)
-        return Job(f"{number:010x}", url, "", "toy", 1, 2, 3, str(number), claim_number=1)
+        number = f"{next(numbers):010x}"
+        return make_job(id=number, url=url, engine="toy", claim_number=1)
+
+    def set(self, **values: Any) -> None:
+        """Settings in place of the default ones; those of a part begin with its name:
+        see ``spread``."""
+        tables = spread(values)
+        parts = {"child_runner": self.app.runner, "local_worker": self.app.worker}
+        for stem, part in parts.items():
+            config = type(self.app.plugins.all[stem].config)
+            part.config = config(  # type: ignore[attr-defined]
+                **{
+                    **self.settings.plugins.get(stem, {}),
+                    **tables["plugins"].pop(stem, {}),
+                }
+            )
+        assert not tables.pop("plugins")
+        self.app.settings = self.settings.model_copy(update=tables)
 
     async def fetch(
         self,
         body: str,
         url: str = "https://toy.example/",
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
         **settings: Any,
-    ) -> Download:
+    ) -> Fetched:
         """What an engine with this body downloads, under these settings."""
         self.write(body)
-        changed = self.settings.model_copy(update=settings)
-        self.app.settings = changed
+        self.set(**settings)
         return await self.app.worker.fetch(self.job(url), on_progress)
 
     async def failure(self, body: str, **options: Any) -> JobFailed:
@@ -134,7 +151,7 @@ async def running_toys(folder: Path, **settings: Any) -> AsyncIterator[Toys]:
     try:
         yield toys
     finally:
-        await toys.children.stop()
+        await toys.app.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -179,12 +196,12 @@ async def test_facts_files_and_progress_arrive(tmp_path: Path, both_ways: str) -
         report.file(save(request, 2, "second"))
         """
     async with running_toys(tmp_path) as toys:
-        download = await toys.fetch(body, on_progress=seen.append)
-    assert download.facts == {"title": "Title", "uploader": "ada", "items": 2}
-    assert [file.path.read_text() for file in download.files] == ["first", "second"]
-    assert [file.mime for file in download.files] == ["text/plain"] * 2
+        fetched = await toys.fetch(body, on_progress=seen.append)
+    assert fetched.facts == {"title": "Title", "uploader": "ada", "items": 2}
+    assert [file.path.read_text() for file in fetched.files] == ["first", "second"]
+    assert [file.mime for file in fetched.files] == ["text/plain"] * 2
     assert seen == [Progress("a.txt", 10, 100, 5.0, 1, 2)]
-    assert toys.children.running == {}
+    assert toys.runner.running == {}
 
 
 async def test_progress_is_told_at_most_ten_times_a_second(toys: Toys) -> None:
@@ -215,9 +232,9 @@ async def test_one_failed_item_does_not_lose_the_others(toys: Toys) -> None:
         report.item_failed(JobFailed(Cause.GONE, "404"))
         report.file(save(request))
         """
-    download = await toys.fetch(body)
-    assert len(download.files) == 1
-    assert [(f.cause, f.detail) for f in download.failures] == [(Cause.GONE, "404")]
+    fetched = await toys.fetch(body)
+    assert len(fetched.files) == 1
+    assert [(f.cause, f.detail) for f in fetched.failures] == [(Cause.GONE, "404")]
 
 
 async def test_first_failure_is_the_jobs_when_nothing_came(toys: Toys) -> None:
@@ -249,8 +266,8 @@ async def test_text_of_any_length_and_kind_arrives_cut(toys: Toys) -> None:
 
 async def test_files_beyond_max_items_are_left_out(toys: Toys) -> None:
     body = "for n in range(1, 6): report.file(save(request, n, str(n)))"
-    download = await toys.fetch(body, max_items=3)
-    assert [file.path.read_text() for file in download.files] == ["1", "2", "3"]
+    fetched = await toys.fetch(body, max_items=3)
+    assert [file.path.read_text() for file in fetched.files] == ["1", "2", "3"]
 
 
 async def test_file_from_elsewhere_is_no_file_of_the_job(
@@ -265,9 +282,9 @@ async def test_file_from_elsewhere_is_no_file_of_the_job(
         report.file(Path("{secret}"))
         report.file(save(request))
         """
-    download = await toys.fetch(body)
-    assert [file.path.read_text() for file in download.files] == ["words"]
-    assert len(download.failures) == 2
+    fetched = await toys.fetch(body)
+    assert [file.path.read_text() for file in fetched.files] == ["words"]
+    assert len(fetched.failures) == 2
 
 
 async def test_what_it_prints_goes_to_the_log_and_not_without_end(
@@ -283,13 +300,27 @@ async def test_what_it_prints_goes_to_the_log_and_not_without_end(
         """
     await toys.fetch(body)
     await until(lambda: any("on stderr" in line for line in logged))
-    await asyncio.wait(toys.children._tasks, timeout=0.5)
+    await asyncio.wait(toys.runner._tasks, timeout=0.5)
     assert any(line.endswith("] on stdout") for line in logged)
     assert 100_000 < sum(map(len, logged)) < 2_000_000
 
 
 @pytest.mark.parametrize(
-    "line", ["b'x' * 1_000_000", "b'no json\\n'", "b'[1, 2]\\n'", "b'{}\\n'"]
+    "line",
+    [
+        "b'x' * 1_000_000",
+        "b'no json\\n'",
+        "b'[1, 2]\\n'",
+        "b'{}\\n'",
+        "b'5\\n'",
+        """b'{"event": "info", "facts": 5}\\n'""",
+        """b'{"event": "info"}\\n'""",
+        """b'{"event": "progress", "progress": {"x": 1}}\\n'""",
+        """b'{"event": "file", "path": 5}\\n'""",
+        """b'{"event": "item_failed", "error": ["no cause"]}\\n'""",
+        """b'{"event": "failed", "error": []}\\n'""",
+        """b'{"event": "info", "facts": {}}\\n' * 3_000_000""",
+    ],
 )
 async def test_nonsense_on_the_wire_ends_the_attempt_alone(
     toys: Toys, line: str
@@ -312,10 +343,12 @@ async def test_nonsense_on_the_wire_ends_the_attempt_alone(
 async def test_many_at_once_do_not_mix(toys: Toys) -> None:
     toys.write("report.info(text=request.url); report.file(save(request))")
     jobs = [toys.job(f"https://toy.example/{n}") for n in range(12)]
-    found = await asyncio.gather(*(toys.app.worker.fetch(job) for job in jobs))
-    assert [download.facts["text"] for download in found] == [job.url for job in jobs]
-    for job, download in zip(jobs, found, strict=True):
-        assert f"/temp/{job.id}/1/files/{job.id}_" in str(download.files[0].path)
+    found = await asyncio.gather(
+        *(toys.app.worker.fetch(job, lambda progress: None) for job in jobs)
+    )
+    assert [fetched.facts["text"] for fetched in found] == [job.url for job in jobs]
+    for job, fetched in zip(jobs, found, strict=True):
+        assert f"/temp/{job.id}/1/files/{job.id}_" in str(fetched.files[0].path)
 
 
 # How they die
@@ -396,7 +429,7 @@ async def test_cancelled_download_is_dead_at_once(toys: Toys) -> None:
         await task
     pids = toys.pids()
     await until(lambda: not any(map(alive, pids)), within_s=2)
-    assert toys.children.running == {}
+    assert toys.runner.running == {}
 
 
 async def test_child_that_eats_memory_is_stopped(toys: Toys) -> None:
@@ -450,17 +483,39 @@ async def test_job_cannot_grow_past_its_limit_in_silence(toys: Toys) -> None:
     assert error.cause is Cause.TOO_LARGE
 
 
+async def test_what_it_hides_in_its_home_counts_too(toys: Toys) -> None:
+    body = """
+        for number in range(40):
+            Path.home().joinpath(str(number)).write_bytes(bytes(1_000_000))
+        time.sleep(600)
+        """
+    error = await toys.failure(body, max_job_size=1_000_000)
+    assert error.cause is Cause.TOO_LARGE
+
+
+async def test_download_that_stands_still_is_stopped(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toys.runner, "stall_s", 0.5)
+    body = """
+        report.progress(Progress("a", 1, 100))
+        time.sleep(600)
+        """
+    error = await toys.failure(body)
+    assert error.cause is Cause.TIMED_OUT and "stood still" in error.detail
+
+
 async def test_download_works_after_the_fork_server_was_killed(toys: Toys) -> None:
     if not CAN_FORK:
         pytest.skip("no fork server here")
     body = "report.info(text='alive')"
     await toys.fetch(body)
     for wait in (False, True):
-        server = toys.children._server
+        server = toys.runner._server
         assert server is not None
         server.kill()
         if wait:  # until the bot has noticed
-            await until(lambda: toys.children._server is not server)  # noqa: B023
+            await until(lambda: toys.runner._server is not server)  # noqa: B023
         else:
             await asyncio.to_thread(server.wait)
         assert (await toys.fetch(body)).facts == {"text": "alive"}
@@ -478,13 +533,32 @@ async def test_running_child_outlives_its_fork_server(toys: Toys) -> None:
     cache = toys.pids_file.parent
     task = asyncio.create_task(toys.fetch(body))
     await until((cache / "here").exists)
-    server = toys.children._server
+    server = toys.runner._server
     assert server is not None
     server.kill()
-    await until(lambda: toys.children._server is not server)
+    await until(lambda: toys.runner._server is not server)
     (cache / "go").write_text("x")
     assert (await task).facts == {"text": "done"}
     (cache / "go").unlink()
+
+
+async def test_server_that_is_busy_is_waited_for_and_ends_no_child(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not CAN_FORK:
+        pytest.skip("no fork server here")
+    await toys.fetch("report.info(text='warm')")
+    server, send, busy = toys.runner._server, socket.send_fds, [True] * 3
+
+    def send_fds(*arguments: Any) -> int:
+        if busy:
+            busy.pop()
+            raise BlockingIOError
+        return send(*arguments)
+
+    monkeypatch.setattr(socket, "send_fds", send_fds)
+    assert (await toys.fetch("report.info(text='done')")).facts == {"text": "done"}
+    assert not busy and toys.runner._server is server
 
 
 async def test_interrupt_of_the_terminal_is_the_bots_to_handle(toys: Toys) -> None:
@@ -499,14 +573,14 @@ async def test_interrupt_of_the_terminal_is_the_bots_to_handle(toys: Toys) -> No
 
 BOT = """
 import asyncio, sys
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = {folders!r}
 import bossbot
-import test_children
+import test_child_runner
 from pathlib import Path
 
 async def main():
-    test_children.fork = sys.argv[2] == "forked"
-    toys = test_children.Toys(Path(sys.argv[1]))
+    test_child_runner.fork = sys.argv[2] == "forked"
+    toys = test_child_runner.Toys(Path(sys.argv[1]))
     print(toys.pids_file, flush=True)
     await toys.fetch("grandchild(request)\\n" + sys.argv[3])
 
@@ -518,7 +592,9 @@ asyncio.run(main())
 async def test_nothing_outlives_a_bot_that_was_killed(
     tmp_path: Path, both_ways: str, hang: str
 ) -> None:
-    code = BOT.format(root=str(ROOT), tests=str(Path(__file__).parent))
+    tests = ROOT / "tests"
+    folders = [ROOT, tests / "parts", tests, tests / "support"]
+    code = BOT.format(folders=[str(folder) for folder in folders])
     arguments = [str(tmp_path / "bot"), both_ways, hang]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code, *arguments), stdout=subprocess.PIPE
@@ -595,32 +671,31 @@ async def test_server_holds_no_plugin_and_one_thread(toys: Toys) -> None:
     names, threads = json.loads((await toys.fetch(body)).facts["text"])
     assert names == ["bossbot_plugins", "bossbot_plugins.toy"]
     assert threads == 2  # its own, and the one that watches the bot
-    server = toys.children._server
+    server = toys.runner._server
     if server is not None:
         assert len(list(Path(f"/proc/{server.pid}/task").iterdir())) == 1
 
 
 async def test_engines_are_asked_in_a_child(toys: Toys) -> None:
     toys.write("pass")
-    broken = toys.plugin.with_name("_broken.py")
-    broken.write_text("1 / 0")
-    catch_all = toys.plugin.with_name("_generic.py")
+    toys.plugin.with_name("broken.py").write_text("1 / 0")
     code = ENGINE.format(body="    pass").replace('"toy",', '"generic",')
     code = code.replace('"toy" in url', "1 / 0").replace(
         "download)]", "download, True)]"
     )
-    catch_all.write_text(code)
-    urls = ["https://toy/", "https://other/"]
-    files = [str(broken), str(toys.plugin)]
-    answer = await toys.children._ask("supports", urls=urls, plugins=files)
+    toys.plugin.with_name("generic.py").write_text(code)
+    urls, stems = ["https://toy/", "https://other/"], ["broken", "toy"]
+    answer = await toys.runner._ask("supports", urls=urls, plugins=stems)
     assert answer == ["toy", None]
-    files += [str(catch_all)]
-    answer = await toys.children._ask("supports", urls=urls, plugins=files)
+    stems += ["generic"]
+    answer = await toys.runner._ask("supports", urls=urls, plugins=stems)
     assert answer == ["toy", "generic"]
-    assert await toys.children.versions() == {"toy": ("1.0", None)}
+    assert await toys.runner.versions() == {"toy": ("1.0", None)}
+    assert await toys.app.runner.supports(urls) == ["toy", ""]
+    assert await toys.app.runner.supports(urls, without="toy") == ["", ""]
 
 
-# The fence
+# The sandbox
 
 PUBLIC = """
     1.1.1.1 93.184.216.34 8.8.8.8 172.32.0.1 192.169.0.1 100.128.0.1 11.0.0.1
@@ -737,7 +812,7 @@ async def test_address_a_name_leads_to_is_judged_and_a_public_one_passes(
     assert error.cause is Cause.INVALID_URL and "192.168.1.1" in error.detail
 
 
-async def test_host_may_allow_private_addresses(toys: Toys, service: Service) -> None:
+async def test_owner_may_allow_private_addresses(toys: Toys, service: Service) -> None:
     body = f"""
         socket.create_connection(('127.0.0.1', {service.port})).recv(1)
         report.info(text="read")
@@ -746,7 +821,7 @@ async def test_host_may_allow_private_addresses(toys: Toys, service: Service) ->
     assert service.hits == 1
 
 
-async def test_hosts_proxy_is_allowed_and_the_link_is_judged_instead(
+async def test_owners_proxy_is_allowed_and_the_link_is_judged_instead(
     tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{service.port}")
@@ -777,6 +852,8 @@ async def test_address_in_no_proxy_is_no_proxy(
 
 
 PROGRAMS = [
+    "subprocess.run(['./sh', '-c', 'echo hi'], cwd='/bin')",
+    "subprocess.run(['./sh', '-c', 'echo hi'], cwd=b'/bin')",
     "subprocess.run(['/bin/sh', '-c', 'echo hi'])",
     "subprocess.run('echo hi', shell=True)",
     "subprocess.run([sys.executable, '-c', ''])",
@@ -801,6 +878,37 @@ async def test_other_programs_are_not_started(toys: Toys, start: str) -> None:
         """
     error = await toys.failure(body, child_runner__allow_private_addresses=True)
     assert error.cause is Cause.INVALID_URL and "private" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "subprocess.run(['sh', '-c', 'echo hi'])",
+        "subprocess.run([b'sh', '-c', 'echo hi'])",
+        "subprocess.run(['x', '-c', 'echo hi'], executable='sh')",
+        "subprocess.run(['sh', '-c', 'echo hi'], env={'PATH': '/bin'})",
+        "subprocess.run(['sh', '-c', 'echo hi'], env={'PATH': '.'}, cwd='/bin')",
+        "subprocess.run(['sh', '-c', 'echo hi'], env={'PATH': str(Path.home())})",
+        "os.posix_spawnp('sh', ['sh', '-c', 'echo hi'], {})",
+    ],
+)
+async def test_other_programs_are_not_found_by_name(toys: Toys, start: str) -> None:
+    body = f"""
+        shutil.copy("/bin/sh", Path.home())
+        try:
+            {start}
+        except FileNotFoundError as error:
+            report.info(text=error.strerror)
+        """
+    assert (await toys.fetch(body)).facts["text"] == "not for downloads"
+
+
+async def test_helper_program_may_be_found_by_name(toys: Toys) -> None:
+    body = """
+        done = subprocess.run(["ffprobe", "-version"], capture_output=True, text=True)
+        report.info(text=done.stdout)
+        """
+    assert "ffprobe version" in (await toys.fetch(body)).facts["text"]
 
 
 REMOTE = [
@@ -854,78 +962,113 @@ async def test_ffmpeg_gets_local_files(toys: Toys, media_folder: Path) -> None:
 # Programs for a job
 
 
-@pytest.fixture
-def ran(toys: Toys) -> Callable[..., Awaitable[dict[str, Any]]]:
-    """Runs a program for a job, as ``process_files`` hooks do."""
-
-    async def ran(*argv: str, **settings: Any) -> dict[str, Any]:
-        changed = toys.settings.model_copy(update=settings)
-        toys.app.settings = changed
-        job = toys.job()
-        toys.app.storage.attempt_folder(job)
-        return await toys.children.run(job, argv)
-
-    return ran
+Run = Callable[..., Awaitable[Ran]]
 
 
-Ran = Callable[..., Awaitable[dict[str, Any]]]
+@pytest_asyncio.fixture(loop_scope="module")
+async def run(toys: Toys) -> AsyncIterator[Run]:
+    """Runs a program for a job, as a bench does, with Python as one of those allowed."""
+    before = toys.runner.programs
+    toys.runner.programs = {**before, "python": os.path.realpath(sys.executable)}
+
+    async def run(*argv: str, on_line: Any = None, **settings: Any) -> Ran:
+        toys.set(**settings)
+        folder = await toys.app.storage.attempt_folder(toys.job())
+        return await toys.app.runner.run(argv, folder / "home", on_line)
+
+    yield run
+    toys.runner.programs = before
 
 
-async def test_program_runs_in_the_jobs_scratch_home(toys: Toys, ran: Ran) -> None:
+async def test_program_runs_in_the_jobs_scratch_home(toys: Toys, run: Run) -> None:
     code = "import os; print(os.getcwd()); os.write(2, b'oops \\xff'); exit(3)"
-    done = await ran(sys.executable, "-c", code)
-    assert done["exit"] == 3 and done["stderr"] == "oops \ufffd"
-    assert done["stdout"].startswith(str(toys.settings.data_dir / "temp"))
+    done = await run(sys.executable, "-c", code)
+    assert (done.exit, done.stderr) == (3, "oops \ufffd")
+    assert done.stdout.startswith(str(toys.settings.data_dir / "temp"))
 
 
-async def test_output_of_a_program_is_cut_to_its_end(ran: Ran) -> None:
+async def test_lines_of_a_program_arrive_while_it_runs(run: Run) -> None:
+    lines: list[tuple[str, float]] = []
+    code = "import time; print('a=1', flush=True); time.sleep(0.5); print(' \\xe9 ')"
+
+    def on_line(line: str) -> None:
+        lines.append((line, time.monotonic()))
+
+    done = await run(sys.executable, "-c", code, on_line=on_line)
+    assert [line for line, _ in lines] == ["a=1", "é"]
+    assert lines[1][1] - lines[0][1] > 0.3
+    assert done.stdout == "a=1\n é \n"
+
+
+async def test_output_of_a_program_is_cut_to_its_end(run: Run) -> None:
     code = "import os; [os.write(n, b'\\xff' * 10**6 + b'end') for n in (1, 2)]"
-    done = await ran(sys.executable, "-c", code)
-    assert done["exit"] == 0
-    for name in ("stdout", "stderr"):
-        assert done[name].endswith("end") and 1000 < len(done[name]) <= 65536
+    done = await run(sys.executable, "-c", code)
+    assert done.exit == 0
+    for output in (done.stdout, done.stderr):
+        assert output.endswith("end") and len(output) == 16384
 
 
-async def test_missing_program_fails_with_its_name(ran: Ran) -> None:
+async def test_missing_program_fails_with_its_name(run: Run) -> None:
     with pytest.raises(JobFailed) as caught:
-        await ran("no-such-program")
+        await run("no-such-program")
     assert "no-such-program" in caught.value.detail
 
 
-async def test_program_has_the_limits_of_its_job(ran: Ran) -> None:
+@pytest.mark.parametrize(
+    "argv", [["/bin/sh", "-c", "echo hi"], ["sh", "-c", "echo hi"]]
+)
+async def test_program_that_is_none_of_the_helpers_is_not_run(
+    run: Run, argv: list[str]
+) -> None:
+    with pytest.raises(JobFailed):
+        await run(*argv)
+
+
+async def test_program_has_the_limits_of_its_job(run: Run) -> None:
     code = "open('big', 'wb').write(bytes(100_000))"
-    done = await ran(sys.executable, "-c", code, max_job_size=10_000)
-    assert done["exit"] == 1 and "File too large" in done["stderr"]
+    done = await run(sys.executable, "-c", code, max_job_size=10_000)
+    assert done.exit == 1 and "File too large" in done.stderr
 
 
-async def test_program_dies_with_its_hook(
-    tmp_path: Path, toys: Toys, monkeypatch: pytest.MonkeyPatch
+async def test_program_dies_with_the_task_that_waits_for_it(
+    tmp_path: Path, run: Run
 ) -> None:
     note = tmp_path / "pid"
     code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); "
     code += "time.sleep(600)"
-    plugin = toys.plugin.with_name("_hook.py")
-    plugin.write_text(
-        "import sys\nfrom bossbot import hookimpl\n"
-        "@hookimpl\nasync def process_files(job, app):\n"
-        f"    argv = [sys.executable, '-c', {code!r}]\n"
-        "    return [await app.runner.run(job, argv)]\n"
-    )
-    job = toys.job()
-    toys.app.storage.attempt_folder(job)
-    plugins = toys.app.plugins
-    monkeypatch.setattr(
-        plugins, "settings", toys.settings.model_copy(update={"process_timeout_s": 1})
-    )
-    assert plugins.load_file(plugin).off == ""
-    try:
-        processing = asyncio.create_task(toys.app.worker.process(job, []))
-        await until(lambda: note.exists() and note.read_text())
-        assert await processing == []  # it took too long, so its answer is missing
-    finally:
-        plugins.switch_off("_hook", "")
+    running = asyncio.create_task(run(sys.executable, "-c", code))
+    await until(lambda: note.exists() and note.read_text())
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
     pid = int(note.read_text())
     await until(lambda: not alive(pid), within_s=2)
+
+
+HOOK = """
+import sys
+from bossbot import hookimpl
+
+@hookimpl
+async def process_files(app, bench):
+    await app.runner.run([sys.executable, "-c", {code!r}], bench.path("x").parent)
+"""
+
+
+async def test_program_dies_with_its_hook(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); "
+    code += "time.sleep(600)"
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    (plugins / "hook.py").write_text(HOOK.format(code=code))
+    async with running_toys(tmp_path, process_timeout_s=1.5) as toys:
+        toys.runner.programs = {"python": os.path.realpath(sys.executable)}
+        toys.write("report.file(save(request))")
+        fetched = await toys.app.worker.complete(toys.job(), lambda progress: None)
+        pid = int(note.read_text())
+        await until(lambda: not alive(pid), within_s=2)
+    assert len(fetched.files) == 1  # it took too long, so its answer is missing
 
 
 # Cookies
@@ -963,7 +1106,7 @@ async def test_attempt_gets_cookies_of_its_own(
 
 @pytest.fixture
 def used_and_kept(a_platform: Platform, tmp_path: Path) -> tuple[Path, Path]:
-    """The cookies.txt of an attempt, and the host's."""
+    """The cookies.txt of an attempt, and the owner's."""
     used, kept = (
         write_cookies(a_platform, tmp_path / "own.txt"),
         a_platform.cookies_file,
@@ -1003,11 +1146,11 @@ async def test_cookies_that_did_not_change_are_left_alone(
     assert (kept.read_text(), kept.stat().st_ino) == (before, inode)
 
 
-async def test_cookies_the_host_has_changed_meanwhile_win(
+async def test_cookies_the_owner_has_changed_meanwhile_win(
     a_platform: Platform, used_and_kept: tuple[Path, Path]
 ) -> None:
     used, kept = used_and_kept
     used.write_text(NEW)
-    kept.write_text("the host's new ones")
+    kept.write_text("the owner's new ones")
     keep_cookies(a_platform, used)
-    assert kept.read_text() == "the host's new ones"
+    assert kept.read_text() == "the owner's new ones"
