@@ -1451,8 +1451,17 @@ def find_plugins(plugins_dir: Path, ours: Path = OURS) -> dict[str, Plugin]:
         kind = "own" if folder == plugins_dir else folder.name
         for path in [*folder.glob("[!_.]*.py"), *folder.glob("[!_.]*/__init__.py")]:
             stem = path.parent.name if path.name == "__init__.py" else path.stem
-            found[stem] = Plugin(stem, path, kind, replaces=stem in found)
+            known = found.get(stem)
+            replaces = bool(known and (known.replaces or known.kind != kind))
+            found[stem] = Plugin(stem, path, kind, replaces)
     return dict(sorted(found.items()))
+
+
+def _mentions(path: Path, text: str) -> bool:
+    try:
+        return text.encode() in path.read_bytes()
+    except OSError:  # it may be a link that leads nowhere
+        return False
 
 
 def open_plugins(folders: Iterable[Path | str]) -> None:
@@ -1546,7 +1555,7 @@ class Plugins:
                 )
         open_plugins(plugin_folders(own, self.ours))
         for plugin in find_plugins(own, self.ours).values():
-            if not mentioning or mentioning.encode() in plugin.path.read_bytes():
+            if not mentioning or _mentions(plugin.path, mentioning):
                 self._load(plugin)
         if mentioning:
             return

@@ -1,0 +1,458 @@
+"""Where plugins lie: ours on shelves, the owner's own beside them, and libraries."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import PARTS, ROOT, Home, MakeApp, MakeSettings, link_plugins, make_job
+
+from bossbot import OURS, SHELVES, App, find_plugins, plugin_folders
+
+HELLO = """
+from bossbot import Subcommand, hookimpl
+
+async def hello(app, args):
+    print({text!r})
+    return 0
+
+@hookimpl
+def register_subcommands():
+    return [Subcommand({name!r}, "say hello", hello)]
+"""
+ANSWER = """
+from bossbot import hookimpl
+{imports}
+
+@hookimpl
+async def answer_job(job):
+    return {text}
+"""
+ENGINE = """
+from bossbot import Engine, hookimpl
+{imports}
+
+@hookimpl
+def register_engines():
+    return [Engine("{name}", lambda: "1", lambda: None, supports, download, True)]
+
+def supports(url):
+    return "toy." in url
+
+def download(request, report):
+    path = request.folder / f"{{request.prefix}}_0001.txt"
+    path.write_text({text})
+    report.file(path)
+"""
+
+
+class Place:
+    """Folders of plugins: ours on shelves, and the owner's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.own = folder / "plugins"
+        self.ours = folder / "ours"
+        for shelf in SHELVES:
+            (self.ours / shelf).mkdir(parents=True)
+        self.own.mkdir(exist_ok=True)
+
+    def write(self, name: str, code: str) -> Path:
+        """A file of the owner's: "stats.py", "stats/__init__.py"."""
+        return self._write(self.own / name, code)
+
+    def write_ours(self, name: str, code: str) -> Path:
+        """A file on one of our shelves: "chat/stats.py"."""
+        return self._write(self.ours / name, code)
+
+    def _write(self, path: Path, code: str) -> Path:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code, "utf-8")
+        return path
+
+    def found(self) -> dict[str, tuple[str, str]]:
+        """Kind and origin of each plugin."""
+        plugins = find_plugins(self.own, self.ours)
+        return {stem: (one.kind, one.origin) for stem, one in plugins.items()}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def load(
+    place: Place, make_app: MakeApp, make_settings: MakeSettings
+) -> Callable[..., App]:
+    return lambda **values: make_app(make_settings(**values), place.ours)
+
+
+async def answers(app: App) -> list[str]:
+    return await app.plugins.call("answer_job", job=make_job())
+
+
+# What is found
+
+
+def test_files_and_folders_are_plugins_and_underscores_libraries(place: Place) -> None:
+    for name in (
+        *("file.py", "folder/__init__.py", "folder/more.py", "my-plugin.py"),
+        *("_library.py", "_folder/__init__.py", ".hidden.py", "notes/plan.py"),
+        *("words.txt", "old.py.bak"),
+    ):
+        place.write(name, "")
+    place.write_ours("chat/stats.py", "")
+    place.write_ours("owner/web/__init__.py", "")
+    place.write_ours("owner/_pages.py", "")
+    assert place.found() == {
+        "file": ("own", "yours"),
+        "folder": ("own", "yours"),
+        "my-plugin": ("own", "yours"),
+        "stats": ("chat", "ours"),
+        "web": ("owner", "ours"),
+    }
+
+
+def test_own_plugin_of_our_name_is_in_place_of_ours(place: Place) -> None:
+    place.write_ours("chat/stats.py", "")
+    place.write_ours("chat/ask.py", "")
+    place.write_ours("owner/web/__init__.py", "")
+    path = place.write("stats.py", "")
+    place.write("ask/__init__.py", "")
+    place.write("web.py", "")
+    assert place.found() == dict.fromkeys(
+        ("ask", "stats", "web"), ("own", "yours, in place of ours")
+    )
+    assert find_plugins(place.own, place.ours)["stats"].path == path
+
+
+def test_file_and_folder_of_one_name_are_one_plugin(
+    place: Place, load: Callable[..., App], logged: list[str]
+) -> None:
+    place.write("twice.py", "raise RuntimeError('the file')")
+    place.write("twice/__init__.py", "")
+    assert place.found() == {"twice": ("own", "yours")}
+    app = load()
+    assert not app.plugins.all["twice"].off
+    assert not any("takes the place" in line for line in logged)
+
+
+def test_stems_of_ours_are_unique_over_all_shelves() -> None:
+    paths = [*OURS.glob("*/*.py"), *OURS.glob("*/*/__init__.py")]
+    stems = Counter(
+        path.parent.name if path.name == "__init__.py" else path.stem for path in paths
+    )
+    assert [stem for stem, count in stems.items() if count > 1] == []
+    assert {path.relative_to(OURS).parts[0] for path in paths} <= set(SHELVES)
+    assert not [*OURS.glob("*/__init__.py")], "a shelf is no plugin"
+
+
+def test_shelves_and_folders_of_plugins_are_the_same() -> None:
+    folders = {path.name for path in OURS.iterdir() if path.is_dir()}
+    assert folders - {"__pycache__"} <= set(SHELVES)
+    assert plugin_folders(Path("/mine"))[0] == Path("/mine")
+    ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
+    assert [
+        f"!/plugins/{shelf}/"
+        for shelf in SHELVES
+        if f"!/plugins/{shelf}/" not in (ignored)
+    ] == []
+
+
+# In place of ours
+
+
+async def test_own_file_of_our_name_takes_its_place_with_one_warning(
+    place: Place, load: Callable[..., App], logged: list[str]
+) -> None:
+    place.write_ours("chat/stats.py", ANSWER.format(imports="", text="'ours'"))
+    path = place.write("stats.py", ANSWER.format(imports="", text="'mine'"))
+    app = load()
+    assert await answers(app) == ["mine"]
+    assert [line for line in logged if "stats" in line] == [
+        f"WARNING {path} takes the place of ours"
+    ]
+    path.unlink()
+    app = load()
+    assert await answers(app) == ["ours"]
+    assert len([line for line in logged if "stats" in line]) == 1
+
+
+async def test_settings_of_ours_go_to_what_takes_its_place(
+    place: Place, load: Callable[..., App]
+) -> None:
+    config = "from bossbot import PluginConfig\nclass Config(PluginConfig):\n    "
+    place.write_ours("chat/stats.py", f"{config}days: int = 1")
+    place.write("stats.py", f"{config}days: int = 1\n    colour: str = 'red'")
+    app = load(stats__days=3, stats__colour="blue")
+    assert app.plugins.all["stats"].config.model_dump() == {"days": 3, "colour": "blue"}
+
+
+async def test_own_file_that_is_broken_is_off_and_ours_stays_away(
+    place: Place, load: Callable[..., App]
+) -> None:
+    place.write_ours("chat/stats.py", ANSWER.format(imports="", text="'ours'"))
+    place.write("stats.py", "import nowhere_at_all")
+    app = load()
+    stats = app.plugins.all["stats"]
+    assert "nowhere_at_all" in stats.off and stats.origin == "yours, in place of ours"
+    assert await answers(app) == []
+    place.write("stats.py", ANSWER.format(imports="", text="'mine'"))
+    await app.reload("stats")
+    assert await answers(app) == ["mine"]
+    (place.own / "stats.py").unlink()
+    assert (await app.reload("stats")).origin == "ours"
+    assert await answers(app) == ["ours"]
+
+
+async def test_disabled_name_is_off_wherever_it_lies(
+    place: Place, load: Callable[..., App], logged: list[str]
+) -> None:
+    place.write_ours("chat/stats.py", ANSWER.format(imports="", text="'ours'"))
+    place.write("stats.py", ANSWER.format(imports="", text="'mine'"))
+    app = load(disabled_plugins=["stats"])
+    assert app.plugins.all["stats"].off == "disabled in the settings"
+    assert await answers(app) == []
+    assert not any("takes the place" in line for line in logged)
+
+
+@pytest.mark.parametrize("name", [*SHELVES, "queue", "bossbot", "json", "discord"])
+async def test_own_plugin_may_have_any_name(
+    place: Place, load: Callable[..., App], name: str
+) -> None:
+    place.write_ours("chat/stats.py", ANSWER.format(imports="", text="'ours'"))
+    place.write(f"{name}.py", ANSWER.format(imports="import json", text="'mine'"))
+    app = load()
+    assert not app.plugins.all[name].off
+    assert sorted(await answers(app)) == ["mine", "ours"]
+
+
+def test_folder_of_notes_with_our_name_is_in_nobodys_way(
+    place: Place, load: Callable[..., App]
+) -> None:
+    place.write_ours("chat/stats.py", "")
+    place.write("stats/notes.txt", "")
+    app = load()
+    assert (
+        app.plugins.all["stats"].origin == "ours" and not app.plugins.all["stats"].off
+    )
+
+
+@pytest.mark.parametrize("odd", ["dangling link", "a folder", "a dotted name"])
+def test_what_cannot_be_read_is_off_and_hides_no_command(
+    bare_home: Home, odd: str
+) -> None:
+    path = bare_home.path / "plugins" / "odd.py"
+    if odd == "dangling link":
+        path.symlink_to(bare_home.path / "nowhere")
+    elif odd == "a folder":
+        path.mkdir()
+    else:
+        path = bare_home.plugin("odd.one", "")
+    done = bare_home.run("plugins")
+    assert done.returncode == 1
+    assert re.search(r"odd(\.one)? +own +yours +off: \w+Error", done.stdout)
+    done = bare_home.run("--help")
+    assert (done.returncode, done.stderr) == (0, "") and "which" in done.stdout
+
+
+# Folders and libraries
+
+
+async def test_relative_import_in_a_folder_works_also_after_a_reload(
+    place: Place, load: Callable[..., App]
+) -> None:
+    words = "from .deeper import WORD\ndef greet(): return WORD"
+    place.write(
+        "hello/__init__.py",
+        ANSWER.format(imports="from .words import greet", text="greet()"),
+    )
+    place.write("hello/words.py", words)
+    place.write("hello/deeper.py", "WORD = 'one'")
+    app = load()
+    assert await answers(app) == ["one"]
+    place.write("hello/deeper.py", "WORD = 'another'")
+    await app.reload("hello")
+    assert await answers(app) == ["another"]
+    place.write("hello/words.py", "def greet(): return 'a third'")
+    (place.own / "hello" / "deeper.py").unlink()
+    await app.reload("hello")
+    assert await answers(app) == ["a third"]
+
+
+async def test_libraries_are_imported_by_the_owners_plugins_and_ours(
+    place: Place, load: Callable[..., App]
+) -> None:
+    imports = "from bossbot_plugins._words import WORD"
+    place.write("mine.py", ANSWER.format(imports=imports, text="WORD"))
+    place.write("_words.py", "WORD = 'own'")
+    imports = (
+        "from bossbot_plugins._pages import PAGE\nfrom bossbot_plugins import _pages"
+    )
+    place.write_ours("chat/stats.py", ANSWER.format(imports=imports, text="PAGE"))
+    place.write("yours.py", ANSWER.format(imports=imports, text="_pages.PAGE * 2"))
+    place.write_ours("owner/_pages/__init__.py", "from .page import PAGE")
+    place.write_ours("owner/_pages/page.py", "PAGE = 'page'")
+    app = load()
+    assert await answers(app) == ["own", "page", "pagepage"]
+
+
+async def test_own_library_of_our_name_is_used_by_all(
+    place: Place, load: Callable[..., App]
+) -> None:
+    imports = "from bossbot_plugins._words import WORD"
+    place.write_ours("chat/stats.py", ANSWER.format(imports=imports, text="WORD"))
+    place.write_ours("parts/_words.py", "WORD = 'ours'")
+    place.write("_words.py", "WORD = 'mine'")
+    assert await answers(load()) == ["mine"]
+
+
+async def test_library_is_read_again_with_a_plugin_that_imports_it(
+    place: Place, load: Callable[..., App]
+) -> None:
+    imports = "from bossbot_plugins._words import WORD"
+    for name in ("a", "b"):
+        place.write(f"{name}.py", ANSWER.format(imports=imports, text="WORD"))
+    place.write("_words.py", "WORD = 'old'")
+    app = load()
+    place.write("_words.py", "WORD = 'brand new'")
+    await app.reload("a")
+    assert await answers(app) == ["brand new", "old"]
+
+
+async def test_missing_or_broken_library_turns_only_its_importer_off(
+    place: Place, load: Callable[..., App]
+) -> None:
+    imports = "from bossbot_plugins import _words"
+    place.write("a.py", ANSWER.format(imports=imports, text="1"))
+    place.write("b.py", ANSWER.format(imports="", text="'b'"))
+    app = load()
+    assert "_words" in app.plugins.all["a"].off and await answers(app) == ["b"]
+    place.write("_words.py", "1 / 0")
+    assert "ZeroDivisionError" in (await app.reload("a")).off
+    place.write("_words.py", "")
+    assert not (await app.reload("a")).off
+
+
+# In the children
+
+
+async def test_child_runs_the_owners_engine_in_place_of_ours_and_its_own_modules(
+    place: Place, make_app: MakeApp, make_settings: MakeSettings
+) -> None:
+    link_plugins(place.ours, *PARTS, "yt_dlp")
+    imports = "from .words import text\nfrom bossbot_plugins._more import MORE"
+    place.write(
+        "yt_dlp/__init__.py",
+        ENGINE.format(name="yt-dlp", imports=imports, text="text() + MORE"),
+    )
+    place.write("yt_dlp/words.py", "def text(): return 'from a folder'")
+    place.write("_more.py", "MORE = ' and a library'")
+    shutil.copy(ROOT / "tests" / "support" / "plugins" / "nowhere.py", place.own)
+    app = make_app(make_settings(), place.ours)
+    assert (await app.route("https://toy.example/1")).engine == "yt-dlp"
+
+    async def fetched() -> str:
+        job = make_job(engine="yt-dlp")
+        [file] = (await app.worker.fetch(job, lambda progress: None)).files
+        return file.path.read_text()
+
+    assert await fetched() == "from a folder and a library"
+    place.write("yt_dlp/words.py", "def text(): return 'changed'")
+    place.write("_more.py", "MORE = ' on disk'")
+    assert await fetched() == "changed on disk"
+    await app.reload("yt_dlp")
+    assert await fetched() == "changed on disk"
+
+
+# As the owner does it
+
+
+def test_plugins_dir_elsewhere_still_has_ours(bare_home: Home, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "hello.py").write_text(HELLO.format(name="hello", text="from there"))
+    bare_home.plugin("here", HELLO.format(name="here", text="not any more"))
+    env = {"BOSS_BOT_PLUGINS_DIR": str(elsewhere)}
+    assert bare_home.run("hello", env=env).stdout == "from there\n"
+    done = bare_home.run("plugins", env=env)
+    rows = {line.split()[0]: line.split() for line in done.stdout.splitlines()}
+    assert rows["which"][1:3] == ["owner", "ours"]
+    assert rows["hello"][1:3] == ["own", "yours"] and "here" not in rows
+    assert "here" in bare_home.run("here", env=env).stderr
+
+
+def test_plugins_lists_kind_and_origin(bare_home: Home) -> None:
+    bare_home.plugin("hello", HELLO.format(name="hello", text="hello"))
+    bare_home.plugin("which", HELLO.format(name="which", text="mine"))
+    done = bare_home.run("plugins")
+    assert done.returncode == 0
+    rows = {
+        line.split()[0]: " ".join(line.split()[1:])
+        for line in (done.stdout.splitlines())
+    }
+    assert rows["sqlite_queue"].startswith("parts (queue) ours on register_parts")
+    assert rows["hello"] == "own yours on register_subcommands"
+    assert rows["which"] == "own yours, in place of ours on register_subcommands"
+    done = bare_home.run("which")
+    assert done.stdout == "mine\n"
+    assert done.stderr.count("takes the place of ours") == 1
+
+
+def git(folder: Path, *words: str) -> str:
+    """Runs git as a person would, with no settings of this machine."""
+    name = ["-c", "user.name=Owner", "-c", "user.email=owner@example.org"]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C"}
+    done = subprocess.run(
+        ["git", *name, *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_own_plugins_survive_git_pull(bare_home: Home, tmp_path: Path) -> None:
+    """An own stats.py beside a later one of ours, and a changed copy of twitter.py."""
+    shutil.copy(ROOT / ".gitignore", bare_home.path)
+    upstream, plugins = bare_home.path, bare_home.path / "plugins"
+    twitter = (OURS / "platforms" / "twitter.py").read_text("utf-8")
+    (plugins / "platforms" / "twitter.py").write_text(twitter)
+    git(upstream, "init", "-q")
+    git(upstream, "add", "-A")
+    git(upstream, "commit", "-qm", "first")
+    git(tmp_path, "clone", "-q", str(upstream), "clone")
+    clone = Home(tmp_path / "clone")
+    mine = HELLO.format(name="stats", text="my statistics")
+    clone.plugin("stats", mine)
+    changed = twitter.replace("gallery-dl.", "gallery-dl, as I like it.")
+    clone.plugin("twitter", changed)
+    (clone.path / "plugins" / "hello").mkdir()
+    clone.plugin("hello/__init__", HELLO.format(name="hello", text="hello"))
+    clone.plugin("_mine", "")
+    assert git(clone.path, "status", "--porcelain") == ""
+
+    theirs = HELLO.format(name="stats", text="their statistics")
+    (plugins / "owner" / "stats.py").write_text(theirs)
+    (plugins / "platforms" / "twitter.py").write_text(twitter + "# newer\n")
+    git(upstream, "add", "-A")
+    git(upstream, "commit", "-qm", "second")
+    git(clone.path, "pull", "-q")
+
+    assert (clone.path / "plugins" / "owner" / "stats.py").read_text() == theirs
+    assert (clone.path / "plugins" / "stats.py").read_text() == mine
+    assert (clone.path / "plugins" / "twitter.py").read_text() == changed
+    assert git(clone.path, "status", "--porcelain") == ""
+    done = clone.run("stats")
+    assert done.stdout == "my statistics\n"
+    assert done.stderr.count("plugins/stats.py takes the place of ours") == 1
+    assert "twitter.py takes the place of ours" in done.stderr
+    assert clone.run("hello").stdout == "hello\n"
+    git(clone.path, "clean", "-fdq")
+    assert (clone.path / "plugins" / "stats.py").is_file(), "git clean spares it"
