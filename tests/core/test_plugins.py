@@ -699,6 +699,30 @@ def test_docs_have_no_hook_that_does_not_exist() -> None:
     assert re.findall(r"^### `(\w+)\(", page, re.MULTILINE) == list(HOOKS)
 
 
+def plugins_of_the_docs() -> list[str]:
+    page = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
+    return [block for block in blocks if "@hookimpl\n" in block]
+
+
+@pytest.mark.parametrize("code", plugins_of_the_docs(), ids=lambda code: code[3:40])
+def test_every_plugin_of_the_docs_loads_as_it_stands(
+    small_app: SmallApp, write_plugin: WritePlugin, code: str
+) -> None:
+    write_plugin("pasted", code)
+    pasted = small_app().plugins.all["pasted"]
+    assert not pasted.off and pasted.hooks
+
+
+def test_every_hook_has_an_example_in_the_docs() -> None:
+    shown = {
+        name
+        for code in plugins_of_the_docs()
+        for name in re.findall(r"@hookimpl.*\n(?:async )?def (\w+)", code)
+    }
+    assert shown == set(HOOKS)
+
+
 @pytest.mark.parametrize("name", bossbot.__all__)
 def test_every_public_name_exists_and_is_in_the_docs(name: str) -> None:
     assert hasattr(bossbot, name)
