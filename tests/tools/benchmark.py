@@ -25,7 +25,7 @@ SUPPORT = ROOT / "tests" / "support"
 sys.path[:0] = [str(ROOT), str(SUPPORT)]
 
 import media
-from fake_discord import FakeDiscord
+from fake_discord import FakeDiscord, Message
 from loguru import logger
 from rich.console import Console
 from rich.table import Table
@@ -115,8 +115,9 @@ async def running(
                 await task
 
 
-def answered(fake: FakeDiscord, before: int) -> bool:
-    return len(fake.messages(fake.channel.id, bot_only=True)) > before
+def answered(fake: FakeDiscord, request: Message) -> bool:
+    said = fake.messages(fake.channel.id, bot_only=True)
+    return any(message.replied_to is request for message in reversed(said))
 
 
 def identified(fake: FakeDiscord, before: int) -> bool:
@@ -146,12 +147,11 @@ async def acknowledging(folder: Path, sites: Sites) -> list[Row]:
             )
         await fake.wait_for(lambda: len(bot.app.worker.running) == 5)
         for number in range(200):
-            before = len(fake.messages(fake.channel.id, bot_only=True))
             started_s = time.perf_counter()
-            await fake.member_says(
+            request = await fake.member_says(
                 fake.channel.id, f"$download {sites.url(f'/slow/later{number}.mp4')}"
             )
-            await fake.wait_for(partial(answered, fake, before))
+            await fake.wait_for(partial(answered, fake, request))
             waits.append((time.perf_counter() - started_s) * 1000)
     centiles = statistics.quantiles(waits, n=100)
     return [
