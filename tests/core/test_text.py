@@ -1,0 +1,149 @@
+"""Text from outside and for people: one line, escaped, sizes and times."""
+
+import re
+
+import pytest
+from conftest import make_job
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ByteSize, TypeAdapter
+
+from bossbot import escape, format_size, format_time, one_line, public_url
+
+# Text as sites have it: everything, and often what could do harm.
+NASTY = st.sampled_from(
+    [
+        "@everyone",
+        "<@123>",
+        "<@&1>",
+        "[a](https://evil)",
+        "discord.gg/x",
+        "http://x",
+        "||",
+        "../",
+        "/",
+        "\\",
+        "`",
+        "```",
+        "**",
+        "__",
+        "~~",
+        ">",
+        "#",
+        "CON",
+        ".",
+        "é",
+        "漢字",
+        "😀",
+        "\u202e",
+        "\u200b",
+        "\x1b[31m",
+        "�",
+    ]
+) | st.sampled_from("\n\r\t\0\x0b\x85\u2028")
+TEXT = st.one_of(
+    st.text(st.characters(), max_size=300),
+    st.lists(NASTY | st.text(max_size=9)).map("".join),
+)
+EXAMPLES = settings(max_examples=300, deadline=None)
+
+
+@EXAMPLES
+@given(TEXT)
+def test_one_line_has_nothing_that_moves_the_cursor(text: str) -> None:
+    line = one_line(text)
+    assert line.isprintable() or " " in line
+    assert len(line.splitlines()) <= 1
+    assert not re.search(
+        "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", line
+    )
+    assert one_line(line) == line
+    line.encode()  # no half of a pair is left
+
+
+@EXAMPLES
+@given(TEXT, st.integers(1, 300))
+def test_escaped_text_has_no_live_markup_and_a_limit(text: str, limit: int) -> None:
+    escaped = escape(text, limit)
+    assert len(escaped.splitlines()) <= 1
+    assert len(escaped) <= 2 * limit
+    assert "://" not in escaped
+    alive = re.sub(r"\\.", "", escaped)
+    assert not re.search(r"[\\*_~`|>\[\]()#<@]", alive)
+    escaped.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("plain words, 5 of them.", "plain words, 5 of them."),
+        ("@everyone", "\\@everyone"),
+        ("<@!5>", "\\<\\@!5\\>"),
+        ("[x](https://evil)", "\\[x\\]\\(https:\\/\\/evil\\)"),
+        ("DISCORD.GG/abc", "DISCORD\\.GG/abc"),
+        ("a\nb\x1b[31mc", "a bc"),
+        ("\u202eevil\u200b", "evil"),
+        ("x" * 500, "x" * 199 + "…"),
+        ("C:\\*", "C:\\\\\\*"),
+    ],
+)
+def test_escape_of_a_text(text: str, escaped: str) -> None:
+    assert escape(text) == escaped
+
+
+@EXAMPLES
+@given(st.integers(0, 2**50))
+def test_shown_size_is_near_the_size_and_a_setting_could_hold_it(size: int) -> None:
+    shown = format_size(size)
+    assert re.fullmatch(r"\d+(\.\d)? ([KMGTP]i)?B", shown)
+    read = TypeAdapter(ByteSize).validate_python(shown)
+    assert abs(read - size) <= size * 0.05
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        (0, "0 B"),
+        (500, "500 B"),
+        (1536, "1.5 KiB"),
+        (20 * 2**20, "20 MiB"),
+        (2**30, "1 GiB"),
+        (512.7, "512 B"),
+    ],
+)
+def test_size_is_shown_in_the_units_of_the_settings(size: float, shown: str) -> None:
+    assert format_size(size) == shown
+
+
+@EXAMPLES
+@given(st.floats(-10, 10**7))
+def test_shown_time_adds_up(seconds: float) -> None:
+    shown = format_time(seconds)
+    units = {"s": 1, "min": 60, "h": 3600}
+    words = shown.split()
+    total = sum(
+        float(n) * units[u] for n, u in zip(words[::2], words[1::2], strict=True)
+    )
+    slack = 60 if "h" in words else 1
+    assert abs(total - max(seconds, 0)) <= slack
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-1, "0.0 s"),
+        (0.84, "0.8 s"),
+        (8.2, "8 s"),
+        (59.6, "1 min"),
+        (125, "2 min 5 s"),
+        (3840, "1 h 4 min"),
+    ],
+)
+def test_time_is_shown_in_two_units_at_most(seconds: float, shown: str) -> None:
+    assert format_time(seconds) == shown
+
+
+def test_known_platforms_link_keeps_what_names_the_post() -> None:
+    url = "https://a.example/p?token=hush#more"
+    assert public_url(make_job(url=url, platform="tube")) == url
+    assert public_url(make_job(url=url)) == "https://a.example/p"
