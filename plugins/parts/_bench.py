@@ -26,6 +26,12 @@ FORMATS = (
     "mpeg,amr,aiff,asf,gif,image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 )
 GUARD = ("-protocol_whitelist", "file", "-format_whitelist", FORMATS)
+# What a Probe is made of: a file's texts could be longer than what run() returns.
+ENTRIES = (
+    "format=format_name,duration:stream_disposition=attached_pic:"
+    "stream=codec_type,codec_name,width,height,pix_fmt,avg_frame_rate"
+)
+MAX_NAME = 60  # characters, of the end of a name
 
 
 class JobBench(Bench):
@@ -52,7 +58,8 @@ class JobBench(Bench):
     def path(self, name: str) -> Path:
         """See ``Bench``."""
         safe = re.sub(r"[^\w.-]", "-", Path(name).name, flags=re.ASCII)
-        return self._folder / f"{self.job.id}-{next(self._numbers):03}-{safe}"
+        number = f"{next(self._numbers):03}"
+        return self._folder / f"{self.job.id}-{number}-{safe[-MAX_NAME:]}"
 
     async def file(self, path: Path) -> MediaFile:
         """See ``Bench``."""
@@ -73,18 +80,19 @@ class JobBench(Bench):
                 self.on_progress(Progress(label, share=share and min(share, 1.0)))
 
         self.on_progress(Progress(label))
-        words = ["-nostdin", "-hide_banner", "-y", "-progress", "-"]
+        guarded = ["-nostdin", "-hide_banner", "-y", "-progress", "-"]
         for word in map(_word, argv):
-            words += [*GUARD, "-i"] if word == "-i" else [word]
+            guarded += [*GUARD, "-i"] if word == "-i" else [word]
         ran = await self.app.runner.run(
-            [_program("ffmpeg"), *words], self._home, on_line
+            [_program("ffmpeg"), *guarded], self._home, on_line
         )
         if ran.exit:
-            raise JobFailed(Cause.INTERNAL, f"ffmpeg: {ran.stderr[-1000:]}")
+            words = f"ffmpeg (exit {ran.exit}): {ran.stderr[-1000:]}"
+            raise JobFailed(Cause.INTERNAL, words)
 
     async def probe(self, file: MediaFile) -> Probe:
         """See ``Bench``."""
-        words = ["-v", "error", *GUARD, "-of", "json", "-show_format", "-show_streams"]
+        words = ["-v", "error", *GUARD, "-of", "json", "-show_entries", ENTRIES]
         ran = await self.app.runner.run(
             [_program("ffprobe"), *words, _word(file.path)], self._home
         )
