@@ -150,7 +150,7 @@ class Stage:
 
     def hook(self, name: str, code: str) -> None:
         """A plugin of the test's own: `code` is one hook's function."""
-        imports = "from bossbot import *\nfrom bossbot import hookimpl\n\n@hookimpl\n"
+        imports = "import asyncio, sys, time\nfrom bossbot import *\n\n@hookimpl\n"
         self.write_plugin(name, imports + code)
 
     def settings(self, **values: Any) -> Settings:
@@ -307,7 +307,10 @@ class BotProcess:
         }
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(ROOT / "tests" / "support" / "run_redirected.py")),
+                *(
+                    sys.executable,
+                    str(ROOT / "tests" / "support" / "run_redirected.py"),
+                ),
                 str(self.home / "bossbot.py"),
                 env={
                     "PATH": os.environ["PATH"],
