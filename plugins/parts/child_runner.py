@@ -469,8 +469,9 @@ class ChildRunner(Runner):
             while True:
                 await asyncio.sleep(1)
                 size, memory = await asyncio.to_thread(measure)
-                gained = size - mark_bytes >= self.stall_bytes
-                if gained or not child.busy:
+                # It shrinks when the parts of a video have been put together.
+                moved = abs(size - mark_bytes) >= self.stall_bytes
+                if moved or not child.busy:
                     mark_bytes, mark_s = size, time.monotonic()
                 if size > request.max_job_bytes + 2**24 > 2**24:
                     reason.append(JobFailed(Cause.TOO_LARGE, "over max_job_size"))

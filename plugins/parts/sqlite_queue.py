@@ -1,7 +1,6 @@
 """The queue in the bot's own SQLite file: the default one."""
 
 import asyncio
-import contextlib
 import copy
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
@@ -85,7 +84,7 @@ MAX_BEHIND = 100  # changes; a listener that is further behind gets no progress
 
 
 def _sql_list(statuses: Iterable[Status]) -> str:
-    return "(" + ", ".join(f"'{status}'" for status in statuses) + ")"
+    return "(" + ", ".join(f"'{Status(status)}'" for status in statuses) + ")"
 
 
 SLOTS, ENDED = _sql_list(SLOT_STATUSES), _sql_list(TERMINAL_STATUSES)
@@ -173,13 +172,15 @@ class SQLiteQueue(Queue):
             while not (self._stopped and listener.empty()):
                 yield None
                 due_s = loop.time() + self.tick_s  # however much comes meanwhile
-                with contextlib.suppress(TimeoutError):
-                    while (left_s := due_s - loop.time()) > 0:
+                while (left_s := due_s - loop.time()) > 0:
+                    try:
                         async with asyncio.timeout(left_s):
                             change = await listener.get()
-                        if change is StopAsyncIteration:
-                            return
-                        yield change
+                    except TimeoutError:
+                        break
+                    if change is StopAsyncIteration:
+                        return
+                    yield change
         finally:
             self._listeners.discard(listener)
 

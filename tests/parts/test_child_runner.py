@@ -505,6 +505,26 @@ async def test_download_that_stands_still_is_stopped(
     assert error.cause is Cause.TIMED_OUT and "stood still" in error.detail
 
 
+async def test_download_whose_parts_were_put_together_does_not_stand_still(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toys.runner, "stall_s", 1.5)
+    body = """
+        parts = save(request, 1, "x" * 1_000_000)
+        report.progress(Progress("a", 1_000_000))
+        time.sleep(1.2)
+        parts.unlink()
+        with open(request.folder / "b", "w") as file:
+            for number in range(15):
+                report.progress(Progress("b", number))
+                file.write("x" * 40_000)
+                file.flush()
+                time.sleep(0.2)
+        report.info(text="done")
+        """
+    assert (await toys.fetch(body)).facts["text"] == "done"
+
+
 async def test_download_works_after_the_fork_server_was_killed(toys: Toys) -> None:
     if not CAN_FORK:
         pytest.skip("no fork server here")
