@@ -61,7 +61,7 @@ from typing import (
     TypeVar,
     cast,
 )
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pluggy
 from loguru import logger
@@ -101,7 +101,7 @@ __version__ = "1.0.0"
 API = 1  # a plugin that needs more than this one sets an API of its own
 # What plugins may rely on; docs/plugins.md mentions each.
 __all__ = [
-    "API", "HERE", "HOOKS", "PARTS", "PLUGIN_PACKAGE", "SENTENCES", "SLOT_STATUSES",
+    "API", "HERE", "HOOKS", "MAX_LINE", "PARTS", "PLUGIN_PACKAGE", "SENTENCES", "SLOT_STATUSES",
     "TERMINAL_STATUSES", "Accepted", "App", "Bench", "BossBot", "BossbotError",
     "Cause", "Change", "Client", "Courier", "Database", "Engine", "Facts",
     "Fetched", "Finding", "Guilds", "Hooks", "Job", "JobFailed", "MediaFile",
@@ -109,10 +109,10 @@ __all__ = [
     "PluginConfig", "PluginError", "Plugins", "Post", "Priority", "Probe",
     "Progress", "Queue", "QueueFull", "Ran", "Refused", "Report", "Request",
     "Route", "Router", "Runner", "Settings", "StartError", "Status", "Storage",
-    "Stored", "Subcommand", "Worker", "did_you_mean", "escape", "explain",
+    "Stored", "Subcommand", "Worker", "cut_line", "did_you_mean", "escape", "explain",
     "format_size", "format_time", "hookimpl", "import_plugin", "in_thread", "now",
     "one_line", "open_plugins", "plugin_folders", "public_url", "redact",
-    "unsupported", "without_queries", "write_atomically",
+    "show_link", "unsupported", "without_queries", "write_atomically",
 ]  # fmt: skip
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
@@ -170,7 +170,7 @@ class JobFailed(BossbotError):
             message = message or f"The site asks us to slow down. Try again in {wait}."
         super().__init__(message or SENTENCES[cause])
         self.cause = cause
-        self.detail = without_queries(detail)
+        self.detail = without_queries(cut_line(detail))
         self.retry_after_s = retry_after_s
 
 
@@ -192,6 +192,20 @@ def format_time(seconds: float) -> str:
     return " ".join(f"{n} {unit}" for n, unit in parts if n)
 
 
+MAX_LINE = 2048  # characters of a line from outside that anything looks at
+
+
+def cut_line(text: str, limit: int = MAX_LINE) -> str:
+    """The start of a text from outside. What is left out is never the second half of a
+    known secret, whose first half nothing would recognise."""
+    if len(text) <= limit:
+        return text
+    for secret in _secrets:
+        at = text.find(secret, max(limit - len(secret), 0), limit + len(secret))
+        limit = at if 0 <= at < limit else limit
+    return text[:limit] + "…"
+
+
 def one_line(text: str, *, fold: bool = True) -> str:
     """Text from outside without control, bidirectional and zero-width characters; white
     space becomes spaces, and runs of it one space unless ``fold`` is off."""
@@ -207,19 +221,35 @@ def one_line(text: str, *, fold: bool = True) -> str:
 def escape(text: str, limit: int = 200) -> str:
     """Text from outside, safe to show in Discord: one line of at most ``limit``
     characters, then escaped, so that no mention, link or mark-up works."""
-    text = one_line(text)
+    text = one_line(text[: 8 * limit + MAX_LINE])  # much of it may be invisible
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     text = re.sub(r"([\\*_~`|>\[\]()#<@])", r"\\\1", text)
-    text = re.sub(r"(?i)(discord(?:app)?)\.(gg|com/invite)", r"\1\\.\2", text)
+    text = re.sub(r"^(\d*)([-+.])(?=\s|$)", r"\1\\\2", text)  # a list
+    text = re.sub(r"(?i)(discord(?:app)?)\.(?=\w)", r"\1\\.", text)  # invites, gifts
     return text.replace("//", "\\/\\/")
+
+
+def show_link(url: str, limit: int = 500) -> str:
+    """A link as it is shown in Discord, where it gets no preview and formats nothing:
+    "<https://...>", with what could do so percent-encoded. "" for a longer one."""
+    shown = quote(url[:limit], "!$%&',/:;=?@+#", errors="replace").replace("~", "%7E")
+    return f"<{shown}>" if len(url) <= limit and len(shown) <= limit else ""
 
 
 def without_queries(text: str) -> str:
     """Text in which no link, whole or cut, keeps what follows its "?": that may be a
     secret."""
-    text = re.sub(r"(\w://[^\s'\"<>?#]*)[?#][^\s'\"<>]*", r"\1", text)
-    return re.sub(r"\?[\w%.~\[\]-]+=[^\s'\"<>]*", "", text)
+
+    def shorten(word: re.Match[str]) -> str:
+        text = word[0]
+        if scheme := re.search(r"\w://", text):
+            query = re.compile("[?#]").search(text, scheme.end())
+            text = text[: query.start()] if query else text
+        return re.sub(r"\?[\w%.~\[\]-]+=.*", "", text, flags=re.DOTALL)
+
+    # Word by word, since a pattern that begins anywhere takes quadratic time.
+    return re.sub(r"[^\s'\"<>]+", shorten, text)
 
 
 def public_url(job: Job) -> str:
@@ -230,7 +260,8 @@ def public_url(job: Job) -> str:
 
 def unsupported(url: str) -> str:
     """The sentence for a link that nothing can fetch."""
-    return f"Not supported: I can't download from {urlsplit(url).hostname}."
+    host = escape(urlsplit(url).hostname or "")
+    return f"Not supported: I can't download from {host}."
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
@@ -2159,11 +2190,11 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
         import traceback
 
         bound = (f"{key}={value}" for key, value in record["extra"].items() if value)
-        record["message"] = one_line(redact(record["message"]))
+        record["message"] = one_line(redact(cut_line(record["message"])))
         lines = [" ".join([record["message"], *bound])]
         if error := record["exception"]:
             trace = traceback.TracebackException(*error, capture_locals=debug)
-            lines += "".join(trace.format()).splitlines()
+            lines += map(cut_line, "".join(trace.format()).splitlines())
             record["exception"] = None
         text = "\n".join(one_line(line, fold=False) for line in lines)
         record["extra"]["text"] = redact(text).replace("\n", "\n  ")

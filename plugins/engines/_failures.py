@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 
-from bossbot import Cause, JobFailed, Progress, Report, Request
+from bossbot import Cause, JobFailed, Progress, Report, Request, cut_line
 
 # What an HTTP status means for a member. 403 may also stand for a private post or a
 # blocked address, but a login helps most often. The last two rows take the rest: either
@@ -28,6 +28,7 @@ def first_cause(text: str, table: Iterable[tuple[str, Cause]]) -> Cause | None:
     """The cause of the first pattern that is found in the text, or None. Case does not
     matter; ``^`` and ``$`` match at each line."""
     flags = re.IGNORECASE | re.MULTILINE
+    text = "\n".join(map(cut_line, text.split("\n")))  # a pattern may be slow
     found = (cause for words, cause in table if re.search(words, text, flags))
     return next(found, None)
 

@@ -30,6 +30,7 @@ from pydantic import ByteSize, Field
 
 from bossbot import (
     HERE,
+    MAX_LINE,
     PLUGIN_PACKAGE,
     App,
     Cause,
@@ -43,6 +44,7 @@ from bossbot import (
     Ran,
     Request,
     Runner,
+    cut_line,
     hookimpl,
     plugin_folders,
 )
@@ -225,11 +227,21 @@ class ChildRunner(Runner):
             await asyncio.get_running_loop().connect_read_pipe(
                 lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
             )
-            left = MAX_LOG_BYTES
+            left, begun = MAX_LOG_BYTES, b""  # of a line that goes on
             while chunk := await reader.read(8192):
-                for line in chunk[:left].decode(errors="replace").splitlines():
-                    logger.debug("[{}] {}", name, line)
+                *lines, rest = chunk[:left].split(b"\n")
                 left = max(left - len(chunk), 0)
+                for line in lines:
+                    log(begun + line)
+                    begun = b""
+                begun = (begun + rest)[: 8 * MAX_LINE]  # more than is shown of it
+            if left:
+                log(begun)
+
+        def log(line: bytes) -> None:
+            text = line.decode(errors="replace")
+            for part in filter(None, text.split("\r")):
+                logger.debug("[{}] {}", name, cut_line(part))
 
         self._keep(copy())
         return writing
