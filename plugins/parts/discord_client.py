@@ -114,6 +114,8 @@ class Bot(commands.Bot):
         super().__init__(
             **{
                 "command_prefix": commands.when_mentioned_or(config.command_prefix),
+                "case_insensitive": True,
+                "strip_after_prefix": True,
                 "intents": intents,
                 "allowed_mentions": discord.AllowedMentions.none(),
                 "chunk_guilds_at_startup": False,
