@@ -32,6 +32,7 @@ from bossbot import (
     hookimpl,
     now,
     public_url,
+    show_link,
 )
 
 MAX_FILES = 10  # Discord, 2026-11: attachments of one message
@@ -177,18 +178,18 @@ class DiscordCourier(Courier):
         if facts.get("more") or (items or 0) > total:
             of = f" of {items}" if items else "; there are more"
             notes.append(f"The first {total}{of}.")
-        text = str(facts.get("text") or "") if not files else ""
+        said = str(facts.get("text") or "") if not files else ""
+        text = escape(said, 1200)
+        text = escape(said, 600) if len(text) > 1200 else text  # mostly backslashes
         fitting, more = await self._fit(job, rest, len(taken))
         title, uploader = (
             escape(str(facts.get(key) or "")) for key in ("title", "uploader")
         )
-        lines = [" · ".join(filter(None, (title, uploader)))] if fitting else []
-        lines += [f"> {escape(text, 1200)}"] if text else []
-        lines += [
-            *notes,
-            *more,
-            f"<{public_url(job)}>" if len(public_url(job)) < 500 else "",
-        ]
+        hide = "||" if job.options.get("spoiler") else ""
+        named = " · ".join(filter(None, (title, uploader)))
+        lines = [f"{hide}{named}{hide}"] if fitting and named else []
+        lines += [f"> {hide}{text}{hide}"] if text else []
+        lines += [*notes, *more, show_link(public_url(job))]
         groups = split_files(fitting) or ([] if posted else [[]])
         numbers = range(len(posted) + 1, len(posted) + len(groups) + 1)
         heads = [f"({number}/{len(posted) + len(groups)})" for number in numbers]
@@ -219,9 +220,8 @@ class DiscordCourier(Courier):
                 f"{format_size(file.size)}, the limit is {format_size(limit)}."
             )
         if files and not fitting and not delivered:
-            source = (
-                f"\nSource: <{public_url(job)}>" if len(public_url(job)) < 500 else ""
-            )
+            link = show_link(public_url(job))
+            source = f"\nSource: {link}" if link else ""
             raise JobFailed(Cause.TOO_LARGE, message="\n".join(notes)[:1300] + source)
         job.total_bytes -= sum(file.size for file in files if file.size > limit)
         job.file_count = posted + len(fitting)
@@ -324,12 +324,16 @@ class DiscordCourier(Courier):
                 message_id=request, channel_id=job.channel_id, fail_if_not_exists=False
             )
         pinged = [discord.Object(job.user_id)] if message.content[:2] == "<@" else []
+        spoiler = bool(job.options.get("spoiler"))
         async with asyncio.timeout(
             self.send_timeout_s + sum(f.size for f in files) / 65536
         ):
             sent = await channel.send(
                 message.content[:MAX_CONTENT],
-                files=[discord.File(file.path, file.name) for file in files],
+                files=[
+                    discord.File(file.path, file.name, spoiler=spoiler)
+                    for file in files
+                ],
                 nonce=f"{job.id}-{post.number}",
                 allowed_mentions=discord.AllowedMentions(
                     everyone=False, roles=False, users=pinged, replied_user=False
@@ -397,9 +401,9 @@ UNSENT = ("waiting", "sending")
 
 def piece(job: Job, name: str) -> str:
     """Which of a job's files this is. A second download may give it another title or
-    ending."""
+    ending, and Discord marks a spoiler by its name."""
     _, known, number = name.partition(f"{job.id}_")
-    return number.partition(".")[0] if known else name
+    return number.partition(".")[0] if known else name.removeprefix("SPOILER_")
 
 
 def renew(job: Job, post: Post, files: Sequence[MediaFile]) -> None:
