@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bossbot_plugins._links import find_links, known_by
 from pydantic import ByteSize, TypeAdapter
 
 from bossbot import (
@@ -106,8 +107,10 @@ async def get(app: App, args: argparse.Namespace) -> int:
             finally:
                 bars.remove_task(task)
 
+    known = known_by(app.plugins.registered("platforms").values())
+    urls = [link for url in args.urls for link in find_links(url, known) or [url]]
     with bars:
-        results = await asyncio.gather(*map(one, dict.fromkeys(args.urls)))
+        results = await asyncio.gather(*map(one, dict.fromkeys(urls)))
     return 0 if all(results) else 1
 
 
