@@ -799,7 +799,7 @@ class Database(Part):
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
-        """All or nothing, one at a time."""
+        """All or nothing, one at a time; in it, use only the connection it gives."""
 
     @abstractmethod
     async def one(self, sql: str, *values: Any, **named: Any) -> sqlite3.Row | None:
