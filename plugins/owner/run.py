@@ -48,11 +48,13 @@ async def connect(app: App, args: argparse.Namespace) -> int:
     working = asyncio.create_task(work())
     stopped = asyncio.create_task(app.stopping.wait())
     await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
-    while not working.done():  # until Python 3.12, wait_for() may lose a cancellation
-        working.cancel()
-        await asyncio.wait([working], timeout=1)
+    for _ in range(3):  # until Python 3.12, wait_for() may lose a cancellation
+        if not working.done():
+            working.cancel()
+            await asyncio.wait([working], timeout=1)
     stopped.cancel()
-    error = None if working.cancelled() else working.exception()
+    ended = working.done() and not working.cancelled()
+    error = working.exception() if ended else None
     if error is None or app.stopping.is_set():
         return 0
     if isinstance(error, OSError):
