@@ -1,10 +1,10 @@
 """Hostile links: whatever a stranger pastes, nothing inside the owner's network is asked.
 
 Each payload of hostile.toml goes through intake and through both real engines in real
-children, with the fence up; then, where an engine would fall for it, once more with the
-fence down, to see that the payload is a live one.
+children, with the sandbox up; then, where an engine would fall for it, once more with the
+sandbox down, to see that the payload is a live one.
 
-All servers here are on loopback, which the fence forbids. The engines are therefore
+All servers here are on loopback, which the sandbox forbids. The engines are therefore
 wrapped for the payloads that need a server outside: see NETWORK.
 """
 
@@ -62,9 +62,9 @@ ENGINES = ("gallery-dl", "yt-dlp")
 SECRET = "planted-secret-of-the-internal-service"
 PRIVATE = "private address"
 
-# Goes in front of a real engine's file. The fence is up when it runs, and still judges
+# Goes in front of a real engine's file. The sandbox is up when it runs, and still judges
 # each address that is dialled: OUTSIDE is judged as such, then led to a server that the
-# fence allows because it is named as the owner's proxy; the rest is dialled as it is.
+# sandbox allows because it is named as the owner's proxy; the rest is dialled as it is.
 NETWORK = """
 import os
 import socket
@@ -142,7 +142,7 @@ class Net:
         self.inside.requests.clear()
         return hits
 
-    def app(self, name: str, *, wrapped: bool, fenced: bool = True) -> App:
+    def app(self, name: str, *, wrapped: bool, sandboxed: bool = True) -> App:
         """A bot with the real platforms and engines, the latter perhaps wrapped."""
         own = self.folder / ("wrapped" if wrapped else "plain")  # the owner's
         if not own.exists():
@@ -154,7 +154,7 @@ class Net:
         values = {
             "data_dir": self.folder / name,
             "plugins_dir": own,
-            "child_runner__allow_private_addresses": not fenced,
+            "child_runner__allow_private_addresses": not sandboxed,
             "local_worker__download_timeout_s": 20,
         }
         ours = link_plugins(self.folder / "ours", *NEEDED)
@@ -198,14 +198,14 @@ class Net:
     ) -> Fetched | JobFailed:
         """What one attempt brought, or why it failed; its folder is gone again."""
         job = make_job(url=url, engine=engine, platform=platform)
-        fence: Any = app.plugins.all["child_runner"].config
+        sandbox: Any = app.plugins.all["child_runner"].config
         try:
             async with asyncio.timeout(30):
                 return await app.worker.fetch(job, nobody_watches)
         except JobFailed as error:
             return error
         finally:
-            if not fence.allow_private_addresses:
+            if not sandbox.allow_private_addresses:
                 search(app.settings.data_dir)
             await app.storage.forget_attempt(job)
 
@@ -253,7 +253,7 @@ async def net(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Net]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bare(net: Net) -> App:
-    """The fenced bot with the engines as they are."""
+    """The sandboxed bot with the engines as they are."""
     app = net.app("bare", wrapped=False)
     await app.runner.start()
     return app
@@ -261,15 +261,15 @@ async def bare(net: Net) -> App:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bare_open(net: Net, bare: App) -> App:
-    """The same with the fence down."""
-    app = net.app("bare-open", wrapped=False, fenced=False)
+    """The same with the sandbox down."""
+    app = net.app("bare-open", wrapped=False, sandboxed=False)
     share_runner(app, bare)
     return app
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def led(net: Net) -> App:
-    """The fenced bot whose engines find a server at OUTSIDE."""
+    """The sandboxed bot whose engines find a server at OUTSIDE."""
     app = net.app("led", wrapped=True)
     with net.as_proxy():
         await app.runner.start()
@@ -278,8 +278,8 @@ async def led(net: Net) -> App:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def led_open(net: Net, led: App) -> App:
-    """The same with the fence down."""
-    app = net.app("led-open", wrapped=True, fenced=False)
+    """The same with the sandbox down."""
+    app = net.app("led-open", wrapped=True, sandboxed=False)
     share_runner(app, led)
     return app
 
@@ -324,7 +324,7 @@ async def by_both(net: Net, app: App, url: str) -> list[Fetched | JobFailed]:
     return list(await asyncio.gather(*fetches))
 
 
-def assert_refused_by_the_fence(net: Net, *got: Fetched | JobFailed) -> None:
+def assert_refused_by_the_sandbox(net: Net, *got: Fetched | JobFailed) -> None:
     assert not net.hits
     for one in got:
         assert isinstance(one, JobFailed), one
@@ -338,10 +338,10 @@ async def test_link_to_the_inside_is_not_opened(
 ) -> None:
     if "IPv6" in payload and not net.sixth_port:
         pytest.skip("no IPv6 on this machine")
-    assert_refused_by_the_fence(net, *await by_both(net, bare, links[payload]))
+    assert_refused_by_the_sandbox(net, *await by_both(net, bare, links[payload]))
     for engine in ENGINES:
         await net.fetch(bare_open, links[payload], engine)
-        assert net.forget_hits(), f"harmless to {engine} even without the fence"
+        assert net.forget_hits(), f"harmless to {engine} even without the sandbox"
 
 
 @pytest.mark.parametrize("payload", TABLE["elsewhere"])
@@ -355,7 +355,7 @@ async def test_link_to_a_private_address_is_not_opened(
             pytest.skip("this machine does not know its own name")
         if is_public(own):
             pytest.skip("this machine is on the internet")
-    assert_refused_by_the_fence(net, *await by_both(net, bare, links[payload]))
+    assert_refused_by_the_sandbox(net, *await by_both(net, bare, links[payload]))
 
 
 @pytest.mark.parametrize("name", TABLE["names"])
@@ -363,10 +363,10 @@ async def test_name_that_leads_inside_is_not_opened(
     net: Net, led: App, led_open: App, name: str
 ) -> None:
     url = f"http://{name}:{net.port}/rebinds.mp4"
-    assert_refused_by_the_fence(net, *await by_both(net, led, url))
+    assert_refused_by_the_sandbox(net, *await by_both(net, led, url))
     for engine in ENGINES:
         await net.fetch(led_open, url, engine)
-        assert net.forget_hits(), f"harmless to {engine} even without the fence"
+        assert net.forget_hits(), f"harmless to {engine} even without the sandbox"
 
 
 # Servers that lead to the inside
@@ -383,13 +383,13 @@ async def test_page_cannot_lead_an_engine_inside(
     assert times >= len(ENGINES), "the server outside was not reached"
     assert not net.hits
     assert all(isinstance(got, JobFailed) for got in brought.values()), brought
-    fenced = live + PAGES[page].get("fenced", [])
-    assert_refused_by_the_fence(net, *(brought[engine] for engine in fenced))
+    sandboxed = live + PAGES[page].get("sandboxed", [])
+    assert_refused_by_the_sandbox(net, *(brought[engine] for engine in sandboxed))
     if "Location" in PAGES[page].get("headers", {}):
         assert times == len(ENGINES), "it tried again"
     for engine in live:
         await net.fetch(led_open, url, engine)
-        assert net.forget_hits(), f"harmless to {engine} even without the fence"
+        assert net.forget_hits(), f"harmless to {engine} even without the sandbox"
 
 
 @BOTH
@@ -397,7 +397,7 @@ async def test_link_is_judged_by_its_own_host_behind_a_proxy(
     net: Net, led: App, engine: str
 ) -> None:
     for link in (f"http://127.1:{net.port}/secret.mp4", f"{net.outside.url('/x.mp4')}"):
-        assert_refused_by_the_fence(net, await net.fetch(led, link, engine))
+        assert_refused_by_the_sandbox(net, await net.fetch(led, link, engine))
         assert not net.outside.requests, "the proxy was asked"
 
 
