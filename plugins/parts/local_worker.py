@@ -236,8 +236,7 @@ class LocalWorker(Worker):
                 job.crashes = 0  # of the download, which is done
                 await self._set(job, Status.UPLOADING)
         except JobFailed as error:
-            log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
-            log.info("failed: {} {} ({})", error.cause, public_url(job), error.detail)
+            log_failure(job, error)
             if (wait_s := await self._retry_in(job, error)) is None:
                 await self._end(job, Status.FAILED, error)
             else:
@@ -378,15 +377,20 @@ class LocalWorker(Worker):
                     raise too_many_crashes(job)
                 await self.app.courier.post(job)
         except JobFailed as error:
+            log_failure(job, error)
             await self._end(job, Status.FAILED, error)
         except asyncio.CancelledError:  # the bot stops, or the claim was lost
             job.crashes = 0  # that was no crash
-            with contextlib.suppress(Exception):  # then it counts as one
-                await self.app.queue.save(job, self.lease_s)
+            await self._insist(partial(self.app.queue.save, job, self.lease_s), job)
         except Exception as error:  # the boundary of a job
             await self._broken(job, error)
         else:
             await self._end(job, Status.COMPLETED)
+
+
+def log_failure(job: Job, error: JobFailed) -> None:
+    log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
+    log.info("failed: {} {} ({})", error.cause, public_url(job), error.detail)
 
 
 def too_many_crashes(job: Job) -> JobFailed:
