@@ -121,6 +121,7 @@ def link_end(
     elif stop < len(text):  # too long, as it will be told
         found = END.search(text, stop)
         return stop, found.start() if found else len(text)
+    stop = unbalanced(text, start, stop)
     for mark in ("**", "~~"):
         if opened[mark[0]] > 1 and (at := text.find(mark, start, stop)) >= 0:
             stop = at
@@ -135,6 +136,17 @@ def link_end(
             break
     end = trim(text, start, stop, opened)
     return end, end
+
+
+def unbalanced(text: str, start: int, stop: int) -> int:
+    """Where the first bracket is closed that was not opened inside, or ``stop``."""
+    depth = Counter[str]()
+    for match in re.compile(r"[()\[\]]").finditer(text, start, stop):
+        char = match[0]
+        depth[PAIRS.get(char, char)] += -1 if char in PAIRS else 1
+        if depth[PAIRS.get(char, char)] < 0:
+            return match.start()
+    return stop
 
 
 def trim(text: str, start: int, end: int, opened: Counter[str]) -> int:

@@ -1,12 +1,10 @@
 """The conversation in Discord, from a pasted link to the posted files."""
 
-import asyncio
 import re
 import sqlite3
 import unicodedata
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import discord
 import pytest
@@ -592,7 +590,9 @@ async def test_check_upload_vetoes_the_posting(stage: Stage) -> None:
     )
     async with stage.bot():
         await stage.says(f"$download {link(*stage.images(2))}")
-        await stage.hears("Download failed", f"2 files are too many for {stage.channel_id}.")
+        await stage.hears(
+            "Download failed", f"2 files are too many for {stage.channel_id}."
+        )
     assert not stage.posted()
 
 
