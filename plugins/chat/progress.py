@@ -267,8 +267,8 @@ def render_line(job: Job, progress: Progress | None) -> str:
     share = progress and progress.share
     if progress and progress.total_bytes and job.status is Status.DOWNLOADING:
         share = min(progress.done_bytes / progress.total_bytes, 1)
-    if share is not None and job.status is Status.DOWNLOADING:
-        return f"Downloading, {share:.0%} · `{job.id}`"
+    if progress and share is not None and job.status is Status.DOWNLOADING:
+        return f"Downloading {escape(progress.name, 40)}, {share:.0%} · `{job.id}`"
     if share is not None and job.status is Status.PROCESSING:
         return f"Making it fit, {share:.0%} · `{job.id}`"
     return render(job, progress).partition("\n")[0]

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from bossbot_plugins import reddit
 from bossbot_plugins._links import Found, find_links, find_spoilers, known_by
 from bossbot_plugins.platform_router import check_link
 from discord_support import Stage, job_at, job_id, link
@@ -280,6 +281,30 @@ def test_link_goes_where_browsers_go(link: str, checked: str) -> None:
 def test_host_that_no_browser_takes_is_refused(link: str) -> None:
     with pytest.raises(Refused, match="host"):
         check_link(link)
+
+
+@pytest.mark.parametrize(
+    ("path", "goal"),
+    [
+        ("/link/abc123/video/xyz9/player", "v"),
+        ("/link/abc123/video/xyz9/player/", "v"),
+        ("/link/abc123/video/xyz9", "v"),
+        ("/r/aww/link/abc123/video/xyz9/player?a=b", "v"),
+        ("/video/xyz9", "v"),
+        ("/link/ABC123", "p"),
+        ("/tb/abc123", "p"),
+        ("/poll/abc123", "p"),
+        ("/gallery/abc123", "p"),
+        ("/comments/abc123/title/c1", "p"),
+    ],
+)
+def test_reddit_has_more_links_than_one(path: str, goal: str) -> None:
+    goals = {
+        "v": "https://v.redd.it/xyz9/DASHPlaylist.mpd",
+        "p": "https://www.reddit.com/comments/abc123",
+    }
+    assert reddit.normalise(f"https://www.reddit.com{path}") == goals[goal]
+    assert re.match(reddit.PATTERN, f"https://www.reddit.com{path}")
 
 
 # Through Discord

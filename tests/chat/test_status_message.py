@@ -189,7 +189,7 @@ def test_line_says_how_far_each_is() -> None:
     lines = render_all([loading, fitting, waiting], progress).split("\n")
     link = "<https://www.youtube.com/watch?v=0000000000{}>"
     assert lines == [
-        f"Downloading, 45% · `{loading.id}` {link.format(0)}",
+        f"Downloading a.mp4, 45% · `{loading.id}` {link.format(0)}",
         f"Making it fit, 50% · `{fitting.id}` {link.format(1)}",
         f"Download queued. Position in queue: 3 · `{waiting.id}` {link.format(2)}",
     ]

@@ -130,7 +130,7 @@ async def test_sigterm_ends_the_uploads_and_puts_the_downloads_back(
     await stage.says(f"$download {' '.join(links)}")
 
     def downloading() -> bool:
-        return sum("gate.mp4" in said.content for said in stage.said()) == 3
+        return sum(said.content.count("gate.mp4") for said in stage.said()) == 3
 
     await stage.fake.wait_for(downloading)
     process.terminate()
