@@ -547,7 +547,8 @@ class Report(Protocol):
 
     def info(self, **facts: Any) -> None:
         """Report on the post: title, uploader, date (ISO 8601), text, adult (true or
-        false); items, how many files it has; more, whether some were left out."""
+        false); items, how many files it has; more, whether some were left out; mute,
+        whether a video's sound was."""
 
     def progress(self, progress: Progress) -> None:
         """Report how far a file is; cheap, call it for every chunk."""

@@ -282,7 +282,7 @@ def _job_class(post: Post) -> Any:
             post.next_file(str(kwdict.get("filename") or ""))
             logged = len(post.log)
             if url.startswith("ytdl:"):
-                guard_yt_dlp(post.request)
+                guard_yt_dlp(post.request, lambda: post.report.info(mute=True))
             if url.startswith(("http://", "https://", "ytdl:http")):
                 super().handle_url(url, kwdict)
             if post.path is None:

@@ -43,6 +43,7 @@ PING_AFTER_S = 60  # a member who waited longer gets a ping
 NONCE_WINDOW_S = 60
 HISTORY_SLACK_S = 3600  # how far our clock may be from Discord's
 SEND_TRIES = 5
+MUTE = "Without sound: adding it to the picture needs ffmpeg, which is missing here."
 MISTAKES = (AttributeError, TypeError, ValueError)
 SMALLER_LIMITS = [n * 2**20 for n in (100, 50, 25, 20, 10, 8, 4, 2, 1)]  # after a 413
 
@@ -177,6 +178,8 @@ class DiscordCourier(Courier):
         if facts.get("more") or (items or 0) > total:
             of = f" of {items}" if items else "; there are more"
             notes.append(f"The first {total}{of}.")
+        if facts.get("mute") and files:
+            notes.append(MUTE)
         text = str(facts.get("text") or "") if not files else ""
         fitting, more = await self._fit(job, rest, len(taken))
         title, uploader = (
