@@ -165,8 +165,9 @@ class JobFailed(BossbotError):
         message: str = "",
         retry_after_s: float | None = None,
     ) -> None:
-        if cause is Cause.RATE_LIMITED and retry_after_s:
-            wait = format_time(max(retry_after_s, 3))
+        # A short wait is over by the time a member reads it: the bot has tried again.
+        if cause is Cause.RATE_LIMITED and (retry_after_s or 0) > 60:
+            wait = format_time(retry_after_s or 0)
             message = message or f"The site asks us to slow down. Try again in {wait}."
         super().__init__(message or SENTENCES[cause])
         self.cause = cause
@@ -573,6 +574,9 @@ class Engine:
     # Downloads all files of a link, or raises JobFailed.
     download: Callable[[Request, Report], None]
     generic: bool = False  # it can also try a page that no extractor knows
+    # Whether it knows the link as one post. For a profile, a set, or a file by its mere
+    # ending, another engine that does goes first, and is asked when this one fails.
+    single: Callable[[str], bool] = lambda url: True
 
 
 @dataclass(frozen=True)
@@ -682,10 +686,13 @@ class Runner(Part):
     bot is."""
 
     @abstractmethod
-    async def supports(self, urls: Sequence[str], without: str = "") -> list[str]:
-        """For each link the first engine with an extractor of its own for it, else the
-        generic one; "" if there is none. ``without`` leaves that engine and the generic
-        one out."""
+    async def supports(
+        self, urls: Sequence[str], without: str = "", after_guess: bool = False
+    ) -> list[str]:
+        """For each link the engine with an extractor of its own for it, best one that
+        knows it as one post, else the generic one; "" if there is none. ``without``
+        leaves that engine out, and the generic one unless that engine may have guessed;
+        with ``after_guess`` there is no other one unless either may have."""
 
     @abstractmethod
     async def versions(self) -> dict[str, tuple[str, int | None]]:

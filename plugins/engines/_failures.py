@@ -32,6 +32,25 @@ def first_cause(text: str, table: Iterable[tuple[str, Cause]]) -> Cause | None:
     return next(found, None)
 
 
+# What a moment later may not be so any more: a server that is down or busy, a connection
+# that was cut, a body that ended too soon.
+PASSING = (
+    r"(?:'|HTTP Error )5\d\d\b|reset by peer|Connection ?(?:Reset|aborted)|Broken pipe"
+    r"|RemoteDisconnected|IncompleteRead|without response|EOF occurred|UNEXPECTED_EOF"
+    r"|size mismatch|bytes read|ContentTooShort|too short|Response ended prematurely"
+)
+PASSING_CAUSES = (Cause.NETWORK, Cause.TIMED_OUT, Cause.NO_MEDIA)
+
+
+def retry_after_s(cause: Cause, said: str, asked_s: float | None) -> float | None:
+    """The wait before a failure is worth another try: what the site asked for, 0 for
+    what may pass by itself, None for what will not pass."""
+    if cause is Cause.RATE_LIMITED:
+        return asked_s
+    passing = cause in PASSING_CAUSES and re.search(PASSING, said, re.IGNORECASE)
+    return (asked_s or 0.0) if passing else None
+
+
 def wait_asked_s(headers: Any) -> float | None:
     """The wait that a response asks for: ``Retry-After`` in seconds or as a date, or
     ``x-rate-limit-reset`` in Unix seconds; None without either."""

@@ -16,6 +16,7 @@ from bossbot_plugins._failures import (
     Enough,
     first_cause,
     report_progress,
+    retry_after_s,
     wait_asked_s,
 )
 from bossbot_plugins._yt_dlp_guard import (
@@ -29,6 +30,23 @@ from bossbot import Cause, Engine, JobFailed, Progress, Report, Request, hookimp
 
 # Extractors that stand for no site: they log in, read local files or guess.
 NO_SITES = {"oauth", "noop", "ytdl", "recursive", "generic"}
+# What extractors call one post; any other name is that of a profile, a search or a set.
+POSTS = {
+    *("album", "art", "article", "artwork", "artworks", "audio", "chapter", "comic"),
+    *(
+        "comment",
+        "deviation",
+        "document",
+        "entry",
+        "episode",
+        "file",
+        "gallery",
+        "image",
+    ),
+    *("issue", "item", "journal", "media", "message", "photo", "pin", "post", "raw"),
+    *("presentation", "reel", "sharedfile", "spotlight", "stash", "status", "story"),
+    *("submission", "thread", "tweet", "video", "vmpost", "watch", "work"),
+}
 MAX_DEPTH = 4  # of galleries inside galleries
 # Posts without a file, for each file allowed; so that a profile of plain text ends.
 MAX_EMPTY_POSTS = 20
@@ -74,7 +92,7 @@ WORDS = [
 
 @hookimpl
 def register_engines() -> list[Engine]:
-    return [Engine("gallery-dl", version, warm, supports, download)]
+    return [Engine("gallery-dl", version, warm, supports, download, single=single)]
 
 
 def version() -> str:
@@ -96,6 +114,15 @@ def warm() -> None:
 
 def supports(url: str) -> bool:
     return _find(url) is not None
+
+
+def single(url: str) -> bool:
+    """Whether it is one post: many patterns take any name on a site for a profile, and
+    any link for a file that ends like one."""
+    found = _find(url)
+    if found is None or found.category == "directlink":
+        return False
+    return not POSTS.isdisjoint(found.subcategory.split("-"))
 
 
 def _find(url: str) -> Any:
@@ -133,7 +160,7 @@ class Post:
         self.log: list[str] = []  # the engine's warnings and errors
         self.failures: list[JobFailed] = []
         self.unsupported: list[str] = []  # links in the post without an extractor
-        self.wait_s: float | None = None  # that the last 429 asked for
+        self.wait_s: float | None = None  # that the last 429 or 503 asked for
         self.number = self.saved = self.posts = self.children = 0
         self.path: Path | None = None  # of the current file, once it is complete
         self.name = ""  # of the current file
@@ -223,7 +250,7 @@ def _job_class(post: Post) -> Any:
     from gallery_dl.text import remove_html
 
     def on_response(response: Any, **_: Any) -> None:
-        if response.status_code == 429:
+        if response.status_code in (429, 503):
             post.wait_s = wait_asked_s(response.headers)
 
     def wait(
@@ -283,6 +310,9 @@ def _job_class(post: Post) -> Any:
             logged = len(post.log)
             if url.startswith("ytdl:"):
                 guard_yt_dlp(post.request, lambda: post.report.info(mute=True))
+            if downloader := self.get_downloader("http"):
+                # When one file is all there is, the whole job is tried again.
+                downloader.retries = int(bool(post.saved or (post.count or 0) > 1))
             if url.startswith(("http://", "https://", "ytdl:http")):
                 super().handle_url(url, kwdict)
             if post.path is None:
@@ -349,8 +379,7 @@ def failure(
     if not cause:
         known = isinstance(error, exception.AuthorizationError)
         cause = Cause.LOGIN if known else Cause.INTERNAL if error else Cause.NO_MEDIA
-    wait_s = wait_s if cause is Cause.RATE_LIMITED else None
-    return JobFailed(cause, detail, message, wait_s)
+    return JobFailed(cause, detail, message, retry_after_s(cause, detail, wait_s))
 
 
 def _text(known: dict[str, Any], names: Sequence[str]) -> str:

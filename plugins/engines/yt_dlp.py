@@ -18,6 +18,7 @@ from bossbot_plugins._failures import (
     Enough,
     first_cause,
     report_progress,
+    retry_after_s,
     wait_asked_s,
 )
 from bossbot_plugins._yt_dlp_guard import (
@@ -66,7 +67,8 @@ WORDS = [
 
 @hookimpl
 def register_engines() -> list[Engine]:
-    return [Engine("yt-dlp", version, warm, supports, download, generic=True)]
+    engine = Engine("yt-dlp", version, warm, supports, download, True, single)
+    return [engine]
 
 
 def version() -> str:
@@ -99,10 +101,26 @@ def warm() -> None:
 
 
 def supports(url: str) -> bool:
-    if not re.match(r"https?://", url, re.IGNORECASE):
+    return _find(url) is not None
+
+
+def single(url: str) -> bool:
+    """Whether it is one video, as most extractors say themselves. Some only know sites
+    that cannot be supported, and some patterns match a part of any path."""
+    found = _find(url)
+    if found is None or found.ie_key().startswith("Known"):
         return False
+    match = found._match_valid_url(url)
+    whole = match and re.match(r"/?(?:[?#]|$)", url[match.end() :])
+    return bool(whole) and found.is_single_video(url) is True
+
+
+def _find(url: str) -> Any:
+    """The extractor of its own for a link, or None."""
+    if not re.match(r"https?://", url, re.IGNORECASE):
+        return None
     known = (ie for ie in _extractors() if ie.ie_key() != "Generic")
-    return any(ie.suitable(url) for ie in known)
+    return next((ie for ie in known if ie.suitable(url)), None)
 
 
 def _extractors() -> list[Any]:
@@ -386,10 +404,7 @@ def failure(
     if not cause and (extraction := among(utils.ExtractorError)):
         cause = Cause.NO_MEDIA if extraction.expected else Cause.ENGINE_OUTDATED
     cause = cause or (Cause.INTERNAL if chain else Cause.NO_MEDIA)
-    wait_s = None
-    if cause is Cause.RATE_LIMITED and status:
-        wait_s = wait_asked_s(status.response.headers)
-    passing = (ConnectionResetError, network.IncompleteRead)
-    if (status and status.status >= 500) or among(passing):
-        wait_s = 0.0  # it may work a moment later
+    asked_s = wait_asked_s(status.response.headers) if status else None
+    kinds = " ".join(type(one).__name__ for one in chain)
+    wait_s = retry_after_s(cause, f"{kinds}\n{detail}", asked_s)
     return JobFailed(cause, detail, retry_after_s=wait_s)
