@@ -807,7 +807,7 @@ class Database(Part):
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
-        """All or nothing, one at a time."""
+        """All or nothing, one at a time; in it, use only the connection it gives."""
 
     @abstractmethod
     async def one(self, sql: str, *values: Any, **named: Any) -> sqlite3.Row | None:
@@ -1488,7 +1488,9 @@ def import_plugin(stem: str) -> types.ModuleType:
     for known in [known for known in sys.modules if _in_plugins(known)]:
         if f"{known}.".startswith((f"{name}.", f"{PLUGIN_PACKAGE}._")):
             del sys.modules[known]
-    importlib.invalidate_caches()
+    for folder in sys.modules[PLUGIN_PACKAGE].__path__:  # files may be new there
+        if finder := sys.path_importer_cache.get(folder):
+            finder.invalidate_caches()  # type: ignore[attr-defined]
     return importlib.import_module(name)
 
 

@@ -347,7 +347,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not site_local
 
 
-def find_program(name: str, cwd: Any, environment: Any) -> str:
+def real_program(name: str, cwd: Any, environment: Any) -> str:
     """The real path of what a name would start: from a folder of PATH, or, with a
     slash in it, from the folder it would be started in."""
     if os.sep not in name:
@@ -361,7 +361,6 @@ def raise_sandbox(
 ) -> None:
     """Let this process reach only public addresses and the owner's own proxies, and
     start only the helper programs, on local files."""
-    home = os.path.realpath(os.environ["HOME"]) + os.sep
     programs = set(request.programs.values())
     proxies = set()
     names = ("http_proxy", "https_proxy", "all_proxy")
@@ -395,12 +394,11 @@ def raise_sandbox(
         elif event in ("subprocess.Popen", "os.posix_spawn", "os.exec"):
             name, environment = os.fsdecode(arguments[0]), arguments[-1]
             cwd = arguments[2] if event == "subprocess.Popen" else None
-            program = find_program(name, cwd, environment)
+            program = real_program(name, cwd, environment)
             if os.sep not in name and program not in programs:  # engines look for some
                 raise FileNotFoundError(errno.ENOENT, "not for downloads", name)
             argv = [os.fsdecode(argument) for argument in arguments[1]]
-            allowed = program in programs or program.startswith(home)
-            if not allowed or any(map(REMOTE_ARGUMENT.search, argv)):
+            if program not in programs or any(map(REMOTE_ARGUMENT.search, argv)):
                 refuse(f"program {argv}", SENTENCES[Cause.INTERNAL])
         elif event in ("os.system", "os.spawn", "pty.spawn"):
             refuse(event, SENTENCES[Cause.INTERNAL])

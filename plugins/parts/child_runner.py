@@ -51,6 +51,7 @@ MAX_LINE_BYTES = 256 * 1024
 MAX_LOG_BYTES = 256 * 1024  # of what a child prints; the rest is dropped
 GROUP_MEMORY_BYTES = 2**30  # on top of memory_limit: ffmpeg, a JavaScript runtime
 MAX_TALK_BYTES = 64 * 2**20  # all that one child may say
+LINE_BYTES = 256  # what each line counts for on top of its length
 NONSENSE = (LookupError, TypeError, ValueError)  # what a line may be instead
 MAX_URLS = 500  # that one child is asked about
 KEPT_ENVIRONMENT = re.compile(
@@ -311,7 +312,7 @@ class ChildRunner(Runner):
         left = MAX_TALK_BYTES
         try:
             while (line := await child.reader.readline()).endswith(b"\n"):
-                left -= len(line)
+                left -= len(line) + LINE_BYTES
                 if left < 0:
                     raise ValueError("it talks without end")
                 message = json.loads(line)

@@ -186,6 +186,9 @@ class DiscordClient(Client):
     async def stop(self) -> None:
         """Disconnect."""
         await self.bot.close()
+        # discord.py leaves this task, which would fail without the loop it drops.
+        if waiting := getattr(self.bot._connection, "_ready_task", None):
+            waiting.cancel()
 
     async def run(self) -> None:
         """See ``Client``."""
