@@ -252,6 +252,10 @@ def _job_class(post: Post) -> Any:
     def on_response(response: Any, **_: Any) -> None:
         if response.status_code in (429, 503):
             post.wait_s = wait_asked_s(response.headers)
+            # The engine would ask again at once.
+            if response.status_code == 503 and post.wait_s and not post.saved:
+                said = f"'503 {response.reason}' for '{response.url}'"
+                raise Enough(JobFailed(Cause.NETWORK, said, "", post.wait_s))
 
     def wait(
         seconds: Any = None, until: Any = None, adjust: float = 1.0, reason: Any = ""
@@ -310,9 +314,6 @@ def _job_class(post: Post) -> Any:
             logged = len(post.log)
             if url.startswith("ytdl:"):
                 guard_yt_dlp(post.request, lambda: post.report.info(mute=True))
-            if downloader := self.get_downloader("http"):
-                # When one file is all there is, the whole job is tried again.
-                downloader.retries = int(bool(post.saved or (post.count or 0) > 1))
             if url.startswith(("http://", "https://", "ytdl:http")):
                 super().handle_url(url, kwdict)
             if post.path is None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from bossbot_plugins._failures import (
     STATUS_CAUSES,
@@ -106,13 +107,15 @@ def supports(url: str) -> bool:
 
 def single(url: str) -> bool:
     """Whether it is one video, as most extractors say themselves. Some only know sites
-    that cannot be supported, and some patterns match a part of any path."""
+    that cannot be supported, and some patterns take the first word of any path."""
     found = _find(url)
     if found is None or found.ie_key().startswith("Known"):
         return False
     match = found._match_valid_url(url)
-    whole = match and re.match(r"/?(?:[?#]|$)", url[match.end() :])
-    return bool(whole) and found.is_single_video(url) is True
+    end = match.end() if match else 0
+    whole = re.match(r"/?(?:[?#]|$)", url[end:])
+    path = urlsplit(url[:end]).path
+    return bool(whole or re.search(r"\d", path)) and found.is_single_video(url) is True
 
 
 def _find(url: str) -> Any:
