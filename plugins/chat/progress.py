@@ -80,7 +80,8 @@ class Tracker:
             ended = job.status in TERMINAL_STATUSES
             if text == self.shown.get(job_id):
                 break
-            if await self._write(app, job, text) or failures == MAX_FAILURES:
+            last = failures == MAX_FAILURES
+            if await self._write(app, job, text, last) or last:
                 self.shown[job_id], failures = text, 0
             else:
                 failures += 1
@@ -95,37 +96,49 @@ class Tracker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(app.stopping.wait(), interval_s)
 
-    async def _write(self, app: App, job: Job, text: str) -> bool:
-        """Send or edit the message; False when it is worth another try. A failure that
-        cannot be shown there goes to the channel, or else to the member."""
-        channel = app.bot.get_partial_messageable(job.channel_id)
-        # The message is a courtesy: that it cannot be written fails no job.
-        try:
-            async with asyncio.timeout(self.edit_timeout_s):
-                with contextlib.suppress(discord.NotFound, discord.Forbidden):
-                    if message_id := self.messages.get(job.id):
-                        message = channel.get_partial_message(message_id)
-                        await message.edit(content=text)
-                    else:
-                        message_id = await app.client.answer(job, text)
-                        self.messages[job.id] = message_id
-                        with logger.catch(message="a status message is forgotten"):
-                            await app.queue.set_status_message(job.id, message_id)
-                    return True
-                if job.status is Status.FAILED:
-                    with contextlib.suppress(discord.NotFound, discord.Forbidden):
-                        await channel.send(text)
-                        return True
-                    user = await app.bot.fetch_user(job.user_id)
-                    await user.send(text)
-        except discord.HTTPException as error:
-            return error.status < 500 and error.status != 429
-        except (discord.DiscordException, OSError, aiohttp.ClientError):
-            return False
-        except RuntimeError:  # the bot has stopped, and its session with it
-            if not app.stopping.is_set():
-                raise
+    async def _write(self, app: App, job: Job, text: str, last: bool) -> bool:
+        """Send or edit the message; False when it is worth another try, if this is not
+        the ``last``. A failure that cannot be shown there goes to the channel, or else
+        to the member."""
+        ways = [self._in_message]
+        if job.status is Status.FAILED:
+            ways += [_in_channel, _to_member]
+        for way in ways:
+            # The message is a courtesy: that it cannot be written fails no job.
+            try:
+                async with asyncio.timeout(self.edit_timeout_s):
+                    await way(app, job, text)
+                return True
+            except discord.HTTPException as error:
+                again = error.status >= 500 or error.status == 429
+            except (discord.DiscordException, OSError, aiohttp.ClientError):
+                again = True
+            except RuntimeError:  # the bot has stopped, and its session with it
+                if not app.stopping.is_set():
+                    raise
+                return True
+            if again and not last:
+                return False
         return True
+
+    async def _in_message(self, app: App, job: Job, text: str) -> None:
+        if message_id := self.messages.get(job.id):
+            channel = app.bot.get_partial_messageable(job.channel_id)
+            await channel.get_partial_message(message_id).edit(content=text)
+            return
+        message_id = await app.client.answer(job, text)
+        self.messages[job.id] = message_id
+        with logger.catch(message="a status message is forgotten"):
+            await app.queue.set_status_message(job.id, message_id)
+
+
+async def _in_channel(app: App, job: Job, text: str) -> None:
+    await app.bot.get_partial_messageable(job.channel_id).send(text)
+
+
+async def _to_member(app: App, job: Job, text: str) -> None:
+    user = await app.bot.fetch_user(job.user_id)
+    await user.send(text)
 
 
 tracker = Tracker()

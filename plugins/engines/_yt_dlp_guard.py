@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from bossbot_plugins._programs import JS_RUNTIMES
@@ -35,7 +36,7 @@ def fixed_options(request: Request) -> dict[str, Any]:
     return {
         "max_filesize": request.max_file_bytes or None,
         "sleep_interval_requests": request.sleep_request_s,
-        "cachedir": str(request.cache_dir),
+        "cachedir": unexpanded(request.cache_dir),
         "noprogress": True,
         "skip_unavailable_fragments": False,
         "cookiesfrombrowser": None,
@@ -57,6 +58,12 @@ def fixed_options(request: Request) -> dict[str, Any]:
         # A path that does not exist keeps yt-dlp from searching PATH.
         "ffmpeg_location": programs.get("ffmpeg", f"{request.folder}/no-ffmpeg"),
     }
+
+
+def unexpanded(path: Path) -> str:
+    """A path for the engines, which read $NAME in it as a variable: from the working
+    directory on, so that no folder of the owner's is named."""
+    return os.path.relpath(os.path.realpath(path), os.getcwd())
 
 
 def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) -> None:

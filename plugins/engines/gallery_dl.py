@@ -24,6 +24,7 @@ from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
     guard_yt_dlp,
     share_authorities,
+    unexpanded,
 )
 
 from bossbot import Cause, Engine, JobFailed, Progress, Report, Request, hookimpl
@@ -73,6 +74,7 @@ OUT_OF_REACH = [
 ]
 WORDS = [
     (r"Insufficient privileges", Cause.PRIVATE),
+    (r"geo.?(?:restrict|block)|your (?:country|region|location)", Cause.REGION),
     (r"larger than allowed maximum|larger than max-filesize|Errno 27", Cause.TOO_LARGE),
     (r"Errno 28|No space left", Cause.DISK_FULL),
     (r"\d redirects|redirect loop", Cause.INVALID_URL),
@@ -228,7 +230,7 @@ class Post:
         self.progress(None, 0, 0)  # from here on, a download can stall
 
     def success(self, path: str) -> None:
-        self.path = Path(path)
+        self.path = self.request.folder / Path(path).name
         self.saved += 1
         self.report.file(self.path)
 
@@ -453,7 +455,7 @@ def _configure(request: Request) -> None:
 
     # A value at the top level overrides every option of a site.
     fixed: dict[str, Any] = {
-        "base-directory": f"{request.folder}{os.sep}",
+        "base-directory": f"{unexpanded(request.folder)}{os.sep}",
         "directory": [],
         "filename": "{extension}",  # never used; an f-string could run code
         "skip": False,
@@ -467,7 +469,7 @@ def _configure(request: Request) -> None:
         "input": False,
         "write-pages": False,
         "actions": None,
-        "cookies": str(request.cookies_file) if request.cookies_file else None,
+        "cookies": unexpanded(request.cookies_file) if request.cookies_file else None,
         "cookies-update": True,
         # yt-dlp takes over videos whose picture and sound are separate:
         "module": None,
@@ -481,7 +483,8 @@ def _configure(request: Request) -> None:
         fixed["sleep-request"] = request.sleep_request_s
     for name, value in fixed.items():
         config.set((), name, value)
-    config.set(("cache",), "file", str(request.cache_dir / "gallery-dl.sqlite3"))
+    cache = unexpanded(request.cache_dir / "gallery-dl.sqlite3")
+    config.set(("cache",), "file", cache)
 
 
 def _yt_dlp_options(request: Request) -> dict[str, Any]:

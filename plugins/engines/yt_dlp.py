@@ -27,6 +27,7 @@ from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
     guard_yt_dlp,
     share_authorities,
+    unexpanded,
 )
 
 from bossbot import Cause, Engine, JobFailed, Progress, Report, Request, hookimpl
@@ -349,7 +350,9 @@ def _parameters(video: Video) -> dict[str, Any]:
         "ignoreerrors": "only_download",  # `trouble` is called for each
         "playlistend": request.max_items + 1,
         "max_downloads": request.max_items,
-        "cookiefile": str(request.cookies_file) if request.cookies_file else None,
+        "cookiefile": unexpanded(request.cookies_file)
+        if request.cookies_file
+        else None,
         "proxy": request.proxy,
         **fixed_options(request),
     }

@@ -15,6 +15,7 @@ from typing import Any
 
 from bossbot_plugins._bench import JobBench
 from bossbot_plugins._cookies import keep_cookies, write_cookies
+from bossbot_plugins._failures import named_reason
 from loguru import logger
 from pydantic import Field
 
@@ -308,10 +309,13 @@ class LocalWorker(Worker):
         try:
             fetched = await self.app.runner.fetch(request, on_progress)
         except JobFailed as error:
-            if str(error) != SENTENCES[Cause.UNSUPPORTED]:
+            if str(error) != SENTENCES[error.cause]:
                 raise
-            named = unsupported(job.url)
-            raise JobFailed(error.cause, error.detail, named) from error
+            named = named_reason(error.cause, error.detail)
+            if error.cause is Cause.UNSUPPORTED:
+                named = unsupported(job.url)
+            wait_s = error.retry_after_s
+            raise JobFailed(error.cause, error.detail, named, wait_s) from error
         finally:  # sites also rotate cookies on pages of failure
             if request.cookies_file:
                 await asyncio.to_thread(keep_cookies, platform, request.cookies_file)
