@@ -165,8 +165,9 @@ class JobFailed(BossbotError):
         message: str = "",
         retry_after_s: float | None = None,
     ) -> None:
-        if cause is Cause.RATE_LIMITED and retry_after_s:
-            wait = format_time(max(retry_after_s, 3))
+        # A short wait is over by the time a member reads it: the bot has tried again.
+        if cause is Cause.RATE_LIMITED and (retry_after_s or 0) > 60:
+            wait = format_time(retry_after_s or 0)
             message = message or f"The site asks us to slow down. Try again in {wait}."
         super().__init__(message or SENTENCES[cause])
         self.cause = cause
@@ -343,7 +344,8 @@ SENTENCES = {
     Cause.RATE_LIMITED: "The site asks us to slow down. Try again in a few minutes.",
     Cause.NETWORK: "The site could not be reached. Try again later.",
     Cause.TOO_LARGE: "That is larger than the bot's owner allows.",
-    Cause.TIMED_OUT: "That took too long and was stopped. Try again later.",
+    Cause.TIMED_OUT: "The site is too slow: that took too long and was stopped. "
+    "Try again later.",
     Cause.NO_MEDIA: "There is no photo, video or sound behind that link.",
     Cause.QUOTA: "This server has used up its share for today. Try again tomorrow.",
     Cause.PERMISSION: "I am not allowed to post files here. "
@@ -578,7 +580,8 @@ class Report(Protocol):
 
     def info(self, **facts: Any) -> None:
         """Report on the post: title, uploader, date (ISO 8601), text, adult (true or
-        false); items, how many files it has; more, whether some were left out."""
+        false); items, how many files it has; more, whether some were left out; mute,
+        whether a video's sound was."""
 
     def progress(self, progress: Progress) -> None:
         """Report how far a file is; cheap, call it for every chunk."""
@@ -603,6 +606,9 @@ class Engine:
     # Downloads all files of a link, or raises JobFailed.
     download: Callable[[Request, Report], None]
     generic: bool = False  # it can also try a page that no extractor knows
+    # Whether it knows the link as one post. For a profile, a set, or a file by its mere
+    # ending, another engine that does goes first, and is asked when this one fails.
+    single: Callable[[str], bool] = lambda url: True
 
 
 @dataclass(frozen=True)
@@ -712,10 +718,13 @@ class Runner(Part):
     bot is."""
 
     @abstractmethod
-    async def supports(self, urls: Sequence[str], without: str = "") -> list[str]:
-        """For each link the first engine with an extractor of its own for it, else the
-        generic one; "" if there is none. ``without`` leaves that engine and the generic
-        one out."""
+    async def supports(
+        self, urls: Sequence[str], without: str = "", after_guess: bool = False
+    ) -> list[str]:
+        """For each link the engine with an extractor of its own for it, best one that
+        knows it as one post, else the generic one; "" if there is none. ``without``
+        leaves that engine out, and the generic one unless that engine may have guessed;
+        with ``after_guess`` there is no other one unless either may have."""
 
     @abstractmethod
     async def versions(self) -> dict[str, tuple[str, int | None]]:
@@ -2214,9 +2223,10 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
     )
     logger.add(sys.stderr, level="ERROR", **common)
     folder = settings.data_dir / "logs"
+    plain = str(folder).replace("{", "{{").replace("}", "}}")  # else it is a template
     try:
         logger.add(
-            folder / "boss-bot_{time:YYYY-MM-DD}.log",
+            f"{plain}{os.sep}boss-bot_{{time:YYYY-MM-DD}}.log",
             level="DEBUG",
             rotation="00:00",
             retention=f"{settings.log_retention_days} days",
@@ -2273,6 +2283,19 @@ def _parser(plugins: Plugins, options: argparse.ArgumentParser) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bot or a command; returns the exit code: 0, 1 for a failed command, 2
     where the bot cannot go on, 130 after Ctrl-C."""
+    closed = [n for n in ("stdin", "stdout", "stderr") if getattr(sys, n) is None]
+    _open_standard_streams(closed)
+    try:
+        try:
+            return _main(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who read the output has enough
+        _open_standard_streams(("stdout", "stderr"))
+        return 1
+
+
+def _main(argv: Sequence[str] | None) -> int:
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--config", type=Path, metavar="PATH", help="a settings file")
     options.add_argument("--debug", action="store_true", help="log everything")
@@ -2314,13 +2337,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = asyncio.run(_session(app, command, arguments, deadline))
         finally:
             deadline.cancel()
-        return main(argv) if first and code == 0 else code
+        return _main(argv) if first and code == 0 else code
     except BossbotError as error:
         detail = error.detail if isinstance(error, JobFailed) else ""
         print(error, *([f"({redact(detail)})"] if detail else []), file=sys.stderr)
         return 2 if isinstance(error, StartError) else 1
     except KeyboardInterrupt:
         return 130
+
+
+def _open_standard_streams(names: Sequence[str]) -> None:
+    """Lead what nobody reads any more, or what was never open, to nowhere: the next file
+    or socket would else take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if name in names:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
 async def _session(

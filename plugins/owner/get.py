@@ -146,6 +146,8 @@ async def download(
         except OSError as error:
             raise BossbotError(f"--to {folder}: {error.strerror}.") from error
         lines += [f"{file.path} ({format_size(file.size)})" for file in placed]
+        if fetched.facts.get("mute"):
+            lines.append("without sound: adding it to the picture needs ffmpeg")
         lines += [f"not fetched: {f} ({f.detail})" for f in fetched.failures]
         if not files:
             lines.append(one_line(str(fetched.facts.get("text", ""))))
