@@ -39,7 +39,13 @@ def size(text: str) -> int:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("urls", nargs="+", metavar="URL")
-    parser.add_argument("--to", type=Path, default=Path(), metavar="DIR")
+    parser.add_argument(
+        "--to",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder for the files; default: the current one",
+    )
     parser.add_argument("--limit", type=size, metavar="20MiB", help="skip larger files")
 
 

@@ -78,6 +78,7 @@ class LocalWorker(Worker):
 
     lease_s = 60.0
     grace_s = 20.0  # for uploads, at a stop
+    refused_s = 5.0  # before a check that refused a claim is asked again
     give_back_s = 3.0  # for what they leave to be stored
     retry_wait_s = (
         2.0  # at most, before the second try; four times that before the third
@@ -94,6 +95,7 @@ class LocalWorker(Worker):
         self._posting: set[asyncio.Task[Any]] = set()  # those of them that post
         self._claiming = asyncio.Lock()
         self._refused = ""  # why nothing is claimed now
+        self._ask_again_s = 0.0  # by the loop's clock
         self._dispatcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -141,14 +143,16 @@ class LocalWorker(Worker):
 
     async def _claim(self) -> None:
         """Claim what there is room for, unless a check refuses."""
+        loop = asyncio.get_running_loop()
         async with self._claiming:
-            while not self.app.stopping.is_set():
+            while not self.app.stopping.is_set() and loop.time() >= self._ask_again_s:
                 try:
                     await self.app.plugins.call("check_claim")
                 except Refused as error:
                     if self._refused != str(error):
                         logger.warning("no job is started now: {}", error)
                     self._refused = str(error)
+                    self._ask_again_s = loop.time() + self.refused_s
                     return
                 self._refused = ""
                 job = await self.app.queue.claim(self.name, self.lease_s)
