@@ -1824,6 +1824,8 @@ class Plugins:
             async with limit:
                 waits = inspect.iscoroutinefunction(impl.function)
                 answer = await (work() if waits else in_thread(work))
+            if isinstance(answer, Refused):  # returned in place of raised
+                raise answer
         except said as error:
             answer = error
             raise
@@ -1998,7 +2000,7 @@ class App:
             if plugin.off and plugin.stem.endswith(name)
         ]
         raise StartError(
-            f"The part {name} is missing: {'; '.join(why) or 'no plugin offers it'}\n"
+            f"The part {name} is missing. {'; '.join(why) or 'No plugin offers it'}\n"
             "Correct that, or add another plugin with that part."
         )
 
@@ -2371,7 +2373,7 @@ def _main(argv: Sequence[str] | None) -> int:
         if name.startswith("-"):
             known_options = ("--config", "--debug", "--version", "--help")
             hint = did_you_mean(name, known_options)
-            raise StartError(f"Unknown option {name}{hint}")
+            raise StartError(f"Unknown option {name}{hint}. Run it with --help.")
         terminal = sys.stdin is not None and sys.stdin.isatty()
         first = name == "run" and not settings.discord_token and terminal
         name = "setup" if first else name
@@ -2379,7 +2381,8 @@ def _main(argv: Sequence[str] | None) -> int:
             off = [f"{p.stem}: {p.off}" for p in app.plugins.all.values() if p.off]
             raise StartError(
                 f"No plugin offers the command {name}{did_you_mean(name, commands)}. "
-                f"See --help. Off: {'; '.join(off) or 'no plugin'}."
+                f"You can run: {', '.join(commands)}. Plugins that are off: "
+                f"{'; '.join(off) or 'none'}."
             )
         arguments = _parser(app.plugins, options).parse_args(rest or [name])
         command = commands[name]

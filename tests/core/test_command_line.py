@@ -380,7 +380,7 @@ def test_disabled_part_stops_the_bot_with_its_name_and_reason(home: Home) -> Non
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         "The part queue is missing. sqlite_queue (ours) is off: disabled in the "
-        "settings. Restore the plugin, or add another one with that part."
+        "settings\nCorrect that, or add another plugin with that part."
     ) in done.stderr
     assert "Traceback" not in done.stderr
     done = home.run("which", "https://vimeo.com/76979871", env=env)

@@ -293,7 +293,7 @@ async def test_check_with_wrong_settings_of_a_guild_refuses(
     tables = {"rule": {"per_minute": value}}
     for wrong in (tables, {"rule": {"per_mintue": 1}}, {"rule": 5}):
         values = {**CALLS[hook], "job": make_job(guild_settings=wrong)}
-        with pytest.raises(Refused, match=re.escape(BROKEN)):
+        with pytest.raises(Refused, match="settings cannot be read"):
             await app.plugins.call(hook, **values)
     right = {"rule": {"per_minute": 3}, "other": {"x": 1}}
     values = {**CALLS[hook], "job": make_job(guild_settings=right)}
@@ -515,3 +515,14 @@ async def test_plugin_that_needs_a_newer_api_is_off_with_the_remedy(
     )
     assert app.plugins.all["odd"].off and not app.plugins.all["same"].off
     assert await app.plugins.call("answer_job", job=make_job()) == ["works"]
+
+
+async def test_check_that_returns_its_refusal_refuses(start: Start) -> None:
+    code = """
+        @hookimpl
+        async def check_job(job):
+            return Refused("not today")
+        """
+    app = await start(rule=code)
+    with pytest.raises(Refused, match="not today"):
+        await app.plugins.call("check_job", job=make_job())

@@ -108,7 +108,12 @@ async def answers(plugins: Plugins) -> list[Any]:
         ),
         ("@hookimpl\nasync def check_job(job, colour): ...", "colour"),
         ("@hookimpl\ndef register_platforms(): 1 / 0", "ZeroDivisionError"),
-        ("@hookimpl\ndef register_platforms(): return None", "TypeError"),
+        ("@hookimpl\ndef register_platforms(): return None", "must return a list"),
+        ("@hookimpl\nasync def register_tables(): return []", "a plain function"),
+        ("@hookimpl\ndef register_tables(): return 'x'", "must return a list"),
+        ("@hookimpl\ndef check_job(jobb): ...", "did you mean job?"),
+        ("API = '1'", "version 1 of the plugin API"),
+        ("class GuildConfig(PluginConfig):\n    a: int", "every field needs a default"),
         (PLATFORM.format(r"https://x\."), "x: the pattern misses the example"),
         (PLATFORM.format("https://("), "unterminated"),
         (NO_DEFAULT, "Field required"),
@@ -648,7 +653,7 @@ async def test_disabled_part_stops_the_start_with_its_name_and_reason(
         await app.start()
     assert str(caught.value).startswith(
         "The part queue is missing. sqlite_queue (ours) is off: disabled in the "
-        "settings. Restore the plugin"
+        "settings\nCorrect that"
     )
 
 
