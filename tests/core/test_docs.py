@@ -1,5 +1,6 @@
 """The documentation says what the code does, where a test can tell."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -67,6 +68,46 @@ def test_settings_page_is_made_from_the_settings() -> None:
 def test_troubleshooting_has_every_sentence_that_a_failure_can_show() -> None:
     page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
     assert [text for text in SENTENCES.values() if text not in page] == []
+
+
+def said_by_the_code() -> str:
+    """Every text in the core and the plugins, with "…" where something is filled in."""
+    texts: list[str] = []
+    for path in [ROOT / "bossbot.py", *ROOT.glob("plugins/*/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(re.sub(r"\{[^{}]*\}", "…", node.value))  # the log's
+            elif isinstance(node, ast.JoinedStr):
+                pieces = (getattr(piece, "value", "…") for piece in node.values)
+                filled = (piece if isinstance(piece, str) else "…" for piece in pieces)
+                texts.append("".join(filled))
+    return "\n".join(" ".join(text.split()) for text in texts)
+
+
+def quoted_messages(page: str) -> list[str]:
+    """What troubleshooting.md says that the bot says: in bold where a paragraph begins,
+    and in the table of reasons."""
+    messages = []
+    for paragraph in re.split(r"\n\n+", page):
+        text = " ".join(paragraph.split())
+        if text.startswith("**") or "says **" in text or "If **" in text:
+            messages += re.findall(r"\*\*(.+?)\*\*(?![`\w])", text)
+    messages += re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE)
+    return messages
+
+
+def test_troubleshooting_quotes_only_what_the_bot_says() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    said = said_by_the_code()
+    messages = quoted_messages(page)
+    assert len(messages) > 80
+    wrong = {
+        message: fragment
+        for message in messages
+        for fragment in message.split("…")
+        if fragment.strip(" .") and fragment.strip() not in said
+    }
+    assert wrong == {}
 
 
 def plain(value: Any) -> Any:
