@@ -171,7 +171,10 @@ def missing_permissions(channel: Any) -> list[str]:
     guild = getattr(channel, "guild", None)
     if guild is None or guild.me is None:
         return []  # a direct message
-    permissions = channel.permissions_for(guild.me)
+    try:
+        permissions = channel.permissions_for(guild.me)
+    except discord.ClientException:  # a thread of a channel that the bot cannot see
+        return ["View Channel"]
     needed = {
         "View Channel": permissions.view_channel,
         **may_post(channel, permissions),

@@ -149,7 +149,8 @@ class Tracker:
             text, ended = render_all(group.jobs.values(), group.progress), group.ended
             if text == group.shown:
                 break
-            if await self._write(app, group, text, ended) or failures == MAX_FAILURES:
+            last = failures == MAX_FAILURES
+            if await self._write(app, group, text, ended, last) or last:
                 group.shown, failures = text, 0
             else:
                 failures += 1
@@ -163,37 +164,50 @@ class Tracker:
                 del self.ended[key]
             await self.remember(app)
 
-    async def _write(self, app: App, group: Group, text: str, ended: bool) -> bool:
-        """Send or edit the message; False when it is worth another try. A failure that
-        cannot be shown there goes to the channel, or else to the member."""
-        job = group.first
+    async def _write(
+        self, app: App, group: Group, text: str, ended: bool, last: bool
+    ) -> bool:
+        """Send or edit the message; False when it is worth another try, if this is not
+        the ``last``. A failure that cannot be shown there goes to the channel, or else
+        to the member."""
         failed = any(one.status is Status.FAILED for one in group.jobs.values())
-        channel = app.bot.get_partial_messageable(job.channel_id)
-        # The message is a courtesy: that it cannot be written fails no job.
-        try:
-            async with asyncio.timeout(self.edit_timeout_s):
-                with contextlib.suppress(discord.NotFound, discord.Forbidden):
-                    if group.message_id:
-                        message = channel.get_partial_message(group.message_id)
-                        await message.edit(content=text)
-                    else:
-                        group.message_id = await app.client.answer(job, text)
-                        await self.note(app, group)
-                    return True
-                if ended and failed:
-                    with contextlib.suppress(discord.NotFound, discord.Forbidden):
-                        await channel.send(text)
-                        return True
-                    user = await app.bot.fetch_user(job.user_id)
-                    await user.send(text)
-        except discord.HTTPException as error:
-            return error.status < 500 and error.status != 429
-        except (discord.DiscordException, OSError, aiohttp.ClientError):
-            return False
-        except RuntimeError:  # the bot has stopped, and its session with it
-            if not app.stopping.is_set():
-                raise
+        ways = [self._in_message]
+        if ended and failed:
+            ways += [_in_channel, _to_member]
+        for way in ways:
+            # The message is a courtesy: that it cannot be written fails no job.
+            try:
+                async with asyncio.timeout(self.edit_timeout_s):
+                    await way(app, group, text)
+                return True
+            except discord.HTTPException as error:
+                again = error.status >= 500 or error.status == 429
+            except (discord.DiscordException, OSError, aiohttp.ClientError):
+                again = True
+            except RuntimeError:  # the bot has stopped, and its session with it
+                if not app.stopping.is_set():
+                    raise
+                return True
+            if again and not last:
+                return False
         return True
+
+    async def _in_message(self, app: App, group: Group, text: str) -> None:
+        if group.message_id:
+            channel = app.bot.get_partial_messageable(group.first.channel_id)
+            await channel.get_partial_message(group.message_id).edit(content=text)
+            return
+        group.message_id = await app.client.answer(group.first, text)
+        await self.note(app, group)
+
+
+async def _in_channel(app: App, group: Group, text: str) -> None:
+    await app.bot.get_partial_messageable(group.first.channel_id).send(text)
+
+
+async def _to_member(app: App, group: Group, text: str) -> None:
+    user = await app.bot.fetch_user(group.first.user_id)
+    await user.send(text)
 
 
 tracker = Tracker()

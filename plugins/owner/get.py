@@ -39,7 +39,13 @@ def size(text: str) -> int:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("urls", nargs="+", metavar="URL")
-    parser.add_argument("--to", type=Path, default=Path(), metavar="DIR")
+    parser.add_argument(
+        "--to",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder for the files; default: the current one",
+    )
     parser.add_argument("--limit", type=size, metavar="20MiB", help="skip larger files")
 
 
@@ -146,6 +152,8 @@ async def download(
         except OSError as error:
             raise BossbotError(f"--to {folder}: {error.strerror}.") from error
         lines += [f"{file.path} ({format_size(file.size)})" for file in placed]
+        if fetched.facts.get("mute"):
+            lines.append("without sound: adding it to the picture needs ffmpeg")
         lines += [f"not fetched: {f} ({f.detail})" for f in fetched.failures]
         if not files:
             lines.append(one_line(str(fetched.facts.get("text", ""))))

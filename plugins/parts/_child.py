@@ -242,24 +242,32 @@ def _load_all(stems: Iterable[str]) -> list[Engine]:
 def _task_supports(
     request: dict[str, Any], tell: Callable[..., None]
 ) -> list[str | None]:
-    """For each link the first engine with an extractor of its own for it, else the
-    generic one, unless ``own`` is asked for."""
-    engines = _load_all(request["plugins"])
-    generic = next(
-        (e.name for e in engines if e.generic and not request.get("own")), None
-    )
+    """See ``Runner.supports``; None if there is no engine."""
+    engines = {engine.name: engine for engine in _load_all(request["plugins"])}
+    generic = next((e.name for e in engines.values() if e.generic), None)
+    without = request.get("without", "")
 
-    def knows(engine: Engine, url: str) -> bool:
+    def asked(answer: Callable[[str], bool], url: str) -> bool:
         try:
-            return engine.supports(url)
+            return answer(url)
         except Exception:  # the boundary of a plugin
             traceback.print_exc()
             return False
 
-    return [
-        next((engine.name for engine in engines if knows(engine, url)), generic)
-        for url in request["urls"]
-    ]
+    def best(url: str) -> str | None:
+        others = [e for name, e in engines.items() if name != without]
+        known = [e for e in others if asked(e.supports, url)]
+        sure = (e.name for e in known if len(known) == 1 or asked(e.single, url))
+        found = next(sure, known[0].name if known else None)
+        if without not in engines:
+            return found if without else found or generic
+        if not asked(engines[without].single, url):
+            return found or (generic if generic != without else None)
+        # Where they differ on what the link is, either may be wrong.
+        differ = found and not asked(engines[found].single, url)
+        return None if request.get("after_guess") and not differ else found
+
+    return [best(url) for url in request["urls"]]
 
 
 def _task_versions(request: dict[str, Any], tell: Callable[..., None]) -> Any:

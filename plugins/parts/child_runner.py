@@ -357,17 +357,19 @@ class ChildRunner(Runner):
 
     # The contract
 
-    async def supports(self, urls: Sequence[str], without: str = "") -> list[str]:
+    async def supports(
+        self, urls: Sequence[str], without: str = "", after_guess: bool = False
+    ) -> list[str]:
         """See ``Runner``."""
         plugins = self.engine_plugins()
-        others = set(plugins.values()) - {plugins.get(without)}
         found: list[str | None] = []
         for start in range(0, len(urls), MAX_URLS):
             found += await self._ask(
                 "supports",
                 urls=urls[start : start + MAX_URLS],
-                plugins=sorted(others),
-                own=bool(without),
+                plugins=sorted(set(plugins.values())),
+                without=without,
+                after_guess=after_guess,
             )
         return [engine or "" for engine in found]
 

@@ -129,7 +129,9 @@ class Bot(commands.Bot):
         self.tree.error(self._on_app_command_error)
 
     async def on_ready(self) -> None:
-        logger.info("connected as {} to {} servers", self.user, len(self.guilds))
+        count = len(self.guilds)
+        plural = "s" * (count != 1)
+        logger.info("connected as {} to {} server{}", self.user, count, plural)
 
     async def on_command_error(
         self, context: commands.Context[Any], error: commands.CommandError, /
@@ -144,7 +146,7 @@ class Bot(commands.Bot):
         if isinstance(cause, (commands.CommandError, BossbotError)):
             text = escape(str(cause), 1000)
         else:
-            logger.opt(exception=cause).error("a command failed")
+            logger.opt(exception=cause).error("the command {} failed", context.command)
         with contextlib.suppress(discord.DiscordException, OSError):
             await context.send(text)
 

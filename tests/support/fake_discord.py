@@ -214,6 +214,7 @@ class Fault:
     action: Action
     times: int = 1
     retry_after_s: float = 0.05  # of a 429
+    code: int = 0  # Discord's own, of any other status
     for_s: float | None = None  # of a hang; None: until release()
     hits: int = 0
     _released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -515,7 +516,7 @@ class FakeDiscord:
                 "lost_answer": done, then reset; "hang": held for `for_s` or until
                 `release()`, then done unless the client has gone; "hang_answer": done,
                 then the answer is held.
-            how: `retry_after_s` and `for_s`.
+            how: `retry_after_s`, `code` and `for_s`.
         """
         kinds = {"upload"} | {known for known, *_ in ROUTES}
         if kind not in kinds:
@@ -869,7 +870,7 @@ class FakeDiscord:
             return reset(request)
         call = await read_call(request)
         if fault and isinstance(fault.action, int):
-            return fault_answer(fault.action, fault.retry_after_s)
+            return fault_answer(fault.action, fault.retry_after_s, fault.code)
         if fault and fault.action == "hang":
             await fault.hold()
             if request.transport is None or request.transport.is_closing():
@@ -929,7 +930,7 @@ def answer(status: int, data: Any) -> web.Response:
     return web.Response(status=status, body=body, content_type="application/json")
 
 
-def fault_answer(status: int, retry_after_s: float) -> web.Response:
+def fault_answer(status: int, retry_after_s: float, code: int = 0) -> web.Response:
     if status == 429:
         data = {"message": "You are being rate limited.", "retry_after": retry_after_s}
         response = answer(429, data | {"global": False})
@@ -937,7 +938,7 @@ def fault_answer(status: int, retry_after_s: float) -> web.Response:
         return response
     if status > 500:  # from the proxy before Discord
         return web.Response(status=status, text="<html></html>")
-    return answer(status, {"message": f"{status}: injected", "code": 0})
+    return answer(status, {"message": f"{status}: injected", "code": code})
 
 
 def reset(request: web.Request) -> web.Response:
