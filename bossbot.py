@@ -1071,7 +1071,7 @@ class PlatformConfig(PluginConfig):
     proxy: str | None = Field(None, description="a proxy for this site only")
     sleep_request_s: float = Field(0, ge=0, description="pause between two requests")
     options: dict[str, Any] = Field(
-        default_factory=dict, description="options of the engine"
+        default_factory=dict, description="the engine's own options"
     )
 
 
@@ -1093,7 +1093,7 @@ class Settings(BaseSettings):
         None, description="the bot's token; only in .env or the environment"
     )
     data_dir: OwnPath = Field(
-        Path("data"), description="the queue, files and logs; needs room"
+        Path("data"), description="holds the queue, files and logs; needs room"
     )
     plugins_dir: OwnPath = Field(
         Path("plugins"), description="the folder of your own plugins"
@@ -1109,26 +1109,30 @@ class Settings(BaseSettings):
     )
     max_queue_size: int = Field(50, ge=1, description="links waiting, per server")
     max_items: int = Field(
-        50, ge=1, description="files of one link; of a longer gallery the first ones"
+        50, ge=1, description="files per link; a longer gallery is cut"
     )
     max_download_size: ByteSize = Field(
-        ByteSize(200 * 2**20), description="one source file"
+        ByteSize(200 * 2**20), description="of one source file"
     )
     max_job_size: ByteSize = Field(
-        ByteSize(500 * 2**20), description="all source files of a link"
+        ByteSize(500 * 2**20), description="of all source files of a link"
     )
-    max_file_size: ByteSize = Field(ByteSize(50 * 2**20), description="one posted file")
+    max_file_size: ByteSize = Field(
+        ByteSize(50 * 2**20), description="of one posted file"
+    )
     process_timeout_s: float = Field(
-        1800, gt=0, description="time for one plugin to process a link's files"
+        1800, gt=0, description="how long one plugin may process a link's files"
     )
     allow_writable_plugins: bool = Field(
         False, description="start even if anyone on this machine can change plugins"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="of the console; the file always has every detail"
+        "INFO", description="of the console; the log file always has every detail"
     )
-    log_retention_days: int = Field(14, ge=1, description="days that logs are kept")
-    trace_hooks: bool = Field(False, description="log every call of a hook")
+    log_retention_days: int = Field(14, ge=1, description="how long log files are kept")
+    trace_hooks: bool = Field(
+        False, description="log every call of a hook; for writing plugins"
+    )
     plugins: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="a table for each plugin"
     )

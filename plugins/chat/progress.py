@@ -36,7 +36,9 @@ class Config(PluginConfig):
     """[plugins.progress] in config.toml."""
 
     # No limit is published; one edit in 2.5 to 5 s per message is civil.
-    edit_interval_s: float = Field(2.5, ge=1, description="between two edits")
+    edit_interval_s: float = Field(
+        2.5, ge=1, description="time between two edits of a status message"
+    )
 
 
 @dataclass

@@ -58,12 +58,12 @@ class Config(PluginConfig):
     """[plugins.discord_client] in config.toml."""
 
     command_prefix: str = Field(
-        "$", pattern=r"\S", max_length=10, description="of commands in messages"
+        "$", pattern=r"\S", max_length=10, description="before commands in messages"
     )
     message_content: bool = Field(
-        True, description="read $ commands; false: only slash commands"
+        True, description="read $ commands; false: slash commands only"
     )
-    shards: bool = Field(False, description="for a bot on more than 2,500 servers")
+    shards: bool = Field(False, description="true for a bot on more than 2,500 servers")
 
 
 @hookimpl

@@ -56,7 +56,9 @@ NO_PLATFORM = Platform("", "", "", "")
 class Config(PluginConfig):
     """[plugins.local_worker] in config.toml."""
 
-    download_timeout_s: float = Field(600, gt=0, description="time for one download")
+    download_timeout_s: float = Field(
+        600, gt=0, description="how long one download may take"
+    )
 
 
 @hookimpl
