@@ -384,7 +384,7 @@ class Job:
     user_id: int = 0
     request_key: str = ""  # one per link of a message or interaction; taken once
     message_id: int = 0  # the request to reply to; 0 for none
-    options: dict[str, Any] = field(default_factory=dict)  # what was asked for
+    options: dict[str, Any] = field(default_factory=dict)  # asked for: spoiler...
     guild_settings: dict[str, Any] = field(default_factory=dict)  # as they were then
     limit_bytes: int = 0  # of one file in its channel
     created_at: float = field(default_factory=now)

@@ -157,7 +157,8 @@ def packed(texts: Iterable[str]) -> list[str]:
     messages: list[str] = []
     for text in texts:
         if len(text) > MAX_CONTENT:
-            text = text[: MAX_CONTENT - 2].rpartition("\n")[0] + "\n…"
+            text = text[: MAX_CONTENT - 2]
+            text = (text.rpartition("\n")[0] or text) + "\n…"
         if messages and len(messages[-1]) + len(text) < MAX_CONTENT:
             messages[-1] += f"\n{text}"
         else:

@@ -21,7 +21,7 @@ START = re.compile(
     re.IGNORECASE,
 )
 END = re.compile(
-    r"[\s<>\"`“”„‟«»‹›،؛؟।、。〃〈-】〔-〟！＂＇（），：；＜＞？［］｛｝｟-､]|\|\||\]\("
+    r"[\s<>\"`“”„‟«»‹›،؛؟।、。〃〈-】〔-〟！＂＇（），：；＜＞？［］｛｝｟-､…—→]|\|\||\]\(|\[/"
     r"|&(?:lt|gt|quot|apos|#0*(?:34|39|60|62)|#x0*(?:22|27|3c|3e));",
     re.IGNORECASE,
 )
@@ -108,7 +108,8 @@ def is_known(text: str, start: int, known: Callable[[str], bool]) -> bool:
         return False  # a hidden character inside the host
     word = text[start : start + 300]
     end = END.search(word)
-    return known("https://" + (word[: end.start()] if end else word))
+    word = re.sub("^([^/]*):443/", r"\1/", word[: end.start()] if end else word)
+    return known(f"https://{word}")
 
 
 def link_end(
@@ -169,7 +170,7 @@ def trim(text: str, start: int, end: int, opened: Counter[str]) -> int:
             marks[char] -= 1
         elif text[max(end - 2, start) : end] in ("**", "~~"):  # closes nothing
             end -= 1
-        elif char not in AFTER and not is_hidden(char):
+        elif not (char in AFTER or is_hidden(char) or is_emoji(char)):
             break
         end -= 1
     return end
@@ -180,6 +181,11 @@ def clean(link: str) -> str:
     host = re.split("[/?#]", link, maxsplit=1)[0]
     rest = ESCAPED.sub(r"\1", link[len(host) :])
     return host + AMPERSAND.sub("&", rest)
+
+
+def is_emoji(char: str) -> bool:
+    """Whether a character is a symbol, such as Discord's clients put into a text."""
+    return not char.isascii() and unicodedata.category(char) in ("So", "Sk")
 
 
 def is_hidden(char: str) -> bool:
