@@ -73,14 +73,14 @@ REASONS = [
     (
         Cause.LOGIN,
         NO_ADDRESS,
-        "The site refuses the bot's address. Ask the bot's owner for a login or a proxy.",
+        "The site refuses the bot's address. Ask the bot's owner to add a login or a proxy.",
     ),
     (
         Cause.LOGIN,
         REFUSED,
         (
             "The site refuses that to the bot: it wants a login, or does not serve the "
-            "bot's address or country. Ask the bot's owner for a login or a proxy."
+            "bot's address or country. Ask the bot's owner to add a login or a proxy."
         ),
     ),
 ]

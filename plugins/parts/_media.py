@@ -54,6 +54,7 @@ SUFFIXES = {
     "audio/amr": "amr",
     "audio/x-caf": "caf",
     "audio/ac3": "ac3",
+    "audio/mp2t": "ts mts m2ts",
     "text/plain": "txt srt vtt lrc",
 }
 KINDS = ("image", "video", "audio", "text")  # that may be posted

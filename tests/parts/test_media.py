@@ -6,6 +6,7 @@ from pathlib import Path
 
 import media
 import pytest
+from bossbot_plugins._media import PROBED, SUFFIXES, mime_of, suffix_for
 from bossbot_plugins.file_storage import inspect_file, suffix_of
 from conftest import make_job
 from platform_support import Web
@@ -182,6 +183,13 @@ async def test_ogg_is_a_video_by_what_is_in_it(clip: Path, name: str) -> None:
     assert suffix_of(inspect_file(made, made.parent)) == (
         "ogg" if "ogg" in name else "ogv"
     )
+
+
+async def test_every_kind_that_ffprobe_knows_has_an_ending() -> None:
+    for both in PROBED.values():
+        for mime in both:
+            assert mime in SUFFIXES and mime_of(suffix_for(mime, "")) != "", mime
+            assert suffix_for(mime, "exe") in SUFFIXES[mime].split()
 
 
 # Transport streams

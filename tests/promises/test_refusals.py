@@ -101,6 +101,14 @@ async def test_failure_that_the_channel_does_not_take_goes_to_the_member(
         await stage.fake.wait_for(told)
 
 
+async def test_lack_of_sound_is_said_in_the_post(stage: Stage) -> None:
+    step = stage.image()
+    async with stage.bot():
+        await stage.says(f"$download {link(stage.facts('a', mute=True), step)}")
+        [message] = await stage.gets(1)
+    assert "Without sound" in message.content
+
+
 def test_thread_of_an_unseen_channel_is_no_traceback() -> None:
     """discord.py finds no parent to take the permissions from."""
 
