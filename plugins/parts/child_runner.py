@@ -22,7 +22,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from bossbot_plugins import _walls
+from bossbot_plugins._addresses import home_networks, is_public
+from bossbot_plugins._broker import Broker, Judge
 from bossbot_plugins._files import size_of
 from bossbot_plugins._programs import JS_RUNTIMES, find_programs
 from loguru import logger
@@ -44,6 +48,7 @@ from bossbot import (
     Request,
     Runner,
     hookimpl,
+    in_thread,
     plugin_folders,
 )
 
@@ -98,7 +103,35 @@ def check_machine() -> list[Finding]:
                 f"{sys.executable} -m pip install deno, or install Node.js.",
             )
         )
+    for wall, stands in _walls.standing().items():
+        if not stands:
+            findings.append(
+                Finding(
+                    f"this system has no wall around {wall}",
+                    "a download that takes over its process is held by Python only",
+                    "See docs/promises.md, The walls around a download.",
+                )
+            )
     return findings
+
+
+def find_proxies(proxy: str | None) -> set[tuple[str, int]]:
+    """The addresses and ports of a proxy, and of those that the environment names."""
+    found: set[tuple[str, int]] = set()
+    names = ("http_proxy", "https_proxy", "all_proxy")
+    variables = [value for key, value in os.environ.items() if key.lower() in names]
+    for one in filter(None, [proxy, *variables]):
+        with contextlib.suppress(OSError, ValueError):
+            parts = urlsplit(one if "://" in one else f"//{one}")
+            if parts.hostname:
+                port = parts.port or {"https": 443}.get(parts.scheme, 80)
+                addresses = socket.getaddrinfo(parts.hostname, port)
+                found |= {(str(a[4][0]), int(a[4][1])) for a in addresses}
+    return found
+
+
+def _nowhere(host: str, port: int) -> bool:
+    return False
 
 
 class Child:
@@ -148,6 +181,7 @@ class ChildRunner(Runner):
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        _walls.hide()
 
     def engine_plugins(self) -> dict[str, str]:
         """The plugin of each engine, by the engine's name."""
@@ -157,7 +191,7 @@ class ChildRunner(Runner):
             for engine in plugin.engines
         }
 
-    def _python(self, call: str, channel: socket.socket, log: int) -> Any:
+    def _python(self, call: str, channel: socket.socket, log: int, *passed: int) -> Any:
         """Start a Python that runs a function of the child's side."""
         environment = {k: v for k, v in os.environ.items() if KEPT_ENVIRONMENT.match(k)}
         own, ours = self.app.settings.plugins_dir, self.app.plugins.ours
@@ -172,6 +206,7 @@ class ChildRunner(Runner):
             stdout=log,
             stderr=log,
             env=environment,
+            pass_fds=passed,
             start_new_session=True,
         )
 
@@ -247,21 +282,35 @@ class ChildRunner(Runner):
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=3)
 
+    def _private(self) -> list[str]:
+        """What no child may read, whatever else lies around it."""
+        settings, home = self.app.settings, os.path.expanduser("~")
+        places = [HERE, home, settings.data_dir, settings.plugins_dir]
+        platforms = self.app.plugins.registered("platforms").values()
+        places += [one.cookies_file for one in platforms if one.cookies_file]
+        return [str(place) for place in places]
+
     @contextlib.asynccontextmanager
-    async def child(self, name: str, task: str, **request: Any) -> AsyncIterator[Child]:
-        """A child at work on a task; it is dead when the block ends."""
+    async def child(
+        self, name: str, task: str, judge: Judge = _nowhere, **request: Any
+    ) -> AsyncIterator[Child]:
+        """A child at work on a task, which reaches the addresses that ``judge`` lets
+        pass; it is dead when the block ends."""
         child = Child(next(self._numbers))
         self.running[child.number] = child
         ours, theirs = socket.socketpair()
+        line, their_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = self._log_pipe(name)
+        broker = Broker(line, judge)
         try:
             try:
-                await self._send_for(child, theirs, log)
+                await self._send_for(child, theirs, log, their_line)
             except BaseException:
                 ours.close()  # at which a child that has started ends
                 raise
             finally:
                 theirs.close()
+                their_line.close()
                 os.close(log)
             child.reader, child.writer = await asyncio.open_unix_connection(
                 sock=ours, limit=MAX_LINE_BYTES
@@ -269,25 +318,33 @@ class ChildRunner(Runner):
             request |= {
                 "task": task,
                 "memory_bytes": int(self.config.memory_limit),
+                "private": self._private(),
+                "bot": os.getpid(),
             }
             child.writer.write(json.dumps(request, default=str).encode() + b"\n")
             yield child
         finally:
             child.kill()
+            broker.close()
             del self.running[child.number]
 
-    async def _send_for(self, child: Child, theirs: socket.socket, log: int) -> None:
-        """Start a process that takes the other end of the socket and the pipe."""
+    async def _send_for(
+        self, child: Child, theirs: socket.socket, log: int, line: socket.socket
+    ) -> None:
+        """Start a process that takes the other ends of the sockets and the pipe."""
         packet = json.dumps({"child": child.number}).encode()
         deaths = 0
         while True:
             self._start_server()
             if not self._control:
-                process = self._python("main(os.dup(0), 1)", theirs, log)
+                call = f"main(os.dup(0), 1, {line.fileno()})"
+                process = self._python(call, theirs, log, line.fileno())
                 self._keep(self._wait_for(process, child))
                 return
             try:
-                socket.send_fds(self._control, [packet], [theirs.fileno(), log])
+                socket.send_fds(
+                    self._control, [packet], [theirs.fileno(), log, line.fileno()]
+                )
                 return
             except BlockingIOError:  # it is busy; to end it would end its children
                 await asyncio.sleep(0.05)
@@ -332,6 +389,8 @@ class ChildRunner(Runner):
                 status = await asyncio.shield(child.exit)
         except TimeoutError:
             status = -signal.SIGKILL
+        if status == -signal.SIGXCPU:
+            raise JobFailed(Cause.TIMED_OUT, "over its time on the processor")
         how = (
             f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         )
@@ -379,6 +438,7 @@ class ChildRunner(Runner):
             home=str(home),
             lines=on_line is not None,
             programs=self.programs,
+            cpu_s=self.app.settings.process_timeout_s * (os.cpu_count() or 1),
             max_file_bytes=int(self.app.settings.max_job_size),
         )
         return Ran(*answer)
@@ -388,7 +448,7 @@ class ChildRunner(Runner):
         home = str(self.app.settings.data_dir / "temp")
         async with asyncio.timeout(self.answer_s):
             return await self._answer(
-                task, task, lambda line: None, home=home, **request
+                task, task, lambda line: None, home=home, cpu_s=self.answer_s, **request
             )
 
     async def _answer(
@@ -424,14 +484,24 @@ class ChildRunner(Runner):
         plugins = self.engine_plugins()
         if request.engine not in plugins:
             raise JobFailed(Cause.UNSUPPORTED, f"no engine {request.engine}")
+        allow_private = self.config.allow_private_addresses
+        proxies = await in_thread(partial(find_proxies, request.proxy))
+
+        def judge(host: str, port: int) -> bool:
+            known = allow_private or (host, port) in proxies
+            return known or is_public(host, home_networks())
+
         async with (
             self.child(
                 request.prefix.partition("_")[0],
                 "download",
+                judge,
                 request=dataclasses.asdict(request),
                 home=str(request.folder.with_name("home")),
                 plugin=plugins[request.engine],
-                allow_private=self.config.allow_private_addresses,
+                allow_private=allow_private,
+                proxies=sorted(proxies),
+                cpu_s=request.timeout_s,
                 warm=not self.can_fork,
                 max_file_bytes=request.max_file_bytes,
             ) as child,
