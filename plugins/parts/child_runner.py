@@ -115,11 +115,18 @@ def check_machine() -> list[Finding]:
     return findings
 
 
-def find_proxies(proxy: str | None) -> set[tuple[str, int]]:
-    """The addresses and ports of a proxy, and of those that the environment names."""
+def kept_environment() -> dict[str, str]:
+    """What the children get of the bot's environment."""
+    return {k: v for k, v in os.environ.items() if KEPT_ENVIRONMENT.match(k)}
+
+
+def find_proxies(
+    proxy: str | None, environment: dict[str, str]
+) -> set[tuple[str, int]]:
+    """The addresses and ports of a proxy, and of those that an environment names."""
     found: set[tuple[str, int]] = set()
     names = ("http_proxy", "https_proxy", "all_proxy")
-    variables = [value for key, value in os.environ.items() if key.lower() in names]
+    variables = [value for key, value in environment.items() if key.lower() in names]
     for one in filter(None, [proxy, *variables]):
         with contextlib.suppress(OSError, ValueError):
             parts = urlsplit(one if "://" in one else f"//{one}")
@@ -180,6 +187,7 @@ class ChildRunner(Runner):
         self._numbers = itertools.count(1)
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._environment = kept_environment()  # of the server
         self._tasks: set[asyncio.Task[None]] = set()
         _walls.hide()
 
@@ -193,7 +201,7 @@ class ChildRunner(Runner):
 
     def _python(self, call: str, channel: socket.socket, log: int, *passed: int) -> Any:
         """Start a Python that runs a function of the child's side."""
-        environment = {k: v for k, v in os.environ.items() if KEPT_ENVIRONMENT.match(k)}
+        environment = kept_environment()
         own, ours = self.app.settings.plugins_dir, self.app.plugins.ours
         folders = [str(folder) for folder in plugin_folders(own, ours)]
         code = (
@@ -219,6 +227,7 @@ class ChildRunner(Runner):
             return
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = self._log_pipe("fork server")
+        self._environment = kept_environment()
         self._server = self._python("serve()", theirs, log)
         theirs.close()
         os.close(log)
@@ -485,7 +494,9 @@ class ChildRunner(Runner):
         if request.engine not in plugins:
             raise JobFailed(Cause.UNSUPPORTED, f"no engine {request.engine}")
         allow_private = self.config.allow_private_addresses
-        proxies = await in_thread(partial(find_proxies, request.proxy))
+        proxies = await in_thread(
+            partial(find_proxies, request.proxy, self._environment)
+        )
 
         def judge(host: str, port: int) -> bool:
             known = allow_private or (host, port) in proxies
