@@ -77,6 +77,14 @@ def hide() -> None:
         _prctl(SET_DUMPABLE, 0)
 
 
+def all_tasks() -> int:
+    """How many processes and threads this machine runs; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        words = Path("/proc/loadavg").read_text().split()
+        return int(words[3].partition("/")[2])
+    return 0
+
+
 def limit(cpu_s: float) -> None:
     """Bound what this process, and each that it starts, may take of the machine."""
 
@@ -89,8 +97,7 @@ def limit(cpu_s: float) -> None:
     lower(resource.RLIMIT_NOFILE, MAX_FILES, MAX_FILES)
     lower(resource.RLIMIT_CPU, int(cpu_s) + 1, int(cpu_s) + 6)
     # It counts all that this user runs; more than that runs on the machine.
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        tasks = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
+    if tasks := all_tasks():
         lower(resource.RLIMIT_NPROC, tasks + MORE_TASKS, tasks + MORE_TASKS)
 
 

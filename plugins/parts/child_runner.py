@@ -57,6 +57,7 @@ MAX_LOG_BYTES = 256 * 1024  # of what a child prints; the rest is dropped
 GROUP_MEMORY_BYTES = 2**30  # on top of memory_limit: ffmpeg, a JavaScript runtime
 MAX_TALK_BYTES = 64 * 2**20  # all that one child may say
 NONSENSE = (LookupError, TypeError, ValueError)  # what a line may be instead
+MAX_TASKS = 512  # processes and threads of one child; RLIMIT_NPROC spares root
 MAX_URLS = 500  # that one child is asked about
 KEPT_ENVIRONMENT = re.compile(
     r"(PATH|LANG|LC_\w+|TZ|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|SYSTEMROOT"
@@ -148,27 +149,38 @@ class Child:
         self.number = number
         self.pid = 0  # known once it is a group of its own
         self.busy = False  # a file is on its way
+        self.fault: JobFailed | None = None  # why it was ended
         self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter | None = None
 
-    def kill(self) -> None:
-        """End it with everything it started; its socket then closes."""
+    def ended(self, status: int) -> None:
+        """It has exited; what it leaves running goes, too, and lets its socket go."""
+        if not self.exit.done():
+            self.exit.set_result(status)
+            self._kill_group()
+
+    def _kill_group(self) -> None:
         if self.pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End it with everything it started; its socket then closes."""
+        self._kill_group()
         if self.writer:
             self.writer.close()  # one that is no group yet sees this and goes
 
-    def memory_bytes(self) -> int:
-        """What its process group holds in memory; blocks."""
-        pages = 0
+    def holds(self) -> tuple[int, int]:
+        """The bytes of memory and the tasks of its process group; blocks."""
+        pages = tasks = 0
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError, ValueError, IndexError):
                 values = path.read_text().rpartition(")")[2].split()
                 if int(values[2]) == self.pid:
                     pages += int(values[21])
-        return pages * resource.getpagesize()
+                    tasks += int(values[17])
+        return pages * resource.getpagesize(), tasks
 
 
 class ChildRunner(Runner):
@@ -247,8 +259,8 @@ class ChildRunner(Runner):
         if packet:
             message = json.loads(packet)
             child = self.running.get(message["child"])
-            if child and not child.exit.done():
-                child.exit.set_result(message["exit"])
+            if child:
+                child.ended(message["exit"])
             return
         logger.error("the fork server ended; the next download starts a new one")
         self._forget_server()
@@ -330,12 +342,28 @@ class ChildRunner(Runner):
                 "private": self._private(),
                 "bot": os.getpid(),
             }
+            guard = asyncio.create_task(self._count_tasks(child))
             child.writer.write(json.dumps(request, default=str).encode() + b"\n")
-            yield child
+            try:
+                yield child
+            finally:
+                guard.cancel()
         finally:
             child.kill()
             broker.close()
             del self.running[child.number]
+
+    async def _count_tasks(self, child: Child) -> None:
+        """End a child that multiplies, before it takes the machine's time."""
+        usual = _walls.all_tasks()
+        while usual:
+            await asyncio.sleep(0.1)
+            if _walls.all_tasks() - usual > MAX_TASKS:
+                _, tasks = await asyncio.to_thread(child.holds)
+                if tasks > MAX_TASKS:
+                    child.fault = JobFailed(Cause.INTERNAL, f"{tasks} processes")
+                    child.kill()
+                    return
 
     async def _send_for(
         self, child: Child, theirs: socket.socket, log: int, line: socket.socket
@@ -365,8 +393,7 @@ class ChildRunner(Runner):
 
     async def _wait_for(self, process: Any, child: Child) -> None:
         status = await asyncio.to_thread(process.wait)
-        if not child.exit.done():
-            child.exit.set_result(status)
+        child.ended(status)
 
     async def events(self, child: Child) -> AsyncIterator[dict[str, Any]]:
         """The messages of the child, up to "done".
@@ -392,7 +419,10 @@ class ChildRunner(Runner):
                     case _:
                         yield message
         except (*NONSENSE, ConnectionError) as error:
-            raise JobFailed(Cause.INTERNAL, f"child: {error!r}") from error
+            nonsense = JobFailed(Cause.INTERNAL, f"child: {error!r}")
+            raise (child.fault or nonsense) from error
+        if child.fault:
+            raise child.fault
         try:
             async with asyncio.timeout(5):
                 status = await asyncio.shield(child.exit)
@@ -543,7 +573,7 @@ class ChildRunner(Runner):
 
         def measure() -> tuple[int, int]:
             folders = (request.folder, request.folder.with_name("home"))
-            return sum(map(size_of, folders)), child.memory_bytes()
+            return sum(map(size_of, folders)), child.holds()[0]
 
         async def watch() -> None:
             mark_bytes, mark_s = 0, time.monotonic()
