@@ -86,7 +86,9 @@ def warm() -> None:
         extractor.suitable("https://boss-bot.invalid/")
     # Loading the certificate authorities takes longer than a small download.
     common.make_ssl_context = functools.cache(common.make_ssl_context)
-    video = Video(Request("", Path(), "", engine_options={"simulate": True}), cast(Report, 0))
+    video = Video(
+        Request("", Path(), "", engine_options={"simulate": True}), cast(Report, 0)
+    )
     video.described = True
     with contextlib.redirect_stderr(io.StringIO()), _downloader(video) as engine:
         page = {"extractor": "warm", "webpage_url": "https://boss-bot.invalid/"}

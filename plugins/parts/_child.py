@@ -27,12 +27,13 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from bossbot_plugins import _seccomp, _walls
-from bossbot_plugins._addresses import home_networks, is_public
+from bossbot_plugins._addresses import Network, is_public
 from bossbot_plugins._broker import use_broker
 from bossbot_plugins._landlock import without
 
@@ -81,8 +82,7 @@ def serve() -> None:
             traceback.print_exc()
     # A child imports its plugin from disk, so that a reload counts for it too.
     open_plugins(sys.modules[PLUGIN_PACKAGE].__path__)
-    if _seccomp.available():
-        _seccomp.prepare((os.getppid(), os.getpid()))  # the children will have it
+    _walls.prepare((os.getppid(), os.getpid()))  # once, for all children
     gc.collect()
     gc.freeze()  # the children share these pages
     while True:
@@ -121,7 +121,7 @@ class Bot:
         self.connection = socket.socket(fileno=talk)
         self.broker = socket.socket(fileno=broker)
         self._lock = threading.Lock()
-        self.end_watch: Callable[[], None]
+        self.end_watch: Callable[[], None] = lambda: None
 
     def tell(self, **message: Any) -> None:
         """Send a message; see ``ChildRunner.events``."""
@@ -169,8 +169,8 @@ def main(talk: int, log: int, broker: int) -> NoReturn:
     if not line:
         os._exit(0)
     request = json.loads(line)
-    bot.watch()
-
+    if os.getppid() == request["bot"]:  # else the fork server watches it, too
+        bot.watch()
     try:
         random.seed()
         os.environ |= {"HOME": request["home"], "TMPDIR": request["home"]}
@@ -250,8 +250,9 @@ def _task_download(request: dict[str, Any], bot: Bot) -> None:
     engine = load_engines(request["plugin"])[job.engine]
     if request["warm"]:  # a fresh interpreter
         engine.warm()
-    allow_private, proxies = request["allow_private"], request["proxies"]
-    watch_sockets(bot.tell, job, allow_private, {(h, p) for h, p in proxies})
+    proxies = {(host, port) for host, port in request["proxies"]}
+    networks = [ip_network(text) for text in request["networks"]]
+    watch_sockets(bot.tell, job, request["allow_private"], proxies, networks)
     own = [job.folder, request["home"], job.cache_dir]
     raise_walls(bot, request, job.programs.values(), own)
     try:
@@ -315,7 +316,7 @@ def _task_run(request: dict[str, Any], bot: Bot) -> list[Any]:
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     home, argv = Path(request["home"]), request["argv"]
     job = Request("", home, "", programs=request["programs"])
-    watch_sockets(bot.tell, job, False, set())
+    watch_sockets(bot.tell, job, False, (), ())
     files = [word.removeprefix("file:") for word in argv[1:]]
     files = [file for file in files if os.path.isabs(file) and os.path.isfile(file)]
     own = [home.with_name("files"), home]
@@ -386,7 +387,8 @@ def raise_walls(
     modules = _walls.loaded(PLUGIN_PACKAGE)
     readable = _walls.readable(programs, modules, request["private"])
     # Our shelves hold no secrets; the owner's folder, which comes first, may.
-    readable |= without(package.__path__[1:], request["private"])
+    shelves = [os.path.realpath(folder) for folder in list(package.__path__)[1:]]
+    readable |= without(shelves, request["private"])
     protected = (request["bot"], os.getppid())
     bot.end_watch()
     if _walls.raise_walls({*readable, *files}, [str(one) for one in own], protected):
@@ -399,14 +401,14 @@ def watch_sockets(
     request: Request,
     allow_private: bool,
     proxies: Collection[tuple[str, int]],
+    networks: Collection[Network],
 ) -> None:
     """End the attempt, by an audit hook, when this process dials another than a public
-    address or the owner's proxies, or starts another than the helper programs on local
+    address outside the home's networks or the owner's proxies, or starts another than the helper programs on local
     files. Python code can take this down; it finds a plain refusal early, and says so
     in words."""
     home = os.path.realpath(os.environ["HOME"]) + os.sep
     programs = set(request.programs.values())
-    networks = home_networks()
     tcp_only = _seccomp.available() and not allow_private  # what the broker dials
 
     def refuse(what: str, message: str) -> NoReturn:

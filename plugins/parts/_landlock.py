@@ -136,8 +136,8 @@ def _allow(ruleset: int, path: str, rights: int, how: int) -> None:
 
 
 def without(paths: Iterable[str], private: Iterable[str]) -> set[str]:
-    """The real paths of some folders and files, so that nothing below them is private:
-    a folder with something private somewhere inside gives way to what else is in it."""
+    """Some folders and files, as real paths, so that nothing below them is private: a
+    folder with something private somewhere inside gives way to what else is in it."""
     kept: set[str] = set()
     hidden = {os.path.realpath(path) for path in private}
 
@@ -155,5 +155,5 @@ def without(paths: Iterable[str], private: Iterable[str]) -> set[str]:
                     add(below)
 
     for path in paths:
-        add(os.path.realpath(path))
+        add(path)
     return kept

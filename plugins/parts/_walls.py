@@ -6,6 +6,7 @@ falls with it; these do not. Each one that the kernel lacks is left out.
 
 import contextlib
 import ctypes
+import functools
 import os
 import resource
 import ssl
@@ -39,7 +40,7 @@ FILES = """
     /etc/nsswitch.conf /etc/host.conf /etc/gai.conf /etc/services /etc/protocols
     /etc/localtime /etc/timezone /etc/mime.types /etc/fonts /var/cache/fontconfig
     /dev/null /dev/zero /dev/full /dev/random /dev/urandom
-    /proc/self /proc/cpuinfo /proc/meminfo /proc/stat /proc/version /proc/uptime
+    /proc/cpuinfo /proc/meminfo /proc/stat /proc/version /proc/uptime
     /proc/filesystems /proc/sys/vm/overcommit_memory /proc/sys/kernel/osrelease
     /proc/sys/vm/max_map_count /sys/devices/system/cpu /sys/fs/cgroup
     /sys/kernel/mm/transparent_hugepage
@@ -106,10 +107,7 @@ def readable(
 ) -> set[str]:
     """The paths that Python, the engines and the programs need, and nothing of what is
     private; ``modules`` are plugins and libraries that have been imported."""
-    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
-    paths = {*PROGRAMS.split(), *FILES.split(), *sysconfig.get_paths().values()}
-    paths |= {os.path.join(p, name) for p in prefixes for name in OF_PYTHON.split()}
-    paths |= {*sys.path, *_certificates(), *_libraries()}
+    paths = {*sys.path, *_certificates(), "/proc/self"}
     if (zone := os.environ.get("TZ", "").lstrip(":")).startswith(os.sep):
         paths.add(zone)
     for module in modules:
@@ -117,15 +115,32 @@ def readable(
             path = Path(file)
             paths.add(str(path.parent if path.name == "__init__.py" else path))
     for program in programs:
-        real = Path(os.path.realpath(program))
-        paths |= {program, str(real)}
+        real = Path(program)
+        paths.add(program)
         if real.parent.name == "bin":  # with its libraries beside it
             paths |= {str(real.parent), str(real.parent.with_name("lib"))}
-    wide = {os.path.realpath(path) for path in WIDE.split()}
-    narrow = {path for path in paths if path and os.path.realpath(path) not in wide}
-    # Where /bin and its like are folders of their own, not links into /usr:
-    narrow |= {path for path in PROGRAMS.split() if os.path.isdir(path)}
-    return without(narrow, private)
+    return without(places() | (_real(paths) - _wide()), private)
+
+
+def _real(paths: Iterable[str]) -> set[str]:
+    return {os.path.realpath(path) for path in paths if path}
+
+
+@functools.cache
+def _wide() -> set[str]:
+    return _real(WIDE.split())
+
+
+@functools.cache
+def places() -> frozenset[str]:
+    """Where Python and the system keep what programs need; real paths."""
+    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
+    paths = {os.path.join(p, name) for p in prefixes for name in OF_PYTHON.split()}
+    paths |= {*sysconfig.get_paths().values(), *_libraries()}
+    # /bin and its like may be folders of their own.
+    system = [*PROGRAMS.split(), *FILES.split()]
+    given = (_real(paths) - _wide()) | _real(system)
+    return frozenset(path for path in given if os.path.exists(path))
 
 
 def _certificates() -> Iterable[str]:
@@ -149,8 +164,8 @@ def drop_privileges() -> None:
     if sys.platform != "linux":
         return
     for capability in range(64):
-        if capability != DAC_OVERRIDE:
-            _prctl(DROP_BOUND, capability)
+        if capability != DAC_OVERRIDE and _prctl(DROP_BOUND, capability):
+            break  # it was the last one, or this is not root
     _prctl(AMBIENT, CLEAR_AMBIENT)
     kept = 1 << DAC_OVERRIDE
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
@@ -162,6 +177,13 @@ def drop_privileges() -> None:
     libc.capset(header, data)
     if _prctl(SET_NO_NEW_PRIVS, 1):
         raise OSError(ctypes.get_errno(), "no_new_privs")
+
+
+def prepare(protected: tuple[int, ...]) -> None:
+    """Find out beforehand what is the same for all children of this process."""
+    places()
+    if _seccomp.available():
+        _seccomp.prepare(protected)
 
 
 def raise_walls(

@@ -121,14 +121,17 @@ def kept_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if KEPT_ENVIRONMENT.match(k)}
 
 
-def find_proxies(
-    proxy: str | None, environment: dict[str, str]
-) -> set[tuple[str, int]]:
-    """The addresses and ports of a proxy, and of those that an environment names."""
-    found: set[tuple[str, int]] = set()
+def named_proxies(proxy: str | None, environment: dict[str, str]) -> list[str]:
+    """A proxy, and those that an environment names."""
     names = ("http_proxy", "https_proxy", "all_proxy")
     variables = [value for key, value in environment.items() if key.lower() in names]
-    for one in filter(None, [proxy, *variables]):
+    return [one for one in [proxy, *variables] if one]
+
+
+def find_all(proxies: Sequence[str]) -> set[tuple[str, int]]:
+    """The addresses and ports of proxies; blocks."""
+    found: set[tuple[str, int]] = set()
+    for one in proxies:
         with contextlib.suppress(OSError, ValueError):
             parts = urlsplit(one if "://" in one else f"//{one}")
             if parts.hostname:
@@ -524,9 +527,8 @@ class ChildRunner(Runner):
         if request.engine not in plugins:
             raise JobFailed(Cause.UNSUPPORTED, f"no engine {request.engine}")
         allow_private = self.config.allow_private_addresses
-        proxies = await in_thread(
-            partial(find_proxies, request.proxy, self._environment)
-        )
+        urls = named_proxies(request.proxy, self._environment)
+        proxies = await in_thread(partial(find_all, urls)) if urls else set()
 
         def judge(host: str, port: int) -> bool:
             known = allow_private or (host, port) in proxies
@@ -542,6 +544,7 @@ class ChildRunner(Runner):
                 plugin=plugins[request.engine],
                 allow_private=allow_private,
                 proxies=sorted(proxies),
+                networks=home_networks(),
                 cpu_s=request.timeout_s,
                 warm=not self.can_fork,
                 max_file_bytes=request.max_file_bytes,

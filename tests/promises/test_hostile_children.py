@@ -249,6 +249,13 @@ async def test_own_folders_are_its_own(prey: Prey) -> None:
     assert None not in await prey.attack(body)
 
 
+@pytest.fixture
+def fresh_places() -> Iterator[None]:
+    _walls.places.cache_clear()
+    yield
+    _walls.places.cache_clear()
+
+
 @pytest.mark.parametrize("where", ["lib", "site-packages", "share"])
 async def test_data_inside_what_is_readable_is_not(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -267,6 +274,7 @@ async def test_data_inside_what_is_readable_is_not(
     assert inside == [str(base / "beside")]
 
 
+@pytest.mark.usefixtures("fresh_places")
 async def test_venv_that_is_the_checkout_is_read_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
