@@ -103,9 +103,6 @@ class Prey:
         fetched = await self.app.worker.fetch(job, lambda progress: None)
         return bossbot.json.loads(fetched.facts["text"])
 
-    def attempts(self) -> list[Path]:
-        return [*(self.data / "temp").glob("*/1")]
-
 
 @contextlib.asynccontextmanager
 async def a_prey(folder: Path, data: Path, **settings: Any) -> AsyncIterator[Prey]:
@@ -243,7 +240,6 @@ async def test_own_folders_are_its_own(prey: Prey) -> None:
             shutil.copy2(place / "file", place / "copy")
             (place / "copy").unlink()
             (place / "file").unlink()
-        os.link(__file__, "x") if False else None
         tell([failed(lambda: os.mkfifo("pipe")), failed(lambda: os.mknod("node", 0o60600))])
         """
     assert None not in await prey.attack(body)
@@ -377,8 +373,9 @@ async def test_privileges_are_gone(prey: Prey) -> None:
               call(29, L(1), L(4096), L(0o1600))])
         """
     rights, *tried = await prey.attack(body)
-    for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"):
-        assert int(rights[name], 16) in (0, 2), rights
+    if os.getuid():  # what an ordinary user may not gain anyway
+        del rights["CapBnd"]
+    assert {int(right, 16) for right in rights.values()} <= {0, 2}, rights
     assert all(one < 0 for one in tried), tried
 
 
@@ -535,9 +532,7 @@ async def test_broker_changes_no_file_that_is_only_read(prey: Prey) -> None:
     assert await prey.attack(body) == ["EPERM", "EPERM", True]
 
 
-async def test_private_names_of_this_network_are_judged(
-    prey: Prey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_name_that_leads_inside_is_refused_in_words(prey: Prey) -> None:
     body = """
         import urllib.request
         tell(failed(lambda: urllib.request.urlopen("http://localhost/")))
@@ -640,6 +635,21 @@ async def test_link_is_asked_about_inside_the_walls(prey: Prey) -> None:
     await prey.attack("tell(1)", supports)
     assert await prey.app.runner.supports(["https://toy.example/"]) == [""]
     assert not note.exists()
+
+
+async def test_fresh_interpreter_has_the_same_walls(
+    prey: Prey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prey.app.runner, "can_fork", False)
+    monkeypatch.setattr(prey.app.runner, "_control", None)
+    monkeypatch.setattr(prey.app.runner, "_server", None)
+    body = f"""
+        tell([failed(lambda: open({str(prey.home / ".env")!r})),
+              call(42, L(call(41, L(2), L(1), L(0))), address("127.0.0.1", 9), L(16)),
+              call(62, L({os.getpid()}), L(0))])
+        """
+    env, dialled, signalled = await prey.attack(body)
+    assert (env, dialled) == ("EACCES", -13) and signalled < 0
 
 
 # What must go on working
