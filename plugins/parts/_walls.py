@@ -21,6 +21,7 @@ from bossbot_plugins import _landlock, _seccomp
 from bossbot_plugins._landlock import without
 
 # linux/prctl.h, linux/capability.h
+READ_BOUND, SYS_ADMIN = 23, 21
 SET_DUMPABLE, DROP_BOUND, SET_NO_NEW_PRIVS, AMBIENT, CLEAR_AMBIENT = 4, 24, 38, 47, 4
 CAPABILITY_VERSION = 0x20080522
 DAC_OVERRIDE = 1  # root needs it to read what is another user's; Landlock still judges
@@ -158,14 +159,21 @@ def _libraries() -> Iterable[str]:
             yield from (line for line in lines if line.startswith(os.sep))
 
 
+def bound_privileges() -> None:
+    """Let no program that is started gain a right of root but that one."""
+    if sys.platform != "linux" or _prctl(READ_BOUND, SYS_ADMIN) != 1:
+        return  # the fork server has done it
+    for capability in range(64):
+        if capability != DAC_OVERRIDE and _prctl(DROP_BOUND, capability):
+            break  # it was the last one, or this is not root
+
+
 def drop_privileges() -> None:
     """Take from this process, and what it starts, every right of root but to read what
     belongs to others, and any way to gain one."""
     if sys.platform != "linux":
         return
-    for capability in range(64):
-        if capability != DAC_OVERRIDE and _prctl(DROP_BOUND, capability):
-            break  # it was the last one, or this is not root
+    bound_privileges()
     _prctl(AMBIENT, CLEAR_AMBIENT)
     kept = 1 << DAC_OVERRIDE
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
@@ -182,6 +190,7 @@ def drop_privileges() -> None:
 def prepare(protected: tuple[int, ...]) -> None:
     """Find out beforehand what is the same for all children of this process."""
     places()
+    bound_privileges()
     if _seccomp.available():
         _seccomp.prepare(protected)
 
