@@ -61,7 +61,7 @@ from typing import (
     TypeVar,
     cast,
 )
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pluggy
 from loguru import logger
@@ -101,7 +101,7 @@ __version__ = "1.0.0"
 API = 1  # a plugin that needs more than this one sets an API of its own
 # What plugins may rely on; docs/plugins.md mentions each.
 __all__ = [
-    "API", "HERE", "HOOKS", "PARTS", "PLUGIN_PACKAGE", "SENTENCES", "SLOT_STATUSES",
+    "API", "HERE", "HOOKS", "MAX_LINE", "PARTS", "PLUGIN_PACKAGE", "SENTENCES", "SLOT_STATUSES",
     "TERMINAL_STATUSES", "Accepted", "App", "Bench", "BossBot", "BossbotError",
     "Cause", "Change", "Client", "Courier", "Database", "Engine", "Facts",
     "Fetched", "Finding", "Guilds", "Hooks", "Job", "JobFailed", "MediaFile",
@@ -109,10 +109,10 @@ __all__ = [
     "PluginConfig", "PluginError", "Plugins", "Post", "Priority", "Probe",
     "Progress", "Queue", "QueueFull", "Ran", "Refused", "Report", "Request",
     "Route", "Router", "Runner", "Settings", "StartError", "Status", "Storage",
-    "Stored", "Subcommand", "Worker", "did_you_mean", "escape", "explain",
+    "Stored", "Subcommand", "Worker", "cut_line", "did_you_mean", "escape", "explain",
     "format_size", "format_time", "hookimpl", "import_plugin", "in_thread", "now",
     "one_line", "open_plugins", "plugin_folders", "public_url", "redact",
-    "unsupported", "without_queries", "write_atomically",
+    "show_link", "unsupported", "without_queries", "write_atomically",
 ]  # fmt: skip
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
@@ -165,12 +165,13 @@ class JobFailed(BossbotError):
         message: str = "",
         retry_after_s: float | None = None,
     ) -> None:
-        if cause is Cause.RATE_LIMITED and retry_after_s:
-            wait = format_time(max(retry_after_s, 3))
+        # A short wait is over by the time a member reads it: the bot has tried again.
+        if cause is Cause.RATE_LIMITED and (retry_after_s or 0) > 60:
+            wait = format_time(retry_after_s or 0)
             message = message or f"The site asks us to slow down. Try again in {wait}."
         super().__init__(message or SENTENCES[cause])
         self.cause = cause
-        self.detail = without_queries(detail)
+        self.detail = without_queries(cut_line(detail))
         self.retry_after_s = retry_after_s
 
 
@@ -192,6 +193,20 @@ def format_time(seconds: float) -> str:
     return " ".join(f"{n} {unit}" for n, unit in parts if n)
 
 
+MAX_LINE = 2048  # characters of a line from outside that anything looks at
+
+
+def cut_line(text: str, limit: int = MAX_LINE) -> str:
+    """The start of a text from outside. What is left out is never the second half of a
+    known secret, whose first half nothing would recognise."""
+    if len(text) <= limit:
+        return text
+    for secret in _secrets:
+        at = text.find(secret, max(limit - len(secret), 0), limit + len(secret))
+        limit = at if 0 <= at < limit else limit
+    return text[:limit] + "…"
+
+
 def one_line(text: str, *, fold: bool = True) -> str:
     """Text from outside without control, bidirectional and zero-width characters; white
     space becomes spaces, and runs of it one space unless ``fold`` is off."""
@@ -207,19 +222,35 @@ def one_line(text: str, *, fold: bool = True) -> str:
 def escape(text: str, limit: int = 200) -> str:
     """Text from outside, safe to show in Discord: one line of at most ``limit``
     characters, then escaped, so that no mention, link or mark-up works."""
-    text = one_line(text)
+    text = one_line(text[: 8 * limit + MAX_LINE])  # much of it may be invisible
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     text = re.sub(r"([\\*_~`|>\[\]()#<@])", r"\\\1", text)
-    text = re.sub(r"(?i)(discord(?:app)?)\.(gg|com/invite)", r"\1\\.\2", text)
+    text = re.sub(r"^(\d*)([-+.])(?=\s|$)", r"\1\\\2", text)  # a list
+    text = re.sub(r"(?i)(discord(?:app)?)\.(?=\w)", r"\1\\.", text)  # invites, gifts
     return text.replace("//", "\\/\\/")
+
+
+def show_link(url: str, limit: int = 500) -> str:
+    """A link as it is shown in Discord, where it gets no preview and formats nothing:
+    "<https://...>", with what could do so percent-encoded. "" for a longer one."""
+    shown = quote(url[:limit], "!$%&',/:;=?@+#", errors="replace").replace("~", "%7E")
+    return f"<{shown}>" if len(url) <= limit and len(shown) <= limit else ""
 
 
 def without_queries(text: str) -> str:
     """Text in which no link, whole or cut, keeps what follows its "?": that may be a
     secret."""
-    text = re.sub(r"(\w://[^\s'\"<>?#]*)[?#][^\s'\"<>]*", r"\1", text)
-    return re.sub(r"\?[\w%.~\[\]-]+=[^\s'\"<>]*", "", text)
+
+    def shorten(word: re.Match[str]) -> str:
+        text = word[0]
+        if scheme := re.search(r"\w://", text):
+            query = re.compile("[?#]").search(text, scheme.end())
+            text = text[: query.start()] if query else text
+        return re.sub(r"\?[\w%.~\[\]-]+=.*", "", text, flags=re.DOTALL)
+
+    # Word by word, since a pattern that begins anywhere takes quadratic time.
+    return re.sub(r"[^\s'\"<>]+", shorten, text)
 
 
 def public_url(job: Job) -> str:
@@ -230,7 +261,8 @@ def public_url(job: Job) -> str:
 
 def unsupported(url: str) -> str:
     """The sentence for a link that nothing can fetch."""
-    return f"Not supported: I can't download from {urlsplit(url).hostname}."
+    host = escape(urlsplit(url).hostname or "")
+    return f"Not supported: I can't download from {host}."
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
@@ -312,7 +344,8 @@ SENTENCES = {
     Cause.RATE_LIMITED: "The site asks us to slow down. Try again in a few minutes.",
     Cause.NETWORK: "The site could not be reached. Try again later.",
     Cause.TOO_LARGE: "That is larger than the bot's owner allows.",
-    Cause.TIMED_OUT: "That took too long and was stopped. Try again later.",
+    Cause.TIMED_OUT: "The site is too slow: that took too long and was stopped. "
+    "Try again later.",
     Cause.NO_MEDIA: "There is no photo, video or sound behind that link.",
     Cause.QUOTA: "This server has used up its share for today. Try again tomorrow.",
     Cause.PERMISSION: "I am not allowed to post files here. "
@@ -547,7 +580,8 @@ class Report(Protocol):
 
     def info(self, **facts: Any) -> None:
         """Report on the post: title, uploader, date (ISO 8601), text, adult (true or
-        false); items, how many files it has; more, whether some were left out."""
+        false); items, how many files it has; more, whether some were left out; mute,
+        whether a video's sound was."""
 
     def progress(self, progress: Progress) -> None:
         """Report how far a file is; cheap, call it for every chunk."""
@@ -572,6 +606,9 @@ class Engine:
     # Downloads all files of a link, or raises JobFailed.
     download: Callable[[Request, Report], None]
     generic: bool = False  # it can also try a page that no extractor knows
+    # Whether it knows the link as one post. For a profile, a set, or a file by its mere
+    # ending, another engine that does goes first, and is asked when this one fails.
+    single: Callable[[str], bool] = lambda url: True
 
 
 @dataclass(frozen=True)
@@ -681,10 +718,13 @@ class Runner(Part):
     bot is."""
 
     @abstractmethod
-    async def supports(self, urls: Sequence[str], without: str = "") -> list[str]:
-        """For each link the first engine with an extractor of its own for it, else the
-        generic one; "" if there is none. ``without`` leaves that engine and the generic
-        one out."""
+    async def supports(
+        self, urls: Sequence[str], without: str = "", after_guess: bool = False
+    ) -> list[str]:
+        """For each link the engine with an extractor of its own for it, best one that
+        knows it as one post, else the generic one; "" if there is none. ``without``
+        leaves that engine out, and the generic one unless that engine may have guessed;
+        with ``after_guess`` there is no other one unless either may have."""
 
     @abstractmethod
     async def versions(self) -> dict[str, tuple[str, int | None]]:
@@ -799,7 +839,7 @@ class Database(Part):
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
-        """All or nothing, one at a time."""
+        """All or nothing, one at a time; in it, use only the connection it gives."""
 
     @abstractmethod
     async def one(self, sql: str, *values: Any, **named: Any) -> sqlite3.Row | None:
@@ -1031,7 +1071,7 @@ class PlatformConfig(PluginConfig):
     proxy: str | None = Field(None, description="a proxy for this site only")
     sleep_request_s: float = Field(0, ge=0, description="pause between two requests")
     options: dict[str, Any] = Field(
-        default_factory=dict, description="options of the engine"
+        default_factory=dict, description="the engine's own options"
     )
 
 
@@ -1053,7 +1093,7 @@ class Settings(BaseSettings):
         None, description="the bot's token; only in .env or the environment"
     )
     data_dir: OwnPath = Field(
-        Path("data"), description="the queue, files and logs; needs room"
+        Path("data"), description="holds the queue, files and logs; needs room"
     )
     plugins_dir: OwnPath = Field(
         Path("plugins"), description="the folder of your own plugins"
@@ -1069,26 +1109,30 @@ class Settings(BaseSettings):
     )
     max_queue_size: int = Field(50, ge=1, description="links waiting, per server")
     max_items: int = Field(
-        50, ge=1, description="files of one link; of a longer gallery the first ones"
+        50, ge=1, description="files per link; a longer gallery is cut"
     )
     max_download_size: ByteSize = Field(
-        ByteSize(200 * 2**20), description="one source file"
+        ByteSize(200 * 2**20), description="of one source file"
     )
     max_job_size: ByteSize = Field(
-        ByteSize(500 * 2**20), description="all source files of a link"
+        ByteSize(500 * 2**20), description="of all source files of a link"
     )
-    max_file_size: ByteSize = Field(ByteSize(50 * 2**20), description="one posted file")
+    max_file_size: ByteSize = Field(
+        ByteSize(50 * 2**20), description="of one posted file"
+    )
     process_timeout_s: float = Field(
-        1800, gt=0, description="time for one plugin to process a link's files"
+        1800, gt=0, description="how long one plugin may process a link's files"
     )
     allow_writable_plugins: bool = Field(
         False, description="start even if anyone on this machine can change plugins"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="of the console; the file always has every detail"
+        "INFO", description="of the console; the log file always has every detail"
     )
-    log_retention_days: int = Field(14, ge=1, description="days that logs are kept")
-    trace_hooks: bool = Field(False, description="log every call of a hook")
+    log_retention_days: int = Field(14, ge=1, description="how long log files are kept")
+    trace_hooks: bool = Field(
+        False, description="log every call of a hook; for writing plugins"
+    )
     plugins: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="a table for each plugin"
     )
@@ -1233,6 +1277,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+BROKEN_GUILD = "This server's settings cannot be read. The bot's owner finds the reason in the log."
+
+
 class Guilds:
     """The settings that each server has of its own: ``{guild_id}.toml``, a table per
     plugin, read again when it was edited by hand. A direct message is guild 0."""
@@ -1261,10 +1308,7 @@ class Guilds:
         except (OSError, ValueError) as error:
             logger.warning("{}: {}", path, error)
             if strict or tables is None:
-                raise Refused(
-                    "This server's settings cannot be read. "
-                    "The bot's owner finds the reason in the log."
-                ) from None
+                raise Refused(BROKEN_GUILD) from None
         self._known[guild_id] = (stamp, tables or {})
         return copy.deepcopy(tables or {})
 
@@ -1480,7 +1524,9 @@ def import_plugin(stem: str) -> types.ModuleType:
     for known in [known for known in sys.modules if _in_plugins(known)]:
         if f"{known}.".startswith((f"{name}.", f"{PLUGIN_PACKAGE}._")):
             del sys.modules[known]
-    importlib.invalidate_caches()
+    for folder in sys.modules[PLUGIN_PACKAGE].__path__:  # files may be new there
+        if finder := sys.path_importer_cache.get(folder):
+            finder.invalidate_caches()  # type: ignore[attr-defined]
     return importlib.import_module(name)
 
 
@@ -1559,6 +1605,13 @@ class Plugins:
                 self._load(plugin)
         if mentioning:
             return
+        engines = self.registered("engines")
+        for platform in self.registered("platforms").values():
+            if platform.engine not in engines:
+                hint = did_you_mean(platform.engine, engines)
+                logger.warning(
+                    "{}: no engine {}{}", platform.name, platform.engine, hint
+                )
         named = {*self.settings.plugins, *self.settings.disabled_plugins}
         for stem in sorted(named - self.all.keys()):
             hint = did_you_mean(stem, self.all)
@@ -1585,13 +1638,13 @@ class Plugins:
             logger.warning("{} takes the place of ours", plugin.path)
         try:
             module = import_plugin(plugin.stem)
-            if (needed := getattr(module, "API", API)) > API:
+            if (needed := getattr(module, "API", API)) not in range(API + 1):
                 raise PluginError(
                     f"it needs version {needed} of the plugin API, and this bot has "
                     f"{API}. Update the bot: git pull"
                 )
-            self.manager.register(module, plugin.stem)
             plugin.hooks = self._check_hooks(module)
+            self.manager.register(module, plugin.stem)
             self._configure(plugin, module)
             self._register(plugin)
         # Anything may happen in a file from elsewhere, sys.exit() too.
@@ -1616,7 +1669,9 @@ class Plugins:
         self.switch_off(
             stem, str(error) if ours else f"{type(error).__name__}: {error}"
         )
-        logger.opt(exception=not ours).error("{} is off: {}", stem, self.all[stem].off)
+        logger.error("{} is off: {}", stem, self.all[stem].off)
+        if not ours:
+            logger.opt(exception=error).debug("how {} failed", stem)
 
     def _check_hooks(self, module: types.ModuleType) -> list[str]:
         """The hooks a module implements; raises PluginError for a likely mistake."""
@@ -1636,9 +1691,21 @@ class Plugins:
                 raise PluginError(f"{name}(): hook wrappers are not supported")
             if value.__module__ != module.__name__:
                 raise PluginError(f"{name}() is imported from another module")
-            if name == "run" and not inspect.iscoroutinefunction(value):
+            waits = inspect.iscoroutinefunction(value)
+            if name == "run" and not waits:
                 raise PluginError("run() must be async def")
+            if name.startswith("register_") and waits:
+                raise PluginError(f"{name}() must be a plain function")
+            takes = getattr(self.manager.hook, name).spec.argnames
+            for argument in inspect.signature(value).parameters:
+                if argument not in takes:
+                    raise PluginError(
+                        f"{name}() has no argument {argument}"
+                        f"{did_you_mean(argument, takes)}; it takes {', '.join(takes)}"
+                    )
             hooks.append(name)
+        if not hooks:
+            logger.warning("{} has no hooks: it does nothing", module.__name__)
         return hooks
 
     def _configure(self, plugin: Plugin, module: types.ModuleType) -> None:
@@ -1656,14 +1723,19 @@ class Plugins:
         except ValidationError as error:
             wrong = "; ".join(explain(error, known=model.model_fields))
             raise PluginError(f"[plugins.{plugin.stem}] {wrong}") from None
-        plugin.guild_config()  # every field has a default
+        try:
+            plugin.guild_config()
+        except ValidationError as error:
+            raise PluginError(
+                f"GuildConfig: every field needs a default ({'; '.join(explain(error))})"
+            ) from None
         _secrets.update(secret_values(plugin.config))
 
     def _register(self, plugin: Plugin) -> None:
         """Fill the plugin's registrations; nothing is kept when one is wrong."""
         for kind in ("engines", "platforms", "subcommands"):
             for impl in self.impls(f"register_{kind}", plugin.stem):
-                for thing in self.invoke(impl, plugin):
+                for thing in self._given(impl, plugin, list):
                     if thing.name in self.registered(kind):
                         raise PluginError(f"{kind}: {thing.name!r} is there already")
                     getattr(plugin, kind).append(thing)
@@ -1679,7 +1751,7 @@ class Plugins:
                 options={**platform.options, **common.options},
             )
         for impl in self.impls("register_parts", plugin.stem):
-            plugin.parts = dict(self.invoke(impl, plugin))
+            plugin.parts = self._given(impl, plugin, dict)
         for name, maker in plugin.parts.items():
             if name not in PARTS:
                 raise PluginError(f"no part {name!r}{did_you_mean(name, PARTS)}")
@@ -1688,7 +1760,15 @@ class Plugins:
                 names = ", ".join(sorted(missing))
                 raise PluginError(f"the part {name} has no {names}")
         for impl in self.impls("register_tables", plugin.stem):
-            plugin.tables = list(self.invoke(impl, plugin))
+            plugin.tables = self._given(impl, plugin, list)
+
+    def _given(self, impl: pluggy.HookImpl, plugin: Plugin, kind: type) -> Any:
+        """What a registration hook returns; raises PluginError for another kind."""
+        answer = self.invoke(impl, plugin)
+        if not isinstance(answer, kind):
+            name = impl.function.__name__
+            raise PluginError(f"{name}() must return a {kind.__name__}")
+        return answer
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
@@ -1715,13 +1795,17 @@ class Plugins:
         self, plugin: Plugin, job: Job, closed: bool = False
     ) -> PluginConfig:
         """A plugin's settings of a job's guild, as they were when the job came; those
-        that are wrong count as not set, or raise ValueError when ``closed``."""
+        that are wrong count as not set, or are Refused when ``closed``."""
         try:
-            return plugin.guild_config(**job.guild_settings.get(plugin.stem, {}))
-        except (TypeError, ValueError) as error:
+            return plugin.guild_config.model_validate(
+                job.guild_settings.get(plugin.stem, {})
+            )
+        except ValidationError as error:
+            wrong = "; ".join(explain(error, plugin.guild_config.model_fields))
+            path = self.app.guilds.folder / f"{job.guild_id}.toml"
+            logger.warning("{}: [{}] {}", path, plugin.stem, wrong)
             if closed:
-                raise
-            logger.warning("guild {} [{}]: {}", job.guild_id, plugin.stem, error)
+                raise Refused(BROKEN_GUILD) from None
             return plugin.guild_config()
 
     async def _call(self, impl: pluggy.HookImpl, hook: str, **values: Any) -> Any:
@@ -1735,8 +1819,9 @@ class Plugins:
         said = (Refused,) if hook in VETOES else (Refused, JobFailed)
         work = partial(self.invoke, impl, plugin, **values)
         answer: Any = None
+        limit = asyncio.timeout(limit_s)
         try:
-            async with asyncio.timeout(limit_s):
+            async with limit:
                 waits = inspect.iscoroutinefunction(impl.function)
                 answer = await (work() if waits else in_thread(work))
         except said as error:
@@ -1747,7 +1832,10 @@ class Plugins:
             answer, task = error, asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                 raise  # it is the caller that ends
-            self.failed(plugin, hook, error)
+            if limit.expired():
+                answer = error = TimeoutError(f"it took longer than {limit_s:g} s")
+            if not self.app.stopping.is_set():  # else what it waits for may be gone
+                self.failed(plugin, hook, error)
             if hook in VETOES:
                 raise Refused(BROKEN_CHECK) from error
             return None
@@ -1768,7 +1856,9 @@ class Plugins:
         loses only that hook, since a check never goes away by itself."""
         plugin.failures[hook] += 1
         what = f"{type(error).__name__}: {error}"
-        logger.opt(exception=error).error("plugin {} failed in {}", plugin.stem, hook)
+        known = plugin.failures[hook] > MAX_HOOK_FAILURES or not error.__traceback__
+        log = logger if known else logger.opt(exception=error)
+        log.error("plugin {} failed in {}: {}", plugin.stem, hook, what)
         if hook in VETOES or plugin.failures[hook] < MAX_HOOK_FAILURES:
             return False
         if self.all.get(plugin.stem) is not plugin:  # it has been loaded again
@@ -1908,8 +1998,8 @@ class App:
             if plugin.off and plugin.stem.endswith(name)
         ]
         raise StartError(
-            f"The part {name} is missing. {'; '.join(why) or 'No plugin offers it'}. "
-            "Restore the plugin, or add another one with that part."
+            f"The part {name} is missing: {'; '.join(why) or 'no plugin offers it'}\n"
+            "Correct that, or add another plugin with that part."
         )
 
     # Start and stop
@@ -2159,11 +2249,11 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
         import traceback
 
         bound = (f"{key}={value}" for key, value in record["extra"].items() if value)
-        record["message"] = one_line(redact(record["message"]))
+        record["message"] = one_line(redact(cut_line(record["message"])))
         lines = [" ".join([record["message"], *bound])]
         if error := record["exception"]:
             trace = traceback.TracebackException(*error, capture_locals=debug)
-            lines += "".join(trace.format()).splitlines()
+            lines += map(cut_line, "".join(trace.format()).splitlines())
             record["exception"] = None
         text = "\n".join(one_line(line, fold=False) for line in lines)
         record["extra"]["text"] = redact(text).replace("\n", "\n  ")
@@ -2181,9 +2271,10 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
     )
     logger.add(sys.stderr, level="ERROR", **common)
     folder = settings.data_dir / "logs"
+    plain = str(folder).replace("{", "{{").replace("}", "}}")  # else it is a template
     try:
         logger.add(
-            folder / "boss-bot_{time:YYYY-MM-DD}.log",
+            f"{plain}{os.sep}boss-bot_{{time:YYYY-MM-DD}}.log",
             level="DEBUG",
             rotation="00:00",
             retention=f"{settings.log_retention_days} days",
@@ -2240,6 +2331,19 @@ def _parser(plugins: Plugins, options: argparse.ArgumentParser) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bot or a command; returns the exit code: 0, 1 for a failed command, 2
     where the bot cannot go on, 130 after Ctrl-C."""
+    closed = [n for n in ("stdin", "stdout", "stderr") if getattr(sys, n) is None]
+    _open_standard_streams(closed)
+    try:
+        try:
+            return _main(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who read the output has enough
+        _open_standard_streams(("stdout", "stderr"))
+        return 1
+
+
+def _main(argv: Sequence[str] | None) -> int:
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--config", type=Path, metavar="PATH", help="a settings file")
     options.add_argument("--debug", action="store_true", help="log everything")
@@ -2262,18 +2366,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         set_up_log(settings, known.debug, sys.stderr if answers else sys.stdout)
         app = App(settings)
         app.plugins.load()
-        arguments = _parser(app.plugins, options).parse_args(rest)
-        name = arguments.command or "run"
+        commands = app.plugins.registered("subcommands")
+        name = rest[0] if rest else "run"
+        if name.startswith("-"):
+            known_options = ("--config", "--debug", "--version", "--help")
+            hint = did_you_mean(name, known_options)
+            raise StartError(f"Unknown option {name}{hint}")
         terminal = sys.stdin is not None and sys.stdin.isatty()
         first = name == "run" and not settings.discord_token and terminal
         name = "setup" if first else name
-        command = app.plugins.registered("subcommands").get(name)
-        if command is None:
-            off = (f"{p.stem}: {p.off}" for p in app.plugins.all.values() if p.off)
+        if name not in commands:
+            off = [f"{p.stem}: {p.off}" for p in app.plugins.all.values() if p.off]
             raise StartError(
-                f"No plugin offers {name}. Restore its plugin. Off: "
-                f"{'; '.join(off) or 'none'}."
+                f"No plugin offers the command {name}{did_you_mean(name, commands)}. "
+                f"See --help. Off: {'; '.join(off) or 'no plugin'}."
             )
+        arguments = _parser(app.plugins, options).parse_args(rest or [name])
+        command = commands[name]
         # A plugin that does not let go would keep the process for ever.
         deadline = threading.Timer(STOP_WITHIN_S, os._exit, [1])
         deadline.daemon = True
@@ -2281,13 +2390,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = asyncio.run(_session(app, command, arguments, deadline))
         finally:
             deadline.cancel()
-        return main(argv) if first and code == 0 else code
+        return _main(argv) if first and code == 0 else code
     except BossbotError as error:
         detail = error.detail if isinstance(error, JobFailed) else ""
         print(error, *([f"({redact(detail)})"] if detail else []), file=sys.stderr)
         return 2 if isinstance(error, StartError) else 1
     except KeyboardInterrupt:
         return 130
+
+
+def _open_standard_streams(names: Sequence[str]) -> None:
+    """Lead what nobody reads any more, or what was never open, to nowhere: the next file
+    or socket would else take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if name in names:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
 
 
 async def _session(

@@ -86,6 +86,7 @@ def share_runner(app: App, other: App) -> None:
 
     runner: Any = copy.copy(other.runner)
     runner.app, runner.start, runner.stop = app, nothing, nothing
+    runner.config = app.plugins.all["child_runner"].config
     app.runner = runner
 
 

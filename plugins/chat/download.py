@@ -1,17 +1,25 @@
 """The command that takes links: $download (also $dlt, $dlr, $dl) and /download."""
 
 import contextlib
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import aiohttp
 import discord
+from bossbot_plugins._links import Found, find_links, find_spoilers, known_by
 from discord.ext import commands
 from loguru import logger
 
-from bossbot import BossBot, Refused, escape, hookimpl
+from bossbot import BossBot, Refused, escape, hookimpl, show_link
+
+__all__ = ["find_links"]
 
 # Discord is out of reach, which must not stop the next link.
 FAILURES = (discord.DiscordException, OSError, aiohttp.ClientError)
+MAX_LINKS = 25  # of one request
+MAX_CONTENT = 2000  # Discord, 2026-11: characters
+NO_LINK = "Invalid URL: it must start with http:// or https://."
 
 
 @hookimpl
@@ -39,32 +47,79 @@ class Download(commands.Cog):
                 ctx, f"I cannot post files here. Ask an admin to give me: {names}."
             )
             return
-        links = find_links(url)
-        if not links:
+        if missing := missing_of_member(ctx):
+            names = ", ".join(missing)
             await self.say(
-                ctx, f"Give me a link: `{ctx.clean_prefix}download https://…`"
+                ctx,
+                "I only post files for members who may post them here themselves. "
+                f"Ask an admin to give you: {names}.",
             )
-        for number, link in enumerate(links):
-            await self.take(ctx, link, number)
-
-    async def take(self, ctx: commands.Context[Any], link: str, number: int) -> None:
-        """Take in one link, and answer when it becomes no job; for a job the status
-        message is the answer."""
-        request = ctx.interaction.id if ctx.interaction else ctx.message.id
-        try:
-            accepted = await self.bot.app.intake(
-                link,
-                guild_id=ctx.guild.id if ctx.guild else 0,
-                channel_id=ctx.channel.id,
-                user_id=ctx.author.id,
-                request_key=f"{request}:{number}",
-                message_id=0 if ctx.interaction else ctx.message.id,
-            )
-        except Refused as error:
-            await self.say(ctx, f"{error}\n{escape(link)}")
             return
-        if accepted and accepted.answer:
-            await self.say(ctx, accepted.answer)
+        links = self.find(url)
+        if not links and (quoted := await self.quoted(ctx)) is not None:
+            links = self.find(quoted)
+            if not links:
+                await self.say(ctx, "There is no link in that message.")
+                return
+        if not links:
+            await self.say(ctx, no_link(ctx, url))
+            return
+        await self.take_all(ctx, links)
+
+    def find(self, text: str) -> list[Found]:
+        platforms = self.bot.app.plugins.registered("platforms").values()
+        return find_spoilers(text, known_by(platforms))
+
+    async def quoted(self, ctx: commands.Context[Any]) -> str | None:
+        """The words of the message that the request replies to, "" when it cannot be
+        read; None when it is no reply. Only one of this channel, which its member can
+        read, too."""
+        reference = None if ctx.interaction else ctx.message.reference
+        if not reference or not reference.message_id:
+            return None
+        if reference.channel_id != ctx.channel.id:
+            return ""
+        message = reference.resolved
+        if message is None:
+            with contextlib.suppress(*FAILURES):
+                message = await ctx.channel.fetch_message(reference.message_id)
+        if not isinstance(message, discord.Message):
+            return ""
+        forwarded = getattr(message, "message_snapshots", ())
+        return "\n".join([message.content, *(one.content for one in forwarded)])
+
+    async def take_all(self, ctx: commands.Context[Any], links: list[Found]) -> None:
+        """Take in each link; what becomes no job is answered together."""
+        answers: list[str] = []
+        refused: dict[str, list[str]] = defaultdict(list)  # links by reason
+        for number, found in enumerate(links[:MAX_LINKS]):
+            try:
+                if answer := await self.take(ctx, found, number):
+                    answers.append(answer)
+            except Refused as error:
+                refused[str(error)].append(found.link)
+        if len(links) > MAX_LINKS:
+            answers.append(
+                f"I take {MAX_LINKS} links at a time, and there are {len(links)}. "
+                f"Ask again for the other {len(links) - MAX_LINKS}."
+            )
+        for text in packed([*answers, *explained(refused)]):
+            await self.say(ctx, text)
+
+    async def take(self, ctx: commands.Context[Any], found: Found, number: int) -> str:
+        """Take in one link, and return an answer when it becomes no job; for a job the
+        status message is the answer. Raises Refused."""
+        request = ctx.interaction.id if ctx.interaction else ctx.message.id
+        accepted = await self.bot.app.intake(
+            found.link,
+            guild_id=ctx.guild.id if ctx.guild else 0,
+            channel_id=ctx.channel.id,
+            user_id=ctx.author.id,
+            request_key=f"{request}:{number}",
+            message_id=0 if ctx.interaction else ctx.message.id,
+            options={"spoiler": True} if found.spoiler else {},
+        )
+        return accepted.answer if accepted else ""
 
     async def say(self, ctx: commands.Context[Any], text: str) -> None:
         """Answer the request, or its channel when that fails or the request is gone."""
@@ -81,36 +136,71 @@ class Download(commands.Cog):
             logger.warning("an answer could not be sent: {!r}", error)
 
 
+def no_link(ctx: commands.Context[Any], words: str) -> str:
+    """The one answer to words without a link."""
+    if any(char.isalnum() for char in words):
+        return f"{NO_LINK}\n{escape(words)}"
+    return f"Give me a link: `{ctx.clean_prefix}download https://…`"
+
+
+def explained(refused: dict[str, list[str]]) -> list[str]:
+    """Each reason, with the links that were refused for it."""
+    texts = []
+    for reason, links in refused.items():
+        shown = [show_link(link, 200) or escape(link, 100) for link in links]
+        texts.append("\n".join([reason, *shown]))
+    return texts
+
+
+def packed(texts: Iterable[str]) -> list[str]:
+    """Texts in as few messages as hold them; a longer one is cut."""
+    messages: list[str] = []
+    for text in texts:
+        if len(text) > MAX_CONTENT:
+            text = text[: MAX_CONTENT - 2].rpartition("\n")[0] + "\n…"
+        if messages and len(messages[-1]) + len(text) < MAX_CONTENT:
+            messages[-1] += f"\n{text}"
+        else:
+            messages.append(text)
+    return messages
+
+
 def missing_permissions(channel: Any) -> list[str]:
     """The permissions missing to post files in a channel, in Discord's words."""
     guild = getattr(channel, "guild", None)
     if guild is None or guild.me is None:
         return []  # a direct message
-    permissions = channel.permissions_for(guild.me)
-    thread = isinstance(channel, discord.Thread)
+    try:
+        permissions = channel.permissions_for(guild.me)
+    except discord.ClientException:  # a thread of a channel that the bot cannot see
+        return ["View Channel"]
     needed = {
         "View Channel": permissions.view_channel,
-        "Send Messages in Threads": permissions.send_messages_in_threads or not thread,
-        "Send Messages": permissions.send_messages or thread,
-        "Attach Files": permissions.attach_files,
+        **may_post(channel, permissions),
         "Read Message History": permissions.read_message_history,
     }
     return [name for name, granted in needed.items() if not granted]
 
 
-def find_links(text: str) -> list[str]:
-    """The words of a member, in order and once each, without the punctuation and the
-    mark-up around them. Words that are no links stay, to be answered."""
-    links = []
-    for word in text.split():
-        before = ""
-        while word != before:
-            before = word
-            word = word.rstrip(".,;:!?")
-            for left, right in ("<>", "()", "[]", '""', "``", ("||",) * 2, ("**",) * 2):
-                if word.startswith(left) and word.endswith(right):
-                    word = word[len(left) : -len(right)]
-                elif left != right and word.count(right) > word.count(left):
-                    word = word.removesuffix(right)  # "(see https://a/b)"
-        links.append(word)
-    return list(dict.fromkeys(filter(None, links)))
+def missing_of_member(ctx: commands.Context[Any]) -> list[str]:
+    """The permissions that the member lacks to post files in the channel: whoever may
+    not do it themselves gets nobody else to do it."""
+    if ctx.guild is None:
+        return []
+    # Discord says what the member of an interaction may do, everything included.
+    permissions = ctx.interaction.permissions if ctx.interaction else None
+    if not permissions:
+        if not isinstance(ctx.author, discord.Member):
+            return ["Send Messages"]
+        permissions = ctx.channel.permissions_for(ctx.author)
+    granted = may_post(ctx.channel, permissions)
+    return [name for name, yes in granted.items() if not yes]
+
+
+def may_post(channel: Any, permissions: discord.Permissions) -> dict[str, bool]:
+    """What posting files in a channel takes, and whether it is granted."""
+    if isinstance(channel, discord.Thread):
+        first = {"Send Messages in Threads": permissions.send_messages_in_threads}
+    else:
+        first = {"Send Messages": permissions.send_messages}
+    return {**first, "Attach Files": permissions.attach_files}

@@ -1,8 +1,10 @@
-"""The status message of a job, which answers its request: written when the job is queued,
-and edited until the job has ended."""
+"""The status message of a request, which answers it: written when its first job is queued,
+and edited until all its jobs have ended. Each has a line there if they are several."""
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import aiohttp
 import discord
@@ -20,10 +22,13 @@ from bossbot import (
     format_size,
     format_time,
     hookimpl,
+    public_url,
+    show_link,
 )
 
 MAX_CONTENT = 2000  # Discord, 2026-11: characters
 MAX_FAILURES = 5  # of edits in turn, then that state is given up
+MAX_ENDED = 100  # requests whose jobs have ended, and which may get one more
 UNTOLD = "jobs whose end is to be told"  # the fact: their ids
 
 
@@ -31,7 +36,54 @@ class Config(PluginConfig):
     """[plugins.progress] in config.toml."""
 
     # No limit is published; one edit in 2.5 to 5 s per message is civil.
-    edit_interval_s: float = Field(2.5, ge=1, description="between two edits")
+    edit_interval_s: float = Field(
+        2.5, ge=1, description="time between two edits of a status message"
+    )
+
+
+@dataclass
+class Group:
+    """The jobs of one request, which share a status message."""
+
+    key: str
+    jobs: dict[str, Job] = field(default_factory=dict)
+    message_id: int = 0
+    noted: set[str] = field(default_factory=set)  # jobs that know their message
+    progress: dict[str, Progress] = field(default_factory=dict)
+    shown: str = ""
+    next_s: float = 0  # when it may be edited again, by the loop's clock
+    editor: asyncio.Task[None] | None = None
+
+    @property
+    def ended(self) -> bool:
+        return all(job.status in TERMINAL_STATUSES for job in self.jobs.values())
+
+    @property
+    def first(self) -> Job:
+        return next(iter(self.jobs.values()))
+
+    def add(self, job: Job) -> None:
+        """Take a job in, or its newer state; in the order of the links."""
+        new = job.id not in self.jobs
+        self.jobs[job.id] = job
+        if new:
+            self.jobs = dict(sorted(self.jobs.items(), key=lambda pair: order(pair[1])))
+        if job.status_message_id and not self.message_id:
+            self.message_id = job.status_message_id
+        if job.status_message_id:
+            self.noted.add(job.id)
+
+
+def group_key(job: Job) -> str:
+    """What the jobs of one message or interaction have in common."""
+    request = job.request_key.partition(":")[0]
+    return f"{job.channel_id}:{request}" if request.isdecimal() else job.id
+
+
+def order(job: Job) -> int:
+    """The number of a job's link in its request."""
+    number = job.request_key.partition(":")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 class Tracker:
@@ -41,91 +93,123 @@ class Tracker:
 
     def __init__(self) -> None:
         self.recalled = False  # whether the jobs of the last run are among these
-        self.jobs: dict[str, Job] = {}
-        self.messages: dict[str, int] = {}
-        self.progress: dict[str, Progress] = {}
-        self.shown: dict[str, str] = {}
-        self.editors: dict[str, asyncio.Task[None]] = {}
+        self.groups: dict[str, Group] = {}
+        self.ended: dict[str, Group] = {}  # the newest last
 
-    def show(self, app: App, job_id: str, interval_s: float) -> asyncio.Task[None]:
+    def add(self, job: Job) -> Group:
+        """The group of a job, with this state of it."""
+        key = group_key(job)
+        group = self.groups.get(key)
+        if group is None:
+            # A link may come when the others of its request have ended.
+            earlier = self.ended.pop(key, None)
+            group = self.groups[key] = earlier or Group(key)
+        group.add(job)
+        return group
+
+    def show(self, app: App, group: Group, interval_s: float) -> asyncio.Task[None]:
         """Make the message show the newest state before long."""
-        task = self.editors.get(job_id)
-        if task is None or task.done():
-            task = asyncio.create_task(self._edit(app, job_id, interval_s))
-            self.editors[job_id] = task
-        return task
+        if group.editor is None or group.editor.done():
+            group.editor = asyncio.create_task(self._edit(app, group, interval_s))
+        return group.editor
 
-    async def recall(self, app: App) -> list[Job]:
-        """The jobs whose messages the last run left unfinished."""
-        left = []
+    async def recall(self, app: App) -> list[Group]:
+        """The groups whose messages the last run left unfinished."""
+        left: dict[str, Group] = {}
         for job_id in (await app.facts.get(UNTOLD)).split():
             if job := await app.queue.get(job_id):
-                left.append(self.jobs.setdefault(job_id, job))
-                self.messages.setdefault(job_id, job.status_message_id)
+                known = self.groups.get(group_key(job))
+                newer = known.jobs.get(job_id) if known else None
+                group = self.add(newer or job)
+                left[group.key] = group
         self.recalled = True
         await self.remember(app)
-        return left
+        return list(left.values())
 
     async def remember(self, app: App) -> None:
         """Store whose messages are unfinished, for the next start."""
         if self.recalled:
+            unfinished = [job for group in self.groups.values() for job in group.jobs]
             with logger.catch(message=f"not stored: {UNTOLD}", level="DEBUG"):
-                await app.facts.set(UNTOLD, " ".join(self.jobs))
+                await app.facts.set(UNTOLD, " ".join(unfinished))
 
-    async def _edit(self, app: App, job_id: str, interval_s: float) -> None:
+    async def note(self, app: App, group: Group) -> None:
+        """Store which message shows the jobs of a group."""
+        for job_id in [*group.jobs] if group.message_id else ():
+            if job_id not in group.noted:
+                group.noted.add(job_id)
+                with logger.catch(message="a status message is forgotten"):
+                    await app.queue.set_status_message(job_id, group.message_id)
+
+    async def _edit(self, app: App, group: Group, interval_s: float) -> None:
         """Write until the message shows the newest state, not more often than allowed."""
-        failures = 0
-        while job := self.jobs.get(job_id):
-            text = render(job, self.progress.get(job_id))
-            ended = job.status in TERMINAL_STATUSES
-            if text == self.shown.get(job_id):
+        failures, clock = 0, asyncio.get_running_loop().time
+        while True:
+            if (wait_s := group.next_s - clock()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(app.stopping.wait(), wait_s)
+            text, ended = render_all(group.jobs.values(), group.progress), group.ended
+            if text == group.shown:
                 break
-            if await self._write(app, job, text) or failures == MAX_FAILURES:
-                self.shown[job_id], failures = text, 0
+            last = failures == MAX_FAILURES
+            if await self._write(app, group, text, ended, last) or last:
+                group.shown, failures = text, 0
             else:
                 failures += 1
-            if ended and not failures:
-                for known in (
-                    *(self.jobs, self.messages, self.progress, self.shown),
-                    self.editors,
-                ):
-                    known.pop(job_id, None)
-                await self.remember(app)
-                return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(app.stopping.wait(), interval_s)
+            group.next_s = clock() + interval_s
+            if ended and not failures and group.ended:
+                break
+        if group.ended and group.key in self.groups:
+            del self.groups[group.key]
+            self.ended[group.key] = group
+            for key in list(self.ended)[:-MAX_ENDED]:
+                del self.ended[key]
+            await self.remember(app)
 
-    async def _write(self, app: App, job: Job, text: str) -> bool:
-        """Send or edit the message; False when it is worth another try. A failure that
-        cannot be shown there goes to the channel, or else to the member."""
-        channel = app.bot.get_partial_messageable(job.channel_id)
-        # The message is a courtesy: that it cannot be written fails no job.
-        try:
-            async with asyncio.timeout(self.edit_timeout_s):
-                with contextlib.suppress(discord.NotFound, discord.Forbidden):
-                    if message_id := self.messages.get(job.id):
-                        message = channel.get_partial_message(message_id)
-                        await message.edit(content=text)
-                    else:
-                        message_id = await app.client.answer(job, text)
-                        self.messages[job.id] = message_id
-                        with logger.catch(message="a status message is forgotten"):
-                            await app.queue.set_status_message(job.id, message_id)
-                    return True
-                if job.status is Status.FAILED:
-                    with contextlib.suppress(discord.NotFound, discord.Forbidden):
-                        await channel.send(text)
-                        return True
-                    user = await app.bot.fetch_user(job.user_id)
-                    await user.send(text)
-        except discord.HTTPException as error:
-            return error.status < 500 and error.status != 429
-        except (discord.DiscordException, OSError, aiohttp.ClientError):
-            return False
-        except RuntimeError:  # the bot has stopped, and its session with it
-            if not app.stopping.is_set():
-                raise
+    async def _write(
+        self, app: App, group: Group, text: str, ended: bool, last: bool
+    ) -> bool:
+        """Send or edit the message; False when it is worth another try, if this is not
+        the ``last``. A failure that cannot be shown there goes to the channel, or else
+        to the member."""
+        failed = any(one.status is Status.FAILED for one in group.jobs.values())
+        ways = [self._in_message]
+        if ended and failed:
+            ways += [_in_channel, _to_member]
+        for way in ways:
+            # The message is a courtesy: that it cannot be written fails no job.
+            try:
+                async with asyncio.timeout(self.edit_timeout_s):
+                    await way(app, group, text)
+                return True
+            except discord.HTTPException as error:
+                again = error.status >= 500 or error.status == 429
+            except (discord.DiscordException, OSError, aiohttp.ClientError):
+                again = True
+            except RuntimeError:  # the bot has stopped, and its session with it
+                if not app.stopping.is_set():
+                    raise
+                return True
+            if again and not last:
+                return False
         return True
+
+    async def _in_message(self, app: App, group: Group, text: str) -> None:
+        if group.message_id:
+            channel = app.bot.get_partial_messageable(group.first.channel_id)
+            await channel.get_partial_message(group.message_id).edit(content=text)
+            return
+        group.message_id = await app.client.answer(group.first, text)
+        await self.note(app, group)
+
+
+async def _in_channel(app: App, group: Group, text: str) -> None:
+    await app.bot.get_partial_messageable(group.first.channel_id).send(text)
+
+
+async def _to_member(app: App, group: Group, text: str) -> None:
+    user = await app.bot.fetch_user(group.first.user_id)
+    await user.send(text)
 
 
 tracker = Tracker()
@@ -133,19 +217,20 @@ tracker = Tracker()
 
 @hookimpl
 async def run(app: App, config: Config) -> None:
-    for job in await tracker.recall(app):
-        if job.status in TERMINAL_STATUSES or not job.status_message_id:
-            tracker.show(app, job.id, config.edit_interval_s)
+    for group in await tracker.recall(app):
+        await tracker.note(app, group)
+        if group.ended or len(group.jobs) > 1 or not group.message_id:
+            tracker.show(app, group, config.edit_interval_s)
 
 
 @hookimpl(tryfirst=True)  # the member waits for this answer
 async def job_changed(job: Job, app: App, config: Config) -> None:
-    known = job.id in tracker.jobs
-    tracker.jobs[job.id] = job
-    if job.status_message_id:
-        tracker.messages.setdefault(job.id, job.status_message_id)
-    editor = tracker.show(app, job.id, config.edit_interval_s)
-    if not known:
+    known = tracker.groups.get(group_key(job))
+    new = known is None or job.id not in known.jobs
+    group = tracker.add(job)
+    editor = tracker.show(app, group, config.edit_interval_s)
+    if new:
+        await tracker.note(app, group)
         await tracker.remember(app)
     if app.stopping.is_set():
         await editor  # the bot waits for this, not for the editor
@@ -155,9 +240,54 @@ async def job_changed(job: Job, app: App, config: Config) -> None:
 async def job_progressed(
     job: Job, progress: Progress, app: App, config: Config
 ) -> None:
-    if job.id in tracker.jobs:
-        tracker.progress[job.id] = progress
-        tracker.show(app, job.id, config.edit_interval_s)
+    group = tracker.groups.get(group_key(job))
+    if group and job.id in group.jobs:
+        group.progress[job.id] = progress
+        tracker.show(app, group, config.edit_interval_s)
+
+
+def render_all(jobs: Iterable[Job], progress: dict[str, Progress]) -> str:
+    """The status message's text: of a single job all that is known, of several a line
+    each, with as much of the rest as there is room for."""
+    jobs = list(jobs)
+    if len(jobs) == 1:
+        return render(jobs[0], progress.get(jobs[0].id))
+    lines = [render_line(job, progress.get(job.id)) for job in jobs]
+    links = [show_link(public_url(job), 120) for job in jobs]
+    errors = [f"\n{job.error}" * (job.status is Status.FAILED) for job in jobs]
+    linked = [
+        f"{line} {link}".rstrip() for line, link in zip(lines, links, strict=True)
+    ]
+    for heads in (linked, lines):
+        text = "\n".join(map("".join, zip(heads, errors, strict=True)))
+        if len(text) <= MAX_CONTENT:
+            return text
+    # Each sentence once, and cut if they are long; then not even every line.
+    text = "\n".join(lines)
+    failed = [
+        (f"{job.cause}", job.error) for job in jobs if job.status is Status.FAILED
+    ]
+    reasons = [f"{cause}: {error}" for cause, error in dict.fromkeys(failed)]
+    room = MAX_CONTENT - len(text)
+    if reasons and (each := room // len(reasons) - 1) > 20:
+        cut = (r if len(r) <= each else r[: each - 1] + "…" for r in reasons)
+        return "\n".join([text, *cut])
+    if room >= 0:
+        return text
+    kept = text[: MAX_CONTENT - 30].rpartition("\n")[0]
+    return f"{kept}\n… and {len(lines) - kept.count(chr(10)) - 1} more"
+
+
+def render_line(job: Job, progress: Progress | None) -> str:
+    """One of several jobs, in a line."""
+    share = progress and progress.share
+    if progress and progress.total_bytes and job.status is Status.DOWNLOADING:
+        share = min(progress.done_bytes / progress.total_bytes, 1)
+    if progress and share is not None and job.status is Status.DOWNLOADING:
+        return f"Downloading {escape(progress.name, 40)}, {share:.0%} · `{job.id}`"
+    if share is not None and job.status is Status.PROCESSING:
+        return f"Making it fit, {share:.0%} · `{job.id}`"
+    return render(job, progress).partition("\n")[0]
 
 
 def render(job: Job, progress: Progress | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 
-from bossbot import Cause, JobFailed, Progress, Report, Request
+from bossbot import Cause, JobFailed, Progress, Report, Request, cut_line
 
 # What an HTTP status means for a member. 403 may also stand for a private post or a
 # blocked address, but a login helps most often. The last two rows take the rest: either
@@ -28,8 +28,81 @@ def first_cause(text: str, table: Iterable[tuple[str, Cause]]) -> Cause | None:
     """The cause of the first pattern that is found in the text, or None. Case does not
     matter; ``^`` and ``$`` match at each line."""
     flags = re.IGNORECASE | re.MULTILINE
+    text = "\n".join(map(cut_line, text.split("\n")))  # a pattern may be slow
     found = (cause for words, cause in table if re.search(words, text, flags))
     return next(found, None)
+
+
+# What a moment later may not be so any more: a server that is down or busy, a connection
+# that was cut, a body that ended too soon.
+PASSING = (
+    r"(?:'|HTTP Error )5\d\d\b|reset by peer|Connection ?(?:Reset|aborted)|Broken pipe"
+    r"|RemoteDisconnected|IncompleteRead|without response|EOF occurred|UNEXPECTED_EOF"
+    r"|size mismatch|bytes read|ContentTooShort|too short|Response ended prematurely"
+)
+PASSING_CAUSES = (Cause.NETWORK, Cause.TIMED_OUT, Cause.NO_MEDIA)
+
+
+NO_NAME = (
+    r"resolv|Name or service not known|No address associated|nodename nor servname"
+)
+NO_ADDRESS = (
+    r"\bip(?: address)? (?:is |was |has been )?(?:blocked|banned|refused|denied)"
+    r"|(?:block|ban|refus|den)\w* (?:for |to )?your (?:ip|network|address)|whoa there"
+    r"|network security|unusual traffic|\bVPN\b|data ?cent(?:er|re)"
+)
+# A status without a word on logins.
+REFUSED = (
+    r"\A(?!.*(?:log.?in|sign.?in|logged|authenti|cookie|credential|account)).*\b403\b"
+)
+# What a member reads in place of the cause's sentence, by what the log says: cause, words
+# and sentence, "" for the cause's; the first match wins.
+REASONS = [
+    (
+        Cause.NETWORK,
+        r"certificate",
+        "The site's certificate is not valid, so I do not open it. Check the link.",
+    ),
+    (Cause.NETWORK, r"Temporary failure in name resolution", ""),  # it may be our own
+    (
+        Cause.NETWORK,
+        NO_NAME,
+        "There is no site of that name. Check the link and paste it again.",
+    ),
+    (Cause.INVALID_URL, r"redirect|Error 30\d", "That link leads in circles."),
+    (
+        Cause.LOGIN,
+        NO_ADDRESS,
+        "The site refuses the bot's address. Ask the bot's owner for a login or a proxy.",
+    ),
+    (
+        Cause.LOGIN,
+        REFUSED,
+        (
+            "The site refuses that to the bot: it wants a login, or does not serve the "
+            "bot's address or country. Ask the bot's owner for a login or a proxy."
+        ),
+    ),
+]
+
+
+def named_reason(cause: Cause, said: str) -> str:
+    """The sentence for a failure, if the log tells more than its cause does, else ""."""
+    flags = re.IGNORECASE | re.DOTALL
+    words = said[:2000]
+    found = (
+        text for c, p, text in REASONS if c is cause and re.search(p, words, flags)
+    )
+    return next(found, "")
+
+
+def retry_after_s(cause: Cause, said: str, asked_s: float | None) -> float | None:
+    """The wait before a failure is worth another try: what the site asked for, 0 for
+    what may pass by itself, None for what will not pass."""
+    if cause is Cause.RATE_LIMITED:
+        return asked_s
+    passing = cause in PASSING_CAUSES and re.search(PASSING, said, re.IGNORECASE)
+    return (asked_s or 0.0) if passing else None
 
 
 def wait_asked_s(headers: Any) -> float | None:

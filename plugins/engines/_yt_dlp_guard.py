@@ -5,8 +5,10 @@ import errno
 import functools
 import inspect
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from bossbot_plugins._programs import JS_RUNTIMES
@@ -16,6 +18,7 @@ from bossbot import Request
 # The containers that ffmpeg may open. A playlist is not among them: it could name other
 # files.
 MEDIA = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,aac,mp3,ogg,flac,wav,flv"
+MEDIA_LINE = re.compile("#EXT-X-MEDIA:")
 YT_DLP_NAMES = {"qjs": "quickjs"}  # of the runtimes that it calls by another name
 
 # Our choice, which a platform's options may change: first what plays everywhere, then
@@ -33,7 +36,7 @@ def fixed_options(request: Request) -> dict[str, Any]:
     return {
         "max_filesize": request.max_file_bytes or None,
         "sleep_interval_requests": request.sleep_request_s,
-        "cachedir": str(request.cache_dir),
+        "cachedir": unexpanded(request.cache_dir),
         "noprogress": True,
         "skip_unavailable_fragments": False,
         "cookiesfrombrowser": None,
@@ -57,15 +60,23 @@ def fixed_options(request: Request) -> dict[str, Any]:
     }
 
 
-def guard_yt_dlp(request: Request) -> None:
+def unexpanded(path: Path) -> str:
+    """A path for the engines, which read $NAME in it as a variable: from the working
+    directory on, so that no folder of the owner's is named."""
+    return os.path.relpath(os.path.realpath(path), os.getcwd())
+
+
+def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) -> None:
     """Confine yt-dlp in this process to what the request allows; a second call replaces
-    the first.
+    the first. ``on_mute`` is called for a video whose sound was left behind.
 
     yt-dlp then starts only the helper programs: ffmpeg on local media files, and a
     JavaScript runtime with the memory it needs. It loads no plugins, and makes no
     connection that the sandbox cannot check.
     """
+    from yt_dlp import YoutubeDL
     from yt_dlp.downloader.external import FFmpegFD
+    from yt_dlp.extractor.common import InfoExtractor
     from yt_dlp.globals import plugin_dirs
     from yt_dlp.networking.common import _REQUEST_HANDLERS
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
@@ -77,6 +88,8 @@ def guard_yt_dlp(request: Request) -> None:
     # Without a guard from an earlier call.
     start = inspect.unwrap(Popen.__init__)
     run_ffmpeg = inspect.unwrap(FFmpegPostProcessor.real_run_ffmpeg)
+    parse_hls = inspect.unwrap(InfoExtractor._parse_m3u8_formats_and_subtitles)
+    process_info = inspect.unwrap(YoutubeDL.process_info)
 
     @functools.wraps(start)
     def guarded_start(self: Any, argv: Any, *rest: Any, **how: Any) -> None:
@@ -89,12 +102,32 @@ def guard_yt_dlp(request: Request) -> None:
     @functools.wraps(run_ffmpeg)
     def guarded_ffmpeg(self: Any, inputs: Any, outputs: Any, **how: Any) -> Any:
         inputs = [(path, [*whitelists, *options]) for path, options in inputs]
+        # What is listed as a picture may be sound only: then there is none to map.
+        outputs = [
+            (path, [re.sub(r"^\d+:v:0$", r"\g<0>?", option) for option in options])
+            for path, options in outputs
+        ]
         return run_ffmpeg(self, inputs, outputs, **how)
 
     def refuse(self: Any, *_: Any) -> bool:
         self.report_error("unsupported: only ffmpeg could fetch it")
         return False
 
+    @functools.wraps(parse_hls)
+    def parse(self: Any, playlist: str, *rest: Any, **how: Any) -> Any:
+        return parse_hls(self, with_codecs(playlist), *rest, **how)
+
+    @functools.wraps(process_info)
+    def process(self: Any, info: dict[str, Any]) -> Any:
+        processed = process_info(self, info)
+        if on_mute and info.get("acodec") == "none":
+            others = info.get("formats") or ()
+            if any(one.get("acodec") != "none" for one in others):
+                on_mute()
+        return processed
+
+    InfoExtractor._parse_m3u8_formats_and_subtitles = parse
+    YoutubeDL.process_info = process
     plugin_dirs.value = []
     _REQUEST_HANDLERS.pop("CurlCFFI", None)  # connects in C, past the audit hook
     FFmpegFD.available = classmethod(lambda cls, path=None: False)
@@ -103,6 +136,30 @@ def guard_yt_dlp(request: Request) -> None:
     FFmpegPostProcessor.real_run_ffmpeg = guarded_ffmpeg
     # It would run ffprobe, only to help an ffmpeg older than 2017.
     FFmpegPostProcessor.get_audio_codec = lambda self, path: None
+
+
+def with_codecs(playlist: str) -> str:
+    """An HLS master in which each variant with its sound in a list apart has CODECS.
+    yt-dlp takes one without for complete, and would fetch the picture only."""
+    from yt_dlp.utils import parse_m3u8_attributes
+
+    lines = playlist.splitlines()
+    media = map(parse_m3u8_attributes, filter(MEDIA_LINE.match, lines))
+    apart = {
+        one.get("GROUP-ID")
+        for one in media
+        if one.get("TYPE") == "AUDIO" and one.get("URI")
+    }
+
+    def changed(line: str) -> str:
+        if not apart or not line.startswith("#EXT-X-STREAM-INF:"):
+            return line
+        known = parse_m3u8_attributes(line)
+        if known.get("CODECS") or known.get("AUDIO") not in apart:
+            return line
+        return f'{line.rstrip(",")},CODECS="avc1"'
+
+    return "\n".join(map(changed, lines))
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from bossbot_plugins._failures import (
     Enough,
     first_cause,
     report_progress,
+    retry_after_s,
     wait_asked_s,
 )
 from bossbot_plugins._yt_dlp_guard import (
@@ -23,12 +24,30 @@ from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
     guard_yt_dlp,
     share_authorities,
+    unexpanded,
 )
 
 from bossbot import Cause, Engine, JobFailed, Progress, Report, Request, hookimpl
 
 # Extractors that stand for no site: they log in, read local files or guess.
 NO_SITES = {"oauth", "noop", "ytdl", "recursive", "generic"}
+# What extractors call one post; any other name is that of a profile, a search or a set.
+POSTS = {
+    *("album", "art", "article", "artwork", "artworks", "audio", "chapter", "comic"),
+    *(
+        "comment",
+        "deviation",
+        "document",
+        "entry",
+        "episode",
+        "file",
+        "gallery",
+        "image",
+    ),
+    *("issue", "item", "journal", "media", "message", "photo", "pin", "post", "raw"),
+    *("presentation", "reel", "sharedfile", "spotlight", "stash", "status", "story"),
+    *("submission", "thread", "tweet", "video", "vmpost", "watch", "work"),
+}
 MAX_DEPTH = 4  # of galleries inside galleries
 # Posts without a file, for each file allowed; so that a profile of plain text ends.
 MAX_EMPTY_POSTS = 20
@@ -55,6 +74,7 @@ OUT_OF_REACH = [
 ]
 WORDS = [
     (r"Insufficient privileges", Cause.PRIVATE),
+    (r"geo.?(?:restrict|block)|your (?:country|region|location)", Cause.REGION),
     (r"larger than allowed maximum|larger than max-filesize|Errno 27", Cause.TOO_LARGE),
     (r"Errno 28|No space left", Cause.DISK_FULL),
     (r"\d redirects|redirect loop", Cause.INVALID_URL),
@@ -74,7 +94,7 @@ WORDS = [
 
 @hookimpl
 def register_engines() -> list[Engine]:
-    return [Engine("gallery-dl", version, warm, supports, download)]
+    return [Engine("gallery-dl", version, warm, supports, download, single=single)]
 
 
 def version() -> str:
@@ -96,6 +116,15 @@ def warm() -> None:
 
 def supports(url: str) -> bool:
     return _find(url) is not None
+
+
+def single(url: str) -> bool:
+    """Whether it is one post: many patterns take any name on a site for a profile, and
+    any link for a file that ends like one."""
+    found = _find(url)
+    if found is None or found.category == "directlink":
+        return False
+    return not POSTS.isdisjoint(found.subcategory.split("-"))
 
 
 def _find(url: str) -> Any:
@@ -133,7 +162,7 @@ class Post:
         self.log: list[str] = []  # the engine's warnings and errors
         self.failures: list[JobFailed] = []
         self.unsupported: list[str] = []  # links in the post without an extractor
-        self.wait_s: float | None = None  # that the last 429 asked for
+        self.wait_s: float | None = None  # that the last 429 or 503 asked for
         self.number = self.saved = self.posts = self.children = 0
         self.path: Path | None = None  # of the current file, once it is complete
         self.name = ""  # of the current file
@@ -201,7 +230,7 @@ class Post:
         self.progress(None, 0, 0)  # from here on, a download can stall
 
     def success(self, path: str) -> None:
-        self.path = Path(path)
+        self.path = self.request.folder / Path(path).name
         self.saved += 1
         self.report.file(self.path)
 
@@ -223,8 +252,12 @@ def _job_class(post: Post) -> Any:
     from gallery_dl.text import remove_html
 
     def on_response(response: Any, **_: Any) -> None:
-        if response.status_code == 429:
+        if response.status_code in (429, 503):
             post.wait_s = wait_asked_s(response.headers)
+            # The engine would ask again at once.
+            if response.status_code == 503 and post.wait_s and not post.saved:
+                said = f"'503 {response.reason}' for '{response.url}'"
+                raise Enough(JobFailed(Cause.NETWORK, said, "", post.wait_s))
 
     def wait(
         seconds: Any = None, until: Any = None, adjust: float = 1.0, reason: Any = ""
@@ -282,7 +315,7 @@ def _job_class(post: Post) -> Any:
             post.next_file(str(kwdict.get("filename") or ""))
             logged = len(post.log)
             if url.startswith("ytdl:"):
-                guard_yt_dlp(post.request)
+                guard_yt_dlp(post.request, lambda: post.report.info(mute=True))
             if url.startswith(("http://", "https://", "ytdl:http")):
                 super().handle_url(url, kwdict)
             if post.path is None:
@@ -349,8 +382,7 @@ def failure(
     if not cause:
         known = isinstance(error, exception.AuthorizationError)
         cause = Cause.LOGIN if known else Cause.INTERNAL if error else Cause.NO_MEDIA
-    wait_s = wait_s if cause is Cause.RATE_LIMITED else None
-    return JobFailed(cause, detail, message, wait_s)
+    return JobFailed(cause, detail, message, retry_after_s(cause, detail, wait_s))
 
 
 def _text(known: dict[str, Any], names: Sequence[str]) -> str:
@@ -423,7 +455,7 @@ def _configure(request: Request) -> None:
 
     # A value at the top level overrides every option of a site.
     fixed: dict[str, Any] = {
-        "base-directory": f"{request.folder}{os.sep}",
+        "base-directory": f"{unexpanded(request.folder)}{os.sep}",
         "directory": [],
         "filename": "{extension}",  # never used; an f-string could run code
         "skip": False,
@@ -437,7 +469,7 @@ def _configure(request: Request) -> None:
         "input": False,
         "write-pages": False,
         "actions": None,
-        "cookies": str(request.cookies_file) if request.cookies_file else None,
+        "cookies": unexpanded(request.cookies_file) if request.cookies_file else None,
         "cookies-update": True,
         # yt-dlp takes over videos whose picture and sound are separate:
         "module": None,
@@ -451,7 +483,8 @@ def _configure(request: Request) -> None:
         fixed["sleep-request"] = request.sleep_request_s
     for name, value in fixed.items():
         config.set((), name, value)
-    config.set(("cache",), "file", str(request.cache_dir / "gallery-dl.sqlite3"))
+    cache = unexpanded(request.cache_dir / "gallery-dl.sqlite3")
+    config.set(("cache",), "file", cache)
 
 
 def _yt_dlp_options(request: Request) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from bossbot_plugins._failures import (
     STATUS_CAUSES,
     Enough,
     first_cause,
     report_progress,
+    retry_after_s,
     wait_asked_s,
 )
 from bossbot_plugins._yt_dlp_guard import (
@@ -25,6 +27,7 @@ from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
     guard_yt_dlp,
     share_authorities,
+    unexpanded,
 )
 
 from bossbot import Cause, Engine, JobFailed, Progress, Report, Request, hookimpl
@@ -66,7 +69,8 @@ WORDS = [
 
 @hookimpl
 def register_engines() -> list[Engine]:
-    return [Engine("yt-dlp", version, warm, supports, download, generic=True)]
+    engine = Engine("yt-dlp", version, warm, supports, download, True, single)
+    return [engine]
 
 
 def version() -> str:
@@ -99,10 +103,28 @@ def warm() -> None:
 
 
 def supports(url: str) -> bool:
-    if not re.match(r"https?://", url, re.IGNORECASE):
+    return _find(url) is not None
+
+
+def single(url: str) -> bool:
+    """Whether it is one video, as most extractors say themselves. Some only know sites
+    that cannot be supported, and some patterns take the first word of any path."""
+    found = _find(url)
+    if found is None or found.ie_key().startswith("Known"):
         return False
+    match = found._match_valid_url(url)
+    end = match.end() if match else 0
+    whole = re.match(r"/?(?:[?#]|$)", url[end:])
+    path = urlsplit(url[:end]).path
+    return bool(whole or re.search(r"\d", path)) and found.is_single_video(url) is True
+
+
+def _find(url: str) -> Any:
+    """The extractor of its own for a link, or None."""
+    if not re.match(r"https?://", url, re.IGNORECASE):
+        return None
     known = (ie for ie in _extractors() if ie.ie_key() != "Generic")
-    return any(ie.suitable(url) for ie in known)
+    return next((ie for ie in known if ie.suitable(url)), None)
 
 
 def _extractors() -> list[Any]:
@@ -115,7 +137,7 @@ def download(request: Request, report: Report) -> None:
     from yt_dlp.utils import DownloadCancelled
 
     video = Video(request, report)
-    guard_yt_dlp(request)
+    guard_yt_dlp(request, lambda: report.info(mute=True))
     # Extractors pass data to each other in the fragment; a member must not.
     url = request.url.partition("#__youtubedl_smuggle")[0]
     with _downloader(video) as engine:
@@ -328,7 +350,9 @@ def _parameters(video: Video) -> dict[str, Any]:
         "ignoreerrors": "only_download",  # `trouble` is called for each
         "playlistend": request.max_items + 1,
         "max_downloads": request.max_items,
-        "cookiefile": str(request.cookies_file) if request.cookies_file else None,
+        "cookiefile": unexpanded(request.cookies_file)
+        if request.cookies_file
+        else None,
         "proxy": request.proxy,
         **fixed_options(request),
     }
@@ -386,10 +410,7 @@ def failure(
     if not cause and (extraction := among(utils.ExtractorError)):
         cause = Cause.NO_MEDIA if extraction.expected else Cause.ENGINE_OUTDATED
     cause = cause or (Cause.INTERNAL if chain else Cause.NO_MEDIA)
-    wait_s = None
-    if cause is Cause.RATE_LIMITED and status:
-        wait_s = wait_asked_s(status.response.headers)
-    passing = (ConnectionResetError, network.IncompleteRead)
-    if (status and status.status >= 500) or among(passing):
-        wait_s = 0.0  # it may work a moment later
+    asked_s = wait_asked_s(status.response.headers) if status else None
+    kinds = " ".join(type(one).__name__ for one in chain)
+    wait_s = retry_after_s(cause, f"{kinds}\n{detail}", asked_s)
     return JobFailed(cause, detail, retry_after_s=wait_s)

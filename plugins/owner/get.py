@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bossbot_plugins._links import find_links, known_by
 from pydantic import ByteSize, TypeAdapter
 
 from bossbot import (
@@ -38,7 +39,13 @@ def size(text: str) -> int:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("urls", nargs="+", metavar="URL")
-    parser.add_argument("--to", type=Path, default=Path(), metavar="DIR")
+    parser.add_argument(
+        "--to",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder for the files; default: the current one",
+    )
     parser.add_argument("--limit", type=size, metavar="20MiB", help="skip larger files")
 
 
@@ -106,8 +113,10 @@ async def get(app: App, args: argparse.Namespace) -> int:
             finally:
                 bars.remove_task(task)
 
+    known = known_by(app.plugins.registered("platforms").values())
+    urls = [link for url in args.urls for link in find_links(url, known) or [url]]
     with bars:
-        results = await asyncio.gather(*map(one, dict.fromkeys(args.urls)))
+        results = await asyncio.gather(*map(one, dict.fromkeys(urls)))
     return 0 if all(results) else 1
 
 
@@ -143,6 +152,8 @@ async def download(
         except OSError as error:
             raise BossbotError(f"--to {folder}: {error.strerror}.") from error
         lines += [f"{file.path} ({format_size(file.size)})" for file in placed]
+        if fetched.facts.get("mute"):
+            lines.append("without sound: adding it to the picture needs ffmpeg")
         lines += [f"not fetched: {f} ({f.detail})" for f in fetched.failures]
         if not files:
             lines.append(one_line(str(fetched.facts.get("text", ""))))

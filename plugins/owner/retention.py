@@ -29,24 +29,30 @@ class Config(PluginConfig):
     """[plugins.retention] in config.toml; 0 means no limit, or for ever."""
 
     max_temp_storage: ByteSize = Field(
-        ByteSize(2**30), description="downloads under way; above it, links are refused"
+        ByteSize(2**30), description="running downloads; above it, links are refused"
     )
     max_storage: ByteSize = Field(
-        ByteSize(5 * 2**30), description="kept files; the oldest go first"
+        ByteSize(5 * 2**30), description="kept files; above it, the oldest are deleted"
     )
     min_free_space: ByteSize = Field(
-        ByteSize(500 * 2**20), description="of the disk; below it, links are refused"
+        ByteSize(500 * 2**20), description="free disk; below it, links are refused"
     )
-    temp_retention_s: float = Field(3600, ge=0, description="leftovers of downloads")
+    temp_retention_s: float = Field(
+        3600, ge=0, description="how long leftovers of downloads are kept"
+    )
     completed_retention_s: float = Field(
-        86400, ge=0, description="files of posted jobs"
+        86400, ge=0, description="how long posted files are kept"
     )
     failed_retention_s: float = Field(
-        21600, ge=0, description="files that could not be posted"
+        21600,
+        ge=0,
+        description="how long files that could not be posted are kept",
     )
-    temp_scan_interval_s: float = Field(300, ge=1, description="between two sweeps")
+    temp_scan_interval_s: float = Field(
+        300, ge=1, description="time between two sweeps of leftovers"
+    )
     main_scan_interval_s: float = Field(
-        3600, ge=1, description="between two sweeps of kept files"
+        3600, ge=1, description="time between two sweeps of kept files"
     )
 
 

@@ -24,14 +24,15 @@ async def connect(app: App, args: argparse.Namespace) -> int:
     Raises:
         StartError: Discord or this machine does not let the bot go on.
     """
-    loop, work = asyncio.get_running_loop(), asyncio.current_task()
-    times = 0
+    loop, times = asyncio.get_running_loop(), 0
+
+    async def work() -> None:
+        await app.start()
+        await app.client.run()
 
     def stop() -> None:
         logger.info("stopping")
         app.stopping.set()
-        if work:
-            work.cancel()
 
     def asked(*_: Any) -> None:  # not by the loop, which a plugin may block
         nonlocal times
@@ -44,16 +45,21 @@ async def connect(app: App, args: argparse.Namespace) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, asked)
-    try:
-        await app.start()
-        await app.client.run()
-    except asyncio.CancelledError:
-        if not (times and work):
-            raise
-        work.uncancel()  # what stops the app is not cancelled
-    except OSError as error:
+    working = asyncio.create_task(work())
+    stopped = asyncio.create_task(app.stopping.wait())
+    await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+    for _ in range(3):  # until Python 3.12, wait_for() may lose a cancellation
+        if not working.done():
+            working.cancel()
+            await asyncio.wait([working], timeout=1)
+    stopped.cancel()
+    ended = working.done() and not working.cancelled()
+    error = working.exception() if ended else None
+    if error is None or app.stopping.is_set():
+        return 0
+    if isinstance(error, OSError):
         data = app.settings.data_dir
         raise StartError(
             f"{data} cannot be used: {error}. The bot must be able to write there."
         ) from error
-    return 0
+    raise error

@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 
+from bossbot_plugins._links import find_links, known_by
+
 from bossbot import App, Refused, Subcommand, hookimpl
 
 
@@ -19,7 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 async def which(app: App, args: argparse.Namespace) -> int:
     """Print a JSON line for each link; returns 1 if any has no engine."""
     lines = sys.stdin if args.urls == ["-"] else args.urls
-    links = [line.strip() for line in lines if line.strip()]
+    known = known_by(app.plugins.registered("platforms").values())
+    words = [line.strip() for line in lines if line.strip()]
+    links = [link for word in words for link in find_links(word, known) or [word]]
     routes = await app.router.route_all(links)
     for link, route in zip(links, routes, strict=True):
         answer = {"url": link, "platform": route.platform or None, "engine": None}

@@ -280,25 +280,33 @@ def _load_all(stems: Iterable[str]) -> list[Engine]:
 
 
 def _task_supports(request: dict[str, Any], bot: Bot) -> list[str | None]:
-    """For each link the first engine with an extractor of its own for it, else the
-    generic one, unless ``own`` is asked for."""
-    engines = _load_all(request["plugins"])
+    """See ``Runner.supports``; None if there is no engine."""
+    engines = {engine.name: engine for engine in _load_all(request["plugins"])}
     raise_walls(bot, request)
-    generic = next(
-        (e.name for e in engines if e.generic and not request.get("own")), None
-    )
+    generic = next((e.name for e in engines.values() if e.generic), None)
+    without = request.get("without", "")
 
-    def knows(engine: Engine, url: str) -> bool:
+    def asked(answer: Callable[[str], bool], url: str) -> bool:
         try:
-            return engine.supports(url)
+            return answer(url)
         except Exception:  # the boundary of a plugin
             traceback.print_exc()
             return False
 
-    return [
-        next((engine.name for engine in engines if knows(engine, url)), generic)
-        for url in request["urls"]
-    ]
+    def best(url: str) -> str | None:
+        others = [e for name, e in engines.items() if name != without]
+        known = [e for e in others if asked(e.supports, url)]
+        sure = (e.name for e in known if len(known) == 1 or asked(e.single, url))
+        found = next(sure, known[0].name if known else None)
+        if without not in engines:
+            return found if without else found or generic
+        if not asked(engines[without].single, url):
+            return found or (generic if generic != without else None)
+        # Where they differ on what the link is, either may be wrong.
+        differ = found and not asked(engines[found].single, url)
+        return None if request.get("after_guess") and not differ else found
+
+    return [best(url) for url in request["urls"]]
 
 
 def _task_versions(request: dict[str, Any], bot: Bot) -> Any:
@@ -364,7 +372,7 @@ def age_days(package: str, version: str) -> int | None:
     return None
 
 
-def find_program(name: str, cwd: Any, environment: Any) -> str:
+def real_program(name: str, cwd: Any, environment: Any) -> str:
     """The real path of what a name would start: from a folder of PATH, or, with a
     slash in it, from the folder it would be started in."""
     if os.sep not in name:
@@ -403,11 +411,10 @@ def watch_sockets(
     proxies: Collection[tuple[str, int]],
     networks: Collection[Network],
 ) -> None:
-    """End the attempt, by an audit hook, when this process dials another than a public
-    address outside the home's networks or the owner's proxies, or starts another than the helper programs on local
-    files. Python code can take this down; it finds a plain refusal early, and says so
-    in words."""
-    home = os.path.realpath(os.environ["HOME"]) + os.sep
+    """End the attempt, by an audit hook, when this process dials anything but public
+    addresses and the owner's proxies, or starts anything but the helper programs on
+    local files; ``networks`` are the home's. Code that took this process over can take
+    the hook down, too, but the hook gives the member the reason."""
     programs = set(request.programs.values())
     tcp_only = _seccomp.available() and not allow_private  # what the broker dials
 
@@ -432,12 +439,11 @@ def watch_sockets(
         elif event in ("subprocess.Popen", "os.posix_spawn", "os.exec"):
             name, environment = os.fsdecode(arguments[0]), arguments[-1]
             cwd = arguments[2] if event == "subprocess.Popen" else None
-            program = find_program(name, cwd, environment)
+            program = real_program(name, cwd, environment)
             if os.sep not in name and program not in programs:  # engines look for some
                 raise FileNotFoundError(errno.ENOENT, "not for downloads", name)
             argv = [os.fsdecode(argument) for argument in arguments[1]]
-            allowed = program in programs or program.startswith(home)
-            if not allowed or any(map(REMOTE_ARGUMENT.search, argv)):
+            if program not in programs or any(map(REMOTE_ARGUMENT.search, argv)):
                 refuse(f"program {argv}", SENTENCES[Cause.INTERNAL])
         elif event == "socket.__new__" and tcp_only and arguments[2] != -1:
             internet = arguments[1] in (socket.AF_INET, socket.AF_INET6)

@@ -34,6 +34,7 @@ from pydantic import ByteSize, Field
 
 from bossbot import (
     HERE,
+    MAX_LINE,
     PLUGIN_PACKAGE,
     App,
     Cause,
@@ -47,6 +48,7 @@ from bossbot import (
     Ran,
     Request,
     Runner,
+    cut_line,
     hookimpl,
     in_thread,
     plugin_folders,
@@ -56,6 +58,7 @@ MAX_LINE_BYTES = 256 * 1024
 MAX_LOG_BYTES = 256 * 1024  # of what a child prints; the rest is dropped
 GROUP_MEMORY_BYTES = 2**30  # on top of memory_limit: ffmpeg, a JavaScript runtime
 MAX_TALK_BYTES = 64 * 2**20  # all that one child may say
+LINE_BYTES = 256  # what each line counts for on top of its length
 NONSENSE = (LookupError, TypeError, ValueError)  # what a line may be instead
 MAX_TASKS = 512  # processes and threads of one child; RLIMIT_NPROC spares root
 MAX_URLS = 500  # that one child is asked about
@@ -70,7 +73,7 @@ class Config(PluginConfig):
     """[plugins.child_runner] in config.toml."""
 
     memory_limit: ByteSize = Field(
-        ByteSize(384 * 2**20), description="memory of one download"
+        ByteSize(384 * 2**20), description="memory that one download may use"
     )
     allow_private_addresses: bool = Field(
         False, description="true lets members reach your home network"
@@ -284,11 +287,21 @@ class ChildRunner(Runner):
             await asyncio.get_running_loop().connect_read_pipe(
                 lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
             )
-            left = MAX_LOG_BYTES
+            left, begun = MAX_LOG_BYTES, b""  # of a line that goes on
             while chunk := await reader.read(8192):
-                for line in chunk[:left].decode(errors="replace").splitlines():
-                    logger.debug("[{}] {}", name, line)
+                *lines, rest = chunk[:left].split(b"\n")
                 left = max(left - len(chunk), 0)
+                for line in lines:
+                    log(begun + line)
+                    begun = b""
+                begun = (begun + rest)[: 8 * MAX_LINE]  # more than is shown of it
+            if left:
+                log(begun)
+
+        def log(line: bytes) -> None:
+            text = line.decode(errors="replace")
+            for part in filter(None, text.split("\r")):
+                logger.debug("[{}] {}", name, cut_line(part))
 
         self._keep(copy())
         return writing
@@ -407,7 +420,7 @@ class ChildRunner(Runner):
         left = MAX_TALK_BYTES
         try:
             while (line := await child.reader.readline()).endswith(b"\n"):
-                left -= len(line)
+                left -= len(line) + LINE_BYTES
                 if left < 0:
                     raise ValueError("it talks without end")
                 message = json.loads(line)
@@ -445,17 +458,19 @@ class ChildRunner(Runner):
 
     # The contract
 
-    async def supports(self, urls: Sequence[str], without: str = "") -> list[str]:
+    async def supports(
+        self, urls: Sequence[str], without: str = "", after_guess: bool = False
+    ) -> list[str]:
         """See ``Runner``."""
         plugins = self.engine_plugins()
-        others = set(plugins.values()) - {plugins.get(without)}
         found: list[str | None] = []
         for start in range(0, len(urls), MAX_URLS):
             found += await self._ask(
                 "supports",
                 urls=urls[start : start + MAX_URLS],
-                plugins=sorted(others),
-                own=bool(without),
+                plugins=sorted(set(plugins.values())),
+                without=without,
+                after_guess=after_guess,
             )
         return [engine or "" for engine in found]
 

@@ -58,12 +58,12 @@ class Config(PluginConfig):
     """[plugins.discord_client] in config.toml."""
 
     command_prefix: str = Field(
-        "$", pattern=r"\S", max_length=10, description="of commands in messages"
+        "$", pattern=r"\S", max_length=10, description="before commands in messages"
     )
     message_content: bool = Field(
-        True, description="read $ commands; false: only slash commands"
+        True, description="read $ commands; false: slash commands only"
     )
-    shards: bool = Field(False, description="for a bot on more than 2,500 servers")
+    shards: bool = Field(False, description="true for a bot on more than 2,500 servers")
 
 
 @hookimpl
@@ -114,6 +114,8 @@ class Bot(commands.Bot):
         super().__init__(
             **{
                 "command_prefix": commands.when_mentioned_or(config.command_prefix),
+                "case_insensitive": True,
+                "strip_after_prefix": True,
                 "intents": intents,
                 "allowed_mentions": discord.AllowedMentions.none(),
                 "chunk_guilds_at_startup": False,
@@ -127,7 +129,9 @@ class Bot(commands.Bot):
         self.tree.error(self._on_app_command_error)
 
     async def on_ready(self) -> None:
-        logger.info("connected as {} to {} servers", self.user, len(self.guilds))
+        count = len(self.guilds)
+        plural = "s" * (count != 1)
+        logger.info("connected as {} to {} server{}", self.user, count, plural)
 
     async def on_command_error(
         self, context: commands.Context[Any], error: commands.CommandError, /
@@ -142,7 +146,7 @@ class Bot(commands.Bot):
         if isinstance(cause, (commands.CommandError, BossbotError)):
             text = escape(str(cause), 1000)
         else:
-            logger.opt(exception=cause).error("a command failed")
+            logger.opt(exception=cause).error("the command {} failed", context.command)
         with contextlib.suppress(discord.DiscordException, OSError):
             await context.send(text)
 
@@ -186,6 +190,9 @@ class DiscordClient(Client):
     async def stop(self) -> None:
         """Disconnect."""
         await self.bot.close()
+        # discord.py leaves this task, which would fail without the loop it drops.
+        if waiting := getattr(self.bot._connection, "_ready_task", None):
+            waiting.cancel()
 
     async def run(self) -> None:
         """See ``Client``."""

@@ -32,6 +32,7 @@ from bossbot import (
     hookimpl,
     now,
     public_url,
+    show_link,
 )
 
 MAX_FILES = 10  # Discord, 2026-11: attachments of one message
@@ -43,7 +44,19 @@ PING_AFTER_S = 60  # a member who waited longer gets a ping
 NONCE_WINDOW_S = 60
 HISTORY_SLACK_S = 3600  # how far our clock may be from Discord's
 SEND_TRIES = 5
+MUTE = "Without sound: adding it to the picture needs ffmpeg, which is missing here."
 MISTAKES = (AttributeError, TypeError, ValueError)
+# Discord's filters refused the words: AutoMod's, and those for links.
+FILTERED = (200000, 240000)
+# What else Discord's refusals mean, by their codes.
+REFUSALS = {
+    10003: "The channel this was asked for in does not exist any more.",
+    20009: "Discord takes that for explicit content, which it does not let me post here.",
+    50083: "This thread is archived or locked. Ask a moderator to open it.",
+    50278: "I cannot write to you: we have no server in common. Ask in a server.",
+    200000: "The filters of this server (AutoMod) do not let that message through.",
+    240000: "Discord's filter of harmful links does not let that message through.",
+}
 SMALLER_LIMITS = [n * 2**20 for n in (100, 50, 25, 20, 10, 8, 4, 2, 1)]  # after a 413
 
 
@@ -177,18 +190,20 @@ class DiscordCourier(Courier):
         if facts.get("more") or (items or 0) > total:
             of = f" of {items}" if items else "; there are more"
             notes.append(f"The first {total}{of}.")
-        text = str(facts.get("text") or "") if not files else ""
+        if facts.get("mute") and files:
+            notes.append(MUTE)
+        said = str(facts.get("text") or "") if not files else ""
+        text = escape(said, 1200)
+        text = escape(said, 600) if len(text) > 1200 else text  # mostly backslashes
         fitting, more = await self._fit(job, rest, len(taken))
         title, uploader = (
             escape(str(facts.get(key) or "")) for key in ("title", "uploader")
         )
-        lines = [" · ".join(filter(None, (title, uploader)))] if fitting else []
-        lines += [f"> {escape(text, 1200)}"] if text else []
-        lines += [
-            *notes,
-            *more,
-            f"<{public_url(job)}>" if len(public_url(job)) < 500 else "",
-        ]
+        hide = "||" if job.options.get("spoiler") else ""
+        named = " · ".join(filter(None, (title, uploader)))
+        lines = [f"{hide}{named}{hide}"] if fitting and named else []
+        lines += [f"> {hide}{text}{hide}"] if text else []
+        lines += [*notes, *more, show_link(public_url(job))]
         groups = split_files(fitting) or ([] if posted else [[]])
         numbers = range(len(posted) + 1, len(posted) + len(groups) + 1)
         heads = [f"({number}/{len(posted) + len(groups)})" for number in numbers]
@@ -219,9 +234,8 @@ class DiscordCourier(Courier):
                 f"{format_size(file.size)}, the limit is {format_size(limit)}."
             )
         if files and not fitting and not delivered:
-            source = (
-                f"\nSource: <{public_url(job)}>" if len(public_url(job)) < 500 else ""
-            )
+            link = show_link(public_url(job))
+            source = f"\nSource: {link}" if link else ""
             raise JobFailed(Cause.TOO_LARGE, message="\n".join(notes)[:1300] + source)
         job.total_bytes -= sum(file.size for file in files if file.size > limit)
         job.file_count = posted + len(fitting)
@@ -261,8 +275,13 @@ class DiscordCourier(Courier):
             "decorate_message", "message", job=job, message=Message(post.content)
         )
 
+        wordless = False
+
+        def decorated() -> bool:
+            return message != plain and not wordless
+
         async def attempt() -> int:
-            nonlocal message
+            nonlocal message, wordless
             # Past the nonce's window only the channel shows what has arrived.
             if post.sending_at and not 0 <= now() - post.sending_at < NONCE_WINDOW_S:
                 if found := await self._find_sent(job, channel, post):
@@ -271,15 +290,20 @@ class DiscordCourier(Courier):
             post.state, post.sending_at = "sending", post.sending_at or now()
             await self._save(job)
             try:
-                return await self._send_once(job, channel, post, files, message)
-            # What plugins added may be no embed at all, or none that Discord takes.
+                return await self._send_once(
+                    job, channel, post, files, message, named=not wordless
+                )
             except (discord.HTTPException, *MISTAKES) as error:
-                if getattr(error, "status", 400) != 400 or message == plain:
+                if getattr(error, "code", 0) in FILTERED and files and not wordless:
+                    logger.bind(job=job.id).info("without title and link: {}", error)
+                    message, wordless = Message(post.content.split("\n")[0]), True
+                # What plugins added may be no embed at all, or none that Discord takes.
+                elif getattr(error, "status", 400) == 400 and decorated():
+                    logger.warning("what plugins added cannot be sent: {!r}", error)
+                    message = plain
+                else:
                     raise
-                logger.warning("what plugins added cannot be sent: {!r}", error)
-                message = plain
-                await self._save(job)
-                return await self._send_once(job, channel, post, files, plain)
+                return await attempt()
 
         post.message_id = await self._insist(job, attempt)
         post.state = "sent"
@@ -311,8 +335,10 @@ class DiscordCourier(Courier):
         post: Post,
         files: list[MediaFile],
         message: Message,
+        named: bool = True,
     ) -> int:
-        """One try; returns the message's id."""
+        """One try; returns the message's id. The files carry the title in their names
+        unless ``named`` is off."""
         embed = message.embed and clip_embed(message.embed)
         options: dict[str, Any] = {
             key: value
@@ -324,12 +350,20 @@ class DiscordCourier(Courier):
                 message_id=request, channel_id=job.channel_id, fail_if_not_exists=False
             )
         pinged = [discord.Object(job.user_id)] if message.content[:2] == "<@" else []
+        spoiler = bool(job.options.get("spoiler"))
         async with asyncio.timeout(
             self.send_timeout_s + sum(f.size for f in files) / 65536
         ):
             sent = await channel.send(
                 message.content[:MAX_CONTENT],
-                files=[discord.File(file.path, file.name) for file in files],
+                files=[
+                    discord.File(
+                        file.path,
+                        file.name if named else untitled(job, file.name),
+                        spoiler=spoiler,
+                    )
+                    for file in files
+                ],
                 nonce=f"{job.id}-{post.number}",
                 allowed_mentions=discord.AllowedMentions(
                     everyone=False, roles=False, users=pinged, replied_user=False
@@ -397,9 +431,14 @@ UNSENT = ("waiting", "sending")
 
 def piece(job: Job, name: str) -> str:
     """Which of a job's files this is. A second download may give it another title or
-    ending."""
+    ending, and Discord marks a spoiler by its name."""
     _, known, number = name.partition(f"{job.id}_")
-    return number.partition(".")[0] if known else name
+    return number.partition(".")[0] if known else name.removeprefix("SPOILER_")
+
+
+def untitled(job: Job, name: str) -> str:
+    """A file's name without the title in it."""
+    return name[max(name.find(f"{job.id}_"), 0) :]
 
 
 def renew(job: Job, post: Post, files: Sequence[MediaFile]) -> None:
@@ -463,12 +502,11 @@ def clip_embed(embed: discord.Embed) -> discord.Embed:
 
 def _refusal(error: discord.HTTPException) -> JobFailed:
     """What Discord's no means for a job; trying again changes nothing."""
-    if error.code == 10003:
-        gone = "The channel this was asked for in does not exist any more."
-        return JobFailed(Cause.PERMISSION, str(error), gone)
     known = (50001, 50007, 50013)  # no access, no direct messages, no permission
     cause = Cause.PERMISSION if error.code in known else Cause.INTERNAL
-    return JobFailed(cause, str(error))
+    if sentence := REFUSALS.get(error.code, ""):
+        cause = Cause.PERMISSION
+    return JobFailed(cause, str(error), sentence)
 
 
 def split_files(files: Sequence[MediaFile]) -> list[list[MediaFile]]:

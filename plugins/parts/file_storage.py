@@ -15,8 +15,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import filetype
 from bossbot_plugins._files import size_of
+from bossbot_plugins._media import (
+    ENTRIES,
+    GUARD,
+    KINDS,
+    Found,
+    mime_of,
+    probed_mime,
+    sniff,
+    suffix_for,
+)
+from bossbot_plugins._programs import find_programs
+from loguru import logger
 
 from bossbot import (
     App,
@@ -32,13 +43,7 @@ from bossbot import (
     write_atomically,
 )
 
-# What may be posted: media whose content says so, whatever its name, and plain text.
-MEDIA_SUFFIXES = {
-    "image": "jpg jpeg png gif webp avif heic heif bmp tif tiff",
-    "video": "mp4 m4v mov webm mkv avi flv 3gp mpg mpeg wmv ts",
-    "audio": "mp3 m4a aac ogg oga opus flac wav weba aif aiff amr",
-    "text": "txt srt vtt lrc",
-}
+PROBE_S = 20.0  # for ffprobe to look at one file
 
 
 @hookimpl
@@ -47,43 +52,34 @@ def register_parts() -> dict[str, Callable[[App], Part]]:
 
 
 def inspect_file(path: Path, folder: Path) -> MediaFile:
-    """See ``Storage.inspect``; reads the whole file."""
+    """See ``Storage.inspect``, here without ffprobe; reads the whole file."""
+    file, _ = _measured(path, folder)
+    return _media_or_refused(file)
+
+
+def _measured(path: Path, folder: Path) -> tuple[MediaFile, bool]:
+    """A file with what it seems to hold, and whether that is sure."""
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode) or not path.resolve().is_relative_to(
         folder.resolve()
     ):
         raise JobFailed(Cause.INTERNAL, f"{path} is no regular file of its job")
     with path.open("rb") as file:
-        head = file.read(8192)
-        file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    suffix = path.suffix.lower().lstrip(".")
-    kind = filetype.guess(head)
-    mime = kind.mime if kind else ""
-    # MPEG-TS, unknown to filetype: packets of 188 bytes.
-    if not mime and not _is_text(head) and head[:377:188] == b"GGG":
-        mime = "video/mp2t"
-    if not mime and suffix in MEDIA_SUFFIXES["text"].split() and _is_text(head):
-        mime = "text/plain"
-    if not status.st_size or mime.split("/")[0] not in MEDIA_SUFFIXES:
-        raise JobFailed(Cause.NO_MEDIA, f"{path.name} holds {mime or 'no media'}")
-    return MediaFile(path, status.st_size, sha256, mime)
+    found = sniff(path) if status.st_size else Found("")
+    return MediaFile(path, status.st_size, sha256, found.mime), found.sure
 
 
-def _is_text(head: bytes) -> bool:
-    with contextlib.suppress(UnicodeDecodeError):
-        text = head.decode("utf-8", "strict" if len(head) < 8192 else "ignore")
-        return not re.search(r"[\x00-\x08\x0e-\x1f]|^\s*(<|#EXT|ffconcat)", text)
-    return False
+def _media_or_refused(file: MediaFile) -> MediaFile:
+    if file.mime.partition("/")[0] not in KINDS:
+        held = "no media" if file.size else "nothing"
+        raise JobFailed(Cause.NO_MEDIA, f"{file.name} holds {held}")
+    return file
 
 
 def suffix_of(file: MediaFile) -> str:
     """The ending a file is posted with: its own where it suits what it holds."""
-    own = file.path.suffix.lower().lstrip(".")
-    if own in MEDIA_SUFFIXES[file.mime.split("/")[0]].split():
-        return own
-    kind = filetype.get_type(mime=file.mime)
-    return str(kind.extension) if kind else "txt" if "text" in file.mime else "ts"
+    return suffix_for(file.mime, file.path.suffix)
 
 
 def safe_name(title: str, limit: int = 60) -> str:
@@ -103,8 +99,27 @@ class FileStorage(Storage):
         self.data = app.settings.data_dir
 
     async def inspect(self, path: Path, folder: Path) -> MediaFile:
-        """See ``Storage``."""
-        return await asyncio.to_thread(inspect_file, path, folder)
+        """See ``Storage``; ffprobe is asked about what its first bytes do not tell."""
+        file, sure = await asyncio.to_thread(_measured, path, folder)
+        if not sure:
+            mime = await self._probe(file, folder.with_name("home"))
+            file = dataclasses.replace(file, mime=file.mime if mime is None else mime)
+        return _media_or_refused(file)
+
+    async def _probe(self, file: MediaFile, home: Path) -> str | None:
+        """What a file holds by ffprobe, "" for no media; None if it cannot be asked."""
+        program = find_programs().get("ffprobe")
+        if not program or not home.is_dir():
+            return None
+        words = ["-v", "error", *GUARD, "-of", "json", "-show_entries", ENTRIES]
+        try:
+            async with asyncio.timeout(PROBE_S):
+                argv = [program, *words, f"file:{file.path.absolute()}"]
+                ran = await self.app.runner.run(argv, home)
+            return probed_mime(json.loads(ran.stdout), file.mime) if ran.stdout else ""
+        except (OSError, JobFailed, AttributeError, TypeError, ValueError) as error:
+            logger.info("ffprobe could not look at {}: {!r}", file.name, error)
+            return None if file.mime else ""
 
     # Attempts
 
@@ -191,10 +206,13 @@ class FileStorage(Storage):
         """See ``Storage``."""
         folder = self.data / job.folder / "content"
 
-        def inspect() -> list[MediaFile]:
-            return [inspect_file(folder / name, folder) for name in names]
+        def measure(name: str) -> MediaFile:
+            file, _ = _measured(folder / name, folder)
+            # Checked before they were kept: what ffprobe knew is in the ending.
+            known = file.mime.partition("/")[0] in KINDS
+            return file if known else dataclasses.replace(file, mime=mime_of(name))
 
-        return await asyncio.to_thread(inspect)
+        return await asyncio.to_thread(lambda: list(map(measure, names)))
 
     async def kept(self) -> AsyncIterator[Stored]:
         """See ``Storage``. Folders of days that are empty are removed on the way."""

@@ -8,12 +8,14 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bossbot_plugins._bench import JobBench
 from bossbot_plugins._cookies import keep_cookies, write_cookies
+from bossbot_plugins._failures import named_reason
 from loguru import logger
 from pydantic import Field
 
@@ -42,7 +44,11 @@ from bossbot import (
 )
 
 MAX_CRASHES = 3
-MAX_RETRY_WAIT_S = 60.0
+MAX_TRIES = 3
+# The engine brought nothing, or the site's answer, which is wrong if it asked for
+# something else than the link means.
+NO_ANSWERS = (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL)
+GUESSES = (Cause.LOGIN, Cause.GONE, Cause.PRIVATE, Cause.AGE, Cause.ENGINE_OUTDATED)
 MAX_FACT = 8000  # characters
 NO_PLATFORM = Platform("", "", "", "")
 
@@ -50,7 +56,9 @@ NO_PLATFORM = Platform("", "", "", "")
 class Config(PluginConfig):
     """[plugins.local_worker] in config.toml."""
 
-    download_timeout_s: float = Field(600, gt=0, description="time for one download")
+    download_timeout_s: float = Field(
+        600, gt=0, description="how long one download may take"
+    )
 
 
 @hookimpl
@@ -58,12 +66,26 @@ def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
     return {"worker": partial(LocalWorker, config=config)}
 
 
+@dataclass
+class Tries:
+    """The tries of a job so far, as this worker knows them."""
+
+    asked_s: float = 0  # that sites have asked to wait, in all
+    engines: list[str] = field(default_factory=list)
+    errors: list[JobFailed] = field(default_factory=list)
+
+
 class LocalWorker(Worker):
     """The ``Worker`` in this process."""
 
     lease_s = 60.0
     grace_s = 20.0  # for uploads, at a stop
+    refused_s = 5.0  # before a check that refused a claim is asked again
     give_back_s = 3.0  # for what they leave to be stored
+    retry_wait_s = (
+        2.0  # at most, before the second try; four times that before the third
+    )
+    max_retry_wait_s = 60.0  # that sites may ask for, in all tries of a job
     insist_s = 5.0  # before a state that could not be stored is written again
 
     def __init__(self, app: App, config: Config) -> None:
@@ -71,9 +93,11 @@ class LocalWorker(Worker):
         self.config = config
         self.name = ""  # the same after a restart
         self.running: dict[str, asyncio.Task[None]] = {}
+        self._tries: dict[str, Tries] = {}  # by job
         self._posting: set[asyncio.Task[Any]] = set()  # those of them that post
         self._claiming = asyncio.Lock()
         self._refused = ""  # why nothing is claimed now
+        self._ask_again_s = 0.0  # by the loop's clock
         self._dispatcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -121,14 +145,16 @@ class LocalWorker(Worker):
 
     async def _claim(self) -> None:
         """Claim what there is room for, unless a check refuses."""
+        loop = asyncio.get_running_loop()
         async with self._claiming:
-            while not self.app.stopping.is_set():
+            while not self.app.stopping.is_set() and loop.time() >= self._ask_again_s:
                 try:
                     await self.app.plugins.call("check_claim")
                 except Refused as error:
                     if self._refused != str(error):
                         logger.warning("no job is started now: {}", error)
                     self._refused = str(error)
+                    self._ask_again_s = loop.time() + self.refused_s
                     return
                 self._refused = ""
                 job = await self.app.queue.claim(self.name, self.lease_s)
@@ -162,6 +188,7 @@ class LocalWorker(Worker):
         self, job: Job, status: Status, error: JobFailed | None = None
     ) -> None:
         """Store how a job ended."""
+        self._tries.pop(job.id, None)
         job.status, job.finished_at = status, now()
         if error:
             job.cause, job.error, job.detail = error.cause, str(error), error.detail
@@ -211,6 +238,7 @@ class LocalWorker(Worker):
         try:
             to_post = await self._attempt(job)
         except asyncio.CancelledError:  # by a member, or because the bot stops
+            self._tries.pop(job.id, None)
             if self.app.stopping.is_set():
                 await self._release(job)
             await self.app.storage.forget_attempt(job)
@@ -236,13 +264,13 @@ class LocalWorker(Worker):
                 job.crashes = 0  # of the download, which is done
                 await self._set(job, Status.UPLOADING)
         except JobFailed as error:
-            log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
-            log.info("failed: {} {} ({})", error.cause, public_url(job), error.detail)
+            log_failure(job, error)
             if (wait_s := await self._retry_in(job, error)) is None:
-                await self._end(job, Status.FAILED, error)
+                await self._end(job, Status.FAILED, self._told(job, error))
             else:
                 await self._release(job, wait_s)
             return False
+        self._tries.pop(job.id, None)
         return True
 
     def _report(self, job: Job) -> Callable[[Progress], None]:
@@ -269,10 +297,11 @@ class LocalWorker(Worker):
             try:
                 fetched = await self.fetch(job, on_progress)
                 await self._process(job, fetched, on_progress)
+                self._tries.pop(job.id, None)
                 return fetched
             except JobFailed as error:
                 if (wait_s := await self._retry_in(job, error)) is None:
-                    raise
+                    raise self._told(job, error) from error
                 await asyncio.sleep(wait_s)
 
     async def fetch(self, job: Job, on_progress: Callable[[Progress], None]) -> Fetched:
@@ -285,10 +314,13 @@ class LocalWorker(Worker):
         try:
             fetched = await self.app.runner.fetch(request, on_progress)
         except JobFailed as error:
-            if str(error) != SENTENCES[Cause.UNSUPPORTED]:
+            if str(error) != SENTENCES[error.cause]:
                 raise
-            named = unsupported(job.url)
-            raise JobFailed(error.cause, error.detail, named) from error
+            named = named_reason(error.cause, error.detail)
+            if error.cause is Cause.UNSUPPORTED:
+                named = unsupported(job.url)
+            wait_s = error.retry_after_s
+            raise JobFailed(error.cause, error.detail, named, wait_s) from error
         finally:  # sites also rotate cookies on pages of failure
             if request.cookies_file:
                 await asyncio.to_thread(keep_cookies, platform, request.cookies_file)
@@ -343,20 +375,43 @@ class LocalWorker(Worker):
         )
 
     async def _retry_in(self, job: Job, error: JobFailed) -> float | None:
-        """Seconds until a failed first attempt is worth another one, which may be with
-        another engine, then set in the job; None when it is not."""
-        if job.attempts > 1:
+        """Seconds until a failed attempt is worth another one, which may be with another
+        engine, then set in the job; None when it is not."""
+        tries = self._tries.setdefault(job.id, Tries())
+        tries.engines.append(job.engine)
+        tries.errors.append(error)
+        if job.attempts >= MAX_TRIES:
             return None
-        if error.retry_after_s is not None and error.retry_after_s <= MAX_RETRY_WAIT_S:
-            return error.retry_after_s + random.uniform(1, 3)
-        if error.cause in (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL):
-            runner, engine = self.app.runner, ""
-            with contextlib.suppress(JobFailed, OSError):  # a TimeoutError is one
-                (engine,) = await runner.supports([job.url], without=job.engine)
-            if engine:
-                job.engine = engine
-                return 0
-        return None
+        if (asked_s := error.retry_after_s) is not None:
+            tries.asked_s += max(asked_s, 0)
+            if tries.asked_s > self.max_retry_wait_s:
+                return None
+            longest_s = self.retry_wait_s * 4 ** (job.attempts - 1)
+            return max(asked_s, 0) + random.uniform(longest_s / 2, longest_s)
+        return 0 if await self._other_engine(job, error, tries) else None
+
+    async def _other_engine(self, job: Job, error: JobFailed, tries: Tries) -> bool:
+        """Give a job to another engine, if one may do better."""
+        may_be_wrong = error.cause in GUESSES and not job.platform
+        if error.cause not in NO_ANSWERS and not may_be_wrong:
+            return False
+        how = {} if error.cause in NO_ANSWERS else {"after_guess": True}
+        engine = ""
+        with contextlib.suppress(JobFailed, OSError):  # a TimeoutError is one
+            supports = self.app.runner.supports
+            (engine,) = await supports([job.url], without=job.engine, **how)
+        if not engine or engine in tries.engines:
+            return False
+        job.engine = engine
+        return True
+
+    def _told(self, job: Job, error: JobFailed) -> JobFailed:
+        """The failure to tell when there is no further try: that of an earlier engine
+        when the last one had nothing to say on the link."""
+        tries = self._tries.pop(job.id, Tries())
+        if str(error) in (SENTENCES[Cause.UNSUPPORTED], unsupported(job.url)):
+            return next((e for e in tries.errors if e.cause is not error.cause), error)
+        return error
 
     async def _broken(self, job: Job, error: Exception) -> None:
         """End a job that failed by a mistake of ours, or a full disk."""
@@ -378,15 +433,20 @@ class LocalWorker(Worker):
                     raise too_many_crashes(job)
                 await self.app.courier.post(job)
         except JobFailed as error:
+            log_failure(job, error)
             await self._end(job, Status.FAILED, error)
         except asyncio.CancelledError:  # the bot stops, or the claim was lost
             job.crashes = 0  # that was no crash
-            with contextlib.suppress(Exception):  # then it counts as one
-                await self.app.queue.save(job, self.lease_s)
+            await self._insist(partial(self.app.queue.save, job, self.lease_s), job)
         except Exception as error:  # the boundary of a job
             await self._broken(job, error)
         else:
             await self._end(job, Status.COMPLETED)
+
+
+def log_failure(job: Job, error: JobFailed) -> None:
+    log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
+    log.info("failed: {} {} ({})", error.cause, public_url(job), error.detail)
 
 
 def too_many_crashes(job: Job) -> JobFailed:

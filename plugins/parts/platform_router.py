@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
+import idna
+import idna.core
 from loguru import logger
 
 from bossbot import (
@@ -18,6 +20,10 @@ from bossbot import (
     Router,
     hookimpl,
 )
+
+# A message or a channel of Discord's own.
+DISCORD = re.compile(r"https?://(?:\w+\.)?discord(?:app)?\.com/channels/")
+OWN_PORTS = {"http": 80, "https": 443}
 
 
 @hookimpl
@@ -45,8 +51,9 @@ def check_link(link: str) -> str:
         if ":" in host:  # IPv6
             host = f"[{ipaddress.IPv6Address(host)}]"
         else:
-            host = host.encode("idna").decode("ascii").lower().rstrip(".")
-        netloc = f"{host}:{parts.port}" if parts.port else host
+            host = ascii_host(host)
+        own = parts.port in (None, 0, OWN_PORTS[parts.scheme.lower()])
+        netloc = host if own else f"{host}:{parts.port}"
     except ValueError as error:  # UnicodeError is one
         raise Refused("Invalid URL: its host or port is malformed.") from error
     if "@" in parts.netloc:
@@ -57,6 +64,23 @@ def check_link(link: str) -> str:
     return urlunsplit(
         parts._replace(scheme=parts.scheme.lower(), netloc=netloc, path=path)
     )
+
+
+def ascii_host(host: str) -> str:
+    """A host's name as browsers ask for it (UTS 46, where "ß" is a letter of its own);
+    raises ValueError for one that is none."""
+    host = idna.uts46_remap(host, std3_rules=False, transitional=False)
+    labels = host.removesuffix(".").split(".")
+    for number, label in enumerate(labels):
+        if not label.isascii():
+            idna.core.check_initial_combiner(label)
+            idna.core.check_bidi(label)
+            labels[number] = "xn--" + label.encode("punycode").decode()
+    if not all(len(label) < 64 for label in labels) or len(host) > 253:
+        raise ValueError("too long")
+    if labels != [""] and not all(labels):
+        raise ValueError("an empty label")
+    return ".".join(labels)
 
 
 class PlatformRouter(Router):
@@ -78,6 +102,11 @@ class PlatformRouter(Router):
         name, engines = "", self.app.plugins.registered("engines")
         try:
             url = check_link(link)
+            if DISCORD.match(url):
+                raise Refused(
+                    "That link leads to a message on Discord, not to media. Reply to "
+                    "that message with the download command, or paste the link in it."
+                )
             for name, platform in self.app.plugins.registered("platforms").items():
                 if re.match(platform.pattern, url, re.IGNORECASE):
                     url = platform.normalise(url)

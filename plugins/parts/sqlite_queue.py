@@ -32,9 +32,7 @@ from bossbot import (
 class Config(PluginConfig):
     """[plugins.sqlite_queue] in config.toml."""
 
-    keep_s: float = Field(
-        604800, ge=3600, description="ended jobs stay in the queue for so long"
-    )
+    keep_s: float = Field(604800, ge=3600, description="how long ended jobs are kept")
 
 
 @hookimpl

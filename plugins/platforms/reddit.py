@@ -14,9 +14,11 @@ PATTERN = (
     r"|(?:(?:www|i|v|preview)\.)?redd\.it)/"
 )
 POST = re.compile(
-    r"(?:/(?:r|u|user)/[^/]+)?/(?:comments|gallery)/([a-z0-9]+)", re.IGNORECASE
+    r"(?:/(?:r|u|user)/[^/]+)?/(?:comments|gallery|link|poll|tb)/([a-z0-9]+)",
+    re.IGNORECASE,
 )
-VIDEO = re.compile(r"/video/(\w+)", re.ASCII)
+# On its own, or in a text post: /link/{post}/video/{video}/player.
+VIDEO = re.compile(r"(?:(?:/r/[^/]+)?/(?:link|comments)/\w+)?/video/(\w+)", re.ASCII)
 # The picture's address in the query of /media.
 PICTURE = re.compile(r"url=(https://(?:i|preview)\.redd\.it/[\w.-]+)", re.ASCII)
 NAME = re.compile(r"/(\w+)", re.ASCII)  # the whole path on redd.it and v.redd.it

@@ -62,7 +62,7 @@ EXAMPLES = settings(max_examples=300, deadline=None)
         ("https://youtu.be/abcdefghij_", ["https://youtu.be/abcdefghij_"]),
         ("https://youtu.be/abcdefghij-", ["https://youtu.be/abcdefghij-"]),
         ("https://a.b/?q=x*", ["https://a.b/?q=x*"]),
-        ("hello https://a.b/c", ["hello", "https://a.b/c"]),
+        ("hello https://a.b/c", ["https://a.b/c"]),
         ("> . ! <>", []),
     ],
 )
@@ -106,7 +106,7 @@ def test_link_is_found_as_it_is_whatever_surrounds_it(link: str, words: str) -> 
         ("https://bücher.example/", "https://xn--bcher-kva.example/"),
         ("https://例え.テスト/", "https://xn--r8jz45g.xn--zckzah/"),
         ("https://a_b.example/", "https://a_b.example/"),
-        ("http://127.0.0.1:80/", "http://127.0.0.1:80/"),  # the child's sandbox judges
+        ("http://127.0.0.1:80/", "http://127.0.0.1/"),  # the child's sandbox judges
         ("http://[::1]/", "http://[::1]/"),
         ("http://[0:0:0:0:0:0:0:1]:8/", "http://[::1]:8/"),
         ("http://１２７.０.０.１/", "http://127.0.0.1/"),

@@ -66,12 +66,12 @@ def start(
 ) -> Start:
     """Starts an app with plugins given as name=code, which tell `app.heard`."""
 
-    async def start(**codes: str) -> App:
+    async def start(run_again_s: float = 0.03, **codes: str) -> App:
         for name, code in codes.items():
             write(name, code)
         app = small_app()
         app.heard = heard  # type: ignore[attr-defined]
-        app.run_again_s = 0.001
+        app.run_again_s = run_again_s
         app.end_within_s = 2
         await app.start()
         return app
@@ -405,8 +405,7 @@ async def test_run_that_fails_is_logged_counted_and_started_again_until_it_is_of
 async def test_run_is_started_again_only_after_a_while(
     start: Start, heard: Heard
 ) -> None:
-    app = await start()
-    app.run_again_s = 3600
+    app = await start(run_again_s=3600)
     (app.settings.plugins_dir / "bad.py").write_text(
         IMPORTS + FAILS.format(fault="1 / 0")
     )
@@ -423,7 +422,8 @@ async def test_run_is_started_again_only_after_a_while(
 async def test_failures_of_a_run_that_is_well_in_between_are_not_counted(
     start: Start, heard: Heard
 ) -> None:
-    app = await start(bad=FAILS.format(fault="await asyncio.sleep(0.02); 1 / 0"))
+    code = FAILS.format(fault="await asyncio.sleep(0.02); 1 / 0")
+    app = await start(bad=code, run_again_s=0.001)
     await heard.times(8)
     assert not app.plugins.all["bad"].off
 
@@ -444,21 +444,27 @@ async def test_run_that_fails_too_often_leaves_the_checks_of_its_plugin(
 
 
 async def test_fault_while_it_ends_is_no_failure_of_the_stop(
-    start: Start, heard: Heard
+    start: Start, heard: Heard, write: Callable[[str, str], Path]
 ) -> None:
     code = """
         @hookimpl
         async def run(app):
             app.heard.put_nowait("begins")
             try:
-                await asyncio.Event().wait()
+                await app.ends.wait()
             finally:
                 1 / 0
         """
-    app = await start(bad=code, alive=ALIVE.format(version=1))
+    app = await start(alive=ALIVE.format(version=1))
+    app.ends = asyncio.Event()
+    write("bad", code)
+    await app.reload("bad")
     await heard.times(2)
-    await app.stop()
-    assert heard.rest() == ["ends 1"]
+    try:
+        await app.stop()
+    finally:
+        app.ends.set()
+    assert heard.rest() == ["ends 1"], "and nothing has begun again"
 
 
 # One that does not let go

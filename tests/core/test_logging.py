@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Home, MakeSettings
+from conftest import Home, MakeSettings, SmallApp, WritePlugin
 from loguru import logger
 from pydantic import SecretStr
 
@@ -213,6 +213,18 @@ def test_strange_levels_of_libraries_are_logged_too(start: Start) -> None:
         library.log(level, "level-%s", level)
     _, _, file = written()
     assert [n for n in (15, 25, 50, 99) if f"level-{n}" not in file] == []
+
+
+def test_secret_of_a_plugin_is_kept_out_whatever_its_name(
+    start: Start, small_app: SmallApp, write_plugin: WritePlugin
+) -> None:
+    code = "from bossbot import PluginConfig\nfrom pydantic import SecretStr\n"
+    code += "class Config(PluginConfig):\n    plain: SecretStr\n"
+    write_plugin("site", code)
+    written = start(site__plain=COOKIE)
+    small_app(site__plain=COOKIE)
+    logger.info("the value is {}", COOKIE)
+    assert COOKIE not in "".join(written())
 
 
 def test_plugin_that_fails_with_a_secret_does_not_tell_it(

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ByteSize, TypeAdapter
 
-from bossbot import escape, format_size, format_time, one_line, public_url
+from bossbot import (
+    cut_line,
+    escape,
+    format_size,
+    format_time,
+    one_line,
+    public_url,
+    show_link,
+    unsupported,
+    without_queries,
+)
 
 # Text as sites have it: everything, and often what could do harm.
 NASTY = st.sampled_from(
@@ -85,6 +95,21 @@ def test_escaped_text_has_no_live_markup_and_a_limit(text: str, limit: int) -> N
         ("\u202eevil\u200b", "evil"),
         ("x" * 500, "x" * 199 + "…"),
         ("C:\\*", "C:\\\\\\*"),
+        ("discord.gift/abc", "discord\\.gift/abc"),
+        ("discordapp.com/gifts/abc", "discordapp\\.com/gifts/abc"),
+        ("discord.new/abc", "discord\\.new/abc"),
+        ("disc\u200bord.gift/x", "discord\\.gift/x"),
+        ("- item", "\\- item"),
+        ("+ item", "\\+ item"),
+        ("* item", "\\* item"),
+        ("1. item", "1\\. item"),
+        ("12) item", "12\\) item"),
+        ("  - item", "\\- item"),
+        ("# head", "\\# head"),
+        ("-# small", "-\\# small"),
+        ("> quote", "\\> quote"),
+        ("a - b 1. c", "a - b 1. c"),
+        ("-5 degrees, 1.5 m", "-5 degrees, 1.5 m"),
     ],
 )
 def test_escape_of_a_text(text: str, escaped: str) -> None:
@@ -147,3 +172,61 @@ def test_known_platforms_link_keeps_what_names_the_post() -> None:
     url = "https://a.example/p?token=hush#more"
     assert public_url(make_job(url=url, platform="tube")) == url
     assert public_url(make_job(url=url)) == "https://a.example/p"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://a.example/b?c=d&e=%20#f", "<https://a.example/b?c=d&e=%20#f>"),
+        ("https://a.example/_b_", "<https://a.example/_b_>"),
+        ("https://a.example/<>[]()", "<https://a.example/%3C%3E%5B%5D%28%29>"),
+        ("https://a.example/|*~`\\", "<https://a.example/%7C%2A%7E%60%5C>"),
+        ("https://a.example/é漢", "<https://a.example/%C3%A9%E6%BC%A2>"),
+        ("https://a.example/\u202e\n ", "<https://a.example/%E2%80%AE%0A%20>"),
+        ("https://a.example/\ud800", "<https://a.example/?>"),
+        ("https://a.example/" + "x" * 500, ""),
+        ("https://a.example/" + "é" * 100, ""),
+    ],
+)
+def test_shown_link_formats_nothing(url: str, shown: str) -> None:
+    assert show_link(url) == shown
+
+
+@EXAMPLES
+@given(TEXT)
+def test_any_shown_link_is_plain(text: str) -> None:
+    shown = show_link(f"https://a.example/{text}")
+    assert not shown or re.fullmatch(r"<[^<>\[\]()|*~`\s\\]*>", shown)
+    assert shown.isascii() and len(shown) <= 502
+
+
+def test_host_is_escaped_where_it_is_named() -> None:
+    assert "from \\_a\\_.example." in unsupported("https://_a_.example/x")
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("see https://a.example/b?c=d now", "see https://a.example/b now"),
+        ("'https://a.example/b#c'", "'https://a.example/b'"),
+        ("a://b?c a://d#e", "a://b a://d"),
+        ("mple/b?c=d&e", "mple/b"),
+        ("x?a=1&u=http://b.example/?c", "x"),
+        ("what? a=1", "what? a=1"),
+        ("://b?c", "://b?c"),
+    ],
+)
+def test_queries_are_dropped_word_by_word(text: str, left: str) -> None:
+    assert without_queries(text) == left
+
+
+def test_cut_line_leaves_no_half_of_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bossbot._secrets", {"0123456789"})
+    assert cut_line("x" * 2048) == "x" * 2048
+    assert cut_line("x" * 2049) == "x" * 2048 + "…"
+    for before in range(2030, 2060):
+        cut = cut_line("x" * before + "0123456789" + "y" * 100)
+        assert cut.rstrip("y…") in (
+            "x" * before + "0123456789",
+            "x" * min(before, 2048),
+        )

@@ -92,7 +92,9 @@ def test_photos_and_videos_of_a_post_arrive_in_order(
 
 def test_a_post_without_files_is_reported_as_text(browse: Fetch, sites: Sites) -> None:
     options = {"extractor.twitter.text-tweets": True}
-    got = browse(Twitter(sites).tweet("1002", text="just words"), engine_options=options)
+    got = browse(
+        Twitter(sites).tweet("1002", text="just words"), engine_options=options
+    )
     assert (got.cause, got.files) == (None, [])
     assert got.facts["text"] == "just words"
 

@@ -103,7 +103,7 @@ async def test_limit_is_that_of_the_channel_or_the_owners(
     assert bench.limit_bytes == app.settings.max_file_size
 
 
-@given(st.text(max_size=400) | st.sampled_from(["..", "../x.mp4", "/etc/passwd", "~"]))
+@given(st.text(max_size=400) | st.sampled_from(["..", "/etc/passwd", "~", "x" * 300]))
 async def test_path_is_safe_whatever_the_name(
     tmp_path_factory: pytest.TempPathFactory, name: str
 ) -> None:

@@ -1,9 +1,12 @@
-"""A plugin that does all the harm a hook can do: the others run, the bot lives."""
+"""A plugin that does all the harm a hook can do: the others run, the bot lives. Its
+checks refuse for it: see ``VETOES``."""
+
+import asyncio
 
 import pytest
 from discord_support import BotProcess, Stage, job_when, link
 
-from bossbot import HOOKS, Status
+from bossbot import BROKEN_CHECK, HOOKS, VETOES, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -14,16 +17,27 @@ HARM = {
 }
 # What would keep the plugin from being loaded, or the bot from starting, is no work.
 WORK = [name for name in HOOKS if not name.startswith("register_")]
+OPEN = [name for name in WORK if name not in VETOES]
+LIMITS = "bossbot.Plugins.quick_limit_s = bossbot.Plugins.limit_s = 0.3\n"
+HEAD = f"import sys, time\nimport bossbot\n{LIMITS}"
+
+
+def hooks(names: list[str], harm: str) -> str:
+    """Code of hooks that do harm."""
+    bodies = [(name, "async " * (name == "run")) for name in names]
+    return "".join(
+        f"\nfrom bossbot import hookimpl\n\n@hookimpl\n{kind}def {name}():\n    {HARM[harm]}\n"
+        for name, kind in bodies
+    )
 
 
 @pytest.mark.parametrize("harm", HARM)
 async def test_plugin_that_does_harm_in_every_hook_harms_itself_alone(
     stage: Stage, process: BotProcess, harm: str
 ) -> None:
-    hooks = [f"@hookimpl\ndef {name}():\n    {HARM[harm]}\n" for name in WORK]
-    limits = "bossbot.HOOK_LIMIT_S = 0.3\nbossbot.HOOK_LIMITS_S = {}\n"
-    head = f"import sys, time\nimport bossbot\nfrom bossbot import hookimpl\n{limits}"
-    stage.write_plugin("bad", "\n".join([head, *hooks]))
+    # One that blocks the loop itself is for the signals, below.
+    names = [name for name in OPEN if name != "run" or harm != "blocks"]
+    stage.write_plugin("bad", HEAD + hooks(names, harm))
     await process.start(process_timeout_s="1")
     for number in (1, 2):
         await stage.says(f"$download {link(stage.image(number))}")
@@ -32,6 +46,54 @@ async def test_plugin_that_does_harm_in_every_hook_harms_itself_alone(
     assert stage.fake.sessions["identify"] == 1, "the gateway stayed up"
     process.terminate()
     assert await process.ended(25) == 0
+
+
+@pytest.mark.parametrize("harm", HARM)
+async def test_check_job_that_does_harm_refuses_every_link(
+    stage: Stage, harm: str
+) -> None:
+    stage.write_plugin("bad", "import sys, time\n" + hooks(["check_job"], harm))
+    async with stage.bot() as bot:
+        bot.app.plugins.quick_limit_s = 0.1
+        said = 0
+        for _ in range(7):
+            await stage.says(f"$download {link(stage.image())}")
+            said = (await stage.hears(BROKEN_CHECK, after=said)).id
+        assert not await bot.app.queue.list()
+        assert not bot.app.plugins.all["bad"].off
+
+
+@pytest.mark.parametrize("harm", HARM)
+async def test_check_claim_that_does_harm_starts_nothing_and_loses_nothing(
+    stage: Stage, harm: str, logged: list[str]
+) -> None:
+    stage.write_plugin("bad", "import sys, time\n" + hooks(["check_claim"], harm))
+    async with stage.bot() as bot:
+        bot.app.plugins.quick_limit_s = 0.1
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.hears("Download started")
+        async with asyncio.timeout(10):
+            async for _ in bot.app.queue.changes():
+                if bot.app.plugins.all["bad"].failures["check_claim"] > 3:
+                    break
+        [job] = await bot.app.queue.list()
+        assert (job.status, job.attempts) == (Status.QUEUED, 0)
+        warnings = [line for line in logged if "no job is started now" in line]
+        assert warnings == [f"WARNING no job is started now: {BROKEN_CHECK}"]
+        bot.app.plugins.switch_off("bad", "by the owner")
+        await stage.gets(1)
+
+
+@pytest.mark.parametrize("harm", HARM)
+async def test_check_upload_that_does_harm_posts_nothing(
+    stage: Stage, harm: str
+) -> None:
+    stage.write_plugin("bad", "import sys, time\n" + hooks(["check_upload"], harm))
+    async with stage.bot() as bot:
+        bot.app.plugins.quick_limit_s = 0.1
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.hears("**Download failed** (permission)", BROKEN_CHECK)
+    assert not stage.requested("upload")
 
 
 async def test_second_signal_ends_a_bot_whose_loop_a_plugin_blocks(
@@ -54,7 +116,7 @@ async def test_second_signal_ends_a_bot_whose_loop_a_plugin_blocks(
 async def test_signal_that_cannot_be_told_of_stops_the_bot(
     stage: Stage, process: BotProcess
 ) -> None:
-    code = "def bot_started():\n    sys.stderr = None\n    print('mute', flush=True)"
+    code = "async def run():\n    sys.stderr = None\n    print('mute', flush=True)"
     stage.hook("bad", code)
     await process.start()
     await process.logged("mute")
@@ -63,12 +125,16 @@ async def test_signal_that_cannot_be_told_of_stops_the_bot(
 
 
 async def test_registration_that_exits_turns_its_plugin_off(stage: Stage) -> None:
-    for name in ("register_queue", "register_courier", "register_commands"):
-        stage.hook(f"bad_{name}", f"def {name}():\n    raise SystemExit('no')\n")
+    code = "def register_commands():\n    sys.exit('no')\n"
+    stage.hook("bad_commands", code)
+    for part in ("queue", "courier", "worker"):
+        code = f"{{'{part}': lambda app: sys.exit('no')}}"
+        stage.hook(f"bad_{part}", f"def register_parts():\n    return {code}\n")
     async with stage.bot() as bot:
         await stage.says(f"$download {link(stage.image())}")
         [message] = await stage.gets(1)
         assert message.files
         [job] = await bot.app.queue.list()
         await job_when(bot, job.id, lambda one: one.status is Status.COMPLETED)
-        assert bot.app.plugins.all["bad_register_commands"].off
+        for name in ("commands", "queue", "courier", "worker"):
+            assert bot.app.plugins.all[f"bad_{name}"].off

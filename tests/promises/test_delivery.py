@@ -1,6 +1,7 @@
 """Delivery: whatever Discord or the network does, files are posted once."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -532,8 +533,8 @@ async def test_takeover_keeps_what_was_sent_and_posts_the_rest(
     job = await crash_in_upload(stage, *steps, sending_s_ago=sending_s_ago)
     # The second is on its way, the third not begun.
     second = stage.posts()[1]
-    sending = {"state": "sending", "sending_at": time.time() - sending_s_ago}
-    stage.set_post(2, message_id=0, **sending)
+    sending_at = time.time() - sending_s_ago
+    stage.set_post(2, state="sending", message_id=0, sending_at=sending_at)
     stage.set_post(3, state="waiting", message_id=0, sending_at=0)
     third = stage.posted()[2]
     third.nonce = None  # nor was it ever
@@ -680,3 +681,99 @@ async def test_stop_lets_an_upload_end_and_says_so(stage: Stage) -> None:
     assert stage.database("SELECT status FROM jobs") == [("completed",)]
     assert len(stage.posted()) == 1
     await stage.hears("Done in")
+
+
+async def test_start_that_is_cut_off_has_not_crashed_the_uploads_it_took_up(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await crash_in_upload(stage, stage.image(), sending_s_ago=30)
+    fault = stage.fake.fault("upload", "hang")
+    app = stage.app(discord_token=stage.fake.token)
+    worker: Any = app.worker
+    worker.grace_s = 0.1
+    recover, claimed, cut_off = app.queue.recover, asyncio.Event(), asyncio.Event()
+
+    async def slow(name: str, lease_s: float) -> Any:
+        jobs = await recover(name, lease_s)
+        claimed.set()
+        await cut_off.wait()
+        return jobs
+
+    monkeypatch.setattr(app.queue, "recover", slow)
+    with stage.fake.redirect():
+        starting = asyncio.create_task(app.start())
+        await claimed.wait()
+        starting.cancel()
+        await asyncio.wait([starting])
+        cut_off.set()
+        await app.stop()
+    fault.release()
+    assert stage.database("SELECT status, crashes FROM jobs") == [("uploading", 0)]
+    async with stage.bot() as bot:
+        await only_job(bot, Status.COMPLETED)
+    assert len(stage.posted()) == 1
+
+
+async def test_stop_gives_a_download_back_though_the_disk_is_full_at_first(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.bot() as bot:
+        worker: Any = bot.app.worker
+        worker.insist_s = 0.05
+        await stage.says(f"$download {link('wait=gate', stage.image())}")
+        await stage.hears("Downloading")
+        release, failures = bot.app.queue.release, [1, 2, 3]
+
+        async def full(job: Job, delay_s: float = 0) -> bool:
+            if failures:
+                failures.pop()
+                raise sqlite3.OperationalError("database or disk is full")
+            return await release(job, delay_s)
+
+        monkeypatch.setattr(bot.app.queue, "release", full)
+    assert stage.database("SELECT status, crashes FROM jobs") == [("queued", 0)]
+    stage.open_gate("gate")
+    async with stage.bot():
+        await stage.gets(1)
+
+
+async def test_stop_while_a_failure_is_stored_leaves_no_half_of_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.bot() as bot:
+        forget, ending = bot.app.storage.forget_attempt, asyncio.Event()
+
+        async def slow(job: Job) -> None:
+            if job.status is Status.FAILED:
+                ending.set()
+                await asyncio.Event().wait()
+            await forget(job)
+
+        monkeypatch.setattr(bot.app.storage, "forget_attempt", slow)
+        await stage.says(f"$download {link('fail=gone')}")
+        await ending.wait()
+    states = stage.database("SELECT status, cause, error, finished_at FROM jobs")
+    assert states == [("queued", None, "", 0)]
+    async with stage.bot():
+        await stage.hears("**Download failed** (gone)")
+
+
+async def test_state_that_cannot_be_stored_is_written_until_it_can(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.bot() as bot:
+        worker: Any = bot.app.worker
+        worker.insist_s = 0.01
+        finish, failures = bot.app.queue.finish, [1, 2, 3]
+
+        async def full(job: Job) -> bool:
+            if failures:
+                failures.pop()
+                raise sqlite3.OperationalError("database or disk is full")
+            return await finish(job)
+
+        monkeypatch.setattr(bot.app.queue, "finish", full)
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.hears("Done in")
+    assert not failures
+    assert len(stage.posted()) == 1

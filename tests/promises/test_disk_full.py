@@ -1,19 +1,21 @@
 """A full disk: nothing is acknowledged that is not kept, nothing half is left behind."""
 
+import logging
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from bossbot_plugins.log import register_log
-from conftest import PARTS, MakeApp, MakeSettings, WritePlugin, link_plugins
+from conftest import PARTS, MakeApp, MakeSettings, link_plugins, make_job
 from discord_support import Stage, link
 from loguru import logger
 
-from bossbot import Cause, Job, JobFailed, now
+from bossbot import Cause, JobFailed, set_up_log
 
 pytest_plugins = ("discord_fixtures",)
 
+PLUGINS = Path(__file__).parent / "plugins"
 FULL = Path("/dev/full")  # every write to it is refused by the kernel: no space left
 
 
@@ -32,35 +34,19 @@ async def test_link_is_not_acknowledged_when_the_database_is_full(stage: Stage) 
     pytest.fail("the database was never full")
 
 
-ENGINE = """
-from bossbot import Engine, hookimpl
-
-def download(request, report):
-    (request.folder / "half.mp4").write_bytes(b"half")
-    with open("/dev/full", "wb") as file:
-        file.write(b"the other half")
-
-@hookimpl
-def register_engines():
-    return [Engine("toy", lambda: "1", lambda: None, lambda url: True, download)]
-"""
-
-
 async def test_download_that_fills_the_disk_fails_with_that_word(
-    make_settings: MakeSettings,
-    make_app: MakeApp,
-    write_plugin: WritePlugin,
+    make_settings: MakeSettings, make_app: MakeApp, tmp_path: Path
 ) -> None:
-    folder = link_plugins(write_plugin("toy", ENGINE).parent, *PARTS)
-    app = make_app(make_settings(plugins_dir=folder))
-    job = Job("0123456789", "https://a.example/", "", "toy", 0, 0, 0, "")
-    job.created_at = now()
+    settings = make_settings()
+    shutil.copy(PLUGINS / "full_disk.py", settings.plugins_dir)
+    app = make_app(settings, link_plugins(tmp_path / "ours", *PARTS))
+    job = make_job(engine="full disk")
     with pytest.raises(JobFailed) as failed:
-        await app.worker.fetch(job)
+        await app.worker.fetch(job, lambda progress: None)
     assert failed.value.cause is Cause.DISK_FULL
     assert "disk is full" in str(failed.value)
-    app.storage.forget_attempt(job)
-    assert not list(app.storage.data.glob("temp/*"))
+    await app.storage.forget_attempt(job)
+    assert not list((settings.data_dir / "temp").iterdir())
 
 
 def test_full_disk_for_the_log_stops_nobody(
@@ -70,9 +56,11 @@ def test_full_disk_for_the_log_stops_nobody(
     logs = settings.data_dir / "logs"
     logs.mkdir(parents=True)
     (logs / f"boss-bot_{datetime.now(UTC):%Y-%m-%d}.log").symlink_to(FULL)
-    register_log(settings, False, sys.stdout)
+    set_up_log(settings, False, sys.stdout)
     try:
         logger.info("on we go")
     finally:
         logger.remove()
+        logger.configure(patcher=lambda record: None)
+        logging.basicConfig(handlers=[], level=logging.WARNING, force=True)
     assert "on we go" in capsys.readouterr().out

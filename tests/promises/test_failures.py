@@ -1,49 +1,28 @@
 """Failures: what is tried again and what is not, and what a member then reads."""
 
 import asyncio
+import importlib
 import random
+import shutil
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import media
 import pytest
 import pytest_asyncio
 import trustme
-from conftest import ROOT
 from platform_support import PLATFORMS, Web, environment
 from sites import Answer, Sites, in_turn
 
-import bossbot
 from bossbot import SENTENCES, Cause, JobFailed, Platform
 
 pytest_plugins = ("platform_fixtures",)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+PLUGINS = Path(__file__).parent / "plugins"
 # A link to a file goes to gallery-dl or to yt-dlp as the platform says.
 both_engines = pytest.mark.parametrize("engine", ["gallery-dl", "yt-dlp"])
-
-FAILING = """
-from bossbot import Cause, Engine, JobFailed, Platform, hookimpl
-
-CAUSE = {cause!r}
-
-
-def download(request, report):
-    raise JobFailed(Cause(CAUSE), "the first engine's words")
-
-
-@hookimpl
-def register_engines():
-    return [Engine("failing", lambda: "1", lambda: None, lambda url: False, download)]
-
-
-@hookimpl
-def register_platforms():
-    return [
-        Platform("files", r"https://files\\.example/", "https://files.example/", "failing")
-    ]
-"""
 
 
 def files(engine: str) -> Platform:
@@ -90,15 +69,15 @@ async def test_rate_limit_that_ends_soon_is_waited_for_once(
 
 @both_engines
 @pytest.mark.usefixtures("at_once")
-async def test_rate_limit_that_stays_is_not_asked_a_third_time(
+async def test_rate_limit_that_stays_is_asked_three_times(
     web: Web, engine: str
 ) -> None:
     limited = Answer("Slow down.", 429, {"Retry-After": "1"})
     link = web.sites.serve("https://files.example/a.mp4", limited)
     async with web.running(files(engine)) as app:
         job = await web.finish(link, app)
-    assert (job.status, job.cause, job.attempts) == ("failed", Cause.RATE_LIMITED, 2)
-    assert web.sites.hits["files.example/a.mp4"] == 2
+    assert (job.status, job.cause, job.attempts) == ("failed", Cause.RATE_LIMITED, 3)
+    assert web.sites.hits["files.example/a.mp4"] == 3
 
 
 @both_engines
@@ -139,7 +118,8 @@ async def test_server_that_fails_for_good_is_not_asked_for_ever(
         job = await web.finish(link, app)
     assert (job.status, job.cause) == ("failed", Cause.NETWORK)
     assert job.error == SENTENCES[Cause.NETWORK]
-    assert 2 <= web.sites.hits["files.example/a.mp4"] <= 4
+    assert job.attempts == 3
+    assert 3 <= web.sites.hits["files.example/a.mp4"] <= 6
 
 
 @both_engines
@@ -164,43 +144,45 @@ async def test_what_does_not_pass_is_asked_for_once(
     assert web.sites.hits["files.example/a.mp4"] == 1
 
 
+@pytest.fixture
+def failing(web: Web) -> Iterator[None]:
+    """A site whose engine fails: see plugins/failing.py."""
+    path = Path(shutil.copy(PLUGINS / "failing.py", web.plugins))
+    yield
+    path.unlink()
+
+
 @pytest.mark.parametrize("cause", [Cause.UNSUPPORTED, Cause.INTERNAL, Cause.NO_MEDIA])
+@pytest.mark.usefixtures("failing")
 async def test_other_engine_is_tried_once(
     web: Web, media_folder: Path, cause: Cause
 ) -> None:
-    web.write_plugin("failing", FAILING.format(cause=cause.value))
     photo = media.image(media_folder)
     link = web.sites.serve("https://files.example/a.jpg", photo)
     gone = web.sites.serve("https://files.example/b.jpg", Answer(status=404))
-    try:
-        async with web.running() as app:
-            job = await web.finish(link, app)
-            assert (job.status, job.attempts) == ("completed", 2)
-            assert web.kept(job, app) == [photo.read_bytes()]
-            job = await web.finish(gone, app)
-            assert (job.cause, job.attempts) == (Cause.GONE, 2)
-            # Nobody else knows this one.
-            job = await web.finish("https://files.example/page", app)
-            assert (job.cause, job.attempts) == (cause, 1)
-    finally:
-        (web.plugins / "failing.py").unlink()
+    async with web.running(failing__cause=cause) as app:
+        job = await web.finish(link, app)
+        assert (job.status, job.attempts) == ("completed", 2)
+        assert web.kept(job, app) == [photo.read_bytes()]
+        job = await web.finish(gone, app)
+        assert (job.cause, job.attempts) == (Cause.GONE, 2)
+        # Nobody else knows this one.
+        job = await web.finish("https://files.example/page", app)
+        assert (job.cause, job.attempts) == (cause, 1)
     assert web.sites.hits["files.example/b.jpg"] == 1
 
 
 @pytest.mark.parametrize(
     "cause", [Cause.GONE, Cause.LOGIN, Cause.PRIVATE, Cause.TOO_LARGE, Cause.REGION]
 )
+@pytest.mark.usefixtures("failing")
 async def test_other_engine_is_not_tried_when_the_site_has_answered(
     web: Web, media_folder: Path, cause: Cause
 ) -> None:
-    web.write_plugin("failing", FAILING.format(cause=cause.value))
     photo = media.image(media_folder)
     link = web.sites.serve("https://files.example/a.jpg", photo)
-    try:
-        async with web.running() as app:
-            job = await web.finish(link, app)
-    finally:
-        (web.plugins / "failing.py").unlink()
+    async with web.running(failing__cause=cause) as app:
+        job = await web.finish(link, app)
     assert (job.cause, job.attempts, job.error) == (cause, 1, SENTENCES[cause])
     assert not web.sites.requests
 
@@ -218,13 +200,15 @@ async def bare_web(
     with Sites() as sites:
         web = Web(sites, tmp_path_factory.mktemp("bare"))
         with environment(**none):
-            web.start()
+            await web.start()
         yield web
-        await web.children.stop()
+        await web.runner.stop()
 
 
 async def attempt(web: Web, link: str, engine: str) -> JobFailed:
-    got = await web.fetch(link, platform=files(engine), child_runner__allow_private_addresses=True)
+    got = await web.fetch(
+        link, platform=files(engine), child_runner__allow_private_addresses=True
+    )
     assert got.error, got
     return got.error
 
@@ -239,7 +223,7 @@ def is_network(error: JobFailed, cause: Cause = Cause.NETWORK) -> bool:
 @both_engines
 async def test_name_that_is_not_found(bare_web: Web, engine: str) -> None:
     error = await attempt(bare_web, "http://no-such.invalid/a.mp4", engine)
-    assert is_network(error)
+    assert (error.cause, "no site of that name" in str(error)) == (Cause.NETWORK, True)
 
 
 @both_engines
@@ -264,8 +248,8 @@ async def test_certificate_that_nobody_signed(bare_web: Web, engine: str) -> Non
     async with server:
         port = server.sockets[0].getsockname()[1]
         error = await attempt(bare_web, f"https://localhost:{port}/a.mp4", engine)
-    assert is_network(error)
-    assert "certificate" in error.detail
+    assert error.cause is Cause.NETWORK
+    assert "certificate" in error.detail and "certificate is not valid" in str(error)
 
 
 @both_engines
@@ -301,15 +285,15 @@ async def test_file_that_is_no_media(
 # Each sentence ends with something to do, or says that there is nothing.
 NEXT_STEPS = {
     Cause.INVALID_URL: "paste it again",
-    Cause.UNSUPPORTED: "no way",
+    Cause.UNSUPPORTED: "can't download from that site",
     Cause.LOGIN: "Ask the bot's owner",
-    Cause.AGE: "host's login",
+    Cause.AGE: "Ask the bot's owner",
     Cause.PRIVATE: "Only its followers",
     Cause.GONE: "Check the link",
     Cause.REGION: "not available in the country",
     Cause.RATE_LIMITED: "Try again",
     Cause.NETWORK: "Try again",
-    Cause.TOO_LARGE: "host allows",
+    Cause.TOO_LARGE: "owner allows",
     Cause.TIMED_OUT: "Try again",
     Cause.NO_MEDIA: "behind that link",
     Cause.QUOTA: "Try again tomorrow",
@@ -338,7 +322,7 @@ async def test_outdated_engine_is_named_with_its_version_and_age(web: Web) -> No
     web.sites.serve(link, "<title>TikTok</title><p>All new.</p>")
     got = await web.fetch(link)
     assert got.cause is Cause.ENGINE_OUTDATED
-    version, _ = (await web.children.versions())["yt-dlp"]
+    version, _ = (await web.runner.versions())["yt-dlp"]
     assert f"yt-dlp {version}" in str(got.error)
     assert "days old" in str(got.error)
     assert "update" in str(got.error)
@@ -346,5 +330,5 @@ async def test_outdated_engine_is_named_with_its_version_and_age(web: Web) -> No
 
 async def test_every_platforms_failures_have_a_known_cause() -> None:
     for name in PLATFORMS:
-        module = bossbot.import_plugin(ROOT / "plugins" / f"{name}.py")
+        module = importlib.import_module(f"bossbot_plugins.{name}")
         assert all(cause in SENTENCES for _, cause in module.FAILURES)

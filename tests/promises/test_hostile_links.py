@@ -1,21 +1,21 @@
-"""Hostile links: whatever a stranger pastes, nothing inside the host's network is asked.
+"""Hostile links: whatever a stranger pastes, nothing inside the owner's network is asked.
 
 Each payload of hostile.toml goes through intake and through both real engines in real
-children, with the fence up; then, where an engine would fall for it, once more with the
-fence down, to see that the payload is a live one.
+children, with the sandbox up; then, where an engine would fall for it, once more with the
+sandbox down, to see that the payload is a live one.
 
-All servers here are on loopback, which the fence forbids. The engines are therefore
+All servers here are on loopback, which the sandbox forbids. The engines are therefore
 wrapped for the payloads that need a server outside: see NETWORK.
 """
 
 import asyncio
 import contextlib
 import re
+import shutil
 import socket
 import subprocess
 import tomllib
 from collections.abc import AsyncIterator, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,21 +25,28 @@ import pytest
 import pytest_asyncio
 from bossbot_plugins._child import is_public
 from bossbot_plugins.file_storage import inspect_file, suffix_of
-from bossbot_plugins.platform_router import check_link
-from conftest import PARTS, ROOT, link_plugins, share_runner
+from conftest import (
+    PARTS,
+    ROOT,
+    SUPPORT_PLUGINS,
+    link_plugins,
+    make_job,
+    share_runner,
+    spread,
+)
 from sites import Sites
 from sites_canned.reddit import Reddit
 
 import bossbot
 from bossbot import (
     TERMINAL_STATUSES,
-    Cause,
-    Download,
-    Job,
-    JobFailed,
     App,
-    Plugins,
+    Cause,
+    Fetched,
+    JobFailed,
+    Progress,
     Refused,
+    Route,
     Settings,
     Status,
 )
@@ -55,9 +62,9 @@ ENGINES = ("gallery-dl", "yt-dlp")
 SECRET = "planted-secret-of-the-internal-service"
 PRIVATE = "private address"
 
-# Goes in front of a real engine's file. The fence is up when it runs, and still judges
+# Goes in front of a real engine's file. The sandbox is up when it runs, and still judges
 # each address that is dialled: OUTSIDE is judged as such, then led to a server that the
-# fence allows because it is named as the host's proxy; the rest is dialled as it is.
+# sandbox allows because it is named as the owner's proxy; the rest is dialled as it is.
 NETWORK = """
 import os
 import socket
@@ -91,27 +98,9 @@ def download(request, report):
     _download(request, report)
 """
 
-# The least that a job needs to travel without Discord.
-COURIER = """
-from bossbot import hookimpl
-
-
-class Courier:
-    async def freeze(self, job, files, facts):
-        pass
-
-    async def post(self, job):
-        pass
-
-
-@hookimpl
-def register_courier(app):
-    return Courier()
-"""
-
 
 def table() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "tests" / "hostile.toml").read_text("utf-8"))
+    return tomllib.loads(Path(__file__).with_name("hostile.toml").read_text("utf-8"))
 
 
 TABLE = table()
@@ -129,7 +118,7 @@ class Net:
         self.outside, self.inside, self.folder = outside, inside, folder
         self.port = int(inside.address.rpartition(":")[2])
         self.sixth_port = self.sixth_hits = 0  # of the service inside, on ::1
-        self._pipelines: list[App] = []
+        self._apps: list[App] = []
 
     def fill(self, text: str) -> str:
         return text.format(
@@ -153,29 +142,27 @@ class Net:
         self.inside.requests.clear()
         return hits
 
-    def app(self, name: str, *, wrapped: bool, fenced: bool = True) -> App:
+    def app(self, name: str, *, wrapped: bool, sandboxed: bool = True) -> App:
         """A bot with the real platforms and engines, the latter perhaps wrapped."""
-        plugins = self.folder / ("wrapped" if wrapped else "plain")
-        if not plugins.exists():
-            link_plugins(plugins, *NEEDED)
+        own = self.folder / ("wrapped" if wrapped else "plain")  # the owner's
+        if not own.exists():
+            own.mkdir()
+            shutil.copy(SUPPORT_PLUGINS / "nowhere.py", own)
             for stem in ("gallery_dl", "yt_dlp") if wrapped else ():
-                (plugins / f"{stem}.py").unlink()
-                wrapper = self._wrapper(ROOT / "plugins" / f"{stem}.py")
-                (plugins / f"{stem}.py").write_text(wrapper)
-            (plugins / "courier.py").write_text(COURIER)
-        settings = Settings(
-            data_dir=self.folder / name,
-            plugins_dir=plugins,
-            child_runner__allow_private_addresses=not fenced,
-            retention__min_free_space=0,
-            local_worker__download_timeout_s=20,
-        )
-        loaded = Plugins(settings)
-        loaded.load()
-        assert not [plugin.off for plugin in loaded.all.values() if plugin.off]
-        app = App(settings, loaded)
+                source = ROOT / "plugins" / "engines" / f"{stem}.py"
+                (own / f"{stem}.py").write_text(self._wrapper(source))
+        values = {
+            "data_dir": self.folder / name,
+            "plugins_dir": own,
+            "child_runner__allow_private_addresses": not sandboxed,
+            "local_worker__download_timeout_s": 20,
+        }
+        ours = link_plugins(self.folder / "ours", *NEEDED)
+        app = App(Settings(**spread(values)), ours)
+        app.plugins.load()
+        assert not [one.off for one in app.plugins.all.values() if one.off]
         bossbot.prepare_data(app.settings.data_dir)
-        self._pipelines.append(app)
+        self._apps.append(app)
         return app
 
     def _wrapper(self, path: Path) -> str:
@@ -203,40 +190,28 @@ class Net:
             yield
 
     async def stop(self) -> None:
-        for app in self._pipelines:
+        for app in self._apps:
             await app.stop()
 
     async def fetch(
         self, app: App, url: str, engine: str, platform: str = ""
-    ) -> Download | JobFailed:
+    ) -> Fetched | JobFailed:
         """What one attempt brought, or why it failed; its folder is gone again."""
-        job = a_job(url, engine, platform)
+        job = make_job(url=url, engine=engine, platform=platform)
+        sandbox: Any = app.plugins.all["child_runner"].config
         try:
             async with asyncio.timeout(30):
-                return await app.worker.fetch(job)
+                return await app.worker.fetch(job, nobody_watches)
         except JobFailed as error:
             return error
         finally:
-            if not app.settings.allow_private_addresses:
+            if not sandbox.allow_private_addresses:
                 search(app.settings.data_dir)
-            app.storage.forget_attempt(job)
+            await app.storage.forget_attempt(job)
 
 
-numbers = count(1)
-
-
-def a_job(url: str, engine: str, platform: str = "") -> Job:
-    return Job(
-        id=f"{next(numbers):010x}",
-        url=url,
-        platform=platform,
-        engine=engine,
-        guild_id=1,
-        channel_id=2,
-        user_id=3,
-        request_key="",
-        created_at=bossbot.now(),
-    )
+def nobody_watches(progress: Progress) -> None:
+    """What a fetch tells on its way goes nowhere."""
 
 
 def search(folder: Path) -> None:
@@ -278,33 +253,33 @@ async def net(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Net]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bare(net: Net) -> App:
-    """The fenced bot with the engines as they are."""
+    """The sandboxed bot with the engines as they are."""
     app = net.app("bare", wrapped=False)
-    app.runner.start()
+    await app.runner.start()
     return app
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bare_open(net: Net, bare: App) -> App:
-    """The same with the fence down."""
-    app = net.app("bare-open", wrapped=False, fenced=False)
+    """The same with the sandbox down."""
+    app = net.app("bare-open", wrapped=False, sandboxed=False)
     share_runner(app, bare)
     return app
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def led(net: Net) -> App:
-    """The fenced bot whose engines find a server at OUTSIDE."""
+    """The sandboxed bot whose engines find a server at OUTSIDE."""
     app = net.app("led", wrapped=True)
     with net.as_proxy():
-        app.runner.start()
+        await app.runner.start()
     return app
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def led_open(net: Net, led: App) -> App:
-    """The same with the fence down."""
-    app = net.app("led-open", wrapped=True, fenced=False)
+    """The same with the sandbox down."""
+    app = net.app("led-open", wrapped=True, sandboxed=False)
     share_runner(app, led)
     return app
 
@@ -320,11 +295,9 @@ def _nobody_was_here(net: Net) -> None:
 
 
 @pytest.mark.parametrize("payload", TABLE["refused"])
-async def test_hostile_words_are_refused(
-    net: Net, bare: App, payload: str
-) -> None:
+async def test_hostile_words_are_refused(net: Net, bare: App, payload: str) -> None:
     with pytest.raises(Refused) as caught:
-        await bare.route(check_link(net.fill(payload)))
+        await bare.route(net.fill(payload))
     assert TABLE["refused"][payload] in str(caught.value)
 
 
@@ -340,19 +313,18 @@ def test_there_are_enough_payloads() -> None:
 async def links(net: Net, bare: App) -> dict[str, str]:
     """The payloads that intake lets pass, as it hands them on."""
     payloads = {**TABLE["dialled"], **TABLE["elsewhere"]}
-    checked = [check_link(net.fill(link)) for link in payloads.values()]
-    routes = await bare.router.route_all(checked)
-    assert all(engine and not platform for _, platform, engine in routes)
-    return {name: url for name, (url, _, _) in zip(payloads, routes, strict=True)}
+    routes = await bare.router.route_all([*map(net.fill, payloads.values())])
+    urls = [r.url for r in routes if isinstance(r, Route) and not r.platform]
+    return dict(zip(payloads, urls, strict=True))
 
 
-async def by_both(net: Net, app: App, url: str) -> list[Download | JobFailed]:
+async def by_both(net: Net, app: App, url: str) -> list[Fetched | JobFailed]:
     """What each engine brings of a link, in the order of ENGINES."""
     fetches = (net.fetch(app, url, engine) for engine in ENGINES)
     return list(await asyncio.gather(*fetches))
 
 
-def assert_refused_by_the_fence(net: Net, *got: Download | JobFailed) -> None:
+def assert_refused_by_the_sandbox(net: Net, *got: Fetched | JobFailed) -> None:
     assert not net.hits
     for one in got:
         assert isinstance(one, JobFailed), one
@@ -366,10 +338,10 @@ async def test_link_to_the_inside_is_not_opened(
 ) -> None:
     if "IPv6" in payload and not net.sixth_port:
         pytest.skip("no IPv6 on this machine")
-    assert_refused_by_the_fence(net, *await by_both(net, bare, links[payload]))
+    assert_refused_by_the_sandbox(net, *await by_both(net, bare, links[payload]))
     for engine in ENGINES:
         await net.fetch(bare_open, links[payload], engine)
-        assert net.forget_hits(), f"harmless to {engine} even without the fence"
+        assert net.forget_hits(), f"harmless to {engine} even without the sandbox"
 
 
 @pytest.mark.parametrize("payload", TABLE["elsewhere"])
@@ -383,7 +355,7 @@ async def test_link_to_a_private_address_is_not_opened(
             pytest.skip("this machine does not know its own name")
         if is_public(own):
             pytest.skip("this machine is on the internet")
-    assert_refused_by_the_fence(net, *await by_both(net, bare, links[payload]))
+    assert_refused_by_the_sandbox(net, *await by_both(net, bare, links[payload]))
 
 
 @pytest.mark.parametrize("name", TABLE["names"])
@@ -391,10 +363,10 @@ async def test_name_that_leads_inside_is_not_opened(
     net: Net, led: App, led_open: App, name: str
 ) -> None:
     url = f"http://{name}:{net.port}/rebinds.mp4"
-    assert_refused_by_the_fence(net, *await by_both(net, led, url))
+    assert_refused_by_the_sandbox(net, *await by_both(net, led, url))
     for engine in ENGINES:
         await net.fetch(led_open, url, engine)
-        assert net.forget_hits(), f"harmless to {engine} even without the fence"
+        assert net.forget_hits(), f"harmless to {engine} even without the sandbox"
 
 
 # Servers that lead to the inside
@@ -411,13 +383,13 @@ async def test_page_cannot_lead_an_engine_inside(
     assert times >= len(ENGINES), "the server outside was not reached"
     assert not net.hits
     assert all(isinstance(got, JobFailed) for got in brought.values()), brought
-    fenced = live + PAGES[page].get("fenced", [])
-    assert_refused_by_the_fence(net, *(brought[engine] for engine in fenced))
+    sandboxed = live + PAGES[page].get("sandboxed", [])
+    assert_refused_by_the_sandbox(net, *(brought[engine] for engine in sandboxed))
     if "Location" in PAGES[page].get("headers", {}):
         assert times == len(ENGINES), "it tried again"
     for engine in live:
         await net.fetch(led_open, url, engine)
-        assert net.forget_hits(), f"harmless to {engine} even without the fence"
+        assert net.forget_hits(), f"harmless to {engine} even without the sandbox"
 
 
 @BOTH
@@ -425,14 +397,14 @@ async def test_link_is_judged_by_its_own_host_behind_a_proxy(
     net: Net, led: App, engine: str
 ) -> None:
     for link in (f"http://127.1:{net.port}/secret.mp4", f"{net.outside.url('/x.mp4')}"):
-        assert_refused_by_the_fence(net, await net.fetch(led, link, engine))
+        assert_refused_by_the_sandbox(net, await net.fetch(led, link, engine))
         assert not net.outside.requests, "the proxy was asked"
 
 
 async def test_refused_job_ends_at_once_and_leaves_nothing(net: Net) -> None:
     led = net.app("queued", wrapped=True)
     with net.as_proxy():
-        await led.start(None)  # type: ignore[arg-type] - the courier needs no bot
+        await led.start(gateway=False)
     links = [
         f"http://{OUTSIDE}/redirect-302.mp4",
         f"http://{OUTSIDE}/og-video",
@@ -475,7 +447,7 @@ def concat_of(secret: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def secret_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of the host's own that ffmpeg could play."""
+    """A file of the owner's that ffmpeg could play."""
     folder = tmp_path_factory.mktemp("own")
     target = folder / "own.ts"
     whole = media.video(folder)
@@ -526,8 +498,8 @@ async def test_fake_parts_of_a_gallery_do_not_make_ffmpeg_open_another_file(
         for name, value in web.environment.items():
             patch.setenv(name, value)
         app = net.app(f"reddit-{fake.__name__}", wrapped=False)
-        app.runner.start()
-        url, platform, _ = await app.route(check_link(link))
+        await app.runner.start()
+        url, platform, _ = await app.route(link)
         got = await net.fetch(app, url, "gallery-dl", platform)
         assert [hit for hit in web.hits if "DASH_" in hit], "ffmpeg had nothing to open"
         await app.stop()
@@ -675,15 +647,15 @@ async def test_hostile_names_become_our_own(
     disposition = {"Content-Disposition": f'attachment; filename="{quote(name)}"'}
     for path in ("/names/*", "/x.mp4"):  # the latter is where "../" leads
         net.outside.serve(path, video, headers=disposition)
-    url, _, _ = await bare_open.route(check_link(net.outside.url(f"/names/{name}")))
+    url, _, _ = await bare_open.route(net.outside.url(f"/names/{name}"))
     before = {path for path in net.folder.rglob("*") if "temp" not in path.parts}
-    job = a_job(url, engine)
-    got = await bare_open.worker.fetch(job)
+    job = make_job(url=url, engine=engine)
+    got = await bare_open.worker.fetch(job, nobody_watches)
     [file] = got.files
-    assert file.path.parent == bare_open.storage.data / "temp" / job.id / "0" / "files"
-    job.title = str(got.facts.get("title") or "")
-    kept = bare_open.storage.place(job, got.files, tmp_path / "kept")
-    bare_open.storage.forget_attempt(job)
+    temp = bare_open.settings.data_dir / "temp"
+    assert file.path.parent == temp / job.id / "0" / "files"
+    kept = await bare_open.storage.place(job, got.files, tmp_path / "kept")
+    await bare_open.storage.forget_attempt(job)
     assert [path.parent for path in tmp_path.rglob("*.*")] == [tmp_path / "kept"]
     assert re.fullmatch(r"[\w-]+_[A-Za-z0-9-]{1,60}_\w+_01\.mp4", kept[0].name)
     after = {path for path in net.folder.rglob("*") if "temp" not in path.parts}

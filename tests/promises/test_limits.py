@@ -6,33 +6,26 @@ too, and count.
 
 import asyncio
 import gzip
+import shutil
 import struct
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import media
 import pytest
 import pytest_asyncio
-from conftest import PARTS, ROOT, link_plugins, namespace
+from bossbot_plugins._bench import JobBench
+from conftest import PARTS, ROOT, link_plugins, make_job, share_runner, spread
 from sites import Answer, Sites
 
 import bossbot
-from bossbot import (
-    SENTENCES,
-    Cause,
-    Download,
-    Job,
-    JobFailed,
-    App,
-    Plugins,
-    Settings,
-)
+from bossbot import SENTENCES, App, Cause, Fetched, JobFailed, Settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+PLUGINS = Path(__file__).parent / "plugins"
 MIB = 2**20
 OVERSHOOT = 16 * MIB  # of one file, on disk
 BOT_GROWTH = 50 * MIB
@@ -41,80 +34,45 @@ BOTH = pytest.mark.parametrize("engine", ENGINES)
 PIECE = b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(64 * 1024 - 11)  # a picture, at first
 NOT_LESS = 512 * MIB  # a child that holds so much was not stopped
 
-# An engine that takes what its link says, past all that Python could count.
-GREEDY = """
-import mmap
-import time
-from urllib.parse import urlsplit
 
-from bossbot import Engine, JobFailed, Progress, hookimpl
-
-
-@hookimpl
-def register_engines():
-    return [Engine("greedy", lambda: "1", lambda: None, lambda url: True, download)]
-
-
-def download(request, report):
-    what = urlsplit(request.url).path[1:]
-    if what == "private":
-        bytearray(2**30)
-    elif what == "shared":  # counted by no limit of the process
-        memory = mmap.mmap(-1, 2**30)
-        for at in range(0, 2**30, 4096):
-            memory[at] = 1
-            if at % 2**23 == 0:
-                time.sleep(0.02)
-    elif what == "file":
-        with (request.folder / "x").open("wb") as file:
-            while True:
-                file.write(bytes(2**20))
-    elif what == "files":
-        for number in range(1000):
-            (request.folder / str(number)).write_bytes(bytes(2**20))
-            time.sleep(0.02)
-    time.sleep(60)
-"""
-
-numbers = count(1)
-
-
-class Bench:
+class Bot:
     """A bot with real engines, whose settings each test chooses."""
 
-    def __init__(self, folder: Path, plugins: Path) -> None:
+    def __init__(self, folder: Path, ours: Path = ROOT / "plugins", *own: str) -> None:
         self.folder = folder
-        self.base = Settings(
-            data_dir=folder / "data",
-            plugins_dir=plugins,
-            child_runner__allow_private_addresses=True,
-            retention__min_free_space=0,
-            local_worker__download_timeout_s=30,
-        )
-        self.plugins = Plugins(self.base)
-        self.plugins.load()
-        self.app = App(self.base, self.plugins)
-        bossbot.prepare_data(self.app.settings.data_dir)
+        self.plugins = folder / "own"  # the owner's
+        self.plugins.mkdir(parents=True)
+        for name in own:
+            shutil.copy(PLUGINS / f"{name}.py", self.plugins)
+        self.ours = ours
+        self.runner: Any = None  # a ChildRunner, once it is started
+        self.app: App
         self.peak_bytes = 0  # of the attempt's folder, as seen in the last fetch
+        self.set()
+
+    async def start(self) -> None:
+        """Start the fork server, which every app of this bot shares."""
+        self.runner = self.app.runner
+        await self.runner.start()
 
     def set(self, **values: Any) -> None:
-        settings = Settings(**{**dict(self.base), **values})
-        self.app.settings = settings
+        """Go on with these settings."""
+        base = {
+            "data_dir": self.folder / "data",
+            "plugins_dir": self.plugins,
+            "child_runner__allow_private_addresses": True,
+            "local_worker__download_timeout_s": 30,
+        }
+        self.app = App(Settings(**spread({**base, **values})), self.ours)
+        self.app.plugins.load()
+        bossbot.prepare_data(self.app.settings.data_dir)
+        if self.runner:
+            share_runner(self.app, self.runner.app)
 
-    async def fetch(self, url: str, engine: str) -> Download | JobFailed:
+    async def fetch(self, url: str, engine: str) -> Fetched | JobFailed:
         """What one attempt brought, or why it failed."""
-        job = Job(
-            id=f"{next(numbers):010x}",
-            url=url,
-            platform="",
-            engine=engine,
-            guild_id=1,
-            channel_id=2,
-            user_id=3,
-            request_key="",
-            created_at=bossbot.now(),
-        )
-        folder = self.app.storage.data / "temp" / job.id
+        job = make_job(url=url, engine=engine)
+        folder = self.app.settings.data_dir / "temp" / job.id
         self.peak_bytes = 0
 
         async def measure() -> None:
@@ -125,13 +83,13 @@ class Bench:
         measuring = asyncio.create_task(measure())
         try:
             async with asyncio.timeout(50):
-                return await self.app.worker.fetch(job)
+                return await self.app.worker.fetch(job, lambda progress: None)
         except JobFailed as error:
             return error
         finally:
             measuring.cancel()
             self.peak_bytes = max(self.peak_bytes, size_of(folder))
-            self.app.storage.forget_attempt(job)
+            await self.app.storage.forget_attempt(job)
 
 
 def size_of(folder: Path) -> int:
@@ -143,23 +101,21 @@ def size_of(folder: Path) -> int:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path_factory.mktemp("bench"), ROOT / "plugins")
-    bench.app.runner.start()
-    yield bench
-    await bench.app.stop()
+async def bot(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bot]:
+    bot = Bot(tmp_path_factory.mktemp("bot"))
+    await bot.start()
+    yield bot
+    await bot.runner.stop()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def greedy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
-    """A bot whose only engine is GREEDY."""
+async def greedy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bot]:
+    """A bot with one engine only, of plugins/greedy.py."""
     folder = tmp_path_factory.mktemp("greedy")
-    link_plugins(folder / "plugins", *PARTS)
-    (folder / "plugins" / "greedy.py").write_text(GREEDY)
-    bench = Bench(folder, folder / "plugins")
-    bench.app.runner.start()
-    yield bench
-    await bench.app.stop()
+    bot = Bot(folder, link_plugins(folder / "ours", *PARTS), "greedy")
+    await bot.start()
+    yield bot
+    await bot.runner.stop()
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +142,7 @@ def _bot_stays_small() -> Iterator[None]:
     assert peak_bytes() - before < BOT_GROWTH
 
 
-def assert_failed(got: Download | JobFailed, cause: Cause) -> None:
+def assert_failed(got: Fetched | JobFailed, cause: Cause) -> None:
     assert isinstance(got, JobFailed), got
     assert got.cause is cause, f"{got.cause}: {got.detail}"
     assert str(got) == SENTENCES[cause]
@@ -197,64 +153,62 @@ def assert_failed(got: Download | JobFailed, cause: Cause) -> None:
 
 @BOTH
 async def test_stream_without_length_ends_at_the_cap_of_a_file(
-    bench: Bench, site: Sites, engine: str
+    bot: Bot, site: Sites, engine: str
 ) -> None:
-    bench.set(max_download_size=3 * MIB)
+    bot.set(max_download_size=3 * MIB)
     url = site.serve("/endless.jpg", PIECE, endless=True)
-    assert_failed(await bench.fetch(url, engine), Cause.TOO_LARGE)
-    assert bench.peak_bytes <= 3 * MIB + OVERSHOOT
+    assert_failed(await bot.fetch(url, engine), Cause.TOO_LARGE)
+    assert bot.peak_bytes <= 3 * MIB + OVERSHOOT
 
 
 @BOTH
 async def test_stream_without_length_ends_at_the_cap_of_the_job(
-    bench: Bench, site: Sites, engine: str
+    bot: Bot, site: Sites, engine: str
 ) -> None:
-    bench.set(max_download_size=0, max_job_size=3 * MIB)
+    bot.set(max_download_size=0, max_job_size=3 * MIB)
     url = site.serve("/endless.jpg", PIECE, endless=True)
-    assert_failed(await bench.fetch(url, engine), Cause.TOO_LARGE)
-    assert bench.peak_bytes <= 3 * MIB + OVERSHOOT
+    assert_failed(await bot.fetch(url, engine), Cause.TOO_LARGE)
+    assert bot.peak_bytes <= 3 * MIB + OVERSHOOT
 
 
 @BOTH
 async def test_too_large_a_length_is_not_even_begun(
-    bench: Bench, site: Sites, engine: str
+    bot: Bot, site: Sites, engine: str
 ) -> None:
-    bench.set(max_download_size=3 * MIB)
+    bot.set(max_download_size=3 * MIB)
     url = site.serve("/large.jpg", PIECE, endless=True, length_bytes=4 * MIB)
-    assert_failed(await bench.fetch(url, engine), Cause.TOO_LARGE)
-    assert bench.peak_bytes <= MIB
+    assert_failed(await bot.fetch(url, engine), Cause.TOO_LARGE)
+    assert bot.peak_bytes <= MIB
 
 
 @BOTH
 async def test_less_than_announced_is_a_network_failure(
-    bench: Bench, site: Sites, engine: str
+    bot: Bot, site: Sites, engine: str
 ) -> None:
-    bench.set()
+    bot.set()
     url = site.serve("/short.jpg", PIECE, length_bytes=len(PIECE) * 2)
-    assert_failed(await bench.fetch(url, engine), Cause.NETWORK)
+    assert_failed(await bot.fetch(url, engine), Cause.NETWORK)
 
 
 @BOTH
-async def test_more_than_announced_is_cut(
-    bench: Bench, site: Sites, engine: str
-) -> None:
-    bench.set(max_download_size=3 * MIB)
+async def test_more_than_announced_is_cut(bot: Bot, site: Sites, engine: str) -> None:
+    bot.set(max_download_size=3 * MIB)
     url = site.serve("/long.jpg", PIECE, endless=True, length_bytes=100_000)
-    got = await bench.fetch(url, engine)
-    assert isinstance(got, Download)
+    got = await bot.fetch(url, engine)
+    assert isinstance(got, Fetched)
     assert [file.size for file in got.files] == [100_000]
 
 
 @BOTH
 async def test_length_that_is_no_number_does_no_harm(
-    bench: Bench, site: Sites, engine: str
+    bot: Bot, site: Sites, engine: str
 ) -> None:
-    bench.set(max_download_size=3 * MIB)
+    bot.set(max_download_size=3 * MIB)
     for length in ("-1", "99999999999999999999999", "1e9", "0x10"):
         lie = {"Content-Length": length}
         url = site.serve("/odd.jpg", PIECE, endless=True, headers=lie)
-        assert isinstance(await bench.fetch(url, engine), JobFailed)
-        assert bench.peak_bytes <= 3 * MIB + OVERSHOOT
+        assert isinstance(await bot.fetch(url, engine), JobFailed)
+        assert bot.peak_bytes <= 3 * MIB + OVERSHOOT
 
 
 # What grows
@@ -269,16 +223,16 @@ def bomb() -> bytes:
 @BOTH
 @pytest.mark.parametrize("kind", ["image/jpeg", "text/html"])
 async def test_gzip_that_expands_is_stopped(
-    bench: Bench, site: Sites, bomb: bytes, kind: str, engine: str
+    bot: Bot, site: Sites, bomb: bytes, kind: str, engine: str
 ) -> None:
-    bench.set(max_download_size=20 * MIB)
+    bot.set(max_download_size=20 * MIB)
     assert len(bomb) < 1.2 * MIB
     packed = {"Content-Encoding": "gzip", "Content-Type": kind}
     url = site.serve("/bomb.jpg", bomb, headers=packed)
-    got = await bench.fetch(url, engine)
+    got = await bot.fetch(url, engine)
     no_page = kind == "text/html" and engine == "gallery-dl"
     assert_failed(got, Cause.NO_MEDIA if no_page else Cause.TOO_LARGE)
-    assert bench.peak_bytes <= 20 * MIB + OVERSHOOT
+    assert bot.peak_bytes <= 20 * MIB + OVERSHOOT
 
 
 def huge_png() -> bytes:
@@ -298,57 +252,50 @@ def huge_png() -> bytes:
 
 @BOTH
 async def test_huge_picture_is_carried_and_never_unpacked(
-    bench: Bench, site: Sites, engine: str
+    bot: Bot, site: Sites, engine: str
 ) -> None:
-    bench.set()
+    bot.set()
     url = site.serve("/huge.png", huge_png())
-    got = await bench.fetch(url, engine)
-    assert isinstance(got, Download)
-    assert bench.peak_bytes < MIB
+    got = await bot.fetch(url, engine)
+    assert isinstance(got, Fetched)
+    assert bot.peak_bytes < MIB
 
 
-async def test_huge_picture_does_not_get_past_ffmpeg(
-    bench: Bench, tmp_path: Path
-) -> None:
+async def test_huge_picture_does_not_get_past_ffmpeg(bot: Bot) -> None:
     """Whatever a processor lets ffmpeg do with it: it ends, and within limits."""
-    bench.set()
-    path = tmp_path / "huge.png"
+    bot.set()
+    job = make_job()
+    folder = await bot.app.storage.attempt_folder(job)
+    bench = JobBench(bot.app, job, folder / "files", lambda progress: None)
+    path = bench.path("huge.png")
     path.write_bytes(huge_png())
-    job = Job("f" * 10, "", "", "", 1, 2, 3, "")
-    bench.app.storage.attempt_folder(job)
-    read = ["-nostdin", "-protocol_whitelist", "file", "-i", f"file:{path}"]
-    argv = [bench.app.runner.programs["ffmpeg"], *read, "-f", "null", "-"]
     async with asyncio.timeout(30):
-        done = await bench.app.runner.run(job, argv)
-    bench.app.storage.forget_attempt(job)
-    assert done["exit"]
-    assert "30000" in done["stderr"]
+        with pytest.raises(JobFailed) as failed:
+            await bench.ffmpeg("-i", path, "-f", "null", "-")
+    await bot.app.storage.forget_attempt(job)
+    assert failed.value.detail.startswith("ffmpeg")
+    assert "30000" in failed.value.detail
 
 
 # What takes its time
 
 
 @BOTH
-async def test_trickle_is_stopped(
-    bench: Bench, site: Sites, engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = namespace(bench.app.runner)
-    monkeypatch.setitem(names, "STALL_S", 1.0)
-    monkeypatch.setitem(names, "STALL_BYTES", MIB)
-    bench.set()
+async def test_trickle_is_stopped(bot: Bot, site: Sites, engine: str) -> None:
+    bot.set()
+    runner: Any = bot.app.runner
+    runner.stall_s, runner.stall_bytes = 1.0, MIB
     url = site.serve(
         "/trickle.jpg", PIECE, endless=True, piece_bytes=32 * 1024, pause_s=0.2
     )
-    assert_failed(await bench.fetch(url, engine), Cause.TIMED_OUT)
+    assert_failed(await bot.fetch(url, engine), Cause.TIMED_OUT)
 
 
 @BOTH
-async def test_silent_server_is_given_up(
-    bench: Bench, site: Sites, engine: str
-) -> None:
-    bench.set(local_worker__download_timeout_s=1)
+async def test_silent_server_is_given_up(bot: Bot, site: Sites, engine: str) -> None:
+    bot.set(local_worker__download_timeout_s=1)
     url = site.serve("/silent.jpg", silent=True, content=b"")
-    assert_failed(await bench.fetch(url, engine), Cause.TIMED_OUT)
+    assert_failed(await bot.fetch(url, engine), Cause.TIMED_OUT)
 
 
 # Many
@@ -360,20 +307,20 @@ def feed(urls: list[str]) -> Answer:
     return Answer(text.encode(), headers={"Content-Type": "application/rss+xml"})
 
 
-async def test_playlist_of_100_000_ends_at_max_items(bench: Bench, site: Sites) -> None:
-    bench.set(max_items=3)
-    picture = media.video(bench.folder)
+async def test_playlist_of_100_000_ends_at_max_items(bot: Bot, site: Sites) -> None:
+    bot.set(max_items=3)
+    picture = media.video(bot.folder)
     urls = [site.serve(f"/item/{n}.mp4", picture) for n in range(5)]
     url = site.serve("/many", feed(urls + urls[:1] * 100_000))
-    got = await bench.fetch(url, "yt-dlp")
-    assert isinstance(got, Download)
+    got = await bot.fetch(url, "yt-dlp")
+    assert isinstance(got, Fetched)
     assert len(got.files) == 3
     assert got.facts["more"]
     assert not site.hits["/item/4.mp4"]
 
 
 async def test_gallery_of_100_000_ends_at_max_items(
-    bench: Bench, site: Sites, monkeypatch: pytest.MonkeyPatch
+    bot: Bot, site: Sites, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An album of a real extractor, asked of its own site through a proxy."""
     one = b'{"id": "abcdefg", "ext": "jpg", "created_at": "2020-01-01T00:00:00Z", '
@@ -384,45 +331,45 @@ async def test_gallery_of_100_000_ends_at_max_items(
     with Sites() as web:
         where = "https://api.imgur.com/post/v1/albums/abcde"
         web.serve(where, album, headers=json)
-        web.serve("https://i.imgur.com/*", media.image(bench.folder))
+        web.serve("https://i.imgur.com/*", media.image(bot.folder))
         for name, value in web.environment.items():
             monkeypatch.setenv(name, value)
-        behind = Bench(bench.folder / "proxied", ROOT / "plugins")
+        behind = Bot(bot.folder / "proxied")
+        await behind.start()
         behind.set(max_items=3)
-        behind.app.runner.start()
         got = await behind.fetch("https://imgur.com/a/abcde", "gallery-dl")
-        await behind.app.stop()
-    assert isinstance(got, Download), got.detail
+        await behind.runner.stop()
+    assert isinstance(got, Fetched), got.detail
     assert len(got.files) == web.hits["i.imgur.com/abcdefg.jpg"] == 3
     assert got.facts["more"]
 
 
-async def test_files_of_one_link_share_a_cap(bench: Bench, site: Sites) -> None:
-    bench.set(max_job_size=3 * MIB + 1000)
+async def test_files_of_one_link_share_a_cap(bot: Bot, site: Sites) -> None:
+    bot.set(max_job_size=3 * MIB + 1000)
     urls = []
     for number in range(6):
-        padded = media.padded_video(bench.folder, MIB)
+        padded = media.padded_video(bot.folder, MIB)
         urls.append(site.serve(f"/share/{number}.mp4", padded))
-    got = await bench.fetch(site.serve("/shares", feed(urls)), "yt-dlp")
-    assert isinstance(got, Download)
+    got = await bot.fetch(site.serve("/shares", feed(urls)), "yt-dlp")
+    assert isinstance(got, Fetched)
     assert [file.size for file in got.files] == [MIB] * 3
     assert [failure.cause for failure in got.failures] == [Cause.TOO_LARGE]
-    assert bench.peak_bytes <= 3 * MIB + OVERSHOOT
+    assert bot.peak_bytes <= 3 * MIB + OVERSHOOT
 
 
 # What an engine may take, whatever it does
 
 
-async def test_memory_is_capped_in_the_child(greedy: Bench) -> None:
+async def test_memory_is_capped_in_the_child(greedy: Bot) -> None:
     greedy.set(child_runner__memory_limit=192 * MIB)
     got = await greedy.fetch("http://x/private", "greedy")
     assert_failed(got, Cause.TOO_LARGE)
 
 
 async def test_memory_that_no_limit_counts_is_watched(
-    greedy: Bench, monkeypatch: pytest.MonkeyPatch
+    greedy: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = namespace(greedy.app.runner)
+    names = type(greedy.runner).fetch.__globals__
     monkeypatch.setitem(names, "GROUP_MEMORY_BYTES", 16 * MIB)
     greedy.set(child_runner__memory_limit=128 * MIB)
     got = await greedy.fetch("http://x/shared", "greedy")
@@ -430,14 +377,14 @@ async def test_memory_that_no_limit_counts_is_watched(
     assert 144 * MIB < int(got.detail.split()[0]) < NOT_LESS
 
 
-async def test_file_of_an_engine_that_counts_nothing_is_capped(greedy: Bench) -> None:
+async def test_file_of_an_engine_that_counts_nothing_is_capped(greedy: Bot) -> None:
     greedy.set(max_download_size=3 * MIB)
     assert_failed(await greedy.fetch("http://x/file", "greedy"), Cause.TOO_LARGE)
     assert greedy.peak_bytes == 3 * MIB
 
 
 async def test_files_of_an_engine_that_counts_nothing_are_watched(
-    greedy: Bench,
+    greedy: Bot,
 ) -> None:
     """Once a second; what it writes until then is over the cap."""
     greedy.set(max_job_size=3 * MIB)

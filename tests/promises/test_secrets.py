@@ -1,4 +1,4 @@
-"""Secrets and hostile text: what the host keeps to itself is nowhere to be read, and
+"""Secrets and hostile text: what the owner keeps secret is nowhere to be read, and
 what strangers write does no harm.
 
 Secrets are planted wherever the bot gets some; then links succeed and fail, with all
@@ -26,11 +26,11 @@ import pytest
 from bossbot_plugins.discord_courier import clip_embed
 from bossbot_plugins.download import find_links
 from bossbot_plugins.file_storage import safe_name
-from bossbot_plugins.log import register_log
 from bossbot_plugins.platform_router import check_link
 from conftest import Home
 from discord_support import Stage
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from loguru import logger
 from pydantic import SecretStr
@@ -39,7 +39,15 @@ from sites_canned.twitter import Twitter
 from sites_canned.youtube import YouTube
 
 import bossbot
-from bossbot import TERMINAL_STATUSES, Refused, Status, escape, one_line, redact
+from bossbot import (
+    TERMINAL_STATUSES,
+    Refused,
+    Route,
+    Status,
+    escape,
+    one_line,
+    redact,
+)
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -52,7 +60,7 @@ OPTION_SECRET = "planted-option-secret-c0de"
 
 @pytest.fixture
 def logs_all() -> Iterator[None]:
-    """Undoes what register_log() does."""
+    """Undoes what set_up_log() does."""
     yield
     logger.remove()
     logger.configure(patcher=lambda record: None)
@@ -87,10 +95,9 @@ async def test_secrets_are_nowhere_to_be_read(
         x, y = Twitter(web), YouTube(web)
         token = SecretStr(stage.fake.token)
         values: dict[str, Any] = {
-            "discord_token": token,
-            "child_runner__allow_private_addresses": True,
             "max_queue_size": 50,
             "plugins": {
+                "child_runner": {"allow_private_addresses": True},
                 "progress": {"edit_interval_s": 1},
                 "twitter": {"auth_token": x.auth_token, "proxy": alive},
                 "youtube": {
@@ -118,17 +125,12 @@ async def test_secrets_are_nowhere_to_be_read(
             y.video("abcdefghijk", video, video, video): Status.COMPLETED,
             "https://www.reddit.com/r/pics/comments/aa1/x/": Status.FAILED,
         }
-        bossbot._secrets.update(bossbot.secret_values(stage.settings(**values)))
-        logging.basicConfig(handlers=[bossbot._ToLoguru()], force=True)
-        register_log(stage.settings(**values), True, sys.stdout)
+        settings = stage.settings(discord_token=token, **values)
+        bossbot.set_up_log(settings, True, sys.stdout)
         async with stage.bot(**values) as bot:
-            bossbot._secrets.update(
-                secret
-                for plugin in bot.app.plugins.all.values()
-                for secret in bossbot.secret_values(plugin.config)
-            )
-            routes = await bot.app.router.route_all([*map(check_link, links)])
-            wanted = {r[0]: s for r, s in zip(routes, links.values(), strict=True)}
+            routes = await bot.app.router.route_all([*links])
+            pairs = zip(routes, links.values(), strict=True)
+            wanted = {r.url: s for r, s in pairs if isinstance(r, Route)}
             for link in links:
                 await stage.says(f"$download {link}")
             async with asyncio.timeout(40):
@@ -202,7 +204,7 @@ def test_state_is_readable_by_its_owner_alone(home: Home, media_folder: Path) ->
 
 # Fuzzing
 
-CASES = settings(
+CASES = hypothesis_settings(
     max_examples=int(os.environ.get("HYPOTHESIS_CASES", "1000")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -22,7 +22,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -98,6 +98,7 @@ class Channel:
     parent: Self | None = None
     recipient: User | None = None
     denied: set[str] = field(default_factory=set)  # permissions
+    denied_to: dict[int, set[str]] = field(default_factory=dict)  # by member
 
     @property
     def upload_limit_bytes(self) -> int:
@@ -114,11 +115,14 @@ class Channel:
         data: Payload = {"id": str(self.id), "name": self.name}
         data["guild_id"] = str(self.guild.id)
         if self.parent is None:
-            denied = discord.Permissions(**dict.fromkeys(self.denied, True)).value
-            everyone = {"id": str(self.guild.id), "type": 0}
-            overwrite = everyone | {"allow": "0", "deny": str(denied)}
+            denials = [(self.guild.id, 0, self.denied)]
+            denials += [(id, 1, denied) for id, denied in self.denied_to.items()]
+            overwrites = [
+                {"id": str(id), "type": kind, "allow": "0", "deny": str(bits(denied))}
+                for id, kind, denied in denials
+            ]
             data |= {"type": TEXT, "position": 0}
-            return data | {"permission_overwrites": [overwrite]}
+            return data | {"permission_overwrites": overwrites}
         created_at = discord.utils.snowflake_time(self.id)
         return data | {
             "type": THREAD,
@@ -132,6 +136,11 @@ class Channel:
                 "archive_timestamp": created_at.isoformat(),
             },
         }
+
+
+def bits(permissions: Iterable[str]) -> int:
+    """Permissions as Discord writes them."""
+    return discord.Permissions(**dict.fromkeys(permissions, True)).value
 
 
 @dataclass(eq=False)
@@ -205,6 +214,7 @@ class Fault:
     action: Action
     times: int = 1
     retry_after_s: float = 0.05  # of a 429
+    code: int = 0  # Discord's own, of any other status
     for_s: float | None = None  # of a hang; None: until release()
     hits: int = 0
     _released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -420,16 +430,31 @@ class FakeDiscord:
         channel.denied = set(permissions)
         await self._emit("CHANNEL_UPDATE", channel.payload())
 
+    async def deny_member(
+        self, channel_id: int, user_id: int, *permissions: str
+    ) -> None:
+        """The same for one member."""
+        channel = self.channels[channel_id]
+        channel.denied_to[user_id] = set(permissions)
+        await self._emit("CHANNEL_UPDATE", channel.payload())
+
     async def set_premium_tier(self, tier: int) -> None:
         self.guild.premium_tier = tier
         await self._emit("GUILD_UPDATE", self._guild_payload(self.guild))
 
     async def member_says(
-        self, channel_id: int, content: str, user_id: int | None = None
+        self,
+        channel_id: int,
+        content: str,
+        user_id: int | None = None,
+        reply_to: int = 0,
     ) -> Message:
         author = self.users[user_id or self.member.id]
         channel = self.channels[channel_id]
-        return await self._post(channel, author, {"content": content}, [])
+        payload: Payload = {"content": content}
+        if reply_to:
+            payload["message_reference"] = {"message_id": str(reply_to)}
+        return await self._post(channel, author, payload, [])
 
     async def slash(
         self, channel_id: int, name: str, options: Mapping[str, str] | None = None
@@ -438,6 +463,9 @@ class FakeDiscord:
         channel, token = self.channels[channel_id], secrets.token_hex(16)
         assert channel.guild, "no commands in direct messages here"
         self._interactions[token], interaction_id = channel, self._new_id()
+        place = channel.parent or channel
+        denied = place.denied | place.denied_to.get(self.member.id, set())
+        may = int(EVERYBODY_MAY) & ~bits(denied)
         given = [
             {"name": option, "type": 3, "value": value}
             for option, value in (options or {}).items()
@@ -447,7 +475,7 @@ class FakeDiscord:
             "application_id": str(self.bot.id),
             "type": 2,
             "guild_id": str(channel.guild.id),
-            "member": channel.guild.member(self.member),
+            "member": channel.guild.member(self.member) | {"permissions": str(may)},
             "data": self.commands[name] | {"options": given},
             "token": token,
             "version": 1,
@@ -488,7 +516,7 @@ class FakeDiscord:
                 "lost_answer": done, then reset; "hang": held for `for_s` or until
                 `release()`, then done unless the client has gone; "hang_answer": done,
                 then the answer is held.
-            how: `retry_after_s` and `for_s`.
+            how: `retry_after_s`, `code` and `for_s`.
         """
         kinds = {"upload"} | {known for known, *_ in ROUTES}
         if kind not in kinds:
@@ -772,6 +800,14 @@ class FakeDiscord:
         page = found[:limit] if after else found[-limit:]
         return [message.payload() for message in reversed(page)]
 
+    @route("message", "GET", "/channels/{channel_id}/messages/{message_id}")
+    async def _get_message(self, call: Call) -> Payload:
+        channel = self._channel_of(call)
+        message = self.all_messages.get(call.id("message_id"))
+        if message is None or message.deleted or message.channel is not channel:
+            raise ApiError(404, 10008, "Unknown Message")
+        return message.payload()
+
     @route("edit", "PATCH", "/channels/{channel_id}/messages/{message_id}")
     async def _edit(self, call: Call) -> Payload:
         self._channel_of(call)
@@ -834,7 +870,7 @@ class FakeDiscord:
             return reset(request)
         call = await read_call(request)
         if fault and isinstance(fault.action, int):
-            return fault_answer(fault.action, fault.retry_after_s)
+            return fault_answer(fault.action, fault.retry_after_s, fault.code)
         if fault and fault.action == "hang":
             await fault.hold()
             if request.transport is None or request.transport.is_closing():
@@ -894,7 +930,7 @@ def answer(status: int, data: Any) -> web.Response:
     return web.Response(status=status, body=body, content_type="application/json")
 
 
-def fault_answer(status: int, retry_after_s: float) -> web.Response:
+def fault_answer(status: int, retry_after_s: float, code: int = 0) -> web.Response:
     if status == 429:
         data = {"message": "You are being rate limited.", "retry_after": retry_after_s}
         response = answer(429, data | {"global": False})
@@ -902,7 +938,7 @@ def fault_answer(status: int, retry_after_s: float) -> web.Response:
         return response
     if status > 500:  # from the proxy before Discord
         return web.Response(status=status, text="<html></html>")
-    return answer(status, {"message": f"{status}: injected", "code": 0})
+    return answer(status, {"message": f"{status}: injected", "code": code})
 
 
 def reset(request: web.Request) -> web.Response:

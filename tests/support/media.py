@@ -61,6 +61,32 @@ def audio(folder: Path, number: int = 1, seconds: int = 1, kind: str = "mp3") ->
     return _made(folder / f"audio-{number}-{seconds}s.{kind}", source + CODECS[kind])
 
 
+def converted(source: Path, name: str, *arguments: str) -> Path:
+    """The source as ffmpeg converts it with these arguments, beside it."""
+    return _made(source.with_name(name), ["-i", str(source), *arguments])
+
+
+def hls(
+    folder: Path,
+    number: int = 1,
+    *,
+    picture: bool = True,
+    sound: bool = True,
+    fragmented: bool = False,
+) -> Path:
+    """An HLS playlist of one segment, "0.ts" or "0.m4s" with "init.mp4", in a folder of
+    its own."""
+    source = video(folder, number, picture=picture, sound=sound)
+    name = source.stem + ("-fragmented" if fragmented else "-ts")
+    kind = "fmp4" if fragmented else "mpegts"
+    segment = "%d.m4s" if fragmented else "%d.ts"
+    target = folder / name
+    target.mkdir(exist_ok=True)
+    how = ["-c", "copy", "-f", "hls", "-hls_time", "10", "-hls_playlist_type", "vod"]
+    names = ["-hls_segment_type", kind, "-hls_segment_filename", str(target / segment)]
+    return _made(target / "list.m3u8", ["-i", str(source), *how, *names])
+
+
 def padded_image(folder: Path, size_bytes: int, number: int = 1) -> Path:
     """A jpg of exactly `size_bytes`: decoders ignore what follows its end marker."""
     original = image(folder, number)

@@ -37,6 +37,7 @@ class Figures:
     kills: int = 0
     posted: int = 0
     failed: int = 0  # with a reason
+    reasons: list[str] = field(default_factory=list)  # of those
     run_again: int = 0  # jobs whose attempt a kill ended
     sent_again: int = 0  # uploads whose answer a kill cut off
     lost: list[str] = field(default_factory=list)
@@ -114,13 +115,14 @@ async def soak(stage: Stage, jobs: int, kills: int, seed: int) -> Figures:
         await process.kill()
 
     promised = acknowledged()
-    rows = stage.database("SELECT id, status, error, attempts FROM jobs")
+    rows = stage.database("SELECT id, status, error, attempts, detail FROM jobs")
     status = {row[0]: row[1] for row in rows}
     figures.run_again = sum(row[3] > 1 for row in rows)
     figures.sent_again = stage.requested("upload") - len(stage.posted())
     figures.jobs = len(promised)
     figures.posted = sum(status.get(job) == "completed" for job in promised)
-    figures.failed = sum(row[1] == "failed" and bool(row[2]) for row in rows)
+    figures.reasons = [row[4] for row in rows if row[1] == "failed" and row[2]]
+    figures.failed = len(figures.reasons)
     names = Counter(f.filename for m in stage.posted() for f in m.files)
     figures.posted_twice = [name for name, count in names.items() if count > 1]
     contents = {f.filename: f.data for m in stage.posted() for f in m.files}

@@ -1,0 +1,240 @@
+"""The status message that the links of one request share."""
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from bossbot_plugins.progress import MAX_CONTENT, group_key, render, render_all
+from conftest import make_job
+from discord_support import (
+    BotProcess,
+    Stage,
+    job_at,
+    job_ids,
+    link,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bossbot import SENTENCES, Cause, Job, Progress, Status
+
+pytest_plugins = ("discord_fixtures",)
+
+DOORS = pytest.mark.parametrize("door", ["$", "/"])
+
+
+async def ask(stage: Stage, door: str, *links: str) -> int:
+    words = " ".join(links)
+    if door == "$":
+        return (await stage.says(f"$download {words}")).id
+    return await stage.fake.slash(stage.channel_id, "download", {"url": words})
+
+
+@DOORS
+async def test_links_of_a_request_share_one_message(stage: Stage, door: str) -> None:
+    links = [
+        link("wait=gate", stage.image(1)),
+        link("fail=gone"),
+        link("fail=private"),
+        link(stage.image(2)),
+    ]
+    async with stage.bot() as bot:
+        await ask(stage, door, *links)
+        status = await stage.hears("Download", "(gone)", "(private)", "Done in")
+        lines = status.content.split("\n")
+        stored = await bot.app.queue.list()
+        assert job_ids(status) == [job.id for job in stored]
+        assert lines[0].startswith(("Downloading", "Download started"))
+        assert f"<{links[0]}>" in lines[0]
+        assert lines[1].startswith("**Download failed** (gone) · `")
+        assert lines[2] == SENTENCES[Cause.GONE]
+        assert lines[3].startswith("**Download failed** (private) · `")
+        assert lines[4] == SENTENCES[Cause.PRIVATE]
+        assert lines[5].startswith("Done in ") and ": 1 file · `" in lines[5]
+        stage.open_gate("gate")
+        await stage.fake.wait_for(lambda: status.content.count("Done in") == 2)
+        stored = await bot.app.queue.list()
+        assert {job.status_message_id for job in stored} == {status.id}
+    assert len(stage.said()) == 3  # and two pictures
+    if door == "/":
+        assert all(m.replied_to is status for m in stage.posted())
+
+
+async def test_message_of_several_links_is_edited_once_in_2_5_s(stage: Stage) -> None:
+    links = [link(f"wait={n}", stage.image(n)) for n in range(1, 6)]
+    async with stage.bot(edit_interval_s=2.5, max_concurrent_downloads=5):
+        await ask(stage, "$", *links)
+        await stage.hears("Download started")
+        for number in range(1, 6):
+            stage.open_gate(str(number))
+            await stage.gets(number)
+        await stage.fake.wait_for(
+            lambda: any(m.content.count("Done in") == 5 for m in stage.said()), 15
+        )
+    times = [r.at for r in stage.fake.requests if r.kind in ("edit", "send")]
+    gaps = [b - a for a, b in pairwise(times)]
+    assert min(gaps) > 2.4, gaps
+    assert len(stage.said()) == 6
+
+
+async def test_late_link_comes_into_the_message_of_its_request(stage: Stage) -> None:
+    """The others have ended before it is taken in."""
+    stage.hook(
+        "slow",
+        "async def check_job(job):\n"
+        "    if 'image-2' in job.url: await asyncio.sleep(2)",
+    )
+    async with stage.bot():
+        await ask(stage, "$", link(stage.image(1)), link(stage.image(2)))
+        status = await stage.hears("Done in")
+        await stage.fake.wait_for(lambda: status.content.count("Done in") == 2)
+        await stage.gets(2)
+    assert len(stage.said()) == 3
+
+
+async def test_requests_do_not_share_a_message(stage: Stage) -> None:
+    async with stage.bot():
+        for number in (1, 2):
+            await ask(stage, "$", link(stage.image(number)))
+        await stage.gets(2)
+        await stage.fake.wait_for(
+            lambda: sum("Done in" in m.content for m in stage.said()) == 2
+        )
+    assert len(stage.said()) == 4
+
+
+async def test_message_of_several_links_survives_a_kill(
+    stage: Stage, process: BotProcess
+) -> None:
+    links = [
+        link("fail=gone"),
+        link(stage.image(1)),
+        link("hang=gate", stage.image(2)),
+        link("fail=private"),
+    ]
+    await process.start(max_concurrent_downloads="4")
+    await ask(stage, "$", *links)
+    status = await stage.hears("(gone)", "(private)", "Done in")
+    await process.kill()
+    stage.open_gate("gate")
+    await process.start()
+    await stage.gets(2)
+    await stage.fake.wait_for(lambda: status.content.count("Done in") == 2)
+    lines = [line.partition(" · ")[0] for line in status.content.split("\n")]
+    assert lines[0] == "**Download failed** (gone)"
+    assert lines[2].startswith("Done in") and lines[3].startswith("Done in")
+    assert lines[4] == "**Download failed** (private)"
+    assert len(stage.said()) == 3
+
+
+async def test_failures_are_told_though_the_message_is_gone(stage: Stage) -> None:
+    async with stage.bot() as bot:
+        await ask(stage, "$", link("wait=gate", "fail=gone"), link(stage.image()))
+        status = await stage.hears("Done in")
+        [job, _] = await bot.app.queue.list()
+        await stage.fake.delete_message(status.id)
+        stage.open_gate("gate")
+        await job_at(bot, job.id, Status.FAILED)
+        again = await stage.hears("(gone)", "Check the link.", after=status.id)
+    assert again.content.count("\n") == 2 and "Done in" in again.content
+
+
+# The text
+
+
+def some(count: int, **fields: Any) -> list[Job]:
+    return [
+        make_job(url=f"https://www.youtube.com/watch?v={n:011}", platform="x", **fields)
+        for n in range(count)
+    ]
+
+
+def test_single_link_looks_as_ever() -> None:
+    (job,) = some(1, status=Status.FAILED, cause="gone", error="Gone.")
+    assert render_all([job], {}) == render(job, None)
+    assert "<" not in render(job, None)
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_25_failures_of_a_kind_keep_their_sentence(cause: Cause) -> None:
+    error = SENTENCES[cause]
+    jobs = some(25, status=Status.FAILED, cause=cause, error=error)
+    text = render_all(jobs, {})
+    assert len(text) <= MAX_CONTENT
+    assert error in text and text.count(f"({cause})") == 25
+    assert job_list(text) == [job.id for job in jobs]
+
+
+def test_25_failures_of_all_kinds_keep_their_causes() -> None:
+    jobs = [
+        make_job(status=Status.FAILED, cause=cause, error=SENTENCES[cause])
+        for cause in [*Cause, *Cause][:25]
+    ]
+    text = render_all(jobs, {})
+    assert len(text) <= MAX_CONTENT
+    assert job_list(text) == [job.id for job in jobs]
+    for cause in Cause:
+        assert f"\n{cause}: {SENTENCES[cause][:10]}" in text
+
+
+def test_line_says_how_far_each_is() -> None:
+    loading, fitting, waiting = some(3)
+    loading.status, fitting.status = Status.DOWNLOADING, Status.PROCESSING
+    waiting.position = 3
+    progress = {
+        loading.id: Progress("a.mp4", 45, 100),
+        fitting.id: Progress("Making it fit", share=0.5),
+    }
+    lines = render_all([loading, fitting, waiting], progress).split("\n")
+    link = "<https://www.youtube.com/watch?v=0000000000{}>"
+    assert lines == [
+        f"Downloading a.mp4, 45% · `{loading.id}` {link.format(0)}",
+        f"Making it fit, 50% · `{fitting.id}` {link.format(1)}",
+        f"Download queued. Position in queue: 3 · `{waiting.id}` {link.format(2)}",
+    ]
+
+
+def job_list(text: str) -> list[str]:
+    return re.findall(r"`([0-9a-f]{10})`", text)
+
+
+JOBS = st.lists(
+    st.builds(
+        make_job,
+        status=st.sampled_from(Status),
+        cause=st.sampled_from(Cause),
+        error=st.text(max_size=1500),
+        url=st.text(max_size=300).map("https://a.example/".__add__),
+        position=st.integers(0, 100),
+        file_count=st.integers(0, 50),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(JOBS)
+def test_any_list_is_within_the_limit_and_says_what_is_left_out(
+    jobs: list[Job],
+) -> None:
+    text = render_all(jobs, {})
+    assert 0 < len(text) <= MAX_CONTENT
+    told = job_list(text)
+    more = re.search(r"… and (\d+) more$", text)
+    if len(jobs) <= 25:
+        assert set(told) >= {job.id for job in jobs}
+    else:
+        assert len(told) + int(more[1] if more else 0) >= len(jobs)
+
+
+def test_jobs_without_a_request_stand_alone() -> None:
+    one, other = make_job(), make_job()
+    assert group_key(one) != group_key(other)
+    keys = {
+        group_key(make_job(request_key=f"123:{n}", channel_id=place))
+        for n in (0, 1)
+        for place in (5, 6)
+    }
+    assert len(keys) == 2

@@ -1,0 +1,292 @@
+"""What files hold, by their content: real media of many kinds, and what is none."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import media
+import pytest
+from bossbot_plugins.file_storage import inspect_file, suffix_of
+from conftest import make_job
+from platform_support import Web
+
+from bossbot import Cause, JobFailed
+
+pytest_plugins = ("platform_fixtures",)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+COPY = ("-c", "copy")
+FRAGMENTS = (*COPY, "-movflags", "frag_keyframe+empty_moov+default_base_moof")
+AV1 = ("-an", "-c:v", "libaom-av1", "-cpu-used", "8", "-pix_fmt", "yuv420p")
+
+
+def held(path: Path) -> tuple[str, str]:
+    """What the content of a file is, and its ending; its name says nothing."""
+    bare = path.with_name(f"{path.name}-bare")
+    bare.write_bytes(path.read_bytes())
+    file = inspect_file(bare, bare.parent)
+    return file.mime, suffix_of(file)
+
+
+@pytest.fixture
+def clip(media_folder: Path) -> Path:
+    return media.video(media_folder)
+
+
+@pytest.fixture
+def tone(media_folder: Path) -> Path:
+    return media.audio(media_folder)
+
+
+# MP4 and its kin
+
+
+@pytest.mark.parametrize(
+    "brand",
+    ["isom", "iso5", "iso6", "dash", "cmfc", "msdh", "avc1", "MSNV", "f4v ", "zzzz"],
+)
+async def test_mp4_is_a_video_whatever_its_brand(clip: Path, brand: str) -> None:
+    made = media.converted(clip, f"{brand}.mp4", *FRAGMENTS, "-brand", brand)
+    assert made.read_bytes()[8:12] == brand.encode()
+    assert held(made) == ("video/mp4", "mp4")
+    sound = media.converted(clip, f"{brand}-sound.mp4", *COPY, "-vn", "-brand", brand)
+    assert held(sound) == ("audio/mp4", "m4a")
+
+
+def _without_first_box(data: bytes) -> bytes:
+    return data[int.from_bytes(data[:4], "big") :]
+
+
+def _renamed(data: bytes) -> bytes:
+    return data[:4] + b"styp" + data[8:]
+
+
+def _behind_padding(data: bytes) -> bytes:
+    return b"\0\0\1\0free" + bytes(248) + data
+
+
+def _moof_first(data: bytes) -> bytes:
+    start = data.index(b"moof") - 4
+    return data[start:] + _without_first_box(data[:start])
+
+
+@pytest.mark.parametrize(
+    "change", [_without_first_box, _renamed, _behind_padding, _moof_first]
+)
+@pytest.mark.parametrize("options", [COPY, FRAGMENTS], ids=["whole", "fragments"])
+async def test_mp4_may_begin_with_another_box(
+    clip: Path,
+    tmp_path: Path,
+    change: Callable[[bytes], bytes],
+    options: tuple[str, ...],
+) -> None:
+    made = media.converted(clip, f"boxes-{len(options)}.mp4", *options)
+    data = made.read_bytes()
+    if change is _moof_first and options is COPY:
+        pytest.skip("it has none")
+    path = tmp_path / "a.mp4"
+    path.write_bytes(change(data))
+    assert held(path) == ("video/mp4", "mp4")
+
+
+async def test_movie_with_its_index_at_the_end(clip: Path) -> None:
+    made = media.converted(clip, "late.mp4", *COPY)
+    assert made.read_bytes().index(b"mdat") < made.read_bytes().index(b"moov")
+    assert held(made) == ("video/mp4", "mp4")
+    assert held(media.converted(clip, "a.mov", *COPY)) == ("video/quicktime", "mov")
+
+
+async def test_still_and_moving_avif(clip: Path, media_folder: Path) -> None:
+    still = media.image(media_folder)
+    still = media.converted(still, "a.avif", *AV1, "-still-picture", "1")
+    moving = media.converted(clip, "b.avif", *AV1, "-frames:v", "3")
+    assert moving.read_bytes()[8:12] == b"avis"
+    assert held(still) == held(moving) == ("image/avif", "avif")
+    other = still.with_name("c.avif")
+    other.write_bytes(still.read_bytes().replace(b"avif", b"mif1"))
+    assert held(other) == ("image/avif", "avif")
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"miaf", b"zzzz"])
+async def test_heic(tmp_path: Path, brand: bytes) -> None:
+    def box(name: bytes, content: bytes) -> bytes:
+        return (8 + len(content)).to_bytes(4, "big") + name + content
+
+    handler = box(b"hdlr", bytes(8) + b"pict" + bytes(13))
+    items = box(
+        b"iinf", bytes(4) + b"\0\1" + box(b"infe", b"\2" + bytes(7) + b"hvc1\0")
+    )
+    path = tmp_path / "a"
+    path.write_bytes(
+        box(b"ftyp", brand + bytes(4) + b"mif1")
+        + box(b"meta", bytes(4) + handler + items)
+        + box(b"mdat", bytes(100))
+    )
+    assert held(path) == ("image/heic", "heic")
+
+
+# Sound
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("-ar", "22050"), ("-ar", "8000"), ("-q:a", "4"), ("-f", "mp2"), ("-ac", "2")],
+    ids=str,
+)
+@pytest.mark.parametrize("lead", ["none", "zeros", "junk", "tag", "padded tag", "tags"])
+async def test_mp3_whose_first_frame_comes_late(
+    tone: Path, tmp_path: Path, options: tuple[str, ...], lead: str
+) -> None:
+    made = media.converted(tone, f"tone{''.join(options)}.mp3", *options)
+    tag = b"ID3\4\0\0" + bytes([0, 0, 78, 16]) + bytes(10000)
+    before = {
+        "none": b"",
+        "zeros": bytes(300_000),
+        "junk": random.Random(1).randbytes(30_000),
+        "tag": tag,
+        "padded tag": tag + bytes(100_000),
+        "tags": tag + tag,
+    }
+    path = tmp_path / "a"
+    path.write_bytes(before[lead] + made.read_bytes())
+    assert held(path) == ("audio/mpeg", "mp3")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "mime"),
+    [
+        ("a.ogg", ("-c:a", "libvorbis"), "audio/ogg"),
+        ("a.opus", ("-c:a", "libopus"), "audio/ogg"),
+        ("a.oga", ("-c:a", "flac"), "audio/ogg"),
+        ("a.flac", (), "audio/x-flac"),
+        ("a.wav", (), "audio/x-wav"),
+        ("a.aac", (), "audio/aac"),
+        ("a.mka", COPY, "audio/x-matroska"),
+        ("a.webm", ("-c:a", "libopus"), "audio/webm"),
+        ("a.m4a", (), "audio/mp4"),
+        ("a.mp4", (), "audio/mp4"),
+        ("b.mov", (), "audio/mp4"),
+    ],
+)
+async def test_sound(
+    tone: Path, name: str, options: tuple[str, ...], mime: str
+) -> None:
+    assert held(media.converted(tone, name, *options))[0] == mime
+
+
+@pytest.mark.parametrize("name", ["theora.ogg", "theora.ogv", "theora.bin"])
+async def test_ogg_is_a_video_by_what_is_in_it(clip: Path, name: str) -> None:
+    options = ("-c:v", "libtheora", "-c:a", "libvorbis", "-f", "ogg")
+    made = media.converted(clip, name, *options)
+    assert held(made) == ("video/ogg", "ogv")
+    assert suffix_of(inspect_file(made, made.parent)) == (
+        "ogg" if "ogg" in name else "ogv"
+    )
+
+
+# Transport streams
+
+
+@pytest.mark.parametrize("before", [0, 4])
+@pytest.mark.parametrize("size", [188, 192, 204])
+async def test_packets_of_every_size(
+    clip: Path, tmp_path: Path, size: int, before: int
+) -> None:
+    stream = media.converted(clip, "a.ts", *COPY).read_bytes()
+    packets = [stream[n : n + 188] for n in range(0, len(stream), 188)]
+    if size == 192:
+        packets = [b"\1\2\3\4" + packet for packet in packets]
+    if size == 204:
+        packets = [packet + bytes(16) for packet in packets]
+    path = tmp_path / "a"
+    path.write_bytes(b"".join(packets)[before * 10 :])
+    assert held(path) == ("video/mp2t", "ts")
+
+
+# What ffprobe says, where the first bytes do not tell
+
+
+async def inspected(web: Web, path: Path) -> str:
+    """What the storage says that a file of an attempt holds, "" when it refuses."""
+    app = web.app()
+    folder = await app.storage.attempt_folder(make_job())
+    copy = folder / "files" / path.name
+    copy.write_bytes(path.read_bytes())
+    try:
+        return (await app.storage.inspect(copy, copy.parent)).mime
+    except JobFailed as error:
+        assert error.cause is Cause.NO_MEDIA
+        return ""
+
+
+async def test_ffprobe_tells_sound_from_videos(
+    web: Web, clip: Path, tone: Path
+) -> None:
+    stream = media.converted(clip, "whole.ts", *COPY)
+    assert await inspected(web, stream) == "video/mp2t"
+    assert await inspected(web, media.converted(tone, "sound.ts")) == "audio/mp2t"
+    assert await inspected(web, media.converted(clip, "a.wmv")) == "video/x-ms-wmv"
+    assert await inspected(web, media.converted(tone, "a.wma")) == "audio/x-ms-wma"
+    assert await inspected(web, media.converted(tone, "a.caf")) == "audio/x-caf"
+
+
+async def test_ffprobe_refuses_what_only_looks_like_a_video(
+    web: Web, clip: Path, tmp_path: Path
+) -> None:
+    data = media.converted(clip, "parts.mp4", *FRAGMENTS).read_bytes()
+    noise = random.Random(2).randbytes(50_000)
+    for name, content in (
+        ("head.mp4", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + noise),
+        ("part.mp4", data[data.index(b"moof") - 4 :]),
+        ("noise.mp4", noise),
+        ("noise.mp3", noise),
+        ("noise.aac", noise),
+        ("noise.jpg", noise),
+        ("zeros.mp4", bytes(50_000)),
+        ("list.mp4", b"\0#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n"),
+        ("page.mp4", b"<!DOCTYPE html><html>\0\1\2" + noise),
+        ("page.mp3", b"<html>\0" + media.audio(clip.parent).read_bytes()),
+        ("archive.mp3", b"PK\3\4" + media.audio(clip.parent).read_bytes()),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert await inspected(web, path) == "", name
+
+
+async def test_what_ffprobe_knew_is_known_of_a_kept_file(web: Web, tone: Path) -> None:
+    app, job = web.app(), make_job()
+    folder = await app.storage.attempt_folder(job)
+    path = folder / "files" / "sound.bin"
+    path.write_bytes(media.converted(tone, "a.caf").read_bytes())
+    file = await app.storage.inspect(path, path.parent)
+    [kept] = await app.storage.keep(job, [file])
+    assert kept.path.suffix == ".caf"
+    assert await app.storage.kept_files(job, [kept.name]) == [kept]
+
+
+async def test_ordinary_media_need_no_ffprobe(
+    web: Web, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary = (clip, media.image(clip.parent), media.audio(clip.parent))
+    monkeypatch.setattr("bossbot_plugins.file_storage.find_programs", lambda: 1 / 0)
+    for made in ordinary:
+        assert await inspected(web, made)
+
+
+# Through an engine
+
+
+@pytest.mark.parametrize("fragmented", [False, True])
+async def test_hls_by_yt_dlp(web: Web, media_folder: Path, fragmented: bool) -> None:
+    playlist = media.hls(media_folder, fragmented=fragmented)
+    for path in playlist.parent.iterdir():
+        web.sites.serve(f"https://files.example/{path.name}", path)
+    got = await web.fetch("https://files.example/list.m3u8", engine="yt-dlp")
+    assert got.error is None and len(got.contents) == 1
+    assert Path(got.names[0]).suffix == ".mp4"
+
+
+async def test_odd_brand_by_gallery_dl(web: Web, clip: Path) -> None:
+    made = media.converted(clip, "cmfc.mp4", *FRAGMENTS, "-brand", "cmfc")
+    link = web.sites.serve("https://files.example/a.mp4", made)
+    assert (await web.fetch(link)).contents == [made.read_bytes()]

@@ -1,0 +1,117 @@
+"""A checkout in a folder of any name, and output that nobody reads."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import media
+import pytest
+from conftest import ROOT, Home
+from sites import Sites
+from sites_canned.reddit import Reddit
+
+NAMES = [
+    "$HOME",
+    "${HOME}",
+    "{x}",
+    "{time}",
+    "a {0} b",
+    "%d %(id)s",
+    "~",
+    "a'b\"c",
+    "#1 ü",
+]
+LONG = [f"https://vimeo.com/{number}" for number in range(3000)]
+
+
+@pytest.fixture
+def sites() -> Iterator[Sites]:
+    with Sites() as sites:
+        yield sites
+
+
+def bot_in(folder: Path) -> Home:
+    folder.mkdir(parents=True)
+    for name in ("bossbot.py", "config.toml"):
+        shutil.copy(ROOT / name, folder)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "plugins", folder / "plugins", ignore=ignored)
+    return Home(folder)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_downloads_go_where_the_folder_is(
+    sites: Sites, media_folder: Path, tmp_path: Path, name: str
+) -> None:
+    bot = bot_in(tmp_path / name)
+    photo, video = media.image(media_folder), media.video(media_folder)
+    parts = (
+        media.video(media_folder, sound=False),
+        media.video(media_folder, picture=False),
+    )
+    playlist = media.hls(media_folder)
+    for path in playlist.parent.iterdir():
+        sites.serve(f"https://files.example/{path.name}", path)
+    links = [
+        sites.serve("https://files.example/a.jpg", photo),  # gallery-dl
+        sites.serve(
+            "https://files.example/b", video, headers={"Content-Type": "video/mp4"}
+        ),
+        "https://files.example/list.m3u8",  # with ffmpeg, by yt-dlp
+        Reddit(sites).video("aa6", *parts),  # by yt-dlp inside gallery-dl
+    ]
+    cookies = bot.path / "cookies.txt"
+    row = ".reddit.com\tTRUE\t/\tTRUE\t0\treddit_session\tabcdef"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n{row}\n")
+    environment = {
+        **sites.environment,
+        "BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true",
+        "BOSS_BOT_PLUGINS__REDDIT__COOKIES_FILE": str(cookies),
+    }
+    done = bot.run("get", *links, "--to", "here", env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((bot.path / "here").iterdir())) == 4
+    assert {"abcdef"} <= {r.cookies.get("reddit_session") for r in sites.requests}
+    assert list((bot.data / "logs").glob("boss-bot_2*.log"))
+    # Nothing beside it, and nothing left of the attempts.
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [name]
+    assert not any((bot.data / "temp").iterdir())
+    assert sorted(p.name for p in bot.data.iterdir() if p.name[0] != ".") == sorted(
+        ["cache", "downloads", "guilds", "logs", "temp"]
+    )
+
+
+def test_output_that_nobody_reads_is_no_traceback(home: Home) -> None:
+    command = [*home.command("which", "-")]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=home.environment(),
+        text=True,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.close()  # as `| head -1` does, when it has its line
+        process.stdin.write("\n".join(LONG))
+        process.stdin.close()
+        assert process.wait(60) == 1
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_no_traceback(home: Home, closed: str) -> None:
+    line = f'"{sys.executable}" "{home.path / "bossbot.py"}" which https://vimeo.com/1'
+    done = subprocess.run(
+        ["sh", "-c", f"{line} {closed}"],
+        env={**home.environment(), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert ("vimeo" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))

@@ -1,0 +1,113 @@
+"""Discord's own refusals: what is posted all the same, and what is said."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import discord
+import pytest
+from discord_support import Stage, link, module
+from fake_discord import Message
+
+pytest_plugins = ("discord_fixtures",)
+
+CODES = [
+    (400, 50083, "archived or locked"),
+    (403, 50083, "archived or locked"),
+    (400, 20009, "explicit content"),
+    (403, 50278, "no server in common"),
+    (404, 10003, "does not exist any more"),
+    (403, 50013, "Ask an admin"),
+]
+
+
+@pytest.mark.parametrize(("status", "code", "words"), CODES)
+async def test_refusal_is_said_in_words(
+    stage: Stage, status: int, code: int, words: str
+) -> None:
+    stage.fake.fault("upload", status, code=code)
+    async with stage.bot():
+        await stage.says(f"$download {link(stage.image())}")
+        message = await stage.hears("**Download failed** (permission)", words)
+    assert "Something went wrong" not in message.content
+    assert stage.requested("upload") == 1
+
+
+@pytest.mark.parametrize("code", [200000, 240000])
+async def test_filtered_words_are_left_out_and_the_files_arrive(
+    stage: Stage, code: int
+) -> None:
+    stage.fake.fault("upload", 400, code=code)
+    step = stage.image()
+    async with stage.bot():
+        asked = link(step)
+        await stage.says(f"$download {asked}")
+        [message] = await stage.gets(1)
+    assert [file.data for file in message.files] == [stage.bytes_of(step)]
+    assert message.content.startswith("**Download complete**")
+    assert "http" not in message.content and "\n" not in message.content
+    assert stage.requested("upload") == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(200000, "AutoMod"), (240000, "harmful links")]
+)
+async def test_filter_that_lets_nothing_through_is_named(
+    stage: Stage, code: int, words: str
+) -> None:
+    stage.fake.fault("upload", 400, times=9, code=code)
+    async with stage.bot():
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.hears("**Download failed** (permission)", words)
+    assert stage.requested("upload") == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, 50083), (403, 50083), (404, 10008), (400, 200000), (403, 50001), (400, 0)],
+)
+async def test_failure_that_its_message_does_not_take_goes_to_the_channel(
+    stage: Stage, status: int, code: int
+) -> None:
+    stage.fake.fault("edit", status, times=9, code=code)
+    async with stage.bot():
+        await stage.says(f"$download {link('fail=gone')}")
+        await stage.hears("**Download failed** (gone)")
+    assert stage.requested("edit") == 1
+
+
+@pytest.mark.parametrize("code", [50083, 200000, 50001, 0])
+async def test_failure_that_the_channel_does_not_take_goes_to_the_member(
+    stage: Stage, code: int
+) -> None:
+    async with stage.bot():
+        await stage.says(f"$download {link('wait=a', 'fail=gone')}")
+        await stage.hears("Download started")
+        stage.fake.fault("edit", 400, times=9, code=code)
+        stage.fake.fault("send", 400, times=1, code=code)
+        stage.open_gate("a")
+
+        def told() -> Message | None:
+            return next(
+                (
+                    message
+                    for channel in list(stage.fake.channels.values())
+                    if channel.recipient
+                    for message in stage.fake.messages(channel.id, bot_only=True)
+                    if "**Download failed** (gone)" in message.content
+                ),
+                None,
+            )
+
+        await stage.fake.wait_for(told)
+
+
+def test_thread_of_an_unseen_channel_is_no_traceback() -> None:
+    """discord.py finds no parent to take the permissions from."""
+
+    class Orphan:
+        guild = SimpleNamespace(me=object())
+
+        def permissions_for(self, member: Any) -> Any:
+            raise discord.ClientException("Parent channel not found")
+
+    assert module("download").missing_permissions(Orphan()) == ["View Channel"]

@@ -1,0 +1,266 @@
+"""Tries: up to three for what passes, and the other engine after a wrong guess."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import media
+import pytest
+from engine_lab import Lab, resetting_server
+from platform_support import Web
+from sites import Answer, in_turn
+
+from bossbot import SENTENCES, App, Cause, Job, JobFailed, Platform
+
+pytest_plugins = ("platform_fixtures",)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+both_engines = pytest.mark.parametrize("engine", ["gallery-dl", "yt-dlp"])
+LINK = "https://files.example/a.mp4"
+
+
+def files(engine: str) -> Platform:
+    return Platform("files", r"https?://files\.", "https://files.example/a.mp4", engine)
+
+
+@contextmanager
+def quick(app: App) -> Iterator[list[float]]:
+    """No waits; those that there would have been."""
+    waits: list[float] = []
+    worker: Any = app.worker
+    retry_in = worker._retry_in
+
+    async def remembered(job: Job, error: JobFailed) -> float | None:
+        wait_s = await retry_in(job, error)
+        waits.extend([wait_s] if wait_s is not None else [])
+        return wait_s if wait_s is None else 0.0
+
+    worker._retry_in = remembered
+    yield waits
+
+
+async def completed(web: Web, app: App, link: str, how: str) -> Job | JobFailed:
+    """What comes of a link through the queue, or as the command ``get`` does it."""
+    if how == "queue":
+        return await web.finish(link, app)
+    url, platform, engine = await app.route(link)
+    job = Job(id="0123456789", url=url, platform=platform, engine=engine)
+    try:
+        await app.worker.complete(job, lambda progress: None)
+    except JobFailed as error:
+        return error
+    finally:
+        await app.storage.forget_attempt(job)
+    return job
+
+
+# What passes
+
+
+@both_engines
+@pytest.mark.parametrize("how", ["queue", "get"])
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520])
+async def test_server_that_fails_twice_is_asked_a_third_time(
+    web: Web, media_folder: Path, engine: str, status: int, how: str
+) -> None:
+    busy = Answer("Sorry.", status)
+    twice = [busy] * (4 if engine == "gallery-dl" else 2)  # which asks twice each time
+    web.sites.serve(LINK, in_turn(*twice, media.video(media_folder)))
+    async with web.running(files(engine)) as app:
+        with quick(app) as waits:
+            job = await completed(web, app, LINK, how)
+    assert isinstance(job, Job) and job.attempts == 3
+    assert 1 <= waits[0] <= 2 and 4 <= waits[1] <= 8
+
+
+@both_engines
+@pytest.mark.parametrize("status", [429, 503])
+async def test_wait_that_the_site_asks_for_is_kept(
+    web: Web, media_folder: Path, engine: str, status: int
+) -> None:
+    busy = Answer("Slow down.", status, {"Retry-After": "20"})
+    web.sites.serve(LINK, in_turn(busy, busy, media.video(media_folder)))
+    async with web.running(files(engine)) as app:
+        with quick(app) as waits:
+            job = await web.finish(LINK, app)
+    assert (job.status, job.attempts) == ("completed", 3)
+    assert 21 <= waits[0] <= 22 and 24 <= waits[1] <= 28
+
+
+@both_engines
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("asked", "tries"), [("31", 2), ("61", 1), ("3600", 1)])
+async def test_waits_are_a_minute_in_all(
+    web: Web, engine: str, status: int, asked: str, tries: int
+) -> None:
+    web.sites.serve(LINK, Answer("Slow down.", status, {"Retry-After": asked}))
+    async with web.running(files(engine)) as app:
+        with quick(app):
+            job = await web.finish(LINK, app)
+    assert (job.status, job.attempts) == ("failed", tries)
+    assert web.sites.hits["files.example/a.mp4"] == tries
+    assert job.cause is (Cause.RATE_LIMITED if status == 429 else Cause.NETWORK)
+
+
+@both_engines
+@pytest.mark.parametrize("asked", ["1", "3", "30"])
+async def test_short_wait_is_not_told_to_a_member(
+    web: Web, engine: str, asked: str
+) -> None:
+    web.sites.serve(LINK, Answer("Slow down.", 429, {"Retry-After": asked}))
+    async with web.running(files(engine)) as app:
+        with quick(app):
+            job = await web.finish(LINK, app)
+    assert job.error == SENTENCES[Cause.RATE_LIMITED]
+    assert not any(char.isdigit() for char in job.error)
+
+
+@both_engines
+async def test_short_body_is_fetched_again(
+    web: Web, media_folder: Path, engine: str
+) -> None:
+    video = media.video(media_folder).read_bytes()
+    half = Answer(video[: len(video) // 2], length_bytes=len(video), ranges=False)
+    short = {"gallery-dl": [half] * 4, "yt-dlp": [half] * 6}[engine]
+    web.sites.serve(LINK, in_turn(*short, video))
+    async with web.running(files(engine)) as app:
+        with quick(app):
+            job = await web.finish(LINK, app)
+            assert job.status == "completed" and job.attempts >= 2
+            assert web.kept(job, app) == [video]
+
+
+@both_engines
+async def test_connection_that_is_reset_may_pass(engine: str, tmp_path: Path) -> None:
+    with resetting_server() as address, Lab(engine.replace("-", "_")) as lab:
+        got = lab.fetch(f"{address}/a.mp4", tmp_path)
+    assert (got.cause, got.retry_after_s) == (Cause.NETWORK, 0), got.detail
+
+
+async def test_what_does_not_pass_is_tried_once(web: Web) -> None:
+    for status in (400, 401, 403, 404, 410, 451):
+        link = web.sites.serve(
+            f"https://files.example/{status}.mp4", Answer("", status)
+        )
+        async with web.running(files("gallery-dl")) as app:
+            with quick(app) as waits:
+                job = await web.finish(link, app)
+        assert (job.attempts, waits) == (1, [])
+
+
+async def test_waits_grow_and_differ(web: Web) -> None:
+    app = web.app()
+    worker: Any = app.worker
+    error = JobFailed(Cause.NETWORK, retry_after_s=0.0)
+    seen: list[set[float]] = [set(), set()]
+    for number in range(20):
+        job = Job(id=f"{number:010}", url="https://a.example/")
+        for attempt in (1, 2):
+            job.attempts = attempt
+            seen[attempt - 1].add(await worker._retry_in(job, error))
+        job.attempts = 3
+        assert await worker._retry_in(job, error) is None
+        worker._told(job, error)
+    assert len(seen[0]) == len(seen[1]) == 20
+    assert max(seen[0]) < min(seen[1]) and not worker._tries
+
+
+# The other engine
+
+
+async def test_page_named_like_a_file_is_tried_as_a_page(
+    web: Web, media_folder: Path
+) -> None:
+    video = media.video(media_folder)
+    web.sites.serve(
+        "https://files.example/real", video, headers={"Content-Type": "video/mp4"}
+    )
+    page = '<html><title>A clip</title><video src="/real"></video></html>'
+    web.sites.serve(LINK, page)
+    async with web.running() as app:
+        job = await web.finish(LINK, app)
+        assert (job.status, job.engine) == ("completed", "yt-dlp")
+        assert web.kept(job, app) == [video.read_bytes()]
+
+
+@pytest.mark.parametrize("content", ["<html>Hello.</html>", "<html>Log in.</html>"])
+async def test_page_without_media_says_so(web: Web, content: str) -> None:
+    web.sites.serve(LINK, content)
+    async with web.running() as app:
+        job = await web.finish(LINK, app)
+    assert (job.status, job.cause, job.attempts) == ("failed", Cause.NO_MEDIA, 2)
+    assert job.error == SENTENCES[Cause.NO_MEDIA]
+
+
+@pytest.mark.parametrize(
+    ("link", "engine"),
+    [
+        ("https://vk.com/video-77521_162222515", "yt-dlp"),
+        ("https://vk.com/clip30014565_456240946", "yt-dlp"),
+        ("https://vk.com/durov", "gallery-dl"),
+        ("https://vk.com/album-1_2", "gallery-dl"),
+        ("https://vk.com/wall-23538238_35", "gallery-dl"),
+        ("https://api.spreaker.com/download/episode/12534508/swm_ep15.mp3", "yt-dlp"),
+        ("https://imgur.com/user/someone", "gallery-dl"),
+        ("https://imgur.com/A61SaA1", "gallery-dl"),
+        ("https://gofile.io/d/abcDEF", "gallery-dl"),
+        ("https://files.example/a.mp4", "gallery-dl"),
+        ("https://files.example/page", "yt-dlp"),
+        ("https://vimeo.com/76979871", "yt-dlp"),
+    ],
+)
+async def test_single_video_goes_before_a_profile(
+    web: Web, link: str, engine: str
+) -> None:
+    assert (await web.app().route(link)).engine == engine
+
+
+@pytest.mark.parametrize(
+    ("link", "without", "any_cause", "after_answer"),
+    [
+        # A profile, or a file by its mere ending: the others are asked.
+        ("https://vk.com/durov", "gallery-dl", "yt-dlp", "yt-dlp"),
+        ("https://files.example/a.mp4", "gallery-dl", "yt-dlp", "yt-dlp"),
+        (
+            "https://www.facebook.com/video.php?v=637842556329505",
+            "gallery-dl",
+            "yt-dlp",
+            "yt-dlp",
+        ),
+        # A video for one, a profile for the other.
+        ("https://vk.com/video-77521_162222515", "yt-dlp", "gallery-dl", "gallery-dl"),
+        # One post for both.
+        ("https://imgur.com/A61SaA1", "gallery-dl", "yt-dlp", ""),
+        # Nobody else.
+        ("https://www.artstation.com/artwork/abcdef", "gallery-dl", "", ""),
+        ("https://files.example/page", "yt-dlp", "", ""),
+        ("https://vimeo.com/76979871", "yt-dlp", "", ""),
+    ],
+)
+async def test_who_is_asked_after_a_failure(
+    web: Web, link: str, without: str, any_cause: str, after_answer: str
+) -> None:
+    supports = web.app().runner.supports
+    assert await supports([link], without=without) == [any_cause]
+    assert await supports([link], without=without, after_guess=True) == [after_answer]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+async def test_answer_to_a_guess_is_not_the_last_word(
+    web: Web, media_folder: Path, status: int
+) -> None:
+    """A site that answers only whom it knows."""
+    video = media.video(media_folder)
+    web.sites.serve(LINK, in_turn(Answer("No.", status), video))
+    async with web.running() as app:
+        job = await web.finish(LINK, app)
+        assert (job.status, job.attempts, job.engine) == ("completed", 2, "yt-dlp")
+
+
+async def test_first_reason_is_told_when_the_other_engine_has_none(web: Web) -> None:
+    """The page itself has no video: the login was the reason."""
+    refused = Answer("No.", 403)
+    web.sites.serve(LINK, in_turn(refused, "<html>Log in.</html>"))
+    async with web.running() as app:
+        job = await web.finish(LINK, app)
+    assert (job.attempts, job.cause) == (2, Cause.LOGIN)
