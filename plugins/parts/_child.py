@@ -11,12 +11,12 @@ import dataclasses
 import errno
 import gc
 import importlib.metadata
-import ipaddress
 import json
 import os
 import random
 import re
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -25,11 +25,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
+
+from bossbot_plugins import _seccomp, _walls
+from bossbot_plugins._addresses import Network, is_public
+from bossbot_plugins._broker import use_broker
+from bossbot_plugins._landlock import without
 
 from bossbot import (
     PLUGIN_PACKAGE,
@@ -44,14 +50,16 @@ from bossbot import (
 )
 
 JS_MEMORY_BYTES = 2**30  # V8 needs it
+PRIVATE = "That link leads to a private address, which I do not open."
 # What makes ffmpeg open anything but a local file: "http:x", "concat:", "subfile,,:".
 REMOTE_ARGUMENT = re.compile(r"^(?!file:)[A-Za-z][\w.+,-]*:|(?<!file)://")
 
 
 def serve() -> None:
     """Be the fork server. Standard input is a socket: its first packet names the
-    engines' plugins, and each later one asks for a child and brings its socket and
-    pipe."""
+    engines' plugins, and each later one asks for a child and brings its two sockets and
+    its pipe."""
+    _walls.hide()
     control = socket.socket(fileno=os.dup(0))
     setup = json.loads(control.recv(65536))
     pids: dict[int, int] = {}
@@ -74,10 +82,11 @@ def serve() -> None:
             traceback.print_exc()
     # A child imports its plugin from disk, so that a reload counts for it too.
     open_plugins(sys.modules[PLUGIN_PACKAGE].__path__)
+    _walls.prepare((os.getppid(), os.getpid()))  # once, for all children
     gc.collect()
     gc.freeze()  # the children share these pages
     while True:
-        packet, descriptors, *_ = socket.recv_fds(control, 65536, 2)
+        packet, descriptors, *_ = socket.recv_fds(control, 65536, 3)
         if not packet:
             for pid in pids:
                 with contextlib.suppress(OSError):
@@ -105,8 +114,47 @@ def load_engines(stem: str) -> dict[str, Engine]:
     return {engine.name: engine for engine in module.register_engines()}
 
 
-def main(talk: int, log: int) -> NoReturn:
+class Bot:
+    """The bot, seen from the child: who is told, who is asked, and whose end is ours."""
+
+    def __init__(self, talk: int, broker: int) -> None:
+        self.connection = socket.socket(fileno=talk)
+        self.broker = socket.socket(fileno=broker)
+        self._lock = threading.Lock()
+        self.end_watch: Callable[[], None] = lambda: None
+
+    def tell(self, **message: Any) -> None:
+        """Send a message; see ``ChildRunner.events``."""
+        # Engines pass halves of surrogate pairs on, which no file or database takes.
+        text = json.dumps(message, ensure_ascii=False) + "\n"
+        with self._lock:
+            self.connection.sendall(text.encode("utf-8", "replace"))
+
+    def watch(self) -> None:
+        """Die with the bot from now on, with all that was started."""
+        stopped, stop = os.pipe()
+
+        def watch() -> None:
+            poll = select.poll()
+            poll.register(self.connection, select.POLLIN)
+            poll.register(stopped, select.POLLIN)
+            if stopped not in dict(poll.poll()):  # the bot says nothing any more
+                os.killpg(0, signal.SIGKILL)
+
+        def end() -> None:
+            os.write(stop, b"x")
+            thread.join()
+            os.close(stopped)
+            os.close(stop)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        self.end_watch = end
+
+
+def main(talk: int, log: int, broker: int) -> NoReturn:
     """Be the child of one attempt: read a request, carry it out, report the result."""
+    _walls.hide()
     if os.getpgrp() != os.getpid():
         os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -114,37 +162,25 @@ def main(talk: int, log: int) -> NoReturn:
     os.dup2(log, 2)
     if log > 2:
         os.close(log)
-    connection = socket.socket(fileno=talk)
-    lock = threading.Lock()
-
-    def tell(**message: Any) -> None:
-        # Engines pass halves of surrogate pairs on, which no file or database takes.
-        text = json.dumps(message, ensure_ascii=False) + "\n"
-        with lock:
-            connection.sendall(text.encode("utf-8", "replace"))
-
+    bot = Bot(talk, broker)
+    tell = bot.tell
     tell(event="started", pid=os.getpid())  # from here on we are a group to kill
-    line = connection.makefile("rb").readline()
+    line = bot.connection.makefile("rb").readline()
     if not line:
         os._exit(0)
     request = json.loads(line)
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            connection.recv(1)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
+    if os.getppid() == request["bot"]:  # else the fork server watches it, too
+        bot.watch()
     try:
         random.seed()
         os.environ |= {"HOME": request["home"], "TMPDIR": request["home"]}
         os.chdir(request["home"])
         memory = (request["memory_bytes"], JS_MEMORY_BYTES + request["memory_bytes"])
         resource.setrlimit(resource.RLIMIT_DATA, memory)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _walls.limit(request["cpu_s"])
         if size := request.get("max_file_bytes"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        tell(event="done", answer=TASKS[request["task"]](request, tell))
+        tell(event="done", answer=TASKS[request["task"]](request, bot))
     except JobFailed as error:
         tell(event="failed", error=_words(error))
     # The boundary of an attempt: whatever it is, the parent must learn of it.
@@ -205,18 +241,22 @@ def _cut(value: Any, limit: int = 8000) -> Any:
     return value[:limit] if isinstance(value, str) else value
 
 
-def _task_download(request: dict[str, Any], tell: Callable[..., None]) -> None:
+def _task_download(request: dict[str, Any], bot: Bot) -> None:
     """Fetch a link with an engine."""
     job = Request(**request["request"])
     job.folder, job.cache_dir = Path(job.folder), Path(job.cache_dir)
     job.cookies_file = Path(job.cookies_file) if job.cookies_file else None
     job.failures = [(pattern, Cause(cause)) for pattern, cause in job.failures]
-    if request["warm"]:  # a fresh interpreter; in the sandbox it may not
-        load_engines(request["plugin"])[job.engine].warm()
-    raise_sandbox(tell, job, request["allow_private"])
     engine = load_engines(request["plugin"])[job.engine]
+    if request["warm"]:  # a fresh interpreter
+        engine.warm()
+    proxies = {(host, port) for host, port in request["proxies"]}
+    networks = [ip_network(text) for text in request["networks"]]
+    watch_sockets(bot.tell, job, request["allow_private"], proxies, networks)
+    own = [job.folder, request["home"], job.cache_dir]
+    raise_walls(bot, request, job.programs.values(), own)
     try:
-        engine.download(job, ChildReport(tell, job))
+        engine.download(job, ChildReport(bot.tell, job))
     except JobFailed as error:
         if error.cause is Cause.ENGINE_OUTDATED:
             which = f"{engine.name} {engine.version()}"
@@ -239,11 +279,10 @@ def _load_all(stems: Iterable[str]) -> list[Engine]:
     return sorted(engines, key=lambda engine: engine.name)
 
 
-def _task_supports(
-    request: dict[str, Any], tell: Callable[..., None]
-) -> list[str | None]:
+def _task_supports(request: dict[str, Any], bot: Bot) -> list[str | None]:
     """See ``Runner.supports``; None if there is no engine."""
     engines = {engine.name: engine for engine in _load_all(request["plugins"])}
+    raise_walls(bot, request)
     generic = next((e.name for e in engines.values() if e.generic), None)
     without = request.get("without", "")
 
@@ -270,29 +309,36 @@ def _task_supports(
     return [best(url) for url in request["urls"]]
 
 
-def _task_versions(request: dict[str, Any], tell: Callable[..., None]) -> Any:
+def _task_versions(request: dict[str, Any], bot: Bot) -> Any:
     """The engines' versions, and how many days old each is."""
-    versions = {e.name: e.version() for e in _load_all(request["plugins"])}
+    engines = _load_all(request["plugins"])
+    raise_walls(bot, request)
+    versions = {engine.name: engine.version() for engine in engines}
     return {name: (found, age_days(name, found)) for name, found in versions.items()}
 
 
-def _task_run(request: dict[str, Any], tell: Callable[..., None]) -> list[Any]:
+def _task_run(request: dict[str, Any], bot: Bot) -> list[Any]:
     """Run a helper program on local files; returns its exit code and the last 16,384
     characters of stdout and stderr."""
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    home = Path(request["home"])
-    raise_sandbox(tell, Request("", home, "", programs=request["programs"]), False)
+    home, argv = Path(request["home"]), request["argv"]
+    job = Request("", home, "", programs=request["programs"])
+    watch_sockets(bot.tell, job, False, (), ())
+    files = [word.removeprefix("file:") for word in argv[1:]]
+    files = [file for file in files if os.path.isabs(file) and os.path.isfile(file)]
+    own = [home.with_name("files"), home]
+    raise_walls(bot, request, job.programs.values(), own, files)
     outputs = [b"", b""]
 
     def read(number: int, stream: Any) -> None:
         while chunk := stream.readline(4096):
             outputs[number] = (outputs[number] + chunk)[-65536:]
             if request["lines"] and number == 0:
-                tell(event="line", text=chunk.decode(errors="replace").strip())
+                bot.tell(event="line", text=chunk.decode(errors="replace").strip())
 
     with subprocess.Popen(
-        request["argv"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as program:
         streams = enumerate((program.stdout, program.stderr))
         threads = [threading.Thread(target=read, args=one) for one in streams]
@@ -326,27 +372,6 @@ def age_days(package: str, version: str) -> int | None:
     return None
 
 
-def is_public(address: str) -> bool:
-    """Whether a literal address is on the internet; one that carries an IPv4 address
-    (mapped, compatible, 6to4, Teredo, NAT64) is judged by that."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:  # a name, or an odd spelling that the system would resolve
-        return False
-    if isinstance(ip, ipaddress.IPv6Address):
-        raw = ip.packed
-        carried: list[Any] = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        siit = b"\0" * 8 + b"\xff\xff\0\0"  # RFC 7915
-        if raw[:12] in (b"\0" * 12, siit, bytes.fromhex("0064ff9b") + b"\0" * 8):
-            carried.append(ipaddress.IPv4Address(raw[12:]))
-        if raw[:6] == bytes.fromhex("0064ff9b0001"):  # RFC 6052, a /48
-            carried.append(ipaddress.IPv4Address(raw[6:8] + raw[9:11]))
-        if judged := [str(v4) for v4 in carried if v4 is not None]:
-            return all(is_public(v4) for v4 in judged)
-    site_local = getattr(ip, "is_site_local", False)
-    return ip.is_global and not ip.is_multicast and not site_local
-
-
 def real_program(name: str, cwd: Any, environment: Any) -> str:
     """The real path of what a name would start: from a folder of PATH, or, with a
     slash in it, from the folder it would be started in."""
@@ -356,22 +381,42 @@ def real_program(name: str, cwd: Any, environment: Any) -> str:
     return os.path.realpath(os.path.join(os.fsdecode(cwd or ""), name))
 
 
-def raise_sandbox(
-    tell: Callable[..., None], request: Request, allow_private: bool
+def raise_walls(
+    bot: Bot,
+    request: dict[str, Any],
+    programs: Iterable[str] = (),
+    own: Iterable[Path | str] = (),
+    files: Iterable[str] = (),
 ) -> None:
-    """Let this process reach only public addresses and the owner's own proxies, and
-    start only the helper programs, on local files."""
+    """Let this process read what its engines and programs need and some files, write
+    its own folders, reach the network through the bot, and nothing else: as far as the
+    kernel has the walls."""
+    package = sys.modules[PLUGIN_PACKAGE]
+    modules = _walls.loaded(PLUGIN_PACKAGE)
+    readable = _walls.readable(programs, modules, request["private"])
+    # Our shelves hold no secrets; the owner's folder, which comes first, may.
+    shelves = [os.path.realpath(folder) for folder in list(package.__path__)[1:]]
+    readable |= without(shelves, request["private"])
+    protected = (request["bot"], os.getppid())
+    bot.end_watch()
+    if _walls.raise_walls({*readable, *files}, [str(one) for one in own], protected):
+        use_broker(bot.broker)
+    bot.watch()
+
+
+def watch_sockets(
+    tell: Callable[..., None],
+    request: Request,
+    allow_private: bool,
+    proxies: Collection[tuple[str, int]],
+    networks: Collection[Network],
+) -> None:
+    """End the attempt, by an audit hook, when this process dials anything but public
+    addresses and the owner's proxies, or starts anything but the helper programs on
+    local files; ``networks`` are the home's. Code that took this process over can take
+    the hook down, too, but the hook gives the member the reason."""
     programs = set(request.programs.values())
-    proxies = set()
-    names = ("http_proxy", "https_proxy", "all_proxy")
-    variables = [value for key, value in os.environ.items() if key.lower() in names]
-    for proxy in filter(None, [request.proxy, *variables]):
-        parts = urlsplit(proxy if "://" in proxy else f"//{proxy}")
-        if parts.hostname:
-            with contextlib.suppress(OSError, ValueError):
-                port = parts.port or {"https": 443}.get(parts.scheme, 80)
-                for found in socket.getaddrinfo(parts.hostname, port):
-                    proxies.add(found[4][:2])
+    tcp_only = _seccomp.available() and not allow_private  # what the broker dials
 
     def refuse(what: str, message: str) -> NoReturn:
         # The engine must not try again: the attempt ends here.
@@ -380,12 +425,12 @@ def raise_sandbox(
         raise SystemExit
 
     def check_address(address: Any) -> None:
-        private = "That link leads to a private address, which I do not open."
         if not isinstance(address, tuple):
-            refuse(f"socket {address!r}", private)
-        if address[:2] in proxies or allow_private or is_public(str(address[0])):
+            refuse(f"socket {address!r}", PRIVATE)
+        known = allow_private or address[:2] in proxies
+        if known or is_public(str(address[0]), networks):
             return
-        refuse(f"private address {address[0]}", private)
+        refuse(f"private address {address[0]}", PRIVATE)
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
@@ -400,6 +445,10 @@ def raise_sandbox(
             argv = [os.fsdecode(argument) for argument in arguments[1]]
             if program not in programs or any(map(REMOTE_ARGUMENT.search, argv)):
                 refuse(f"program {argv}", SENTENCES[Cause.INTERNAL])
+        elif event == "socket.__new__" and tcp_only and arguments[2] != -1:
+            internet = arguments[1] in (socket.AF_INET, socket.AF_INET6)
+            if internet and arguments[2] & 0xF != socket.SOCK_STREAM:
+                refuse(f"socket of type {arguments[2]}", PRIVATE)
         elif event in ("os.system", "os.spawn", "pty.spawn"):
             refuse(event, SENTENCES[Cause.INTERNAL])
 

@@ -22,7 +22,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from bossbot_plugins import _walls
+from bossbot_plugins._addresses import home_networks, is_public
+from bossbot_plugins._broker import Broker, Judge
 from bossbot_plugins._files import size_of
 from bossbot_plugins._programs import JS_RUNTIMES, find_programs
 from loguru import logger
@@ -46,6 +50,7 @@ from bossbot import (
     Runner,
     cut_line,
     hookimpl,
+    in_thread,
     plugin_folders,
 )
 
@@ -55,6 +60,7 @@ GROUP_MEMORY_BYTES = 2**30  # on top of memory_limit: ffmpeg, a JavaScript runti
 MAX_TALK_BYTES = 64 * 2**20  # all that one child may say
 LINE_BYTES = 256  # what each line counts for on top of its length
 NONSENSE = (LookupError, TypeError, ValueError)  # what a line may be instead
+MAX_TASKS = 512  # processes and threads of one child; RLIMIT_NPROC spares root
 MAX_URLS = 500  # that one child is asked about
 KEPT_ENVIRONMENT = re.compile(
     r"(PATH|LANG|LC_\w+|TZ|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|SYSTEMROOT"
@@ -101,7 +107,45 @@ def check_machine() -> list[Finding]:
                 f"{sys.executable} -m pip install deno, or install Node.js.",
             )
         )
+    for wall, stands in _walls.standing().items():
+        if not stands:
+            findings.append(
+                Finding(
+                    f"this system has no wall around {wall}",
+                    "a download that takes over its process is held by Python only",
+                    "See docs/promises.md, The walls around a download.",
+                )
+            )
     return findings
+
+
+def kept_environment() -> dict[str, str]:
+    """What the children get of the bot's environment."""
+    return {k: v for k, v in os.environ.items() if KEPT_ENVIRONMENT.match(k)}
+
+
+def named_proxies(proxy: str | None, environment: dict[str, str]) -> list[str]:
+    """A proxy, and those that an environment names."""
+    names = ("http_proxy", "https_proxy", "all_proxy")
+    variables = [value for key, value in environment.items() if key.lower() in names]
+    return [one for one in [proxy, *variables] if one]
+
+
+def find_all(proxies: Sequence[str]) -> set[tuple[str, int]]:
+    """The addresses and ports of proxies; blocks."""
+    found: set[tuple[str, int]] = set()
+    for one in proxies:
+        with contextlib.suppress(OSError, ValueError):
+            parts = urlsplit(one if "://" in one else f"//{one}")
+            if parts.hostname:
+                port = parts.port or {"https": 443}.get(parts.scheme, 80)
+                addresses = socket.getaddrinfo(parts.hostname, port)
+                found |= {(str(a[4][0]), int(a[4][1])) for a in addresses}
+    return found
+
+
+def _nowhere(host: str, port: int) -> bool:
+    return False
 
 
 class Child:
@@ -111,27 +155,38 @@ class Child:
         self.number = number
         self.pid = 0  # known once it is a group of its own
         self.busy = False  # a file is on its way
+        self.fault: JobFailed | None = None  # why it was ended
         self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter | None = None
 
-    def kill(self) -> None:
-        """End it with everything it started; its socket then closes."""
+    def ended(self, status: int) -> None:
+        """It has exited; what it leaves running goes, too, and lets its socket go."""
+        if not self.exit.done():
+            self.exit.set_result(status)
+            self._kill_group()
+
+    def _kill_group(self) -> None:
         if self.pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End it with everything it started; its socket then closes."""
+        self._kill_group()
         if self.writer:
             self.writer.close()  # one that is no group yet sees this and goes
 
-    def memory_bytes(self) -> int:
-        """What its process group holds in memory; blocks."""
-        pages = 0
+    def holds(self) -> tuple[int, int]:
+        """The bytes of memory and the tasks of its process group; blocks."""
+        pages = tasks = 0
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError, ValueError, IndexError):
                 values = path.read_text().rpartition(")")[2].split()
                 if int(values[2]) == self.pid:
                     pages += int(values[21])
-        return pages * resource.getpagesize()
+                    tasks += int(values[17])
+        return pages * resource.getpagesize(), tasks
 
 
 class ChildRunner(Runner):
@@ -150,7 +205,9 @@ class ChildRunner(Runner):
         self._numbers = itertools.count(1)
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._environment = kept_environment()  # of the server
         self._tasks: set[asyncio.Task[None]] = set()
+        _walls.hide()
 
     def engine_plugins(self) -> dict[str, str]:
         """The plugin of each engine, by the engine's name."""
@@ -160,9 +217,9 @@ class ChildRunner(Runner):
             for engine in plugin.engines
         }
 
-    def _python(self, call: str, channel: socket.socket, log: int) -> Any:
+    def _python(self, call: str, channel: socket.socket, log: int, *passed: int) -> Any:
         """Start a Python that runs a function of the child's side."""
-        environment = {k: v for k, v in os.environ.items() if KEPT_ENVIRONMENT.match(k)}
+        environment = kept_environment()
         own, ours = self.app.settings.plugins_dir, self.app.plugins.ours
         folders = [str(folder) for folder in plugin_folders(own, ours)]
         code = (
@@ -175,6 +232,7 @@ class ChildRunner(Runner):
             stdout=log,
             stderr=log,
             env=environment,
+            pass_fds=passed,
             start_new_session=True,
         )
 
@@ -187,6 +245,7 @@ class ChildRunner(Runner):
             return
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = self._log_pipe("fork server")
+        self._environment = kept_environment()
         self._server = self._python("serve()", theirs, log)
         theirs.close()
         os.close(log)
@@ -206,8 +265,8 @@ class ChildRunner(Runner):
         if packet:
             message = json.loads(packet)
             child = self.running.get(message["child"])
-            if child and not child.exit.done():
-                child.exit.set_result(message["exit"])
+            if child:
+                child.ended(message["exit"])
             return
         logger.error("the fork server ended; the next download starts a new one")
         self._forget_server()
@@ -260,21 +319,35 @@ class ChildRunner(Runner):
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=3)
 
+    def _private(self) -> list[str]:
+        """What no child may read, whatever else lies around it."""
+        settings, home = self.app.settings, os.path.expanduser("~")
+        places = [HERE, home, settings.data_dir, settings.plugins_dir]
+        platforms = self.app.plugins.registered("platforms").values()
+        places += [one.cookies_file for one in platforms if one.cookies_file]
+        return [str(place) for place in places]
+
     @contextlib.asynccontextmanager
-    async def child(self, name: str, task: str, **request: Any) -> AsyncIterator[Child]:
-        """A child at work on a task; it is dead when the block ends."""
+    async def child(
+        self, name: str, task: str, judge: Judge = _nowhere, **request: Any
+    ) -> AsyncIterator[Child]:
+        """A child at work on a task, which reaches the addresses that ``judge`` lets
+        pass; it is dead when the block ends."""
         child = Child(next(self._numbers))
         self.running[child.number] = child
         ours, theirs = socket.socketpair()
+        line, their_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = self._log_pipe(name)
+        broker = Broker(line, judge)
         try:
             try:
-                await self._send_for(child, theirs, log)
+                await self._send_for(child, theirs, log, their_line)
             except BaseException:
                 ours.close()  # at which a child that has started ends
                 raise
             finally:
                 theirs.close()
+                their_line.close()
                 os.close(log)
             child.reader, child.writer = await asyncio.open_unix_connection(
                 sock=ours, limit=MAX_LINE_BYTES
@@ -282,25 +355,49 @@ class ChildRunner(Runner):
             request |= {
                 "task": task,
                 "memory_bytes": int(self.config.memory_limit),
+                "private": self._private(),
+                "bot": os.getpid(),
             }
+            guard = asyncio.create_task(self._count_tasks(child))
             child.writer.write(json.dumps(request, default=str).encode() + b"\n")
-            yield child
+            try:
+                yield child
+            finally:
+                guard.cancel()
         finally:
             child.kill()
+            broker.close()
             del self.running[child.number]
 
-    async def _send_for(self, child: Child, theirs: socket.socket, log: int) -> None:
-        """Start a process that takes the other end of the socket and the pipe."""
+    async def _count_tasks(self, child: Child) -> None:
+        """End a child that multiplies, before it takes the machine's time."""
+        usual = _walls.all_tasks()
+        while usual:
+            await asyncio.sleep(0.1)
+            if _walls.all_tasks() - usual > MAX_TASKS:
+                _, tasks = await asyncio.to_thread(child.holds)
+                if tasks > MAX_TASKS:
+                    child.fault = JobFailed(Cause.INTERNAL, f"{tasks} processes")
+                    child.kill()
+                    return
+
+    async def _send_for(
+        self, child: Child, theirs: socket.socket, log: int, line: socket.socket
+    ) -> None:
+        """Start a process that takes the other ends of the sockets and the pipe."""
         packet = json.dumps({"child": child.number}).encode()
         deaths = 0
         while True:
             self._start_server()
             if not self._control:
-                process = self._python("main(os.dup(0), 1)", theirs, log)
+                call = f"main(os.dup(0), 1, {line.fileno()})"
+                process = self._python(call, theirs, log, line.fileno())
                 self._keep(self._wait_for(process, child))
                 return
             try:
-                socket.send_fds(self._control, [packet], [theirs.fileno(), log])
+                socket.send_fds(
+                    self._control, [packet], [theirs.fileno(), log, line.fileno()]
+                )
                 return
             except BlockingIOError:  # it is busy; to end it would end its children
                 await asyncio.sleep(0.05)
@@ -312,8 +409,7 @@ class ChildRunner(Runner):
 
     async def _wait_for(self, process: Any, child: Child) -> None:
         status = await asyncio.to_thread(process.wait)
-        if not child.exit.done():
-            child.exit.set_result(status)
+        child.ended(status)
 
     async def events(self, child: Child) -> AsyncIterator[dict[str, Any]]:
         """The messages of the child, up to "done".
@@ -339,12 +435,17 @@ class ChildRunner(Runner):
                     case _:
                         yield message
         except (*NONSENSE, ConnectionError) as error:
-            raise JobFailed(Cause.INTERNAL, f"child: {error!r}") from error
+            nonsense = JobFailed(Cause.INTERNAL, f"child: {error!r}")
+            raise (child.fault or nonsense) from error
+        if child.fault:
+            raise child.fault
         try:
             async with asyncio.timeout(5):
                 status = await asyncio.shield(child.exit)
         except TimeoutError:
             status = -signal.SIGKILL
+        if status == -signal.SIGXCPU:
+            raise JobFailed(Cause.TIMED_OUT, "over its time on the processor")
         how = (
             f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         )
@@ -394,6 +495,7 @@ class ChildRunner(Runner):
             home=str(home),
             lines=on_line is not None,
             programs=self.programs,
+            cpu_s=self.app.settings.process_timeout_s * (os.cpu_count() or 1),
             max_file_bytes=int(self.app.settings.max_job_size),
         )
         return Ran(*answer)
@@ -403,7 +505,7 @@ class ChildRunner(Runner):
         home = str(self.app.settings.data_dir / "temp")
         async with asyncio.timeout(self.answer_s):
             return await self._answer(
-                task, task, lambda line: None, home=home, **request
+                task, task, lambda line: None, home=home, cpu_s=self.answer_s, **request
             )
 
     async def _answer(
@@ -439,14 +541,26 @@ class ChildRunner(Runner):
         plugins = self.engine_plugins()
         if request.engine not in plugins:
             raise JobFailed(Cause.UNSUPPORTED, f"no engine {request.engine}")
+        allow_private = self.config.allow_private_addresses
+        urls = named_proxies(request.proxy, self._environment)
+        proxies = await in_thread(partial(find_all, urls)) if urls else set()
+
+        def judge(host: str, port: int) -> bool:
+            known = allow_private or (host, port) in proxies
+            return known or is_public(host, home_networks())
+
         async with (
             self.child(
                 request.prefix.partition("_")[0],
                 "download",
+                judge,
                 request=dataclasses.asdict(request),
                 home=str(request.folder.with_name("home")),
                 plugin=plugins[request.engine],
-                allow_private=self.config.allow_private_addresses,
+                allow_private=allow_private,
+                proxies=sorted(proxies),
+                networks=home_networks(),
+                cpu_s=request.timeout_s,
                 warm=not self.can_fork,
                 max_file_bytes=request.max_file_bytes,
             ) as child,
@@ -477,7 +591,7 @@ class ChildRunner(Runner):
 
         def measure() -> tuple[int, int]:
             folders = (request.folder, request.folder.with_name("home"))
-            return sum(map(size_of, folders)), child.memory_bytes()
+            return sum(map(size_of, folders)), child.holds()[0]
 
         async def watch() -> None:
             mark_bytes, mark_s = 0, time.monotonic()

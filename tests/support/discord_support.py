@@ -37,6 +37,7 @@ TOY = '''
 
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -45,6 +46,7 @@ from bossbot import Cause, Engine, JobFailed, Progress, hookimpl
 
 STAGE = Path({stage!r})
 MEDIA = Path({media!r})
+sys.path += [str(STAGE), str(MEDIA)]  # what is on it may be read in a child
 
 
 @hookimpl

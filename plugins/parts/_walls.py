@@ -1,0 +1,214 @@
+"""The walls around a child that the kernel holds up: what stands, and raising it.
+
+A child may be taken over by what it downloads. The audit hook of ``_child.py`` then
+falls with it; these do not. Each one that the kernel lacks is left out.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import resource
+import ssl
+import sys
+import sysconfig
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bossbot_plugins import _landlock, _seccomp
+from bossbot_plugins._landlock import without
+
+# linux/prctl.h, linux/capability.h
+READ_BOUND, SYS_ADMIN = 23, 21
+SET_DUMPABLE, DROP_BOUND, SET_NO_NEW_PRIVS, AMBIENT, CLEAR_AMBIENT = 4, 24, 38, 47, 4
+CAPABILITY_VERSION = 0x20080522
+DAC_OVERRIDE = 1  # root needs it to read what is another user's; Landlock still judges
+MAX_FILES = 1024  # that a process has open
+MORE_TASKS = 1024  # processes and threads, on top of what runs when a child starts
+
+PROGRAMS = """
+    /bin /sbin /lib /lib32 /lib64 /libx32 /usr/bin /usr/sbin /usr/lib /usr/lib32
+    /usr/lib64 /usr/libx32 /usr/libexec /usr/share /usr/local/bin /usr/local/lib
+    /usr/local/lib64 /usr/local/libexec /usr/local/share /nix/store /gnu/store
+    """
+FILES = """
+    /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d /etc/ld.so.preload
+    /etc/ssl/certs /etc/ssl/cert.pem /etc/ssl/openssl.cnf /etc/ca-certificates
+    /etc/pki/tls/certs /etc/pki/tls/cert.pem /etc/pki/tls/openssl.cnf
+    /etc/pki/ca-trust/extracted /etc/crypto-policies /etc/resolv.conf /etc/hosts
+    /etc/nsswitch.conf /etc/host.conf /etc/gai.conf /etc/services /etc/protocols
+    /etc/localtime /etc/timezone /etc/mime.types /etc/fonts /var/cache/fontconfig
+    /dev/null /dev/zero /dev/full /dev/random /dev/urandom
+    /proc/cpuinfo /proc/meminfo /proc/stat /proc/version /proc/uptime
+    /proc/filesystems /proc/sys/vm/overcommit_memory /proc/sys/kernel/osrelease
+    /proc/sys/vm/max_map_count /sys/devices/system/cpu /sys/fs/cgroup
+    /sys/kernel/mm/transparent_hugepage
+    """
+# Of a folder of Python, which may be the checkout itself.
+OF_PYTHON = "bin lib lib64 libexec share ssl Frameworks pyvenv.cfg"
+# Too much to be given because a path in them is wanted.
+WIDE = """
+    / /bin /boot /dev /etc /home /media /mnt /opt /proc /root /run /srv /sys /tmp /usr
+    /usr/local /var /var/lib /var/tmp /Users
+    """
+
+
+def standing() -> dict[str, bool]:
+    """The walls by what they keep in, and whether this machine has them."""
+    abi = _landlock.abi()
+    return {
+        "files (Landlock)": abi > 0,
+        "signals (Landlock)": abi >= 6,
+        "network and processes (seccomp)": _seccomp.available(),
+    }
+
+
+def _prctl(*arguments: int) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    values = [ctypes.c_ulong(one) for one in (*arguments, 0, 0, 0, 0)[:5]]
+    return int(libc.prctl(*values))
+
+
+def hide() -> None:
+    """Close the memory and the environment of this process to others of the same user,
+    and keep it out of core dumps."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        _prctl(SET_DUMPABLE, 0)
+
+
+def all_tasks() -> int:
+    """How many processes and threads this machine runs; 0 where it does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        words = Path("/proc/loadavg").read_text().split()
+        return int(words[3].partition("/")[2])
+    return 0
+
+
+def limit(cpu_s: float) -> None:
+    """Bound what this process, and each that it starts, may take of the machine."""
+
+    def lower(kind: int, soft: int, hard: int) -> None:
+        most = resource.getrlimit(kind)[1]
+        if most != resource.RLIM_INFINITY:
+            soft, hard = min(soft, most), min(hard, most)
+        resource.setrlimit(kind, (soft, hard))
+
+    lower(resource.RLIMIT_NOFILE, MAX_FILES, MAX_FILES)
+    lower(resource.RLIMIT_CPU, int(cpu_s) + 1, int(cpu_s) + 6)
+    # It counts all that this user runs; more than that runs on the machine.
+    if tasks := all_tasks():
+        lower(resource.RLIMIT_NPROC, tasks + MORE_TASKS, tasks + MORE_TASKS)
+
+
+def readable(
+    programs: Iterable[str], modules: Iterable[ModuleType], private: Iterable[str]
+) -> set[str]:
+    """The paths that Python, the engines and the programs need, and nothing of what is
+    private; ``modules`` are plugins and libraries that have been imported."""
+    paths = {*sys.path, *_certificates(), "/proc/self"}
+    if (zone := os.environ.get("TZ", "").lstrip(":")).startswith(os.sep):
+        paths.add(zone)
+    for module in modules:
+        if file := module.__file__:
+            path = Path(file)
+            paths.add(str(path.parent if path.name == "__init__.py" else path))
+    for program in programs:
+        real = Path(program)
+        paths.add(program)
+        if real.parent.name == "bin":  # with its libraries beside it
+            paths |= {str(real.parent), str(real.parent.with_name("lib"))}
+    return without(places() | (_real(paths) - _wide()), private)
+
+
+def _real(paths: Iterable[str]) -> set[str]:
+    return {os.path.realpath(path) for path in paths if path}
+
+
+@functools.cache
+def _wide() -> set[str]:
+    return _real(WIDE.split())
+
+
+@functools.cache
+def places() -> frozenset[str]:
+    """Where Python and the system keep what programs need; real paths."""
+    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
+    paths = {os.path.join(p, name) for p in prefixes for name in OF_PYTHON.split()}
+    paths |= {*sysconfig.get_paths().values(), *_libraries()}
+    # /bin and its like may be folders of their own.
+    system = [*PROGRAMS.split(), *FILES.split()]
+    given = (_real(paths) - _wide()) | _real(system)
+    return frozenset(path for path in given if os.path.exists(path))
+
+
+def _certificates() -> Iterable[str]:
+    found = ssl.get_default_verify_paths()
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
+    places = [*found, *map(os.environ.get, names)]
+    return [place for place in places if place and place.startswith(os.sep)]
+
+
+def _libraries() -> Iterable[str]:
+    """The folders in which the system's loader looks for libraries."""
+    for path in Path("/etc/ld.so.conf.d").glob("*.conf"):
+        with contextlib.suppress(OSError, ValueError):
+            lines = map(str.strip, path.read_text().splitlines())
+            yield from (line for line in lines if line.startswith(os.sep))
+
+
+def bound_privileges() -> None:
+    """Let no program that is started gain a right of root but that one."""
+    if sys.platform != "linux" or _prctl(READ_BOUND, SYS_ADMIN) != 1:
+        return  # the fork server has done it
+    for capability in range(64):
+        if capability != DAC_OVERRIDE and _prctl(DROP_BOUND, capability):
+            break  # it was the last one, or this is not root
+
+
+def drop_privileges() -> None:
+    """Take from this process, and what it starts, every right of root but to read what
+    belongs to others, and any way to gain one."""
+    if sys.platform != "linux":
+        return
+    bound_privileges()
+    _prctl(AMBIENT, CLEAR_AMBIENT)
+    kept = 1 << DAC_OVERRIDE
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    data = (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.capget(header, data)
+    for index in range(6):
+        data[index] &= kept if index < 2 else 0  # effective and permitted, the low half
+    libc.capset(header, data)
+    if _prctl(SET_NO_NEW_PRIVS, 1):
+        raise OSError(ctypes.get_errno(), "no_new_privs")
+
+
+def prepare(protected: tuple[int, ...]) -> None:
+    """Find out beforehand what is the same for all children of this process."""
+    places()
+    bound_privileges()
+    if _seccomp.available():
+        _seccomp.prepare(protected)
+
+
+def raise_walls(
+    may_read: Iterable[str], may_write: Sequence[str], protected: tuple[int, ...]
+) -> bool:
+    """Raise all walls that this machine has. For one thread: the others must come
+    later. Returns whether sockets must come from the broker from now on."""
+    drop_privileges()
+    with_filter = _seccomp.available()
+    _landlock.restrict(may_read, may_write)
+    if with_filter:
+        _seccomp.restrict(_seccomp.prepare(protected))
+    return with_filter
+
+
+def loaded(package: str) -> list[Any]:
+    """The modules of a package that have been imported."""
+    names = [name for name in sys.modules if name.startswith(f"{package}.")]
+    return [sys.modules[name] for name in names]
