@@ -642,7 +642,7 @@ class Finding:
 
 
 class Bench(ABC):
-    """The workbench of ``process_files``: a folder, the limit, and ffmpeg in a cage,
+    """The workbench of ``process_files``: a folder, the limit, and ffmpeg in a sandbox,
     killed with the job."""
 
     limit_bytes: int  # of one file in the job's channel
@@ -1377,7 +1377,7 @@ class Hooks(Protocol):
 
     @hookspec
     def register_parts(self) -> dict[str, Callable[[App], Part]]:
-        """Return makers of parts by name; the owner's come before ours."""
+        """Return makers of parts by name; those of own plugins come before ours."""
 
     @hookspec
     def register_tables(self) -> list[str]:

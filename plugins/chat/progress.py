@@ -1,5 +1,5 @@
-"""The status message of a request, which answers it: written when its first job is queued,
-and edited until all its jobs have ended. Each has a line there if they are several."""
+"""The status message that answers a request: written when its first job is queued, and
+edited until all its jobs have ended. Several jobs get a line each."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from bossbot import (
 MAX_CONTENT = 2000  # Discord, 2026-11: characters
 MAX_FAILURES = 5  # of edits in turn, then that state is given up
 MAX_ENDED = 100  # requests whose jobs have ended, and which may get one more
-UNTOLD = "jobs whose end is to be told"  # the fact: their ids
+UNTOLD = "unfinished status messages"  # the fact: the ids of their jobs
 
 
 class Config(PluginConfig):

@@ -8,7 +8,7 @@ import secrets
 import shutil
 from typing import Any
 
-from bossbot_plugins import _walls
+from bossbot_plugins._walls import standing
 from pydantic import ByteSize
 
 from bossbot import (
@@ -58,7 +58,7 @@ async def check(app: App, args: argparse.Namespace) -> int:
     versions = await app.runner.versions()
     for engine, (version, _) in versions.items():
         console.print(f"ok       {engine} {version}")
-    for wall, stands in _walls.standing().items():
+    for wall, stands in standing().items():
         if stands:
             console.print(f"ok       a wall around {wall}")
     found = [f for some in await app.plugins.call("check_machine") for f in some]

@@ -1,4 +1,4 @@
-"""The workbench of ``process_files``: ffmpeg and ffprobe in a cage, on a job's files."""
+"""The workbench of ``process_files``: ffmpeg and ffprobe in a sandbox, on a job's files."""
 
 import itertools
 import json

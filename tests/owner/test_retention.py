@@ -292,6 +292,7 @@ async def test_links_in_the_queue_wait_while_the_disk_is_low(
     bot = await make_bot(started=True, retention__min_free_space=15 * KIB)
     queue, job = bot.app.queue, make_job(engine="words")
     disk(monkeypatch, bot, room=14 * KIB)
+    bot.app.worker.refused_s = 0.05  # type: ignore[attr-defined]
     await bot.app.start(gateway=False)
     async with asyncio.timeout(20):
         with listening("no job is started now: The bot's disk is full") as heard:

@@ -97,9 +97,8 @@ def test_own_addresses_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         _addresses, "_raw", lambda pointer: b"\x5d\x1f\x08\x07" if pointer else b""
     )
-    assert ipaddress.ip_network("93.31.8.7/32") in {
-        one for n in _addresses._interfaces() for one in [n, *n.subnets(new_prefix=32)]
-    }
+    mine = ipaddress.ip_address("93.31.8.7")
+    assert any(mine in network for network in _addresses._interfaces())
 
 
 def test_tables_that_are_missing_leave_the_rest(

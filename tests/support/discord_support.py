@@ -169,6 +169,7 @@ class Stage:
         app.plugins.load()
         off = {name: one.off for name, one in app.plugins.all.items() if one.off}
         assert not off
+        module("local_worker").LocalWorker.refused_s = 0.05
         if progress := app.plugins.all.get("progress"):  # less than an owner may set
             config = module("progress").Config
             progress.config = config.model_construct(edit_interval_s=edit_interval_s)

@@ -37,9 +37,9 @@ Your own values go into one of these places. The first one that has a value wins
 
 In the environment and in `.env`, lists and tables are JSON (`BOSS_BOT_DISABLED_PLUGINS=["tiktok"]`), and a plugin's setting is
 `BOSS_BOT_PLUGINS__NAME__KEY`. Sizes have a unit (`"50MiB"`), keys that end in `_s` hold seconds, and paths start at the bot's
-folder. A mistake is reported with its file, its line and a suggestion; the bot does not start before it is corrected. A mistake in
-a plugin's table switches that plugin off, and the log has the reason; without a part, the bot does not start. Changes count after a
-restart.
+folder. If there is a mistake, the bot names the file and the line, suggests a correction, and does not start. A mistake in
+a plugin's table switches that plugin off, and the log has the reason; if that plugin is a part of the bot
+(`[plugins.sqlite_queue]`, for example), the bot does not start. Changes take effect after a restart.
 """
 GUILDS = """\
 ## Settings of each server
