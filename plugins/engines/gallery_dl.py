@@ -6,10 +6,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bossbot_plugins._failures import (
     STATUS_CAUSES,
@@ -111,7 +111,7 @@ def warm() -> None:
     from gallery_dl.downloader import http, ytdl  # noqa: F401
     from yt_dlp import YoutubeDL  # noqa: F401
 
-    extractor.find("https://boss-bot.invalid/")
+    _table()
 
 
 def supports(url: str) -> bool:
@@ -129,10 +129,24 @@ def single(url: str) -> bool:
 
 def _find(url: str) -> Any:
     """The extractor for a link, or None for a site that the engine does not support."""
+    if not re.match(r"https?://", url, re.IGNORECASE):
+        return None
+    matches, extractors = _table()
+    known = ((number, m) for number, match in enumerate(matches) if (m := match(url)))
+    found = next((extractors[number](m) for number, m in known), None)
+    return None if found is None or found.category in NO_SITES else found
+
+
+def _table() -> tuple[list[Callable[[str], Any]], list[Any]]:
+    """The matches of all patterns in the engine's order, and side by side the extractors.
+    Made once, and kept with the library: a child that touches every extractor copies
+    much more memory."""
     from gallery_dl import extractor
 
-    found = extractor.find(url) if re.match(r"https?://", url, re.IGNORECASE) else None
-    return None if found is None or found.category in NO_SITES else found
+    if not hasattr(extractor, "_boss_bot_table"):
+        classes = list(extractor._list_classes())
+        extractor._boss_bot_table = [one.pattern.match for one in classes], classes
+    return cast(tuple[list[Callable[[str], Any]], list[Any]], extractor._boss_bot_table)
 
 
 def download(request: Request, report: Report) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,8 @@ from bossbot_plugins._yt_dlp_guard import (
 from bossbot import Cause, Engine, JobFailed, Progress, Report, Request, hookimpl
 
 ADULT_AGE = 18  # years
+# The classes whose ways to know a link are but their patterns.
+PLAIN = ("InfoExtractor", "LazyLoadExtractor")
 LIVE = "That stream is still live. Try again when it has ended."
 
 # Phrases of the sites, as extractors pass them on.
@@ -87,7 +89,8 @@ def warm() -> None:
 
     plugin_dirs.value = []  # no engine plugins from elsewhere
     for extractor in _extractors():
-        extractor.suitable("https://boss-bot.invalid/")
+        extractor.suitable("https://boss-bot.invalid/")  # compiles its pattern
+    _table()
     # Loading the certificate authorities takes longer than a small download.
     common.make_ssl_context = functools.cache(common.make_ssl_context)
     video = Video(
@@ -123,8 +126,32 @@ def _find(url: str) -> Any:
     """The extractor of its own for a link, or None."""
     if not re.match(r"https?://", url, re.IGNORECASE):
         return None
-    known = (ie for ie in _extractors() if ie.ie_key() != "Generic")
-    return next((ie for ie in known if ie.suitable(url)), None)
+    asked, extractors = _table()
+    found = (number for number, suitable in enumerate(asked) if suitable(url))
+    return next((extractors[number] for number in found), None)
+
+
+def _table() -> tuple[list[Callable[[str], Any]], list[Any]]:
+    """What says that an extractor is suitable, its compiled patterns or a method of its
+    own, and side by side the extractor; without the generic one. Made once, and kept
+    with the library: a child that touches every extractor copies much more memory."""
+    from yt_dlp import extractor
+    from yt_dlp.utils import variadic
+
+    if not hasattr(extractor, "_boss_bot_table"):
+        asked, extractors = list[Callable[[str], Any]](), list[Any]()
+        for ie in _extractors():
+            if ie.ie_key() == "Generic" or ie._VALID_URL is False:
+                continue
+            ways = (ie.suitable.__qualname__, ie._match_valid_url.__qualname__)
+            if all(way.split(".")[0] in PLAIN for way in ways):
+                own = [re.compile(one).match for one in variadic(ie._VALID_URL)]
+            else:
+                own = [ie.suitable]
+            asked += own
+            extractors += [ie] * len(own)
+        extractor._boss_bot_table = asked, extractors
+    return cast(tuple[list[Callable[[str], Any]], list[Any]], extractor._boss_bot_table)
 
 
 def _extractors() -> list[Any]:
