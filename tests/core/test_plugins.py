@@ -752,10 +752,11 @@ def test_plugins_import_only_public_names_of_the_core_and_libraries() -> None:
                 assert not [n for n in names if n.startswith("bossbot_plugins")], path
             if isinstance(node, ast.ImportFrom) and node.module:
                 package, _, module = node.module.partition(".")
+                names = [alias.name for alias in node.names]
                 if package == "bossbot_plugins":
-                    assert module.startswith("_"), path
+                    libraries = [module] if module else names
+                    assert all(name.startswith("_") for name in libraries), path
                 if package == "bossbot":
-                    names = [alias.name for alias in node.names]
                     assert set(names) - set(bossbot.__all__) == set(), path
 
 
