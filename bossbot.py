@@ -101,18 +101,19 @@ __version__ = "1.0.0"
 API = 1  # a plugin that needs more than this one sets an API of its own
 # What plugins may rely on; docs/plugins.md mentions each.
 __all__ = [
-    "API", "HERE", "HOOKS", "MAX_LINE", "PARTS", "PLUGIN_PACKAGE", "SENTENCES", "SLOT_STATUSES",
-    "TERMINAL_STATUSES", "Accepted", "App", "Bench", "BossBot", "BossbotError",
-    "Cause", "Change", "Client", "Courier", "Database", "Engine", "Facts",
-    "Fetched", "Finding", "Guilds", "Hooks", "Job", "JobFailed", "MediaFile",
-    "Message", "OwnPath", "Part", "Platform", "PlatformConfig", "Plugin",
-    "PluginConfig", "PluginError", "Plugins", "Post", "Priority", "Probe",
-    "Progress", "Queue", "QueueFull", "Ran", "Refused", "Report", "Request",
-    "Route", "Router", "Runner", "Settings", "StartError", "Status", "Storage",
-    "Stored", "Subcommand", "Worker", "cut_line", "did_you_mean", "escape", "explain",
-    "format_size", "format_time", "hookimpl", "import_plugin", "in_thread", "now",
-    "one_line", "open_plugins", "plugin_folders", "public_url", "redact",
-    "show_link", "unsupported", "without_queries", "write_atomically",
+    "API", "HERE", "HOOKS", "MAX_LINE", "PARTS", "PLUGIN_PACKAGE", "SENTENCES",
+    "SLOT_STATUSES", "STOP_WITHIN_S", "TERMINAL_STATUSES", "Accepted", "App",
+    "Bench", "BossBot", "BossbotError", "Cause", "Change", "Client", "Courier",
+    "Database", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hooks", "Job",
+    "JobFailed", "MediaFile", "Message", "OwnPath", "Part", "Platform",
+    "PlatformConfig", "Plugin", "PluginConfig", "PluginError", "Plugins", "Post",
+    "Priority", "Probe", "Progress", "Queue", "QueueFull", "Ran", "Refused",
+    "Report", "Request", "Route", "Router", "Runner", "Settings", "StartError",
+    "Status", "Storage", "Stored", "Subcommand", "Worker", "cut_line",
+    "did_you_mean", "escape", "explain", "format_size", "format_time", "hookimpl",
+    "import_plugin", "in_thread", "now", "one_line", "open_plugins",
+    "plugin_folders", "public_url", "redact", "show_link", "unsupported",
+    "without_queries", "write_atomically",
 ]  # fmt: skip
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
@@ -1351,6 +1352,11 @@ hookimpl = pluggy.HookimplMarker("bossbot")
 VETOES = ("check_job", "check_claim", "check_upload")
 BROKEN_CHECK = "A check of this bot is broken; its owner finds the reason in the log."
 QUICK_HOOKS = (*VETOES, "answer_job")
+# What a hook may say by raising it; from others it is a failure.
+MAY_SAY: dict[str, tuple[type[Exception], ...]] = {
+    **dict.fromkeys(QUICK_HOOKS, (Refused,)),
+    "process_files": (Refused, JobFailed),
+}
 MAX_HOOK_FAILURES = 5  # of one hook in a row; then the plugin is switched off
 
 
@@ -1524,6 +1530,9 @@ def import_plugin(stem: str) -> types.ModuleType:
     for known in [known for known in sys.modules if _in_plugins(known)]:
         if f"{known}.".startswith((f"{name}.", f"{PLUGIN_PACKAGE}._")):
             del sys.modules[known]
+            # Else "from bossbot_plugins import _x" would find it there.
+            parent, _, child = known.rpartition(".")
+            vars(sys.modules.get(parent, types)).pop(child, None)
     for folder in sys.modules[PLUGIN_PACKAGE].__path__:  # files may be new there
         if finder := sys.path_importer_cache.get(folder):
             finder.invalidate_caches()  # type: ignore[attr-defined]
@@ -1687,7 +1696,7 @@ class Plugins:
                 continue
             if name not in HOOKS:
                 raise PluginError(f"no hook {name}(){did_you_mean(name, HOOKS)}")
-            if options["wrapper"] or options["hookwrapper"]:
+            if options["wrapper"] or options["hookwrapper"] or options["specname"]:
                 raise PluginError(f"{name}(): hook wrappers are not supported")
             if value.__module__ != module.__name__:
                 raise PluginError(f"{name}() is imported from another module")
@@ -1783,11 +1792,17 @@ class Plugins:
             key=lambda impl: (impl.trylast - impl.tryfirst, impl.plugin_name),
         )
 
-    def invoke(self, impl: pluggy.HookImpl, plugin: Plugin, **values: Any) -> Any:
-        """Call an implementation with the arguments it asks for."""
+    def invoke(
+        self,
+        impl: pluggy.HookImpl,
+        plugin: Plugin,
+        closed: bool = False,
+        **values: Any,
+    ) -> Any:
+        """Call an implementation with the arguments it asks for; ``closed`` for a check,
+        which does not go on with wrong settings."""
         values |= {"app": self.app, "config": plugin.config, "settings": self.settings}
         if "guild" in impl.argnames:
-            closed = impl.function.__name__ in VETOES
             values["guild"] = self.guild_config(plugin, values["job"], closed)
         return impl.function(*(values[name] for name in impl.argnames))
 
@@ -1816,15 +1831,15 @@ class Plugins:
         limit_s = self.quick_limit_s if hook in QUICK_HOOKS else self.limit_s
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
-        said = (Refused,) if hook in VETOES else (Refused, JobFailed)
-        work = partial(self.invoke, impl, plugin, **values)
+        said = MAY_SAY.get(hook, ())
+        work = partial(self.invoke, impl, plugin, hook in VETOES, **values)
         answer: Any = None
         limit = asyncio.timeout(limit_s)
         try:
             async with limit:
                 waits = inspect.iscoroutinefunction(impl.function)
                 answer = await (work() if waits else in_thread(work))
-            if isinstance(answer, Refused):  # returned in place of raised
+            if isinstance(answer, Refused) and said:  # returned in place of raised
                 raise answer
         except said as error:
             answer = error
@@ -1866,8 +1881,11 @@ class Plugins:
         if self.all.get(plugin.stem) is not plugin:  # it has been loaded again
             return True
         if not set(plugin.hooks).isdisjoint(VETOES):
-            logger.error("{} of plugin {} is switched off: {}", hook, plugin.stem, what)
-            plugin.hooks.remove(hook)
+            if hook in plugin.hooks:  # not by a call at the same time
+                logger.error(
+                    "{} of plugin {} is switched off: {}", hook, plugin.stem, what
+                )
+                plugin.hooks.remove(hook)
             return True
         logger.error("plugin {} is switched off: {}", plugin.stem, what)
         self.switch_off(plugin.stem, f"{hook} failed too often: {what}")
@@ -1888,8 +1906,12 @@ class Plugins:
     async def fold(self, hook: str, folded: str, **values: Any) -> Any:
         """What is left of ``values[folded]`` when each plugin has changed it."""
         for impl in self.impls(hook):
-            if (answer := await self._call(impl, hook, **values)) is not None:
+            answer = await self._call(impl, hook, **values)
+            if isinstance(answer, type(values[folded])):
                 values[folded] = answer
+            elif answer is not None:
+                wrong = TypeError(f"it returned a {type(answer).__name__}")
+                self.failed(self.all[impl.plugin_name], hook, wrong)
         return values[folded]
 
     def call_at_once(self, hook: str, plugin: Plugin, **values: Any) -> Any:
@@ -2040,6 +2062,10 @@ class App:
     async def reload(self, stem: str) -> Plugin:
         """Load a plugin again from disk, with its tables, commands and life. A part of
         it counts from the next start."""
+        # In a task of its own: a plugin that reloads itself ends with its old life.
+        return await asyncio.shield(asyncio.create_task(self._reload(stem)))
+
+    async def _reload(self, stem: str) -> Plugin:
         async with self._reloading:
             plugin = self.plugins.reload(stem)
             if self._endings:
@@ -2111,7 +2137,11 @@ class App:
     async def route(self, link: str) -> Route:
         """Where a member's link goes; raises Refused when it may not be opened, or
         nothing can fetch it."""
-        route = (await self.router.route_all([link]))[0]
+        try:
+            route = (await self.router.route_all([link]))[0]
+        except (JobFailed, OSError) as error:  # a TimeoutError is one
+            logger.warning("no engine could be asked about a link: {!r}", error)
+            raise Refused(SENTENCES[Cause.INTERNAL]) from error
         if isinstance(route, Refused):
             raise route
         if not route.engine:

@@ -6,11 +6,12 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 from loguru import logger
 
-from bossbot import App, StartError, Subcommand, hookimpl
+from bossbot import STOP_WITHIN_S, App, StartError, Subcommand, hookimpl
 
 
 @hookimpl
@@ -25,6 +26,8 @@ async def connect(app: App, args: argparse.Namespace) -> int:
         StartError: Discord or this machine does not let the bot go on.
     """
     loop, times = asyncio.get_running_loop(), 0
+    deadline = threading.Timer(STOP_WITHIN_S, os._exit, [1])
+    deadline.daemon = True
 
     async def work() -> None:
         await app.start()
@@ -39,6 +42,7 @@ async def connect(app: App, args: argparse.Namespace) -> int:
         times += 1
         if times > 1:
             os._exit(1)
+        deadline.start()  # also for a loop that never comes to the stop
         loop.call_soon_threadsafe(stop)
         with contextlib.suppress(AttributeError, OSError):  # it may be closed
             os.write(sys.stderr.fileno(), b"once more to stop at once\n")
@@ -53,6 +57,7 @@ async def connect(app: App, args: argparse.Namespace) -> int:
             working.cancel()
             await asyncio.wait([working], timeout=1)
     stopped.cancel()
+    deadline.cancel()
     ended = working.done() and not working.cancelled()
     error = working.exception() if ended else None
     if error is None or app.stopping.is_set():

@@ -76,11 +76,13 @@ def serve() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for stem in setup["plugins"]:
         try:
-            for engine in load_engines(stem).values():
+            stamp = stamp_of(stem)
+            for engine in (engines := load_engines(stem)).values():
                 engine.warm()
+            WARM[stem] = (stamp, engines)
         except (Exception, SystemExit):  # the boundary of a plugin; a child reports it
             traceback.print_exc()
-    # A child imports its plugin from disk, so that a reload counts for it too.
+    # What has changed on disk since is imported anew, so that a reload counts, too.
     open_plugins(sys.modules[PLUGIN_PACKAGE].__path__)
     _walls.prepare((os.getppid(), os.getpid()))  # once, for all children
     gc.collect()
@@ -88,7 +90,8 @@ def serve() -> None:
     while True:
         packet, descriptors, *_ = socket.recv_fds(control, 65536, 3)
         if not packet:
-            for pid in pids:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            for pid in list(pids):
                 with contextlib.suppress(OSError):
                     os.killpg(pid, signal.SIGKILL)
             os._exit(0)
@@ -108,8 +111,31 @@ def serve() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
+# The engines that the fork server has warmed up, by plugin, and the files they are from.
+WARM: dict[str, tuple[Any, dict[str, Engine]]] = {}
+
+
+def stamp_of(stem: str) -> Any:
+    """The state of a plugin's file and of all libraries on disk; None where one is a
+    folder, which is not looked through."""
+    files = []
+    for folder in sys.modules[PLUGIN_PACKAGE].__path__:
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                library = entry.name.startswith("_") and entry.name != "__pycache__"
+                if entry.is_dir() and (library or entry.name == stem):
+                    return None
+                if library or entry.name == f"{stem}.py":
+                    status = entry.stat()
+                    files.append((entry.path, status.st_mtime_ns, status.st_size))
+    return sorted(files)
+
+
 def load_engines(stem: str) -> dict[str, Engine]:
     """The engines of a plugin, by name; raises what the plugin raises."""
+    stamp, engines = WARM.get(stem, (None, {}))
+    if stamp and stamp == stamp_of(stem):
+        return engines
     # The package is fresh: nothing has to be forgotten, and libraries are read once.
     module = importlib.import_module(f"{PLUGIN_PACKAGE}.{stem}")
     return {engine.name: engine for engine in module.register_engines()}

@@ -277,7 +277,8 @@ class DiscordClient(Client):
                     followup = interaction.followup
                     return int((await followup.send(text, wait=True)).id)
         channel = self.bot.get_partial_messageable(job.channel_id)
-        options: dict[str, Any] = {}
+        # With a nonce a second try is no second message; the posts count from 1.
+        options: dict[str, Any] = {"nonce": f"{job.id}-0"}
         if job.message_id:
             options["reference"] = discord.MessageReference(
                 message_id=job.message_id,

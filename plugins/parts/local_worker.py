@@ -199,6 +199,7 @@ class LocalWorker(Worker):
     async def _release(self, job: Job, delay_s: float = 0) -> None:
         """Give a job back to the queue, also one that was about to end."""
         job.cause, job.error, job.detail, job.finished_at = None, "", "", 0
+        job.crashes = 0  # it ended otherwise; crashes count in a row
         await self._insist(partial(self.app.queue.release, job, delay_s), job)
 
     async def _insist(self, write: Callable[[], Awaitable[bool]], job: Job) -> bool:
@@ -368,11 +369,12 @@ class LocalWorker(Worker):
     ) -> None:
         """Let the ``process_files`` hooks work on the files of an attempt."""
         bench = JobBench(self.app, job, fetched.folder, on_progress)
-        fetched.files = list(
-            await self.app.plugins.fold(
+        try:
+            fetched.files = await self.app.plugins.fold(
                 "process_files", "files", job=job, files=fetched.files, bench=bench
             )
-        )
+        except Refused as error:
+            raise JobFailed(Cause.PERMISSION, message=str(error)) from error
 
     async def _retry_in(self, job: Job, error: JobFailed) -> float | None:
         """Seconds until a failed attempt is worth another one, which may be with another
