@@ -1524,8 +1524,14 @@ def open_plugins(folders: Iterable[Path | str]) -> None:
 
 
 def import_plugin(stem: str) -> types.ModuleType:
-    """Run a plugin as ``bossbot_plugins.<stem>``, afresh from disk, with its own
-    modules and the libraries."""
+    """Run a plugin as ``bossbot_plugins.<stem>``, afresh from disk."""
+    forget_plugin(stem)
+    return importlib.import_module(f"{PLUGIN_PACKAGE}.{stem}")
+
+
+def forget_plugin(stem: str) -> None:
+    """Have a plugin, its own modules and the libraries read from disk by the next
+    import. Otherwise all plugins share a library."""
     name = f"{PLUGIN_PACKAGE}.{stem}"
     for known in [known for known in sys.modules if _in_plugins(known)]:
         if f"{known}.".startswith((f"{name}.", f"{PLUGIN_PACKAGE}._")):
@@ -1536,7 +1542,6 @@ def import_plugin(stem: str) -> types.ModuleType:
     for folder in sys.modules[PLUGIN_PACKAGE].__path__:  # files may be new there
         if finder := sys.path_importer_cache.get(folder):
             finder.invalidate_caches()  # type: ignore[attr-defined]
-    return importlib.import_module(name)
 
 
 def _in_plugins(module: str) -> bool:
@@ -1635,6 +1640,7 @@ class Plugins:
         if stem not in found:
             self.switch_off(stem, "its file is gone")
             raise PluginError(f"No plugin {stem}{did_you_mean(stem, found)}")
+        forget_plugin(stem)
         return self._load(found[stem])
 
     def _load(self, plugin: Plugin) -> Plugin:
@@ -1646,7 +1652,7 @@ class Plugins:
         if plugin.replaces:
             logger.warning("{} takes the place of ours", plugin.path)
         try:
-            module = import_plugin(plugin.stem)
+            module = importlib.import_module(f"{PLUGIN_PACKAGE}.{plugin.stem}")
             if (needed := getattr(module, "API", API)) not in range(API + 1):
                 raise PluginError(
                     f"it needs version {needed} of the plugin API, and this bot has "
@@ -1804,6 +1810,11 @@ class Plugins:
         values |= {"app": self.app, "config": plugin.config, "settings": self.settings}
         if "guild" in impl.argnames:
             values["guild"] = self.guild_config(plugin, values["job"], closed)
+        name = impl.function.__name__
+        if self.settings.trace_hooks and (
+            name == "run" or name.startswith("register_")
+        ):
+            logger.info("{}.{}({})", plugin.stem, name, ", ".join(impl.argnames))
         return impl.function(*(values[name] for name in impl.argnames))
 
     def guild_config(

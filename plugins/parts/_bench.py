@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bossbot_plugins._media import FORMATS as STREAMS
 from bossbot_plugins._programs import find_programs
 
 from bossbot import (
@@ -21,10 +22,8 @@ from bossbot import (
 )
 
 # The containers that may be opened; a playlist could lead to other files.
-FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,aac,mp3,ogg,flac,wav,flv,avi,"
-    "mpeg,amr,aiff,asf,gif,image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe"
-)
+PICTURES = "gif,image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe"
+FORMATS = f"{STREAMS},{PICTURES}"
 GUARD = ("-protocol_whitelist", "file", "-format_whitelist", FORMATS)
 # What a Probe is made of: a file's texts could be longer than what run() returns.
 ENTRIES = (

@@ -526,3 +526,38 @@ async def test_check_that_returns_its_refusal_refuses(start: Start) -> None:
     app = await start(rule=code)
     with pytest.raises(Refused, match="not today"):
         await app.plugins.call("check_job", job=make_job())
+
+
+@pytest.mark.parametrize("error", ["Refused('no')", "JobFailed(Cause.AGE)"])
+async def test_hook_that_has_nothing_to_refuse_fails_and_the_next_is_called(
+    start: Start, error: str
+) -> None:
+    app = await start(
+        a=f"@hookimpl\nasync def job_changed(job): raise {error}",
+        b="seen = []\n@hookimpl\nasync def job_changed(job): seen.append(job.id)",
+    )
+    await app.plugins.call("job_changed", job=(job := make_job()), previous=None)
+    assert sys.modules["bossbot_plugins.b"].seen == [job.id]
+    assert app.plugins.all["a"].failures["job_changed"] == 1
+
+
+async def test_fold_takes_nothing_of_another_kind(start: Start) -> None:
+    app = await start(a="@hookimpl\nasync def process_files(files): return 'x.mp4'")
+    values = {"job": make_job(), "files": ["x"], "bench": None}
+    assert await app.plugins.fold("process_files", "files", **values) == ["x"]
+    assert app.plugins.all["a"].failures["process_files"] == 1
+
+
+async def test_calls_at_the_same_time_drop_a_failing_hook_once(start: Start) -> None:
+    app = await start(
+        a="@hookimpl\nasync def process_files(files):\n"
+        "    import asyncio\n    await asyncio.sleep(0)\n    raise ValueError\n\n"
+        "@hookimpl\nasync def check_job(job): ..."
+    )
+    values = {"job": make_job(), "files": ["x"], "bench": None}
+    fold = app.plugins.fold
+    folded = await asyncio.gather(
+        *(fold("process_files", "files", **values) for _ in range(9))
+    )
+    assert folded == [["x"]] * 9
+    assert app.plugins.all["a"].hooks == ["check_job"]

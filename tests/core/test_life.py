@@ -527,3 +527,22 @@ async def test_tasks_that_swallow_their_cancellation_end_together(
     finally:
         app.let_go.set()
     assert took_s < 0.8, "not one after the other"
+
+
+async def test_plugin_that_reloads_itself_has_one_life_after_it(
+    start: Start, heard: Heard, write: Callable[[str, str], Path]
+) -> None:
+    app = await start(
+        alive="""
+        @hookimpl
+        async def run(app):
+            app.heard.put_nowait("begins 1")
+            while app.heard.qsize():
+                await asyncio.sleep(0)
+            await app.reload("alive")
+        """
+    )
+    write("alive", ALIVE.format(version=2))
+    assert await heard.times(2) == ["begins 1", "begins 2"]
+    await app.stop()
+    assert heard.rest() == ["ends 2"]

@@ -456,3 +456,24 @@ def test_own_plugins_survive_git_pull(bare_home: Home, tmp_path: Path) -> None:
     assert clone.run("hello").stdout == "hello\n"
     git(clone.path, "clean", "-fdq")
     assert (clone.path / "plugins" / "stats.py").is_file(), "git clean spares it"
+
+
+@pytest.mark.parametrize(
+    "imports",
+    ["from bossbot_plugins._words import", "from bossbot_plugins import _words"],
+)
+async def test_plugins_share_one_library_until_one_is_loaded_again(
+    place: Place, load: Callable[..., App], imports: str
+) -> None:
+    imports += " NOTES, WORD" if imports.endswith("import") else ""
+    library = "" if "NOTES" in imports else "_words."
+    text = f"{library}WORD + str({library}NOTES)"
+    code = ANSWER.format(imports=imports, text=text)
+    place.write("_words.py", "NOTES = []; WORD = 'old'")
+    place.write("a.py", f"{code}\n{library}NOTES.append('a')")
+    place.write("b.py", code)
+    app = load()
+    assert await answers(app) == ["old['a']", "old['a']"]
+    place.write("_words.py", "NOTES = []; WORD = 'brand new'")
+    await app.reload("b")
+    assert await answers(app) == ["old['a']", "brand new[]"]
