@@ -199,7 +199,6 @@ class LocalWorker(Worker):
     async def _release(self, job: Job, delay_s: float = 0) -> None:
         """Give a job back to the queue, also one that was about to end."""
         job.cause, job.error, job.detail, job.finished_at = None, "", "", 0
-        job.crashes = 0  # it ended otherwise; crashes count in a row
         await self._insist(partial(self.app.queue.release, job, delay_s), job)
 
     async def _insist(self, write: Callable[[], Awaitable[bool]], job: Job) -> bool:

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import idna
 import idna.core
-from bossbot_plugins._links import DISCORD
 from loguru import logger
 
 from bossbot import (
@@ -22,6 +21,8 @@ from bossbot import (
     hookimpl,
 )
 
+# A message or a channel of Discord's own.
+DISCORD = re.compile(r"https?://(?:\w+\.)?discord(?:app)?\.com/channels/")
 OWN_PORTS = {"http": 80, "https": 443}
 
 
