@@ -10,6 +10,7 @@ wrapped for the payloads that need a server outside: see NETWORK.
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import socket
@@ -215,13 +216,15 @@ def nobody_watches(progress: Progress) -> None:
 
 
 def search(folder: Path) -> None:
-    """Nothing of the service inside or of /etc/passwd is in a folder."""
-    for path in folder.rglob("*"):
-        assert "pwned" not in path.name
-        if path.is_file():
-            content = path.read_bytes()
-            assert SECRET.encode() not in content, path
-            assert b"root:" not in content, path
+    """Nothing of the service inside or of /etc/passwd is in a folder, from which the
+    other engine's attempt may be removing its own at this moment."""
+    for parent, folders, files in os.walk(folder):
+        assert not [name for name in folders + files if "pwned" in name]
+        for path in (Path(parent, name) for name in files):
+            with contextlib.suppress(OSError):  # it is no file, or is gone
+                content = path.read_bytes() if path.is_file() else b""
+                assert SECRET.encode() not in content, path
+                assert b"root:" not in content, path
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

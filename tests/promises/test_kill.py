@@ -77,7 +77,7 @@ async def test_failure_that_a_kill_kept_from_the_member_is_told_at_the_next_star
     await process.start()
     status = await stage.hears("Download failed", "deleted or never existed")
     async with asyncio.timeout(10):
-        while stage.database("SELECT value FROM facts WHERE key LIKE 'jobs%'"):
+        while stage.database("SELECT value FROM facts WHERE key LIKE 'unfinished%'"):
             await asyncio.sleep(0.02)
     await process.kill("bot")
     await process.family_ended()
