@@ -66,7 +66,7 @@ class Broker:
                     raise ValueError(packet)
         except BlockingIOError:  # or it does not read its answers
             pass
-        # Whatever it sends: it is not heard any more, and the bot goes on.
+        # Whatever it sends: its broker closes, and the bot goes on.
         except Exception:
             self.close()
         finally:
