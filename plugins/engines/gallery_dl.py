@@ -4,8 +4,10 @@ import contextlib
 import logging
 import os
 import re
+import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ from bossbot_plugins._failures import (
     retry_after_s,
     wait_asked_s,
 )
+from bossbot_plugins._tls import SharedContext
 from bossbot_plugins._yt_dlp_guard import (
     PREFERRED_OPTIONS,
     fixed_options,
@@ -112,6 +115,34 @@ def warm() -> None:
     from yt_dlp import YoutubeDL  # noqa: F401
 
     _table()
+    _share_contexts()
+
+
+def _share_contexts() -> None:
+    """Read the certificate authorities for the TLS settings that most extractors have:
+    their own ones, and those of the browsers that some pretend to be."""
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH
+    from urllib3.util import ssl_
+
+    def kind(extractor: Any) -> tuple[Any, ...]:
+        return extractor.browser, extractor.ciphers, extractor.tls12
+
+    share_authorities()
+    ssl_.SSLContext = SharedContext  # type: ignore[assignment]
+    file = os.environ.get("REQUESTS_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
+    _, extractors = _table()
+    for usual, _ in Counter(map(kind, extractors)).most_common(4):
+        same = (one.from_url(one.example) for one in extractors if kind(one) == usual)
+        extractor = next(filter(None, same))
+        extractor._init_session()
+        context = extractor.session.get_adapter("https://").ssl_context
+        with socket.socket() as unused:  # told the same as for a connection
+            ssl_.ssl_wrap_socket(
+                unused,
+                ca_certs=file,
+                server_hostname="boss-bot.invalid",
+                ssl_context=context or ssl_.create_urllib3_context(),
+            )
 
 
 def supports(url: str) -> bool:

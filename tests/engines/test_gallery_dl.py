@@ -11,6 +11,7 @@ import pytest
 import requests
 from bossbot_plugins import gallery_dl as engine
 from engine_lab import Got, Lab, resetting_server
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from sites import Answer, Sites, gzip_bomb, in_turn
 from sites_canned.reddit import Reddit
 from sites_canned.twitter import Twitter
@@ -418,6 +419,35 @@ def test_the_engines_own_examples_are_supported() -> None:
     examples = [one for one in extractors() if one.category not in engine.NO_SITES]
     unknown = [one.example for one in examples if not engine.supports(one.example)]
     assert len(unknown) < 0.03 * len(examples), unknown
+
+
+@pytest.mark.parametrize(
+    "site", ["https://a.example/a.jpg", "https://x.com/a/status/1"]
+)
+def test_a_download_reads_no_certificate_authorities(
+    fetch: Fetch, sites: Sites, site: str
+) -> None:
+    sites.serve("https://*", b"a")
+    nobody = {"SSL_CERT_FILE": "", "REQUESTS_CA_BUNDLE": ""}
+    setup = """if True:
+        import ssl
+        for name in ("load_verify_locations", "load_default_certs"):
+            setattr(ssl.SSLContext, name, lambda *a: print("reads", a))"""
+    got = fetch(site, environment={**sites.environment, **nobody}, setup=setup)
+    assert got.cause is Cause.NETWORK
+    assert "certificate verify failed" in got.log and "reads" not in got.log
+
+
+@pytest.mark.parametrize(
+    ("verify", "cause"),
+    [(True, None), (False, None), (DEFAULT_CA_BUNDLE_PATH, Cause.NETWORK)],
+)
+def test_whom_the_owner_trusts(
+    browse: Fetch, sites: Sites, shelf: Path, verify: Any, cause: Cause | None
+) -> None:
+    url = sites.serve("https://a.example/a.jpg", media.image(shelf))
+    assert browse(url).cause is None
+    assert browse(url, engine_options={"extractor.verify": verify}).cause is cause
 
 
 @pytest.mark.parametrize(
