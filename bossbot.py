@@ -703,15 +703,15 @@ class Route(NamedTuple):
 
     url: str  # normalised
     platform: str  # "" for one that no platform knows
-    engine: str  # "" when nothing can fetch it
+    engine: str  # "" when the engines have to be asked: see Runner.supports
 
 
 class Router(Part):
     """Decides where links go, and which may not be opened."""
 
     @abstractmethod
-    async def route_all(self, links: Sequence[str]) -> list[Route | Refused]:
-        """The route of each link, or why it is refused, in words for the member."""
+    def route(self, link: str) -> Route:
+        """Where a member's link goes. Raises Refused when it may not be opened."""
 
 
 class Runner(Part):
@@ -735,7 +735,8 @@ class Runner(Part):
     async def fetch(
         self, request: Request, on_progress: Callable[[Progress], None]
     ) -> Fetched:
-        """Run an engine on a request. ``home`` beside the request's folder is its home.
+        """Run an engine on a request; without one, the one that ``supports`` names, then
+        set in the request. ``home`` beside the request's folder is its home.
 
         Raises:
             JobFailed: the engine failed, or was killed for what it did.
@@ -2145,20 +2146,6 @@ class App:
 
     # Intake
 
-    async def route(self, link: str) -> Route:
-        """Where a member's link goes; raises Refused when it may not be opened, or
-        nothing can fetch it."""
-        try:
-            route = (await self.router.route_all([link]))[0]
-        except (JobFailed, OSError) as error:  # a TimeoutError is one
-            logger.warning("no engine could be asked about a link: {!r}", error)
-            raise Refused(SENTENCES[Cause.INTERNAL]) from error
-        if isinstance(route, Refused):
-            raise route
-        if not route.engine:
-            raise Refused(unsupported(route.url))
-        return route
-
     async def intake(
         self,
         link: str,
@@ -2173,7 +2160,7 @@ class App:
     ) -> Accepted | None:
         """Take in one link: once this returns a job, it is committed. None when the
         request was taken before. Raises Refused with the reason, for the member."""
-        url, platform, engine = await self.route(link)
+        url, platform, engine = self.router.route(link)
         job = Job(
             id=secrets.token_hex(5),
             url=url,

@@ -132,7 +132,7 @@ async def download(
     Raises:
         BossbotError: nothing arrived, or it could not be placed.
     """
-    url, platform, engine = await app.route(url)
+    url, platform, engine = app.router.route(url)
     job = Job(id=secrets.token_hex(5), url=url, platform=platform, engine=engine)
     try:
         fetched = await app.worker.complete(job, show)

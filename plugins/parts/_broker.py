@@ -35,7 +35,7 @@ class Broker:
     """Answers one child until it is closed."""
 
     def __init__(self, line: socket.socket, judge: Judge) -> None:
-        self._line, self._judge = line, judge
+        self._line, self.judge = line, judge
         self._loop = asyncio.get_running_loop()
         self._lookup: asyncio.Task[None] | None = None
         line.setblocking(False)
@@ -79,7 +79,7 @@ class Broker:
 
     def _dial(self, host: str, port: int) -> None:
         """Begin to connect, without waiting; the child watches the socket."""
-        if not self._judge(host, port):
+        if not self.judge(host, port):
             self._answer(errno.EACCES)
             return
         sixth = ipaddress.ip_address(host).version == 6

@@ -45,11 +45,13 @@ from bossbot import (
     Engine,
     JobFailed,
     Progress,
+    Report,
     Request,
     open_plugins,
 )
 
 JS_MEMORY_BYTES = 2**30  # V8 needs it
+CHOICE_S = 1.0  # of the processor, for the engines to say which of them knows a link
 PRIVATE = "That link leads to a private address, which I do not open."
 # What makes ffmpeg open anything but a local file: "http:x", "concat:", "subfile,,:".
 REMOTE_ARGUMENT = re.compile(r"^(?!file:)[A-Za-z][\w.+,-]*:|(?<!file)://")
@@ -77,9 +79,7 @@ def serve() -> None:
     for stem in setup["plugins"]:
         try:
             stamp = stamp_of(stem)
-            for engine in (engines := load_engines(stem)).values():
-                engine.warm()
-            WARM[stem] = (stamp, engines)
+            WARM[stem] = (stamp, load_engines(stem))
         except (Exception, SystemExit):  # the boundary of a plugin; a child reports it
             traceback.print_exc()
     # What has changed on disk since is imported anew, so that a reload counts, too.
@@ -132,13 +132,19 @@ def stamp_of(stem: str) -> Any:
 
 
 def load_engines(stem: str) -> dict[str, Engine]:
-    """The engines of a plugin, by name; raises what the plugin raises."""
+    """The engines of a plugin, warm, by name; raises what the plugin raises."""
     stamp, engines = WARM.get(stem, (None, {}))
     if stamp and stamp == stamp_of(stem):
         return engines
     # The package is fresh: nothing has to be forgotten, and libraries are read once.
     module = importlib.import_module(f"{PLUGIN_PACKAGE}.{stem}")
-    return {engine.name: engine for engine in module.register_engines()}
+    engines = {engine.name: engine for engine in module.register_engines()}
+    for engine in engines.values():
+        try:
+            engine.warm()
+        except Exception:  # it may only be slower
+            traceback.print_exc()
+    return engines
 
 
 class Bot:
@@ -274,9 +280,14 @@ def _task_download(request: dict[str, Any], bot: Bot) -> None:
     job.folder, job.cache_dir = Path(job.folder), Path(job.cache_dir)
     job.cookies_file = Path(job.cookies_file) if job.cookies_file else None
     job.failures = [(pattern, Cause(cause)) for pattern, cause in job.failures]
-    engine = load_engines(request["plugin"])[job.engine]
-    if request["warm"]:  # a fresh interpreter
-        engine.warm()
+    if job.engine:
+        engine = load_engines(request["plugins"][job.engine])[job.engine]
+    else:
+        engines = _load_all(set(request["plugins"].values()))
+        choice = choose(engines, job.url)
+        bot.tell(event="engine", choice=choice)
+        job.engine = choice[0]
+        engine = engines.get(job.engine, NO_ENGINE)
     proxies = {(host, port) for host, port in request["proxies"]}
     networks = [ip_network(text) for text in request["networks"]]
     watch_sockets(bot.tell, job, request["allow_private"], proxies, networks)
@@ -295,52 +306,82 @@ def _task_download(request: dict[str, Any], bot: Bot) -> None:
         raise
 
 
-def _load_all(stems: Iterable[str]) -> list[Engine]:
+def _load_all(stems: Iterable[str]) -> dict[str, Engine]:
     """The engines of several plugins, by name; a broken plugin has none."""
-    engines: list[Engine] = []
+    engines: dict[str, Engine] = {}
     for stem in stems:
         try:
-            engines += load_engines(stem).values()
+            engines |= load_engines(stem)
         except (Exception, SystemExit):  # the boundary of a plugin
             traceback.print_exc()
-    return sorted(engines, key=lambda engine: engine.name)
+    return dict(sorted(engines.items()))
 
 
-def _task_supports(request: dict[str, Any], bot: Bot) -> list[str | None]:
-    """See ``Runner.supports``; None if there is no engine."""
-    engines = {engine.name: engine for engine in _load_all(request["plugins"])}
-    raise_walls(bot, request)
-    generic = next((e.name for e in engines.values() if e.generic), None)
-    without = request.get("without", "")
+def _nothing(request: Request, report: Report) -> NoReturn:
+    raise JobFailed(Cause.UNSUPPORTED, "no engine knows the link")
 
-    def asked(answer: Callable[[str], bool], url: str) -> bool:
+
+NO_ENGINE = Engine("", str, lambda: None, lambda url: False, _nothing)
+
+
+class _Slow(BaseException):
+    """A link keeps the engines' patterns busy."""
+
+
+def choose(
+    engines: dict[str, Engine], url: str, without: str = "", after_guess: bool = False
+) -> tuple[str, bool]:
+    """The engine for a link as ``Runner.supports`` says, "" if there is none; and
+    whether it was given up for taking too long."""
+    generic = next((e.name for e in engines.values() if e.generic), "")
+
+    def asked(answer: Callable[[str], bool]) -> bool:
         try:
             return answer(url)
         except Exception:  # the boundary of a plugin
             traceback.print_exc()
             return False
 
-    def best(url: str) -> str | None:
+    def best() -> str:
         others = [e for name, e in engines.items() if name != without]
-        known = [e for e in others if asked(e.supports, url)]
-        sure = (e.name for e in known if len(known) == 1 or asked(e.single, url))
-        found = next(sure, known[0].name if known else None)
+        known = [e for e in others if asked(e.supports)]
+        sure = (e.name for e in known if len(known) == 1 or asked(e.single))
+        found = next(sure, known[0].name if known else "")
         if without not in engines:
             return found if without else found or generic
-        if not asked(engines[without].single, url):
-            return found or (generic if generic != without else None)
+        if not asked(engines[without].single):
+            return found or (generic if generic != without else "")
         # Where they differ on what the link is, either may be wrong.
-        differ = found and not asked(engines[found].single, url)
-        return None if request.get("after_guess") and not differ else found
+        differ = found and not asked(engines[found].single)
+        return "" if after_guess and not differ else found
 
-    return [best(url) for url in request["urls"]]
+    def give_up(*_: Any) -> NoReturn:  # a search for a pattern looks for signals, too
+        raise _Slow
+
+    try:
+        signal.signal(signal.SIGVTALRM, give_up)
+        signal.setitimer(signal.ITIMER_VIRTUAL, CHOICE_S)
+        try:
+            return best(), False
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    except _Slow:
+        return "", True
+
+
+def _task_supports(request: dict[str, Any], bot: Bot) -> list[tuple[str, bool]]:
+    """See ``choose``."""
+    engines = _load_all(request["plugins"])
+    raise_walls(bot, request)
+    how = request["without"], request["after_guess"]
+    return [choose(engines, url, *how) for url in request["urls"]]
 
 
 def _task_versions(request: dict[str, Any], bot: Bot) -> Any:
     """The engines' versions, and how many days old each is."""
     engines = _load_all(request["plugins"])
     raise_walls(bot, request)
-    versions = {engine.name: engine.version() for engine in engines}
+    versions = {name: engine.version() for name, engine in engines.items()}
     return {name: (found, age_days(name, found)) for name, found in versions.items()}
 
 

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,8 @@ MAX_TALK_BYTES = 64 * 2**20  # all that one child may say
 LINE_BYTES = 256  # what each line counts for on top of its length
 NONSENSE = (LookupError, TypeError, ValueError)  # what a line may be instead
 MAX_TASKS = 512  # processes and threads of one child; RLIMIT_NPROC spares root
-MAX_URLS = 500  # that one child is asked about
+MAX_URLS = 30  # that one child is asked about, for a second each at most
+MAX_SLOW = 1000  # links that are remembered
 KEPT_ENVIRONMENT = re.compile(
     r"(PATH|LANG|LC_\w+|TZ|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|SYSTEMROOT"
     r"|(HTTPS?|ALL|NO)_PROXY|PYTHONDONTWRITEBYTECODE)$",
@@ -153,12 +155,14 @@ class Child:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.name = "spare"
         self.pid = 0  # known once it is a group of its own
         self.busy = False  # a file is on its way
         self.fault: JobFailed | None = None  # why it was ended
         self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter | None = None
+        self.broker: Broker
 
     def ended(self, status: int) -> None:
         """It has exited; what it leaves running goes, too, and lets its socket go."""
@@ -176,6 +180,7 @@ class Child:
         self._kill_group()
         if self.writer:
             self.writer.close()  # one that is no group yet sees this and goes
+        self.broker.close()
 
     def holds(self) -> tuple[int, int]:
         """The bytes of memory and the tasks of its process group; blocks."""
@@ -196,17 +201,24 @@ class ChildRunner(Runner):
     can_fork = sys.platform == "linux"  # elsewhere a fork after threads is not safe
     stall_s, stall_bytes = 60.0, 32 * 1024  # a download gains so much in that time
     answer_s = 60.0  # for a question to the engines
+    spare_s = 0.1  # after a child has begun, until another one waits for the next task
+    slow_s = 3600.0  # before a link that took the engines too long is asked about again
 
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
         self.config = config
         self.programs = find_programs()
         self.running: dict[int, Child] = {}
+        self._spare: Child | None = None  # waits for a task
+        # All that are looked at, the spare one included, by number.
+        self._children = weakref.WeakValueDictionary[int, Child]()
         self._numbers = itertools.count(1)
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._environment = kept_environment()  # of the server
         self._tasks: set[asyncio.Task[None]] = set()
+        self._askers = asyncio.Semaphore(2)
+        self._slow: dict[str, float] = {}  # links that were given up, and until when
         _walls.hide()
 
     def engine_plugins(self) -> dict[str, str]:
@@ -239,12 +251,14 @@ class ChildRunner(Runner):
     async def start(self) -> None:
         """Start the fork server; it warms up while the bot goes on."""
         self._start_server()
+        if self._control:
+            self._spare = await self._new_child()
 
     def _start_server(self) -> None:
         if self._server or not self.can_fork:
             return
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log = self._log_pipe("fork server")
+        log = self._log_pipe(lambda: "fork server")
         self._environment = kept_environment()
         self._server = self._python("serve()", theirs, log)
         theirs.close()
@@ -264,8 +278,7 @@ class ChildRunner(Runner):
             packet = b""
         if packet:
             message = json.loads(packet)
-            child = self.running.get(message["child"])
-            if child:
+            if child := self._children.get(message["child"]):
                 child.ended(message["exit"])
             return
         logger.error("the fork server ended; the next download starts a new one")
@@ -277,8 +290,11 @@ class ChildRunner(Runner):
             self._control.close()  # at which a living server kills its children, and ends
             self._keep(asyncio.to_thread(self._server.wait))
         self._control = self._server = None
+        if self._spare:  # it goes with the server
+            self._spare.kill()
+            self._spare = None
 
-    def _log_pipe(self, name: str) -> int:
+    def _log_pipe(self, name: Callable[[], str]) -> int:
         """The writing end of a pipe whose lines go to the log."""
         reading, writing = os.pipe()
 
@@ -301,7 +317,7 @@ class ChildRunner(Runner):
         def log(line: bytes) -> None:
             text = line.decode(errors="replace")
             for part in filter(None, text.split("\r")):
-                logger.debug("[{}] {}", name, cut_line(part))
+                logger.debug("[{}] {}", name(), cut_line(part))
 
         self._keep(copy())
         return writing
@@ -333,31 +349,20 @@ class ChildRunner(Runner):
     ) -> AsyncIterator[Child]:
         """A child at work on a task, which reaches the addresses that ``judge`` lets
         pass; it is dead when the block ends."""
-        child = Child(next(self._numbers))
+        child, self._spare = self._spare, None
+        if not child or child.exit.done():
+            child = await self._new_child()
+        child.name, child.broker.judge = name, judge
         self.running[child.number] = child
-        ours, theirs = socket.socketpair()
-        line, their_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log = self._log_pipe(name)
-        broker = Broker(line, judge)
+        assert child.writer
         try:
-            try:
-                await self._send_for(child, theirs, log, their_line)
-            except BaseException:
-                ours.close()  # at which a child that has started ends
-                raise
-            finally:
-                theirs.close()
-                their_line.close()
-                os.close(log)
-            child.reader, child.writer = await asyncio.open_unix_connection(
-                sock=ours, limit=MAX_LINE_BYTES
-            )
             request |= {
                 "task": task,
                 "memory_bytes": int(self.config.memory_limit),
                 "private": self._private(),
                 "bot": os.getpid(),
             }
+            self._keep(self._renew_spare())
             guard = asyncio.create_task(self._count_tasks(child))
             child.writer.write(json.dumps(request, default=str).encode() + b"\n")
             try:
@@ -366,8 +371,39 @@ class ChildRunner(Runner):
                 guard.cancel()
         finally:
             child.kill()
-            broker.close()
             del self.running[child.number]
+
+    async def _new_child(self) -> Child:
+        """A child that waits for its task."""
+        child = Child(next(self._numbers))
+        self._children[child.number] = child
+        ours, theirs = socket.socketpair()
+        line, their_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log = self._log_pipe(lambda: child.name)
+        child.broker = Broker(line, _nowhere)
+        try:
+            await self._send_for(child, theirs, log, their_line)
+            child.reader, child.writer = await asyncio.open_unix_connection(
+                sock=ours, limit=MAX_LINE_BYTES
+            )
+        except BaseException:
+            ours.close()  # at which a child that has started ends
+            child.broker.close()
+            raise
+        finally:
+            theirs.close()
+            their_line.close()
+            os.close(log)
+        return child
+
+    async def _renew_spare(self) -> None:
+        await asyncio.sleep(self.spare_s)
+        if self._control and not self._spare:
+            child = await self._new_child()
+            if self._spare or not self._control:  # in the meantime
+                child.kill()
+            else:
+                self._spare = child
 
     async def _count_tasks(self, child: Child) -> None:
         """End a child that multiplies, before it takes the machine's time."""
@@ -463,16 +499,34 @@ class ChildRunner(Runner):
     ) -> list[str]:
         """See ``Runner``."""
         plugins = self.engine_plugins()
-        found: list[str | None] = []
-        for start in range(0, len(urls), MAX_URLS):
-            found += await self._ask(
+        found: dict[str, str] = {}
+        asked = [url for url in dict.fromkeys(urls) if not self._is_slow(url)]
+        for start in range(0, len(asked), MAX_URLS):
+            some = asked[start : start + MAX_URLS]
+            choices = await self._ask(
                 "supports",
-                urls=urls[start : start + MAX_URLS],
+                urls=some,
                 plugins=sorted(set(plugins.values())),
                 without=without,
                 after_guess=after_guess,
             )
-        return [engine or "" for engine in found]
+            found |= {
+                url: self._chosen(url, c) for url, c in zip(some, choices, strict=False)
+            }
+        return [found.get(url, "") for url in urls]
+
+    def _chosen(self, url: str, choice: Any) -> str:
+        """The engine that a child chose for a link, "" for none."""
+        engine, slow = choice
+        if slow:
+            self._slow[url] = time.monotonic() + self.slow_s
+            if len(self._slow) > MAX_SLOW:
+                del self._slow[next(iter(self._slow))]
+        return str(engine) if engine in self.engine_plugins() else ""
+
+    def _is_slow(self, url: str) -> bool:
+        """Whether a link took the engines too long of late."""
+        return time.monotonic() < self._slow.get(url, 0)
 
     async def versions(self) -> dict[str, tuple[str, int | None]]:
         """See ``Runner``."""
@@ -503,7 +557,7 @@ class ChildRunner(Runner):
     async def _ask(self, task: str, **request: Any) -> Any:
         """The answer of a short task that belongs to no job."""
         home = str(self.app.settings.data_dir / "temp")
-        async with asyncio.timeout(self.answer_s):
+        async with self._askers, asyncio.timeout(self.answer_s):
             return await self._answer(
                 task, task, lambda line: None, home=home, cpu_s=self.answer_s, **request
             )
@@ -539,8 +593,10 @@ class ChildRunner(Runner):
     ) -> None:
         """Put what a child reports while it downloads into ``fetched``."""
         plugins = self.engine_plugins()
-        if request.engine not in plugins:
+        if request.engine and request.engine not in plugins:
             raise JobFailed(Cause.UNSUPPORTED, f"no engine {request.engine}")
+        if not request.engine and self._is_slow(request.url):
+            raise JobFailed(Cause.UNSUPPORTED, "the engines' patterns take too long")
         allow_private = self.config.allow_private_addresses
         urls = named_proxies(request.proxy, self._environment)
         proxies = await in_thread(partial(find_all, urls)) if urls else set()
@@ -556,12 +612,11 @@ class ChildRunner(Runner):
                 judge,
                 request=dataclasses.asdict(request),
                 home=str(request.folder.with_name("home")),
-                plugin=plugins[request.engine],
+                plugins=plugins,
                 allow_private=allow_private,
                 proxies=sorted(proxies),
                 networks=home_networks(),
                 cpu_s=request.timeout_s,
-                warm=not self.can_fork,
                 max_file_bytes=request.max_file_bytes,
             ) as child,
             self._watched(child, request),
@@ -569,6 +624,10 @@ class ChildRunner(Runner):
             async for message in self.events(child):
                 try:
                     match message["event"]:
+                        case "engine":
+                            request.engine = self._chosen(
+                                request.url, message["choice"]
+                            )
                         case "info":
                             fetched.facts |= message["facts"]
                         case "progress":

@@ -322,6 +322,7 @@ class LocalWorker(Worker):
             wait_s = error.retry_after_s
             raise JobFailed(error.cause, error.detail, named, wait_s) from error
         finally:  # sites also rotate cookies on pages of failure
+            job.engine = request.engine
             if request.cookies_file:
                 await asyncio.to_thread(keep_cookies, platform, request.cookies_file)
         fetched.folder = request.folder
@@ -393,6 +394,8 @@ class LocalWorker(Worker):
 
     async def _other_engine(self, job: Job, error: JobFailed, tries: Tries) -> bool:
         """Give a job to another engine, if one may do better."""
+        if not job.engine:  # all were asked
+            return False
         may_be_wrong = error.cause in GUESSES and not job.platform
         if error.cause not in NO_ANSWERS and not may_be_wrong:
             return False

@@ -1,9 +1,9 @@
-"""Decides where links go: by the rules for links, the platforms, then the engines."""
+"""Decides where links go, by the rules for links and the platforms."""
 
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
 import idna
@@ -84,21 +84,11 @@ def ascii_host(host: str) -> str:
 
 
 class PlatformRouter(Router):
-    """Takes the first platform whose pattern matches, else the first engine with an
-    extractor of its own, else the generic engine."""
+    """Takes the first platform whose pattern matches. Which engine fetches any other
+    link, the engines say where it is downloaded."""
 
-    async def route_all(self, links: Sequence[str]) -> list[Route | Refused]:
-        routes = [self._by_platform(link) for link in links]
-        others = [r.url for r in routes if isinstance(r, Route) and not r.engine]
-        found = await self.app.runner.supports(others) if others else []
-        engines = dict(zip(others, found, strict=True))
-        return [
-            r._replace(engine=r.engine or engines[r.url]) if isinstance(r, Route) else r
-            for r in routes
-        ]
-
-    def _by_platform(self, link: str) -> Route | Refused:
-        """A link's route, without an engine if no platform matches or its engine is off."""
+    def route(self, link: str) -> Route:
+        """See ``Router``."""
         name, engines = "", self.app.plugins.registered("engines")
         try:
             url = check_link(link)
@@ -119,4 +109,4 @@ class PlatformRouter(Router):
             logger.opt(exception=error).error("platform {} failed on a link", name)
             refused = Refused(SENTENCES[Cause.INTERNAL])
         refused.platform = name
-        return refused
+        raise refused

@@ -197,8 +197,9 @@ async def test_invalid_url_is_named_with_the_reason(stage: Stage, door: str) -> 
 async def test_unsupported_site_is_named(stage: Stage, door: str) -> None:
     async with stage.bot() as bot:
         await ask(stage, door, "https://Unknown.Example/a/b")
-        await stage.hears("Not supported", "unknown.example")
-        assert await jobs(bot) == 0
+        message = await stage.hears("**Download failed** (unsupported)")
+        assert "Not supported: I can't download from unknown.example" in message.content
+        await job_at(bot, job_id(message), Status.FAILED)
 
 
 @DOORS

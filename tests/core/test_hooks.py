@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import Home, SmallApp, WritePlugin, make_job
 from discord_support import Stage, job_id, link
+from routing import route
 
 import bossbot
 from bossbot import App, Cause, JobFailed, Refused, StartError
@@ -73,7 +74,7 @@ async def test_register_engines_adds_ways_to_download(start: Start) -> None:
     app = await start()
     [engine] = app.plugins.registered("engines").values()
     assert (engine.name, engine.version()) == ("e", "1")
-    assert (await app.route("https://site.example/1")).engine == "e"
+    assert (await route(app, "https://site.example/1")).engine == "e"
 
 
 async def test_register_platforms_gets_the_settings_of_every_platform(

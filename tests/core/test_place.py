@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PARTS, ROOT, Home, MakeApp, MakeSettings, link_plugins, make_job
+from routing import route
 
 from bossbot import OURS, SHELVES, App, find_plugins, plugin_folders
 
@@ -354,7 +355,7 @@ async def test_child_runs_the_owners_engine_in_place_of_ours_and_its_own_modules
     place.write("_more.py", "MORE = ' and a library'")
     shutil.copy(ROOT / "tests" / "support" / "plugins" / "nowhere.py", place.own)
     app = make_app(make_settings(), place.ours)
-    assert (await app.route("https://toy.example/1")).engine == "yt-dlp"
+    assert (await route(app, "https://toy.example/1")).engine == "yt-dlp"
 
     async def fetched() -> str:
         job = make_job(engine="yt-dlp")

@@ -56,8 +56,8 @@ async def test_platform_takes_its_links_and_the_settings_of_every_platform(
     paste(stage, "bluesky")
     values = {"plugins_dir": stage.plugins, "bluesky__proxy": "http://10.0.0.1:3128"}
     app = make_app(make_settings(**values))
-    route = await app.route("https://bsky.app/profile/nasa.gov/post/3kabc?x=1")
-    assert (route.platform, route.engine) == ("bluesky", "gallery-dl")
+    found = app.router.route("https://bsky.app/profile/nasa.gov/post/3kabc?x=1")
+    assert (found.platform, found.engine) == ("bluesky", "gallery-dl")
     platform = app.plugins.registered("platforms")["bluesky"]
     assert platform.proxy == "http://10.0.0.1:3128"
 

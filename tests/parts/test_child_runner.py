@@ -9,12 +9,14 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,10 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
+
+
+def nobody(progress: Progress) -> None:
+    """Watches no progress."""
 
 
 async def until(condition: Callable[[], Any], within_s: float = 10) -> None:
@@ -569,6 +575,7 @@ async def test_server_that_is_busy_is_waited_for_and_ends_no_child(
         pytest.skip("no fork server here")
     await toys.fetch("report.info(text='warm')")
     server, send, busy = toys.runner._server, socket.send_fds, [True] * 3
+    toys.runner._spare = None
 
     def send_fds(*arguments: Any) -> int:
         if busy:
@@ -708,14 +715,108 @@ async def test_engines_are_asked_in_a_child(toys: Toys) -> None:
     )
     toys.plugin.with_name("generic.py").write_text(code)
     urls, stems = ["https://toy/", "https://other/"], ["broken", "toy"]
-    answer = await toys.runner._ask("supports", urls=urls, plugins=stems)
-    assert answer == ["toy", None]
-    stems += ["generic"]
-    answer = await toys.runner._ask("supports", urls=urls, plugins=stems)
-    assert answer == ["toy", "generic"]
+    ask = partial(
+        toys.runner._ask, "supports", urls=urls, without="", after_guess=False
+    )
+    assert await ask(plugins=stems) == [["toy", False], ["", False]]
+    assert await ask(plugins=[*stems, "generic"]) == [
+        ["toy", False],
+        ["generic", False],
+    ]
     assert await toys.runner.versions() == {"toy": ("1.0", None)}
     assert await toys.app.runner.supports(urls) == ["toy", ""]
     assert await toys.app.runner.supports(urls, without="toy") == ["", ""]
+    toys.plugin.with_name("broken.py").unlink()
+    toys.plugin.with_name("generic.py").unlink()
+
+
+async def test_child_that_downloads_chooses_the_engine(toys: Toys) -> None:
+    toys.write("report.info(text='here')")
+    job = toys.job()
+    job.engine = ""
+    assert (await toys.app.worker.fetch(job, nobody)).facts == {"text": "here"}
+    assert job.engine == "toy"
+
+
+async def test_link_that_no_engine_knows_ends_the_download(toys: Toys) -> None:
+    job = toys.job("https://other.example/x")
+    job.engine = ""
+    with pytest.raises(JobFailed, match=r"can't download from other\.example"):
+        await toys.app.worker.fetch(job, nobody)
+    assert job.engine == ""
+
+
+SLOW_PATTERN = 'bool(re.match(r"https://(a+)+[.]toy", url))'
+
+
+async def test_link_that_keeps_patterns_busy_is_given_up_and_remembered(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys.write("report.info(text='here')")
+    code = toys.plugin.read_text().replace('"toy" in url', SLOW_PATTERN)
+    toys.plugin.write_text(f"import re\n{code}")
+    slow, quick = f"https://{'a' * 60}.example/", "https://aa.toy/"
+    supports = toys.app.runner.supports
+    assert await supports([slow, quick]) == ["", "toy"]
+    started = next(toys.runner._numbers)
+    assert await supports([slow]) == [""]
+    job = toys.job(slow)
+    job.engine = ""
+    with pytest.raises(JobFailed, match="can't download"):
+        await toys.app.worker.fetch(job, nobody)
+    assert next(toys.runner._numbers) == started + 1, "no child was asked again"
+    monkeypatch.setattr(toys.runner, "_slow", {})
+    with pytest.raises(JobFailed, match="can't download"):
+        await toys.app.worker.fetch(job, nobody)
+    assert list(toys.runner._slow) == [slow], "by the child that was to download it"
+    toys.runner._slow[slow] = time.monotonic() - 1
+    assert not toys.runner._is_slow(slow), "not for ever"
+
+
+async def test_slow_links_are_not_remembered_without_end(toys: Toys) -> None:
+    for number in range(1500):
+        assert toys.runner._chosen(f"https://a.example/{number}", ["", True]) == ""
+    assert len(toys.runner._slow) == 1000
+
+
+# The spare child
+
+
+async def spare_of(toys: Toys) -> Any:
+    await until(lambda: toys.runner._spare and toys.runner._spare.reader._buffer)
+    return toys.runner._spare
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="no fork here")
+async def test_task_goes_to_the_spare_child_and_another_one_is_made(
+    tmp_path: Path,
+) -> None:
+    async with running_toys(tmp_path) as toys:
+        await toys.app.runner.start()
+        spare = await spare_of(toys)
+        fetched = await toys.fetch("report.info(text=str(os.getpid()))")
+        assert fetched.facts == {"text": str(spare.pid)}
+        assert (await spare_of(toys)).number != spare.number
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="no fork here")
+async def test_spare_child_that_died_is_not_used(tmp_path: Path) -> None:
+    async with running_toys(tmp_path) as toys:
+        await toys.app.runner.start()
+        spare = await spare_of(toys)
+        pid = json.loads(await spare.reader.readline())["pid"]
+        os.kill(pid, signal.SIGKILL)
+        await until(spare.exit.done)
+        assert (await toys.fetch("report.info(text='done')")).facts == {"text": "done"}
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="no fork here")
+async def test_spare_child_ends_with_the_runner(tmp_path: Path) -> None:
+    async with running_toys(tmp_path) as toys:
+        await toys.app.runner.start()
+        spare = await spare_of(toys)
+        pid = json.loads(await spare.reader.readline())["pid"]
+    await until(lambda: not alive(pid))
 
 
 # The sandbox

@@ -16,7 +16,7 @@ async def log_of(*chunks: bytes, logged: list[str]) -> list[str]:
     """What the log has when a child prints these, one after the other."""
     runner: Any = ChildRunner.__new__(ChildRunner)
     runner._tasks = set()
-    pipe = runner._log_pipe("x")
+    pipe = runner._log_pipe(lambda: "x")
     (task,) = runner._tasks
     for chunk in chunks:
         left = memoryview(chunk)

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from bossbot_plugins._failures import first_cause
 from engine_urls import links
+from routing import route, route_all
 
 from bossbot import OURS, App, Cause, Platform, Refused, Route, Settings
 
@@ -85,7 +86,7 @@ def platform_of(app: App, name: str) -> Platform:
 
 async def refusal(app: App, link: str) -> str:
     with pytest.raises(Refused) as caught:
-        await app.route(link)
+        await route(app, link)
     return str(caught.value)
 
 
@@ -96,8 +97,8 @@ async def refusal(app: App, link: str) -> str:
 async def test_link_goes_to_its_platform_and_engine(
     app: App, name: str, engine: str, pasted: str, normalised: str
 ) -> None:
-    assert await app.route(pasted) == Route(normalised, name, engine)
-    assert await app.route(normalised) == Route(normalised, name, engine), "again"
+    assert await route(app, pasted) == Route(normalised, name, engine)
+    assert await route(app, normalised) == Route(normalised, name, engine), "again"
 
 
 def test_engines_support_the_links_of_their_platforms(app: App) -> None:
@@ -126,7 +127,7 @@ async def test_anything_but_a_plain_link_is_refused(
 
 
 async def test_refusal_names_the_platform(app: App) -> None:
-    feed, no_link = await app.router.route_all(["https://x.com/home", "x.com/home"])
+    feed, no_link = await route_all(app, ["https://x.com/home", "x.com/home"])
     assert isinstance(feed, Refused) and feed.platform == "twitter"
     assert isinstance(no_link, Refused) and no_link.platform == ""
 
@@ -137,22 +138,22 @@ async def test_broken_platform_refuses_only_its_own_links(folder: Path) -> None:
     broken = dataclasses.replace(twitter, normalise=lambda url: str(1 / 0))
     app.plugins.all["twitter"].platforms = [broken]
     links = ["https://x.com/nasa/status/1", "https://redd.it/90bu6w"]
-    refused, route = await app.router.route_all(links)
+    refused, route = await route_all(app, links)
     assert isinstance(refused, Refused) and refused.platform == "twitter"
     assert isinstance(route, Route) and route.platform == "reddit"
 
 
 @pytest.mark.parametrize("link", ANYTHING["lookalikes"])
 async def test_lookalike_belongs_to_no_platform(app: App, link: str) -> None:
-    assert (await app.route(link)).platform == ""
+    assert (await route(app, link)).platform == ""
 
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_example_is_normal_or_becomes_so(app: App, name: str) -> None:
     platform = platform_of(app, name)
-    url, found, engine = await app.route(platform.example)
+    url, found, engine = await route(app, platform.example)
     assert (found, engine) == (name, platform.engine)
-    assert (await app.route(url)).url == url
+    assert (await route(app, url)).url == url
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -183,7 +184,7 @@ def test_no_link_is_slow_to_match(app: App, name: str) -> None:
 async def test_other_link_goes_to_the_engine_with_an_extractor(
     app: App, engine: str
 ) -> None:
-    routes = {link: await app.route(link) for link in ANYTHING[engine]}
+    routes = {link: await route(app, link) for link in ANYTHING[engine]}
     wrong = {
         link: route
         for link, route in routes.items()
@@ -193,14 +194,14 @@ async def test_other_link_goes_to_the_engine_with_an_extractor(
 
 
 async def test_link_without_an_extractor_goes_to_the_generic_engine(app: App) -> None:
-    routes = [await app.route(link) for link in ANYTHING["generic"]]
+    routes = [await route(app, link) for link in ANYTHING["generic"]]
     assert {(route.platform, route.engine) for route in routes} == {("", "yt-dlp")}
 
 
 async def test_without_its_engine_a_platform_gets_another(folder: Path) -> None:
     app = make_app(folder)
     app.plugins.switch_off("yt_dlp", "for this test")
-    found = await app.router.route_all(["https://vm.tiktok.com/ZTR45GpSF/"])
+    found = await route_all(app, ["https://vm.tiktok.com/ZTR45GpSF/"])
     assert found == [Route("https://vm.tiktok.com/ZTR45GpSF/", "tiktok", "gallery-dl")]
 
 
@@ -361,7 +362,7 @@ async def missed_by_platforms(app: App, urls: dict[str, str]) -> tuple[list[str]
     """
     sites = rf"(?:vm\.)?(?:{'|'.join(NAMES)})\b(?!:shortener)"
     own = [url for url, name in urls.items() if re.match(sites, name, re.IGNORECASE)]
-    routes = [r for r in await app.router.route_all(own) if isinstance(r, Route)]
+    routes = [r for r in await route_all(app, own) if isinstance(r, Route)]
     return [route.url for route in routes if not route.platform], len(routes)
 
 
@@ -370,7 +371,7 @@ async def missed_by_engines(app: App, urls: dict[str, str]) -> list[str]:
     engines = app.plugins.registered("engines").values()
     return [
         url
-        for url, route in zip(urls, await app.router.route_all([*urls]), strict=True)
+        for url, route in zip(urls, await route_all(app, [*urls]), strict=True)
         if isinstance(route, Refused)
         or not (route.platform or any(e.supports(route.url) for e in engines))
     ]

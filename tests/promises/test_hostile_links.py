@@ -35,6 +35,7 @@ from conftest import (
     share_runner,
     spread,
 )
+from routing import route, route_all
 from sites import Sites
 from sites_canned.reddit import Reddit
 
@@ -300,7 +301,7 @@ def _nobody_was_here(net: Net) -> None:
 @pytest.mark.parametrize("payload", TABLE["refused"])
 async def test_hostile_words_are_refused(net: Net, bare: App, payload: str) -> None:
     with pytest.raises(Refused) as caught:
-        await bare.route(net.fill(payload))
+        await route(bare, net.fill(payload))
     assert TABLE["refused"][payload] in str(caught.value)
 
 
@@ -316,7 +317,7 @@ def test_there_are_enough_payloads() -> None:
 async def links(net: Net, bare: App) -> dict[str, str]:
     """The payloads that intake lets pass, as it hands them on."""
     payloads = {**TABLE["dialled"], **TABLE["elsewhere"]}
-    routes = await bare.router.route_all([*map(net.fill, payloads.values())])
+    routes = await route_all(bare, [*map(net.fill, payloads.values())])
     urls = [r.url for r in routes if isinstance(r, Route) and not r.platform]
     return dict(zip(payloads, urls, strict=True))
 
@@ -502,7 +503,7 @@ async def test_fake_parts_of_a_gallery_do_not_make_ffmpeg_open_another_file(
             patch.setenv(name, value)
         app = net.app(f"reddit-{fake.__name__}", wrapped=False)
         await app.runner.start()
-        url, platform, _ = await app.route(link)
+        url, platform, _ = await route(app, link)
         got = await net.fetch(app, url, "gallery-dl", platform)
         assert [hit for hit in web.hits if "DASH_" in hit], "ffmpeg had nothing to open"
         await app.stop()
@@ -650,7 +651,7 @@ async def test_hostile_names_become_our_own(
     disposition = {"Content-Disposition": f'attachment; filename="{quote(name)}"'}
     for path in ("/names/*", "/x.mp4"):  # the latter is where "../" leads
         net.outside.serve(path, video, headers=disposition)
-    url, _, _ = await bare_open.route(net.outside.url(f"/names/{name}"))
+    url, _, _ = await route(bare_open, net.outside.url(f"/names/{name}"))
     before = {path for path in net.folder.rglob("*") if "temp" not in path.parts}
     job = make_job(url=url, engine=engine)
     got = await bare_open.worker.fetch(job, nobody_watches)

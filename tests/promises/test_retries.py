@@ -9,6 +9,7 @@ import media
 import pytest
 from engine_lab import Lab, resetting_server
 from platform_support import Web
+from routing import route
 from sites import Answer, in_turn
 
 from bossbot import SENTENCES, App, Cause, Job, JobFailed, Platform
@@ -43,7 +44,7 @@ async def completed(web: Web, app: App, link: str, how: str) -> Job | JobFailed:
     """What comes of a link through the queue, or as the command ``get`` does it."""
     if how == "queue":
         return await web.finish(link, app)
-    url, platform, engine = await app.route(link)
+    url, platform, engine = app.router.route(link)
     job = Job(id="0123456789", url=url, platform=platform, engine=engine)
     try:
         await app.worker.complete(job, lambda progress: None)
@@ -212,7 +213,7 @@ async def test_page_without_media_says_so(web: Web, content: str) -> None:
 async def test_single_video_goes_before_a_profile(
     web: Web, link: str, engine: str
 ) -> None:
-    assert (await web.app().route(link)).engine == engine
+    assert (await route(web.app(), link)).engine == engine
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from loguru import logger
 from pydantic import SecretStr
+from routing import route_all
 from sites import Sites
 from sites_canned.twitter import Twitter
 from sites_canned.youtube import YouTube
@@ -128,7 +129,7 @@ async def test_secrets_are_nowhere_to_be_read(
         settings = stage.settings(discord_token=token, **values)
         bossbot.set_up_log(settings, True, sys.stdout)
         async with stage.bot(**values) as bot:
-            routes = await bot.app.router.route_all([*links])
+            routes = await route_all(bot.app, [*links])
             pairs = zip(routes, links.values(), strict=True)
             wanted = {r.url: s for r, s in pairs if isinstance(r, Route)}
             for link in links:

@@ -109,7 +109,7 @@ class Web:
     ) -> Got:
         """One attempt at a link; keywords as for `app`."""
         app = self.app(platform, **values)
-        url, name, routed = await app.route(link)
+        url, name, routed = app.router.route(link)
         job = Job(
             id=secrets.token_hex(5),
             url=url,
