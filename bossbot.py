@@ -610,6 +610,8 @@ class Engine:
     # Whether it knows the link as one post. For a profile, a set, or a file by its mere
     # ending, another engine that does goes first, and is asked when this one fails.
     single: Callable[[str], bool] = lambda url: True
+    # What a JobFailed may tell a member; any other sentence gives way to its cause's.
+    sentences: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -736,7 +738,8 @@ class Runner(Part):
         self, request: Request, on_progress: Callable[[Progress], None]
     ) -> Fetched:
         """Run an engine on a request; without one, the one that ``supports`` names, then
-        set in the request. ``home`` beside the request's folder is its home.
+        set in the request. ``home`` beside the request's folder is its home. Brings at
+        most ``max_items`` files.
 
         Raises:
             JobFailed: the engine failed, or was killed for what it did.

@@ -51,6 +51,7 @@ POSTS = {
     *("presentation", "reel", "sharedfile", "spotlight", "stash", "status", "story"),
     *("submission", "thread", "tweet", "video", "vmpost", "watch", "work"),
 }
+NO_BOTS = "That site blocks bots. Ask the bot's owner to add a login for it."
 MAX_DEPTH = 4  # of galleries inside galleries
 # Posts without a file, for each file allowed; so that a profile of plain text ends.
 MAX_EMPTY_POSTS = 20
@@ -97,7 +98,11 @@ WORDS = [
 
 @hookimpl
 def register_engines() -> list[Engine]:
-    return [Engine("gallery-dl", version, warm, supports, download, single=single)]
+    return [
+        Engine(
+            "gallery-dl", version, warm, supports, download, False, single, (NO_BOTS,)
+        )
+    ]
 
 
 def version() -> str:
@@ -417,7 +422,7 @@ def failure(
     statuses = re.findall(r"(?:'|HTTP Error )([45]\d\d)[ :]", detail)
     if not cause and isinstance(error, exception.ChallengeError):
         cause = Cause.LOGIN
-        message = "That site blocks bots. Ask the bot's owner to add a login for it."
+        message = NO_BOTS
     if not cause and statuses:
         cause = first_cause(statuses[-1], STATUS_CAUSES)
     cause = cause or next((c for kind, c in classes if isinstance(error, kind)), None)

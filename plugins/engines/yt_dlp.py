@@ -71,8 +71,9 @@ WORDS = [
 
 @hookimpl
 def register_engines() -> list[Engine]:
-    engine = Engine("yt-dlp", version, warm, supports, download, True, single)
-    return [engine]
+    return [
+        Engine("yt-dlp", version, warm, supports, download, True, single, (LIVE,)),
+    ]
 
 
 def version() -> str:

@@ -154,7 +154,7 @@ async def download(
         lines += [f"{file.path} ({format_size(file.size)})" for file in placed]
         if fetched.facts.get("mute"):
             lines.append("without sound: adding it to the picture needs ffmpeg")
-        lines += [f"not fetched: {f} ({f.detail})" for f in fetched.failures]
+        lines += [one_line(f"not fetched: {f} ({f.detail})") for f in fetched.failures]
         if not files:
             lines.append(one_line(str(fetched.facts.get("text", ""))))
         return lines

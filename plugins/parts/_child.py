@@ -37,6 +37,7 @@ from bossbot_plugins import _seccomp, _walls
 from bossbot_plugins._addresses import Network, is_public
 from bossbot_plugins._broker import use_broker
 from bossbot_plugins._landlock import without
+from bossbot_plugins._messages import PRIVATE, known_facts, known_progress, words
 
 from bossbot import (
     PLUGIN_PACKAGE,
@@ -52,7 +53,6 @@ from bossbot import (
 
 JS_MEMORY_BYTES = 2**30  # V8 needs it
 CHOICE_S = 1.0  # of the processor, for the engines to say which of them knows a link
-PRIVATE = "That link leads to a private address, which I do not open."
 # What makes ffmpeg open anything but a local file: "http:x", "concat:", "subfile,,:".
 REMOTE_ARGUMENT = re.compile(r"^(?!file:)[A-Za-z][\w.+,-]*:|(?<!file)://")
 
@@ -215,7 +215,7 @@ def main(talk: int, log: int, broker: int) -> NoReturn:
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
         tell(event="done", answer=TASKS[request["task"]](request, bot))
     except JobFailed as error:
-        tell(event="failed", error=_words(error))
+        tell(event="failed", error=words(error))
     # The boundary of an attempt: whatever it is, the parent must learn of it.
     except BaseException as error:
         traceback.print_exc()
@@ -226,15 +226,10 @@ def main(talk: int, log: int, broker: int) -> NoReturn:
             errors = {errno.ENOSPC: Cause.DISK_FULL, errno.EFBIG: Cause.TOO_LARGE}
             cause = errors.get(error.errno or 0, cause)
         detail = f"{type(error).__name__}: {error}"
-        tell(event="failed", error=_words(JobFailed(cause, detail)))
+        tell(event="failed", error=words(JobFailed(cause, detail)))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
-
-
-def _words(error: JobFailed) -> list[Any]:
-    """The arguments that make the error again, to be sent as JSON."""
-    return [error.cause, error.detail[:4000], str(error)[:500], error.retry_after_s]
 
 
 class ChildReport:
@@ -247,8 +242,8 @@ class ChildReport:
         self._bytes = 0
 
     def info(self, **facts: Any) -> None:
-        """See ``Report``; texts are cut to 8,000 characters."""
-        self._tell(event="info", facts={k: _cut(v) for k, v in facts.items()})
+        """See ``Report``; long texts are cut."""
+        self._tell(event="info", facts=known_facts(facts))
 
     def progress(self, progress: Progress) -> None:
         """See ``Report``; at most ten times a second. Stops a job that is too large."""
@@ -257,8 +252,8 @@ class ChildReport:
             raise JobFailed(Cause.TOO_LARGE, f"over max_job_size ({limit} bytes)")
         if time.monotonic() - self._last_s > 0.1:
             self._last_s = time.monotonic()
-            facts = dataclasses.asdict(progress) | {"name": _cut(progress.name, 300)}
-            self._tell(event="progress", progress=facts)
+            told = dataclasses.asdict(known_progress(progress))
+            self._tell(event="progress", progress=told)
 
     def file(self, path: Path) -> None:
         """See ``Report``."""
@@ -267,11 +262,7 @@ class ChildReport:
 
     def item_failed(self, failure: JobFailed) -> None:
         """See ``Report``."""
-        self._tell(event="item_failed", error=_words(failure))
-
-
-def _cut(value: Any, limit: int = 8000) -> Any:
-    return value[:limit] if isinstance(value, str) else value
+        self._tell(event="item_failed", error=words(failure))
 
 
 def _task_download(request: dict[str, Any], bot: Bot) -> None:
@@ -293,17 +284,7 @@ def _task_download(request: dict[str, Any], bot: Bot) -> None:
     watch_sockets(bot.tell, job, request["allow_private"], proxies, networks)
     own = [job.folder, request["home"], job.cache_dir]
     raise_walls(bot, request, job.programs.values(), own)
-    try:
-        engine.download(job, ChildReport(bot.tell, job))
-    except JobFailed as error:
-        if error.cause is Cause.ENGINE_OUTDATED:
-            which = f"{engine.name} {engine.version()}"
-            if (days := age_days(engine.name, engine.version())) is not None:
-                which += f", {days} days old"
-            raise JobFailed(
-                error.cause, error.detail, f"{error} (It is {which}.)"
-            ) from error
-        raise
+    engine.download(job, ChildReport(bot.tell, job))
 
 
 def _load_all(stems: Iterable[str]) -> dict[str, Engine]:
@@ -488,7 +469,7 @@ def watch_sockets(
 
     def refuse(what: str, message: str) -> NoReturn:
         # The engine must not try again: the attempt ends here.
-        tell(event="failed", error=_words(JobFailed(Cause.INVALID_URL, what, message)))
+        tell(event="failed", error=words(JobFailed(Cause.INVALID_URL, what, message)))
         os.killpg(0, signal.SIGKILL)
         raise SystemExit
 

@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bossbot_plugins import _walls
+from bossbot_plugins import _messages, _walls
 from bossbot_plugins._addresses import home_networks, is_public
 from bossbot_plugins._broker import Broker, Judge
 from bossbot_plugins._files import size_of
+from bossbot_plugins._messages import NONSENSE, making_sense
 from bossbot_plugins._programs import JS_RUNTIMES, find_programs
 from loguru import logger
 from pydantic import ByteSize, Field
@@ -55,12 +56,8 @@ from bossbot import (
     plugin_folders,
 )
 
-MAX_LINE_BYTES = 256 * 1024
 MAX_LOG_BYTES = 256 * 1024  # of what a child prints; the rest is dropped
 GROUP_MEMORY_BYTES = 2**30  # on top of memory_limit: ffmpeg, a JavaScript runtime
-MAX_TALK_BYTES = 64 * 2**20  # all that one child may say
-LINE_BYTES = 256  # what each line counts for on top of its length
-NONSENSE = (LookupError, TypeError, ValueError)  # what a line may be instead
 MAX_TASKS = 512  # processes and threads of one child; RLIMIT_NPROC spares root
 MAX_URLS = 30  # that one child is asked about, for a second each at most
 MAX_SLOW = 1000  # links that are remembered
@@ -384,7 +381,7 @@ class ChildRunner(Runner):
         try:
             await self._send_for(child, theirs, log, their_line)
             child.reader, child.writer = await asyncio.open_unix_connection(
-                sock=ours, limit=MAX_LINE_BYTES
+                sock=ours, limit=_messages.MAX_LINE_BYTES
             )
         except BaseException:
             ours.close()  # at which a child that has started ends
@@ -448,23 +445,23 @@ class ChildRunner(Runner):
         child.ended(status)
 
     async def events(self, child: Child) -> AsyncIterator[dict[str, Any]]:
-        """The messages of the child, up to "done".
+        """The messages of the child, up to "done"; see ``_messages.py``.
 
         Raises:
             JobFailed: the failure it reported, or how it died.
         """
-        left = MAX_TALK_BYTES
+        said, started_s = -_messages.BURST_BYTES, time.monotonic()
         try:
             while (line := await child.reader.readline()).endswith(b"\n"):
-                left -= len(line) + LINE_BYTES
-                if left < 0:
+                said += len(line) + _messages.LINE_BYTES
+                if said > _messages.BYTES_PER_S * (time.monotonic() - started_s):
                     raise ValueError("it talks without end")
-                message = json.loads(line)
+                message = _messages.parse(line)
                 match message["event"]:
                     case "started":
                         child.pid = child.pid or int(message["pid"])
                     case "failed":
-                        raise _failure(message)
+                        raise self._failure(message)
                     case "done":
                         yield message
                         return
@@ -492,6 +489,11 @@ class ChildRunner(Runner):
             "ask the bot's owner.",
         )
 
+    def _failure(self, message: dict[str, Any]) -> JobFailed:
+        engines = self.app.plugins.registered("engines").values()
+        sentences = [one for engine in engines for one in engine.sentences]
+        return _messages.failure(message["error"], sentences)
+
     # The contract
 
     async def supports(
@@ -510,9 +512,9 @@ class ChildRunner(Runner):
                 without=without,
                 after_guess=after_guess,
             )
-            found |= {
-                url: self._chosen(url, c) for url, c in zip(some, choices, strict=False)
-            }
+            with making_sense():
+                for url, choice in zip(some, choices, strict=True):
+                    found[url] = self._chosen(url, choice)
         return [found.get(url, "") for url in urls]
 
     def _chosen(self, url: str, choice: Any) -> str:
@@ -530,9 +532,10 @@ class ChildRunner(Runner):
 
     async def versions(self) -> dict[str, tuple[str, int | None]]:
         """See ``Runner``."""
-        plugins = set(self.engine_plugins().values())
-        found = await self._ask("versions", plugins=sorted(plugins))
-        return {name: (version, days) for name, (version, days) in found.items()}
+        plugins = self.engine_plugins()
+        answer = await self._ask("versions", plugins=sorted(set(plugins.values())))
+        with making_sense():
+            return _messages.versions(answer, plugins)
 
     async def run(
         self,
@@ -552,7 +555,8 @@ class ChildRunner(Runner):
             cpu_s=self.app.settings.process_timeout_s * (os.cpu_count() or 1),
             max_file_bytes=int(self.app.settings.max_job_size),
         )
-        return Ran(*answer)
+        with making_sense():
+            return _messages.ran(answer)
 
     async def _ask(self, task: str, **request: Any) -> Any:
         """The answer of a short task that belongs to no job."""
@@ -567,10 +571,15 @@ class ChildRunner(Runner):
     ) -> Any:
         async with self.child(name, task, **request) as child:
             async for message in self.events(child):
-                if message["event"] == "line":
-                    on_line(str(message["text"]))
-                if message["event"] == "done":
-                    return message["answer"]
+                with making_sense():
+                    match message["event"]:
+                        case "line":
+                            text = str(message["text"])
+                        case "done":
+                            return message["answer"]
+                        case event:
+                            raise ValueError(event)
+                on_line(text)
 
     async def fetch(
         self, request: Request, on_progress: Callable[[Progress], None]
@@ -583,7 +592,20 @@ class ChildRunner(Runner):
                 await self._fetch(request, fetched, on_progress)
         except TimeoutError:
             raise JobFailed(Cause.TIMED_OUT, "over download_timeout_s") from None
+        except JobFailed as error:
+            if error.cause is not Cause.ENGINE_OUTDATED:
+                raise
+            said = f"{error}{await self._which(request.engine)}"
+            raise JobFailed(error.cause, error.detail, said) from error
         return fetched
+
+    async def _which(self, engine: str) -> str:
+        """ " (It is yt-dlp 2026.01.02, 40 days old.)", or "" when that cannot be told."""
+        with contextlib.suppress(JobFailed, OSError, KeyError):
+            version, days = (await self.versions())[engine]
+            age = "" if days is None else f", {days} days old"
+            return f" (It is {engine} {version}{age}.)"
+        return ""
 
     async def _fetch(
         self,
@@ -622,24 +644,31 @@ class ChildRunner(Runner):
             self._watched(child, request),
         ):
             async for message in self.events(child):
-                try:
+                with making_sense():
                     match message["event"]:
-                        case "engine":
+                        case "engine" if not request.engine:
                             request.engine = self._chosen(
                                 request.url, message["choice"]
                             )
                         case "info":
-                            fetched.facts |= message["facts"]
+                            fetched.facts |= _messages.facts(message["facts"])
                         case "progress":
                             child.busy = True
-                            on_progress(Progress(**message["progress"]))
-                        case "file":
-                            fetched.paths.append(Path(message["path"]))
+                            progress = _messages.progress(message["progress"])
+                            on_progress(progress)
+                        case "file" if len(fetched.paths) < request.max_items:
+                            fetched.paths.append(_messages.path(message["path"]))
                             child.busy = False
+                        case "file":
+                            fetched.facts["more"] = True
                         case "item_failed":
-                            fetched.failures.append(_failure(message))
-                except NONSENSE as error:
-                    raise JobFailed(Cause.INTERNAL, f"child: {error!r}") from error
+                            failed = self._failure(message)
+                            if len(fetched.failures) < request.max_items:
+                                fetched.failures.append(failed)
+                        case "done":
+                            pass
+                        case event:
+                            raise ValueError(event)
 
     @contextlib.asynccontextmanager
     async def _watched(self, child: Child, request: Request) -> AsyncIterator[None]:
@@ -678,8 +707,3 @@ class ChildRunner(Runner):
             raise (reason or [error])[0] from error
         finally:
             task.cancel()
-
-
-def _failure(message: dict[str, Any]) -> JobFailed:
-    cause, *rest = message["error"]
-    return JobFailed(Cause(cause), *rest)

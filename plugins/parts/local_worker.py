@@ -37,7 +37,6 @@ from bossbot import (
     Worker,
     hookimpl,
     now,
-    one_line,
     public_url,
     unsupported,
     write_atomically,
@@ -49,7 +48,7 @@ MAX_TRIES = 3
 # something else than the link means.
 NO_ANSWERS = (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL)
 GUESSES = (Cause.LOGIN, Cause.GONE, Cause.PRIVATE, Cause.AGE, Cause.ENGINE_OUTDATED)
-MAX_FACT = 8000  # characters
+STORED_FACTS = ("title", "uploader", "date", "text", "adult")  # with their job
 NO_PLATFORM = Platform("", "", "", "")
 
 
@@ -326,7 +325,7 @@ class LocalWorker(Worker):
             if request.cookies_file:
                 await asyncio.to_thread(keep_cookies, platform, request.cookies_file)
         fetched.folder = request.folder
-        for path in fetched.paths[: request.max_items]:
+        for path in fetched.paths:
             try:
                 fetched.files.append(await storage.inspect(path, request.folder))
             except JobFailed as error:
@@ -334,8 +333,9 @@ class LocalWorker(Worker):
             except OSError as error:
                 failed = JobFailed(Cause.NO_MEDIA, f"{path.name}: {error}")
                 fetched.failures.append(failed)
-        job.facts = known_facts(fetched.facts)
-        if not fetched.files and not fetched.facts.get("text"):
+        facts = fetched.facts
+        job.facts = {name: facts[name] for name in STORED_FACTS if facts.get(name)}
+        if not fetched.files and not facts.get("text"):
             failures = fetched.failures or [JobFailed(Cause.NO_MEDIA)]
             raise failures[0]
         return fetched
@@ -459,18 +459,6 @@ def too_many_crashes(job: Job) -> JobFailed:
         f"{job.crashes} attempts ended with the bot",
         "The bot stopped each time it tried this link, so it gave up.",
     )
-
-
-def known_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts of a post that are stored with its job."""
-    texts = {
-        name: str(facts[name])[:MAX_FACT]
-        for name in ("title", "uploader", "date", "text")
-        if facts.get(name)
-    }
-    if "title" in texts:
-        texts["title"] = one_line(texts["title"])[:300]
-    return {**texts, **({"adult": True} if facts.get("adult") else {})}
 
 
 def own_name(data: Path) -> str:

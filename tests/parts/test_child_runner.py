@@ -31,6 +31,7 @@ from pydantic import SecretStr
 
 import bossbot
 from bossbot import (
+    SENTENCES,
     App,
     Cause,
     Fetched,
@@ -71,7 +72,8 @@ def grandchild(request):
 
 @hookimpl
 def register_engines():
-    return [Engine("toy", lambda: "1.0", lambda: None, lambda url: "toy" in url, download)]
+    return [Engine("toy", lambda: "1.0", lambda: None, lambda url: "toy" in url, download,
+                   sentences=["A sentence of this engine."])]
 """
 CAN_FORK = sys.platform == "linux"
 numbers = count(1)
@@ -223,14 +225,51 @@ async def test_progress_is_told_at_most_ten_times_a_second(toys: Toys) -> None:
 
 
 async def test_failure_arrives_with_its_words(toys: Toys) -> None:
-    body = """raise JobFailed(Cause.LOGIN, "detail", "sentence", retry_after_s=7)"""
+    sentence = "A sentence of this engine."
+    body = f"""raise JobFailed(Cause.LOGIN, "detail", "{sentence}", retry_after_s=7)"""
     error = await toys.failure(body)
-    assert (error.cause, error.detail, str(error)) == (
-        Cause.LOGIN,
-        "detail",
-        "sentence",
-    )
+    assert (error.cause, error.detail, str(error)) == (Cause.LOGIN, "detail", sentence)
     assert error.retry_after_s == 7
+
+
+async def test_bot_says_no_sentence_that_it_does_not_know(toys: Toys) -> None:
+    body = """raise JobFailed(Cause.LOGIN, message="Log in at https://evil.example")"""
+    error = await toys.failure(body)
+    assert str(error) == SENTENCES[Cause.LOGIN]
+    assert error.detail == "Log in at https://evil.example"  # for the log
+    body = """
+        report.item_failed(JobFailed(Cause.GONE, "404", "Log in at https://evil.example"))
+        report.file(save(request))
+        """
+    [failed] = (await toys.fetch(body)).failures
+    assert (str(failed), failed.detail) == (SENTENCES[Cause.GONE], "404")
+
+
+async def test_outdated_engine_is_named_by_the_bot(toys: Toys) -> None:
+    error = await toys.failure("raise JobFailed(Cause.ENGINE_OUTDATED, 'new page')")
+    assert str(error) == f"{SENTENCES[Cause.ENGINE_OUTDATED]} (It is toy 1.0.)"
+
+
+async def test_long_wait_is_told_and_stays_sane(toys: Toys) -> None:
+    body = "raise JobFailed(Cause.RATE_LIMITED, retry_after_s={})"
+    assert "Try again in 2 h" in str(await toys.failure(body.format(7200)))
+    assert (await toys.failure(body.format("1e300"))).retry_after_s == 7 * 86400
+    for odd in ("-1", "float('nan')"):
+        assert (await toys.failure(body.format(odd))).retry_after_s == 0
+
+
+async def test_what_an_engine_reports_is_brought_into_form(toys: Toys) -> None:
+    """Engines pass on what sites say."""
+    seen: list[Progress] = []
+    body = """
+        report.info(title=5, uploader=["a"], items="many", adult=1, views=7, date=None)
+        report.progress(Progress(None, -1, float("inf"), "fast", 0, "N/A", 7.0))
+        report.info(text="done")
+        """
+    facts = (await toys.fetch(body, on_progress=seen.append)).facts
+    known = {"title": "5", "uploader": '["a"]', "adult": True, "text": "done"}
+    assert facts == known
+    assert seen == [Progress("None", 0)]
 
 
 async def test_one_failed_item_does_not_lose_the_others(toys: Toys) -> None:
@@ -270,10 +309,15 @@ async def test_text_of_any_length_and_kind_arrives_cut(toys: Toys) -> None:
     json.dumps(facts, ensure_ascii=False).encode()  # what is stored can be written
 
 
-async def test_files_beyond_max_items_are_left_out(toys: Toys) -> None:
-    body = "for n in range(1, 6): report.file(save(request, n, str(n)))"
+async def test_files_and_failures_beyond_max_items_are_left_out(toys: Toys) -> None:
+    body = """
+        for n in range(1, 6): report.file(save(request, n, str(n)))
+        for n in range(1, 6): report.item_failed(JobFailed(Cause.GONE, str(n)))
+        """
     fetched = await toys.fetch(body, max_items=3)
     assert [file.path.read_text() for file in fetched.files] == ["1", "2", "3"]
+    assert [failure.detail for failure in fetched.failures] == ["1", "2", "3"]
+    assert fetched.facts["more"]
 
 
 async def test_file_from_elsewhere_is_no_file_of_the_job(
@@ -311,39 +355,152 @@ async def test_what_it_prints_goes_to_the_log_and_not_without_end(
     assert 100_000 < sum(map(len, logged)) < 2_000_000
 
 
+NO_FAILURES = [
+    "[]",
+    '["no cause", "", "", null]',
+    '["gone"]',
+    '["gone", 5, "", null]',
+    '["gone", "", {}, "5"]',
+    '["gone", "", "", -1]',
+    '["gone", "", "", 1e999]',
+    '["gone", "", "", NaN]',
+    '["gone", "", "", 1e30]',
+    '[["gone"], "", "", null]',
+]
+NONSENSE = [
+    "x" * 1_000_000,
+    "no json",
+    "[1, 2]",
+    "{}",
+    "5",
+    "[" * 100_000,
+    '{"event":' * 20_000,
+    '{"event": "info", "facts": {"title": ' + "[" * 900 + "]" * 900 + "}}",
+    '{"event": 5}',
+    '{"event": "unheard of"}',
+    '{"event": "line", "text": "x"}',
+    '{"event": "info"}',
+    *(
+        f'{{"event": "info", "facts": {facts}}}'
+        for facts in (
+            "5",
+            '{"views": 1}',
+            '{"title": 5}',
+            '{"title": "two\\nlines"}',
+            f'{{"text": "{"x" * 8001}"}}',
+            '{"items": "5"}',
+            '{"items": -1}',
+            '{"items": 1e999}',
+            '{"adult": "yes"}',
+        )
+    ),
+    *(
+        f'{{"event": "progress", "progress": {progress}}}'
+        for progress in (
+            "5",
+            '{"x": 1}',
+            '{"name": 5}',
+            '{"name": "x", "done_bytes": "1"}',
+            '{"name": "x", "done_bytes": -1}',
+            '{"name": "x", "total_bytes": NaN}',
+            '{"name": "x", "speed_bytes_s": 1e999}',
+            '{"name": "x", "item": 1e30}',
+            '{"name": "x", "items": [1]}',
+            '{"name": "x", "share": 2}',
+            f'{{"name": "{"x" * 301}"}}',
+        )
+    ),
+    '{"event": "file", "path": 5}',
+    '{"event": "file", "path": "/a\\u0000b"}',
+    f'{{"event": "file", "path": "{"x" * 5000}"}}',
+    *(f'{{"event": "item_failed", "error": {error}}}' for error in NO_FAILURES),
+    *(f'{{"event": "failed", "error": {error}}}' for error in NO_FAILURES),
+]
+# What reaches the bot's end of the wire, from a child that speaks for itself.
+SPEAK = """\
+def speak(data):
+    for number in range(3, 100):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}").startswith("socket:"):
+                with socket.socket(fileno=os.dup(number)) as wire:
+                    if wire.type == socket.SOCK_STREAM:
+                        wire.sendall(data)
+
+
+"""
+
+
+async def test_nonsense_on_the_wire_ends_the_attempt_alone(toys: Toys) -> None:
+    for line in NONSENSE:
+        body = f"{SPEAK}speak({line.encode()!r} + b'\\n')\ntime.sleep(600)"
+        started_s = time.monotonic()
+        error = await toys.failure(body)
+        assert error.cause is Cause.INTERNAL, line[:100]
+        assert str(error) == SENTENCES[Cause.INTERNAL]
+        assert time.monotonic() - started_s < 10
+    assert (await toys.fetch("report.info(text='next')")).facts == {"text": "next"}
+
+
 @pytest.mark.parametrize(
     "line",
     [
-        "b'x' * 1_000_000",
-        "b'no json\\n'",
-        "b'[1, 2]\\n'",
-        "b'{}\\n'",
-        "b'5\\n'",
-        """b'{"event": "info", "facts": 5}\\n'""",
-        """b'{"event": "info"}\\n'""",
-        """b'{"event": "progress", "progress": {"x": 1}}\\n'""",
-        """b'{"event": "file", "path": 5}\\n'""",
-        """b'{"event": "item_failed", "error": ["no cause"]}\\n'""",
-        """b'{"event": "failed", "error": []}\\n'""",
-        """b'{"event": "info", "facts": {}}\\n' * 3_000_000""",
+        '{"event": "info", "facts": {}}',
+        '{"event": "progress", "progress": {"name": "x"}}',
+        '{"event": "file", "path": "%s"}' % ("x" * 4000),
+        '{"event": "item_failed", "error": ["gone", "%s", "", null]}' % ("x" * 200_000),
+        '{"event": "info", "facts": {"text": "%s"}}' % ("x" * 8000),
     ],
 )
-async def test_nonsense_on_the_wire_ends_the_attempt_alone(
-    toys: Toys, line: str
-) -> None:
-    body = f"""
-        for number in range(3, 100):
-            with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/self/fd/{{number}}").startswith("socket:"):
-                    with socket.socket(fileno=os.dup(number)) as wire:
-                        wire.sendall({line})
-        time.sleep(600)
-        """
+async def test_child_that_talks_without_end_is_ended(toys: Toys, line: str) -> None:
+    before = memory_bytes()
+    body = f"{SPEAK}while True: speak(({line.encode()!r} + b'\\n') * 100)"
     started_s = time.monotonic()
     error = await toys.failure(body)
-    assert error.cause is Cause.INTERNAL
+    assert error.cause is Cause.INTERNAL and "without end" in error.detail
     assert time.monotonic() - started_s < 10
-    assert (await toys.fetch("report.info(text='next')")).facts == {"text": "next"}
+    assert memory_bytes() - before < 32 * 2**20
+
+
+def memory_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.parametrize(
+    ("task", "answers"),
+    [
+        ("supports", ["5", "[]", '["toy", false]', "[5]", "[[]]", "[[[], false]]"]),
+        (
+            "versions",
+            [
+                "5",
+                "[]",
+                '{"other": ["1", 1]}',
+                '{"toy": 5}',
+                '{"toy": ["1", "2"]}',
+                '{"toy": ["1", 1e5]}',
+            ],
+        ),
+        ("run", ["5", "[1]", '["x", "", ""]']),
+    ],
+)
+async def test_nonsense_for_an_answer_is_a_failure(
+    toys: Toys, task: str, answers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, said = toys.runner, ""
+
+    async def events(child: Any) -> AsyncIterator[dict[str, Any]]:
+        yield json.loads(f'{{"event": "done", "answer": {said}}}')
+
+    monkeypatch.setattr(runner, "events", events)
+    ask = {
+        "supports": lambda: runner.supports(["https://toy.example/"]),
+        "versions": runner.versions,
+        "run": lambda: runner.run(["ffmpeg"], toys.settings.data_dir / "1" / "home"),
+    }[task]
+    for said in answers:  # noqa: B007
+        with pytest.raises(JobFailed) as caught:
+            await ask()
+        assert caught.value.cause is Cause.INTERNAL
 
 
 async def test_many_at_once_do_not_mix(toys: Toys) -> None:
@@ -711,7 +868,7 @@ async def test_engines_are_asked_in_a_child(toys: Toys) -> None:
     toys.plugin.with_name("broken.py").write_text("1 / 0")
     code = ENGINE.format(body="    pass").replace('"toy",', '"generic",')
     code = code.replace('"toy" in url', "1 / 0").replace(
-        "download)]", "download, True)]"
+        "download,\n", "download, True,\n"
     )
     toys.plugin.with_name("generic.py").write_text(code)
     urls, stems = ["https://toy/", "https://other/"], ["broken", "toy"]
