@@ -110,8 +110,9 @@ __all__ = [
     "Priority", "Probe", "Progress", "Queue", "QueueFull", "Ran", "Refused",
     "Report", "Request", "Route", "Router", "Runner", "Settings", "StartError",
     "Status", "Storage", "Stored", "Subcommand", "Worker", "cut_line",
-    "did_you_mean", "escape", "explain", "format_size", "format_time", "hookimpl",
-    "import_plugin", "in_thread", "now", "one_line", "open_plugins",
+    "did_you_mean", "escape", "explain", "format_size", "format_time",
+    "hide_secrets", "hookimpl", "import_plugin", "in_thread", "make_private", "now",
+    "one_line", "open_plugins",
     "plugin_folders", "public_url", "redact", "show_link", "unsupported",
     "without_queries", "write_atomically",
 ]  # fmt: skip
@@ -1191,13 +1192,12 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
     problems = []
     for name, values, _ in sources[1:]:
         path = Path(name)
-        if any(secret_values(values)) and path.is_file() and path.stat().st_mode & 0o77:
-            try:
-                path.chmod(0o600)
-                done = "set to 0600"
-            except OSError as error:  # it belongs to somebody else
-                done = f"chmod 600 failed ({error.strerror})"
-            print(f"{name} was readable by others: {done}", file=sys.stderr)
+        if (
+            any(secret_values(values))
+            and path.is_file()
+            and (done := make_private(path))
+        ):
+            print(done, file=sys.stderr)
         if "discord_token" in values and path != dotenv:
             problems.append(f"{name}: discord_token belongs in .env, not in this file")
     for variable in os.environ:  # pydantic-settings finds those in .env by itself
@@ -1280,6 +1280,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_private(path: Path) -> str:
+    """Close a file with secrets to everybody but its owner; returns what was done, ""
+    if it was closed. Raises OSError if there is none."""
+    if not path.stat().st_mode & 0o77:
+        return ""
+    try:
+        path.chmod(0o600)
+        done = "set to 0600"
+    except OSError as error:  # it belongs to somebody else
+        done = f"chmod 600 failed ({error.strerror})"
+    return f"{path} was readable by others: {done}"
 
 
 BROKEN_GUILD = "This server's settings cannot be read. The bot's owner finds the reason in the log."
@@ -1748,7 +1761,7 @@ class Plugins:
             raise PluginError(
                 f"GuildConfig: every field needs a default ({'; '.join(explain(error))})"
             ) from None
-        _secrets.update(secret_values(plugin.config))
+        hide_secrets(plugin.stem, secret_values(plugin.config))
 
     def _register(self, plugin: Plugin) -> None:
         """Fill the plugin's registrations; nothing is kept when one is wrong."""
@@ -2233,6 +2246,8 @@ class App:
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _secrets: set[str] = set()  # what no log line may hold
+_secrets_of: dict[str, frozenset[str]] = {}  # the same by where they come from
+_hiding = threading.Lock()
 SECRET_NAME = re.compile(
     r"(?i)token|secret|passw|session|cookie(?!s_file)|auth|api_?key"
 )
@@ -2250,6 +2265,14 @@ def secret_values(thing: Any) -> Iterable[str]:
             if isinstance(value, str) and SECRET_NAME.search(str(key)):
                 yield value
             yield from secret_values(value)
+
+
+def hide_secrets(source: str, secrets: Iterable[str]) -> None:
+    """Keep secrets out of the log, in place of those that the source had before."""
+    global _secrets
+    with _hiding:
+        _secrets_of[source] = frozenset(secrets)
+        _secrets = set().union(*_secrets_of.values())
 
 
 def redact(text: str) -> str:
@@ -2276,7 +2299,7 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
     """Write the log to the console, and with every detail to a file a day. No line
     holds a secret, and a message is one line; a traceback shows the values of variables
     only with ``debug``."""
-    _secrets.update(secret_values(settings))
+    hide_secrets("the settings", secret_values(settings))
 
     def clean(record: Any) -> None:
         import traceback

@@ -106,6 +106,8 @@ def _quiet_log() -> None:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.upper().startswith("BOSS_BOT_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(bossbot, "_secrets", set())
+    monkeypatch.setattr(bossbot, "_secrets_of", {})
 
 
 @pytest.fixture

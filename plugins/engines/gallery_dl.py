@@ -325,6 +325,9 @@ def _job_class(post: Post) -> Any:
             self.out = post
             self.depth: int = 1 + (parent.depth if parent else 0)
             self.extractor.wait = wait
+            self.site: str = parent.site if parent else extractor.category
+            if extractor.category != self.site:  # a link to elsewhere goes as a guest
+                self.extractor._init_cookies = lambda: None
 
         def _init(self) -> None:
             super()._init()

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from bossbot_plugins._bench import JobBench
 from bossbot_plugins._cookies import keep_cookies, write_cookies
@@ -70,6 +70,7 @@ class Tries:
     """The tries of a job so far, as this worker knows them."""
 
     asked_s: float = 0  # that sites have asked to wait, in all
+    refused: JobFailed | None = None  # what came of the login; then there is none
     engines: list[str] = field(default_factory=list)
     errors: list[JobFailed] = field(default_factory=list)
 
@@ -306,8 +307,7 @@ class LocalWorker(Worker):
     async def fetch(self, job: Job, on_progress: Callable[[Progress], None]) -> Fetched:
         """See ``Worker``."""
         storage = self.app.storage
-        platforms = self.app.plugins.registered("platforms")
-        platform: Platform = platforms.get(job.platform, NO_PLATFORM)
+        platform = self._platform(job)
         folder = await storage.attempt_folder(job)
         request = await self._request(job, platform, folder)
         try:
@@ -340,10 +340,17 @@ class LocalWorker(Worker):
             raise failures[0]
         return fetched
 
+    def _platform(self, job: Job) -> Platform:
+        platforms = self.app.plugins.registered("platforms")
+        return cast(Platform, platforms.get(job.platform, NO_PLATFORM))
+
     async def _request(self, job: Job, platform: Platform, folder: Path) -> Request:
         """What the engine gets for a job."""
         settings = self.app.settings
-        cookies = folder / "home" / "cookies.txt"
+        cookies = None
+        if has_login(job, platform) and not self._tries.get(job.id, Tries()).refused:
+            path = folder / "home" / "cookies.txt"
+            cookies = await asyncio.to_thread(write_cookies, platform, path)
         return Request(
             url=job.url,
             folder=folder / "files",
@@ -352,7 +359,7 @@ class LocalWorker(Worker):
             platform=job.platform,
             options=job.options,
             engine_options=platform.options,
-            cookies_file=await asyncio.to_thread(write_cookies, platform, cookies),
+            cookies_file=cookies,
             cache_dir=await self.app.storage.cache_folder(job.platform),
             proxy=platform.proxy,
             sleep_request_s=platform.sleep_request_s,
@@ -384,6 +391,14 @@ class LocalWorker(Worker):
         tries.errors.append(error)
         if job.attempts >= MAX_TRIES:
             return None
+        # With a login that has expired, sites also refuse what everybody may see.
+        login = error.cause is Cause.LOGIN and has_login(job, self._platform(job))
+        if login and not tries.refused:
+            tries.refused = error
+            logger.bind(job=job.id).warning(
+                "{} refused the login; the next try is without it", job.platform
+            )
+            return 0
         if (asked_s := error.retry_after_s) is not None:
             tries.asked_s += max(asked_s, 0)
             if tries.asked_s > self.max_retry_wait_s:
@@ -411,8 +426,10 @@ class LocalWorker(Worker):
 
     def _told(self, job: Job, error: JobFailed) -> JobFailed:
         """The failure to tell when there is no further try: that of an earlier engine
-        when the last one had nothing to say on the link."""
+        when the last one had nothing to say on the link, or that of the login."""
         tries = self._tries.pop(job.id, Tries())
+        if tries.refused:
+            return tries.refused
         if str(error) in (SENTENCES[Cause.UNSUPPORTED], unsupported(job.url)):
             return next((e for e in tries.errors if e.cause is not error.cause), error)
         return error
@@ -446,6 +463,13 @@ class LocalWorker(Worker):
             await self._broken(job, error)
         else:
             await self._end(job, Status.COMPLETED)
+
+
+def has_login(job: Job, platform: Platform) -> bool:
+    """Whether a job goes with its platform's cookies. Not with another engine than the
+    platform's: that may follow the link to another site."""
+    cookies = platform.cookies_file or any(platform.cookies.values())
+    return bool(cookies) and job.engine == platform.engine_for(job.url)
 
 
 def log_failure(job: Job, error: JobFailed) -> None:

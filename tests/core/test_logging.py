@@ -50,7 +50,6 @@ def start(
     logger.remove()
     logger.configure(patcher=lambda record: None)
     root.handlers[:], root.level = handlers, level
-    bossbot._secrets.clear()
 
 
 def fail(text: str = "") -> None:
@@ -128,7 +127,7 @@ def test_no_secret_is_ever_written(start: Start, debug: bool) -> None:
     written = start(debug, plugins=table)
     more = {"a": SecretStr("another-secret-1")}
     config = Config(more=more, some=[SecretStr("another-secret-2")])
-    bossbot._secrets.update(bossbot.secret_values(config))
+    bossbot.hide_secrets("a plugin", bossbot.secret_values(config))
     raw = f"{TOKEN} {COOKIE} another-secret-1 another-secret-2 another-secret-3"
     logger.info("{}", raw)
     logger.info(raw)

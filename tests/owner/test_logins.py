@@ -22,11 +22,12 @@ from pydantic import SecretStr
 from rich.console import Console
 from sites import Answer, Content, Request, redirect
 from sites_canned.instagram import Instagram
+from sites_canned.reddit import Reddit
 from sites_canned.twitter import Twitter
 from sites_canned.youtube import YouTube
 
 import bossbot
-from bossbot import Cause, JobFailed, Platform
+from bossbot import Cause, JobFailed, Platform, Status
 
 pytest_plugins = ("platform_fixtures", "discord_fixtures")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -210,6 +211,66 @@ async def test_attempts_own_copy_has_the_file_and_the_named_cookies(
     assert copy and stat.S_IMODE(copy.stat().st_mode) == 0o600
     wanted = {"session": "planted-1", "kept": "as-it-is", "token": "from-env"}
     assert cookies_in(copy) == wanted
+
+
+@both_engines
+async def test_other_sites_cookies_stay_out_of_the_file(
+    web: Web, media_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    site = Photos(web, media_folder, kind)
+    file = cookies_txt(tmp_path / "cookies.txt", "planted-1")
+    header = {"Set-Cookie": "tracker=1; Path=/; Max-Age=9999"}
+    elsewhere = f"https://cdn.example/b.{kind}"
+    web.sites.serve(elsewhere, Answer(site.file, headers=header))
+    site.headers = {**header, "Location": elsewhere}
+    web.sites.serve(site.link, lambda request: Answer("", 302, site.headers))
+    got = await web.fetch(site.link, platform=site.platform(file))
+    assert got.contents == [site.file.read_bytes()]
+    text = file.read_text("utf-8")
+    assert "photos.example\tFALSE\t/\tFALSE" in text, "its own is kept"
+    assert "cdn.example" not in text and "as-it-is" in text
+
+
+@both_engines
+async def test_other_engine_than_the_platforms_gets_no_cookies(
+    web: Web, media_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    site = Photos(web, media_folder, kind)
+    file = cookies_txt(tmp_path / "cookies.txt", "planted-1")
+    other = {"gallery-dl": "yt-dlp", "yt-dlp": "gallery-dl"}[site.engine]
+    await web.fetch(site.link, engine=other, platform=site.platform(file))
+    assert web.sites.requests
+    assert not web.hosts_with("planted-1")
+
+
+async def test_page_that_a_post_links_to_gets_no_cookies(
+    web: Web, media_folder: Path, tmp_path: Path
+) -> None:
+    reddit, photo = Reddit(web.sites), media.image(media_folder)
+    there = web.sites.serve("https://photos.example/a.jpg", photo)
+    link = reddit.link("aa1", there)
+    file = cookies_txt(tmp_path / "cookies.txt", "planted-1")
+    with file.open("a") as more:
+        more.write(f".reddit.com\tTRUE\t/\tTRUE\t{FAR}\tname\tplanted-2\n")
+    got = await web.fetch(link, reddit={"cookies_file": str(file)})
+    assert got.contents == [photo.read_bytes()]
+    assert web.hosts_with("planted-2") == {"www.reddit.com"}
+    assert not web.hosts_with("planted-1")
+
+
+async def test_login_that_a_site_refuses_is_left_away_once(
+    web: Web, media_folder: Path, logged: list[str]
+) -> None:
+    twitter, photo = Twitter(web.sites), media.image(media_folder)
+    public = twitter.tweet("2002", photo)
+    hidden = twitter.refused("2003", "NsfwLoggedOut")
+    async with web.running(twitter={"auth_token": STALE}) as app:
+        job = await web.finish(public, app)
+        assert job.status is Status.COMPLETED and job.attempts == 2
+        assert web.kept(job, app) == [photo.read_bytes()]
+        job = await web.finish(hidden, app)
+        assert (job.cause, job.attempts) == (Cause.LOGIN, 2), "it has failed twice"
+    assert sum("twitter refused the login" in line for line in logged) == 2
 
 
 async def test_named_cookie_stays_out_of_the_file(

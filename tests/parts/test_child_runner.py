@@ -8,9 +8,11 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -1446,3 +1448,139 @@ async def test_cookies_the_owner_has_changed_meanwhile_win(
     kept.write_text("the owner's new ones")
     keep_cookies(a_platform, used)
     assert kept.read_text() == "the owner's new ones"
+
+
+@pytest.mark.parametrize(
+    ("domain", "kept"),
+    [
+        *[(".x.com", True), ("api.x.com", True), (".X.COM", True)],
+        *[("other.example", True), ("#HttpOnly_.other.example", True)],
+        *[(".evil.example", False), ("evilx.com", False), ("x.com.evil", False)],
+        *[("sub.other.example", False), (".com", False), ("", False)],
+    ],
+)
+async def test_only_rows_of_known_domains_reach_the_owners_file(
+    a_platform: Platform, tmp_path: Path, domain: str, kept: bool
+) -> None:
+    file = a_platform.cookies_file
+    assert file
+    with file.open("a") as more:
+        more.write("other.example\tFALSE\t/\tTRUE\t0\tb\t2\n")
+    used = write_cookies(a_platform, tmp_path / "own.txt")
+    assert used
+    with used.open("a") as more:
+        more.write(f"{domain}\tTRUE\t/\tTRUE\t0\tplanted\tvalue\n")
+    keep_cookies(a_platform, used)
+    assert ("planted" in file.read_text()) is kept
+    assert {".x.com", "other.example"} <= set(re.split(r"[\t\n]", file.read_text()))
+
+
+@pytest.mark.parametrize("mark", [*"\x00\x0b\x0c\r\x1c\x1d\x1e\x1f\x7f\x85", "\u2028"])
+async def test_no_character_begins_another_row(
+    a_platform: Platform, used_and_kept: tuple[Path, Path], mark: str
+) -> None:
+    used, kept = used_and_kept
+    row = ".x.com\tTRUE\t/\tTRUE\t0\told\t"
+    used.write_text(f"{row}new{mark}.bank.example\tTRUE\n{row}ro{mark}tated\n", "utf-8")
+    keep_cookies(a_platform, used)
+    assert kept.read_text("utf-8").split("\n")[1:] == [f"{row}rotated", ""]
+
+
+async def test_attempt_takes_no_row_from_the_owner(
+    a_platform: Platform, used_and_kept: tuple[Path, Path]
+) -> None:
+    used, kept = used_and_kept
+    used.write_text(".x.com\tTRUE\t/\tTRUE\t0\tnew\t2\n")
+    keep_cookies(a_platform, used)
+    assert [line.split("\t")[5:] for line in kept.read_text().splitlines()[1:]] == [
+        ["old", "1"],
+        ["new", "2"],
+    ]
+
+
+@pytest.mark.parametrize("what", ["huge", "fifo", "link", "folder", "many"])
+async def test_what_is_no_cookies_txt_of_an_attempt_is_not_read(
+    a_platform: Platform, used_and_kept: tuple[Path, Path], what: str
+) -> None:
+    used, kept = used_and_kept
+    before = kept.read_text()
+    row = ".x.com\tTRUE\t/\tTRUE\t0\t{}\t{}\n"
+    used.rename(secret := used.with_name("secret.txt"))
+    secret.write_text(row.format("other", "login"))
+    match what:
+        case "huge":
+            used.write_text(row.format("old", "2") + "#" * 2**20)
+        case "fifo":
+            os.mkfifo(used)
+        case "link":
+            used.symlink_to(secret)
+        case "folder":
+            used.mkdir()
+        case "many":
+            used.write_text("".join(row.format(n, "x" * 9000) for n in range(100)))
+    keep_cookies(a_platform, used)
+    assert kept.read_text() == before
+
+
+ROWS = """\
+# Netscape HTTP Cookie File
+x.com\tTRUE\t/\tTRUE\t0\ta\tvalue-1\r
+.x.com\tFALSE\t/\tTRUE\t\tb\tvalue-2
+x.com\tFALSE\t/\tTRUE\t1.5\tc\tvalue-3
+.x.com\tTRUE\t/\tTRUE\tnever\td\tvalue-4
+.x.com\tTRUE\t/\tTRUE\t0\tvalue-5
+.x.com TRUE / TRUE 0 e value-6
+.x.com\tTRUE\t/\tTRUE\t{long}\tf\tvalue-7
+[{{"name": "g", "value": "value-8"}}]
+.x.com\tTRUE\t/\tTRUE\t0\th\tvalue-9\xe9
+""".format(long="9" * 400)
+
+
+async def test_rows_that_cannot_be_read_are_named_by_number(
+    a_platform: Platform, tmp_path: Path, logged: list[str]
+) -> None:
+    assert a_platform.cookies_file
+    a_platform.cookies_file.write_text("\ufeff" + ROWS, "latin-1", "ignore")
+    used = write_cookies(a_platform, tmp_path / "own.txt")
+    assert used
+    assert used.read_text().split("\n")[1:] == [
+        ".x.com\tTRUE\t/\tTRUE\t0\ta\tvalue-1",
+        ".x.com\tTRUE\t/\tTRUE\t\tb\tvalue-2",
+        "x.com\tFALSE\t/\tTRUE\t1.5\tc\tvalue-3",
+        ".x.com\tTRUE\t/\tTRUE\t0\tauth\thush",
+        "",
+    ]
+    (line,) = [line for line in logged if "no cookie" in line]
+    assert line.endswith("cookies.txt: no cookie is in line 5, 6, 7, 8, 9, 10")
+    assert "value-" not in "".join(logged)
+
+
+async def test_values_of_the_owners_file_count_as_secrets(
+    a_platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bossbot, "_secrets_of", {"x": frozenset({"of-the-settings"})})
+    file = a_platform.cookies_file
+    assert file
+    row = '.x.com\tTRUE\t/\tTRUE\t0\told\t"value-{}"\n'
+    file.write_text(row.format(1))
+    for number in (2, 3):
+        used = write_cookies(a_platform, tmp_path / "own.txt")
+        assert used
+        used.write_text(row.format(number))
+        keep_cookies(a_platform, used)
+    said = "value-1 value-2 value-3 value-4 of-the-settings"
+    secret = "[secret]"
+    assert bossbot.redact(said) == f"{secret} {secret} {secret} value-4 {secret}"
+
+
+async def test_file_open_to_others_is_closed(
+    a_platform: Platform, tmp_path: Path, logged: list[str]
+) -> None:
+    file = a_platform.cookies_file
+    assert file
+    file.chmod(0o644)
+    for _ in range(2):
+        write_cookies(a_platform, tmp_path / "own.txt")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    (line,) = logged
+    assert line.endswith("cookies.txt was readable by others: set to 0600")

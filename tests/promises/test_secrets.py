@@ -66,7 +66,6 @@ def logs_all() -> Iterator[None]:
     logger.remove()
     logger.configure(patcher=lambda record: None)
     logging.basicConfig(handlers=[], level=logging.WARNING, force=True)
-    bossbot._secrets.clear()
 
 
 def cookies_txt(path: Path, domain: str) -> Path:
