@@ -2,7 +2,6 @@
 edited until all its jobs have ended. Several jobs get a line each."""
 
 import asyncio
-import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -52,6 +51,7 @@ class Group:
     progress: dict[str, Progress] = field(default_factory=dict)
     shown: str = ""
     next_s: float = 0  # when it may be edited again, by the loop's clock
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # all have ended
     editor: asyncio.Task[None] | None = None
 
     @property
@@ -66,6 +66,10 @@ class Group:
         """Take a job in, or its newer state; in the order of the links."""
         new = job.id not in self.jobs
         self.jobs[job.id] = job
+        if self.ended:
+            self.over.set()
+        else:
+            self.over.clear()
         if new:
             self.jobs = dict(sorted(self.jobs.items(), key=lambda pair: order(pair[1])))
         if job.status_message_id and not self.message_id:
@@ -142,21 +146,25 @@ class Tracker:
                     await app.queue.set_status_message(job_id, group.message_id)
 
     async def _edit(self, app: App, group: Group, interval_s: float) -> None:
-        """Write until the message shows the newest state, not more often than allowed."""
+        """Write until the message shows the newest state, not more often than allowed.
+        What is not the end waits for that time, as the end may follow soon."""
         failures, clock = 0, asyncio.get_running_loop().time
+        later_s = clock() + interval_s
         while True:
-            if (wait_s := group.next_s - clock()) > 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(app.stopping.wait(), wait_s)
+            if group.message_id and not group.ended:
+                await _first_of(max(later_s, group.next_s), app.stopping, group.over)
+            await _first_of(group.next_s, app.stopping)
             text, ended = render_all(group.jobs.values(), group.progress), group.ended
             if text == group.shown:
                 break
-            last = failures == MAX_FAILURES
+            last, before = failures == MAX_FAILURES, group.message_id
             if await self._write(app, group, text, ended, last) or last:
                 group.shown, failures = text, 0
             else:
                 failures += 1
-            group.next_s = clock() + interval_s
+            later_s = clock() + interval_s
+            if group.message_id == before:  # else the end may follow the answer at once
+                group.next_s = later_s
             if ended and not failures and group.ended:
                 break
         if group.ended and group.key in self.groups:
@@ -201,6 +209,19 @@ class Tracker:
             return
         group.message_id = await app.client.answer(group.first, text)
         await self.note(app, group)
+
+
+async def _first_of(until_s: float, *events: asyncio.Event) -> None:
+    """Wait for one of the events, or a time by the loop's clock."""
+    wait_s = until_s - asyncio.get_running_loop().time()
+    if wait_s <= 0:
+        return
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waiting:
+            one.cancel()
 
 
 async def _in_channel(app: App, group: Group, text: str) -> None:

@@ -65,17 +65,42 @@ async def test_message_of_several_links_is_edited_once_in_2_5_s(stage: Stage) ->
     links = [link(f"wait={n}", stage.image(n)) for n in range(1, 6)]
     async with stage.bot(edit_interval_s=2.5, max_concurrent_downloads=5):
         await ask(stage, "$", *links)
-        await stage.hears("Download started")
-        for number in range(1, 6):
+        status = await stage.hears("Download started")
+        stage.open_gate("1")
+        await stage.fake.wait_for(lambda: status.content.count("Done in") == 1)
+        for number in range(2, 6):
             stage.open_gate(str(number))
             await stage.gets(number)
-        await stage.fake.wait_for(
-            lambda: any(m.content.count("Done in") == 5 for m in stage.said()), 15
-        )
+        await stage.fake.wait_for(lambda: status.content.count("Done in") == 5)
     times = [r.at for r in stage.fake.requests if r.kind in ("edit", "send")]
     gaps = [b - a for a, b in pairwise(times)]
-    assert min(gaps) > 2.4, gaps
+    assert min(gaps) > 2.4 and len(gaps) == 2, gaps
     assert len(stage.said()) == 6
+
+
+@DOORS
+async def test_quick_links_end_at_once_and_with_one_edit(
+    stage: Stage, door: str
+) -> None:
+    async with stage.bot(edit_interval_s=60):
+        await ask(stage, door, link(stage.image(1)), link("fail=gone"))
+        status = await stage.hears("Done in", "(gone)")
+    assert len(status.versions) == 2
+    assert [r.kind for r in stage.fake.requests].count("edit") == 1
+
+
+async def test_end_of_a_late_link_waits_for_its_time(stage: Stage) -> None:
+    stage.hook(
+        "slow",
+        "async def check_job(job):\n"
+        "    if 'image-2' in job.url: await asyncio.sleep(0.5)",
+    )
+    async with stage.bot(edit_interval_s=2.5):
+        await ask(stage, "$", link(stage.image(1)), link(stage.image(2)))
+        status = await stage.hears("Done in")
+        await stage.fake.wait_for(lambda: status.content.count("Done in") == 2)
+    first, second = [r.at for r in stage.fake.requests if r.kind == "edit"]
+    assert second - first > 2.4
 
 
 async def test_late_link_comes_into_the_message_of_its_request(stage: Stage) -> None:
