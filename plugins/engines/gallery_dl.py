@@ -57,6 +57,10 @@ MAX_DEPTH = 4  # of galleries inside galleries
 MAX_EMPTY_POSTS = 20
 MAX_WAIT_S = 5.0  # that the engine may sleep itself; longer waits belong to the queue
 
+# The engine reads files in small pieces. Large ones cost less, and a download that will
+# end in time must still gain one long before the runner finds that it stands still.
+PIECE_BYTES, MAX_PIECE_BYTES, PIECE_S = 2**15, 2**18, 30
+
 # The keywords in which extractors keep each fact, the preferred one first.
 FACTS = {
     "title": "title gallery_title filename",
@@ -302,6 +306,16 @@ def _job_class(post: Post) -> Any:
     from gallery_dl.text import remove_html
 
     def on_response(response: Any, **_: Any) -> None:
+        read = response.iter_content
+
+        def in_large_pieces(size: int = 1, *rest: Any) -> Any:
+            if size == PIECE_BYTES:
+                left = min(response.raw.length_remaining or 0, 2**40)
+                enough = int(left / post.request.timeout_s * PIECE_S)
+                size = max(size, min(enough, MAX_PIECE_BYTES))
+            return read(size, *rest)
+
+        response.iter_content = in_large_pieces
         if response.status_code in (429, 503):
             post.wait_s = wait_asked_s(response.headers)
             # The engine would ask again at once.

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import shutil
 import stat
@@ -44,6 +45,9 @@ from bossbot import (
 )
 
 PROBE_S = 20.0  # for ffprobe to look at one file
+# Large files, up to so many, are not read again for their hash until they change.
+LARGE_BYTES, MAX_HASHES = 2**20, 1000
+_hashes: dict[tuple[int, ...], str] = {}  # by file and state, the newest last
 
 
 @hookimpl
@@ -64,10 +68,26 @@ def _measured(path: Path, folder: Path) -> tuple[MediaFile, bool]:
         folder.resolve()
     ):
         raise JobFailed(Cause.INTERNAL, f"{path} is no regular file of its job")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = _hashes.get(_state(status), "")
+    if not sha256:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        _remember(status, sha256)
     found = sniff(path) if status.st_size else Found("")
     return MediaFile(path, status.st_size, sha256, found.mime), found.sure
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    """What differs between two files, and when one of them changes."""
+    identity = (status.st_dev, status.st_ino, status.st_size)
+    return *identity, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _remember(status: os.stat_result, sha256: str) -> None:
+    if status.st_size >= LARGE_BYTES:  # what is hashed in no time may change in no time
+        _hashes[_state(status)] = sha256
+        for old in list(_hashes)[:-MAX_HASHES]:
+            _hashes.pop(old, None)
 
 
 def _media_or_refused(file: MediaFile) -> MediaFile:
@@ -252,7 +272,10 @@ def place_files(job: Job, files: Sequence[MediaFile], folder: Path) -> list[Medi
     placed = []
     for number, file in enumerate(files, 1):
         path = folder / f"{stem}_{number:02}.{suffix_of(file)}"
+        known = _hashes.pop(_state(file.path.lstat()), "") == file.sha256
         shutil.move(file.path, path)
+        if known:
+            _remember(path.lstat(), file.sha256)
         placed.append(dataclasses.replace(file, path=path))
     return placed
 

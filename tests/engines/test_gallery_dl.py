@@ -63,6 +63,24 @@ def test_a_file_arrives_under_our_name(fetch: Fetch, sites: Sites, shelf: Path) 
 
 
 @pytest.mark.parametrize(
+    ("how", "pieces"),
+    [
+        ({}, 20),  # each is what must come within 30 s of 600 s
+        ({"timeout_s": 60}, 8),
+        ({"timeout_s": 6000}, 64),
+        ({"engine_options": {"downloader.chunk-size": "512k"}}, 4),
+    ],
+)
+def test_large_file_comes_in_pieces_as_large_as_its_time_allows(
+    fetch: Fetch, sites: Sites, shelf: Path, how: dict[str, Any], pieces: int
+) -> None:
+    picture = media.padded_image(shelf, 2 * 2**20)
+    got = fetch(sites.serve("/large.jpg", picture), **how)
+    assert got.contents == [picture.read_bytes()]
+    assert pieces <= sum(p.done_bytes > 0 for p in got.progress) <= pieces + 1
+
+
+@pytest.mark.parametrize(
     "name",
     [
         *["..%2f..%2fetc%2fpasswd.jpg", "%00a.jpg", "$HOME.jpg", "\\fE%20print.jpg"],

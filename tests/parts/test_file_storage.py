@@ -276,6 +276,38 @@ async def test_kept_files_have_their_place_their_names_and_their_order(
         await storage.kept_files(job, ["gone.txt"])
 
 
+def bytes_read() -> int:
+    """By this process so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+async def test_large_file_is_read_once_until_it_changes(storage: FileStorage) -> None:
+    job, size = a_job(), 8 * 2**20
+    text = "words " * (size // 6)
+    before = bytes_read()
+    [file] = await storage.keep(job, await fetched(storage, job, [text]))
+    for _ in range(3):
+        assert await storage.kept_files(job, [file.name]) == [file]
+    assert size <= bytes_read() - before < 1.2 * size
+    status = file.path.stat()
+    with file.path.open("r+") as changed:
+        changed.write("Words")
+    os.utime(file.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    [other] = await storage.kept_files(job, [file.name])
+    assert other.size == file.size and other.sha256 != file.sha256
+
+
+async def test_large_file_in_place_of_another_has_its_own_hash(
+    storage: FileStorage, tmp_path: Path
+) -> None:
+    job, texts = a_job(), ["one " * 2**19, "two " * 2**19]
+    one, two = await storage.keep(job, await fetched(storage, job, texts))
+    one.path.rename(tmp_path / "one")
+    two.path.rename(one.path)
+    [found] = await storage.kept_files(job, [one.name])
+    assert found.sha256 == two.sha256 != one.sha256
+
+
 async def test_placed_files_have_the_same_names_elsewhere(
     storage: FileStorage, tmp_path: Path
 ) -> None:
