@@ -5,6 +5,7 @@ import copy
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from loguru import logger
@@ -33,6 +34,18 @@ class Config(PluginConfig):
     """[plugins.sqlite_queue] in config.toml."""
 
     keep_s: float = Field(604800, ge=3600, description="how long ended jobs are kept")
+
+
+def _sql_list(statuses: Iterable[Status]) -> str:
+    return "(" + ", ".join(f"'{Status(status)}'" for status in statuses) + ")"
+
+
+ENDED = _sql_list(TERMINAL_STATUSES)
+CLAIMED = _sql_list((*SLOT_STATUSES, Status.UPLOADING))
+# The indexes of what is under way serve only queries with these very words.
+WAITS = "status = 'queued'"
+UNFINISHED = "status IN ('queued', 'downloading', 'processing', 'uploading')"
+RUNS = f"{UNFINISHED} AND status IN {_sql_list(SLOT_STATUSES)}"
 
 
 @hookimpl
@@ -65,7 +78,20 @@ def register_tables() -> list[str]:
         );
         CREATE INDEX jobs_by_status ON jobs (status, guild_id);
         CREATE INDEX jobs_by_end ON jobs (finished_at);
-        """
+        """,
+        f"""
+        DROP INDEX jobs_by_status;
+        -- The next job of all, and that of a guild, with all that a claim asks of it.
+        CREATE INDEX jobs_waiting ON jobs
+            (priority DESC, seq, guild_id, not_before, user_id, status)
+            WHERE {WAITS};
+        CREATE INDEX jobs_unfinished ON jobs
+            (status, guild_id, priority DESC, seq, not_before, user_id, worker)
+            WHERE {UNFINISHED};
+        CREATE INDEX jobs_by_guild ON jobs (guild_id);
+        CREATE INDEX jobs_to_remove ON jobs (finished_at)
+            WHERE finished_at > 0 AND folder = '';
+        """,
     ]
 
 
@@ -75,18 +101,33 @@ HELD = (
     *("status", "crashes", "engine", "facts", "posts", "folder", "file_count"),
     *("total_bytes", "cause", "error", "detail", "finished_at"),
 )
-MAX_DELAY_S = 600  # a job that must wait longer was delayed by another clock
 SWEEP_S = 3600.0  # between two removals of old rows
 SWEEP_ROWS = 500  # removed in one statement
 MAX_BEHIND = 100  # changes; a listener that is further behind gets no progress
-
-
-def _sql_list(statuses: Iterable[Status]) -> str:
-    return "(" + ", ".join(f"'{Status(status)}'" for status in statuses) + ")"
-
-
-SLOTS, ENDED = _sql_list(SLOT_STATUSES), _sql_list(TERMINAL_STATUSES)
-CLAIMED = _sql_list((*SLOT_STATUSES, Status.UPLOADING))
+# The next job to claim: the first of the guilds that have none running, or that of one
+# that has. A claim reads no more of the line than what those have before it.
+MAX_DELAY_S = 600  # a job that must wait longer was delayed by another clock
+DUE = f"not_before NOT BETWEEN :now AND :now + {MAX_DELAY_S}"
+NEXT = f"""
+    WITH busy AS MATERIALIZED (
+        SELECT guild_id, count(*) AS running, sum(worker = :worker) AS mine
+        FROM jobs WHERE {RUNS} GROUP BY guild_id
+    ), of_the_others AS (
+        SELECT seq, priority, 0 AS running FROM jobs
+        WHERE {WAITS} AND {DUE} AND guild_id NOT IN (SELECT guild_id FROM busy)
+        ORDER BY priority DESC, seq LIMIT 1
+    ), of_the_busy AS (
+        SELECT seq, priority, running FROM busy JOIN jobs ON seq = (
+            SELECT seq FROM jobs
+            WHERE {UNFINISHED} AND {WAITS} AND {DUE} AND guild_id = busy.guild_id
+            ORDER BY priority DESC, seq LIMIT 1
+        )
+        WHERE running < :per_guild
+    )
+    SELECT seq FROM (SELECT * FROM of_the_others UNION ALL SELECT * FROM of_the_busy)
+    ORDER BY priority DESC, running, seq
+    LIMIT (SELECT coalesce(sum(mine), 0) < :in_all FROM busy)
+"""
 # After a release or an end the status no longer matches: the claim guards nothing.
 GUARD = (
     "id = :id AND claim_number = :claim_number AND worker = :worker AND status IN "
@@ -140,8 +181,8 @@ class SQLiteQueue(Queue):
                 before = now() - self.config.keep_s
                 sql = (
                     "DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE folder = "
-                    f"'' AND finished_at BETWEEN 1 AND ? AND status IN {ENDED} "
-                    f"LIMIT {SWEEP_ROWS}) RETURNING 1"
+                    "'' AND finished_at > 0 AND finished_at <= ? AND status IN "
+                    f"{ENDED} LIMIT {SWEEP_ROWS}) RETURNING 1"
                 )
                 while len(await self.app.database.all(sql, before)) == SWEEP_ROWS:
                     await asyncio.sleep(0)
@@ -221,38 +262,48 @@ class SQLiteQueue(Queue):
         settings = self.app.settings
         async with self.app.database.transaction() as connection:
 
-            async def rows(sql: str, *values: Any) -> list[Any]:
+            async def rows(sql: str, **values: Any) -> list[Any]:
                 return list(await connection.execute_fetchall(sql, values))
 
-            key = job.request_key
             if known := await rows(
-                "SELECT id, position FROM jobs WHERE request_key = ?", key
+                "SELECT id, position FROM jobs WHERE request_key = :key",
+                key=job.request_key,
             ):
                 return int(known[0][1]) if known[0][0] == job.id else None
-            guilds = f"SELECT guild_id, status FROM jobs WHERE status IN {SLOTS} "
-            running = await rows(guilds)
-            (waiting,) = await rows(
-                "SELECT count(*), coalesce(sum(guild_id = ?), 0), coalesce(sum(guild_id "
-                "= ? AND priority >= ?), 0) FROM jobs WHERE status = 'queued'",
-                *(job.guild_id, job.guild_id, job.priority),
+            most = settings.max_concurrent_downloads
+            (count,) = await rows(
+                f"""
+                SELECT
+                    (SELECT count(*) FROM jobs WHERE {RUNS}),
+                    (SELECT count(*) FROM jobs WHERE {RUNS} AND guild_id = :guild_id),
+                    (SELECT count(*) FROM
+                        (SELECT 1 FROM jobs WHERE {WAITS} LIMIT :most)),
+                    (SELECT count(*) FROM jobs
+                        WHERE {UNFINISHED} AND {WAITS} AND guild_id = :guild_id),
+                    (SELECT count(*) FROM jobs
+                        WHERE {UNFINISHED} AND {WAITS} AND guild_id = :guild_id
+                        AND priority >= :priority)
+                """,
+                guild_id=job.guild_id,
+                priority=int(job.priority),
+                most=most,
             )
-            in_all, of_guild, before = waiting
+            running, here, waiting, of_guild, before = count
             if of_guild >= settings.max_queue_size:
                 raise QueueFull(
                     f"The queue is full: {settings.max_queue_size} links are waiting. "
                     "Try again when some are done."
                 )
-            here = sum(row[0] == job.guild_id for row in running)
-            free = settings.max_concurrent_downloads - len(running)
             at_once = (
-                in_all < free and of_guild < settings.max_concurrent_per_guild - here
+                running + waiting < most
+                and here + of_guild < settings.max_concurrent_per_guild
             )
             job.position = 0 if at_once else before + 1
             values = storable(job)
-            names, marks = ", ".join(values), ", ".join("?" * len(values))
+            names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
             row = await rows(
                 f"INSERT INTO jobs ({names}) VALUES ({marks}) RETURNING *",
-                *values.values(),
+                **values,
             )
         self._announce(row[0])
         return job.position
@@ -263,22 +314,7 @@ class SQLiteQueue(Queue):
         rows = await self._change(
             "status = 'downloading', worker = :worker, claim_number = claim_number + 1, "
             "attempts = attempts + 1, lease_until = :lease_until, started_at = :now",
-            f"""
-            seq = (
-                SELECT seq FROM jobs LEFT JOIN (
-                    SELECT guild_id, count(*) AS running FROM jobs
-                    WHERE status IN {SLOTS} GROUP BY guild_id
-                ) USING (guild_id)
-                WHERE status = 'queued'
-                    AND not_before NOT BETWEEN :now AND :now + {MAX_DELAY_S}
-                    AND coalesce(running, 0) < :per_guild
-                    AND (
-                        SELECT count(*) FROM jobs
-                        WHERE status IN {SLOTS} AND worker = :worker
-                    ) < :in_all
-                ORDER BY priority DESC, coalesce(running, 0), seq LIMIT 1
-            )
-            """,
+            f"seq = ({NEXT})",
             worker=worker,
             lease_until=now() + lease_s,
             now=now(),
@@ -321,12 +357,12 @@ class SQLiteQueue(Queue):
         await self._change(
             "status = 'queued', worker = '', position = 0, not_before = 0, "
             "crashes = crashes + 1",
-            f"status IN {SLOTS}",
+            RUNS,
         )
         rows = await self._change(
             "worker = :worker, claim_number = claim_number + 1, crashes = crashes + 1, "
             "lease_until = :lease_until",
-            "status = 'uploading'",
+            f"{UNFINISHED} AND status = 'uploading'",
             worker=worker,
             lease_until=now() + lease_s,
         )
@@ -346,22 +382,30 @@ class SQLiteQueue(Queue):
         since: float = 0,
     ) -> list[Job]:
         """See ``Queue``."""
+        wanted = set(statuses or Status)
+        ended = _sql_list(wanted.intersection(TERMINAL_STATUSES))
+        others = _sql_list(wanted.difference(TERMINAL_STATUSES))
+        guild = "AND guild_id = :guild" if guild_id is not None else ""
         rows = await self.app.database.all(
-            "SELECT * FROM jobs WHERE (:guild IS NULL OR guild_id = :guild) AND status "
-            f"IN {_sql_list(statuses or Status)} AND (status NOT IN {ENDED} OR "
-            "finished_at >= :since) ORDER BY seq",
+            f"""
+            SELECT * FROM jobs WHERE {UNFINISHED} AND status IN {others} {guild}
+            UNION ALL
+            SELECT * FROM jobs
+            WHERE status IN {ended} AND finished_at >= :since {guild}
+            """,
             guild=guild_id,
             since=since,
         )
-        return [Job.from_row(row) for row in rows]
+        # Sorted here: else SQLite reads the whole table, which is in this order.
+        return [Job.from_row(row) for row in sorted(rows, key=itemgetter("seq"))]
 
     async def position(self, job_id: str) -> int:
         """See ``Queue``."""
         row = await self.app.database.one(
-            """
+            f"""
             SELECT count(*) FROM jobs AS other, jobs AS mine
             WHERE mine.id = ? AND mine.status = 'queued' AND other.status = 'queued'
-                AND other.guild_id = mine.guild_id
+                AND other.{UNFINISHED} AND other.guild_id = mine.guild_id
                 AND (-other.priority, other.seq) <= (-mine.priority, mine.seq)
             """,
             job_id,

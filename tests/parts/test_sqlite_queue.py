@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,7 @@ from sqlite_support import locked_by_another_process, longest_pause_s, on_disk
 
 import bossbot
 from bossbot import (
+    SLOT_STATUSES,
     App,
     Cause,
     Change,
@@ -37,6 +40,7 @@ pytest_plugins = ("discord_fixtures",)
 
 LEASE_S = 60.0
 HIGH, LOW = Priority.HIGH, Priority.LOW
+P = list(Priority)
 
 Open = Callable[..., Awaitable[Queue]]
 T = TypeVar("T")
@@ -147,6 +151,91 @@ async def test_full_guild_does_not_hold_up_another(open_queue: Open) -> None:
     queue = await open_queue(max_concurrent_per_guild=1)
     a1, _, b1 = await added(queue, a_job(1, HIGH), a_job(1, HIGH), a_job(2, LOW))
     assert await claim_all(queue) == [a1, b1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_claims_come_in_the_order_that_the_contract_says(
+    open_queue: Open, seed: int
+) -> None:
+    queue = await open_queue(
+        max_concurrent_downloads=7, max_concurrent_per_guild=3, max_queue_size=500
+    )
+    chance = random.Random(seed)
+
+    async def next_by_the_contract() -> str | None:
+        jobs = await queue.list()
+        running = Counter(j.guild_id for j in jobs if j.status in SLOT_STATUSES)
+        waiting = [
+            (-job.priority, running[job.guild_id], number, job.id)
+            for number, job in enumerate(jobs)
+            if job.status is Status.QUEUED
+            and not job.not_before
+            and running[job.guild_id] < 3
+        ]
+        return min(waiting)[-1] if waiting and running.total() < 7 else None
+
+    for _ in range(120):
+        step = chance.choice(["add", "add", "claim", "claim", "end", "move", "cancel"])
+        jobs = await queue.list(statuses=[Status.QUEUED, *SLOT_STATUSES])
+        if step == "add":
+            await queue.add(a_job(chance.choice([1, 1, 1, 2, 3, 4]), chance.choice(P)))
+        elif step == "claim":
+            expected = await next_by_the_contract()
+            job = await queue.claim("me", LEASE_S)
+            assert (job and job.id) == expected
+        elif jobs:
+            job = chance.choice(jobs)
+            if step == "move":
+                await queue.move(job.id, chance.choice(P))
+            elif step == "cancel":
+                await queue.cancel(job.id)
+            elif job.status is Status.DOWNLOADING:
+                job.status = chance.choice([Status.UPLOADING, Status.FAILED])
+                give_back = chance.random() < 0.5
+                verb = partial(queue.release, delay_s=99) if give_back else queue.finish
+                await verb(job)
+
+
+async def test_no_work_grows_with_what_has_ended_or_waits(queue: Queue) -> None:
+    database = queue.app.database
+    await queue.add(old := a_job())
+    job = await claim(queue)
+    job.status = Status.FAILED
+    await queue.finish(job)
+    row = (await stored(queue, old)).to_row()
+    names = ", ".join(f":{name}" for name in row)
+    async with database.transaction() as connection:
+        for number in range(20_000):  # half of them wait, in 1,000 guilds
+            new = {"id": f"{number}", "request_key": number, "guild_id": number // 20}
+            if number % 2:
+                new |= {"status": "queued", "finished_at": 0}
+            sql = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({names})"
+            await connection.execute(sql, {**row, **new})
+    await queue.add(waiting := a_job())
+    await queue.add(running := a_job())
+    steps: dict[str, int] = {}
+
+    async def count(name: str, work: Awaitable[Any]) -> None:
+        """Thousands of steps of SQLite's virtual machine."""
+        ticks: list[int] = []
+        connection = database.connection  # type: ignore[attr-defined]
+        await connection.set_progress_handler(lambda: ticks.append(1), 1000)
+        await work
+        await connection.set_progress_handler(None, 0)
+        steps[name] = len(ticks)
+
+    await count("add", queue.add(a_job()))
+    for number in range(3):  # of one, some and all guilds that run something
+        await count(f"claim {number}", queue.claim("me", LEASE_S))
+    await count("list of a guild", queue.list(1))
+    for status in [*SLOT_STATUSES, Status.UPLOADING]:
+        await count(f"list of {status}", queue.list(statuses=[status]))
+    await count("list since", queue.list(statuses=[Status.FAILED], since=time.time()))
+    await count("position", queue.position(waiting.id))
+    await count("move", queue.move(waiting.id, HIGH))
+    await count("cancel", queue.cancel(running.id))
+    await count("recover", queue.recover("me", LEASE_S))
+    assert max(steps.values()) <= 5, steps
 
 
 async def test_upload_holds_no_slot(open_queue: Open) -> None:
