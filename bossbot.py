@@ -46,6 +46,7 @@ from collections.abc import (
 )
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import cached_property, partial
@@ -102,19 +103,19 @@ API = 1  # a plugin that needs more than this one sets an API of its own
 # What plugins may rely on; docs/plugins.md mentions each.
 __all__ = [
     "API", "HERE", "HOOKS", "MAX_LINE", "PARTS", "PLUGIN_PACKAGE", "SENTENCES",
-    "SLOT_STATUSES", "STOP_WITHIN_S", "TERMINAL_STATUSES", "Accepted", "App",
-    "Bench", "BossBot", "BossbotError", "Cause", "Change", "Client", "Courier",
-    "Database", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hooks", "Job",
-    "JobFailed", "MediaFile", "Message", "OwnPath", "Part", "Platform",
-    "PlatformConfig", "Plugin", "PluginConfig", "PluginError", "Plugins", "Post",
-    "Priority", "Probe", "Progress", "Queue", "QueueFull", "Ran", "Refused",
-    "Report", "Request", "Route", "Router", "Runner", "Settings", "StartError",
-    "Status", "Storage", "Stored", "Subcommand", "Worker", "cut_line",
-    "did_you_mean", "escape", "explain", "format_size", "format_time",
-    "hide_secrets", "hookimpl", "import_plugin", "in_thread", "make_private", "now",
-    "one_line", "open_plugins",
-    "plugin_folders", "public_url", "redact", "show_link", "unsupported",
-    "without_queries", "write_atomically",
+    "SLOT_STATUSES", "STOP_WITHIN_S", "TERMINAL_STATUSES", "Accepted", "Action",
+    "App", "Bench", "BossBot", "BossbotError", "Cause", "Change", "Client",
+    "Courier", "Database", "Engine", "Facts", "Fetched", "Finding", "Guilds",
+    "Hooks", "Job", "JobFailed", "MediaFile", "Message", "OwnPath", "Part",
+    "Platform", "PlatformConfig", "Plugin", "PluginConfig", "PluginError",
+    "Plugins", "Post", "Priority", "Probe", "Progress", "Queue", "QueueFull", "Ran",
+    "Refused", "Report", "Request", "Route", "Router", "Runner", "Settings",
+    "StartError", "Status", "Storage", "Stored", "Subcommand", "Worker", "_",
+    "catalogues", "cut_line", "did_you_mean", "escape", "explain", "format_size",
+    "format_time", "hide_secrets", "hookimpl", "import_plugin", "in_thread",
+    "language", "make_private", "now", "one_line", "open_plugins", "plugin_folders",
+    "public_url", "redact", "show_link", "unsupported", "without_queries",
+    "write_atomically",
 ]  # fmt: skip
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
@@ -178,6 +179,16 @@ class JobFailed(BossbotError):
 
 
 # ── Text ───────────────────────────────────────────────────────────────────────────
+
+# Whoever answers a member sets the language, by Discord's name ("de"), and a plugin has
+# the catalogues: English in, that language out. English itself needs none.
+language: ContextVar[str] = ContextVar("language", default="en")
+catalogues: dict[str, Callable[[str], str]] = {}
+
+
+def _(text: str) -> str:
+    """A text for members, in their language; fill in its ``{names}`` afterwards."""
+    return catalogues.get(language.get(), str)(text)
 
 
 def format_size(size: float) -> str:
@@ -519,6 +530,22 @@ class Accepted(NamedTuple):
 
     job: Job | None
     answer: str = ""
+
+
+@dataclass(kw_only=True)
+class Action:
+    """What a member is about to do by a command, a button or a menu."""
+
+    name: str  # of the command: "queue clear"
+    group: str  # whose roles a server may name: "download", "queue", "settings"...
+    guild_id: int  # 0 in a direct message
+    channel: Any  # discord.abc.Messageable
+    user: Any  # discord.Member, in a direct message discord.User
+    permissions: discord.Permissions  # the member's, in that channel
+    needs: Sequence[str] = ()  # those of them that the action takes
+    owner: bool = False  # whether the member is the bot's owner
+    dry: bool = False  # only asked whether it may be done; counts for no limit
+    guild_settings: dict[str, Any] = field(default_factory=dict)
 
 
 # ── What plugins give ──────────────────────────────────────────────────────────────
@@ -1366,7 +1393,7 @@ hookspec = pluggy.HookspecMarker("bossbot")
 hookimpl = pluggy.HookimplMarker("bossbot")
 
 # A check that breaks refuses, and is never switched off for it.
-VETOES = ("check_job", "check_claim", "check_upload")
+VETOES = ("check_action", "check_job", "check_claim", "check_upload")
 BROKEN_CHECK = "A check of this bot is broken; its owner finds the reason in the log."
 QUICK_HOOKS = (*VETOES, "answer_job")
 # What a hook may say by raising it; from others it is a failure.
@@ -1417,6 +1444,10 @@ class Hooks(Protocol):
         """Return when you are done; cancelled when the plugin or the app ends."""
 
     # A link comes
+
+    @hookspec
+    def check_action(self, action: Action) -> None:
+        """Raise Refused("why") to veto a command or a click; called before it runs."""
 
     @hookspec
     def check_job(self, job: Job) -> None:
@@ -1596,7 +1627,7 @@ class Plugins:
         self.manager.add_hookspecs(Hooks)
         for name in HOOKS:
             spec: Any = getattr(self.manager.hook, name).spec
-            more = ("guild",) if "job" in spec.argnames else ()
+            more = () if {"job", "action"}.isdisjoint(spec.argnames) else ("guild",)
             spec.argnames += ("app", "config", "settings", *more)
         self.all: dict[str, Plugin] = {}
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
@@ -1826,7 +1857,8 @@ class Plugins:
         which does not go on with wrong settings."""
         values |= {"app": self.app, "config": plugin.config, "settings": self.settings}
         if "guild" in impl.argnames:
-            values["guild"] = self.guild_config(plugin, values["job"], closed)
+            asked = values.get("job") or values["action"]
+            values["guild"] = self.guild_config(plugin, asked, closed)
         name = impl.function.__name__
         if self.settings.trace_hooks and (
             name == "run" or name.startswith("register_")
@@ -1835,17 +1867,17 @@ class Plugins:
         return impl.function(*(values[name] for name in impl.argnames))
 
     def guild_config(
-        self, plugin: Plugin, job: Job, closed: bool = False
+        self, plugin: Plugin, asked: Job | Action, closed: bool = False
     ) -> PluginConfig:
-        """A plugin's settings of a job's guild, as they were when the job came; those
-        that are wrong count as not set, or are Refused when ``closed``."""
+        """A plugin's settings of a guild, as they were when the job or the action came;
+        those that are wrong count as not set, or are Refused when ``closed``."""
         try:
             return plugin.guild_config.model_validate(
-                job.guild_settings.get(plugin.stem, {})
+                asked.guild_settings.get(plugin.stem, {})
             )
         except ValidationError as error:
             wrong = "; ".join(explain(error, plugin.guild_config.model_fields))
-            path = self.app.guilds.folder / f"{job.guild_id}.toml"
+            path = self.app.guilds.folder / f"{asked.guild_id}.toml"
             logger.warning("{}: [{}] {}", path, plugin.stem, wrong)
             if closed:
                 raise Refused(BROKEN_GUILD) from None

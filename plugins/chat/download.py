@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import discord
+from bossbot_plugins._commands import guard
 from bossbot_plugins._links import Found, find_links, find_spoilers, known_by
 from discord.ext import commands
 from loguru import logger
@@ -33,6 +34,7 @@ class Download(commands.Cog):
     def __init__(self, bot: BossBot) -> None:
         self.bot = bot
 
+    @guard("download", group="download", needs=("send_messages", "attach_files"))
     # A converter would hide "Invalid URL" behind its own error: the words are ours.
     @commands.hybrid_command(aliases=["dl", "dlt", "dlr"])  # type: ignore[arg-type]
     @discord.app_commands.describe(url="one link or several, with spaces between")
@@ -45,14 +47,6 @@ class Download(commands.Cog):
             names = ", ".join(missing)
             await self.say(
                 ctx, f"I cannot post files here. Ask an admin to give me: {names}."
-            )
-            return
-        if missing := missing_of_member(ctx):
-            names = ", ".join(missing)
-            await self.say(
-                ctx,
-                "I only post files for members who may post them here themselves. "
-                f"Ask an admin to give you: {names}.",
             )
             return
         links = self.find(url)
@@ -181,21 +175,6 @@ def missing_permissions(channel: Any) -> list[str]:
         "Read Message History": permissions.read_message_history,
     }
     return [name for name, granted in needed.items() if not granted]
-
-
-def missing_of_member(ctx: commands.Context[Any]) -> list[str]:
-    """The permissions that the member lacks to post files in the channel: whoever may
-    not do it themselves gets nobody else to do it."""
-    if ctx.guild is None:
-        return []
-    # Discord says what the member of an interaction may do, everything included.
-    permissions = ctx.interaction.permissions if ctx.interaction else None
-    if not permissions:
-        if not isinstance(ctx.author, discord.Member):
-            return ["Send Messages"]
-        permissions = ctx.channel.permissions_for(ctx.author)
-    granted = may_post(ctx.channel, permissions)
-    return [name for name, yes in granted.items() if not yes]
 
 
 def may_post(channel: Any, permissions: discord.Permissions) -> dict[str, bool]:

@@ -143,7 +143,9 @@ class Bot(commands.Bot):
         if isinstance(cause, app_commands.CommandInvokeError):
             cause = cause.original
         text = SENTENCES[Cause.INTERNAL]
-        if isinstance(cause, (commands.CommandError, BossbotError)):
+        if isinstance(cause, commands.CheckFailure):
+            text = str(cause)
+        elif isinstance(cause, (commands.CommandError, BossbotError)):
             text = escape(str(cause), 1000)
         else:
             logger.opt(exception=cause).error("the command {} failed", context.command)
@@ -182,6 +184,7 @@ class DiscordClient(Client):
             raise StartError(NO_TOKEN)
         try:
             await self.bot.login(token.get_secret_value())
+            await self.bot.is_owner(cast(Any, self.bot.user))  # asks who it is, once
         except discord.LoginFailure as error:
             raise StartError(TOKEN_REMEDY) from error
         except UNREACHABLE as error:

@@ -236,7 +236,8 @@ async def test_missing_permission_is_said_before_any_download(
     stage: Stage, door: str
 ) -> None:
     thread = await stage.fake.add_thread(stage.channel_id, "chat")
-    await stage.fake.deny(stage.channel_id, "attach_files", "read_message_history")
+    denied = ("attach_files", "read_message_history")
+    await stage.fake.deny_member(stage.channel_id, stage.fake.bot.id, *denied)
     async with stage.bot() as bot:
         await ask(stage, door, link(stage.image()))
         await stage.hears(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import discord
 import pytest
 from conftest import Home, SmallApp, WritePlugin, make_job
 from discord_support import Stage, job_id, link
@@ -252,7 +253,16 @@ HARM = {
     "blocks a thread": "def {hook}(): threading.Event().wait(9)",
     "fails the job": "async def {hook}(): raise JobFailed(Cause.AGE)",
 }
+ACTION = bossbot.Action(
+    name="ping",
+    group="",
+    guild_id=1,
+    channel=None,
+    user=None,
+    permissions=discord.Permissions.none(),
+)
 CALLS: dict[str, dict[str, Any]] = {
+    "check_action": {"action": ACTION},
     "check_job": {"job": make_job()},
     "check_claim": {},
     "check_upload": {"job": make_job(), "files": [], "channel": None},

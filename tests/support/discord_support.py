@@ -95,6 +95,7 @@ NEEDED = (
     "discord_client",
     "discord_courier",
     "download",
+    "permissions",
     "progress",
     "run",
 )

@@ -1,0 +1,154 @@
+"""Who may do what: one check for commands, buttons and menus."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import discord
+import pytest
+from bossbot_plugins._commands import check
+from bossbot_plugins.permissions import title
+from conftest import SmallApp, make_job
+from discord_support import Stage, link
+
+from bossbot import Action, App, Refused
+
+ROLE, OTHER_ROLE, CHANNEL, OTHER_CHANNEL, MEMBER = 11, 12, 21, 22, 31
+
+
+@pytest.fixture
+def app(small_app: SmallApp) -> App:
+    app = small_app("permissions")
+    app.plugins.load()
+    return app
+
+
+def action(
+    group: str = "download",
+    *permissions: str,
+    roles: tuple[int, ...] = (),
+    thread_in: int = 0,
+    needs: tuple[str, ...] = ("send_messages",),
+    owner: bool = False,
+    **guild: Any,
+) -> Action:
+    """A member's, who may send messages and what is named."""
+    granted = dict.fromkeys(("send_messages", *permissions), True)
+    return Action(
+        name=group,
+        group=group,
+        guild_id=1,
+        channel=SimpleNamespace(id=CHANNEL, parent_id=thread_in or None),
+        user=SimpleNamespace(id=MEMBER, roles=[SimpleNamespace(id=r) for r in roles]),
+        permissions=discord.Permissions(**granted),
+        needs=needs,
+        owner=owner,
+        guild_settings={"permissions": guild},
+    )
+
+
+MAY = [
+    action(),
+    action(roles=(ROLE,), download_roles=[ROLE, OTHER_ROLE]),
+    action("download", "manage_messages", download_roles=[ROLE]),
+    action("download", "manage_guild", denied_channels=[CHANNEL]),
+    action(allowed_channels=[CHANNEL]),
+    action(allowed_channels=[OTHER_CHANNEL], thread_in=OTHER_CHANNEL),
+    action(denied_channels=[OTHER_CHANNEL]),
+    action("stats", roles=(ROLE,), stats_roles=[ROLE]),
+    action("queue", "manage_messages", needs=("manage_messages",)),
+    action("queue", roles=(ROLE,), queue_roles=[ROLE], needs=("manage_messages",)),
+    action("settings", "manage_guild", needs=("manage_guild",)),
+    action("settings", roles=(ROLE,), settings_roles=[ROLE], needs=("manage_guild",)),
+    action("owner", owner=True),
+    action(owner=True, denied_users=[MEMBER]),
+    action("queue", owner=True, needs=("manage_messages",)),
+]
+MAY_NOT = [
+    ("takes Attach Files", action(needs=("send_messages", "attach_files"))),
+    (f"roles <@&{ROLE}>", action(download_roles=[ROLE])),
+    (f"roles <@&{ROLE}>", action("stats", roles=(OTHER_ROLE,), stats_roles=[ROLE])),
+    ("may not use this bot on", action(denied_users=[MEMBER])),
+    (
+        "may not use this bot on",
+        action("queue", "manage_messages", denied_users=[MEMBER]),
+    ),
+    ("in this channel", action(denied_channels=[CHANNEL])),
+    (
+        "in this channel",
+        action(denied_channels=[OTHER_CHANNEL], thread_in=OTHER_CHANNEL),
+    ),
+    (f"Go to <#{OTHER_CHANNEL}>", action(allowed_channels=[OTHER_CHANNEL])),
+    ("takes Manage Messages", action("queue", needs=("manage_messages",))),
+    (
+        "takes Manage Messages",
+        action(
+            "queue", roles=(OTHER_ROLE,), queue_roles=[ROLE], needs=("manage_messages",)
+        ),
+    ),
+    (
+        "takes Manage Server",
+        action("settings", "manage_messages", needs=("manage_guild",)),
+    ),
+    # The roles of one group are not those of another.
+    (
+        "takes Manage Server",
+        action("settings", roles=(ROLE,), queue_roles=[ROLE], needs=("manage_guild",)),
+    ),
+    ("Only the bot's owner", action("owner", "administrator", "manage_guild")),
+    ("settings cannot be read", action(download_roles=["everyone"])),
+    ("settings cannot be read", action(denied_users="all")),
+]
+
+
+@pytest.mark.parametrize("allowed", MAY)
+async def test_check_action_lets_who_may(app: App, allowed: Action) -> None:
+    await check(app, allowed)
+
+
+@pytest.mark.parametrize(("why", "refused"), MAY_NOT)
+async def test_check_action_refuses_who_may_not(
+    app: App, why: str, refused: Action
+) -> None:
+    with pytest.raises(Refused, match=why):
+        await check(app, refused)
+
+
+async def test_nobody_may_anything_without_the_plugin(app: App) -> None:
+    app.plugins.switch_off("permissions", "as the test wants")
+    with pytest.raises(Refused, match="the plugin permissions is off"):
+        await check(app, action(owner=True))
+
+
+@pytest.mark.parametrize(("platform", "passes"), [("reddit", True), ("", False)])
+async def test_check_job_keeps_to_the_platforms_of_the_server(
+    app: App, platform: str, passes: bool
+) -> None:
+    settings = {"permissions": {"platforms": ["reddit", "youtube"]}}
+    job = make_job(platform=platform, guild_settings=settings)
+    if passes:
+        await app.plugins.call("check_job", job=job)
+        return
+    with pytest.raises(Refused, match="only downloads from reddit, youtube"):
+        await app.plugins.call("check_job", job=job)
+
+
+def test_permissions_have_the_names_that_discord_shows() -> None:
+    assert title("manage_guild") == "Manage Server"
+    assert title("send_messages_in_threads") == "Send Messages in Threads"
+
+
+@pytest.mark.parametrize("door", ["$", "/"])
+async def test_command_is_refused_by_the_server_s_rule(stage: Stage, door: str) -> None:
+    fake = stage.fake
+    folder = stage.folder / "data" / "guilds"
+    folder.mkdir(parents=True)
+    rule = f"[permissions]\ndenied_users = [{fake.member.id}]\n"
+    (folder / f"{fake.guild.id}.toml").write_text(rule)
+    async with stage.bot() as bot:
+        if door == "$":
+            await stage.says(f"$download {link(stage.image())}")
+        else:
+            options = {"url": link(stage.image())}
+            await fake.slash(stage.channel_id, "download", options)
+        await stage.hears("You may not use this bot on this server.")
+        assert await bot.app.queue.list() == []
