@@ -831,7 +831,7 @@ class Storage(Part):
     @abstractmethod
     async def keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
         """Move a job's files to where they stay, with what is known of them beside
-        them; sets the job's folder."""
+        them, and wait until they are on the disk; sets the job's folder."""
 
     @abstractmethod
     async def kept_files(self, job: Job, names: Sequence[str]) -> list[MediaFile]:
@@ -1036,6 +1036,7 @@ class Courier(Part):
 
         Raises:
             JobFailed: it cannot be posted, or the claim was lost.
+            FileNotFoundError: a kept file is gone, or not as it was.
         """
 
 

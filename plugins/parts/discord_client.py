@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import aiohttp
 import discord
+from bossbot_plugins._nonce import nonce
 from discord import app_commands
 from discord.ext import commands
 from loguru import logger
@@ -281,7 +282,7 @@ class DiscordClient(Client):
                     return int((await followup.send(text, wait=True)).id)
         channel = self.bot.get_partial_messageable(job.channel_id)
         # With a nonce a second try is no second message; the posts count from 1.
-        options: dict[str, Any] = {"nonce": f"{job.id}-0"}
+        options: dict[str, Any] = {"nonce": nonce(job, 0)}
         if job.message_id:
             options["reference"] = discord.MessageReference(
                 message_id=job.message_id,

@@ -4,12 +4,12 @@ import asyncio
 import copy
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import aiohttp
 import discord
+from bossbot_plugins._nonce import nonce
 from loguru import logger
 from pydantic import ByteSize, Field
 
@@ -42,7 +42,6 @@ MAX_EMBED = 6000  # Discord, 2026-11: characters of all its texts together
 PING_AFTER_S = 60  # a member who waited longer gets a ping
 # A nonce makes a resend harmless for "the past few minutes"; we trust it this long.
 NONCE_WINDOW_S = 60
-HISTORY_SLACK_S = 3600  # how far our clock may be from Discord's
 SEND_TRIES = 5
 MUTE = "Without sound: adding it to the picture needs ffmpeg, which is missing here."
 MISTAKES = (AttributeError, TypeError, ValueError)
@@ -245,24 +244,38 @@ class DiscordCourier(Courier):
         """See ``Courier``.
 
         Raises:
-            JobFailed: permission or the claim lost, a file gone, Discord out of reach.
+            JobFailed: permission or the claim lost, Discord out of reach.
+            FileNotFoundError: a kept file is gone, or not as it was.
         """
         while post := next((p for p in job.posts if p.state in UNSENT), None):
             try:
-                await self._send_post(job, post, await self._files(job, post))
+                if not await self._was_sent(job, post):
+                    await self._send_post(job, post, await self._files(job, post))
             except _Oversize:
                 await self._step_down(job, post)
 
     async def _files(self, job: Job, post: Post) -> list[MediaFile]:
-        """The files of a post, as they were frozen; raises JobFailed when they are not
-        so any more."""
+        """The files of a post, as they were frozen; raises FileNotFoundError when they
+        are not so any more."""
         try:
             files = await self.app.storage.kept_files(job, list(post.files))
-        except FileNotFoundError as error:
-            raise JobFailed(Cause.INTERNAL, f"a kept file is gone: {error}") from None
+        except (OSError, JobFailed) as error:
+            raise FileNotFoundError(f"a kept file is gone: {error!r}") from error
         if [file.sha256 for file in files] != list(post.files.values()):
-            raise JobFailed(Cause.INTERNAL, "a kept file has changed")
+            raise FileNotFoundError("a kept file has changed")
         return files
+
+    async def _was_sent(self, job: Job, post: Post) -> bool:
+        """Whether an earlier claim has sent a post that it left "sending". When that
+        was, no clock can say for sure, so the channel is asked."""
+        if post.state == "sending":
+            find = partial(self._find_sent, job, self._channel(job), post)
+            post.message_id = await self._insist(job, find)
+            post.state, post.sending_at = "waiting", 0
+        if post.message_id:
+            post.state = "sent"
+            await self._save(job)
+        return bool(post.message_id)
 
     async def _send_post(self, job: Job, post: Post, files: list[MediaFile]) -> None:
         plugins, channel = self.app.plugins, self._channel(job)
@@ -283,7 +296,7 @@ class DiscordCourier(Courier):
         async def attempt() -> int:
             nonlocal message, wordless
             # Past the nonce's window only the channel shows what has arrived.
-            if post.sending_at and not 0 <= now() - post.sending_at < NONCE_WINDOW_S:
+            if post.sending_at and now() - post.sending_at >= NONCE_WINDOW_S:
                 if found := await self._find_sent(job, channel, post):
                     return found
                 post.sending_at = 0
@@ -364,7 +377,7 @@ class DiscordCourier(Courier):
                     )
                     for file in files
                 ],
-                nonce=f"{job.id}-{post.number}",
+                nonce=nonce(job, post.number),
                 allowed_mentions=discord.AllowedMentions(
                     everyone=False, roles=False, users=pinged, replied_user=False
                 ),
@@ -386,11 +399,10 @@ class DiscordCourier(Courier):
         pieces = {piece(job, name) for name in post.files}
         lines = post.content.split("\n")
         request = await self._request(job)
-        since = datetime.fromtimestamp(max(post.sending_at - HISTORY_SLACK_S, 0), UTC)
-        after = discord.Object(request or discord.utils.time_snowflake(since))
-        async for message in channel.history(
-            limit=2000, after=after, oldest_first=True
-        ):
+        number = job.request_key.partition(":")[0]  # of the message or interaction
+        since = request or (int(number) if number.isdecimal() else 0)
+        after = discord.Object(since) if since else None  # then the latest come first
+        async for message in channel.history(limit=2000, after=after):
             if message.author != self.app.bot.user:
                 continue
             answered = message.reference.message_id if message.reference else 0

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -213,6 +214,10 @@ class FileStorage(Storage):
         }
         text = json.dumps(metadata, indent=2, ensure_ascii=False)
         write_atomically(folder / "metadata.json", text.encode("utf-8", "replace"))
+        # Before the queue promises them: their contents, then their names.
+        above = [folder, *folder.parents[:3]]
+        for path in [*(file.path for file in kept), folder / "content", *above]:
+            _sync(path)
         job.folder = str(folder.relative_to(self.data))
         return kept
 
@@ -278,6 +283,18 @@ def place_files(job: Job, files: Sequence[MediaFile], folder: Path) -> list[Medi
             _remember(path.lstat(), file.sha256)
         placed.append(dataclasses.replace(file, path=path))
     return placed
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems do not do it for folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _stored(path: Path, guild_id: int) -> Stored:

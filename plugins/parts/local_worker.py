@@ -456,6 +456,15 @@ class LocalWorker(Worker):
         except JobFailed as error:
             log_failure(job, error)
             await self._end(job, Status.FAILED, error)
+        except FileNotFoundError as error:
+            started = any(post.state == "sent" for post in job.posts)
+            if started or job.attempts >= MAX_TRIES:
+                failed = JobFailed(Cause.INTERNAL, str(error))
+                log_failure(job, failed)
+                await self._end(job, Status.FAILED, failed)
+            else:
+                logger.bind(job=job.id).warning("downloaded again, since {}", error)
+                await self._release(job)
         except asyncio.CancelledError:  # the bot stops, or the claim was lost
             job.crashes = 0  # that was no crash
             await self._insist(partial(self.app.queue.save, job, self.lease_s), job)

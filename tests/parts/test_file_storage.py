@@ -1,5 +1,6 @@
 """Storage: names, what may be posted, the folders."""
 
+import errno
 import hashlib
 import json
 import os
@@ -306,6 +307,52 @@ async def test_large_file_in_place_of_another_has_its_own_hash(
     two.path.rename(one.path)
     [found] = await storage.kept_files(job, [one.name])
     assert found.sha256 == two.sha256 != one.sha256
+
+
+async def test_kept_files_and_their_folders_are_on_the_disk(
+    storage: FileStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, once each has its name, and in this order."""
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append(str(path.relative_to(storage.data)))
+
+    job = a_job()
+    files = await fetched(storage, job, ["one", "two"])
+    monkeypatch.setattr(os, "fsync", watched)
+    kept = await storage.keep(job, files)
+    names = [str(file.path.relative_to(storage.data)) for file in kept]
+    above = [job.folder, *map(str, Path(job.folder).parents)]
+    assert synced[1:] == [*names, f"{job.folder}/content", *above[:-1]]
+    assert "metadata.json" in synced[0]
+
+
+async def test_disk_that_does_not_store_a_file_is_a_failure(
+    storage: FileStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def broken(descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if os.path.isdir(path):  # as some file systems say for folders
+            raise OSError(errno.EINVAL, "")
+        if "/content/" in path and broken_disk:
+            raise OSError(errno.EIO, "")
+        fsync(descriptor)
+
+    job = a_job()
+    files = await fetched(storage, job, ["one"])
+    broken_disk = True
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError) as raised:
+        await storage.keep(job, files)
+    assert raised.value.errno == errno.EIO
+    broken_disk = False
+    assert await storage.keep(job, await fetched(storage, job, ["one"]))
 
 
 async def test_placed_files_have_the_same_names_elsewhere(

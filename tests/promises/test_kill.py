@@ -60,7 +60,8 @@ async def test_kill_during_an_upload_posts_once(
     posted = [file.data for message in stage.posted() for file in message.files]
     assert posted == [stage.bytes_of(step) for step in steps]
     assert len(stage.posted()) == 2
-    assert stage.requested("upload") == 3
+    arrived = action == "hang_answer"  # which the channel shows
+    assert stage.requested("upload") == 3 - arrived
 
 
 async def test_failure_that_a_kill_kept_from_the_member_is_told_at_the_next_start(

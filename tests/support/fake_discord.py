@@ -318,6 +318,7 @@ class FakeDiscord:
         self.ack_heartbeats = True
         self.heartbeat_interval_s = 41.25
         self.nonce_window_s = 300.0
+        self.shows_history = True  # else what was posted is not to be seen yet
         self.request_limit_bytes = 25 * MIB  # of several files together
         self.sessions: Counter[str] = Counter()  # connect, identify, resume, heartbeat
         self.requests: list[Request] = []
@@ -797,6 +798,7 @@ class FakeDiscord:
         channel, query = self._channel_of(call), call.query
         limit, after = int(query.get("limit", 50)), int(query.get("after", 0))
         found = [m for m in self.messages(channel.id) if m.id > after]
+        found = found if self.shows_history else []
         page = found[:limit] if after else found[-limit:]
         return [message.payload() for message in reversed(page)]
 
