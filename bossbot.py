@@ -1164,6 +1164,9 @@ class Settings(BaseSettings):
         "INFO", description="of the console; the log file always has every detail"
     )
     log_retention_days: int = Field(14, ge=1, description="how long log files are kept")
+    max_log_size: ByteSize = Field(
+        ByteSize(100 * 2**20), description="of all log files; the oldest go first"
+    )
     trace_hooks: bool = Field(
         False, description="log every call of a hook; for writing plugins"
     )
@@ -2328,11 +2331,28 @@ class _ToLoguru(logging.Handler):
         log.log(level, "{}: {}", record.name, record.getMessage())
 
 
+MAX_TRACE = 200  # lines of a traceback
+
+
 def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
-    """Write the log to the console, and with every detail to a file a day. No line
-    holds a secret, and a message is one line; a traceback shows the values of variables
-    only with ``debug``."""
+    """Write the log to the console, and with every detail to files of a day or of a
+    tenth of ``max_log_size``. No line holds a secret, and a message is one line; a
+    traceback shows the values of variables only with ``debug``."""
     hide_secrets("the settings", secret_values(settings))
+    folder, most = settings.data_dir / "logs", int(settings.max_log_size)
+
+    def is_full(message: Any, file: TextIO) -> bool:
+        size = file.seek(0, os.SEEK_END) + len(message.encode())
+        day = f"{message.record['time']:%Y-%m-%d}"
+        return day not in Path(file.name).name or size > most / 10 > 0
+
+    def remove_old(files: Iterable[str | Path]) -> None:
+        left, before = most * 0.9, time.time() - settings.log_retention_days * 86400
+        with contextlib.suppress(OSError):  # another process removes them, too
+            for file in sorted(files, key=os.path.getmtime, reverse=True):
+                left -= os.path.getsize(file)
+                if left < 0 < most or os.path.getmtime(file) < before:
+                    os.remove(file)
 
     def clean(record: Any) -> None:
         import traceback
@@ -2342,7 +2362,10 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
         lines = [" ".join([record["message"], *bound])]
         if error := record["exception"]:
             trace = traceback.TracebackException(*error, capture_locals=debug)
-            lines += map(cut_line, "".join(trace.format()).splitlines())
+            found = "".join(trace.format()).splitlines()
+            if len(found) > MAX_TRACE:
+                found[MAX_TRACE // 2 : -MAX_TRACE // 2] = ["..."]
+            lines += map(cut_line, found)
             record["exception"] = None
         text = "\n".join(one_line(line, fold=False) for line in lines)
         record["extra"]["text"] = redact(text).replace("\n", "\n  ")
@@ -2359,16 +2382,16 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
         **common,
     )
     logger.add(sys.stderr, level="ERROR", **common)
-    folder = settings.data_dir / "logs"
     plain = str(folder).replace("{", "{{").replace("}", "}}")  # else it is a template
     try:
+        remove_old(folder.glob("boss-bot_*.log"))
         logger.add(
             f"{plain}{os.sep}boss-bot_{{time:YYYY-MM-DD}}.log",
             level="DEBUG",
-            rotation="00:00",
-            retention=f"{settings.log_retention_days} days",
+            rotation=is_full,
+            retention=remove_old,
             catch=True,  # a full disk must not stop the bot
-            opener=lambda path, flags: os.open(path, flags, 0o600),
+            opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600),
             **common,
         )
     except OSError as error:

@@ -6,8 +6,9 @@ import re
 import stat
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,66 @@ def test_log_file_has_the_date_and_is_its_owners(
     names = {f"boss-bot_{day:%Y-%m-%d}.log" for day in (before, datetime.now())}
     assert path.name in names
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.fixture
+def logs(make_settings: MakeSettings) -> Path:
+    return make_settings().data_dir / "logs"
+
+
+def sizes(logs: Path) -> list[int]:
+    return [path.stat().st_size for path in logs.iterdir()]
+
+
+def test_flood_of_messages_stays_within_the_cap(start: Start, logs: Path) -> None:
+    start(max_log_size="1MiB")
+    for number in range(3000):
+        logger.debug("{} {}", number, "\u2603" * 500)
+        if number % 100 == 0:
+            assert sum(sizes(logs)) <= 2**20
+    newest = max(logs.iterdir(), key=os.path.getmtime)
+    assert "2999 " in newest.read_text("utf-8")
+    assert sum(sizes(logs)) > 2**19
+    assert {stat.S_IMODE(path.stat().st_mode) for path in logs.iterdir()} == {0o600}
+
+
+def test_traceback_without_end_is_cut(start: Start) -> None:
+    written = start()
+    log_exception("line\n" * 1_000_000, "it failed")
+    _, stderr, file = written()
+    assert "it failed" in file and "test_logging.py" in file
+    assert len(file) < 100_000 and len(stderr) < 100_000
+
+
+def test_no_cap_leaves_one_file_a_day(start: Start, logs: Path) -> None:
+    start(max_log_size=0)
+    for _ in range(50):
+        logger.debug("x" * 2000)
+    assert len(sizes(logs)) == 1
+
+
+def test_old_logs_go_when_the_log_begins(start: Start, logs: Path) -> None:
+    logs.mkdir(parents=True)
+    for day, size in ((1, 10), (2, 10), (3, 800), (4, 200)):
+        path = logs / f"boss-bot_2026-01-0{day}.log"
+        path.write_bytes(bytes(size * 1024))
+        when = time.time() - 86400 * (15 if day == 1 else 10 - day)
+        os.utime(path, (when, when))
+    (logs / "own.log").touch()
+    start(max_log_size="1MiB")
+    kept = {path.name for path in logs.iterdir() if "2026-01" in path.name}
+    assert kept == {"boss-bot_2026-01-04.log"}
+    assert (logs / "own.log").exists()
+
+
+def test_new_day_has_a_new_file(start: Start, logs: Path) -> None:
+    start()
+    logger.info("x")
+    (path,) = logs.iterdir()
+    next_day = logger.patch(lambda r: r.update(time=r["time"] + timedelta(days=1)))
+    next_day.info("y")
+    text = path.read_text("utf-8")
+    assert text.endswith("y\n") and "x" not in text
 
 
 def test_strange_levels_of_libraries_are_logged_too(start: Start) -> None:

@@ -1,9 +1,11 @@
 """A full disk: nothing is acknowledged that is not kept, nothing half is left behind."""
 
 import logging
+import os
+import resource
 import shutil
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,6 @@ from bossbot import Cause, JobFailed, set_up_log
 pytest_plugins = ("discord_fixtures",)
 
 PLUGINS = Path(__file__).parent / "plugins"
-FULL = Path("/dev/full")  # every write to it is refused by the kernel: no space left
 
 
 async def test_link_is_not_acknowledged_when_the_database_is_full(stage: Stage) -> None:
@@ -52,10 +53,35 @@ async def test_download_that_fills_the_disk_fails_with_that_word(
 def test_full_disk_for_the_log_stops_nobody(
     make_settings: MakeSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = make_settings()
+    settings, most = make_settings(), 2**20
     logs = settings.data_dir / "logs"
     logs.mkdir(parents=True)
-    (logs / f"boss-bot_{datetime.now(UTC):%Y-%m-%d}.log").symlink_to(FULL)
+    path = logs / f"boss-bot_{datetime.now():%Y-%m-%d}.log"
+    path.touch()
+    os.truncate(path, most)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    set_up_log(settings, False, sys.stdout)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        logger.info("on we go")
+        assert path.stat().st_size == most
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        logger.remove()
+        logger.configure(patcher=lambda record: None)
+        logging.basicConfig(handlers=[], level=logging.WARNING, force=True)
+    assert "on we go" in capsys.readouterr().out
+    assert "on we go" in path.read_text()  # once there is room
+
+
+def test_log_is_not_written_through_a_link(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings, other = make_settings(), tmp_path / "other"
+    logs = settings.data_dir / "logs"
+    logs.mkdir(parents=True)
+    other.write_text("as it was")
+    (logs / f"boss-bot_{datetime.now():%Y-%m-%d}.log").symlink_to(other)
     set_up_log(settings, False, sys.stdout)
     try:
         logger.info("on we go")
@@ -63,4 +89,4 @@ def test_full_disk_for_the_log_stops_nobody(
         logger.remove()
         logger.configure(patcher=lambda record: None)
         logging.basicConfig(handlers=[], level=logging.WARNING, force=True)
-    assert "on we go" in capsys.readouterr().out
+    assert other.read_text() == "as it was"
