@@ -787,6 +787,10 @@ class Runner(Part):
             JobFailed: it was killed, or is none of the helper programs.
         """
 
+    def end_all(self, failure: JobFailed) -> int:
+        """End what fetches and runs now, at once, with this failure; returns how many."""
+        return 0
+
 
 class Stored(NamedTuple):
     """Files that lie in the storage, and the job they came from."""

@@ -1,4 +1,5 @@
-"""Keeps the disk from filling up: sweeps old files, refuses links when it is full."""
+"""Keeps the disk from filling up: sweeps old files, refuses links when it is full, and
+ends what runs before the disk is."""
 
 import asyncio
 import shutil
@@ -11,9 +12,12 @@ from loguru import logger
 from pydantic import ByteSize, Field
 
 from bossbot import (
+    SLOT_STATUSES,
     TERMINAL_STATUSES,
     App,
+    Cause,
     Job,
+    JobFailed,
     PluginConfig,
     Refused,
     Settings,
@@ -35,7 +39,8 @@ class Config(PluginConfig):
         ByteSize(5 * 2**30), description="kept files; above it, the oldest are deleted"
     )
     min_free_space: ByteSize = Field(
-        ByteSize(500 * 2**20), description="free disk; below it, links are refused"
+        ByteSize(500 * 2**20),
+        description="free disk; below it, links are refused and downloads ended",
     )
     temp_retention_s: float = Field(
         3600, ge=0, description="how long leftovers of downloads are kept"
@@ -56,23 +61,58 @@ class Config(PluginConfig):
     )
 
 
+# As fast as a child may fill the disk: what is left of the room is looked at again before
+# it can be gone, but not more often than 200 times a second.
+FILLED_BYTES_S = 2 * 2**30
+MIN_LOOK_S, MAX_LOOK_S = 0.005, 1.0
+
+
 @hookimpl
 async def run(app: App, config: Config) -> None:
-    async with asyncio.TaskGroup() as sweeps:
-        sweeps.create_task(repeat(config.temp_scan_interval_s, sweep_temp, app, config))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(repeat(config.temp_scan_interval_s, sweep_temp, app, config))
         every_s = config.main_scan_interval_s
-        sweeps.create_task(repeat(every_s, sweep_downloads, app, config))
+        tasks.create_task(repeat(every_s, sweep_downloads, app, config))
+        if config.min_free_space:
+            tasks.create_task(keep_room(app, config))
 
 
-@hookimpl
-def check_claim(settings: Settings, config: Config) -> None:
-    if shutil.disk_usage(settings.data_dir).free < config.min_free_space:
+def room(settings: Settings, config: Config) -> int:
+    """The free bytes above the floor; below it, a negative number."""
+    return shutil.disk_usage(settings.data_dir).free - int(config.min_free_space)
+
+
+async def keep_room(app: App, config: Config) -> None:
+    """End what runs when there is no more room for it."""
+    while True:
+        left = room(app.settings, config)
+        if left < 0 and (ended := app.runner.end_all(JobFailed(Cause.DISK_FULL))):
+            logger.warning("the disk is full: {} downloads or programs ended", ended)
+        await asyncio.sleep(
+            min(max(abs(left) / FILLED_BYTES_S, MIN_LOOK_S), MAX_LOOK_S)
+        )
+
+
+def check_room(settings: Settings, config: Config) -> None:
+    if room(settings, config) < 0:
         raise Refused("The bot's disk is full. Ask the bot's owner to make room.")
 
 
 @hookimpl
+async def check_claim(app: App, config: Config) -> None:
+    await asyncio.to_thread(check_room, app.settings, config)
+    most = int(app.settings.max_job_size)
+    running = await app.queue.list(statuses=SLOT_STATUSES)
+    if most and running:  # else a small disk would take no link at all
+        taken = await app.storage.attempts_bytes()
+        reserved = max(len(running) * most - taken, 0)
+        if reserved + most > room(app.settings, config):
+            raise Refused("What runs may need the room that is left on the disk.")
+
+
+@hookimpl
 async def check_job(job: Job, app: App, config: Config) -> None:
-    await asyncio.to_thread(check_claim, app.settings, config)
+    await asyncio.to_thread(check_room, app.settings, config)
     limit = config.max_temp_storage
     if limit and await app.storage.attempts_bytes() > limit:
         raise Refused("Too much is being downloaded at once. Try again in a minute.")
@@ -134,8 +174,7 @@ async def sweep_downloads(app: App, config: Config) -> int:
             total += stored.size_bytes
     kept.sort(key=lambda one: one[0])
     while kept:
-        free = shutil.disk_usage(app.settings.data_dir).free
-        full = free < config.min_free_space
+        full = room(app.settings, config) < 0
         if not full and (not config.max_storage or total <= config.max_storage):
             break
         _, stored, job = kept.pop()

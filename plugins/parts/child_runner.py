@@ -153,6 +153,7 @@ class Child:
     def __init__(self, number: int) -> None:
         self.number = number
         self.name = "spare"
+        self.task = ""
         self.pid = 0  # known once it is a group of its own
         self.busy = False  # a file is on its way
         self.fault: JobFailed | None = None  # why it was ended
@@ -349,7 +350,7 @@ class ChildRunner(Runner):
         child, self._spare = self._spare, None
         if not child or child.exit.done():
             child = await self._new_child()
-        child.name, child.broker.judge = name, judge
+        child.name, child.task, child.broker.judge = name, task, judge
         self.running[child.number] = child
         assert child.writer
         try:
@@ -557,6 +558,16 @@ class ChildRunner(Runner):
         )
         with making_sense():
             return _messages.ran(answer)
+
+    def end_all(self, failure: JobFailed) -> int:
+        """See ``Runner``."""
+        ended = [
+            one for one in self.running.values() if one.task in ("download", "run")
+        ]
+        for child in ended:
+            child.fault = failure
+            child.kill()
+        return len(ended)
 
     async def _ask(self, task: str, **request: Any) -> Any:
         """The answer of a short task that belongs to no job."""
