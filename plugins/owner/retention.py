@@ -61,9 +61,8 @@ class Config(PluginConfig):
     )
 
 
-# As fast as a child may fill the disk: what is left of the room is looked at again before
-# it can be gone, but not more often than 200 times a second.
-FILLED_BYTES_S = 2 * 2**30
+# The room is looked at again some times before it can be gone, at 2 GiB/s.
+LEFT_BYTES_S = 8 * 2**30
 MIN_LOOK_S, MAX_LOOK_S = 0.005, 1.0
 
 
@@ -88,9 +87,7 @@ async def keep_room(app: App, config: Config) -> None:
         left = room(app.settings, config)
         if left < 0 and (ended := app.runner.end_all(JobFailed(Cause.DISK_FULL))):
             logger.warning("the disk is full: {} downloads or programs ended", ended)
-        await asyncio.sleep(
-            min(max(abs(left) / FILLED_BYTES_S, MIN_LOOK_S), MAX_LOOK_S)
-        )
+        await asyncio.sleep(min(max(abs(left) / LEFT_BYTES_S, MIN_LOOK_S), MAX_LOOK_S))
 
 
 def check_room(settings: Settings, config: Config) -> None:

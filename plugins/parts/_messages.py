@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bossbot import Cause, JobFailed, Progress, Ran, one_line
+from bossbot import SENTENCES, Cause, JobFailed, Progress, Ran, one_line
 
 MAX_LINE_BYTES = 256 * 1024
 BURST_BYTES = 4 * 2**20  # that a child may say at once
@@ -92,13 +92,13 @@ def words(error: JobFailed) -> list[Any]:
 
 
 def failure(error: list[Any], sentences: Collection[str] = ()) -> JobFailed:
-    """The failure that ``words`` made; its sentence is PRIVATE, one of ``sentences``, or
-    what the bot says for the cause."""
+    """The failure that ``words`` made; its sentence is one that the bot knows: for a
+    cause, PRIVATE, or one of ``sentences``."""
     cause, detail, sentence, wait_s = error
     if not isinstance(detail, str) or number(wait_s, MAX_WAIT_S) != wait_s:
         raise TypeError("no failure")
-    sentence = sentence if sentence in (PRIVATE, *sentences) else ""
-    return JobFailed(Cause(cause), detail, sentence, wait_s)
+    known = sentence in (PRIVATE, *SENTENCES.values(), *sentences)
+    return JobFailed(Cause(cause), detail, sentence if known else "", wait_s)
 
 
 def facts(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,10 +17,20 @@ from conftest import PARTS, MakeApp, MakeSettings, WritePlugin, link_plugins, ma
 from platform_support import NOWHERE, listening
 
 import bossbot
-from bossbot import SLOT_STATUSES, App, Job, PluginConfig, Refused, Status
+from bossbot import (
+    SENTENCES,
+    SLOT_STATUSES,
+    App,
+    Cause,
+    Job,
+    PluginConfig,
+    Refused,
+    Status,
+)
 
 HOUR_S, DAY_S = 3600, 86400
 KIB = 1024
+MIB = 2**20
 
 # A site whose posts are words.
 WORDS = """
@@ -34,6 +44,25 @@ def register_engines():
 
 def download(request, report):
     report.info(text="Only words.")
+"""
+
+# A site whose posts are as large as the disk, in a place that outlives the attempt.
+ENDLESS = """
+import time
+
+from bossbot import Engine, hookimpl
+
+
+@hookimpl
+def register_engines():
+    return [Engine("endless", lambda: "1", lambda: None, lambda url: True, download)]
+
+
+def download(request, report):
+    with (request.cache_dir / request.prefix).open("wb", 0) as file:
+        for _ in range(1000):
+            file.write(bytes(2**20))
+            time.sleep(0.003)  # as fast as a network may bring it
 """
 
 
@@ -305,6 +334,70 @@ async def test_links_in_the_queue_wait_while_the_disk_is_low(
         async for _ in queue.changes():
             if (await bot.stored(job)).status is Status.COMPLETED:
                 break
+
+
+async def test_what_runs_is_ended_before_the_disk_is_full(
+    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch, write_plugin: WritePlugin
+) -> None:
+    write_plugin("endless", ENDLESS)
+    floor = 40 * MIB
+    bot = await make_bot(
+        started=True, retention__min_free_space=floor, max_download_size=0
+    )
+    cache, room = bot.data / "cache", 100 * MIB
+
+    def usage(path: Path) -> SimpleNamespace:
+        used = size_of(cache)
+        return SimpleNamespace(total=room, used=used, free=room - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    bot.app.worker.refused_s = 0.05  # type: ignore[attr-defined]
+    await bot.app.start(gateway=False)
+    queue, jobs = bot.app.queue, [make_job(engine="endless") for _ in range(3)]
+    async with asyncio.timeout(20):
+        with listening("no job is started now: The bot's disk is full") as heard:
+            for job in jobs:
+                await queue.add(job)
+            await heard.wait()
+        async for _ in queue.changes():
+            if (await bot.stored(jobs[0])).status is Status.FAILED:
+                break
+    first, *others = [await bot.stored(job) for job in jobs]
+    assert (first.cause, first.error) == (Cause.DISK_FULL, SENTENCES[Cause.DISK_FULL])
+    assert {job.status for job in others} == {Status.QUEUED}
+    assert floor - 16 * MIB < room - size_of(cache) < floor
+
+
+async def test_claim_leaves_room_for_what_runs(
+    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = await make_bot(retention__min_free_space=15 * KIB, max_job_size=10 * KIB)
+    check = bot.app.plugins.call
+    disk(monkeypatch, bot, room=16 * KIB)
+    await check("check_claim")  # a small disk takes one at a time
+    running = await bot.job(Status.DOWNLOADING, kept=False)
+    with pytest.raises(Refused, match="may need the room"):
+        await check("check_claim")
+    disk(monkeypatch, bot, room=36 * KIB)
+    await check("check_claim")
+    await bot.job(Status.PROCESSING, kept=False)
+    with pytest.raises(Refused, match="may need the room"):
+        await check("check_claim")
+    # What a job has on the disk already, it needs no more.
+    write(bot.data / "temp" / running.id / "1" / "files" / "x", 8 * KIB)
+    with pytest.raises(Refused, match="may need the room"):
+        await check("check_claim")
+    write(bot.data / "temp" / running.id / "1" / "files" / "y", 1 * KIB)
+    await check("check_claim")
+
+
+async def test_job_of_any_size_reserves_nothing(
+    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = await make_bot(retention__min_free_space=15 * KIB, max_job_size=0)
+    disk(monkeypatch, bot, room=16 * KIB)
+    await bot.job(Status.DOWNLOADING, kept=False)
+    await bot.app.plugins.call("check_claim")
 
 
 async def test_link_is_refused_while_too_much_is_under_way(

@@ -1161,7 +1161,8 @@ async def test_other_programs_are_not_started(toys: Toys, start: str) -> None:
         report.info(text="went on")
         """
     error = await toys.failure(body, child_runner__allow_private_addresses=True)
-    assert error.cause is Cause.INVALID_URL and "private" not in str(error)
+    assert error.cause is Cause.INVALID_URL
+    assert str(error) == SENTENCES[Cause.INTERNAL]
 
 
 @pytest.mark.parametrize(
@@ -1264,6 +1265,21 @@ async def run(toys: Toys) -> AsyncIterator[Run]:
 
     yield run
     toys.runner.programs = before
+
+
+async def test_all_that_runs_is_ended_with_one_reason(toys: Toys, run: Run) -> None:
+    began: list[Any] = []
+    code = "import time; print('x', flush=True); time.sleep(600)"
+    program = asyncio.create_task(run(sys.executable, "-c", code, on_line=began.append))
+    body = "report.progress(Progress('x')); time.sleep(600)"
+    download = asyncio.create_task(toys.fetch(body, on_progress=began.append))
+    await until(lambda: len(began) == 2)
+    assert toys.runner.end_all(JobFailed(Cause.DISK_FULL)) == 2
+    for work in (program, download):
+        with pytest.raises(JobFailed) as caught:
+            await asyncio.wait_for(work, 5)
+        assert caught.value.cause is Cause.DISK_FULL
+    assert toys.runner.end_all(JobFailed(Cause.DISK_FULL)) == 0
 
 
 async def test_program_runs_in_the_jobs_scratch_home(toys: Toys, run: Run) -> None:
