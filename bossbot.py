@@ -50,6 +50,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from functools import cached_property, partial
+from gettext import NullTranslations
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -113,9 +114,9 @@ __all__ = [
     "StartError", "Status", "Storage", "Stored", "Subcommand", "Worker", "_",
     "catalogues", "cut_line", "did_you_mean", "escape", "explain", "format_size",
     "format_time", "hide_secrets", "hookimpl", "import_plugin", "in_thread",
-    "language", "make_private", "now", "one_line", "open_plugins", "plugin_folders",
-    "public_url", "redact", "show_link", "unsupported", "without_queries",
-    "write_atomically",
+    "language", "make_private", "ngettext", "now", "one_line", "open_plugins",
+    "plugin_folders", "public_url", "redact", "show_link", "unsupported",
+    "without_queries", "write_atomically",
 ]  # fmt: skip
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
@@ -180,15 +181,21 @@ class JobFailed(BossbotError):
 
 # ── Text ───────────────────────────────────────────────────────────────────────────
 
-# Whoever answers a member sets the language, by Discord's name ("de"), and a plugin has
-# the catalogues: English in, that language out. English itself needs none.
+# Whoever answers a member sets the language, by Discord's name for it ("de"), and a
+# plugin brings the catalogues. The texts in the code are English.
 language: ContextVar[str] = ContextVar("language", default="en")
-catalogues: dict[str, Callable[[str], str]] = {}
+catalogues: dict[str, NullTranslations] = {}
+_ENGLISH = NullTranslations()
 
 
 def _(text: str) -> str:
     """A text for members, in their language; fill in its ``{names}`` afterwards."""
-    return catalogues.get(language.get(), str)(text)
+    return catalogues.get(language.get(), _ENGLISH).gettext(text)
+
+
+def ngettext(one: str, many: str, count: int) -> str:
+    """The same, by a count: "{count} file" or "{count} files"."""
+    return catalogues.get(language.get(), _ENGLISH).ngettext(one, many, count)
 
 
 def format_size(size: float) -> str:
