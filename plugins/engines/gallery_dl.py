@@ -1,6 +1,7 @@
 """Photos, galleries and posts from some 300 sites, fetched by gallery-dl."""
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -61,6 +62,7 @@ MAX_WAIT_S = 5.0  # that the engine may sleep itself; longer waits belong to the
 # end in time must still gain one long before the runner finds that it stands still.
 PIECE_BYTES, MAX_PIECE_BYTES, PIECE_S = 2**15, 2**18, 30
 
+LINK = re.compile("https?://", re.IGNORECASE)
 # The keywords in which extractors keep each fact, the preferred one first.
 FACTS = {
     "title": "title gallery_title filename",
@@ -169,12 +171,20 @@ def single(url: str) -> bool:
 
 def _find(url: str) -> Any:
     """The extractor for a link, or None for a site that the engine does not support."""
-    if not re.match(r"https?://", url, re.IGNORECASE):
-        return None
-    matches, extractors = _table()
-    known = ((number, m) for number, match in enumerate(matches) if (m := match(url)))
-    found = next((extractors[number](m) for number, m in known), None)
+    kind, match = _match(url)
+    found = kind(match) if kind else None
     return None if found is None or found.category in NO_SITES else found
+
+
+@functools.lru_cache(maxsize=1)  # a child asks several times for its link
+def _match(url: str) -> tuple[Any, Any]:
+    """The extractor's class for a link, and what it matches; None if there is none."""
+    if LINK.match(url):
+        matches, extractors = _table()
+        for number, match in enumerate(matches):
+            if found := match(url):
+                return extractors[number], found
+    return None, None
 
 
 def _table() -> tuple[list[Callable[[str], Any]], list[Any]]:

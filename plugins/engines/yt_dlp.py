@@ -32,6 +32,7 @@ from bossbot_plugins._yt_dlp_guard import (
 
 from bossbot import Cause, Engine, JobFailed, Progress, Report, Request, hookimpl
 
+LINK = re.compile("https?://", re.IGNORECASE)
 ADULT_AGE = 18  # years
 # The classes whose ways to know a link are but their patterns.
 PLAIN = ("InfoExtractor", "LazyLoadExtractor")
@@ -123,19 +124,21 @@ def single(url: str) -> bool:
     return bool(whole or re.search(r"\d", path)) and found.is_single_video(url) is True
 
 
+@functools.lru_cache(maxsize=1)  # a child asks several times for its link
 def _find(url: str) -> Any:
     """The extractor of its own for a link, or None."""
-    if not re.match(r"https?://", url, re.IGNORECASE):
+    if not LINK.match(url):
         return None
-    asked, extractors = _table()
+    asked, extractors, _ = _table()
     found = (number for number, suitable in enumerate(asked) if suitable(url))
     return next((extractors[number] for number in found), None)
 
 
-def _table() -> tuple[list[Callable[[str], Any]], list[Any]]:
+def _table() -> tuple[list[Callable[[str], Any]], list[Any], dict[str, Any]]:
     """What says that an extractor is suitable, its compiled patterns or a method of its
-    own, and side by side the extractor; without the generic one. Made once, and kept
-    with the library: a child that touches every extractor copies much more memory."""
+    own, and side by side the extractor; without the generic one. Then all by their
+    keys. Made once, and kept with the library: a child that touches every extractor
+    copies much more memory."""
     from yt_dlp import extractor
     from yt_dlp.utils import variadic
 
@@ -144,15 +147,23 @@ def _table() -> tuple[list[Callable[[str], Any]], list[Any]]:
         for ie in _extractors():
             if ie.ie_key() == "Generic" or ie._VALID_URL is False:
                 continue
-            ways = (ie.suitable.__qualname__, ie._match_valid_url.__qualname__)
-            if all(way.split(".")[0] in PLAIN for way in ways):
-                own = [re.compile(one).match for one in variadic(ie._VALID_URL)]
-            else:
+            ways = (ie._match_valid_url.__qualname__, ie.suitable.__qualname__)
+            by_pattern, plain = (way.split(".")[0] in PLAIN for way in ways)
+            patterns = map(re.compile, variadic(ie._VALID_URL))
+            own: list[Callable[[str], Any]] = [one.match for one in patterns]
+            if not by_pattern:
                 own = [ie.suitable]
+            elif not plain:  # most have it to leave links to others
+                own = [_both(one, ie.suitable) for one in own]
             asked += own
             extractors += [ie] * len(own)
-        extractor._boss_bot_table = asked, extractors
-    return cast(tuple[list[Callable[[str], Any]], list[Any]], extractor._boss_bot_table)
+        by_key = {ie.ie_key(): ie for ie in _extractors()}
+        extractor._boss_bot_table = asked, extractors, by_key
+    return cast(tuple[list[Any], list[Any], dict[str, Any]], extractor._boss_bot_table)
+
+
+def _both(match: Callable[[str], Any], suitable: Any) -> Callable[[str], Any]:
+    return lambda url: match(url) and suitable(url)
 
 
 def _extractors() -> list[Any]:
@@ -169,10 +180,10 @@ def download(request: Request, report: Report) -> None:
     # Extractors pass data to each other in the fragment; a member must not.
     url = request.url.partition("#__youtubedl_smuggle")[0]
     with _downloader(video) as engine:
-        for extractor in _extractors():
-            engine.add_info_extractor(extractor)
+        engine._ies = _table()[2]  # to add each one takes longer than to download
+        found = _find(url)
         try:
-            engine.extract_info(url)
+            engine.extract_info(url, ie_key=found.ie_key() if found else "Generic")
         except Enough as enough:
             video.failures += [enough.failure] if enough.failure else []
         except DownloadCancelled:  # at max_items

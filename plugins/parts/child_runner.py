@@ -183,10 +183,12 @@ class Child:
     def holds(self) -> tuple[int, int]:
         """The bytes of memory and the tasks of its process group; blocks."""
         pages = tasks = 0
-        for path in Path("/proc").glob("[0-9]*/stat"):
+        for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError, ValueError, IndexError):
-                values = path.read_text().rpartition(")")[2].split()
-                if int(values[2]) == self.pid:
+                if (
+                    os.getpgid(int(path.name)) == self.pid
+                ):  # few are; to read takes long
+                    values = (path / "stat").read_text().rpartition(")")[2].split()
                     pages += int(values[21])
                     tasks += int(values[17])
         return pages * resource.getpagesize(), tasks
