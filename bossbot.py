@@ -605,6 +605,7 @@ class Request:
     sleep_request_s: float = 0
     timeout_s: float = 600
     max_items: int = 50
+    max_requests: int = 10_000  # for pages, files and pieces of files
     max_file_bytes: int = 0  # of one source file
     max_job_bytes: int = 0  # of all source files
     target_bytes: int = 0  # what can be posted: prefer a format that fits; 0 for any

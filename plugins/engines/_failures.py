@@ -2,9 +2,10 @@
 
 import contextlib
 import errno
+import itertools
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 
@@ -125,6 +126,17 @@ class Enough(BaseException):
     def __init__(self, failure: JobFailed | None = None) -> None:
         super().__init__(str(failure))
         self.failure = failure
+
+
+def request_counter(request: Request) -> Callable[[], None]:
+    """What is to be called for each request; raises Enough when there are too many."""
+    numbers, most = itertools.count(1), request.max_requests
+
+    def count() -> None:
+        if next(numbers) > most:
+            raise Enough(JobFailed(Cause.TOO_LARGE, f"over {most} requests"))
+
+    return count
 
 
 def report_progress(request: Request, report: Report, progress: Progress) -> None:

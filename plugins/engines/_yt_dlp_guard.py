@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bossbot_plugins._failures import request_counter
 from bossbot_plugins._programs import JS_RUNTIMES
 
 from bossbot import Request
@@ -19,6 +20,7 @@ from bossbot import Request
 # files.
 MEDIA = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,aac,mp3,ogg,flac,wav,flv"
 MEDIA_LINE = re.compile("#EXT-X-MEDIA:")
+MAX_FRAGMENTS = 5000  # of one file; 2.7 hours in pieces of two seconds
 YT_DLP_NAMES = {"qjs": "quickjs"}  # of the runtimes that it calls by another name
 
 # Our choice, which a platform's options may change: first what plays everywhere, then
@@ -76,6 +78,7 @@ def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) ->
     """
     from yt_dlp import YoutubeDL
     from yt_dlp.downloader.external import FFmpegFD
+    from yt_dlp.downloader.fragment import FragmentFD
     from yt_dlp.extractor.common import InfoExtractor
     from yt_dlp.globals import plugin_dirs
     from yt_dlp.networking.common import _REQUEST_HANDLERS
@@ -90,6 +93,9 @@ def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) ->
     run_ffmpeg = inspect.unwrap(FFmpegPostProcessor.real_run_ffmpeg)
     parse_hls = inspect.unwrap(InfoExtractor._parse_m3u8_formats_and_subtitles)
     process_info = inspect.unwrap(YoutubeDL.process_info)
+    urlopen = inspect.unwrap(YoutubeDL.urlopen)
+    prepare = inspect.unwrap(FragmentFD._prepare_frag_download)
+    count_request = request_counter(request)
 
     @functools.wraps(start)
     def guarded_start(self: Any, argv: Any, *rest: Any, **how: Any) -> None:
@@ -126,6 +132,19 @@ def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) ->
                 on_mute()
         return processed
 
+    @functools.wraps(urlopen)
+    def counted(self: Any, request: Any) -> Any:
+        count_request()
+        return urlopen(self, request)
+
+    @functools.wraps(prepare)
+    def bounded(self: Any, context: dict[str, Any]) -> Any:
+        if (context.get("total_frags") or 0) > MAX_FRAGMENTS:
+            raise OSError(errno.EFBIG, "File too large")
+        return prepare(self, context)
+
+    YoutubeDL.urlopen = counted
+    FragmentFD._prepare_frag_download = bounded
     InfoExtractor._parse_m3u8_formats_and_subtitles = parse
     YoutubeDL.process_info = process
     plugin_dirs.value = []

@@ -19,6 +19,7 @@ from bossbot_plugins._failures import (
     Enough,
     first_cause,
     report_progress,
+    request_counter,
     retry_after_s,
     wait_asked_s,
 )
@@ -315,7 +316,10 @@ def _job_class(post: Post) -> Any:
     from gallery_dl.job import DownloadJob
     from gallery_dl.text import remove_html
 
+    count_request = request_counter(post.request)
+
     def on_response(response: Any, **_: Any) -> None:
+        count_request()
         read = response.iter_content
 
         def in_large_pieces(size: int = 1, *rest: Any) -> Any:

@@ -23,6 +23,7 @@ from typing import Any
 from bossbot import in_thread
 
 MAX_QUESTION_BYTES = 2048
+MAX_QUESTIONS = 20_000  # of one child: names and connections
 MAX_ANSWERS = 32  # addresses of a name
 LOOKUP_S = 30.0
 Judge = Callable[[str, int], bool]  # whether an address and port may be dialled
@@ -38,6 +39,7 @@ class Broker:
         self._line, self.judge = line, judge
         self._loop = asyncio.get_running_loop()
         self._lookup: asyncio.Task[None] | None = None
+        self._asked = 0
         line.setblocking(False)
         self._loop.add_reader(line, self._read)
 
@@ -54,6 +56,9 @@ class Broker:
             packet, descriptors, *_ = socket.recv_fds(self._line, MAX_QUESTION_BYTES, 1)
             if not packet:
                 raise ConnectionResetError
+            self._asked += 1
+            if self._asked > MAX_QUESTIONS:
+                raise PermissionError("it asks without end")
             match json.loads(packet):
                 case ["dial", str(host), int(port)]:
                     self._dial(host, port)

@@ -12,6 +12,7 @@ import errno
 import gc
 import importlib
 import importlib.metadata
+import itertools
 import json
 import os
 import random
@@ -52,6 +53,7 @@ from bossbot import (
 )
 
 JS_MEMORY_BYTES = 2**30  # V8 needs it
+MAX_DIALS = 10_000  # connections of one attempt
 CHOICE_S = 1.0  # of the processor, for the engines to say which of them knows a link
 # What makes ffmpeg open anything but a local file: "http:x", "concat:", "subfile,,:".
 REMOTE_ARGUMENT = re.compile(r"^(?!file:)[A-Za-z][\w.+,-]*:|(?<!file)://")
@@ -465,11 +467,12 @@ def watch_sockets(
     local files; ``networks`` are the home's. Code that took this process over can take
     the hook down, too, but the hook gives the member the reason."""
     programs = set(request.programs.values())
+    dials = itertools.count(1)
     tcp_only = _seccomp.available() and not allow_private  # what the broker dials
 
-    def refuse(what: str, message: str) -> NoReturn:
+    def refuse(what: str, message: str, cause: Cause = Cause.INVALID_URL) -> NoReturn:
         # The engine must not try again: the attempt ends here.
-        tell(event="failed", error=words(JobFailed(Cause.INVALID_URL, what, message)))
+        tell(event="failed", error=words(JobFailed(cause, what, message)))
         os.killpg(0, signal.SIGKILL)
         raise SystemExit
 
@@ -485,6 +488,8 @@ def watch_sockets(
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
             if arguments[1] is not None:
                 check_address(arguments[1])
+                if next(dials) > MAX_DIALS:
+                    refuse(f"{MAX_DIALS} connections", "", Cause.TOO_LARGE)
         elif event in ("subprocess.Popen", "os.posix_spawn", "os.exec"):
             name, environment = os.fsdecode(arguments[0]), arguments[-1]
             cwd = arguments[2] if event == "subprocess.Popen" else None

@@ -156,6 +156,7 @@ class Child:
         self.task = ""
         self.pid = 0  # known once it is a group of its own
         self.busy = False  # a file is on its way
+        self.found = False  # one was
         self.fault: JobFailed | None = None  # why it was ended
         self.exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.reader: asyncio.StreamReader
@@ -200,6 +201,7 @@ class ChildRunner(Runner):
 
     can_fork = sys.platform == "linux"  # elsewhere a fork after threads is not safe
     stall_s, stall_bytes = 60.0, 32 * 1024  # a download gains so much in that time
+    find_s = 60.0  # until a first file begins, and ten pauses between requests more
     answer_s = 60.0  # for a question to the engines
     spare_s = 0.1  # after a child has begun, until another one waits for the next task
     slow_s = 3600.0  # before a link that took the engines too long is asked about again
@@ -666,12 +668,12 @@ class ChildRunner(Runner):
                         case "info":
                             fetched.facts |= _messages.facts(message["facts"])
                         case "progress":
-                            child.busy = True
+                            child.busy = child.found = True
                             progress = _messages.progress(message["progress"])
                             on_progress(progress)
                         case "file" if len(fetched.paths) < request.max_items:
                             fetched.paths.append(_messages.path(message["path"]))
-                            child.busy = False
+                            child.busy, child.found = False, True
                         case "file":
                             fetched.facts["more"] = True
                         case "item_failed":
@@ -696,6 +698,7 @@ class ChildRunner(Runner):
 
         async def watch() -> None:
             mark_bytes, mark_s = 0, time.monotonic()
+            find_until_s = mark_s + self.find_s + 10 * request.sleep_request_s
             while True:
                 await asyncio.sleep(1)
                 size, memory = await asyncio.to_thread(measure)
@@ -709,6 +712,8 @@ class ChildRunner(Runner):
                     reason.append(JobFailed(Cause.TOO_LARGE, f"{memory} of memory"))
                 elif time.monotonic() - mark_s > self.stall_s:
                     reason.append(JobFailed(Cause.TIMED_OUT, "it stood still"))
+                elif not child.found and time.monotonic() > find_until_s:
+                    reason.append(JobFailed(Cause.TIMED_OUT, "it found no file"))
                 if reason:
                     child.kill()
                     return

@@ -62,6 +62,16 @@ def test_a_file_arrives_under_our_name(fetch: Fetch, sites: Sites, shelf: Path) 
     assert got.progress[-1].done_bytes == got.progress[-1].total_bytes == 50_000
 
 
+def test_requests_without_end_are_ended(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    files = [media.image(shelf, 1)] * 20
+    got = browse(Twitter(sites).tweet("1001", *files), max_requests=6)
+    assert 1 <= len(got.files) < 6
+    assert got.failed_items == [Cause.TOO_LARGE]
+    assert sum(sites.hits.values()) <= 7  # it is counted when it is answered
+
+
 @pytest.mark.parametrize(
     ("how", "pieces"),
     [

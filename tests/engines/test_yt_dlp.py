@@ -259,6 +259,37 @@ def test_a_video_without_one_of_its_segments_is_one_failure(
     assert got.left == got.names
 
 
+def test_a_video_of_too_many_segments_is_not_begun(
+    fetch: Fetch, sites: Sites, shelf: Path
+) -> None:
+    [piece] = segments(shelf)[:1]
+    sites.serve("/0.ts", piece)
+    tags = [
+        f'<video src="{sites.serve("/a.m3u8", hls(*["0.ts"] * 5001))}"></video>',
+        f'<video src="{sites.serve("/b.mp4", media.video(shelf))}"></video>',
+    ]
+    got = fetch(sites.serve("/page", "".join(tags)))
+    assert got.contents == [media.video(shelf).read_bytes()]
+    assert got.failed_items == [Cause.TOO_LARGE]
+    assert not sites.hits["/0.ts"]
+
+
+def test_requests_without_end_are_ended(
+    fetch: Fetch, sites: Sites, shelf: Path
+) -> None:
+    for piece in segments(shelf, 20):
+        sites.serve(f"/{piece.name}", piece)
+    names = [piece.name for piece in segments(shelf, 20)]
+    got = fetch(sites.serve("/a.m3u8", hls(*names)), max_requests=10)
+    assert got.cause is Cause.TOO_LARGE and "10 requests" in got.detail
+    assert sum(sites.hits.values()) <= 10
+    first = sites.serve("/first.mp4", media.video(shelf))
+    tags = f'<video src="{first}"></video><video src="{sites.url("/a.m3u8")}"></video>'
+    got = fetch(sites.serve("/page", tags), max_requests=10)
+    assert got.contents == [media.video(shelf).read_bytes()]
+    assert got.failed_items == [Cause.TOO_LARGE]
+
+
 def test_a_clip_is_cut_out_of_its_video(
     fetch: Fetch, sites: Sites, shelf: Path
 ) -> None:

@@ -670,6 +670,17 @@ async def test_download_that_stands_still_is_stopped(
     assert error.cause is Cause.TIMED_OUT and "stood still" in error.detail
 
 
+async def test_attempt_that_finds_nothing_is_stopped(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toys.runner, "find_s", 0.5)
+    error = await toys.failure("report.info(title='soon'); time.sleep(600)")
+    assert error.cause is Cause.TIMED_OUT and "found no file" in error.detail
+    body = "{}; time.sleep(1.5); report.file(save(request, 2))"
+    for found in ("report.progress(Progress('a'))", "report.file(save(request))"):
+        assert (await toys.fetch(body.format(found))).files
+
+
 async def test_download_whose_parts_were_put_together_does_not_stand_still(
     toys: Toys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1033,6 +1044,19 @@ async def service() -> AsyncIterator[Service]:
     service.port = server.sockets[0].getsockname()[1]
     async with server:
         yield service
+
+
+async def test_connections_without_end_are_ended(toys: Toys, service: Service) -> None:
+    """Counted by the audit hook, which is there on every system."""
+    body = f"""
+        type(report).file.__globals__["MAX_DIALS"] = 5
+        for _ in range(100):
+            socket.create_connection(("127.0.0.1", {service.port})).close()
+        report.info(text="went on")
+        """
+    error = await toys.failure(body, child_runner__allow_private_addresses=True)
+    assert (error.cause, str(error)) == (Cause.TOO_LARGE, SENTENCES[Cause.TOO_LARGE])
+    await until(lambda: service.hits == 5)
 
 
 DIAL = {

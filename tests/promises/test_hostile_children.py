@@ -39,7 +39,7 @@ signals_stay_in = pytest.mark.skipif(_landlock.abi() < 6, reason="before Linux 6
 
 SECRET = "words-of-the-owner-alone"
 ENGINE = """\
-import ctypes, errno, json, mmap, os, shutil, signal, socket, struct, subprocess, sys
+import contextlib, ctypes, errno, json, mmap, os, shutil, signal, socket, struct, subprocess, sys
 import threading, time
 from pathlib import Path
 from bossbot import Engine, hookimpl
@@ -491,6 +491,28 @@ async def test_bot_does_not_dial_what_it_should_not(
         """
     assert await prey.attack(body) == [[13, 0]] * len(questions)
     assert service.hits == 0
+
+
+async def test_bot_does_not_answer_without_end(
+    prey: Prey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner: Any = prey.app.runner
+    names = runner._new_child.__globals__["Broker"]._read.__globals__
+    monkeypatch.setitem(names, "MAX_QUESTIONS", 50)
+    body = """
+        import gc
+        [line] = [s for s in gc.get_objects() if isinstance(s, socket.socket)
+                  and s.fileno() >= 0 and s.type == socket.SOCK_SEQPACKET]
+        answers = 0
+        for question in (["dial", "0.0.0.0", 1], ["look up", "127.0.0.1", 1, 0, 0, 0, 0]):
+            for _ in range(1000):
+                with contextlib.suppress(OSError):
+                    line.send(json.dumps(question).encode())
+                    answers += bool(socket.recv_fds(line, 1000, 1)[0])
+        tell(answers)
+        """
+    assert await prey.attack(body) <= 50
+    assert await prey.attack("tell(2)") == 2
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,19 @@ async def test_trickle_is_stopped(bot: Bot, site: Sites, engine: str) -> None:
     assert_failed(await bot.fetch(url, engine), Cause.TIMED_OUT)
 
 
+async def test_page_that_drips_is_given_up(bot: Bot, site: Sites) -> None:
+    bot.set()
+    runner: Any = bot.app.runner
+    runner.find_s = 1.0
+    page = {"Content-Type": "text/html"}
+    url = site.serve(
+        "/drip", b"<p>", endless=True, piece_bytes=16, pause_s=0.1, headers=page
+    )
+    got = await bot.fetch(url, "yt-dlp")
+    assert_failed(got, Cause.TIMED_OUT)
+    assert isinstance(got, JobFailed) and "found no file" in got.detail
+
+
 @BOTH
 async def test_silent_server_is_given_up(bot: Bot, site: Sites, engine: str) -> None:
     bot.set(local_worker__download_timeout_s=1)
