@@ -241,8 +241,9 @@ class Stage:
         return self.fake.channel.id
 
     def said(self, channel_id: int | None = None) -> list[Message]:
-        """What the bot said in a channel, in order."""
-        return self.fake.messages(channel_id or self.channel_id, bot_only=True)
+        """What the bot said in a channel, in order, as the member sees it."""
+        place = channel_id or self.channel_id
+        return self.fake.messages(place, bot_only=True, seen_by=self.fake.member)
 
     def posted(self, channel_id: int | None = None) -> list[Message]:
         """The bot's messages with files."""
@@ -263,7 +264,7 @@ class Stage:
 
         def find() -> Message | None:
             for message in self.said(channel_id):
-                if message.id > after and all(t in message.content for t in texts):
+                if message.id > after and all(t in message.text for t in texts):
                     return message
             return None
 

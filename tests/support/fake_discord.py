@@ -22,7 +22,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -44,9 +44,21 @@ MIB = 1024 * 1024
 UPLOAD_LIMITS_BYTES = [20 * MIB, 20 * MIB, 50 * MIB, 100 * MIB]
 TEXT, DM, THREAD = 0, 1, 11  # channel types
 PLAIN, REPLY = 0, 19  # message types
-ANSWER, DEFER = 4, 5  # callback types
+COMMAND, COMPONENT, AUTOCOMPLETE = 2, 3, 4  # interaction types
+SUBCOMMAND, SUBCOMMAND_GROUP = 1, 2  # option types; the others are values
+OPTION_KINDS = {6: "users", 7: "channels", 8: "roles"}  # those given as ids
+# Callback types: a message, one that comes later, the same for the message that was
+# clicked, which is changed, and the choices of an autocomplete.
+ANSWER, DEFER, DEFER_CHANGE, CHANGE, CHOICES = 4, 5, 6, 7, 8
+BUTTON, SELECT = 2, 3  # component types
+EPHEMERAL, SUPPRESS_EMBEDS = 1 << 6, 1 << 2  # message flags
 GUILD_MESSAGES, DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 9, 1 << 12, 1 << 15  # intents
-EVERYBODY_MAY = str(discord.Permissions.all_channel().value)
+EVERYBODY_MAY = (
+    *("view_channel", "send_messages", "send_messages_in_threads", "embed_links"),
+    *("attach_files", "read_message_history", "add_reactions", "use_external_emojis"),
+    *("use_application_commands", "create_public_threads", "change_nickname"),
+)
+THE_BOT_MAY = (*EVERYBODY_MAY, "manage_messages")
 # What a message looks like to a bot without the intent that does not concern it.
 HIDDEN: Payload = {"content": "", "embeds": [], "components": [], "attachments": []}
 
@@ -60,6 +72,7 @@ class User:
     name: str
     bot: bool = False
     accepts_dms: bool = True
+    locale: str = "en-US"
 
     def payload(self) -> Payload:
         return {
@@ -72,17 +85,36 @@ class User:
 
 
 @dataclass(eq=False)
+class Role:
+    id: int
+    name: str
+    permissions: set[str]
+
+    @property
+    def mention(self) -> str:
+        return f"<@&{self.id}>"
+
+    def payload(self) -> Payload:
+        about = {"id": str(self.id), "name": self.name, "position": 1}
+        return about | {"permissions": str(bits(self.permissions))}
+
+
+@dataclass(eq=False)
 class Guild:
     id: int
     name: str
     owner: User
     premium_tier: int = 0
     upload_limit_bytes: int | None = None  # overrides the tier's
+    locale: str = "en-US"
+    everyone: set[str] = field(default_factory=lambda: {*EVERYBODY_MAY})
+    roles: list[Role] = field(default_factory=list)  # the others
+    roles_of: dict[int, list[Role]] = field(default_factory=dict)  # by member
 
     def member(self, user: User) -> Payload:
         return {
             "user": user.payload(),
-            "roles": [],
+            "roles": [str(role.id) for role in self.roles_of.get(user.id, ())],
             "joined_at": discord.utils.snowflake_time(self.id).isoformat(),
             "flags": 0,
         }
@@ -99,6 +131,7 @@ class Channel:
     recipient: User | None = None
     denied: set[str] = field(default_factory=set)  # permissions
     denied_to: dict[int, set[str]] = field(default_factory=dict)  # by member
+    nsfw: bool = False  # age-restricted; a thread has its parent's mark
 
     @property
     def upload_limit_bytes(self) -> int:
@@ -121,7 +154,7 @@ class Channel:
                 {"id": str(id), "type": kind, "allow": "0", "deny": str(bits(denied))}
                 for id, kind, denied in denials
             ]
-            data |= {"type": TEXT, "position": 0}
+            data |= {"type": TEXT, "position": 0, "nsfw": self.nsfw}
             return data | {"permission_overwrites": overwrites}
         created_at = discord.utils.snowflake_time(self.id)
         return data | {
@@ -176,11 +209,35 @@ class Message:
     mentions: list[User] = field(default_factory=list)  # who was really pinged
     mention_roles: list[str] = field(default_factory=list)
     mention_everyone: bool = False
+    only_for: User | None = None  # of an ephemeral one
+    flags: int = 0
     deleted: bool = False
 
     @property
     def created_at(self) -> datetime:
         return discord.utils.snowflake_time(self.id)
+
+    @property
+    def items(self) -> list[Payload]:
+        """Its buttons and menus."""
+        return [item for row in self.components for item in row["components"]]
+
+    @property
+    def buttons(self) -> list[str]:
+        """The labels of those that can be clicked."""
+        live = (item for item in self.items if not item.get("disabled"))
+        return [item["label"] for item in live if item["type"] == BUTTON]
+
+    @property
+    def text(self) -> str:
+        """All that it says, its embeds included."""
+        texts = [self.content]
+        for embed in self.embeds:
+            texts += [embed.get("title", ""), embed.get("description", "")]
+            for one in embed.get("fields", ()):
+                texts += [one["name"], one["value"]]
+            texts.append(embed.get("footer", {}).get("text", ""))
+        return "\n".join(filter(None, texts))
 
     def payload(self) -> Payload:
         data: Payload = {
@@ -197,6 +254,7 @@ class Message:
             "mentions": [user.payload() for user in self.mentions],
             "mention_roles": self.mention_roles,
             "mention_everyone": self.mention_everyone,
+            "flags": self.flags | (EPHEMERAL if self.only_for else 0),
         }
         if self.replied_to:
             data["message_reference"] = {
@@ -204,6 +262,24 @@ class Message:
                 "channel_id": str(self.channel.id),
             }
         return data
+
+
+@dataclass(eq=False)
+class Interaction:
+    """A command, a click or a wish for choices, and what became of it."""
+
+    id: int
+    token: str
+    type: int
+    channel: Channel
+    user: User
+    clicked: Message | None = None
+    at: float = field(default_factory=time.monotonic)
+    callback: int = 0  # its type; 0: it is not acknowledged
+    ephemeral: bool = False  # the answer that was deferred
+    original: Message | None = None  # the answer, or the message that was clicked
+    answers: list[Message] = field(default_factory=list)
+    choices: list[Payload] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -320,6 +396,8 @@ class FakeDiscord:
         self.nonce_window_s = 300.0
         self.shows_history = True  # else what was posted is not to be seen yet
         self.request_limit_bytes = 25 * MIB  # of several files together
+        self.acknowledge_within_s = 3.0  # an interaction; else it is unknown
+        self.interaction_s = 900.0  # how long it can be answered
         self.sessions: Counter[str] = Counter()  # connect, identify, resume, heartbeat
         self.requests: list[Request] = []
         self.commands: dict[str, Payload] = {}  # by name
@@ -330,8 +408,7 @@ class FakeDiscord:
         self._changed = asyncio.Event()
         self._last_id = 0
         self._faults: list[Fault] = []
-        self._interactions: dict[str, Channel] = {}  # by token
-        self._answered: set[str] = set()  # their tokens
+        self.interactions: dict[int, Interaction] = {}
         self._sessions: dict[str, Session] = {}
         self.bot = self.add_member("Boss-Bot", bot=True)
         self.owner = self.add_member("olga")
@@ -404,9 +481,57 @@ class FakeDiscord:
         self.users[user.id] = user
         return user
 
-    async def add_guild(self, name: str, premium_tier: int = 0) -> Channel:
+    async def add_role(
+        self, name: str, *permissions: str, guild: Guild | None = None
+    ) -> Role:
+        """A new role that nobody has."""
+        role, guild = Role(self._new_id(), name, {*permissions}), guild or self.guild
+        guild.roles.append(role)
+        event = {"guild_id": str(guild.id), "role": role.payload()}
+        await self._emit("GUILD_ROLE_CREATE", event)
+        return role
+
+    def give_role(self, user: User, role: Role) -> None:
+        """A bot without the intent for members hears it with what the member does."""
+        guild = next(guild for guild in self.guilds if role in guild.roles)
+        guild.roles_of.setdefault(user.id, []).append(role)
+
+    async def add_moderator(
+        self, name: str, *permissions: str, guild: Guild | None = None
+    ) -> User:
+        """A member of every guild who may manage the messages of one, or what is named."""
+        given = permissions or ("manage_messages",)
+        role = await self.add_role(f"{name}'s role", *given, guild=guild)
+        user = self.add_member(name)
+        self.give_role(user, role)
+        return user
+
+    def permissions(self, channel: Channel, user: User) -> discord.Permissions:
+        """What a member may do in a channel of a guild, overwrites included."""
+        assert channel.guild
+        guild, place = channel.guild, channel.parent or channel
+        if user is guild.owner:
+            return discord.Permissions.all()
+        names = {*guild.everyone}.union(
+            *(role.permissions for role in guild.roles_of.get(user.id, ()))
+        )
+        if "administrator" in names:
+            return discord.Permissions.all()
+        may = discord.Permissions(bits(names))
+        may.value &= ~bits(place.denied | place.denied_to.get(user.id, set()))
+        send = "send_messages_in_threads" if channel.parent else "send_messages"
+        if not getattr(may, send):
+            loud = ("send_tts_messages", "mention_everyone", "embed_links")
+            may.value &= ~bits((*loud, "attach_files"))
+        if not may.view_channel:
+            may.value &= ~discord.Permissions.all_channel().value
+        return may
+
+    async def add_guild(
+        self, name: str, premium_tier: int = 0, owner: User | None = None
+    ) -> Channel:
         """The first channel of a new guild that the bot and everybody has joined."""
-        guild = self._new_guild(name, premium_tier)
+        guild = self._new_guild(name, premium_tier, owner)
         channel = self._new_channel("general", guild=guild)
         await self._emit("GUILD_CREATE", self._guild_payload(guild))
         return channel
@@ -458,47 +583,213 @@ class FakeDiscord:
         return await self._post(channel, author, payload, [])
 
     async def slash(
-        self, channel_id: int, name: str, options: Mapping[str, str] | None = None
+        self,
+        channel_id: int,
+        name: str,
+        options: Mapping[str, Any] | None = None,
+        user_id: int | None = None,
     ) -> int:
-        """The member uses a command of the bot; returns the interaction's id."""
-        channel, token = self.channels[channel_id], secrets.token_hex(16)
-        assert channel.guild, "no commands in direct messages here"
-        self._interactions[token], interaction_id = channel, self._new_id()
-        place = channel.parent or channel
-        denied = place.denied | place.denied_to.get(self.member.id, set())
-        may = int(EVERYBODY_MAY) & ~bits(denied)
-        given = [
-            {"name": option, "type": 3, "value": value}
-            for option, value in (options or {}).items()
+        """A member uses a command, as "queue list", with ids for members, roles and
+        channels; returns the interaction's id."""
+        data = self._command_data(name, options or {}, channel_id)
+        return (await self._interact(COMMAND, channel_id, user_id, data)).id
+
+    async def autocomplete(
+        self,
+        channel_id: int,
+        name: str,
+        option: str,
+        typed: str = "",
+        options: Mapping[str, Any] | None = None,
+        user_id: int | None = None,
+    ) -> list[Payload]:
+        """The choices, name and value, that the bot has for what is typed."""
+        given = {**(options or {}), option: typed}
+        data = self._command_data(name, given, channel_id, focused=option)
+        asked = await self._interact(AUTOCOMPLETE, channel_id, user_id, data)
+        await self.wait_for(lambda: asked.callback, self.acknowledge_within_s)
+        return asked.choices
+
+    async def use_on(
+        self, message_id: int, name: str, user_id: int | None = None
+    ) -> int:
+        """A member picks an entry of a message's context menu."""
+        message, command = self.all_messages[message_id], self.commands[name]
+        assert command["type"] == 3 and not message.deleted
+        data = {name: command[name] for name in ("id", "name", "type")}
+        data["target_id"] = str(message_id)
+        data["resolved"] = {"messages": {str(message_id): message.payload()}}
+        channel = message.channel
+        return (await self._interact(COMMAND, channel.id, user_id, data)).id
+
+    async def click(
+        self, message_id: int, button: str, user_id: int | None = None
+    ) -> int:
+        """A member clicks a button, given by its label or its custom_id."""
+        message = self.all_messages[message_id]
+        wanted = [
+            item
+            for item in message.items
+            if item["type"] == BUTTON
+            and button in (item.get("label"), item.get("custom_id"))
         ]
+        assert wanted, f"no button {button!r}: {message.buttons}"
+        assert not wanted[0].get("disabled"), f"{button!r} cannot be clicked"
+        return await self._use_item(message, wanted[0], user_id)
+
+    async def select(
+        self,
+        message_id: int,
+        custom_id: str,
+        values: Sequence[str],
+        user_id: int | None = None,
+    ) -> int:
+        """A member chooses from a menu in a message."""
+        message = self.all_messages[message_id]
+        [item] = [one for one in message.items if one.get("custom_id") == custom_id]
+        known = {option["value"] for option in item["options"]}
+        assert known.issuperset(values), f"the menu has {known}"
+        return await self._use_item(message, item, user_id, values=[*values])
+
+    async def _use_item(
+        self, message: Message, item: Payload, user_id: int | None, **more: Any
+    ) -> int:
+        user = self.users[user_id or self.member.id]
+        assert not message.deleted and message.only_for in (None, user), "not visible"
+        data = {"custom_id": item["custom_id"], "component_type": item["type"], **more}
+        channel = message.channel
+        return (await self._interact(COMPONENT, channel.id, user.id, data, message)).id
+
+    async def answered(self, interaction_id: int, timeout_s: float = 10) -> Message:
+        """The first message that answers an interaction, or the one that was clicked
+        and has been changed."""
+        asked = self.interactions[interaction_id]
+        found: Message = await self.wait_for(
+            lambda: (
+                (asked.answers and asked.answers[0])
+                or (asked.callback == CHANGE and asked.original)
+            ),
+            timeout_s,
+        )
+        return found
+
+    def _command_data(
+        self,
+        words: str,
+        given: Mapping[str, Any],
+        channel_id: int,
+        focused: str = "",
+    ) -> Payload:
+        """What an interaction says of a command that is used with these options."""
+        name, *inner = words.split()
+        command = self.commands.get(words) or self.commands[name]
+        declared: Payload = command
+        way: list[Payload] = []
+        for word in inner if command["name"] == name else ():
+            [declared] = [o for o in declared["options"] if o["name"] == word]
+            way.append({"name": word, "type": declared["type"]})
+        known = {option["name"]: option for option in declared.get("options", ())}
+        for option in known.values():
+            assert option["type"] not in (SUBCOMMAND, SUBCOMMAND_GROUP), "which one?"
+            missing = option.get("required") and option["name"] not in given
+            assert not missing or focused, f"{option['name']} is required"
+        values: list[Payload] = []
+        resolved: dict[str, Payload] = {}
+        for option_name, value in given.items():
+            kind = known[option_name]["type"]
+            choices = known[option_name].get("choices")
+            if choices:
+                assert value in [choice["value"] for choice in choices], choices
+            if kind in OPTION_KINDS:
+                self._resolve(kind, int(value), channel_id, resolved)
+                value = str(value)
+            one = {"name": option_name, "type": kind, "value": value}
+            values.append(one | ({"focused": True} if option_name == focused else {}))
+        for outer in reversed(way):
+            values = [outer | {"options": values}]
+        about = {name: command[name] for name in ("id", "name", "type")}
+        return about | {"options": values, "resolved": resolved}
+
+    def _resolve(
+        self, kind: int, number: int, channel_id: int, resolved: dict[str, Payload]
+    ) -> None:
+        """Adds what an option's id stands for."""
+        guild = self.channels[channel_id].guild
+        found: Payload
+        if kind == 6:
+            found = self.users[number].payload()
+            if guild:
+                member = guild.member(self.users[number])
+                del member["user"]
+                member["permissions"] = "0"
+                resolved.setdefault("members", {})[str(number)] = member
+        elif kind == 7:
+            found = self.channels[number].payload() | {"permissions": "0"}
+        else:
+            assert guild
+            [role] = [role for role in guild.roles if role.id == number]
+            found = role.payload()
+        resolved.setdefault(OPTION_KINDS[kind], {})[str(number)] = found
+
+    async def _interact(
+        self,
+        kind: int,
+        channel_id: int,
+        user_id: int | None,
+        data: Payload,
+        clicked: Message | None = None,
+    ) -> Interaction:
+        channel, user = self.channels[channel_id], self.users[user_id or self.member.id]
+        token = secrets.token_hex(16)
+        asked = Interaction(self._new_id(), token, kind, channel, user, clicked)
+        self.interactions[asked.id] = asked
         event: Payload = {
-            "id": str(interaction_id),
+            "id": str(asked.id),
             "application_id": str(self.bot.id),
-            "type": 2,
-            "guild_id": str(channel.guild.id),
-            "member": channel.guild.member(self.member) | {"permissions": str(may)},
-            "data": self.commands[name] | {"options": given},
+            "type": kind,
+            "data": data,
             "token": token,
             "version": 1,
+            "channel_id": str(channel.id),
             "channel": channel.payload(),
+            "locale": user.locale,
+            "entitlements": [],
+            "context": 0 if channel.guild else 1,
             "attachment_size_limit": UPLOAD_LIMITS_BYTES[0],  # the asker's own
         }
+        if clicked:
+            event["message"] = clicked.payload()
+        if guild := channel.guild:
+            may = self.permissions(channel, user)
+            event["guild_id"], event["guild_locale"] = str(guild.id), guild.locale
+            event["member"] = guild.member(user) | {"permissions": str(may.value)}
+            bot_may = self.permissions(channel, self.bot)
+            event["app_permissions"] = str(bot_may.value)
+        else:
+            event["user"] = user.payload()
         await self._emit("INTERACTION_CREATE", event)
-        return interaction_id
+        return asked
 
-    def messages(self, channel_id: int, bot_only: bool = False) -> list[Message]:
-        """What stands in the channel, oldest first."""
+    def messages(
+        self, channel_id: int, bot_only: bool = False, seen_by: User | None = None
+    ) -> list[Message]:
+        """What stands in the channel, oldest first; of the ephemeral messages those of
+        the one who looks."""
         return [
             message
             for message in self.all_messages.values()
             if message.channel.id == channel_id
             and not message.deleted
             and (message.author is self.bot or not bot_only)
+            and message.only_for in (None, seen_by)
         ]
 
     async def delete_message(self, message_id: int) -> None:
         message = self.all_messages[message_id]
         message.deleted = True
+        if message.only_for:
+            self._notify()
+            return
         data = {"id": str(message_id), "channel_id": str(message.channel.id)}
         await self._emit("MESSAGE_DELETE", data)
 
@@ -557,8 +848,13 @@ class FakeDiscord:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _new_guild(self, name: str, premium_tier: int = 0) -> Guild:
-        guild = Guild(self._new_id(), name, self.owner, premium_tier)
+    def _new_guild(
+        self, name: str, premium_tier: int = 0, owner: User | None = None
+    ) -> Guild:
+        guild = Guild(self._new_id(), name, owner or self.owner, premium_tier)
+        role = Role(self._new_id(), self.bot.name, {*THE_BOT_MAY})
+        guild.roles.append(role)
+        guild.roles_of[self.bot.id] = [role]
         self.guilds.append(guild)
         return guild
 
@@ -570,7 +866,8 @@ class FakeDiscord:
     def _guild_payload(self, guild: Guild) -> Payload:
         """The guild as in GUILD_CREATE: of its members only the bot."""
         here = [c for c in self.channels.values() if c.guild is guild]
-        everyone = {"id": str(guild.id), "name": "@everyone", "position": 0}
+        everyone = Role(guild.id, "@everyone", guild.everyone).payload()
+        everyone["position"] = 0
         return {
             "id": str(guild.id),
             "name": guild.name,
@@ -578,7 +875,8 @@ class FakeDiscord:
             "premium_tier": guild.premium_tier,
             "member_count": len(self.users),
             "unavailable": False,
-            "roles": [everyone | {"permissions": EVERYBODY_MAY}],
+            "preferred_locale": guild.locale,
+            "roles": [everyone, *(role.payload() for role in guild.roles)],
             "members": [guild.member(self.bot)],
             "channels": [c.payload() for c in here if not c.parent],
             "threads": [c.payload() for c in here if c.parent],
@@ -589,17 +887,28 @@ class FakeDiscord:
         channel = self.channels.get(call.id("channel_id"))
         if channel is None:
             raise ApiError(404, 10003, "Unknown Channel")
-        denied = (channel.parent or channel).denied
-        if "view_channel" in denied:
+        if channel.guild is None:
+            return channel
+        may = self.permissions(channel, self.bot)
+        if not may.view_channel:
             raise ApiError(403, 50001, "Missing Access")
-        if denied.intersection(permissions):
-            raise ApiError(403, 50013, "Missing Permissions")
+        for name in permissions:
+            if name == "send_messages" and channel.parent:
+                name = "send_messages_in_threads"
+            if not getattr(may, name):
+                raise ApiError(403, 50013, "Missing Permissions")
         return channel
 
     async def _post(
-        self, channel: Channel, author: User, payload: Payload, files: Files
+        self,
+        channel: Channel,
+        author: User,
+        payload: Payload,
+        files: Files,
+        only_for: User | None = None,
     ) -> Message:
         message = Message(self._new_id(), channel, author, payload.get("nonce"))
+        message.only_for = only_for
         self._write(message, payload, files)
         self.all_messages[message.id] = message
         await self._emit_message("MESSAGE_CREATE", message)
@@ -615,6 +924,7 @@ class FakeDiscord:
             raise ApiError(413, 40005, "Request entity too large")
         message.content = payload.get("content", message.content) or ""
         message.embeds = payload.get("embeds", message.embeds) or []
+        message.flags = payload.get("flags", message.flags) & SUPPRESS_EMBEDS
         message.components = payload.get("components", message.components) or []
         shown = message.content or message.embeds or message.components
         if not (shown or files or message.files):
@@ -666,6 +976,9 @@ class FakeDiscord:
 
     async def _emit_message(self, event: str, message: Message) -> None:
         """Sends it to the sessions that listen; what they may not read is hidden."""
+        if message.only_for:
+            self._notify()
+            return
         guild, data = message.channel.guild, message.payload()
         if guild:
             member = guild.member(message.author)
@@ -757,23 +1070,106 @@ class FakeDiscord:
 
     @route("callback", "POST", "/interactions/{interaction_id}/{token}/callback")
     async def _callback(self, call: Call) -> Payload:
-        token, kind, message = call.params["token"], call.payload["type"], None
-        assert kind in (ANSWER, DEFER), "the fake knows no other"
-        if token in self._answered:
+        asked, kind = (
+            self.interactions.get(call.id("interaction_id")),
+            call.payload["type"],
+        )
+        late = not asked or time.monotonic() - asked.at > self.acknowledge_within_s
+        if asked is None or late or asked.token != call.params["token"]:
+            raise ApiError(404, 10062, "Unknown interaction")
+        if asked.callback:
             raise ApiError(400, 40060, "Interaction has already been acknowledged.")
+        data = call.payload.get("data") or {}
+        of_component = kind in (DEFER_CHANGE, CHANGE)
+        fits = {AUTOCOMPLETE: kind == CHOICES, COMPONENT: kind != CHOICES}
+        if not fits.get(asked.type, kind in (ANSWER, DEFER)):
+            raise ApiError(400, 50035, f"Invalid Form Body: type {kind} does not fit")
+        if kind == CHOICES:
+            check_choices(data["choices"])
+            asked.choices = data["choices"]
+        elif kind == DEFER:
+            asked.ephemeral = bool(data.get("flags", 0) & EPHEMERAL)
+        elif of_component:
+            asked.original = asked.clicked
+        message = None
         if kind == ANSWER:
-            message = await self._answer(token, call.payload["data"], call.files)
-        self._answered.add(token)
-        about = {"id": call.params["interaction_id"], "type": 2}
-        return {"interaction": about, "resource": {"type": kind, "message": message}}
+            message = await self._answer(asked, data, call.files)
+        elif kind == CHANGE and asked.clicked:
+            message = await self._change(asked.clicked, data, call.files)
+        asked.callback = kind
+        about = {"id": str(asked.id), "type": asked.type}
+        if message:
+            about["response_message_id"] = str(message.id)
+        payload = message.payload() if message else None
+        return {"interaction": about, "resource": {"type": kind, "message": payload}}
 
     @route("followup", "POST", "/webhooks/{application_id}/{token}")
     async def _follow_up(self, call: Call) -> Payload:
-        return await self._answer(call.params["token"], call.payload, call.files)
+        asked = self._interaction_of(call)
+        return (await self._answer(asked, call.payload, call.files)).payload()
 
-    async def _answer(self, token: str, payload: Payload, files: Files) -> Payload:
-        channel = self._interactions[token]
-        return (await self._post(channel, self.bot, payload, files)).payload()
+    @route("answer", "GET", "/webhooks/{application_id}/{token}/messages/{message_id}")
+    async def _get_answer(self, call: Call) -> Payload:
+        return self._answer_of(call).payload()
+
+    @route(
+        "answer", "PATCH", "/webhooks/{application_id}/{token}/messages/{message_id}"
+    )
+    async def _edit_answer(self, call: Call) -> Payload:
+        asked = self._interaction_of(call)
+        waits = asked.callback == DEFER and asked.original is None
+        if waits and call.params["message_id"] == "@original":
+            message = await self._answer(asked, call.payload, call.files)
+        else:
+            message = await self._change(
+                self._answer_of(call), call.payload, call.files
+            )
+        return message.payload()
+
+    @route(
+        "answer", "DELETE", "/webhooks/{application_id}/{token}/messages/{message_id}"
+    )
+    async def _delete_answer(self, call: Call) -> None:
+        await self.delete_message(self._answer_of(call).id)
+
+    def _interaction_of(self, call: Call) -> Interaction:
+        """The one with the token in the path."""
+        for asked in self.interactions.values():
+            if asked.token == call.params["token"]:
+                if not asked.callback:
+                    raise ApiError(404, 10015, "Unknown Webhook")
+                if time.monotonic() - asked.at > self.interaction_s:
+                    raise ApiError(401, 50027, "Invalid Webhook Token")
+                return asked
+        raise ApiError(404, 10015, "Unknown Webhook")
+
+    def _answer_of(self, call: Call) -> Message:
+        asked, wanted = self._interaction_of(call), call.params["message_id"]
+        for message in (asked.original, *asked.answers):
+            name = "@original" if message is asked.original else ""
+            if message and not message.deleted and wanted in (name, str(message.id)):
+                return message
+        raise ApiError(404, 10008, "Unknown Message")
+
+    async def _answer(
+        self, asked: Interaction, payload: Payload, files: Files
+    ) -> Message:
+        """Answers an interaction; what was deferred keeps to what was said then."""
+        ephemeral = bool(payload.get("flags", 0) & EPHEMERAL)
+        if asked.callback == DEFER and asked.original is None:
+            ephemeral = asked.ephemeral
+        only_for = asked.user if ephemeral else None
+        message = await self._post(asked.channel, self.bot, payload, files, only_for)
+        asked.original = asked.original or message
+        asked.answers.append(message)
+        return message
+
+    async def _change(
+        self, message: Message, payload: Payload, files: Files
+    ) -> Message:
+        self._write(message, payload, files)
+        await self._emit_message("MESSAGE_UPDATE", message)
+        return message
 
     # --- Messages, channels and the rest of REST ---
 
@@ -806,7 +1202,8 @@ class FakeDiscord:
     async def _get_message(self, call: Call) -> Payload:
         channel = self._channel_of(call)
         message = self.all_messages.get(call.id("message_id"))
-        if message is None or message.deleted or message.channel is not channel:
+        hidden = message is None or message.deleted or message.only_for
+        if message is None or hidden or message.channel is not channel:
             raise ApiError(404, 10008, "Unknown Message")
         return message.payload()
 
@@ -814,11 +1211,24 @@ class FakeDiscord:
     async def _edit(self, call: Call) -> Payload:
         self._channel_of(call)
         message = self.all_messages.get(call.id("message_id"))
-        if message is None or message.deleted or message.author is not self.bot:
+        if message is None or message.deleted or message.only_for:
             raise ApiError(404, 10008, "Unknown Message")
-        self._write(message, call.payload, call.files)
-        await self._emit_message("MESSAGE_UPDATE", message)
-        return message.payload()
+        if message.author is not self.bot:
+            if set(call.payload) != {"flags"}:
+                raise ApiError(403, 50005, "Cannot edit a message of another user")
+            self._channel_of(call, "manage_messages")
+        return (await self._change(message, call.payload, call.files)).payload()
+
+    @route("delete", "DELETE", "/channels/{channel_id}/messages/{message_id}")
+    async def _delete(self, call: Call) -> None:
+        channel = self._channel_of(call)
+        message = self.all_messages.get(call.id("message_id"))
+        hidden = message is None or message.deleted or message.only_for
+        if message is None or hidden or message.channel is not channel:
+            raise ApiError(404, 10008, "Unknown Message")
+        if message.author is not self.bot:
+            self._channel_of(call, "manage_messages")
+        await self.delete_message(message.id)
 
     @route("channel", "GET", "/channels/{channel_id}")
     async def _get_channel(self, call: Call) -> Payload:
@@ -903,13 +1313,55 @@ def check_limits(payload: Payload, file_count: int) -> None:
         ("content", len(payload.get("content") or ""), 2000),
         ("nonce", len(payload.get("nonce") or ""), 25),
         ("attachments", file_count, 10),
+        ("embeds", len(payload.get("embeds") or ()), 10),
     ]
-    for embed in payload.get("embeds") or []:
-        lengths.append(("embeds", len(embed.get("description") or ""), 4096))
+    total = 0
+    for embed in payload.get("embeds") or ():
+        footer, author = embed.get("footer") or {}, embed.get("author") or {}
+        fields = embed.get("fields") or ()
+        texts = [
+            ("title", embed.get("title"), 256),
+            ("description", embed.get("description"), 4096),
+            ("footer", footer.get("text"), 2048),
+            ("author", author.get("name"), 256),
+            *(("field name", one["name"], 256) for one in fields),
+            *(("field value", one["value"], 1024) for one in fields),
+        ]
+        lengths += [(name, len(text or ""), most) for name, text, most in texts]
+        lengths.append(("fields", len(fields), 25))
+        total += sum(len(text or "") for _, text, _ in texts)
+        if not all(one["name"].strip() and one["value"].strip() for one in fields):
+            raise invalid("a field needs a name and a value")
+    lengths.append(("embeds together", total, 6000))
+    rows = payload.get("components") or ()
+    items = [item for row in rows for item in row["components"]]
+    lengths.append(("components", len(rows), 5))
+    for row in rows:
+        lengths.append(("a row", len(row["components"]), 5))
+    for item in items:
+        lengths.append(("label", len(item.get("label") or ""), 80))
+        lengths.append(("custom_id", len(item.get("custom_id") or ""), 100))
+        lengths.append(("options", len(item.get("options") or ()), 25))
     for name, length, most in lengths:
         if length > most:
-            text = f"Invalid Form Body: {name} must be {most} or fewer in length."
-            raise ApiError(400, 50035, text)
+            raise invalid(f"{name} must be {most} or fewer in length.")
+    ids = [item["custom_id"] for item in items if "custom_id" in item]
+    if len(set(ids)) < len(ids):
+        raise invalid("a custom_id is there twice")
+
+
+def check_choices(choices: Sequence[Payload]) -> None:
+    """The same for an autocomplete."""
+    if len(choices) > 25:
+        raise invalid("choices must be 25 or fewer in length.")
+    for choice in choices:
+        for text in (choice["name"], choice["value"]):
+            if isinstance(text, str) and not 1 <= len(text) <= 100:
+                raise invalid("a choice must be between 1 and 100 in length.")
+
+
+def invalid(text: str) -> ApiError:
+    return ApiError(400, 50035, f"Invalid Form Body: {text}")
 
 
 async def read_call(request: web.Request) -> Call:

@@ -33,8 +33,92 @@ if __name__ == "__main__":
 """
 
 
+@discord.app_commands.context_menu(name="repeat")
+async def repeat(
+    interaction: discord.Interaction[commands.Bot], message: discord.Message
+) -> None:
+    await interaction.response.send_message(message.content, ephemeral=True)
+
+
+class Things(commands.Cog):
+    """A hybrid group: of its commands, one has choices and one has buttons."""
+
+    @commands.hybrid_group()
+    async def thing(self, ctx: commands.Context[Any]) -> None:
+        """Do something with things."""
+
+    @thing.command()
+    async def find(
+        self, ctx: commands.Context[Any], name: str, number: int = 1
+    ) -> None:
+        """Find a thing."""
+        await ctx.send(f"{name} {number}", ephemeral=True)
+
+    @find.autocomplete("name")
+    async def names(
+        self, interaction: discord.Interaction[commands.Bot], typed: str
+    ) -> list[discord.app_commands.Choice[str]]:
+        names = [f"{typed}{number}" for number in range(interaction.namespace.number)]
+        return [discord.app_commands.Choice(name=n, value=n) for n in names]
+
+    @thing.command()
+    async def who(
+        self,
+        ctx: commands.Context[Any],
+        member: discord.Member,
+        role: discord.Role,
+        channel: discord.TextChannel,
+    ) -> None:
+        """Say who and where."""
+        roles = [one.name for one in member.roles]
+        await ctx.send(" ".join([member.name, *roles, role.name, channel.name]))
+
+    @thing.command()
+    async def press(self, ctx: commands.Context[Any], late_s: float = 0.0) -> None:
+        """Show buttons."""
+        if late_s:
+            await asyncio.sleep(late_s)
+        await ctx.send("press", view=Buttons(), ephemeral=True)
+
+
+class Buttons(discord.ui.View):
+    def __init__(self) -> None:
+        super().__init__(timeout=None)
+        self.add_item(discord.ui.Button(label="idle", custom_id="idle", disabled=True))
+
+    @discord.ui.button(label="change")
+    async def change(
+        self, interaction: discord.Interaction, button: discord.ui.Button[Any]
+    ) -> None:
+        await interaction.response.edit_message(content="changed", view=None)
+
+    @discord.ui.button(label="later")
+    async def later(
+        self, interaction: discord.Interaction, button: discord.ui.Button[Any]
+    ) -> None:
+        await interaction.response.defer()
+        await interaction.edit_original_response(content="changed later")
+        await interaction.followup.send("and more", ephemeral=True)
+
+    @discord.ui.button(label="answer")
+    async def answer(
+        self, interaction: discord.Interaction, button: discord.ui.Button[Any]
+    ) -> None:
+        await interaction.response.send_message(f"{interaction.user.name} pressed")
+
+    @discord.ui.select(
+        options=[discord.SelectOption(label=name) for name in ("one", "two")],
+        custom_id="which",
+        row=1,
+    )
+    async def which(
+        self, interaction: discord.Interaction, select: discord.ui.Select[Any]
+    ) -> None:
+        await interaction.response.send_message(select.values[0])
+
+
 class Bot(commands.Bot):
-    """A bot with a prefix command and two slash commands."""
+    """A bot with a prefix command, slash commands and a context menu."""
 
     def __init__(self, **options: Any) -> None:
         intents = discord.Intents.default()
@@ -64,6 +148,8 @@ class Bot(commands.Bot):
             await interaction.followup.send("first")
             await interaction.followup.send("second")
 
+        await self.add_cog(Things())
+        self.tree.add_command(repeat)
         await self.tree.sync()
 
     async def on_message(self, message: discord.Message) -> None:
@@ -165,6 +251,157 @@ async def test_a_deferred_command_is_answered_by_followups(
     await fake.wait_for(lambda: len(fake.messages(fake.channel.id)) == 2)
     said = [message.content for message in fake.messages(fake.channel.id)]
     assert said == ["first", "second"]
+
+
+@pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.parametrize(
+    "denied",
+    [(), ("send_messages",), ("send_messages_in_threads",), ("view_channel",)],
+)
+async def test_permissions_are_those_that_discord_py_computes(
+    fake: FakeDiscord, bot: Bot, denied: tuple[str, ...], thread: bool
+) -> None:
+    moderator = await fake.add_moderator("mona", "manage_messages", "manage_guild")
+    admin = await fake.add_moderator("adam", "administrator")
+    await fake.deny(fake.channel.id, *denied)
+    await fake.deny_member(fake.channel.id, moderator.id, "attach_files")
+    channel = fake.channel
+    if thread:
+        channel = await fake.add_thread(fake.channel.id, "inside")
+    people = [fake.bot, fake.owner, fake.member, moderator, admin]
+    seen: dict[str, tuple[discord.Permissions, discord.Permissions]] = {}
+
+    @bot.listen()
+    async def on_interaction(interaction: discord.Interaction[Bot]) -> None:
+        place, user = interaction.channel, interaction.user
+        assert isinstance(place, (discord.TextChannel, discord.Thread))
+        assert isinstance(user, discord.Member)
+        seen[user.name] = (interaction.permissions, place.permissions_for(user))
+        me = place.permissions_for(place.guild.me)
+        seen["me"] = (interaction.app_permissions, me)
+
+    for user in people[1:]:
+        await fake.slash(channel.id, "echo", {"text": "x"}, user.id)
+    await fake.wait_for(lambda: len(fake.messages(channel.id)) == 4)
+    assert len(seen) == 5
+    spoken = discord.Permissions.voice()  # which discord.py leaves out
+    for told, computed in seen.values():
+        assert told.value | spoken.value == computed.value | spoken.value
+    assert not seen["mary"][0].manage_messages
+    assert seen["mona"][0].manage_guild
+
+
+async def test_member_of_one_guild_has_no_role_in_another(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    other = await fake.add_guild("Away", owner=fake.add_member("oscar"))
+    assert other.guild
+    moderator = await fake.add_moderator("mona", guild=other.guild)
+    assert fake.permissions(other, moderator).manage_messages
+    assert not fake.permissions(fake.channel, moderator).manage_messages
+    assert not fake.permissions(other, fake.owner).manage_messages
+    role, channel = other.guild.roles[-1], other.id
+    options = {"member": moderator.id, "role": role.id, "channel": channel}
+    asked = await fake.slash(channel, "thing who", options)
+    answer = await fake.answered(asked)
+    assert answer.content == f"mona @everyone {role.name} {role.name} general"
+
+
+async def test_ephemeral_answer_is_only_for_the_asker(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    options = {"name": "x", "number": 2}
+    asked = await fake.slash(fake.channel.id, "thing find", options)
+    answer = await fake.answered(asked)
+    assert answer.content == "x 2" and answer.only_for is fake.member
+    assert fake.messages(fake.channel.id) == []
+    assert fake.messages(fake.channel.id, seen_by=fake.member) == [answer]
+    with pytest.raises(discord.NotFound):
+        await channel_of(bot, fake).fetch_message(answer.id)
+    with pytest.raises(AssertionError, match="no button"):
+        await fake.click(answer.id, "change", fake.owner.id)
+
+
+async def test_autocomplete_brings_choices(fake: FakeDiscord, bot: Bot) -> None:
+    place = fake.channel.id
+    ask = fake.autocomplete
+    choices = await ask(place, "thing find", "name", "a", {"number": 2})
+    assert choices == [{"name": n, "value": n} for n in ("a0", "a1")]
+    with pytest.raises(AssertionError, match="name is required"):
+        await fake.slash(place, "thing find")
+
+
+async def test_menu_gets_the_message_that_it_was_used_on(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    said = await fake.member_says(fake.channel.id, "again")
+    answer = await fake.answered(await fake.use_on(said.id, "repeat"))
+    assert answer.content == "again" and answer.only_for is fake.member
+
+
+async def test_buttons_change_their_message_or_answer(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    asked = await fake.slash(fake.channel.id, "thing press")
+    message = await fake.answered(asked)
+    assert message.buttons == ["change", "later", "answer"]
+    pressed = await fake.answered(await fake.click(message.id, "answer"))
+    assert pressed.content == "mary pressed" and pressed.only_for is None
+    chosen = await fake.select(message.id, "which", ["two"])
+    assert (await fake.answered(chosen)).content == "two"
+    more = await fake.answered(await fake.click(message.id, "later"))
+    assert message.content == "changed later" and more.content == "and more"
+    assert await fake.answered(await fake.click(message.id, "change")) is message
+    assert message.content == "changed" and message.items == []
+
+
+async def test_interaction_is_unknown_when_it_is_acknowledged_too_late(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    fake.acknowledge_within_s = 0.1
+    failures: list[Exception] = []
+
+    @bot.listen()
+    async def on_command_error(ctx: commands.Context[Bot], error: Exception) -> None:
+        failures.append(error)
+        fake._notify()
+
+    asked = await fake.slash(fake.channel.id, "thing press", {"late_s": 0.2})
+    await fake.wait_for(lambda: failures)
+    assert "error code: 10062" in str(failures[0])
+    assert not fake.interactions[asked].callback
+    assert fake.messages(fake.channel.id, seen_by=fake.member) == []
+
+
+async def test_messages_are_deleted_by_who_may(fake: FakeDiscord, bot: Bot) -> None:
+    channel = channel_of(bot, fake)
+    own = await channel.send("mine")
+    theirs = channel.get_partial_message((await fake.member_says(channel.id, "x")).id)
+    await fake.deny(channel.id, "manage_messages")
+    with pytest.raises(discord.Forbidden):
+        await theirs.delete()
+    await own.delete()
+    with pytest.raises(discord.NotFound):
+        await own.delete()
+    assert [message.content for message in fake.messages(channel.id)] == ["x"]
+
+
+async def test_embeds_and_buttons_have_their_limits(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    channel = channel_of(bot, fake)
+    too_much: list[dict[str, Any]] = [
+        {"embed": discord.Embed(title="x" * 257)},
+        {"embed": discord.Embed(description="x" * 4097)},
+        {"embed": discord.Embed(description="x").set_footer(text="x" * 2049)},
+        {"embed": discord.Embed().add_field(name="x", value="x" * 1025)},
+        {"embeds": [discord.Embed(description="x" * 3001) for _ in range(2)]},
+    ]
+    for arguments in too_much:
+        with pytest.raises(discord.HTTPException) as refused:
+            await channel.send(**arguments)
+        assert refused.value.code == 50035
+    await channel.send(embeds=[discord.Embed(description="x" * 3000) for _ in "ab"])
 
 
 async def test_uploaded_files_arrive_byte_for_byte(
