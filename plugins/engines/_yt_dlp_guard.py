@@ -72,8 +72,8 @@ def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) ->
     """Confine yt-dlp in this process to what the request allows; a second call replaces
     the first. ``on_mute`` is called for a video whose sound was left behind.
 
-    yt-dlp then starts only the helper programs: ffmpeg on local media files, and a
-    JavaScript runtime with the memory it needs. It loads no plugins, and makes no
+    yt-dlp then starts only the helper programs: ffmpeg and ffprobe on local media files,
+    and a JavaScript runtime with the memory it needs. It loads no plugins, and makes no
     connection that the sandbox cannot check.
     """
     from yt_dlp import YoutubeDL
@@ -87,7 +87,7 @@ def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) ->
 
     programs = {name: os.path.realpath(p) for name, p in request.programs.items()}
     runtimes = {programs[name] for name in JS_RUNTIMES if name in programs}
-    whitelists = ["-nostdin", "-protocol_whitelist", "file", "-format_whitelist", MEDIA]
+    whitelists = ["-protocol_whitelist", "file", "-format_whitelist", MEDIA]
     # Without a guard from an earlier call.
     start = inspect.unwrap(Popen.__init__)
     run_ffmpeg = inspect.unwrap(FFmpegPostProcessor.real_run_ffmpeg)
@@ -102,12 +102,15 @@ def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) ->
         program = os.path.realpath(argv[0])
         if program not in programs.values():  # yt-dlp probes for several by name
             raise FileNotFoundError(errno.ENOENT, "not for downloads", argv[0])
+        if program == programs.get("ffprobe"):
+            argv = [argv[0], *whitelists, *argv[1:]]
         with _all_memory(program in runtimes):
             start(self, argv, *rest, **how)
 
     @functools.wraps(run_ffmpeg)
     def guarded_ffmpeg(self: Any, inputs: Any, outputs: Any, **how: Any) -> Any:
-        inputs = [(path, [*whitelists, *options]) for path, options in inputs]
+        guarded = ["-nostdin", *whitelists]
+        inputs = [(path, [*guarded, *options]) for path, options in inputs]
         # What is listed as a picture may be sound only: then there is none to map.
         outputs = [
             (path, [re.sub(r"^\d+:v:0$", r"\g<0>?", option) for option in options])

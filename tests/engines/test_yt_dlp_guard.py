@@ -22,6 +22,7 @@ SETUP = """if True:
     from yt_dlp import YoutubeDL
     from yt_dlp.globals import all_plugins_loaded, plugin_dirs
     from yt_dlp.networking.common import _REQUEST_HANDLERS
+    from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
     from yt_dlp.utils import Popen
 
     handler = type("CurlCFFIRH", (_REQUEST_HANDLERS["Urllib"],), {})
@@ -33,6 +34,10 @@ SETUP = """if True:
     program = pathlib.Path("program")
     program.write_text("#!/bin/sh\\necho program ran\\n")
     program.chmod(0o755)
+    video, trap = pathlib.Path("video.mp4"), pathlib.Path("trap.mp4")
+    tone = ["-f", "lavfi", "-i", "sine=d=0.1", "-y", str(video)]
+    subprocess.run(["ffmpeg", "-v", "error", *tone], check=True)
+    trap.write_text("ffconcat version 1.0\\nfile video.mp4\\n")
     start, process = subprocess.Popen.__init__, YoutubeDL.process_info
 
     def spy(self, argv, *rest, **how):
@@ -45,6 +50,10 @@ SETUP = """if True:
                 Popen.run(argv)
             except FileNotFoundError as error:
                 print("refused", error.filename)
+        probe = FFmpegPostProcessor(self)
+        for path in (video, trap):
+            streams = probe.get_metadata_object(str(path.resolve())).get("streams")
+            print("probed", path.name, len(streams or ()))
         print("handlers", *self._request_director.handlers)
         return process(self, info)
 
@@ -81,7 +90,14 @@ def test_yt_dlp_stays_confined_in_both_engines(got: Got) -> None:
     assert refused == ["program", "refused sh"]
     assert "program ran" not in log
     started = [line.split() for line in log if line.startswith("started")]
-    assert {Path(argv[1]).name for argv in started} == {"ffmpeg"}
+    assert {Path(argv[1]).name for argv in started} == {"ffmpeg", "ffprobe"}
+    for argv in (argv for argv in started if "-show_streams" in argv):
+        assert f"-protocol_whitelist file -format_whitelist {MEDIA}" in " ".join(argv)
+    # The trap names the video, which ffprobe must not open for it.
+    assert [line for line in log if line.startswith("probed")] == [
+        "probed video.mp4 1",
+        "probed trap.mp4 0",
+    ]
     [joining] = [argv for argv in started if "-i" in argv]
     assert joining.count("-i") == 2
     before_first = joining[: joining.index("-i")]

@@ -709,6 +709,31 @@ async def test_helper_programs_work_inside_the_walls(
     assert {"ffmpeg", "ffprobe"} <= results.keys()
 
 
+async def test_javascript_has_no_network(prey: Prey, service: Service) -> None:
+    """Whatever the runtime allows: yt-dlp gives it no network, and the kernel neither."""
+    body = f"""
+        results = {{}}
+        def run(name, *argv):
+            if name in request.programs:
+                done = subprocess.run([request.programs[name], *argv], text=True,
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                results[name] = done.stdout[-300:]
+        import resource
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        code = "require('net').connect({service.port}, '127.0.0.1')"
+        run("node", "-e", code + ".on('error', error => console.log(error.code))")
+        code = "Deno.connect({{port: {service.port}}}).catch(e => console.log(e.name))"
+        (Path.home() / "code.js").write_text(code)
+        run("deno", "run", "--allow-net", str(Path.home() / "code.js"))
+        tell(results)
+        """
+    results = await prey.attack(body)
+    assert results and service.hits == 0
+    wanted = {"node": "EACCES\n", "deno": "PermissionDenied\n"}
+    assert results.items() <= wanted.items()
+
+
 async def test_walls_that_stand_are_told() -> None:
     assert all(isinstance(stands, bool) for stands in _walls.standing().values())
     assert _walls.standing()["files (Landlock)"]
