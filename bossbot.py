@@ -1092,6 +1092,32 @@ HERE = Path(__file__).resolve().parent
 OwnPath = Annotated[Path, AfterValidator(lambda path: HERE / os.path.expanduser(path))]
 
 
+MAX_NUMBER = 2**62  # sums of two still fit where 64 bits are all there is
+MAX_DEPTH = 50  # of tables and lists in each other
+TOO_LARGE = f"the number is too large; {MAX_NUMBER:,} is more than enough"
+TOO_DEEP = f"tables and lists are nested too deep, over {MAX_DEPTH} levels"
+
+
+def _is_deep(value: Any, levels: int = MAX_DEPTH) -> bool:
+    values = value.values() if isinstance(value, dict) else value
+    inside = values if isinstance(value, (dict, list)) else ()
+    return levels < 0 or any(_is_deep(one, levels - 1) for one in inside)
+
+
+def _checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """A setting's value, checked also for what is too much for later."""
+    if _is_deep(value):
+        raise ValueError(TOO_DEEP)
+    try:
+        found = check(value)
+    except OverflowError:
+        raise ValueError(TOO_LARGE) from None
+    for one in found if isinstance(found, (list, tuple, set)) else [found]:
+        if isinstance(one, (int, float)) and not abs(one) < MAX_NUMBER:
+            raise ValueError(TOO_LARGE)
+    return found
+
+
 class PluginConfig(BaseModel):
     """The base of a plugin's ``Config``, its settings in ``[plugins.<stem>]``, and of
     its ``GuildConfig``, the settings that each server has of its own."""
@@ -1103,11 +1129,15 @@ class PluginConfig(BaseModel):
     def _from_variable(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
         """A value, checked; lists and tables in the environment are JSON."""
         try:
-            return check(value)
+            return _checked(value, check)
         except ValidationError:
             if not isinstance(value, str) or not value.startswith(("[", "{")):
                 raise
-            return check(json.loads(value))
+        try:
+            table = json.loads(value)
+        except RecursionError:
+            raise ValueError(TOO_DEEP) from None
+        return _checked(table, check)
 
 
 class PlatformConfig(PluginConfig):
@@ -1175,7 +1205,9 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="of the console; the log file always has every detail"
     )
-    log_retention_days: int = Field(14, ge=1, description="how long log files are kept")
+    log_retention_days: int = Field(
+        14, ge=1, le=36500, description="how long log files are kept"
+    )
     max_log_size: ByteSize = Field(
         ByteSize(100 * 2**20), description="of all log files; the oldest go first"
     )
@@ -1185,6 +1217,8 @@ class Settings(BaseSettings):
     plugins: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="a table for each plugin"
     )
+
+    _in_words = field_validator("*", mode="wrap")(_checked)
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
@@ -1224,9 +1258,12 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
             _Source("the environment", EnvSettingsSource(Settings)()),
             _Source(str(dotenv), DotEnvSettingsSource(Settings, env_file=dotenv)()),
         ]
-    except (ValueError, OSError) as error:
+        if _is_deep([source.values for source in sources]):
+            raise ValueError(TOO_DEEP)
+    except (ValueError, OSError, RecursionError) as error:
+        why = TOO_DEEP if isinstance(error, RecursionError) else error
         raise StartError(
-            f"The environment or {dotenv}: {error}. Lists and tables in a variable are "
+            f"The environment or {dotenv}: {why}. Lists and tables in a variable are "
             'JSON: ["a", "b"]. One setting of a plugin is BOSS_BOT_PLUGINS__NAME__KEY.'
         ) from None
     early = _merge(*(source.values for source in (main, *reversed(sources))))
@@ -1261,12 +1298,21 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
 def _read_toml(path: Path) -> _Source:
     try:
         text = path.read_text("utf-8-sig")  # Windows' editors write a mark first
-        values = _merge(*({k.lower(): v} for k, v in tomllib.loads(text).items()))
+        values = _merge(*({k.lower(): v} for k, v in _parse_toml(text).items()))
         return _Source(str(path), values, text)
     except (FileNotFoundError, NotADirectoryError):
         return _Source(str(path), {})
     except (OSError, ValueError) as error:  # TOMLDecodeError is a ValueError
         raise StartError(f"{path}: {error}. Correct it and start again.") from None
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML file; raises ValueError."""
+    with contextlib.suppress(RecursionError):
+        tables = tomllib.loads(text)
+        if not _is_deep(tables):
+            return tables
+    raise ValueError(TOO_DEEP)
 
 
 def _merge(*tables: dict[str, Any]) -> dict[str, Any]:
@@ -1288,7 +1334,7 @@ def explain(
     lines = []
     for item in error.errors():
         path = [str(part) for part in item["loc"]]
-        wrong = item["msg"]
+        wrong = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             wrong = "no such setting" + did_you_mean(path[-1], known)
         places = (_place(source, path) for source in sources)
@@ -1363,7 +1409,7 @@ class Guilds:
             status = path.stat()
             current = (status.st_mtime_ns, status.st_size)
             if stamp != current:
-                stamp, tables = current, tomllib.loads(path.read_text("utf-8-sig"))
+                stamp, tables = current, _parse_toml(path.read_text("utf-8-sig"))
         except FileNotFoundError:
             stamp, tables = None, {}
         except (OSError, ValueError) as error:
@@ -1571,6 +1617,26 @@ def find_plugins(plugins_dir: Path, ours: Path = OURS) -> dict[str, Plugin]:
     return dict(sorted(found.items()))
 
 
+def code_in(folders: Iterable[Path]) -> Iterable[Path]:
+    """The bot's own code, the files that can be imported from folders, and the folders
+    that all of these are in."""
+    yield from (HERE, HERE / "bossbot.py", HERE / "config.toml", HERE / "plugins")
+    for folder in folders:
+        yield folder
+        for path in folder.glob("*"):
+            if path.suffix in (".py", ".so"):
+                yield path
+            elif path.name == "__pycache__" or (path / "__init__.py").exists():
+                yield from (path, *path.rglob("*"))
+
+
+def anyone_writes(path: Path) -> bool:
+    """Whether a file or folder is open to other users; not what is missing."""
+    with contextlib.suppress(OSError):
+        return bool(path.stat().st_mode & stat.S_IWOTH)
+    return False
+
+
 def _mentions(path: Path, text: str) -> bool:
     try:
         return text.encode() in path.read_bytes()
@@ -1670,13 +1736,8 @@ class Plugins:
                 raise StartError(
                     f"{folder} is missing. Set plugins_dir, or restore it."
                 )
-            writable = folder.stat().st_mode & stat.S_IWOTH
-            if writable and not self.settings.allow_writable_plugins:
-                raise StartError(
-                    f"{folder}: anyone on this machine can write plugins there, and so "
-                    f"run code as you. Run: chmod o-w {folder} (or set "
-                    "allow_writable_plugins)."
-                )
+        if why := self._writable():
+            raise StartError(why)
         open_plugins(plugin_folders(own, self.ours))
         for plugin in find_plugins(own, self.ours).values():
             if not mentioning or _mentions(plugin.path, mentioning):
@@ -1697,6 +1758,18 @@ class Plugins:
                 "the settings name a plugin {} that is missing{}", stem, hint
             )
 
+    def _writable(self) -> str:
+        """What is wrong if anyone may write to the bot's code, else ""."""
+        folders = plugin_folders(self.settings.plugins_dir, self.ours)
+        found = {str(path) for path in code_in(folders) if anyone_writes(path)}
+        if not found or self.settings.allow_writable_plugins:
+            return ""
+        return (
+            f"{', '.join(sorted(found)[:5])}: anyone on this machine can write there, "
+            f"and so run code as you. Run: chmod -R o-w {HERE} "
+            f"{self.settings.plugins_dir} (or set allow_writable_plugins)."
+        )
+
     def reload(self, stem: str) -> Plugin:
         """Load a plugin again, or for the first time: what it registered is replaced
         whole. See ``App.reload``."""
@@ -1704,6 +1777,8 @@ class Plugins:
         if stem not in found:
             self.switch_off(stem, "its file is gone")
             raise PluginError(f"No plugin {stem}{did_you_mean(stem, found)}")
+        if why := self._writable():
+            raise PluginError(why)
         forget_plugin(stem)
         return self._load(found[stem])
 

@@ -97,7 +97,8 @@ def limit(cpu_s: float) -> None:
         resource.setrlimit(kind, (soft, hard))
 
     lower(resource.RLIMIT_NOFILE, MAX_FILES, MAX_FILES)
-    lower(resource.RLIMIT_CPU, int(cpu_s) + 1, int(cpu_s) + 6)
+    seconds = int(min(cpu_s, 2**31))
+    lower(resource.RLIMIT_CPU, seconds + 1, seconds + 6)
     # It counts all that this user runs; more than that runs on the machine.
     if tasks := all_tasks():
         lower(resource.RLIMIT_NPROC, tasks + MORE_TASKS, tasks + MORE_TASKS)

@@ -256,6 +256,15 @@ async def test_many_sets_at_once_lose_none(guilds: Guilds) -> None:
     assert guilds.tables(1) == {name: {"per_minute": 1} for name in names}
 
 
+@pytest.mark.parametrize("text", ["a = " + "[" * 9999, "a" + ".a" * 2000 + " = 1"])
+def test_file_nested_too_deep_is_a_broken_one(
+    guilds: Guilds, write: Write, text: str
+) -> None:
+    write(text)
+    with pytest.raises(Refused, match="cannot be read"):
+        guilds.tables(1)
+
+
 async def test_set_that_cannot_be_written_leaves_the_old_file(
     guilds: Guilds, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -778,6 +778,64 @@ def test_real_plugins_all_load(settings: Settings, logged: list[str]) -> None:
 
 
 @pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *[
+            "own.py",
+            "_lib.py",
+            "pack",
+            "pack/__init__.py",
+            "pack/deep",
+            "pack/deep/x.py",
+        ],
+        *["__pycache__", "__pycache__/own.cpython-311.pyc", "_lib", "_lib/x.py"],
+    ],
+)
+def test_code_that_anyone_may_write_to_is_refused_unless_the_owner_allows_it(
+    make_settings: MakeSettings, write_plugin: WritePlugin, place: str, allowed: bool
+) -> None:
+    folder = write_plugin("own", "").parent
+    for name in ("pack", "_lib"):
+        (folder / name / "deep").mkdir(parents=True)
+        (folder / name / "__init__.py").touch()
+    (folder / "pack" / "deep" / "x.py").touch()
+    (folder / "_lib.py").touch()
+    (folder / "_lib" / "x.py").touch()
+    (folder / "__pycache__").mkdir(exist_ok=True)
+    (folder / "__pycache__" / "own.cpython-311.pyc").touch()
+    (folder / "gone.py").symlink_to("nowhere")
+    (folder / "notes.txt").touch()
+    (folder / "notes.txt").chmod(0o666)  # it is no code
+    path = folder / place
+    path.chmod(path.stat().st_mode | 0o002)
+    plugins = App(make_settings(allow_writable_plugins=allowed)).plugins
+    if allowed:
+        plugins.load()
+        return
+    with pytest.raises(StartError, match=f"^{path}: anyone .* Run: chmod -R o-w"):
+        plugins.load()
+    path.chmod(0o700)
+    plugins.load()
+    path.chmod(0o702)
+    with pytest.raises(PluginError, match=f"^{path}: anyone"):
+        plugins.reload("own")
+
+
+@pytest.mark.parametrize("name", ["", "bossbot.py", "config.toml", "plugins/engines"])
+def test_checkout_that_anyone_may_write_to_is_refused(
+    bare_home: Home, name: str
+) -> None:
+    path = bare_home.path / name
+    path.chmod(path.stat().st_mode | 0o002)
+    done = bare_home.run("plugins")
+    assert done.returncode == 2
+    assert f"{path}: anyone on this machine" in done.stderr.replace("/:", ":")
+    shut = bare_home.run("plugins", env={"BOSS_BOT_ALLOW_WRITABLE_PLUGINS": "1"})
+    assert shut.returncode == 0, shut.stderr
+
+
+@pytest.mark.parametrize("allowed", [False, True])
 def test_folder_that_anyone_may_write_to_is_refused_unless_the_owner_allows_it(
     make_settings: MakeSettings, write_plugin: WritePlugin, allowed: bool
 ) -> None:
@@ -787,5 +845,5 @@ def test_folder_that_anyone_may_write_to_is_refused_unless_the_owner_allows_it(
         plugins.load()
         assert not plugins.all["good"].off
     else:
-        with pytest.raises(StartError, match="chmod o-w"):
+        with pytest.raises(StartError, match="chmod -R o-w"):
             plugins.load()

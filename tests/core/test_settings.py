@@ -1,6 +1,7 @@
 """The settings: where they come from, and what is said when one is wrong."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -408,6 +409,85 @@ def test_no_error_text_holds_a_secret(
     assert TOKEN not in text and "trace_hooks" in text
     (root / "config.toml").write_text(f'discord_token = "{TOKEN}')
     assert TOKEN not in mistakes(root)
+
+
+DEEP = "[" * 100_000
+TABLES = '{"a":' * 900 + "1" + "}" * 900
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("MAX_FILE_SIZE", value) for value in ("9" * 30, "8 EiB", "99999999999 TiB")],
+        *[("MAX_ITEMS", "9" * 30), ("MAX_QUEUE_SIZE", "9223372036854775808")],
+        *[("PROCESS_TIMEOUT_S", value) for value in ("inf", "1e300")],
+        ("PLUGINS__CHILD_RUNNER__MEMORY_LIMIT", "9" * 30),
+        ("PLUGINS__DISCORD_COURIER__UPLOAD_LIMITS", f'["{"9" * 30}", "1", "1", "1"]'),
+        ("PLUGINS__LOCAL_WORKER__DOWNLOAD_TIMEOUT_S", "inf"),
+    ],
+)
+def test_number_too_large_for_later_is_named(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_app: MakeApp,
+    key: str,
+    value: str,
+) -> None:
+    name = key.lower().split("__")[-1]
+    monkeypatch.setenv(f"BOSS_BOT_{key}", value)
+    if "PLUGINS" in key:
+        said = make_app(load_settings(root=root)).plugins.all[
+            key.lower().split("__")[1]
+        ]
+        assert re.search(rf"{name}: the number is too large", said.off)
+    else:
+        assert f"the environment: {name}: the number is too large" in mistakes(root)
+
+
+@pytest.mark.parametrize("written", ["9" * 30, "inf", "0x" + "f" * 5000])
+def test_number_too_large_is_named_with_its_line(root: Path, written: str) -> None:
+    key = "process_timeout_s" if written == "inf" else "max_items"
+    (root / "config.toml").write_text(f"\n{key} = {written}\n")
+    said = mistakes(root)
+    assert f"config.toml, line 2: {key}: the number is too large" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("DISABLED_PLUGINS", DEEP), ("PLUGINS", '{"a":' * 3000), ("PLUGINS", TABLES)],
+        ("PLUGINS__" + "__".join(["A"] * 1500), "1"),
+    ],
+)
+@pytest.mark.parametrize("place", ["environment", "file"])
+def test_variable_nested_too_deep_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, place: str, key: str, value: str
+) -> None:
+    if place == "file":
+        write_env(root, f"BOSS_BOT_{key}='{value}'")
+    else:
+        monkeypatch.setenv(f"BOSS_BOT_{key}", value)
+    said = mistakes(root)
+    assert said.startswith("The environment or ") and "nested too deep" in said
+    assert len(said) < 1000
+
+
+@pytest.mark.parametrize("value", [DEEP, TABLES])
+def test_variable_of_a_plugin_nested_too_deep_switches_it_off(
+    root: Path, monkeypatch: pytest.MonkeyPatch, make_app: MakeApp, value: str
+) -> None:
+    monkeypatch.setenv("BOSS_BOT_PLUGINS__TWITTER__OPTIONS", value)
+    plugins = make_app(load_settings(root=root)).plugins.all
+    assert "options: tables and lists are nested too deep" in plugins["twitter"].off
+
+
+@pytest.mark.parametrize("name", ["config.toml", "data/config.toml"])
+@pytest.mark.parametrize(
+    "text", [f"disabled_plugins = {DEEP}", "a" + ".a" * 2000 + " = 1", "[a" + ".a" * 99]
+)
+def test_file_nested_too_deep_is_named(root: Path, name: str, text: str) -> None:
+    (root / name).write_text(f"{text}]\n" if text[0] == "[" else f"{text}\n")
+    assert f"{name}: tables and lists are nested too deep" in mistakes(root)
 
 
 def test_settings_never_show_the_token() -> None:
