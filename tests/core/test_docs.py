@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from bossbot import SENTENCES, App, Settings
+from bossbot import SENTENCES, STOP_WITHIN_S, App, Settings
 
 PAGES = [ROOT / "README.md", ROOT / "plugins" / "README.md", *ROOT.glob("docs/*.md")]
 SECRET = {"discord_token"}  # it belongs in .env
@@ -153,3 +153,30 @@ def test_no_page_names_a_plugin_that_is_not_there(app: App) -> None:
             )
         )
     assert named - there == set()
+
+
+def test_unit_for_systemd_is_hardened_and_leaves_the_walls_alone() -> None:
+    page = (ROOT / "docs" / "install.md").read_text("utf-8")
+    (unit,) = re.findall(r"```ini\n(\[Unit\]\n.*?)```", page, re.DOTALL)
+    service = dict(
+        re.findall(r"^(\w+)=(.*)$", unit.partition("[Service]")[2], re.MULTILINE)
+    )
+    wanted = {
+        "NoNewPrivileges": "yes",
+        "PrivateTmp": "yes",
+        "ProtectSystem": "strict",
+        "OOMPolicy": "continue",  # else one download ends the bot
+        "CapabilityBoundingSet": "",
+    }
+    assert wanted.items() <= service.items()
+    assert {"ReadWritePaths", "MemoryMax", "TasksMax"} <= service.keys()
+    assert int(service["TimeoutStopSec"]) > STOP_WITHIN_S
+    # The first stops V8. The second and third hide the children from the bot; the last
+    # is made of sets that may lack Landlock.
+    harmful = (
+        "MemoryDenyWriteExecute",
+        "ProtectProc",
+        "ProcSubset",
+        "SystemCallFilter",
+    )
+    assert service.keys().isdisjoint(harmful)
