@@ -1736,8 +1736,8 @@ class Plugins:
                 raise StartError(
                     f"{folder} is missing. Set plugins_dir, or restore it."
                 )
-        if why := self._writable():
-            raise StartError(why)
+        if remedy := self._writable():
+            raise StartError(remedy)
         open_plugins(plugin_folders(own, self.ours))
         for plugin in find_plugins(own, self.ours).values():
             if not mentioning or _mentions(plugin.path, mentioning):
@@ -1759,7 +1759,7 @@ class Plugins:
             )
 
     def _writable(self) -> str:
-        """What is wrong if anyone may write to the bot's code, else ""."""
+        """Where anyone may write to the bot's code, and the remedy; "" if nowhere."""
         folders = plugin_folders(self.settings.plugins_dir, self.ours)
         found = {str(path) for path in code_in(folders) if anyone_writes(path)}
         if not found or self.settings.allow_writable_plugins:
@@ -1777,8 +1777,8 @@ class Plugins:
         if stem not in found:
             self.switch_off(stem, "its file is gone")
             raise PluginError(f"No plugin {stem}{did_you_mean(stem, found)}")
-        if why := self._writable():
-            raise PluginError(why)
+        if remedy := self._writable():
+            raise PluginError(remedy)
         forget_plugin(stem)
         return self._load(found[stem])
 

@@ -18,9 +18,10 @@ from bossbot import Platform, hide_secrets, make_private, write_atomically
 
 COOKIES_HEADER = "# Netscape HTTP Cookie File"
 MAX_JAR_BYTES = 2**20  # of a cookies.txt
-MAX_ROW_BYTES = 8192  # browsers take 4,096 for name and value
+MAX_ROW = 8192  # characters; browsers take 4,096 for name and value
 MAX_OLD_VALUES = 500  # rotated ones that still count as secrets
 CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")  # all but the tab
+NO_TEXT = re.compile("[\udc80-\udcff]")  # it was not UTF-8
 # What no engine stumbles over: of these, yt-dlp would print the whole row.
 DOMAIN = re.compile(r"\.?\w[\w.-]*", re.ASCII)
 EXPIRES = re.compile(r"(?:[0-9]{1,15}(?:\.[0-9]{1,15})?)?")
@@ -28,7 +29,7 @@ EXPIRES = re.compile(r"(?:[0-9]{1,15}(?:\.[0-9]{1,15})?)?")
 Rows = dict[tuple[str, str, str], list[str]]  # by domain, path and name
 
 _lock = threading.Lock()
-_given: dict[Path, bytes] = {}  # the owner's file as it was, by the attempt's
+_given: dict[Path, str] = {}  # the owner's file as it was, by the attempt's
 _values: dict[Path, list[str]] = {}  # of the owner's files, the latest first
 
 
@@ -39,20 +40,20 @@ def write_cookies(platform: Platform, path: Path) -> Path | None:
         try:
             if done := make_private(file):
                 logger.warning("{}", done)
-            data = _read(file)
-            rows, bad = _cookie_rows(data)
+            text = _read(file)
+            rows, bad = _cookie_rows(text)
             if bad:
                 numbers = ", ".join(map(str, bad[:10])) + ", ..." * (len(bad) > 10)
                 logger.warning("{}: no cookie is in line {}", file, numbers)
             with _lock:
                 if rows:
-                    _given[path] = data
+                    _given[path] = text
                 _hide(file, rows)
         except (OSError, ValueError) as error:
             logger.warning("{}: cookies_file: {}", platform.name, error)
     for name, value in platform.cookies.items():
         if value and (domain := platform.cookies_domain):
-            plain = CONTROL.sub("", value.get_secret_value())
+            plain = CONTROL.sub("", value.get_secret_value()).replace("\t", "")
             row = [domain, "TRUE", "/", "TRUE", "0", name, plain]
             rows[_bare(domain), "/", name] = row
     if not rows:
@@ -106,22 +107,18 @@ def _bare(domain: str) -> str:
     return domain.removeprefix("#HttpOnly_").removeprefix(".").lower()
 
 
-def _cookie_rows(data: bytes) -> tuple[Rows, list[int]]:
+def _cookie_rows(text: str) -> tuple[Rows, list[int]]:
     """The cookies of a cookies.txt, without control characters, and the numbers of the
     lines that hold something else; "#HttpOnly_" begins no comment."""
     rows: Rows = {}
     bad = []
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        try:
-            text = CONTROL.sub("", line.decode()).lstrip(" ")
-        except UnicodeDecodeError:
-            bad.append(number)
+    for number, line in enumerate(text.split("\n"), 1):
+        line = CONTROL.sub("", line).lstrip(" ")
+        mark = "#HttpOnly_" if line.startswith("#HttpOnly_") else ""
+        if not line.strip() or (line.startswith("#") and not mark):
             continue
-        mark = "#HttpOnly_" if text.startswith("#HttpOnly_") else ""
-        if not text.strip() or (text.startswith("#") and not mark):
-            continue
-        row = text.removeprefix(mark).split("\t")
-        fits = len(row) == 7 and len(line) <= MAX_ROW_BYTES
+        row = line.removeprefix(mark).split("\t")
+        fits = len(row) == 7 and len(line) <= MAX_ROW and not NO_TEXT.search(line)
         if not fits or not DOMAIN.fullmatch(row[0]) or not EXPIRES.fullmatch(row[4]):
             bad.append(number)
             continue
@@ -134,7 +131,7 @@ def _cookie_rows(data: bytes) -> tuple[Rows, list[int]]:
     return rows, bad
 
 
-def _read(path: Path, flags: int = 0) -> bytes:
+def _read(path: Path, flags: int = 0) -> str:
     """A cookies.txt; raises OSError or ValueError for what can be none."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
     with os.fdopen(descriptor, "rb") as file:
@@ -143,7 +140,7 @@ def _read(path: Path, flags: int = 0) -> bytes:
         data = file.read(MAX_JAR_BYTES + 1)
     if len(data) > MAX_JAR_BYTES:
         raise ValueError(f"{path.name} is larger than {MAX_JAR_BYTES} bytes")
-    return data
+    return data.decode("utf-8-sig", "surrogateescape")
 
 
 def _cookies_txt(rows: Rows) -> bytes:
