@@ -887,6 +887,11 @@ class Database(Part):
         """All or nothing, one at a time; in it, use only the connection it gives."""
 
     @abstractmethod
+    async def sync(self) -> None:
+        """Return when all that was committed before would survive a power cut; it gets
+        there by itself a second later. Raises what writing raises."""
+
+    @abstractmethod
     async def one(self, sql: str, *values: Any, **named: Any) -> sqlite3.Row | None:
         """The first row, or None; a change is committed at once."""
 
@@ -911,7 +916,9 @@ class Facts(Part):
 class Queue(Part):
     """Where jobs wait. A claim carries a lease and a number, so that several workers
     can share one queue. Every operation may be done twice, for an answer that was lost.
-    Ended jobs stay for a while, and as long as their files are kept."""
+    Ended jobs stay for a while, and as long as their files are kept. A power cut may take
+    back the last changes, in order, but no new job that ``add`` returned, no post that
+    ``save`` stored as ``sending``, and no end: those return and are told later."""
 
     @abstractmethod
     async def add(self, job: Job) -> int | None:

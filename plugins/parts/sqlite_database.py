@@ -7,10 +7,12 @@ import os
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
+from loguru import logger
 
 from bossbot import App, Database, Part, PluginError, StartError, hookimpl, now
 
@@ -23,15 +25,31 @@ def register_parts() -> dict[str, Callable[[App], Part]]:
 
 
 class SQLiteDatabase(Database):
-    """The ``Database``. One process owns it; every call runs in its thread."""
+    """The ``Database``. One process owns it; every call runs in its thread.
+
+    A commit is written to the file ahead of the database (the WAL) and left to the
+    system, so it survives the death of this process. ``sync`` brings the WAL to the
+    disk with all that was committed before, in another thread; SQLite itself does that
+    before each checkpoint. After a power cut SQLite reads the WAL up to the first page
+    that did not get there, so what is lost are the last commits, never one before
+    another that is there.
+    """
+
+    sync_within_s = 1.0  # also what nobody waits for
 
     def __init__(self, app: App) -> None:
         super().__init__(app)
         self.path = app.settings.data_dir / "bossbot.db"
+        self._wal = self.path.with_name(f"{self.path.name}-wal")
         self.connection: Any = None  # an aiosqlite.Connection while it is open
         self._turn = asyncio.Lock()
         self._holder: asyncio.Task[Any] | None = None  # whose turn it is
         self._lock_file: Any = None
+        self._disk = ThreadPoolExecutor(1)  # for no other work, which could be slow
+        self._syncing = asyncio.Lock()
+        self._sync_failed = False
+        self._next_sync: asyncio.Task[None] | None = None  # it has not begun yet
+        self._sync_timer: asyncio.TimerHandle | None = None  # something was committed
 
     async def start(self) -> None:
         """Open, check and migrate.
@@ -79,9 +97,10 @@ class SQLiteDatabase(Database):
             self.path, timeout=60, isolation_level=None
         )
         self.connection.row_factory = sqlite3.Row
-        # FULL: what was acknowledged also survives a power cut.
-        await self.connection.execute("PRAGMA journal_mode=WAL")
-        await self.connection.execute("PRAGMA synchronous=FULL")
+        row = await self.one("PRAGMA journal_mode=WAL")
+        # Where there can be no WAL, SQLite syncs each commit.
+        level = "NORMAL" if row and row[0] == "wal" else "FULL"
+        await self.connection.execute(f"PRAGMA synchronous={level}")
         check = await self.one("PRAGMA quick_check(1)")
         if check is None or check[0] != "ok":
             raise sqlite3.DatabaseError(check[0] if check else "no answer")
@@ -100,6 +119,7 @@ class SQLiteDatabase(Database):
             "(plugin TEXT PRIMARY KEY, version INTEGER NOT NULL); "
             f"PRAGMA user_version={LAYOUT}; COMMIT;"
         )
+        await self.sync()  # also what a killed process left
 
     def _lock(self) -> None:
         """Own the data folder for this process; raises StartError when another does."""
@@ -133,6 +153,10 @@ class SQLiteDatabase(Database):
 
     async def stop(self) -> None:
         """Close; harmless when it is not open."""
+        self._stop_timer()
+        if self.connection:
+            with logger.catch(message="the last commits may not last"):
+                await self.sync()
         connection, self.connection = self.connection, None
         try:
             if connection:
@@ -184,10 +208,52 @@ class SQLiteDatabase(Database):
             if self.connection is None:
                 raise sqlite3.ProgrammingError("the database is closed")
             self._holder = asyncio.current_task()
+            before = self.connection.total_changes
             try:
                 yield self.connection
             finally:
                 self._holder = None
+                if self.connection and self.connection.total_changes != before:
+                    self._sync_soon()
+
+    async def sync(self) -> None:
+        """See ``Database``. Those who come while a sync is under way share the next."""
+        if self._next_sync is None:
+            self._next_sync = asyncio.create_task(self._sync())
+        await asyncio.shield(self._next_sync)
+
+    async def _sync(self) -> None:
+        async with self._syncing:
+            self._next_sync = None
+            self._stop_timer()
+            if not self._wal.exists():
+                return
+            failed, self._sync_failed = self._sync_failed, True
+            if failed:  # the system may have dropped those pages: copied anew
+                row = await self.one("PRAGMA wal_checkpoint")
+                if row and row[1] != row[2]:
+                    raise OSError("another program reads the database")
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._disk, sync_file, self._wal)
+            self._sync_failed = False
+
+    def _sync_soon(self) -> None:
+        if not self._sync_timer:
+            loop = asyncio.get_running_loop()
+            self._sync_timer = loop.call_later(self.sync_within_s, self._sync_now)
+
+    def _stop_timer(self) -> None:
+        if self._sync_timer:
+            self._sync_timer.cancel()
+            self._sync_timer = None
+
+    def _sync_now(self) -> None:
+        def tell(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()):
+                logger.error("{} cannot be brought to the disk: {}", self._wal, error)
+
+        self._sync_timer = None
+        asyncio.create_task(self.sync()).add_done_callback(tell)
 
     async def one(self, sql: str, *values: Any, **named: Any) -> sqlite3.Row | None:
         """See ``Database``."""
@@ -210,3 +276,9 @@ def split_script(script: str) -> Iterator[str]:
             yield statement
             statement = ""
     yield statement  # the last one may have no semicolon
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file's contents to the disk."""
+    with path.open("rb") as file:
+        getattr(os, "fdatasync", os.fsync)(file.fileno())  # macOS has no fdatasync

@@ -2,8 +2,17 @@
 
 import asyncio
 import copy
+import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections import deque
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
 from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -135,6 +144,15 @@ GUARD = (
 )
 
 
+def must_last(row: sqlite3.Row) -> bool:
+    """Whether a power cut would do harm before a job's row is on the disk: it has ended,
+    or the message that is sent next would be sent again."""
+    posts = json.loads(row["posts"])
+    return row["status"] in TERMINAL_STATUSES or any(
+        post["state"] == "sending" for post in posts
+    )
+
+
 def storable(job: Job) -> dict[str, Any]:
     """A job's row, without the halves of surrogate pairs that no database takes: what
     a site or a file name says must not keep a job from ending."""
@@ -157,6 +175,7 @@ class SQLiteQueue(Queue):
         super().__init__(app)
         self.config = config
         self._listeners: set[asyncio.Queue[Any]] = set()
+        self._to_tell: deque[list[Any]] = deque()  # rows, and whether they may be told
         self._under_way: set[asyncio.Task[Any]] = set()
         self._stopped = False
         self._sweeping: asyncio.Task[None] | None = None
@@ -190,10 +209,23 @@ class SQLiteQueue(Queue):
 
     # The feed
 
-    def _announce(self, row: sqlite3.Row) -> None:
-        previous = Status(row["previous"]) if row["previous"] else None
-        for listener in self._listeners:  # each gets a job of its own
-            listener.put_nowait(Change(Job.from_row(row), previous))
+    async def _announce(
+        self, rows: list[Any], until: Awaitable[None] | None = None
+    ) -> None:
+        """Tell of committed rows, in the order of the commits, and not before what they
+        wait for: somebody outside may act on what he hears."""
+        entry = [rows, until is None]
+        self._to_tell.append(entry)
+        try:
+            if until:
+                await until
+        finally:
+            entry[1] = True
+            while self._to_tell and self._to_tell[0][1]:
+                for row in self._to_tell.popleft()[0]:
+                    previous = Status(row["previous"]) if row["previous"] else None
+                    for listener in self._listeners:  # each gets a job of its own
+                        listener.put_nowait(Change(Job.from_row(row), previous))
 
     async def report(self, job: Job, progress: Progress) -> None:
         """See ``Queue``."""
@@ -234,14 +266,15 @@ class SQLiteQueue(Queue):
     async def _change(
         self, assignments: str, where: str, always: bool = False, **values: Any
     ) -> list[sqlite3.Row]:
-        """Change rows, and announce each that has another status now, or ``always``."""
+        """Change rows, and announce each that has another status now, or ``always``.
+        An end, and a post that is about to be sent, are on the disk then."""
         sql = f"UPDATE jobs SET previous = status, {assignments} WHERE {where} "
 
         async def change() -> list[sqlite3.Row]:
             rows = await self.app.database.all(f"{sql} RETURNING *", **values)
-            for row in rows:
-                if always or row["previous"] != row["status"]:
-                    self._announce(row)
+            told = [row for row in rows if always or row["previous"] != row["status"]]
+            lasts = any(map(must_last, rows))
+            await self._announce(told, self.app.database.sync() if lasts else None)
             return rows
 
         return await self._whole(change())
@@ -252,61 +285,81 @@ class SQLiteQueue(Queue):
         """See ``Queue``."""
         try:
             return await self._whole(self._add(job))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             logger.error("a link could not be queued: {}", error)
             raise Refused(
                 "I cannot take links now: my disk is full or busy."
             ) from error
 
     async def _add(self, job: Job) -> int | None:
-        settings = self.app.settings
         async with self.app.database.transaction() as connection:
 
             async def rows(sql: str, **values: Any) -> list[Any]:
                 return list(await connection.execute_fetchall(sql, values))
 
-            if known := await rows(
+            known = await rows(
                 "SELECT id, position FROM jobs WHERE request_key = :key",
                 key=job.request_key,
-            ):
-                return int(known[0][1]) if known[0][0] == job.id else None
-            most = settings.max_concurrent_downloads
-            (count,) = await rows(
-                f"""
-                SELECT
-                    (SELECT count(*) FROM jobs WHERE {RUNS}),
-                    (SELECT count(*) FROM jobs WHERE {RUNS} AND guild_id = :guild_id),
-                    (SELECT count(*) FROM
-                        (SELECT 1 FROM jobs WHERE {WAITS} LIMIT :most)),
-                    (SELECT count(*) FROM jobs
-                        WHERE {UNFINISHED} AND {WAITS} AND guild_id = :guild_id),
-                    (SELECT count(*) FROM jobs
-                        WHERE {UNFINISHED} AND {WAITS} AND guild_id = :guild_id
-                        AND priority >= :priority)
-                """,
-                guild_id=job.guild_id,
-                priority=int(job.priority),
-                most=most,
             )
-            running, here, waiting, of_guild, before = count
-            if of_guild >= settings.max_queue_size:
-                raise QueueFull(
-                    f"The queue is full: {settings.max_queue_size} links are waiting. "
-                    "Try again when some are done."
-                )
-            at_once = (
-                running + waiting < most
-                and here + of_guild < settings.max_concurrent_per_guild
-            )
-            job.position = 0 if at_once else before + 1
-            values = storable(job)
-            names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
-            row = await rows(
-                f"INSERT INTO jobs ({names}) VALUES ({marks}) RETURNING *",
-                **values,
-            )
-        self._announce(row[0])
+            if not known:
+                added = await self._insert(job, rows)
+        if known:
+            await self.app.database.sync()
+            return int(known[0][1]) if known[0][0] == job.id else None
+        await self._announce(added, self._synced_or_removed(added))
         return job.position
+
+    async def _insert(
+        self, job: Job, rows: Callable[..., Awaitable[list[Any]]]
+    ) -> list[Any]:
+        """A new job's row, with its place in the line; raises QueueFull."""
+        settings = self.app.settings
+        most = settings.max_concurrent_downloads
+        (count,) = await rows(
+            f"""
+            SELECT
+                (SELECT count(*) FROM jobs WHERE {RUNS}),
+                (SELECT count(*) FROM jobs WHERE {RUNS} AND guild_id = :guild_id),
+                (SELECT count(*) FROM
+                    (SELECT 1 FROM jobs WHERE {WAITS} LIMIT :most)),
+                (SELECT count(*) FROM jobs
+                    WHERE {UNFINISHED} AND {WAITS} AND guild_id = :guild_id),
+                (SELECT count(*) FROM jobs
+                    WHERE {UNFINISHED} AND {WAITS} AND guild_id = :guild_id
+                    AND priority >= :priority)
+            """,
+            guild_id=job.guild_id,
+            priority=int(job.priority),
+            most=most,
+        )
+        running, here, waiting, of_guild, before = count
+        if of_guild >= settings.max_queue_size:
+            raise QueueFull(
+                f"The queue is full: {settings.max_queue_size} links are waiting. "
+                "Try again when some are done."
+            )
+        at_once = (
+            running + waiting < most
+            and here + of_guild < settings.max_concurrent_per_guild
+        )
+        job.position = 0 if at_once else before + 1
+        values = storable(job)
+        names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        return await rows(
+            f"INSERT INTO jobs ({names}) VALUES ({marks}) RETURNING *",
+            **values,
+        )
+
+    async def _synced_or_removed(self, added: list[Any]) -> None:
+        """Wait until a new job is on the disk. One that does not get there is refused,
+        and must not come after all, unless it has already begun."""
+        try:
+            await self.app.database.sync()
+        except (sqlite3.Error, OSError):
+            sql = f"DELETE FROM jobs WHERE id = ? AND {WAITS} RETURNING id"
+            if await self.app.database.all(sql, added[0]["id"]):
+                added.clear()
+                raise
 
     async def claim(self, worker: str, lease_s: float) -> Job | None:
         """See ``Queue``."""

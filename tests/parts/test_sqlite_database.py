@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 from bossbot_plugins.sqlite_database import LAYOUT, split_script
 from conftest import ROOT, MakeApp, MakeSettings, WritePlugin, link_plugins
-from sqlite_support import locked_by_another_process, longest_pause_s, on_disk
+from discord_support import module
+from sqlite_support import Disk, locked_by_another_process, longest_pause_s, on_disk
 
 from bossbot import App, Database, PluginError, StartError
 
@@ -563,3 +565,77 @@ async def test_error_of_one_statement_leaves_the_next_alone(app: App) -> None:
     with pytest.raises(sqlite3.OperationalError):
         await app.database.all("NONSENSE")
     assert await app.database.all("SELECT * FROM facts") == []
+
+
+# A power cut
+
+
+@pytest.fixture
+def disk(app: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk(path_of(app), tmp_path / "disk.db")
+    monkeypatch.setattr(module("sqlite_database"), "sync_file", disk.sync_file)
+    return disk
+
+
+async def test_commit_that_nobody_waits_for_is_on_the_disk_before_long(
+    app: App, disk: Disk
+) -> None:
+    app.database.sync_within_s = 0.01  # type: ignore[attr-defined]
+    await app.facts.set("a", "1")
+    async with asyncio.timeout(10):
+        while not disk.syncs or disk.holds("SELECT key FROM facts") != [("a",)]:
+            await asyncio.sleep(0.01)
+    syncs = disk.syncs
+    await app.facts.get("a")  # this changes nothing
+    await asyncio.sleep(0.05)
+    assert disk.syncs == syncs
+
+
+async def test_sync_brings_all_that_was_committed_before(app: App, disk: Disk) -> None:
+    disk.free.clear()
+    await app.facts.set("a", "1")
+    first = asyncio.create_task(app.database.sync())
+    while not disk.syncs:
+        await asyncio.sleep(0.01)
+    await app.facts.set("b", "1")  # the first sync may be too early for this one
+    second = asyncio.create_task(app.database.sync())
+    await asyncio.sleep(0)
+    disk.free.set()
+    await asyncio.gather(first, second)
+    assert disk.syncs == 2
+    assert disk.holds("SELECT key FROM facts") == [("a",), ("b",)]
+
+
+async def test_failed_sync_is_made_good_by_the_next(
+    app: App, disk: Disk, logged: list[str]
+) -> None:
+    app.database.sync_within_s = 0.01  # type: ignore[attr-defined]
+    disk.error = OSError("the disk is broken")
+    await app.facts.set("a", "1")
+    async with asyncio.timeout(10):
+        while not any("to the disk: the disk is broken" in line for line in logged):
+            await asyncio.sleep(0.01)
+    with pytest.raises(OSError, match="broken"):
+        await app.database.sync()
+    disk.error = None
+    await app.database.sync()
+    path_of(app).with_name("bossbot.db-wal").rename(disk.path.parent / "lost")
+    assert on_disk(path_of(app), "SELECT key FROM facts") == [("a",)]
+
+
+async def test_what_a_killed_bot_left_is_on_the_disk_before_anybody_reads_it(
+    open_app: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await open_app()
+    await app.facts.set("a", "1")
+    for suffix in ("", "-wal"):  # as they are when it is killed now
+        shutil.copy(f"{path_of(app)}{suffix}", f"{tmp_path / 'left'}{suffix}")
+    await app.stop()
+    for suffix in ("", "-wal"):
+        (tmp_path / f"left{suffix}").rename(f"{path_of(app)}{suffix}")
+    wal = path_of(app).with_name("bossbot.db-wal").stat().st_ino
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    app = await open_app()
+    assert wal in synced
+    assert await app.facts.get("a") == "1"

@@ -18,7 +18,12 @@ from typing import Any, TypeVar
 import pytest
 from conftest import ROOT, MakeApp, MakeSettings, link_plugins, make_job
 from discord_support import Stage, link, module
-from sqlite_support import locked_by_another_process, longest_pause_s, on_disk
+from sqlite_support import (
+    Disk,
+    locked_by_another_process,
+    longest_pause_s,
+    on_disk,
+)
 
 import bossbot
 from bossbot import (
@@ -864,6 +869,120 @@ async def test_change_that_waits_for_a_lock_is_in_the_feed_before_its_end(
         await asyncio.to_thread(other.communicate, "\n")
         await asyncio.gather(adding, stopping)
     assert [change.job for change in await rest_of(changes)] == [job]
+
+
+# A power cut
+
+
+@pytest.fixture
+def disk(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk(database_of(queue), tmp_path / "disk.db")
+    monkeypatch.setattr(module("sqlite_database"), "sync_file", disk.sync_file)
+    queue.app.database.sync_within_s = 1000  # type: ignore[attr-defined]
+    return disk
+
+
+STATES = """SELECT status, posts LIKE '%"sending"%' FROM jobs"""
+
+
+async def test_power_cut_takes_no_new_job_no_post_under_way_and_no_end(
+    queue: Queue, disk: Disk
+) -> None:
+    await added(queue, a_job())
+    assert disk.holds(STATES) == [("queued", 0)]
+    job = await claim(queue)
+    job.status = Status.UPLOADING
+    job.posts = [Post(1, "words")]
+    await queue.save(job, LEASE_S)
+    assert disk.syncs == 1  # no one outside knows of the claim
+    job.posts[0].state = "sending"
+    await queue.save(job, LEASE_S)
+    assert disk.holds(STATES) == [("uploading", 1)]
+    job.posts[0].state = "sent"
+    await queue.save(job, LEASE_S)
+    job.status = Status.COMPLETED
+    await queue.finish(job)
+    assert disk.holds(STATES) == [("completed", 0)]
+    assert disk.syncs == 3
+    await queue.add(other := a_job())
+    await queue.cancel(other.id)
+    assert disk.holds(STATES)[1] == ("cancelled", 0)
+
+
+async def test_nobody_hears_of_a_job_before_it_is_on_the_disk(
+    queue: Queue, disk: Disk
+) -> None:
+    changes = await listen(queue)
+    disk.free.clear()
+    adding = asyncio.create_task(queue.add(job := a_job()))
+    while not disk.syncs:
+        await asyncio.sleep(0.01)
+    claimed = await claim(queue)  # this waits for nothing
+    claimed.status = Status.PROCESSING
+    await queue.save(claimed, LEASE_S)
+    again = asyncio.create_task(queue.add(job))
+    hearing = asyncio.create_task(anext(changes))
+    await longest_pause_s(10)
+    assert not adding.done() and not again.done() and not hearing.done()
+    disk.free.set()
+    assert await asyncio.gather(adding, again) == [0, 0]
+    first = await hearing
+    await queue.stop()
+    told = [change.job.status for change in [first, *await rest_of(changes)] if change]
+    assert told == ["queued", "downloading", "processing"]
+
+
+async def test_all_who_wait_share_a_sync(queue: Queue, disk: Disk) -> None:
+    disk.free.clear()
+    adding = [asyncio.create_task(queue.add(a_job(n))) for n in range(30)]
+    while len(await queue.list()) < 30:
+        await asyncio.sleep(0.01)
+    disk.free.set()
+    assert None not in await asyncio.gather(*adding)
+    assert disk.syncs <= 2
+    assert len(disk.holds(STATES)) == 30
+
+
+async def test_job_whose_adding_was_cancelled_is_told_when_it_is_on_the_disk(
+    queue: Queue, disk: Disk
+) -> None:
+    changes = await listen(queue)
+    disk.free.clear()
+    adding = asyncio.create_task(queue.add(job := a_job()))
+    while not disk.syncs:
+        await asyncio.sleep(0.01)
+    adding.cancel()
+    await asyncio.wait([adding])
+    stopping = asyncio.create_task(queue.stop())
+    disk.free.set()
+    await stopping
+    assert [change.job.id for change in await rest_of(changes)] == [job.id]
+    assert disk.holds(STATES) == [("queued", 0)]
+
+
+async def test_link_that_cannot_be_brought_to_the_disk_is_refused_and_never_comes(
+    queue: Queue, disk: Disk
+) -> None:
+    changes = await listen(queue)
+    disk.error = OSError("no")
+    with pytest.raises(Refused, match="disk is full or busy"):
+        await queue.add(a_job())
+    assert await queue.list() == []
+    disk.error = None
+    await queue.add(job := a_job())
+    assert len(disk.holds(STATES)) == 1
+    running = await claim(queue)
+    running.status = Status.COMPLETED
+    disk.error = OSError("no")
+    with pytest.raises(OSError, match="no"):
+        await queue.finish(running)
+    await queue.stop()
+    told = await rest_of(changes)  # an end is told in any case
+    assert [(c.job.id, str(c.job.status)) for c in told] == [
+        (job.id, "queued"),
+        (job.id, "downloading"),
+        (job.id, "completed"),
+    ]
 
 
 # Changes

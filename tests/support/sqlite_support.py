@@ -3,9 +3,12 @@ database that another process holds."""
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +46,33 @@ def locked_by_another_process(
     ) as process:
         assert process.stdin and process.stdout and process.stdout.readline()
         yield process
+
+
+class Disk:
+    """Stands for the disk under a database: holds what a power cut would leave. Put it
+    in the place of ``sqlite_database.sync_file``."""
+
+    def __init__(self, path: Path, copy: Path) -> None:
+        self.path, self.copy = path, copy
+        self.syncs = 0
+        self.free = threading.Event()  # cleared, it holds the syncs up
+        self.free.set()
+        self.error: OSError | None = None  # raised by a sync
+
+    def sync_file(self, wal: Path) -> None:
+        self.syncs += 1
+        assert self.free.wait(30)
+        if self.error:
+            raise self.error
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{self.path}{suffix}", f"{self.copy}{suffix}")
+
+    def holds(self, sql: str) -> list[tuple[Any, ...]]:
+        """What the bot would read after a power cut."""
+        with tempfile.TemporaryDirectory() as folder:
+            for suffix in ("", "-wal"):
+                shutil.copy(f"{self.copy}{suffix}", f"{folder}/bossbot.db{suffix}")
+            return on_disk(Path(folder, "bossbot.db"), sql)
 
 
 async def longest_pause_s(turns: int) -> float:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORT = ROOT / "tests" / "support"
-sys.path[:0] = [str(ROOT), str(SUPPORT)]
+sys.path[:0] = [str(ROOT), str(SUPPORT), str(ROOT / "tests" / "tools")]
 
 import media
 from fake_discord import FakeDiscord, Message
@@ -30,6 +30,7 @@ from loguru import logger
 from rich.console import Console
 from rich.table import Table
 from sites import Answer, Sites
+from slow_disk import slow_disk
 
 from bossbot import App, BossBot, Job, Progress, Settings, prepare_data
 
@@ -252,6 +253,84 @@ async def process(folder: Path, sites: Sites) -> list[Row]:
     return rows
 
 
+def own_bot(folder: Path, bot: Path = ROOT) -> Path:
+    """A copy of the bot, with a data folder of its own."""
+    folder.mkdir()
+    for name in ("bossbot.py", "config.toml"):
+        shutil.copy(bot / name, folder)
+    shutil.copytree(bot / "plugins", folder / "plugins")
+    return folder / "bossbot.py"
+
+
+@contextlib.asynccontextmanager
+async def bot_process(
+    script: Path, fake: FakeDiscord, environment: dict[str, str]
+) -> AsyncIterator[float]:
+    """A bot in a process of its own; gives the seconds to READY."""
+    command = [sys.executable, SUPPORT / "run_redirected.py", script]
+    own = {
+        "FAKE_DISCORD_URL": fake.url,
+        "BOSS_BOT_DISCORD_TOKEN": fake.token,
+        "BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true",
+        "BOSS_BOT_MAX_CONCURRENT_PER_GUILD": "5",
+    }
+    before, started_s = fake.sessions["identify"], time.perf_counter()
+    bot = await asyncio.create_subprocess_exec(
+        *command, env=environment | own, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await fake.wait_for(partial(identified, fake, before), 60)
+        yield time.perf_counter() - started_s
+    finally:
+        bot.terminate()
+        await bot.wait()
+
+
+async def slowly_synced(folder: Path, sites: Sites, bot: Path = ROOT) -> list[Row]:
+    """20 members at once, where each sync of the disk takes 30 ms; then one alone."""
+    log = folder / "syncs"
+    waits: list[float] = []
+    async with FakeDiscord() as fake:
+        environment = slow_disk(folder, 30, log)
+        async with bot_process(own_bot(folder / "bot", bot), fake, environment):
+            members = [fake.add_member(f"slow{number}") for number in range(20)]
+            # A job done, so that the fork server is warm and everything is imported.
+            url = sites.url("/one.jpg")
+            await fake.member_says(fake.channel.id, f"$download {url}")
+            await fake.wait_for(lambda: posted(fake) == 1, 60)
+            await asyncio.sleep(2)  # nothing is left to sync
+
+            async def ask(number: int, user_id: int) -> None:
+                url = sites.url(f"/many/slow{number}.jpg")
+                started_s = time.perf_counter()
+                request = await fake.member_says(
+                    fake.channel.id, f"$download {url}", user_id=user_id
+                )
+                await fake.wait_for(partial(answered, fake, request), 60)
+                waits.append((time.perf_counter() - started_s) * 1000)
+
+            before, started_s = log.stat().st_size, time.perf_counter()
+            await asyncio.gather(*(ask(n, m.id) for n, m in enumerate(members)))
+            await fake.wait_for(lambda: posted(fake) == 21, 60)
+            took_s = time.perf_counter() - started_s
+            await asyncio.sleep(2)
+            syncs = (log.stat().st_size - before) / 20
+            before = log.stat().st_size
+            await ask(20, members[0].id)
+            await fake.wait_for(lambda: posted(fake) == 22, 60)
+            await asyncio.sleep(2)
+            alone = log.stat().st_size - before
+    return [
+        (
+            "20 links at once, syncs of 30 ms: answered",
+            f"median {statistics.median(waits[:20]):.0f} ms, last {max(waits):.0f} ms",
+            "median 200 ms",
+        ),
+        ("the same, to all posted", f"{took_s:.2f} s", ""),
+        ("syncs a link", f"{syncs:.1f} of those, {alone} of one alone", ""),
+    ]
+
+
 async def main() -> None:
     logger.remove()
     rows: list[Row] = []
@@ -260,12 +339,13 @@ async def main() -> None:
         picture = media.padded_image(folder, 50_000)
         sites.serve("/*.jpg", picture)
         sites.serve("/many/*", picture)
-        for name in ("fetch", "acknowledge", "crowd", "process"):
+        for name in ("fetch", "acknowledge", "crowd", "process", "slow"):
             (folder / name).mkdir()
         rows += await fetching(folder / "fetch", sites.url("/one.jpg"))
         rows += await acknowledging(folder / "acknowledge", sites)
         rows += await crowd(folder / "crowd", sites)
         rows += await process(folder / "process", sites)
+        rows += await slowly_synced(folder / "slow", sites)
     table = Table("what", "measured", "goal", box=None)
     for row in rows:
         table.add_row(*row)
