@@ -175,7 +175,7 @@ class JobFailed(BossbotError):
             message = message or f"The site asks us to slow down. Try again in {wait}."
         super().__init__(message or SENTENCES[cause])
         self.cause = cause
-        self.detail = without_queries(cut_line(detail))
+        self.detail = redact(cut_line(detail))
         self.retry_after_s = retry_after_s
 
 
@@ -1904,9 +1904,13 @@ class Plugins:
             if not re.match(platform.pattern, platform.example, re.IGNORECASE):
                 raise PluginError(f"{platform.name}: the pattern misses the example")
             common = cast(PlatformConfig, plugin.config)
+            cookies_file = common.cookies_file or platform.cookies_file
+            with contextlib.suppress(OSError):  # `check` says that it is missing
+                if cookies_file and (done := make_private(cookies_file)):
+                    logger.warning("{}", done)
             plugin.platforms[number] = dataclasses.replace(
                 platform,
-                cookies_file=common.cookies_file or platform.cookies_file,
+                cookies_file=cookies_file,
                 proxy=common.proxy or platform.proxy,
                 sleep_request_s=common.sleep_request_s or platform.sleep_request_s,
                 options={**platform.options, **common.options},
@@ -2600,7 +2604,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return _main(argv) if first and code == 0 else code
     except BossbotError as error:
         detail = error.detail if isinstance(error, JobFailed) else ""
-        print(error, *([f"({redact(detail)})"] if detail else []), file=sys.stderr)
+        print(error, *([f"({detail})"] if detail else []), file=sys.stderr)
         return 2 if isinstance(error, StartError) else 1
     except KeyboardInterrupt:
         return 130

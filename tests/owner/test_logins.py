@@ -195,6 +195,16 @@ async def test_file_that_is_no_cookies_txt_is_a_plain_failure(
     assert file.read_bytes() == content
 
 
+async def test_file_open_to_others_is_closed_when_the_bot_starts(
+    web: Web, tmp_path: Path, logged: list[str]
+) -> None:
+    file = cookies_txt(tmp_path / "cookies.txt", "planted-1")
+    missing = str(tmp_path / "none.txt")
+    web.app(twitter={"cookies_file": str(file)}, reddit={"cookies_file": missing})
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert logged == [f"WARNING {file} was readable by others: set to 0600"]
+
+
 async def test_attempts_own_copy_has_the_file_and_the_named_cookies(
     tmp_path: Path,
 ) -> None:

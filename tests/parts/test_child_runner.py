@@ -1610,6 +1610,7 @@ async def test_values_of_the_owners_file_count_as_secrets(
         keep_cookies(a_platform, used)
     said = "value-1 value-2 value-3 value-4 of-the-settings"
     secret = "[secret]"
+    assert JobFailed(Cause.LOGIN, "with value-3").detail == "with [secret]"
     assert bossbot.redact(said) == f"{secret} {secret} {secret} value-4 {secret}"
 
 
