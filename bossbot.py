@@ -1031,6 +1031,11 @@ class Client(Part):
     async def uninstall(self, stem: str) -> None:
         """Remove the commands of a plugin, if it has any."""
 
+    @abstractmethod
+    async def sync(self, again: bool = False) -> bool:
+        """Tell Discord about the slash commands if they have changed, or ``again``;
+        False when it does not accept them."""
+
 
 class Courier(Part):
     """Brings files to where they were asked for."""
@@ -1779,18 +1784,41 @@ class Plugins:
 
     def reload(self, stem: str) -> Plugin:
         """Load a plugin again, or for the first time: what it registered is replaced
-        whole. See ``App.reload``."""
+        whole. When that fails, the one that was on stays on, and what is returned says
+        why. See ``App.reload``."""
         found = find_plugins(self.settings.plugins_dir, self.ours)
         if stem not in found:
             self.switch_off(stem, "its file is gone")
             raise PluginError(f"No plugin {stem}{did_you_mean(stem, found)}")
         if remedy := self._writable():
             raise PluginError(remedy)
+        put_back = self.remember(stem)
         forget_plugin(stem)
-        return self._load(found[stem])
+        plugin = self._load(found[stem])
+        if plugin.off:
+            put_back()
+        return plugin
+
+    def remember(self, stem: str) -> Callable[[], bool]:
+        """A function that puts a plugin back as it is now, with everything that it
+        registered; it returns False, and does nothing, if the plugin is off now."""
+        plugin, module = self.all.get(stem), self.manager.get_plugin(stem)
+        modules = {n: m for n, m in sys.modules.items() if _in_plugins(n)}
+
+        def put_back() -> bool:
+            if plugin is None or plugin.off:
+                return False
+            self._take_back(stem)
+            sys.modules.update(modules)
+            self.all[stem] = plugin
+            self.manager.register(module, stem)
+            hide_secrets(stem, secret_values(plugin.config))
+            return True
+
+        return put_back
 
     def _load(self, plugin: Plugin) -> Plugin:
-        self.switch_off(plugin.stem, "")
+        self._take_back(plugin.stem)
         self.all[plugin.stem] = plugin
         if plugin.stem in self.settings.disabled_plugins:
             plugin.off = "disabled in the settings"
@@ -1810,29 +1838,37 @@ class Plugins:
             self._register(plugin)
         # Anything may happen in a file from elsewhere, sys.exit() too.
         except (Exception, SystemExit) as error:
-            self.give_up(plugin.stem, error)
+            self._take_back(plugin.stem, self._reason(plugin.stem, error))
         return self.all[plugin.stem]
 
-    def switch_off(self, stem: str, reason: str) -> None:
-        """Take back everything that a plugin registered, and end its life."""
-        old = self.all.get(stem)
+    def _take_back(self, stem: str, reason: str = "") -> None:
+        """Take back everything that a plugin registered."""
         if self.manager.has_plugin(stem):
             self.manager.unregister(name=stem)
-        if old:
-            self.on_off(old)
+        if old := self.all.get(stem):
             self.all[stem] = Plugin(
                 stem, old.path, old.kind, old.replaces, off=redact(reason)
             )
 
+    def switch_off(self, stem: str, reason: str) -> None:
+        """Take back everything that a plugin registered, and end its life."""
+        old = self.all.get(stem)
+        self._take_back(stem, reason)
+        if old:
+            self.on_off(old)
+
     def give_up(self, stem: str, error: BaseException) -> None:
         """Switch off a plugin for what it has just raised."""
+        self.switch_off(stem, self._reason(stem, error))
+
+    def _reason(self, stem: str, error: BaseException) -> str:
+        """Why a plugin goes off, which is logged."""
         ours = isinstance(error, PluginError)
-        self.switch_off(
-            stem, str(error) if ours else f"{type(error).__name__}: {error}"
-        )
-        logger.error("{} is off: {}", stem, self.all[stem].off)
+        reason = str(error) if ours else f"{type(error).__name__}: {error}"
+        logger.error("{} is off: {}", stem, redact(reason))
         if not ours:
             logger.opt(exception=error).debug("how {} failed", stem)
+        return reason
 
     def _check_hooks(self, module: types.ModuleType) -> list[str]:
         """The hooks a module implements; raises PluginError for a likely mistake."""
@@ -2222,27 +2258,36 @@ class App:
         await self._ends.aclose()
 
     async def reload(self, stem: str) -> Plugin:
-        """Load a plugin again from disk, with its tables, commands and life. A part of
-        it counts from the next start."""
+        """Load a plugin again from disk, with its tables, commands and life. When that
+        fails, the one that was on goes on, and the one that is returned says why. A
+        part of it counts from the next start."""
         # In a task of its own: a plugin that reloads itself ends with its old life.
         return await asyncio.shield(asyncio.create_task(self._reload(stem)))
 
     async def _reload(self, stem: str) -> Plugin:
         async with self._reloading:
+            old, put_back = self.plugins.all.get(stem), self.plugins.remember(stem)
             plugin = self.plugins.reload(stem)
-            if self._endings:
-                await asyncio.wait(self._endings)
             if plugin.off or not self._alive:
                 return plugin
+            if old:
+                await self._end(old)
             try:
                 await self.database.migrate(stem, plugin.tables)
+                if self.has_gateway:
+                    await self.client.install(plugin)
             except PluginError as error:
                 self.plugins.give_up(stem, error)
-            if self.has_gateway and not self.plugins.all[stem].off:
-                await self.client.install(plugin)
+            loaded = self.plugins.all[stem]
+            if loaded.off:
+                await asyncio.wait(self._endings)
+                if put_back() and self.has_gateway:
+                    await self.client.install(self.plugins.all[stem])
             for impl in self.plugins.impls("run", stem):
                 self._begin(impl)
-            return self.plugins.all[stem]
+            if self.has_gateway:
+                await self.client.sync()
+            return loaded
 
     def _begin(self, impl: pluggy.HookImpl) -> None:
         """Start a plugin's life."""
@@ -2268,7 +2313,12 @@ class App:
             await asyncio.sleep(self.run_again_s)
 
     def _on_off(self, plugin: Plugin) -> None:
-        ending = asyncio.create_task(self._end(plugin))
+        async def end() -> None:
+            await self._end(plugin)
+            if self._alive and self.has_gateway:
+                await self.client.sync()
+
+        ending = asyncio.create_task(end())
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 

@@ -106,3 +106,9 @@ async def action_of(
         dry=dry,
         guild_settings=bot.app.guilds.tables(guild_id),
     )
+
+
+def permission_title(name: str) -> str:
+    """A permission in Discord's words: "Manage Server" of "manage_guild"."""
+    words = name.replace("guild", "server").split("_")
+    return " ".join(word if word == "in" else word.capitalize() for word in words)

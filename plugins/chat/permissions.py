@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import discord
+from bossbot_plugins._commands import permission_title
 from pydantic import Field
 
 from bossbot import Action, Job, PluginConfig, Refused, hookimpl
@@ -76,14 +77,8 @@ def needed(action: Action) -> dict[str, bool]:
     for name in action.needs:
         if name == "send_messages" and isinstance(action.channel, discord.Thread):
             name = "send_messages_in_threads"
-        found[title(name)] = bool(getattr(action.permissions, name))
+        found[permission_title(name)] = bool(getattr(action.permissions, name))
     return found
-
-
-def title(permission: str) -> str:
-    """ "Manage Server" of "manage_guild"."""
-    words = permission.replace("guild", "server").split("_")
-    return " ".join(word if word == "in" else word.capitalize() for word in words)
 
 
 def ids_of(channel: Any) -> Iterable[int]:

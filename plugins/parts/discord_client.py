@@ -1,5 +1,6 @@
 """The connection to Discord: login, gateway, commands, answers."""
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -9,19 +10,17 @@ from typing import Any, cast
 
 import aiohttp
 import discord
+from bossbot_plugins._errors import answer_error, answers_errors, suggest
 from bossbot_plugins._nonce import nonce
-from discord import app_commands
 from discord.ext import commands
 from loguru import logger
 from pydantic import Field
 
 from bossbot import (
     HERE,
-    SENTENCES,
     App,
     BossBot,
     BossbotError,
-    Cause,
     Client,
     Finding,
     Job,
@@ -30,7 +29,6 @@ from bossbot import (
     PluginConfig,
     Settings,
     StartError,
-    escape,
     hookimpl,
     now,
 )
@@ -127,7 +125,7 @@ class Bot(commands.Bot):
             }
         )
         self.app = app
-        self.tree.error(self._on_app_command_error)
+        self.tree.error(answer_error)
 
     async def on_ready(self) -> None:
         count = len(self.guilds)
@@ -137,27 +135,14 @@ class Bot(commands.Bot):
     async def on_command_error(
         self, context: commands.Context[Any], error: commands.CommandError, /
     ) -> None:
-        """Answer a wrong command; log our own mistakes."""
+        """Answer what went wrong, unless the command does so itself."""
+        command, cog = context.command, context.cog
         if isinstance(error, commands.CommandNotFound):
-            return
-        cause = getattr(error, "original", error)
-        if isinstance(cause, app_commands.CommandInvokeError):
-            cause = cause.original
-        text = SENTENCES[Cause.INTERNAL]
-        if isinstance(cause, commands.CheckFailure):
-            text = str(cause)
-        elif isinstance(cause, (commands.CommandError, BossbotError)):
-            text = escape(str(cause), 1000)
-        else:
-            logger.opt(exception=cause).error("the command {} failed", context.command)
-        with contextlib.suppress(discord.DiscordException, OSError):
-            await context.send(text)
-
-    async def _on_app_command_error(
-        self, interaction: discord.Interaction, error: app_commands.AppCommandError
-    ) -> None:
-        context = await commands.Context.from_interaction(cast(Any, interaction))
-        await self.on_command_error(context, cast(Any, error))
+            await suggest(context)
+        elif not (command and command.has_error_handler()) and not (
+            cog and cog.has_error_handler()
+        ):
+            await answer_error(context, error)
 
 
 class ShardedBot(Bot, commands.AutoShardedBot):
@@ -178,6 +163,9 @@ class DiscordClient(Client):
         self.bot.add_listener(self._remember, "on_interaction")
         self._interactions: dict[int, tuple[float, discord.Interaction]] = {}
         self._installed: dict[str, contextlib.AsyncExitStack] = {}
+        self._complete = False  # whether the commands of all plugins are there
+        self._syncing = asyncio.Lock()
+        answer_errors_of_views()
 
     async def start(self) -> None:
         """Log in."""
@@ -203,7 +191,8 @@ class DiscordClient(Client):
         for plugin in list(self.app.plugins.all.values()):
             if not plugin.off:
                 await self.install(plugin)
-        await self._sync()
+        self._complete = True
+        await self.sync()
         try:
             await self.bot.connect()
         except discord.PrivilegedIntentsRequired as error:
@@ -214,27 +203,50 @@ class DiscordClient(Client):
                 raise StartError(remedy) from error
             raise unreachable(error) from error
 
-    async def _sync(self) -> None:
-        """Tell Discord about the slash commands, if they have changed."""
+    async def sync(self, again: bool = False) -> bool:
+        """See ``Client``. A command that Discord refuses is left out, and the others are
+        not."""
+        if not self._complete:  # then ``run`` is about to do it
+            return True
         tree, facts = self.bot.tree, self.app.facts
-        payload = [command.to_dict(tree) for command in tree.get_commands()]
-        digest = hashlib.sha256(
-            json.dumps([self.bot.application_id, payload], sort_keys=True).encode()
-        ).hexdigest()
-        if await facts.get("commands") == digest:
-            return
-        try:
-            await tree.sync()
-            await facts.set("commands", digest)
-        # The commands that Discord has go on working; the next start tries again.
-        except UNREACHABLE as error:
-            logger.error("Discord does not accept the slash commands: {}", error)
+        async with self._syncing:
+            while True:
+                known = tree.get_commands()
+                payload = [command.to_dict(tree) for command in known]
+                digest = hashlib.sha256(
+                    json.dumps(
+                        [self.bot.application_id, payload], sort_keys=True
+                    ).encode()
+                ).hexdigest()
+                if not again and await facts.get("commands") == digest:
+                    return True
+                try:
+                    await tree.sync()
+                    await facts.set("commands", digest)
+                    return True
+                # What Discord has goes on working; the next start tries again.
+                except UNREACHABLE as error:
+                    logger.error(
+                        "Discord does not accept the slash commands: {}", error
+                    )
+                    refused = self._refused(error, known)
+                    if not refused or len(refused) == len(known):
+                        return False
+                    for command in refused:
+                        tree.remove_command(command.name, type=kind_of(command))
+
+    def _refused(self, error: Exception, known: list[Any]) -> list[Any]:
+        """The commands that Discord names in its refusal, by their places."""
+        named = getattr(error, "_errors", None) or {}
+        places = [int(place) for place in named if place.isdecimal()]
+        return [known[place] for place in places if place < len(known)]
 
     async def install(self, plugin: Plugin) -> None:
         """See ``Client``."""
         plugins = self.app.plugins
         things = plugins.call_at_once("register_commands", plugin, bot=self.bot)
         bot = self.bot
+        before = set(bot.tree.get_commands())
         try:
             async with contextlib.AsyncExitStack() as undo:
                 for thing in things or ():
@@ -245,14 +257,18 @@ class DiscordClient(Client):
                         bot.add_command(thing)
                         undo.callback(bot.remove_command, thing.name)
                     elif isinstance(thing, type):
+                        answer_errors_of_item(thing)
                         bot.add_dynamic_items(thing)
                         undo.callback(bot.remove_dynamic_items, thing)
                     else:
                         bot.tree.add_command(thing)
-                        kind = getattr(thing, "type", discord.AppCommandType.chat_input)
+                        kind = kind_of(thing)
                         undo.callback(bot.tree.remove_command, thing.name, type=kind)
+                for command in set(bot.tree.get_commands()) - before:
+                    command.to_dict(bot.tree)  # else no command could be synced
+                    answer_errors_of_choices(command)
                 self._installed[plugin.stem] = undo.pop_all()
-        except Exception as error:  # the boundary of a plugin
+        except (Exception, SystemExit) as error:  # the boundary of a plugin
             plugins.give_up(plugin.stem, error)
 
     async def uninstall(self, stem: str) -> None:
@@ -291,6 +307,44 @@ class DiscordClient(Client):
             )
             options["mention_author"] = False
         return int((await channel.send(text, **options)).id)
+
+
+def kind_of(command: Any) -> discord.AppCommandType:
+    """Whether it is a slash command or an entry of a menu."""
+    kind: discord.AppCommandType = getattr(
+        command, "type", discord.AppCommandType.chat_input
+    )
+    return kind
+
+
+# discord.py only logs what these raise.
+
+
+def answer_errors_of_views() -> None:
+    """Have buttons, menus and forms answer their errors, unless they do so otherwise."""
+
+    async def on_error(
+        self: Any, interaction: discord.Interaction, error: Exception, *_: Any
+    ) -> None:
+        await answer_error(interaction, error)
+
+    for kind in (discord.ui.View, discord.ui.LayoutView, discord.ui.Modal):
+        kind.on_error = on_error  # type: ignore[method-assign]
+
+
+def answer_errors_of_item(kind: type[discord.ui.DynamicItem[Any]]) -> None:
+    """The same for a dynamic item."""
+    for name in ("callback", "interaction_check"):
+        setattr(kind, name, answers_errors(getattr(kind, name)))
+
+
+def answer_errors_of_choices(command: Any) -> None:
+    """The same for the autocompletes of a command, which then offers nothing."""
+    inner = command.walk_commands() if hasattr(command, "walk_commands") else ()
+    for one in (command, *inner):
+        for parameter in getattr(one, "_params", {}).values():
+            if parameter.autocomplete:
+                parameter.autocomplete = answers_errors(parameter.autocomplete)
 
 
 def unreachable(error: Exception) -> BossbotError:

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import discord
 from bossbot_plugins._nonce import nonce
+from bossbot_plugins._refusals import REFUSALS
 from loguru import logger
 from pydantic import ByteSize, Field
 
@@ -47,15 +48,6 @@ MUTE = "Without sound: adding it to the picture needs ffmpeg, which is missing h
 MISTAKES = (AttributeError, TypeError, ValueError)
 # Discord's filters refused the words: AutoMod's, and those for links.
 FILTERED = (200000, 240000)
-# What else Discord's refusals mean, by their codes.
-REFUSALS = {
-    10003: "The channel this was asked for in does not exist any more.",
-    20009: "Discord takes that for explicit content, which it does not let me post here.",
-    50083: "This thread is archived or locked. Ask a moderator to open it.",
-    50278: "I cannot write to you: we have no server in common. Ask in a server.",
-    200000: "The filters of this server (AutoMod) do not let that message through.",
-    240000: "Discord's filter of harmful links does not let that message through.",
-}
 SMALLER_LIMITS = [n * 2**20 for n in (100, 50, 25, 20, 10, 8, 4, 2, 1)]  # after a 413
 
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import discord
 import pytest
-from bossbot_plugins._commands import check
-from bossbot_plugins.permissions import title
+from bossbot_plugins._commands import check, permission_title
 from conftest import SmallApp, make_job
 from discord_support import Stage, link
 
@@ -133,8 +132,9 @@ async def test_check_job_keeps_to_the_platforms_of_the_server(
 
 
 def test_permissions_have_the_names_that_discord_shows() -> None:
-    assert title("manage_guild") == "Manage Server"
-    assert title("send_messages_in_threads") == "Send Messages in Threads"
+    assert permission_title("manage_guild") == "Manage Server"
+    name = permission_title("send_messages_in_threads")
+    assert name == "Send Messages in Threads"
 
 
 @pytest.mark.parametrize("door", ["$", "/"])

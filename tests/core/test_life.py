@@ -187,21 +187,21 @@ async def test_run_of_a_new_file_begins_when_it_is_loaded(
     assert await heard.next() == "begins 1"
 
 
-async def test_run_ends_when_the_new_version_is_broken_or_the_file_gone(
+async def test_run_goes_on_when_the_new_version_is_broken_and_ends_with_the_file(
     start: Start, heard: Heard, write: Callable[[str, str], Path]
 ) -> None:
     app = await start(alive=ALIVE.format(version=1), other=ALIVE.format(version=2))
     assert sorted(await heard.times(2)) == ["begins 1", "begins 2"]
     write("alive", "def broken(:")
     assert "SyntaxError" in (await app.reload("alive")).off
-    assert heard.rest() == ["ends 1"]
+    assert not app.plugins.all["alive"].off and heard.rest() == []
     write("other", "").unlink()
     with pytest.raises(PluginError, match="No plugin other"):
         await app.reload("other")
     assert await heard.next() == "ends 2"
     write("alive", ALIVE.format(version=3))
     assert not (await app.reload("alive")).off
-    assert await heard.next() == "begins 3"
+    assert await heard.times(2) == ["ends 1", "begins 3"]
 
 
 async def test_run_ends_when_another_hook_has_failed_too_often(
@@ -214,6 +214,19 @@ async def test_run_ends_when_another_hook_has_failed_too_often(
         await app.plugins.call("answer_job", job=make_job())
     assert app.plugins.all["bad"].off
     assert await heard.next() == "ends 1"
+
+
+async def test_run_is_put_back_when_the_tables_of_the_new_version_cannot_be_made(
+    start: Start, heard: Heard, write: Callable[[str, str], Path]
+) -> None:
+    app = await start(alive=ALIVE.format(version=1))
+    assert await heard.next() == "begins 1"
+    tables = "@hookimpl\ndef register_tables(): return ['CREATE TABLE (']\n"
+    write("alive", ALIVE.format(version=2) + tables)
+    assert "cannot be made" in (await app.reload("alive")).off
+    assert not app.plugins.all["alive"].off
+    await app.stop()
+    assert heard.rest() == ["ends 1", "begins 1", "ends 1"]
 
 
 async def test_reload_exchanges_the_commands_too(

@@ -29,6 +29,7 @@ from bossbot import (
     Refused,
     Settings,
     StartError,
+    redact,
 )
 
 IMPORTS = """\
@@ -480,16 +481,50 @@ async def test_reload_replaces_what_was_registered_whole(
     assert list(plugins.registered("platforms")) == ["y"]
 
 
-async def test_reload_of_a_broken_file_takes_everything_back_until_mended(
+BROKEN = [
+    "def broken(:",
+    "import sys; sys.exit()",
+    IMPORTS + "@hookimpl\ndef answer_jobs(): pass",
+    IMPORTS + SITE.format(name="taken"),
+]
+
+
+@pytest.mark.parametrize("code", BROKEN)
+async def test_reload_of_a_broken_file_leaves_what_was_there_until_it_is_mended(
+    load: Load, write_plugin: WritePlugin, code: str
+) -> None:
+    plugins = load(a=SITE.format(name="x") + GOOD, b=SITE.format(name="taken"))
+    before, module = plugins.all["a"], sys.modules["bossbot_plugins.a"]
+    write_plugin("a", code)
+    assert plugins.reload("a").off
+    assert plugins.all["a"] is before and sys.modules["bossbot_plugins.a"] is module
+    assert list(plugins.registered("platforms")) == ["taken", "x"]
+    assert await answers(plugins) == ["good"]
+    write_plugin("a", IMPORTS + GOOD.replace("good", "better"))
+    assert plugins.reload("a").off == ""
+    assert await answers(plugins) == ["better"]
+    assert list(plugins.registered("platforms")) == ["taken"]
+
+
+async def test_reload_of_a_broken_file_keeps_hiding_the_secrets_of_the_one_that_stays(
     load: Load, write_plugin: WritePlugin
 ) -> None:
-    plugins = load(a=SITE.format(name="x") + GOOD)
+    config = "class Config(PluginConfig):\n    key: SecretStr = SecretStr('{}')\n"
+    plugins = load(a="from pydantic import SecretStr\n" + config.format("hush1"))
+    for end in ("1 / 0", "@hookimpl\ndef register_tables(): return 1"):
+        code = "from pydantic import SecretStr\n" + config.format("hush2") + end
+        write_plugin("a", IMPORTS + code)
+        assert plugins.reload("a").off
+        assert redact("hush1") == "[secret]"
+
+
+async def test_reload_of_a_broken_file_that_was_off_says_why_anew(
+    load: Load, write_plugin: WritePlugin
+) -> None:
+    plugins = load(a="1 / 0")
     write_plugin("a", "def broken(:")
     assert "SyntaxError" in plugins.reload("a").off
-    assert (plugins.registered("platforms"), await answers(plugins)) == ({}, [])
-    write_plugin("a", IMPORTS + GOOD)
-    assert plugins.reload("a").off == ""
-    assert await answers(plugins) == ["good"]
+    assert "SyntaxError" in plugins.all["a"].off
 
 
 async def test_reload_loads_a_new_file_and_names_one_that_is_gone(

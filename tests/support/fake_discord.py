@@ -401,6 +401,7 @@ class FakeDiscord:
         self.sessions: Counter[str] = Counter()  # connect, identify, resume, heartbeat
         self.requests: list[Request] = []
         self.commands: dict[str, Payload] = {}  # by name
+        self.refused_commands: set[str] = set()  # their names are wrong
         self.users: dict[int, User] = {}
         self.guilds: list[Guild] = []
         self.channels: dict[int, Channel] = {}
@@ -1062,6 +1063,16 @@ class FakeDiscord:
     @route("commands", "PUT", "/applications/{application_id}/commands")
     async def _put_commands(self, call: Call) -> list[Payload]:
         about = {"type": 1, "description": "", "application_id": str(self.bot.id)}
+        wrong = {"name": {"_errors": [{"code": "WRONG", "message": "It is wrong."}]}}
+        errors = {
+            str(place): wrong
+            for place, command in enumerate(call.payload)
+            if command["name"] in self.refused_commands
+        }
+        if errors:
+            refusal = ApiError(400, 50035, "Invalid Form Body")
+            refusal.body["errors"] = errors
+            raise refusal
         self.commands = {
             command["name"]: about | command | {"id": str(self._new_id())}
             for command in call.payload
@@ -1177,6 +1188,8 @@ class FakeDiscord:
     async def _send(self, call: Call) -> Payload:
         needed = ["send_messages", "attach_files"] if call.files else ["send_messages"]
         channel, payload = self._channel_of(call, *needed), call.payload
+        if channel.guild and not self.permissions(channel, self.bot).embed_links:
+            payload = payload | {"embeds": []}  # without a word
         if channel.recipient and not channel.recipient.accepts_dms:
             raise ApiError(403, 50007, "Cannot send messages to this user")
         nonce = payload.get("nonce")

@@ -50,6 +50,10 @@ class NoClient(Client):
     async def uninstall(self, stem: str) -> None:
         """There are no commands."""
 
+    async def sync(self, again: bool = False) -> bool:
+        """There are no commands."""
+        return True
+
 
 @hookimpl
 def register_parts() -> dict[str, Callable[[App], Part]]:

@@ -1,0 +1,345 @@
+"""What a member reads when a command, a button, a menu or a form fails, and what the log
+says about it."""
+
+import contextlib
+import difflib
+import errno
+import functools
+import re
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import aiohttp
+import discord
+from bossbot_plugins._commands import Asked, permission_title
+from bossbot_plugins._refusals import REFUSALS
+from discord import app_commands
+from discord.ext import commands
+from loguru import logger
+
+from bossbot import SENTENCES, BossbotError, Cause, Refused, _, escape
+
+RED = discord.Colour(0xED4245)
+MAX_TEXT = 1000  # characters of a sentence
+# What stops an answer from being sent, and is no fault of the bot.
+UNREACHABLE = (discord.DiscordException, OSError, aiohttp.ClientError)
+DISCONNECTED = (aiohttp.ClientError, ConnectionError)
+# Discord, 2026-11: the codes of an interaction that can no longer be answered.
+EXPIRED = (10015, 10062, 50027)
+ALREADY_ANSWERED = 40060
+# No access, no permission; and what an embed becomes that the bot may not send.
+FORBIDDEN = (50001, 50006, 50013)
+# What the answers to commands can take.
+NEEDED = (
+    *("view_channel", "send_messages", "embed_links", "attach_files"),
+    "read_message_history",
+)
+MIN_TYPO = 3  # letters of a word that can be a misspelt command
+
+
+async def answer_error(asked: Asked, error: BaseException) -> None:
+    """Tell a member why something failed: a refusal in its own words, anything else
+    with an id, by which the log has the traceback."""
+    error = cause_of(error)
+    if isinstance(error, (Refused, commands.CheckFailure, app_commands.CheckFailure)):
+        await _tell(asked, refusal(error))
+        return
+    number = secrets.token_hex(4)
+    level = "ERROR"
+    if isinstance(error, (discord.DiscordException, *DISCONNECTED)):
+        level = "DEBUG" if isinstance(error, MISTAKES) else "WARNING"
+    where = asked.guild.id if asked.guild else 0
+    log = logger.bind(guild=where, user=_member(asked).id)
+    what = f"{type(error).__name__}: {error}"
+    log.opt(exception=error).log(
+        level, "error {} in {}: {}", number, name_of(asked), what
+    )
+    text = sentence(asked, error)
+    embed = discord.Embed(description=text, colour=RED)
+    embed.set_footer(text=_("Error {id}").format(id=number))
+    await _tell(asked, f"{text}\n`{number}`", embed)
+
+
+def answers_errors(
+    method: Callable[..., Coroutine[Any, Any, Any]],
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """A method that gets an interaction, with answers to what it raises, which
+    discord.py would only log; it then returns None."""
+
+    if hasattr(method, "answers_errors"):
+        return method
+
+    @functools.wraps(method)
+    async def call(*arguments: Any) -> Any:
+        try:
+            return await method(*arguments)
+        except Exception as error:  # the boundary of a command
+            for asked in arguments:
+                if isinstance(asked, discord.Interaction):
+                    await answer_error(asked, error)
+            return None
+
+    call.answers_errors = True  # type: ignore[attr-defined]
+    return call
+
+
+# ── What it was ────────────────────────────────────────────────────────────────────
+
+MISTAKES = (
+    commands.UserInputError,
+    commands.CommandOnCooldown,
+    commands.MaxConcurrencyReached,
+    commands.DisabledCommand,
+    app_commands.TransformerError,
+    app_commands.CommandNotFound,
+    app_commands.CommandSignatureMismatch,
+)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """What was raised first, without discord.py's wrappers."""
+    while isinstance(original := getattr(error, "original", None), BaseException):
+        error = original
+    return error
+
+
+def name_of(asked: Asked) -> str:
+    """What was asked for, for the log: "/queue list", "a button"..."""
+    if isinstance(asked, commands.Context):
+        return f"{asked.prefix}{asked.command or asked.invoked_with}"
+    if asked.command:
+        return f"/{asked.command.qualified_name}"
+    return f"an interaction of type {asked.type.name}"
+
+
+def refusal(error: BaseException) -> str:
+    """The words of a refusal."""
+    match error:
+        case commands.MissingPermissions() | app_commands.MissingPermissions():
+            names = permission_names(error.missing_permissions)
+            return _("You may not do that here: it takes {permissions}.").format(
+                permissions=names
+            )
+        case commands.BotMissingPermissions() | app_commands.BotMissingPermissions():
+            return lacks(error.missing_permissions)
+        case commands.NotOwner():
+            return _("Only the bot's owner may do that.")
+        case commands.NoPrivateMessage() | app_commands.NoPrivateMessage():
+            return _("That only works on a server.")
+        case commands.PrivateMessageOnly():
+            return _("That only works in direct messages.")
+    own = type(error) not in (commands.CheckFailure, app_commands.CheckFailure)
+    return str(error)[:MAX_TEXT] if own and str(error) else _("You may not do that.")
+
+
+def sentence(asked: Asked, error: BaseException) -> str:
+    """What failed, and what the member can do about it."""
+    match error:
+        case commands.UserInputError() | app_commands.TransformerError():
+            return f"{mistake(error)}\n{usage(asked)}".strip()
+        case app_commands.CommandNotFound() | app_commands.CommandSignatureMismatch():
+            return _("That command has changed. Restart Discord, and use it again.")
+        case commands.DisabledCommand():
+            return _("That command is switched off.")
+        case commands.MaxConcurrencyReached():
+            return _("That is under way already. Try again when it is done.")
+        case discord.HTTPException():
+            return discords_no(asked, error)
+        case discord.RateLimited() | aiohttp.ClientError() | ConnectionError():
+            return _("Discord cannot be reached at the moment. Try again in a minute.")
+        case TimeoutError():
+            return _("That took too long and was stopped. Try again later.")
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _(SENTENCES[Cause.DISK_FULL])
+        case BossbotError() | commands.CommandOnCooldown():
+            return escape(str(error), MAX_TEXT)
+    return _(SENTENCES[Cause.INTERNAL])
+
+
+def mistake(error: BaseException) -> str:
+    """What is wrong with the words of a command."""
+    match error:
+        case commands.MissingRequiredArgument() | commands.MissingRequiredAttachment():
+            return _("Something is missing: {name}.").format(
+                name=f"`{error.param.name}`"
+            )
+        case commands.TooManyArguments():
+            return _("That is a word too many.")
+        case commands.BadLiteralArgument():
+            return _("{name} is one of: {choices}.").format(
+                name=f"`{error.param.name}`",
+                choices=", ".join(f"`{one}`" for one in error.literals),
+            )
+        case commands.RangeError():
+            least, most = error.minimum, error.maximum
+            return _("That has to be from {least} to {most}.").format(
+                least="…" if least is None else f"{least:g}",
+                most="…" if most is None else f"{most:g}",
+            )
+        case commands.BadBoolArgument():
+            return _("Say yes or no in place of {value}.").format(
+                value=escape(error.argument, 100)
+            )
+        case commands.ArgumentParsingError():
+            return _("The quotation marks in that do not match.")
+        case commands.BadUnionArgument() | app_commands.TransformerError():
+            return _("That is none of the values that fit.")
+        case commands.BadArgument() if isinstance(error.__cause__, ValueError):
+            return _("That is none of the values that fit.")
+        case commands.BadArgument() if hasattr(error, "argument"):
+            return _("There is no {value}.").format(
+                value=escape(str(error.argument), 100)
+            )
+    return escape(str(error), MAX_TEXT)
+
+
+def usage(asked: Asked) -> str:
+    """How a prefix command is written: "`$queue cancel <id>`"; "" for the others, which
+    Discord explains."""
+    if (
+        not isinstance(asked, commands.Context)
+        or asked.interaction
+        or not asked.command
+    ):
+        return ""
+    command = asked.command
+    words = f"{asked.clean_prefix}{command.qualified_name} {command.signature}"
+    return f"`{words.strip()}`".replace('"', "")
+
+
+def discords_no(asked: Asked, error: discord.HTTPException) -> str:
+    """What a refusal of Discord's means."""
+    if error.code in EXPIRED:
+        return _("That took too long for Discord, which dropped my answer. Ask again.")
+    if text := REFUSALS.get(error.code):
+        return _(text)
+    if error.code in FORBIDDEN:
+        if missing := missing_here(asked):
+            return lacks(missing)
+        return _("Discord does not let me do that here.")
+    if error.status == 404:
+        return _("That is no longer there.")
+    if error.status >= 500 or error.status == 429:
+        return _("Discord cannot be reached at the moment. Try again in a minute.")
+    return _("Discord did not accept my answer.")
+
+
+def missing_here(asked: Asked) -> list[str]:
+    """The permissions that the bot lacks where it was asked, of those that answers can
+    take."""
+    channel: Any = asked.channel
+    if asked.guild is None:
+        return []
+    if isinstance(asked, discord.Interaction):
+        granted = asked.app_permissions
+    else:
+        try:
+            granted = channel.permissions_for(asked.guild.me)
+        except discord.ClientException:  # a thread of a channel that it cannot see
+            return ["view_channel"]
+    needed = list(NEEDED)
+    if isinstance(channel, discord.Thread):
+        needed[needed.index("send_messages")] = "send_messages_in_threads"
+    return [name for name in needed if not getattr(granted, name)]
+
+
+def lacks(missing: list[str]) -> str:
+    return _("I cannot do that here. Ask an admin to give me: {permissions}.").format(
+        permissions=permission_names(missing)
+    )
+
+
+def permission_names(names: list[str]) -> str:
+    return ", ".join(map(permission_title, names))
+
+
+# ── Did you mean ───────────────────────────────────────────────────────────────────
+
+
+async def suggest(context: commands.Context[Any]) -> None:
+    """Answer an unknown command if it looks like a misspelt one that its member may
+    use; say nothing to "$5" and "$lol"."""
+    bot, word = context.bot, (context.invoked_with or "").lower()
+    names = {
+        name: command
+        for command in bot.commands
+        if not command.hidden
+        for name in (command.name, *command.aliases)
+    }
+    name = misspelt(word, list(names))
+    if not name:
+        return
+    with contextlib.suppress(commands.CommandError):
+        if await names[name].can_run(context):
+            meant = f"`{context.clean_prefix}{name}`"
+            await _tell(context, _("Did you mean {command}?").format(command=meant))
+
+
+def misspelt(word: str, known: list[str]) -> str:
+    """The name that a word is a misspelling of, or "". Of short words, most are others
+    than the commands that differ from them in one letter."""
+    if not re.fullmatch(rf"[a-z][a-z_-]{{{MIN_TYPO - 1},}}", word):
+        return ""
+    for name in difflib.get_close_matches(word, known, 3, 0.75):
+        other = len(word) == len(name) < 5 and sorted(word) != sorted(name)
+        if not other:
+            return name
+    return ""
+
+
+# ── Saying so ──────────────────────────────────────────────────────────────────────
+
+
+def _member(asked: Asked) -> Any:
+    return asked.user if isinstance(asked, discord.Interaction) else asked.author
+
+
+async def _tell(asked: Asked, text: str, embed: discord.Embed | None = None) -> None:
+    """Answer with the embed, or else the text: only the member sees it where that can
+    be. When the interaction is over it goes to the channel, and when that may not be
+    written to, to the member."""
+    shown: dict[str, Any] = {"embed": embed} if embed else {"content": text}
+    interaction = asked if isinstance(asked, discord.Interaction) else asked.interaction
+    try:
+        if interaction and await _tell_privately(interaction, text, shown):
+            return
+        if interaction:
+            channel: Any = asked.channel
+            await channel.send(f"{_member(asked).mention} {text}")
+            return
+        assert isinstance(asked, commands.Context)
+        if "embed_links" in missing_here(asked):
+            shown = {"content": text}
+        reference = asked.message.to_reference(fail_if_not_exists=False)
+        try:
+            await asked.send(**shown, reference=reference, mention_author=False)
+        except discord.Forbidden:
+            if asked.guild:
+                where = f"<#{asked.channel.id}>"
+                await asked.author.send(f"{where}: {text}")
+    except UNREACHABLE as error:
+        logger.warning("an answer could not be sent: {!r}", error)
+
+
+async def _tell_privately(
+    interaction: discord.Interaction, text: str, shown: dict[str, Any]
+) -> bool:
+    """Answer an interaction; False when that cannot be done any more."""
+    response = interaction.response
+    if interaction.type is discord.InteractionType.autocomplete:
+        if not response.is_done():
+            await response.autocomplete([])
+        return True
+    if not response.is_done():
+        try:
+            await response.send_message(**shown, ephemeral=True)
+            return True
+        except discord.HTTPException as error:
+            if error.code != ALREADY_ANSWERED:
+                return False
+    try:
+        await interaction.followup.send(**shown, ephemeral=True)
+        return True
+    except discord.HTTPException:
+        return False

@@ -1,0 +1,384 @@
+"""What a member reads when something fails, and what the log says about it."""
+
+import re
+
+import pytest
+from bossbot_plugins._errors import misspelt
+from discord_support import Stage
+from fake_discord import Message
+
+pytest_plugins = ("discord_fixtures",)
+
+IMPORTS = """
+import errno
+from typing import Literal
+import discord
+from bossbot_plugins._commands import Denied
+from discord import app_commands
+from discord.ext import commands
+from bossbot import BossbotError, JobFailed, Cause, Refused, hookimpl
+"""
+TEASE = (
+    IMPORTS
+    + """
+class Button(discord.ui.DynamicItem[discord.ui.Button], template="tease:(.*)"):
+    def __init__(self):
+        super().__init__(discord.ui.Button(label="Dynamic", custom_id="tease:x"))
+
+    @classmethod
+    async def from_custom_id(cls, interaction, item, match):
+        return cls()
+
+    async def callback(self, interaction):
+        raise KeyError("token=dynamic")
+
+
+class View(discord.ui.View):
+    @discord.ui.button(label="Plain")
+    async def plain(self, interaction, button):
+        raise KeyError("plain")
+
+    @discord.ui.button(label="Denied")
+    async def denied(self, interaction, button):
+        raise Denied("You may not click that.")
+
+
+@app_commands.context_menu(name="Tease")
+async def tease_menu(interaction, message: discord.Message):
+    raise KeyError("menu")
+
+
+class Tease(commands.Cog):
+    @commands.hybrid_command()
+    async def fail(self, ctx, how: str = ""):
+        match how:
+            case "defer":
+                await ctx.defer(ephemeral=True)
+            case "denied":
+                raise Denied("You may not, *really*.")
+            case "refused":
+                raise Refused("No, <@&1>.")
+            case "failed":
+                raise JobFailed(Cause.GONE, "detail")
+            case "unsafe":
+                raise BossbotError("**bold** @everyone")
+            case "disk":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            case "slow":
+                raise TimeoutError
+            case "lost":
+                raise ConnectionResetError("reset")
+        raise KeyError(how)
+
+    @commands.hybrid_command()
+    async def pick(self, ctx, size: Literal["small", "large"], count: int = 1):
+        await ctx.send("picked")
+
+    @pick.autocomplete("count")
+    async def counts(self, interaction, typed):
+        raise KeyError("choices")
+
+    @commands.command()
+    async def where(self, ctx, place: discord.TextChannel, times: commands.Range[int, 1, 3] = 1):
+        await ctx.send("found")
+
+    @commands.command()
+    async def bare(self, ctx):
+        await ctx.send(embed=discord.Embed(title="bare"))
+
+    @commands.command(ignore_extra=False)
+    async def strict(self, ctx):
+        await ctx.send("done")
+
+    @commands.command()
+    @commands.has_permissions(manage_guild=True)
+    async def manage(self, ctx):
+        await ctx.send("done")
+
+    @commands.command()
+    @commands.is_owner()
+    async def own(self, ctx):
+        await ctx.send("done")
+
+    @commands.hybrid_command()
+    async def buttons(self, ctx):
+        view = View()
+        view.add_item(Button())
+        await ctx.send("Click.", view=view)
+
+
+@hookimpl
+def register_commands(bot):
+    return [Tease(), tease_menu, Button]
+"""
+)
+INTERNAL = "Something went wrong inside the bot."
+
+
+def error_id(answer: Message) -> str:
+    """The id in the embed of an error, which must have one."""
+    [embed] = answer.embeds
+    found = re.fullmatch("Error ([0-9a-f]{8})", embed["footer"]["text"])
+    assert found
+    return found[1]
+
+
+def logged_as(logged: list[str], number: str) -> str:
+    [line] = [line for line in logged if number in line]
+    return line
+
+
+async def test_failure_of_a_prefix_command_has_an_id_that_the_log_has_too(
+    stage: Stage, logged: list[str]
+) -> None:
+    stage.write_plugin("tease", TEASE)
+    async with stage.bot():
+        asked = await stage.says("$fail boom")
+        answer = await stage.hears(INTERNAL)
+    assert answer.replied_to is asked and not answer.mentions
+    line = logged_as(logged, error_id(answer))
+    assert line.startswith("ERROR ") and "$fail: KeyError: 'boom'" in line
+    assert "Traceback" in line and "in fail" in line
+
+
+async def test_failure_of_a_slash_command_is_told_its_member_only(
+    stage: Stage, logged: list[str]
+) -> None:
+    stage.write_plugin("tease", TEASE)
+    fake = stage.fake
+    async with stage.bot():
+        for how in ("boom", "defer"):
+            asked = await fake.slash(stage.channel_id, "fail", {"how": how})
+            answer = await fake.answered(asked)
+            assert INTERNAL in answer.text and answer.only_for is fake.member
+            line = logged_as(logged, error_id(answer))
+            assert line.startswith(f"ERROR error {error_id(answer)} in /fail: KeyError")
+
+
+@pytest.mark.parametrize(
+    ("button", "raised"), [("Plain", "'plain'"), ("Dynamic", "dynamic")]
+)
+async def test_failure_of_a_button_is_answered(
+    stage: Stage, logged: list[str], button: str, raised: str
+) -> None:
+    stage.write_plugin("tease", TEASE)
+    fake = stage.fake
+    async with stage.bot():
+        await stage.says("$buttons")
+        shown = await stage.hears("Click.")
+        await fake.settle()  # the bot has its answer, and listens
+        answer = await fake.answered(await fake.click(shown.id, button))
+    assert INTERNAL in answer.text and answer.only_for is fake.member
+    assert raised in logged_as(logged, error_id(answer))
+
+
+async def test_failure_of_a_menu_is_answered(stage: Stage, logged: list[str]) -> None:
+    stage.write_plugin("tease", TEASE)
+    fake = stage.fake
+    async with stage.bot():
+        said = await stage.says("hello")
+        answer = await fake.answered(await fake.use_on(said.id, "Tease"))
+    assert INTERNAL in answer.text and answer.only_for is fake.member
+    assert "in /Tease: KeyError: 'menu'" in logged_as(logged, error_id(answer))
+
+
+async def test_failure_of_an_autocomplete_offers_nothing_and_is_logged(
+    stage: Stage, logged: list[str]
+) -> None:
+    stage.write_plugin("tease", TEASE)
+    async with stage.bot():
+        where = stage.channel_id
+        assert await stage.fake.autocomplete(where, "pick", "count", "1") == []
+    [line] = [line for line in logged if "'choices'" in line]
+    assert re.match(r"ERROR error [0-9a-f]{8} in /pick: KeyError", line)
+
+
+async def test_failure_of_a_form_is_answered_like_that_of_a_button(
+    stage: Stage,
+) -> None:
+    import discord
+
+    async with stage.bot():
+        for kind in (discord.ui.Modal, discord.ui.LayoutView):
+            assert kind.on_error is discord.ui.View.on_error
+
+
+async def test_refusals_carry_no_id_and_are_private_for_slash(
+    stage: Stage, logged: list[str]
+) -> None:
+    stage.write_plugin("tease", TEASE)
+    fake = stage.fake
+    async with stage.bot():
+        for how, text in (
+            ("denied", "You may not, *really*."),
+            ("refused", "No, <@&1>."),
+        ):
+            asked = await fake.slash(stage.channel_id, "fail", {"how": how})
+            answer = await fake.answered(asked)
+            assert (answer.content, answer.embeds) == (text, [])
+            assert answer.only_for is fake.member
+            await stage.says(f"$fail {how}")
+            answer = await stage.hears(text, after=answer.id)
+            assert (answer.content, answer.embeds) == (text, [])
+        await stage.says("$buttons")
+        shown = await stage.hears("Click.")
+        await fake.settle()  # the bot has its answer, and listens
+        answer = await fake.answered(await fake.click(shown.id, "Denied"))
+        assert (answer.content, answer.only_for) == (
+            "You may not click that.",
+            fake.member,
+        )
+        await stage.says("$manage")
+        await stage.hears("You may not do that here: it takes Manage Server.")
+        await stage.says("$own")
+        await stage.hears("Only the bot's owner may do that.")
+    assert not [line for line in logged if "ERROR" in line]
+
+
+ANSWERS = {
+    "$fail failed": "That post has been deleted or never existed. Check the link.",
+    "$fail disk": "The bot's disk is full. Ask the bot's owner to make room.",
+    "$fail slow": "That took too long and was stopped. Try again later.",
+    "$fail lost": "Discord cannot be reached at the moment. Try again in a minute.",
+    "$fail unsafe": r"\*\*bold\*\* \@everyone",
+    "$pick": "Something is missing: `size`.\n`$pick <small|large> [count=1]`",
+    "$pick huge": "`size` is one of: `small`, `large`.",
+    "$pick small x": "That is none of the values that fit.",
+    '$pick "small': "The quotation marks in that do not match.",
+    "$where": "Something is missing: `place`.",
+    "$where **nowhere**": r"There is no \*\*nowhere\*\*.",
+    "$where #general 7": "That has to be from 1 to 3.",
+    "$strict extra": "That is a word too many.\n`$strict`",
+}
+
+
+async def test_errors_say_what_was_wrong_and_what_to_do(
+    stage: Stage, logged: list[str]
+) -> None:
+    stage.write_plugin("tease", TEASE)
+    async with stage.bot():
+        for said, answer in ANSWERS.items():
+            asked = await stage.says(said.replace("#general", f"<#{stage.channel_id}>"))
+            heard = await stage.hears(answer, after=asked.id)
+            line = logged_as(logged, error_id(heard))
+            level = "ERROR" if said.startswith("$fail") else "DEBUG"
+            assert line.startswith("WARNING" if said == "$fail lost" else level)
+
+
+@pytest.mark.parametrize("code", [10062, 50027])
+async def test_interaction_that_expired_is_answered_in_the_channel(
+    stage: Stage, code: int
+) -> None:
+    stage.write_plugin("tease", TEASE)
+    fake = stage.fake
+    async with stage.bot():
+        fault = fake.fault("callback", 404, times=9, code=code)
+        await fake.slash(stage.channel_id, "buttons")
+        answer = await stage.hears("That took too long for Discord", "Ask again.")
+        assert fault.hits and not answer.only_for
+        assert f"<@{fake.member.id}>" in answer.content and not answer.mentions
+
+
+@pytest.mark.parametrize(
+    ("command", "denied", "named"),
+    [
+        ("bare", "embed_links", "Embed Links"),
+        ("bare", "send_messages", "Send Messages"),
+    ],
+)
+async def test_command_says_which_permission_the_bot_lacks(
+    stage: Stage, command: str, denied: str, named: str
+) -> None:
+    stage.write_plugin("tease", TEASE)
+    fake = stage.fake
+    async with stage.bot():
+        await fake.deny_member(stage.channel_id, fake.bot.id, denied)
+        await stage.says(f"${command}")
+        place = stage.channel_id
+        if denied == "send_messages":  # then the member is told elsewhere
+            place = fake.open_dm(fake.member.id).id
+        answer = await stage.hears(
+            "I cannot do that here. Ask an admin to give me:", named, channel_id=place
+        )
+        assert not answer.embeds and re.search("`[0-9a-f]{8}`", answer.content)
+
+
+async def test_command_that_discord_still_shows_but_is_gone_is_answered(
+    stage: Stage,
+) -> None:
+    stage.write_plugin("tease", TEASE)
+    fake = stage.fake
+    async with stage.bot() as bot:
+        kept = dict(fake.commands)
+        bot.app.plugins.switch_off("tease", "as the test wants")
+        await fake.wait_for(lambda: "fail" not in fake.commands)
+        fake.commands = kept
+        answer = await fake.answered(await fake.slash(stage.channel_id, "fail"))
+        assert "That command has changed." in answer.text and error_id(answer)
+
+
+# Did you mean
+
+KNOWN = ["download", "dl", "dlt", "queue", "dlq", "settings", "stats", "help", "ping"]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    {
+        "downlaod": "download",
+        "dowload": "download",
+        "donwload": "download",
+        "downloads": "download",
+        "queu": "queue",
+        "stat": "stats",
+        "setings": "settings",
+        "hlep": "help",
+        "helpp": "help",
+        "pin": "ping",
+        # No commands at all.
+        "5": "",
+        "50k": "",
+        "lol": "",
+        "king": "",
+        "hell": "",
+        "cash": "",
+        "d": "",
+        "": "",
+        "http://a": "",
+        "__download": "",
+        "ｄｏｗｎｌｏａｄ": "",
+        "x" * 5000: "",
+    }.items(),
+)
+def test_word_is_taken_for_a_misspelt_command_only_if_it_looks_so(
+    word: str, meant: str
+) -> None:
+    assert misspelt(word, KNOWN) == meant
+
+
+async def test_unknown_command_is_answered_with_the_one_that_was_meant(
+    stage: Stage,
+) -> None:
+    async with stage.bot():
+        for word in ("5", "lol", "LMAO", "$", "100 bucks"):
+            await stage.says(f"${word}")
+        await stage.says("$Downlaod https://toy.example/x")
+        answer = await stage.hears("Did you mean")
+        await stage.fake.settle()
+        assert answer.content == "Did you mean `$download`?"
+        assert stage.said() == [answer]
+
+
+async def test_command_that_the_member_may_not_use_is_not_what_was_meant(
+    stage: Stage,
+) -> None:
+    fake = stage.fake
+    folder = stage.folder / "data" / "guilds"
+    folder.mkdir(parents=True)
+    rule = f"[permissions]\ndenied_users = [{fake.member.id}]\n"
+    (folder / f"{fake.guild.id}.toml").write_text(rule)
+    async with stage.bot():
+        await stage.says("$downlaod")
+        await fake.member_says(stage.channel_id, "$dowload", fake.owner.id)
+        await stage.hears("Did you mean")
+        assert len(stage.said()) == 1

@@ -1,0 +1,160 @@
+"""The connection to Discord: which slash commands Discord has, and how a plugin's come and
+go while the bot runs."""
+
+import pytest
+from discord_support import Stage, link
+
+pytest_plugins = ("discord_fixtures",)
+
+COMMAND = '''
+from discord.ext import commands
+from bossbot import hookimpl
+
+
+@hookimpl
+def register_commands(bot):
+    @commands.hybrid_command()
+    async def {name}(ctx):
+        """Say {words}."""
+        await ctx.send("{words}")
+
+    {more}
+    return [{name}]
+'''
+BROKEN_TO_DICT = "{name}.app_command.to_dict = lambda tree: 1 / 0"
+
+
+def command(name: str, words: str = "hello", more: str = "") -> str:
+    return COMMAND.format(name=name, words=words, more=more)
+
+
+async def answers(stage: Stage, name: str) -> str:
+    asked = await stage.fake.slash(stage.channel_id, name)
+    return (await stage.fake.answered(asked)).text
+
+
+def puts(stage: Stage) -> int:
+    return stage.requested("commands")
+
+
+async def test_reload_syncs_only_commands_that_have_changed(stage: Stage) -> None:
+    stage.write_plugin("hello", command("hello"))
+    async with stage.bot() as bot:
+        assert puts(stage) == 1
+        stage.write_plugin("hello", command("hello"))
+        await bot.app.reload("hello")
+        assert puts(stage) == 1
+        stage.write_plugin("hello", command("howdy"))
+        await bot.app.reload("hello")
+        assert puts(stage) == 2 and "hello" not in stage.fake.commands
+        assert await answers(stage, "howdy") == "hello"
+        stage.write_plugin("other", command("other"))
+        await bot.app.reload("other")
+        assert await answers(stage, "other") == "hello"
+    async with stage.bot():
+        assert puts(stage) == 3, "Discord knows them already"
+
+
+async def test_commands_of_a_plugin_that_is_gone_or_off_go_with_it(
+    stage: Stage,
+) -> None:
+    for name in ("one", "two", "three"):
+        stage.write_plugin(name, command(name))
+    fake = stage.fake
+    async with stage.bot() as bot:
+        (stage.plugins / "one.py").unlink()
+        with pytest.raises(Exception, match="No plugin one"):
+            await bot.app.reload("one")
+        await fake.wait_for(lambda: "one" not in fake.commands)
+        bot.app.plugins.switch_off("two", "as the test wants")
+        await fake.wait_for(lambda: "two" not in fake.commands)
+        assert bot.get_command("two") is None
+        assert await answers(stage, "three") == "hello"
+    (stage.plugins / "three.py").unlink()
+    (stage.plugins / "two.py").unlink()
+    async with stage.bot():
+        assert "three" not in fake.commands and "download" in fake.commands
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def broken(:",
+        command("hello", "new", more=BROKEN_TO_DICT.format(name="hello")),
+        command("hello", "new", more="raise KeyError"),
+        command("hello", "new", more="raise SystemExit"),
+        command("download", "new"),
+        command("hello", "new").replace(
+            "register_commands(bot)", "register_commands()"
+        ),
+    ],
+)
+async def test_reload_that_fails_puts_the_old_commands_back(
+    stage: Stage, code: str
+) -> None:
+    stage.write_plugin("hello", command("hello", "old"))
+    async with stage.bot() as bot:
+        stage.write_plugin("hello", code)
+        loaded = await bot.app.reload("hello")
+        if "register_commands()" in code:
+            assert not loaded.off and await answers(stage, "hello") == "new"
+            return
+        assert loaded.off and not bot.app.plugins.all["hello"].off
+        assert await answers(stage, "hello") == "old"
+        await stage.says("$hello")
+        await stage.hears("old", after=stage.said()[-1].id)
+        assert {"hello", "download"} <= stage.fake.commands.keys()
+
+
+async def test_command_that_cannot_be_described_turns_only_its_plugin_off(
+    stage: Stage,
+) -> None:
+    stage.write_plugin("good", command("good"))
+    more = BROKEN_TO_DICT.format(name="bad")
+    stage.write_plugin("bad", command("bad", more=more))
+    async with stage.bot() as bot:
+        assert "ZeroDivisionError" in bot.app.plugins.all["bad"].off
+        assert await answers(stage, "good") == "hello"
+        assert "bad" not in stage.fake.commands and bot.get_command("bad") is None
+
+
+async def test_command_that_discord_refuses_is_left_out_and_the_others_are_not(
+    stage: Stage, logged: list[str]
+) -> None:
+    stage.fake.refused_commands = {"bad"}
+    stage.write_plugin("good", command("good"))
+    stage.write_plugin("bad", command("bad"))
+    async with stage.bot() as bot:
+        assert await answers(stage, "good") == "hello"
+        assert "bad" not in stage.fake.commands
+        await stage.says("$bad")
+        await stage.hears("hello", after=stage.said()[-1].id)
+        assert not bot.app.plugins.all["bad"].off
+    assert any("does not accept the slash commands" in line for line in logged)
+
+
+async def test_sync_that_fails_is_made_up_for_by_the_next(stage: Stage) -> None:
+    fault = stage.fake.fault("commands", 403, times=1)
+    async with stage.bot() as bot:
+        assert fault.hits == 1 and not stage.fake.commands
+        assert await bot.app.client.sync()
+        assert "download" in stage.fake.commands
+        before = puts(stage)
+        assert await bot.app.client.sync() and puts(stage) == before
+        assert await bot.app.client.sync(again=True) and puts(stage) == before + 1
+
+
+async def test_reload_loses_no_running_job(stage: Stage) -> None:
+    for stem in ("download", "progress", "permissions"):
+        await _reloaded_while_running(stage, stem, link("wait=" + stem, stage.image()))
+
+
+async def _reloaded_while_running(stage: Stage, stem: str, url: str) -> None:
+    async with stage.bot() as bot:
+        posted = len(stage.posted())
+        asked = await stage.says(f"$download {url}")
+        await stage.hears("%", after=asked.id)
+        assert not (await bot.app.reload(stem)).off
+        stage.open_gate(stem)
+        await stage.gets(posted + 1)
+        await stage.hears("Done in", after=asked.id)
