@@ -1,8 +1,11 @@
-"""Measures what the README's table shows; run it by hand: python tests/tools/benchmark.py
+"""Measures what the table in docs/promises.md shows; run it by hand:
 
-Everything is real: the engines, the fork server, discord.py. The media come from a
-server on loopback, Discord is tests/support/fake_discord.py. Ratios are taken in one run,
-since machines differ and are noisy.
+    python tests/tools/benchmark.py [another checkout, to be measured beside this one]
+
+Everything is real: the engines, the fork server, discord.py, TLS with as many
+certificate authorities as anywhere. The media come from loopback, Discord is
+tests/support/fake_discord.py. Ratios are taken in one run, by turns, since machines
+differ and are noisy.
 """
 
 import asyncio
@@ -16,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +29,7 @@ SUPPORT = ROOT / "tests" / "support"
 sys.path[:0] = [str(ROOT), str(SUPPORT), str(ROOT / "tests" / "tools")]
 
 import media
+import requests
 from fake_discord import FakeDiscord, Message
 from loguru import logger
 from rich.console import Console
@@ -32,17 +37,34 @@ from rich.table import Table
 from sites import Answer, Sites
 from slow_disk import slow_disk
 
-from bossbot import App, BossBot, Job, Progress, Settings, prepare_data
+from bossbot import App, Job, Progress, Settings, prepare_data
 
 REPEAT = 15
 COMMANDS = {
     "gallery-dl": ["-m", "gallery_dl", "--config-ignore", "-q", "-D"],
     "yt-dlp": ["-m", "yt_dlp", "--ignore-config", "-q", "--no-cache-dir", "-P"],
 }
-Row = tuple[str, str, str]
+# Public, and no name to look up; the proxy of the sites answers for it.
+SITE = "https://1.1.1.1"
+# What each engine is asked for. Only yt-dlp knows a video by more than its name.
+LINKS = {"gallery-dl": f"{SITE}/picture/{{}}.jpg", "yt-dlp": f"{SITE}/video/{{}}"}
+CPU_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
-def make_app(folder: Path, **values: object) -> App:
+def trusting(sites: Sites, folder: Path) -> dict[str, str]:
+    """Variables that lead through the proxy of the sites, and trust it besides what
+    everybody trusts."""
+    known = Path(requests.utils.DEFAULT_CA_BUNDLE_PATH).read_bytes()
+    file = folder / "authorities.pem"
+    file.write_bytes(known + sites.authority_file.read_bytes())
+    trust = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), str(file))
+    return {**sites.environment, **trust}
+
+
+# An engine in a warm child, against its command
+
+
+def make_app(folder: Path) -> App:
     own = folder / "plugins"
     own.mkdir(parents=True)
     runner = {"allow_private_addresses": True}
@@ -51,7 +73,6 @@ def make_app(folder: Path, **values: object) -> App:
             data_dir=folder / "data",
             plugins_dir=own,
             plugins={"child_runner": runner},
-            **values,
         )
     )
     app.plugins.load()
@@ -63,289 +84,295 @@ def nobody_watches(progress: Progress) -> None:
     """What a download tells on its way goes nowhere."""
 
 
-async def fetching(folder: Path, url: str) -> list[Row]:
-    """An engine in a warm child, against its command."""
+async def fetching(folder: Path) -> None:
     app = make_app(folder)
     await app.runner.start()
     await app.runner.versions()  # the server is warm
-    rows = []
     for number, (engine, words) in enumerate(COMMANDS.items()):
         ours, theirs = [], []
         for repeat in range(REPEAT):
+            url = LINKS[engine].format(repeat)
             job = Job(id=f"{number}{repeat:09}", url=url, engine=engine)
             started_s = time.perf_counter()
             fetched = await app.worker.fetch(job, nobody_watches)
             ours.append(time.perf_counter() - started_s)
             assert len(fetched.files) == 1, fetched
             target = folder / engine / str(repeat)
+            trust = ["--compat-options", "no-certifi"] if engine == "yt-dlp" else []
             started_s = time.perf_counter()
             await asyncio.to_thread(
-                subprocess.run, [sys.executable, *words, target, url], check=True
+                subprocess.run,
+                [sys.executable, *words, target, *trust, url],
+                check=True,
             )
             theirs.append(time.perf_counter() - started_s)
             assert len(list(target.iterdir())) == 1
         mine, command = statistics.median(ours), statistics.median(theirs)
         goal = {"gallery-dl": 8, "yt-dlp": 5}[engine]
-        rows.append(
-            (
-                f"50 KB through {engine}, against its command",
-                f"{command / mine:.1f} times faster ({mine:.3f} s, {command:.3f} s)",
-                f"{goal} times",
-            )
+        show(
+            f"50 KB through {engine}, against its command",
+            f"{command / mine:.1f} times faster ({mine:.3f} s, {command:.3f} s)",
+            f"{goal} times",
         )
     await app.stop()
-    return rows
 
 
-@contextlib.asynccontextmanager
-async def running(
-    folder: Path, **values: object
-) -> AsyncIterator[tuple[FakeDiscord, BossBot]]:
-    async with FakeDiscord() as fake:
-        with fake.redirect():
-            app = make_app(folder, discord_token=fake.token, **values)
-            await app.start()
-            task = asyncio.create_task(app.client.run())
-            await fake.wait_for(lambda: fake.connected)
-            await app.bot.wait_until_ready()
-            await app.runner.versions()  # the server is warm
-            try:
-                yield fake, app.bot
-            finally:
-                await app.stop()
-                await task
+# The bot, in a process of its own
 
 
-def answered(fake: FakeDiscord, request: Message) -> bool:
-    said = fake.messages(fake.channel.id, bot_only=True)
-    return any(message.replied_to is request for message in reversed(said))
+class Bot:
+    """A bot of a checkout, with a Discord of its own."""
 
+    def __init__(
+        self,
+        root: Path,
+        folder: Path,
+        fake: FakeDiscord,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.folder, self.fake, self.asked = folder, fake, 0
+        self.environment = environment or {}
+        self.times: dict[str, list[float]] = defaultdict(list)
+        for name in ("bossbot.py", "config.toml"):
+            shutil.copy(root / name, folder)
+        shutil.copytree(root / "plugins", folder / "plugins")
 
-def identified(fake: FakeDiscord, before: int) -> bool:
-    return fake.sessions["identify"] > before
-
-
-def posted(fake: FakeDiscord) -> int:
-    return sum(
-        "Download complete" in message.content
-        for channel in list(fake.channels)
-        for message in fake.messages(channel, bot_only=True)
-    )
-
-
-async def acknowledging(folder: Path, sites: Sites) -> list[Row]:
-    """From a member's message to the bot's answer, while 5 downloads run."""
-    slow = Answer(media.padded_video(folder, 2**20), piece_bytes=2048, pause_s=0.05)
-    sites.serve("/slow/*", slow)
-    waits = []
-    async with running(folder, max_concurrent_per_guild=5, max_queue_size=500) as (
-        fake,
-        bot,
-    ):
-        for number in range(5):
-            await fake.member_says(
-                fake.channel.id, f"$download {sites.url(f'/slow/{number}.mp4')}"
-            )
-        await fake.wait_for(lambda: len(bot.app.worker.running) == 5)
-        for number in range(200):
-            started_s = time.perf_counter()
-            request = await fake.member_says(
-                fake.channel.id, f"$download {sites.url(f'/slow/later{number}.mp4')}"
-            )
-            await fake.wait_for(partial(answered, fake, request))
-            waits.append((time.perf_counter() - started_s) * 1000)
-    centiles = statistics.quantiles(waits, n=100)
-    return [
-        (
-            "command to acknowledgement, 5 downloads running",
-            f"median {statistics.median(waits):.0f} ms, p99 {centiles[98]:.0f} ms",
-            "median 50 ms, p99 200 ms",
-        )
-    ]
-
-
-async def crowd(folder: Path, sites: Sites) -> list[Row]:
-    """20 members, a link each, at once."""
-    times = []
-    for repeat in range(3):
-        async with running(folder / str(repeat), max_concurrent_per_guild=5) as (
-            fake,
-            _,
-        ):
-            members = [fake.add_member(f"member{number}") for number in range(20)]
-            started_s = time.perf_counter()
-            for number, member in enumerate(members):
-                url = sites.url(f"/many/{number}.jpg")
-                await fake.member_says(
-                    fake.channel.id, f"$download {url}", user_id=member.id
-                )
-            await fake.wait_for(lambda: posted(fake) == 20, 60)
-            times.append(time.perf_counter() - started_s)
-    return [
-        (
-            "20 links from 20 members at once, to all posted",
-            f"{statistics.median(times):.1f} s",
-            "2.5 s",
-        )
-    ]
-
-
-def tree_pss_mib(root: int) -> float:
-    """Proportional memory of a process and all below it."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            values = stat.read_text().rpartition(")")[2].split()
-            parents[int(stat.parent.name)] = int(values[1])
-    members = {root}
-    while more := {p for p, up in parents.items() if up in members} - members:
-        members |= more
-    total = 0
-    for pid in members:
-        with contextlib.suppress(OSError):
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            total += int(text.partition("\nPss:")[2].split()[0])
-    return total / 1024
-
-
-async def process(folder: Path, sites: Sites) -> list[Row]:
-    """A bot in a process of its own: time to READY, memory idle and at work."""
-    for name in ("bossbot.py", "config.toml"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "plugins", folder / "plugins")
-    hold = Answer(media.padded_video(folder, 4 * 2**20), piece_bytes=8192, pause_s=0.02)
-    sites.serve("/held/*", hold)
-    rows, starts = [], []
-    async with FakeDiscord() as fake:
+    async def start(self) -> None:
         environment = {
             **os.environ,
-            "FAKE_DISCORD_URL": fake.url,
-            "BOSS_BOT_DISCORD_TOKEN": fake.token,
+            **self.environment,
+            "FAKE_DISCORD_URL": self.fake.url,
+            "BOSS_BOT_DISCORD_TOKEN": self.fake.token,
             "BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true",
             "BOSS_BOT_MAX_CONCURRENT_PER_GUILD": "5",
+            "BOSS_BOT_MAX_QUEUE_SIZE": "500",
         }
-        command = [sys.executable, SUPPORT / "run_redirected.py", folder / "bossbot.py"]
-        for repeat in range(5):
-            before, started_s = fake.sessions["identify"], time.perf_counter()
-            bot = await asyncio.create_subprocess_exec(
-                *command, env=environment, stdout=asyncio.subprocess.DEVNULL
-            )
-            await fake.wait_for(partial(identified, fake, before), 30)
-            starts.append(time.perf_counter() - started_s)
-            if repeat < 4:
-                bot.terminate()
-                await bot.wait()
-        # A job done, so that the fork server is warm and everything is imported.
-        await fake.member_says(fake.channel.id, f"$download {sites.url('/one.jpg')}")
-        await fake.wait_for(lambda: posted(fake) == 1, 60)
-        idle = tree_pss_mib(bot.pid)
-        for number in range(5):
-            url = sites.url(f"/held/{number}.mp4")
-            await fake.member_says(fake.channel.id, f"$download {url}")
-        for number in range(5):
-            await asyncio.to_thread(sites.wait_for, f"/held/{number}.mp4")
-        busy = tree_pss_mib(bot.pid)
-        bot.terminate()
-        await bot.wait()
-    rows.append(("start to READY", f"{statistics.median(starts):.1f} s", "2 s"))
-    rows.append(("memory of the process tree, idle", f"{idle:.0f} MB", "130 MB"))
-    rows.append(("the same with 5 downloads", f"{busy:.0f} MB", "280 MB"))
-    return rows
+        script = SUPPORT / "run_redirected.py"
+        before, started_s = self.fake.sessions["identify"], time.perf_counter()
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, script, self.folder / "bossbot.py"),
+            env=environment,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        await self.fake.wait_for(lambda: self.fake.sessions["identify"] > before, 30)
+        self.times["start"].append(time.perf_counter() - started_s)
 
+    async def stop(self) -> None:
+        self.process.terminate()
+        await self.process.wait()
 
-def own_bot(folder: Path, bot: Path = ROOT) -> Path:
-    """A copy of the bot, with a data folder of its own."""
-    folder.mkdir()
-    for name in ("bossbot.py", "config.toml"):
-        shutil.copy(bot / name, folder)
-    shutil.copytree(bot / "plugins", folder / "plugins")
-    return folder / "bossbot.py"
+    async def ask(self, link: str, user_id: int | None = None) -> Message:
+        self.asked += 1
+        words = f"$download {link.format(self.asked)}"
+        who = {} if user_id is None else {"user_id": user_id}
+        return await self.fake.member_says(self.fake.channel.id, words, **who)
+
+    def replies(self, request: Message, files: bool) -> list[Message]:
+        said = self.fake.messages(self.fake.channel.id, bot_only=True)
+        own = [one for one in said if one.replied_to is request]
+        return [one for one in own if bool(one.files) is files]
+
+    async def waited_ms(self, request: Message, files: bool) -> float:
+        """From a request to its answer, or its file: by when Discord got both."""
+        [reply, *_] = await self.fake.wait_for(
+            partial(self.replies, request, files), 60
+        )
+        return (reply.created_at - request.created_at).total_seconds() * 1000
+
+    async def ask_and_wait(self, kind: str, link: str) -> None:
+        cpu_s = self.cpu_s()
+        request = await self.ask(link)
+        self.times[f"{kind} answer"].append(await self.waited_ms(request, False))
+        self.times[f"{kind} post"].append(await self.waited_ms(request, True))
+        [status] = self.replies(request, False)
+        await self.fake.wait_for(lambda: "Done in" in status.content)
+        self.times[f"{kind} cpu"].append((self.cpu_s() - cpu_s) * 1000)
+
+    async def crowd(self) -> None:
+        """20 members, a link each, at once."""
+        members = [self.fake.add_member(f"member{n}") for n in range(20)]
+        link = LINKS["gallery-dl"]
+        asked = [await self.ask(link, member.id) for member in members]
+        answers = [await self.waited_ms(one, False) for one in asked]
+        self.times["crowd answer"].append(statistics.median(answers))
+        ends = [await self.waited_ms(one, True) for one in asked]
+        self.times["crowd post"].append(max(ends))
+
+    def tree(self) -> dict[int, list[int]]:
+        """The processes, and their times on the processor in ticks: own ones, then
+        those of children that have ended."""
+        parents, ticks = {}, {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                values = stat.read_text().rpartition(")")[2].split()
+                parents[int(stat.parent.name)] = int(values[1])
+                ticks[int(stat.parent.name)] = [int(one) for one in values[11:15]]
+        members = {self.process.pid}
+        while more := {p for p, up in parents.items() if up in members} - members:
+            members |= more
+        return {pid: ticks[pid] for pid in members}
+
+    def cpu_s(self) -> float:
+        return sum(map(sum, self.tree().values())) * CPU_TICK_S
+
+    def memory_mb(self) -> float:
+        """Proportional memory of all processes."""
+        total = 0
+        for pid in self.tree():
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                total += int(text.partition("\nPss:")[2].split()[0])
+        return total / 1024
 
 
 @contextlib.asynccontextmanager
-async def bot_process(
-    script: Path, fake: FakeDiscord, environment: dict[str, str]
-) -> AsyncIterator[float]:
-    """A bot in a process of its own; gives the seconds to READY."""
-    command = [sys.executable, SUPPORT / "run_redirected.py", script]
-    own = {
-        "FAKE_DISCORD_URL": fake.url,
-        "BOSS_BOT_DISCORD_TOKEN": fake.token,
-        "BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true",
-        "BOSS_BOT_MAX_CONCURRENT_PER_GUILD": "5",
-    }
-    before, started_s = fake.sessions["identify"], time.perf_counter()
-    bot = await asyncio.create_subprocess_exec(
-        *command, env=environment | own, stdout=asyncio.subprocess.DEVNULL
-    )
-    try:
-        await fake.wait_for(partial(identified, fake, before), 60)
-        yield time.perf_counter() - started_s
-    finally:
-        bot.terminate()
-        await bot.wait()
+async def bots(folder: Path, roots: Iterable[Path]) -> AsyncIterator[list[Bot]]:
+    async with contextlib.AsyncExitStack() as stack:
+        made = []
+        for number, root in enumerate(roots):
+            place = folder / f"bot{number}"
+            place.mkdir()
+            fake = await stack.enter_async_context(FakeDiscord())
+            made.append(Bot(root, place, fake))
+        for _ in range(5):
+            for bot in made:
+                await bot.start()
+                await bot.stop()
+        for bot in made:
+            await bot.start()
+            stack.push_async_callback(bot.stop)
+        yield made
 
 
-async def slowly_synced(folder: Path, sites: Sites, bot: Path = ROOT) -> list[Row]:
+async def working(folder: Path, sites: Sites, roots: list[Path]) -> None:
+    hold = Answer(media.padded_video(folder, 4 * 2**20), piece_bytes=8192, pause_s=0.02)
+    sites.serve(f"{SITE}/held/*", hold)
+    async with bots(folder, roots) as all_bots:
+        for bot in all_bots:  # the fork server is warm, and everything is imported
+            for kind, link in LINKS.items():
+                await bot.ask_and_wait(f"first {kind}", link)
+            bot.times["idle"] = [bot.memory_mb()]
+        for _ in range(2 * REPEAT):
+            for kind, link in LINKS.items():
+                for bot in all_bots:
+                    await bot.ask_and_wait(kind, link)
+        for _ in range(3):
+            for bot in all_bots:
+                await bot.crowd()
+        for bot in all_bots:
+            before = len(sites.requests)
+            for _ in range(5):
+                await bot.ask(f"{SITE}/held/{{}}.mp4")
+            held = partial(held_since, sites, before)
+            while held() < 5:
+                await asyncio.sleep(0.05)
+            bot.times["busy"] = [bot.memory_mb()]
+            for _ in range(100):
+                request = await bot.ask(f"{SITE}/held/{{}}.mp4")
+                bot.times["busy answer"].append(await bot.waited_ms(request, False))
+    for kind in LINKS:
+        times, ms = f"{kind} {{}}", "{:.0f} ms"
+        compare(f"command to posted, {kind}", all_bots, times.format("post"), ms)
+        compare(f"command to answer, {kind}", all_bots, times.format("answer"), ms)
+        compare(
+            f"processor time of a link, {kind}",
+            all_bots,
+            times.format("cpu"),
+            ms,
+            statistics.fmean,
+        )
+    compare("20 links at once: answer", all_bots, "crowd answer", "{:.0f} ms")
+    compare("20 links at once: all posted", all_bots, "crowd post", "{:.0f} ms")
+    compare("answer, 5 downloads running", all_bots, "busy answer", "{:.0f} ms")
+    compare("start to READY", all_bots, "start", "{:.2f} s")
+    compare("memory of the process tree, idle", all_bots, "idle", "{:.0f} MB")
+    compare("the same with 5 downloads", all_bots, "busy", "{:.0f} MB")
+
+
+async def slowly_synced(folder: Path, roots: list[Path]) -> None:
     """20 members at once, where each sync of the disk takes 30 ms; then one alone."""
-    log = folder / "syncs"
-    waits: list[float] = []
-    async with FakeDiscord() as fake:
-        environment = slow_disk(folder, 30, log)
-        async with bot_process(own_bot(folder / "bot", bot), fake, environment):
-            members = [fake.add_member(f"slow{number}") for number in range(20)]
-            # A job done, so that the fork server is warm and everything is imported.
-            url = sites.url("/one.jpg")
-            await fake.member_says(fake.channel.id, f"$download {url}")
-            await fake.wait_for(lambda: posted(fake) == 1, 60)
+    link, all_bots = LINKS["gallery-dl"], []
+    for number, root in enumerate(roots):
+        place = folder / f"slow{number}"
+        place.mkdir()
+        log = place / "syncs"
+
+        async def syncs(log: Path = log) -> int:
             await asyncio.sleep(2)  # nothing is left to sync
+            return log.stat().st_size
 
-            async def ask(number: int, user_id: int) -> None:
-                url = sites.url(f"/many/slow{number}.jpg")
-                started_s = time.perf_counter()
-                request = await fake.member_says(
-                    fake.channel.id, f"$download {url}", user_id=user_id
-                )
-                await fake.wait_for(partial(answered, fake, request), 60)
-                waits.append((time.perf_counter() - started_s) * 1000)
+        async with FakeDiscord() as fake:
+            bot = Bot(root, place, fake, slow_disk(place, 30, log))
+            all_bots.append(bot)
+            await bot.start()
+            await bot.ask_and_wait("first", link)
+            before = await syncs()
+            await bot.crowd()
+            many = await syncs()
+            await bot.ask_and_wait("alone", link)
+            bot.times["syncs"] = [(many - before) / 20]
+            bot.times["syncs alone"] = [float(await syncs() - many)]
+            await bot.stop()
+    slow = "20 links at once, syncs of 30 ms: {}".format
+    compare(slow("answer"), all_bots, "crowd answer", "{:.0f} ms")
+    compare(slow("all posted"), all_bots, "crowd post", "{:.0f} ms")
+    compare(slow("syncs a link"), all_bots, "syncs", "{:.1f}")
+    compare("syncs of a link alone", all_bots, "syncs alone", "{:.0f}")
 
-            before, started_s = log.stat().st_size, time.perf_counter()
-            await asyncio.gather(*(ask(n, m.id) for n, m in enumerate(members)))
-            await fake.wait_for(lambda: posted(fake) == 21, 60)
-            took_s = time.perf_counter() - started_s
-            await asyncio.sleep(2)
-            syncs = (log.stat().st_size - before) / 20
-            before = log.stat().st_size
-            await ask(20, members[0].id)
-            await fake.wait_for(lambda: posted(fake) == 22, 60)
-            await asyncio.sleep(2)
-            alone = log.stat().st_size - before
-    return [
-        (
-            "20 links at once, syncs of 30 ms: answered",
-            f"median {statistics.median(waits[:20]):.0f} ms, last {max(waits):.0f} ms",
-            "median 200 ms",
-        ),
-        ("the same, to all posted", f"{took_s:.2f} s", ""),
-        ("syncs a link", f"{syncs:.1f} of those, {alone} of one alone", ""),
-    ]
+
+def held_since(sites: Sites, before: int) -> int:
+    return sum("/held/" in one.url for one in sites.requests[before:])
+
+
+# What comes out
+
+rows: list[tuple[str, str, str]] = []
+GOALS = {
+    "command to answer, gallery-dl": "10 ms",
+    "20 links at once: answer": "60 ms",
+    "20 links at once: all posted": "2500 ms",
+    "20 links at once, syncs of 30 ms: answer": "200 ms",
+    "answer, 5 downloads running": "50 ms",
+    "start to READY": "2 s",
+    "memory of the process tree, idle": "130 MB",
+    "the same with 5 downloads": "180 MB",
+}
+
+
+def show(what: str, measured: str, goal: str) -> None:
+    rows.append((what, measured, goal))
+
+
+def compare(
+    what: str,
+    all_bots: list[Bot],
+    key: str,
+    unit: str,
+    typical: Callable[[list[float]], float] = statistics.median,
+) -> None:
+    """Show a figure of this checkout, and how it compares to the other one."""
+    mine, *other = [typical(bot.times[key]) for bot in all_bots]
+    text = unit.format(mine)
+    if other:
+        text += f", before {unit.format(other[0])}: {other[0] / mine:.2f} to 1"
+    show(what, text, GOALS.get(what, ""))
 
 
 async def main() -> None:
     logger.remove()
-    rows: list[Row] = []
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody's bot has it
+    roots = [ROOT, *map(Path, sys.argv[1:])]
     with tempfile.TemporaryDirectory() as scratch, Sites() as sites:
         folder = Path(scratch)
-        picture = media.padded_image(folder, 50_000)
-        sites.serve("/*.jpg", picture)
-        sites.serve("/many/*", picture)
-        for name in ("fetch", "acknowledge", "crowd", "process", "slow"):
+        os.environ |= trusting(sites, folder)
+        sites.serve(f"{SITE}/picture/*", media.padded_image(folder, 50_000))
+        sites.serve(f"{SITE}/video/*", media.padded_video(folder, 50_000))
+        for name in ("fetch", "work", "slow"):
             (folder / name).mkdir()
-        rows += await fetching(folder / "fetch", sites.url("/one.jpg"))
-        rows += await acknowledging(folder / "acknowledge", sites)
-        rows += await crowd(folder / "crowd", sites)
-        rows += await process(folder / "process", sites)
-        rows += await slowly_synced(folder / "slow", sites)
+        await fetching(folder / "fetch")
+        await working(folder / "work", sites, roots)
+        await slowly_synced(folder / "slow", roots)
     table = Table("what", "measured", "goal", box=None)
     for row in rows:
         table.add_row(*row)
