@@ -934,7 +934,8 @@ class Queue(Part):
     async def claim(self, worker: str, lease_s: float) -> Job | None:
         """Take the next job, now ``downloading``, with a new claim number; None if there
         is none or every slot of the worker is taken. Highest priority first, then the
-        guild with the fewest running, then the oldest."""
+        guild with the fewest running, then the oldest; guilds and members that have
+        their share running are passed over."""
 
     @abstractmethod
     async def save(self, job: Job, lease_s: float) -> bool:
@@ -1194,6 +1195,9 @@ class Settings(BaseSettings):
     )
     max_concurrent_per_guild: int = Field(
         3, ge=1, le=100, description="downloads at once for one server"
+    )
+    max_concurrent_per_user: int = Field(
+        2, ge=1, le=100, description="downloads at once for one member"
     )
     max_queue_size: int = Field(50, ge=1, description="links waiting, per server")
     max_items: int = Field(

@@ -121,14 +121,19 @@ NEXT = f"""
     WITH busy AS MATERIALIZED (
         SELECT guild_id, count(*) AS running, sum(worker = :worker) AS mine
         FROM jobs WHERE {RUNS} GROUP BY guild_id
+    ), sated AS MATERIALIZED (
+        SELECT user_id FROM jobs WHERE {RUNS} GROUP BY user_id
+        HAVING count(*) >= :per_user
     ), of_the_others AS (
         SELECT seq, priority, 0 AS running FROM jobs
         WHERE {WAITS} AND {DUE} AND guild_id NOT IN (SELECT guild_id FROM busy)
+            AND user_id NOT IN sated
         ORDER BY priority DESC, seq LIMIT 1
     ), of_the_busy AS (
         SELECT seq, priority, running FROM busy JOIN jobs ON seq = (
             SELECT seq FROM jobs
             WHERE {UNFINISHED} AND {WAITS} AND {DUE} AND guild_id = busy.guild_id
+                AND user_id NOT IN sated
             ORDER BY priority DESC, seq LIMIT 1
         )
         WHERE running < :per_guild
@@ -342,6 +347,13 @@ class SQLiteQueue(Queue):
             running + waiting < most
             and here + of_guild < settings.max_concurrent_per_guild
         )
+        if at_once:  # then few are under way
+            ((mine,),) = await rows(
+                f"SELECT count(*) FROM jobs WHERE {UNFINISHED} AND user_id = "
+                ":user_id AND status != 'uploading'",
+                user_id=job.user_id,
+            )
+            at_once = mine < settings.max_concurrent_per_user
         job.position = 0 if at_once else before + 1
         values = storable(job)
         names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
@@ -372,6 +384,7 @@ class SQLiteQueue(Queue):
             lease_until=now() + lease_s,
             now=now(),
             per_guild=settings.max_concurrent_per_guild,
+            per_user=settings.max_concurrent_per_user,
             in_all=settings.max_concurrent_downloads,
         )
         return Job.from_row(rows[0]) if rows else None

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,7 +85,12 @@ def database_of(queue: Queue) -> Path:
     return path
 
 
+members = count(10)
+
+
 def a_job(guild: int = 1, priority: Priority = Priority.NORMAL, **fields: Any) -> Job:
+    """A job of a member who has no other."""
+    fields = {"user_id": next(members), **fields}
     return make_job(guild_id=guild, priority=priority, **fields)
 
 
@@ -158,6 +164,36 @@ async def test_full_guild_does_not_hold_up_another(open_queue: Open) -> None:
     assert await claim_all(queue) == [a1, b1]
 
 
+async def test_member_with_a_share_running_is_passed_over(queue: Queue) -> None:
+    """Wherever it runs: three slow pages must not hold up a server, nor five the bot."""
+    a1, a2, a3, b1 = await added(
+        queue, *(a_job(1, HIGH, user_id=3) for _ in range(3)), a_job(1, LOW, user_id=4)
+    )
+    (a4,) = await added(queue, a_job(2, HIGH, user_id=3))
+    assert await claim_all(queue) == [a1, a4, b1]
+    job = await stored(queue, make_job(id=a4))
+    job.status = Status.PROCESSING
+    await queue.save(job, LEASE_S)
+    assert await claim_all(queue) == []
+    job.status = Status.UPLOADING  # holds no slot
+    await queue.save(job, LEASE_S)
+    assert await claim_all(queue) == [a2]
+    await queue.cancel(a1)
+    assert await claim_all(queue) == [a3]
+
+
+async def test_share_of_a_member_can_be_set(open_queue: Open) -> None:
+    queue = await open_queue(max_concurrent_per_user=3)
+    ids = await added(queue, *(a_job(user_id=3) for _ in range(4)))
+    assert await claim_all(queue) == ids[:3]
+
+
+async def test_link_over_the_members_share_is_not_said_to_start(queue: Queue) -> None:
+    assert [await queue.add(a_job(user_id=3)) for _ in range(2)] == [0, 0]
+    assert await queue.add(a_job(user_id=3)) == 3
+    assert await queue.add(a_job(2, user_id=3)) == 1
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_claims_come_in_the_order_that_the_contract_says(
     open_queue: Open, seed: int
@@ -170,12 +206,14 @@ async def test_claims_come_in_the_order_that_the_contract_says(
     async def next_by_the_contract() -> str | None:
         jobs = await queue.list()
         running = Counter(j.guild_id for j in jobs if j.status in SLOT_STATUSES)
+        busy = Counter(j.user_id for j in jobs if j.status in SLOT_STATUSES)
         waiting = [
             (-job.priority, running[job.guild_id], number, job.id)
             for number, job in enumerate(jobs)
             if job.status is Status.QUEUED
             and not job.not_before
             and running[job.guild_id] < 3
+            and busy[job.user_id] < 2
         ]
         return min(waiting)[-1] if waiting and running.total() < 7 else None
 
@@ -183,7 +221,9 @@ async def test_claims_come_in_the_order_that_the_contract_says(
         step = chance.choice(["add", "add", "claim", "claim", "end", "move", "cancel"])
         jobs = await queue.list(statuses=[Status.QUEUED, *SLOT_STATUSES])
         if step == "add":
-            await queue.add(a_job(chance.choice([1, 1, 1, 2, 3, 4]), chance.choice(P)))
+            member = chance.choice([1, 1, 1, 2, 3, 4, 5, 6])
+            guild = chance.choice([1, 1, 1, 2, 3, 4])
+            await queue.add(a_job(guild, chance.choice(P), user_id=member))
         elif step == "claim":
             expected = await next_by_the_contract()
             job = await queue.claim("me", LEASE_S)
@@ -212,6 +252,7 @@ async def test_no_work_grows_with_what_has_ended_or_waits(queue: Queue) -> None:
     async with database.transaction() as connection:
         for number in range(20_000):  # half of them wait, in 1,000 guilds
             new = {"id": f"{number}", "request_key": number, "guild_id": number // 20}
+            new["user_id"] = number // 5
             if number % 2:
                 new |= {"status": "queued", "finished_at": 0}
             sql = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({names})"
