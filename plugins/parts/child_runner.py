@@ -306,13 +306,15 @@ class ChildRunner(Runner):
                 lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb")
             )
             left, begun = MAX_LOG_BYTES, b""  # of a line that goes on
-            while chunk := await reader.read(8192):
+            while chunk := await reader.read(65536):
                 *lines, rest = chunk[:left].split(b"\n")
                 left = max(left - len(chunk), 0)
                 for line in lines:
                     log(begun + line)
                     begun = b""
                 begun = (begun + rest)[: 8 * MAX_LINE]  # more than is shown of it
+                if not left:  # one that prints without end waits for us, not we for it
+                    await asyncio.sleep(0.01)
             if left:
                 log(begun)
 
@@ -658,6 +660,7 @@ class ChildRunner(Runner):
             ) as child,
             self._watched(child, request),
         ):
+            more = False  # files than there may be
             async for message in self.events(child):
                 with making_sense():
                     match message["event"]:
@@ -675,11 +678,13 @@ class ChildRunner(Runner):
                             fetched.paths.append(_messages.path(message["path"]))
                             child.busy, child.found = False, True
                         case "file":
-                            fetched.facts["more"] = True
+                            more = True
                         case "item_failed":
                             failed = self._failure(message)
                             if len(fetched.failures) < request.max_items:
                                 fetched.failures.append(failed)
+                        case "done" if more:
+                            fetched.facts["more"] = True
                         case "done":
                             pass
                         case event:

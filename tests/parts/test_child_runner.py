@@ -314,6 +314,7 @@ async def test_text_of_any_length_and_kind_arrives_cut(toys: Toys) -> None:
 async def test_files_and_failures_beyond_max_items_are_left_out(toys: Toys) -> None:
     body = """
         for n in range(1, 6): report.file(save(request, n, str(n)))
+        report.info(more=False)
         for n in range(1, 6): report.item_failed(JobFailed(Cause.GONE, str(n)))
         """
     fetched = await toys.fetch(body, max_items=3)

@@ -124,7 +124,7 @@ async def test_sigterm_ends_the_uploads_and_puts_the_downloads_back(
 ) -> None:
     steps = stage.images(4)
     fault = stage.fake.fault("upload", "hang")
-    await process.start()
+    await process.start(max_concurrent_per_user="3")
     await stage.says(f"$download {link(steps[0])}")
     await stage.fake.wait_for(lambda: fault.hits)
     links = [link("wait=gate", step) for step in steps[1:]]
