@@ -147,6 +147,8 @@ class Bot:
             "BOSS_BOT_MAX_CONCURRENT_PER_GUILD": "5",
             "BOSS_BOT_MAX_QUEUE_SIZE": "500",
         }
+        if "max_concurrent_per_user" in (self.folder / "config.toml").read_text():
+            environment["BOSS_BOT_MAX_CONCURRENT_PER_USER"] = "5"
         script = SUPPORT / "run_redirected.py"
         before, started_s = self.fake.sessions["identify"], time.perf_counter()
         self.process = await asyncio.create_subprocess_exec(
