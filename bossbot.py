@@ -59,6 +59,7 @@ from typing import (
     Literal,
     NamedTuple,
     Protocol,
+    Self,
     TextIO,
     TypeVar,
     cast,
@@ -78,6 +79,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     field_validator,
 )
+from pydantic_core import to_jsonable_python
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -105,13 +107,14 @@ API = 1  # a plugin that needs more than this one sets an API of its own
 __all__ = [
     "API", "HERE", "HOOKS", "MAX_LINE", "PARTS", "PLUGIN_PACKAGE", "SENTENCES",
     "SLOT_STATUSES", "STOP_WITHIN_S", "TERMINAL_STATUSES", "Accepted", "Action",
-    "App", "Bench", "BossBot", "BossbotError", "Cause", "Change", "Client",
+    "App", "Bench", "BossBot", "BossbotError", "Cause", "Change", "ChannelId",
+    "Client",
     "Courier", "Database", "Engine", "Facts", "Fetched", "Finding", "Guilds",
     "Hooks", "Job", "JobFailed", "MediaFile", "Message", "OwnPath", "Part",
-    "Platform", "PlatformConfig", "Plugin", "PluginConfig", "PluginError",
+    "Platform", "PlatformConfig", "PlatformName", "Plugin", "PluginConfig", "PluginError",
     "Plugins", "Post", "Priority", "Probe", "Progress", "Queue", "QueueFull", "Ran",
-    "Refused", "Report", "Request", "Route", "Router", "Runner", "Settings",
-    "StartError", "Status", "Storage", "Stored", "Subcommand", "Worker", "_",
+    "Refused", "Report", "Request", "RoleId", "Route", "Router", "Runner", "Settings",
+    "StartError", "Status", "Storage", "Stored", "Subcommand", "UserId", "Worker", "_",
     "catalogues", "cut_line", "did_you_mean", "escape", "explain", "format_size",
     "format_time", "hide_secrets", "hookimpl", "import_plugin", "in_thread",
     "language", "make_private", "ngettext", "now", "one_line", "open_plugins",
@@ -443,6 +446,11 @@ class Job:
     def title(self) -> str:
         return str(self.facts.get("title") or "")
 
+    @property
+    def language(self) -> str:
+        """The language in which its member is answered."""
+        return str(self.options.get("language") or "en")
+
     def to_row(self) -> dict[str, Any]:
         """Its fields as a database keeps them: tables and lists as JSON."""
         row = {name: getattr(self, name) for name in JOB_FIELDS}
@@ -552,6 +560,8 @@ class Action:
     needs: Sequence[str] = ()  # those of them that the action takes
     owner: bool = False  # whether the member is the bot's owner
     dry: bool = False  # only asked whether it may be done; counts for no limit
+    request: str = ""  # the message's or interaction's id; begins its jobs' request_key
+    priority: Priority = Priority.NORMAL  # of its jobs; a check may change it
     guild_settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -1105,6 +1115,13 @@ HERE = Path(__file__).resolve().parent
 OwnPath = Annotated[Path, AfterValidator(lambda path: HERE / os.path.expanduser(path))]
 
 
+# What a server's setting may hold besides plain values: /settings takes and shows these
+# as mentions and names.
+RoleId = Annotated[int, Field(gt=0), "role"]
+ChannelId = Annotated[int, Field(gt=0), "channel"]
+UserId = Annotated[int, Field(gt=0), "user"]
+PlatformName = Annotated[str, "platform"]
+
 MAX_NUMBER = 2**62  # sums of two still fit where 64 bits are all there is
 MAX_DEPTH = 50  # of tables and lists in each other
 TOO_LARGE = f"the number is too large; {MAX_NUMBER:,} is more than enough"
@@ -1151,6 +1168,11 @@ class PluginConfig(BaseModel):
         except RecursionError:
             raise ValueError(TOO_DEEP) from None
         return _checked(table, check)
+
+    def within(self, config: Any, settings: Settings) -> Self:
+        """A server's settings as they count: with the owner's value where the server
+        has none (None), and never beyond what the owner's allow. Yours to override."""
+        return self
 
 
 class PlatformConfig(PluginConfig):
@@ -1400,40 +1422,77 @@ def make_private(path: Path) -> str:
     return f"{path} was readable by others: {done}"
 
 
-BROKEN_GUILD = "This server's settings cannot be read. The bot's owner finds the reason in the log."
+BROKEN_GUILD = _(
+    "This server's settings cannot be read. The bot's owner finds the reason in the log."
+)
 
 
 class Guilds:
     """The settings that each server has of its own: ``{guild_id}.toml``, a table per
-    plugin, read again when it was edited by hand. A direct message is guild 0."""
+    plugin, read again when it was edited by hand. A direct message is guild 0. While a
+    file is broken, its last good state counts, of which ``last_good`` has a copy."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        mistakes: Callable[[dict[str, Any]], list[str]] = lambda tables: [],
+    ) -> None:
         self.folder = folder
+        self.mistakes = mistakes  # what is wrong in a file's tables, a line each
+        self.broken: dict[int, str] = {}  # what is wrong now, by guild
+        self.on_broken: Callable[[int, str], None] = lambda guild_id, why: None
         self._known: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._turn = asyncio.Lock()
 
-    def tables(self, guild_id: int, strict: bool = False) -> dict[str, Any]:
-        """A guild's settings by plugin, as they are stored. Those that were read before
-        count while the file is broken, unless ``strict``.
+    def _paths(self, guild_id: int) -> tuple[Path, Path]:
+        name = f"{guild_id}.toml"
+        return self.folder / name, self.folder / "last_good" / name
+
+    def tables(self, guild_id: int) -> dict[str, Any]:
+        """A guild's settings by plugin, as they are stored.
 
         Raises:
-            Refused: the file cannot be read.
+            Refused: the file cannot be read, and never could.
         """
-        path = self.folder / f"{guild_id}.toml"
-        stamp, tables = self._known.get(guild_id, (None, None))
         try:
-            status = path.stat()
-            current = (status.st_mtime_ns, status.st_size)
-            if stamp != current:
-                stamp, tables = current, _parse_toml(path.read_text("utf-8-sig"))
-        except FileNotFoundError:
-            stamp, tables = None, {}
+            status = self._paths(guild_id)[0].stat()
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        except OSError:
+            stamp = None
+        known = self._known.get(guild_id)
+        if not known or known[0] != stamp:
+            tables = self._read(guild_id, known and known[1])
+            known = self._known[guild_id] = (stamp, tables)
+        return copy.deepcopy(known[1])
+
+    def _read(self, guild_id: int, before: dict[str, Any] | None) -> dict[str, Any]:
+        """The tables of a file, or those of its last good state."""
+        path, good = self._paths(guild_id)
+        text, tables = "", None
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                text = path.read_text("utf-8-sig")
+            tables = _parse_toml(text)
+            wrong = "; ".join(self.mistakes(tables))
         except (OSError, ValueError) as error:
-            logger.warning("{}: {}", path, error)
-            if strict or tables is None:
-                raise Refused(BROKEN_GUILD) from None
-        self._known[guild_id] = (stamp, tables or {})
-        return copy.deepcopy(tables or {})
+            wrong = str(error) or repr(error)
+        if not wrong and tables is not None:
+            self.broken.pop(guild_id, None)
+            with contextlib.suppress(OSError):  # only a copy, which the next read makes
+                if (good.read_bytes() if good.exists() else b"") != text.encode():
+                    write_atomically(good, text.encode())
+            return tables
+        if self.broken.get(guild_id) != wrong:
+            self.broken[guild_id] = wrong
+            logger.warning("{}: {}", path, wrong)
+            self.on_broken(guild_id, wrong)
+        if before is None:
+            with contextlib.suppress(OSError, ValueError):
+                before = _parse_toml(good.read_text("utf-8"))
+        before = tables if before is None else before
+        if before is None:
+            raise Refused(_(BROKEN_GUILD))
+        return before
 
     async def set(
         self, guild_id: int, stem: str, model: type[PluginConfig], key: str, value: Any
@@ -1441,28 +1500,69 @@ class Guilds:
         """Store one setting of a plugin; returns all of that plugin's.
 
         Raises:
-            Refused: the key or the value is wrong; says so to the member.
+            Refused: the key or the value is wrong, or the file is; says so to the
+                member.
         """
-        async with self._turn:
-            tables = self.tables(guild_id, strict=True)
-            table = tables.get(stem)
-            known = table if isinstance(table, dict) else {}
+
+        def change(table: dict[str, Any]) -> PluginConfig:
             try:
-                config = model(**{**known, key: value})
+                config = model(**{**table, key: value})
             except ValidationError as error:
                 wrong = "; ".join(explain(error, known=model.model_fields))
                 raise Refused(wrong) from None
-            tables[stem] = config.model_dump(
-                mode="json", exclude_defaults=True, exclude_none=True
-            )
+            table[key] = _to_toml(config.model_dump(include={key})[key])
+            if table[key] is None:  # which TOML cannot say
+                del table[key]
+                if getattr(model(**table), key) is not None:
+                    raise Refused(f"{key}: this cannot be stored")
+            return config
+
+        return await self._change(guild_id, stem, change)
+
+    async def reset(
+        self, guild_id: int, stem: str, model: type[PluginConfig], key: str
+    ) -> PluginConfig:
+        """Drop one setting of a plugin, which then has its default; otherwise as
+        ``set``."""
+
+        def change(table: dict[str, Any]) -> PluginConfig:
+            table.pop(key, None)
+            return model.model_validate(table)
+
+        return await self._change(guild_id, stem, change)
+
+    async def _change(
+        self, guild_id: int, stem: str, change: Callable[[dict[str, Any]], PluginConfig]
+    ) -> PluginConfig:
+        async with self._turn:
+            tables = self.tables(guild_id)
+            if guild_id in self.broken:  # it may be half edited
+                raise Refused(_(BROKEN_GUILD))
+            if not isinstance(tables.get(stem), dict):
+                tables[stem] = {}
+            config = change(tables[stem])
             await asyncio.to_thread(self._write, guild_id, tables)
         return config
 
     def _write(self, guild_id: int, tables: dict[str, Any]) -> None:
         import tomli_w
 
-        path = self.folder / f"{guild_id}.toml"
-        write_atomically(path, tomli_w.dumps(tables).encode())
+        data = tomli_w.dumps(tables).encode()
+        path, good = self._paths(guild_id)
+        write_atomically(path, data)
+        with contextlib.suppress(OSError):  # the next read makes it
+            write_atomically(good, data)
+
+
+def _to_toml(value: Any) -> Any:
+    """A value of a model in what TOML can hold, secrets in plain text; None for None."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Mapping):
+        return {str(_to_toml(k)): _to_toml(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_to_toml(one) for one in value]
+    return to_jsonable_python(value)
 
 
 # ── Hooks ──────────────────────────────────────────────────────────────────────────
@@ -1530,6 +1630,14 @@ class Hooks(Protocol):
     @hookspec
     def check_job(self, job: Job) -> None:
         """Raise Refused("why") to veto a job; called before it is queued."""
+
+    @hookspec
+    def action_refused(self, action: Action) -> None:
+        """Return nothing; called when a command that check_action let pass said no."""
+
+    @hookspec
+    def job_refused(self, job: Job) -> None:
+        """Return nothing; called when a job is not queued, whatever check_job said."""
 
     @hookspec(firstresult=True)
     def answer_job(self, job: Job) -> str | None:
@@ -2013,17 +2121,29 @@ class Plugins:
     ) -> PluginConfig:
         """A plugin's settings of a guild, as they were when the job or the action came;
         those that are wrong count as not set, or are Refused when ``closed``."""
+        table = asked.guild_settings.get(plugin.stem, {})
         try:
-            return plugin.guild_config.model_validate(
-                asked.guild_settings.get(plugin.stem, {})
-            )
+            guild = plugin.guild_config.model_validate(table)
         except ValidationError as error:
             wrong = "; ".join(explain(error, plugin.guild_config.model_fields))
             path = self.app.guilds.folder / f"{asked.guild_id}.toml"
             logger.warning("{}: [{}] {}", path, plugin.stem, wrong)
             if closed:
-                raise Refused(BROKEN_GUILD) from None
-            return plugin.guild_config()
+                raise Refused(_(BROKEN_GUILD)) from None
+            guild = plugin.guild_config()
+        return guild.within(plugin.config, self.settings)
+
+    def guild_mistakes(self, tables: dict[str, Any]) -> list[str]:
+        """What is wrong in a guild's settings, a line each; tables of plugins that are
+        not there are not looked at."""
+        wrong = []
+        for plugin in self.all.values():
+            try:
+                plugin.guild_config.model_validate(tables.get(plugin.stem, {}))
+            except ValidationError as error:
+                lines = explain(error, plugin.guild_config.model_fields)
+                wrong += [f"[{plugin.stem}] {line}" for line in lines]
+        return wrong
 
     async def _call(self, impl: pluggy.HookImpl, hook: str, **values: Any) -> Any:
         """One implementation's answer. None when it failed, which is logged with its
@@ -2168,7 +2288,7 @@ class App:
     def __init__(self, settings: Settings, ours: Path = OURS) -> None:
         self.settings = settings
         self.plugins = Plugins(self, ours)
-        self.guilds = Guilds(settings.data_dir / "guilds")
+        self.guilds = Guilds(settings.data_dir / "guilds", self.plugins.guild_mistakes)
         self.has_gateway = False  # whether commands come to this process
         self.works = False  # whether it downloads and posts
         self.stopping = asyncio.Event()  # set when the stop begins
@@ -2380,10 +2500,14 @@ class App:
             priority=priority,
         )
         job.limit_bytes = await self.courier.limit_bytes(job)
-        await self.plugins.call("check_job", job=job)
-        if answer := await self.plugins.call_first("answer_job", job=job):
-            return Accepted(None, str(answer))
-        return None if await self.queue.add(job) is None else Accepted(job)
+        try:
+            await self.plugins.call("check_job", job=job)
+            if answer := await self.plugins.call_first("answer_job", job=job):
+                return Accepted(None, str(answer))
+            return None if await self.queue.add(job) is None else Accepted(job)
+        except Exception:
+            await self.plugins.call("job_refused", job=job)
+            raise
 
     # The feed
 
@@ -2406,6 +2530,7 @@ class App:
             log.debug("{} -> {} {}", previous, job.status, public_url(job))
 
         async def tell() -> None:
+            language.set(job.language)
             call = self.plugins.call
             if earlier:
                 await asyncio.wait([earlier])

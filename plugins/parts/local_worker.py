@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import random
 import secrets
@@ -36,6 +37,7 @@ from bossbot import (
     Status,
     Worker,
     hookimpl,
+    language,
     now,
     public_url,
     unsupported,
@@ -163,7 +165,9 @@ class LocalWorker(Worker):
                 self._spawn(job, self._work(job))
 
     def _spawn(self, job: Job, work: Any) -> None:
-        task = asyncio.create_task(work)
+        context = contextvars.copy_context()
+        context.run(language.set, job.language)
+        task = asyncio.create_task(work, context=context)
         self.running[job.id] = task
 
         def done(_: Any) -> None:

@@ -7,14 +7,15 @@ import stat
 import textwrap
 import tomllib
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SmallApp, WritePlugin, make_job
-from pydantic import ByteSize, Field
+from pydantic import ByteSize, Field, SecretStr
 
-from bossbot import App, Guilds, PluginConfig, Refused
+from bossbot import App, Guilds, PluginConfig, Refused, RoleId
 
 RULE = """
 from bossbot import Engine, Platform, PluginConfig, hookimpl
@@ -33,6 +34,11 @@ async def answer_job(job, guild):
 """
 
 
+class Mode(StrEnum):
+    A = "a"
+    B = "b"
+
+
 class Limits(PluginConfig):
     """Settings as a plugin may have them."""
 
@@ -40,6 +46,11 @@ class Limits(PluginConfig):
     channels: list[int] = Field([])
     size: ByteSize = ByteSize(100)
     note: str | None = None
+    most: int | None = 9
+    secret: SecretStr = SecretStr("")
+    rights: dict[RoleId, str] = Field({})
+    mode: Mode = Mode.A
+    pair: tuple[str, int] = ("", 0)
 
 
 Write = Callable[..., Path]
@@ -149,9 +160,73 @@ def test_broken_file_leaves_the_last_good_values(
     guilds.tables(1)
     path = write(broken)
     assert guilds.tables(1) == {"a": {"x": 1}}
-    assert any(line.startswith(f"WARNING {path}: ") for line in logged)
+    assert guilds.tables(1) == {"a": {"x": 1}}
+    [line] = [line for line in logged if line.startswith("WARNING")]
+    assert line.startswith(f"WARNING {path}: ") and guilds.broken[1] in line
     write("[a]\nx = 2\n")
     assert guilds.tables(1) == {"a": {"x": 2}}, "once it is mended"
+    assert guilds.broken == {}
+
+
+@pytest.mark.parametrize("broken", ["[a\n", "folder"])
+def test_last_good_values_outlive_a_restart(
+    guilds: Guilds, write: Write, broken: str
+) -> None:
+    path = write("[a]\nx = 1\n")
+    guilds.tables(1)
+    if broken == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        write(broken)
+    again = Guilds(guilds.folder)
+    assert again.tables(1) == {"a": {"x": 1}}
+    assert again.broken.keys() == {1}
+
+
+async def test_what_was_set_is_the_last_good_state(
+    guilds: Guilds, write: Write
+) -> None:
+    await guilds.set(1, "limits", Limits, "per_minute", 3)
+    write("[a\n")
+    assert Guilds(guilds.folder).tables(1) == {"limits": {"per_minute": 3}}
+
+
+def test_file_that_was_removed_leaves_nothing_to_fall_back_to(
+    guilds: Guilds, write: Write
+) -> None:
+    path = write("[a]\nx = 1\n")
+    guilds.tables(1)
+    path.unlink()
+    assert guilds.tables(1) == {}
+    write("[a\n")
+    assert Guilds(guilds.folder).tables(1) == {}
+
+
+def test_broken_file_is_told_once_and_again_when_it_is_broken_otherwise(
+    guilds: Guilds, write: Write
+) -> None:
+    told: list[tuple[int, str]] = []
+    guilds.on_broken = lambda guild_id, why: told.append((guild_id, why))
+    for text in ("[a]\nx = 1\n", "[a\n", "[a\n", "x = \n"):
+        write(text)
+        guilds.tables(1)
+        guilds.tables(1)
+    assert [number for number, _ in told] == [1, 1]
+
+
+async def test_wrong_value_breaks_a_file_as_much_as_wrong_toml(
+    app: App, write: Write
+) -> None:
+    write('[rule]\ngreeting = "Moin"\n')
+    assert await answer(app) == "Moin"
+    write('[rule]\ngreeting = "Hi"\nlaud = true\n')
+    assert await answer(app) == "Moin"
+    wrong = "[rule] laud: no such setting; did you mean loud?"
+    assert app.guilds.broken == {1: wrong}
+    write('[rule]\ngreeting = "Hi"\nloud = true\n[gone]\nx = 1\n')
+    assert await answer(app) == "Hi!"
+    assert app.guilds.broken == {}
 
 
 async def test_broken_file_that_was_never_good_refuses_the_link(
@@ -184,7 +259,7 @@ async def test_set_stores_one_value_and_returns_all(
     assert tomllib.loads(path.read_text("utf-8")) == tables
     assert guilds.tables(1) == tables and guilds.tables(2) == {}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [file.name for file in guilds.folder.iterdir()] == ["1.toml"]
+    assert {file.name for file in guilds.folder.iterdir()} == {"1.toml", "last_good"}
 
 
 @pytest.mark.parametrize(
@@ -204,11 +279,47 @@ async def test_set_takes_what_a_member_types(
     assert Limits(**guilds.tables(1)["limits"]) == stored
 
 
-async def test_default_and_none_are_not_stored(guilds: Guilds) -> None:
-    for key, value in (("per_minute", 3), ("note", "x"), ("note", None)):
+async def test_what_equals_the_default_is_stored_and_reset_drops_it(
+    guilds: Guilds,
+) -> None:
+    for key, value in (("per_minute", 5), ("note", "x"), ("note", None)):
         await guilds.set(1, "limits", Limits, key, value)
-    await guilds.set(1, "limits", Limits, "per_minute", 5)
+    assert guilds.tables(1) == {"limits": {"per_minute": 5}}
+    assert await guilds.reset(1, "limits", Limits, "per_minute") == Limits()
     assert guilds.tables(1) == {"limits": {}}
+    assert await guilds.reset(2, "limits", Limits, "per_minute") == Limits()
+
+
+async def test_nothing_is_refused_where_toml_cannot_say_it(guilds: Guilds) -> None:
+    await guilds.set(1, "limits", Limits, "most", 3)
+    with pytest.raises(Refused, match="most: this cannot be stored"):
+        await guilds.set(1, "limits", Limits, "most", None)
+    assert guilds.tables(1) == {"limits": {"most": 3}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stored"),
+    [
+        ("secret", "hush", "hush"),
+        ("rights", {7: "high", 8: "low"}, {"7": "high", "8": "low"}),
+        ("mode", "b", "b"),
+        ("pair", ["x", 2], ["x", 2]),
+    ],
+)
+async def test_set_stores_every_kind_of_value_so_that_it_reads_the_same(
+    guilds: Guilds, key: str, value: Any, stored: Any
+) -> None:
+    config = await guilds.set(1, "limits", Limits, key, value)
+    assert guilds.tables(1) == {"limits": {key: stored}}
+    assert Limits(**guilds.tables(1)["limits"]) == config
+
+
+async def test_set_leaves_the_other_values_as_they_were_written(
+    guilds: Guilds, write: Write
+) -> None:
+    write('[limits]\nsize = "20MiB"\n')
+    await guilds.set(1, "limits", Limits, "per_minute", 3)
+    assert guilds.tables(1) == {"limits": {"size": "20MiB", "per_minute": 3}}
 
 
 @pytest.mark.parametrize(
@@ -278,4 +389,4 @@ async def test_set_that_cannot_be_written_leaves_the_old_file(
         await guilds.set(1, "limits", Limits, "per_minute", 4)
     assert path.read_text() == "[limits]\nper_minute = 3\n"
     assert guilds.tables(1) == {"limits": {"per_minute": 3}}
-    assert [file.name for file in guilds.folder.iterdir()] == ["1.toml"]
+    assert {file.name for file in guilds.folder.iterdir()} == {"1.toml", "last_good"}
