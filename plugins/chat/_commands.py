@@ -1,7 +1,8 @@
-"""What all commands, buttons and menus have in common: who may use them."""
+"""What all commands, buttons and menus have in common: who may use them, in which
+language they are answered (check_action sets it), and what counts for limits."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import discord
 from discord.ext import commands
@@ -46,18 +47,45 @@ async def admit(
     dry: bool = False,
 ) -> Action:
     """Let a member do something, or refuse; arguments as in ``Action``. Call it at the
-    start of a button's or a menu's callback; commands have ``guard``.
+    start of a button's or a menu's callback; commands have ``guard``. With ``dry``, a
+    click counts for no limit: the second half of something that has counted.
 
     Raises:
         Denied: with the reason, for the member.
     """
-    bot: BossBot = asked.bot if isinstance(asked, commands.Context) else asked.client  # type: ignore[assignment]
-    action = await action_of(bot, asked, name, group=group, needs=needs, dry=dry)
+    bot = bot_of(asked)
     try:
+        action = await action_of(bot, asked, name, group=group, needs=needs, dry=dry)
         await check(bot.app, action)
     except Refused as error:
         raise Denied(str(error)) from error
+    if not dry:
+        _kept_in(asked)["action"] = action
     return action
+
+
+def admitted(asked: Asked) -> Action | None:
+    """What ``admit`` or ``guard`` let a member do; None before."""
+    action: Action | None = _kept_in(asked).get("action")
+    return action
+
+
+async def refused(asked: Asked) -> None:
+    """Take back what was admitted, since the command itself refused: it counts for no
+    limit. For those who answer errors."""
+    if action := _kept_in(asked).pop("action", None):
+        await bot_of(asked).app.plugins.call("action_refused", action=action)
+
+
+def bot_of(asked: Asked) -> BossBot:
+    bot: Any = asked.bot if isinstance(asked, commands.Context) else asked.client
+    return cast(BossBot, bot)
+
+
+def _kept_in(asked: Asked) -> dict[Any, Any]:
+    """Where it is kept what was admitted: as long as the interaction or context is."""
+    interaction = asked if isinstance(asked, discord.Interaction) else asked.interaction
+    return interaction.extras if interaction else vars(asked)
 
 
 async def check(app: App, action: Action) -> None:
@@ -104,6 +132,7 @@ async def action_of(
         needs=needs,
         owner=await bot.is_owner(user),
         dry=dry,
+        request=str((interaction or asked.message).id),  # type: ignore[union-attr]
         guild_settings=bot.app.guilds.tables(guild_id),
     )
 

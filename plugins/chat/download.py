@@ -7,12 +7,12 @@ from typing import Any
 
 import aiohttp
 import discord
-from bossbot_plugins._commands import guard
+from bossbot_plugins._commands import admitted, guard
 from bossbot_plugins._links import Found, find_links, find_spoilers, known_by
 from discord.ext import commands
 from loguru import logger
 
-from bossbot import BossBot, Refused, escape, hookimpl, show_link
+from bossbot import BossBot, Priority, Refused, escape, hookimpl, show_link
 
 __all__ = ["find_links"]
 
@@ -104,6 +104,7 @@ class Download(commands.Cog):
         """Take in one link, and return an answer when it becomes no job; for a job the
         status message is the answer. Raises Refused."""
         request = ctx.interaction.id if ctx.interaction else ctx.message.id
+        action = admitted(ctx)
         accepted = await self.bot.app.intake(
             found.link,
             guild_id=ctx.guild.id if ctx.guild else 0,
@@ -112,6 +113,7 @@ class Download(commands.Cog):
             request_key=f"{request}:{number}",
             message_id=0 if ctx.interaction else ctx.message.id,
             options={"spoiler": True} if found.spoiler else {},
+            priority=action.priority if action else Priority.NORMAL,
         )
         return accepted.answer if accepted else ""
 

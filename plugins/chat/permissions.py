@@ -2,15 +2,28 @@
 server names."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Any, Literal
 
 import discord
 from bossbot_plugins._commands import permission_title
 from pydantic import Field
 
-from bossbot import Action, Job, PluginConfig, Refused, hookimpl
+from bossbot import (
+    Action,
+    ChannelId,
+    Job,
+    PlatformName,
+    PluginConfig,
+    Priority,
+    Refused,
+    RoleId,
+    UserId,
+    _,
+    hookimpl,
+)
 
-Ids = list[Annotated[int, Field(gt=0)]]
+Roles = list[RoleId]
+Channels = list[ChannelId]
 
 # Whoever has one of these is a moderator, whom a list of roles or channels leaves out.
 MODERATES = ("manage_messages", "manage_guild")
@@ -21,45 +34,59 @@ GRANTED = ("queue", "settings")
 class GuildConfig(PluginConfig):
     """[permissions] of a server."""
 
-    download_roles: Ids = Field([], description="roles that may download; none: all")
-    stats_roles: Ids = Field([], description="roles that may see /stats; none: all")
-    queue_roles: Ids = Field([], description="roles that may manage the queue")
-    settings_roles: Ids = Field([], description="roles that may change the settings")
-    allowed_channels: Ids = Field([], description="channels to be used in; none: all")
-    denied_channels: Ids = Field([], description="channels not to be used in")
-    denied_users: Ids = Field([], description="members who may not use the bot")
-    platforms: list[str] = Field([], description="sites to download from; none: all")
+    download_roles: Roles = Field([], description="roles that may download; none: all")
+    stats_roles: Roles = Field([], description="roles that may see /stats; none: all")
+    queue_roles: Roles = Field([], description="roles that may manage the queue")
+    settings_roles: Roles = Field([], description="roles that may change the settings")
+    allowed_channels: Channels = Field(
+        [], description="channels to be used in; none: all"
+    )
+    denied_channels: Channels = Field([], description="channels not to be used in")
+    denied_users: list[UserId] = Field(
+        [], description="members who may not use the bot"
+    )
+    platforms: list[PlatformName] = Field(
+        [], description="sites to download from; none: all"
+    )
+    role_priority: dict[RoleId, Literal["low", "normal", "high"]] = Field(
+        {}, description="whose links go first, by role; the highest role counts"
+    )
 
 
 @hookimpl(tryfirst=True)
 async def check_action(action: Action, guild: GuildConfig) -> None:
     """See docs/plugins.md."""
+    roles = {role.id for role in getattr(action.user, "roles", ())}
+    ranks = [
+        Priority[guild.role_priority[n].upper()] for n in roles & {*guild.role_priority}
+    ]
+    action.priority = max(ranks, default=action.priority)
     if action.owner:
         return
     if action.group == "owner":
-        raise Refused("Only the bot's owner may do that.")
+        raise Refused(_("Only the bot's owner may do that."))
     if action.user.id in guild.denied_users:
-        raise Refused("You may not use this bot on this server.")
-    roles = {role.id for role in getattr(action.user, "roles", ())}
+        raise Refused(_("You may not use this bot on this server."))
     named = set(getattr(guild, f"{action.group}_roles", ()))
     if action.group in GRANTED and roles & named:
         return
     granted = needed(action)
     if missing := [name for name, yes in granted.items() if not yes]:
-        raise Refused(f"You may not do that here: it takes {', '.join(missing)}.")
+        text = _("You may not do that here: it takes {permissions}.")
+        raise Refused(text.format(permissions=", ".join(missing)))
     if any(getattr(action.permissions, name) for name in MODERATES):
         return
     if action.group not in GRANTED and named and not roles & named:
         mentions = ", ".join(f"<@&{number}>" for number in sorted(named))
-        raise Refused(
-            f"You may not do that here: it takes one of the roles {mentions}."
-        )
+        text = _("You may not do that here: it takes one of the roles {roles}.")
+        raise Refused(text.format(roles=mentions))
     places = set(ids_of(action.channel))
     if places & set(guild.denied_channels):
-        raise Refused("You may not use this bot in this channel.")
+        raise Refused(_("You may not use this bot in this channel."))
     if guild.allowed_channels and not places & set(guild.allowed_channels):
         mentions = ", ".join(f"<#{number}>" for number in guild.allowed_channels)
-        raise Refused(f"You may not use this bot in this channel. Go to {mentions}.")
+        text = _("You may not use this bot in this channel. Go to {channels}.")
+        raise Refused(text.format(channels=mentions))
 
 
 @hookimpl(tryfirst=True)
@@ -67,7 +94,8 @@ async def check_job(job: Job, guild: GuildConfig) -> None:
     """See docs/plugins.md."""
     if guild.platforms and job.platform not in guild.platforms:
         names = ", ".join(guild.platforms)
-        raise Refused(f"This server only downloads from {names}.")
+        text = _("This server only downloads from {platforms}.")
+        raise Refused(text.format(platforms=names))
 
 
 def needed(action: Action) -> dict[str, bool]:

@@ -21,6 +21,7 @@ from bossbot import (
     format_size,
     format_time,
     hookimpl,
+    language,
     public_url,
     show_link,
 )
@@ -148,6 +149,7 @@ class Tracker:
     async def _edit(self, app: App, group: Group, interval_s: float) -> None:
         """Write until the message shows the newest state, not more often than allowed.
         What is not the end waits for that time, as the end may follow soon."""
+        language.set(group.first.language)
         failures, clock = 0, asyncio.get_running_loop().time
         later_s = clock() + interval_s
         while True:
