@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import discord
-from bossbot_plugins._commands import Asked, permission_title
+from bossbot_plugins._commands import Asked, permission_title, refused
 from bossbot_plugins._refusals import REFUSALS
 from discord import app_commands
 from discord.ext import commands
@@ -42,6 +42,8 @@ async def answer_error(asked: Asked, error: BaseException) -> None:
     """Tell a member why something failed: a refusal in its own words, anything else
     with an id, by which the log has the traceback."""
     error = cause_of(error)
+    if isinstance(error, Refused):
+        await refused(asked)
     if isinstance(error, (Refused, commands.CheckFailure, app_commands.CheckFailure)):
         await _tell(asked, refusal(error))
         return

@@ -97,8 +97,14 @@ class Download(commands.Cog):
                 f"I take {MAX_LINKS} links at a time, and there are {len(links)}. "
                 f"Ask again for the other {len(links) - MAX_LINKS}."
             )
-        for text in packed([*answers, *explained(refused)]):
+        for text in packed(answers):
             await self.say(ctx, text)
+        if ctx.interaction and sum(map(len, refused.values())) == len(links):
+            # Else the first answer would be as public as "is thinking" is.
+            with contextlib.suppress(*FAILURES):
+                await ctx.interaction.delete_original_response()
+        for text in packed(explained(refused)):
+            await self.say(ctx, text, private=True)
 
     async def take(self, ctx: commands.Context[Any], found: Found, number: int) -> str:
         """Take in one link, and return an answer when it becomes no job; for a job the
@@ -117,12 +123,15 @@ class Download(commands.Cog):
         )
         return accepted.answer if accepted else ""
 
-    async def say(self, ctx: commands.Context[Any], text: str) -> None:
-        """Answer the request, or its channel when that fails or the request is gone."""
+    async def say(
+        self, ctx: commands.Context[Any], text: str, private: bool = False
+    ) -> None:
+        """Answer the request, or its channel when that fails or the request is gone; a
+        slash command's ``private`` answer is for its member only."""
         try:
             if ctx.interaction:
                 with contextlib.suppress(*FAILURES):
-                    await ctx.send(text)
+                    await ctx.send(text, ephemeral=private)
                     return
                 await ctx.channel.send(text)
                 return
