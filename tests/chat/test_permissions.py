@@ -9,7 +9,9 @@ from bossbot_plugins._commands import check, permission_title
 from conftest import SmallApp, make_job
 from discord_support import Stage, link
 
-from bossbot import Action, App, Refused
+from bossbot import Action, App, Priority, Refused
+
+pytest_plugins = ("discord_fixtures",)
 
 ROLE, OTHER_ROLE, CHANNEL, OTHER_CHANNEL, MEMBER = 11, 12, 21, 22, 31
 
@@ -110,6 +112,47 @@ async def test_check_action_refuses_who_may_not(
 ) -> None:
     with pytest.raises(Refused, match=why):
         await check(app, refused)
+
+
+@pytest.mark.parametrize(
+    ("roles", "priority"),
+    [
+        ((), Priority.NORMAL),
+        ((ROLE,), Priority.HIGH),
+        ((OTHER_ROLE,), Priority.LOW),
+        ((OTHER_ROLE, ROLE), Priority.HIGH),
+        ((13,), Priority.NORMAL),
+    ],
+)
+async def test_role_priority_is_that_of_the_highest_role(
+    app: App, roles: tuple[int, ...], priority: Priority
+) -> None:
+    asked = action(
+        roles=roles, role_priority={f"{ROLE}": "high", f"{OTHER_ROLE}": "low"}
+    )
+    await check(app, asked)
+    assert asked.priority is priority
+
+
+@pytest.mark.parametrize("door", ["$", "/"])
+async def test_links_have_the_priority_of_the_member_s_role(
+    stage: Stage, door: str
+) -> None:
+    fake, url = stage.fake, link(stage.image())
+    role = await fake.add_role("VIP")
+    fake.give_role(fake.member, role)
+    async with stage.bot() as bot:
+        model: Any = bot.app.plugins.all["permissions"].guild_config
+        await bot.app.guilds.set(
+            fake.guild.id, "permissions", model, "role_priority", {role.id: "high"}
+        )
+        if door == "$":
+            await stage.says(f"$download {url}")
+        else:
+            await fake.slash(stage.channel_id, "download", {"url": url})
+        await stage.gets(1)
+        [job] = await bot.app.queue.list()
+        assert job.priority is Priority.HIGH
 
 
 async def test_nobody_may_anything_without_the_plugin(app: App) -> None:

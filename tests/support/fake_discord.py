@@ -280,6 +280,12 @@ class Interaction:
     original: Message | None = None  # the answer, or the message that was clicked
     answers: list[Message] = field(default_factory=list)
     choices: list[Payload] = field(default_factory=list)
+    dropped: bool = False  # what said "is thinking" has been deleted
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next answer takes the place of "is thinking"."""
+        return self.callback == DEFER and not self.original and not self.dropped
 
 
 @dataclass(eq=False)
@@ -1128,8 +1134,7 @@ class FakeDiscord:
     )
     async def _edit_answer(self, call: Call) -> Payload:
         asked = self._interaction_of(call)
-        waits = asked.callback == DEFER and asked.original is None
-        if waits and call.params["message_id"] == "@original":
+        if asked.waits and call.params["message_id"] == "@original":
             message = await self._answer(asked, call.payload, call.files)
         else:
             message = await self._change(
@@ -1141,7 +1146,11 @@ class FakeDiscord:
         "answer", "DELETE", "/webhooks/{application_id}/{token}/messages/{message_id}"
     )
     async def _delete_answer(self, call: Call) -> None:
-        await self.delete_message(self._answer_of(call).id)
+        asked = self._interaction_of(call)
+        if asked.waits and call.params["message_id"] == "@original":
+            asked.dropped = True
+        else:
+            await self.delete_message(self._answer_of(call).id)
 
     def _interaction_of(self, call: Call) -> Interaction:
         """The one with the token in the path."""
@@ -1167,7 +1176,7 @@ class FakeDiscord:
     ) -> Message:
         """Answers an interaction; what was deferred keeps to what was said then."""
         ephemeral = bool(payload.get("flags", 0) & EPHEMERAL)
-        if asked.callback == DEFER and asked.original is None:
+        if asked.waits:
             ephemeral = asked.ephemeral
         only_for = asked.user if ephemeral else None
         message = await self._post(asked.channel, self.bot, payload, files, only_for)

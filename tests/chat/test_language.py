@@ -1,0 +1,140 @@
+"""In which language members are answered."""
+
+from gettext import NullTranslations
+from typing import Any
+
+import pytest
+from bossbot_plugins.language import closest
+from discord_support import Stage, job_when, link, module
+
+import bossbot
+from bossbot import Status
+
+pytest_plugins = ("discord_fixtures",)
+
+
+class Shouting(NullTranslations):
+    """A language that says which it is."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def gettext(self, message: str) -> str:
+        return f"[{self.name}] {message}"
+
+
+@pytest.fixture(autouse=True)
+def languages(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken: dict[str, Any] = {n: Shouting(n) for n in ("de", "fr", "pt-BR")}
+    monkeypatch.setattr(bossbot, "catalogues", spoken)
+
+
+@pytest.mark.parametrize(
+    ("locale", "language"),
+    [
+        ("en-US", "en"),
+        ("en-GB", "en"),
+        ("de", "de"),
+        ("es-ES", "es"),
+        ("es-419", "es"),
+        ("pt-BR", "pt-BR"),
+        ("ja", "ja"),
+        ("fr", "fr"),
+        ("tr", "en"),
+        ("zh-CN", "en"),
+    ],
+)
+def test_every_locale_of_discord_has_a_language(locale: str, language: str) -> None:
+    assert closest(locale) == language
+
+
+async def set_language(stage: Stage, app: bossbot.App, value: str) -> None:
+    model: Any = app.plugins.all["language"].guild_config
+    await app.guilds.set(stage.fake.guild.id, "language", model, "language", value)
+
+
+@pytest.mark.parametrize("door", ["$", "/"])
+async def test_refusal_is_in_the_server_s_language(stage: Stage, door: str) -> None:
+    fake = stage.fake
+    stage.add_plugin("language")
+    async with stage.bot() as bot:
+        await set_language(stage, bot.app, "fr")
+        model: Any = bot.app.plugins.all["permissions"].guild_config
+        denied = [fake.member.id]
+        await bot.app.guilds.set(
+            fake.guild.id, "permissions", model, "denied_users", denied
+        )
+        if door == "$":
+            await stage.says(f"$download {link(stage.image())}")
+        else:
+            await fake.slash(stage.channel_id, "download", {"url": "https://a.example"})
+        await stage.hears("[fr] You may not use this bot on this server.")
+
+
+@pytest.mark.parametrize(
+    ("setting", "locale", "language"),
+    [("auto", "de", "de"), ("auto", "en-US", "en"), ("pt-BR", "de", "pt-BR")],
+)
+async def test_job_and_what_works_on_it_have_the_server_s_language(
+    stage: Stage, setting: str, locale: str, language: str
+) -> None:
+    stage.fake.guild.locale = locale
+    stage.add_plugin("language")
+    stage.hook(
+        "greeting",
+        "async def decorate_message(message):\n"
+        "    message.content += _('hello')\n"
+        "    return message\n",
+    )
+    async with stage.bot() as bot:
+        await set_language(stage, bot.app, setting)
+        await stage.says(f"$download {link(stage.image())}")
+        [post] = await stage.gets(1)
+        hello = "hello" if language == "en" else f"[{language}] hello"
+        assert post.content.endswith(hello)
+        [job] = await bot.app.queue.list()
+        assert job.language == language
+
+
+async def test_hooks_that_hear_of_a_job_have_its_language(stage: Stage) -> None:
+    stage.add_plugin("language")
+    stage.hook(
+        "teller",
+        "async def job_changed(job, app):\n"
+        "    await app.facts.set(f'{job.status}', _('hello'))\n",
+    )
+    async with stage.bot() as bot:
+        await set_language(stage, bot.app, "de")
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.gets(1)
+        [job] = await bot.app.queue.list()
+        await job_when(bot, job.id, lambda job: job.status is Status.COMPLETED)
+        assert await bot.app.facts.get("queued") == "[de] hello"
+
+
+async def test_status_message_is_in_the_job_s_language(stage: Stage) -> None:
+    stage.add_plugin("language")
+    async with stage.bot() as bot:
+        await set_language(stage, bot.app, "de")
+        spoken: list[str] = []
+        render = module("progress").render_all
+
+        def listen(*arguments: Any) -> Any:
+            spoken.append(bossbot.language.get())
+            return render(*arguments)
+
+        module("progress").render_all = listen
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.gets(1)
+        assert {*spoken} == {"de"}
+
+
+async def test_texts_are_english_where_there_is_no_server(stage: Stage) -> None:
+    stage.add_plugin("language")
+    async with stage.bot() as bot:
+        channel = stage.fake.open_dm(stage.fake.member.id)
+        await stage.says(f"$download {link(stage.image())}", channel.id)
+        await stage.gets(1, channel.id)
+        [job] = await bot.app.queue.list()
+        assert job.language == "en"
