@@ -1628,12 +1628,12 @@ class Hooks(Protocol):
         """Raise Refused("why") to veto a command or a click; called before it runs."""
 
     @hookspec
-    def check_job(self, job: Job) -> None:
-        """Raise Refused("why") to veto a job; called before it is queued."""
-
-    @hookspec
     def action_refused(self, action: Action) -> None:
         """Return nothing; called when a command that check_action let pass said no."""
+
+    @hookspec
+    def check_job(self, job: Job) -> None:
+        """Raise Refused("why") to veto a job; called before it is queued."""
 
     @hookspec
     def job_refused(self, job: Job) -> None:

@@ -289,7 +289,7 @@ async def test_0_switches_a_limit_off(start: StartApp) -> None:
 # What was refused does not count
 
 
-async def test_refused_link_does_not_count_whoever_refused_it(
+async def test_job_refused_by_whomever_does_not_count(
     start: StartApp, write_plugin: WritePlugin
 ) -> None:
     write_plugin(
@@ -336,7 +336,7 @@ async def test_same_request_twice_counts_once(start: StartApp) -> None:
         await take(app, "7:2")
 
 
-async def test_command_that_refused_by_itself_does_not_count(start: StartApp) -> None:
+async def test_action_refused_gives_back_what_was_counted(start: StartApp) -> None:
     app = await start()
     action = await use(app)
     await app.plugins.call("action_refused", action=action)
