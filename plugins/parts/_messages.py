@@ -18,7 +18,10 @@ MAX_LINE_BYTES = 256 * 1024
 BURST_BYTES = 4 * 2**20  # that a child may say at once
 BYTES_PER_S = 64 * 1024  # and then, on and on
 LINE_BYTES = 256  # what each line counts for on top of its length
-NONSENSE = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+NONSENSE = (
+    *(LookupError, TypeError, ValueError, AttributeError),
+    *(OverflowError, RecursionError),
+)
 
 MAX_NAME, MAX_TITLE, MAX_TEXT = 300, 300, 8000  # characters
 MAX_PATH, MAX_VERSION, MAX_OUTPUT = 4096, 100, 16384
@@ -52,7 +55,9 @@ def number(value: Any, most: float = MAX_NUMBER) -> Any:
 
 
 def _text(said: Any) -> str:
-    return (said if isinstance(said, str) else json.dumps(said))[:MAX_TEXT]
+    """What can be written: without halves of surrogate pairs."""
+    text = (said if isinstance(said, str) else json.dumps(said))[:MAX_TEXT]
+    return text.encode("utf-8", "replace").decode()
 
 
 def known_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def known_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 def known_progress(told: Progress) -> Progress:
     """A progress in form."""
     return Progress(
-        name=str(told.name)[:MAX_NAME],
+        name=_text(str(told.name))[:MAX_NAME],
         done_bytes=number(told.done_bytes) or 0,
         total_bytes=number(told.total_bytes),
         speed_bytes_s=number(told.speed_bytes_s),
@@ -86,9 +91,10 @@ def known_progress(told: Progress) -> Progress:
 
 def words(error: JobFailed) -> list[Any]:
     """A failure as it is sent: cause, detail, sentence, wait in seconds."""
-    wait_s = error.retry_after_s
+    wait_s, sentence = error.retry_after_s, str(error)
     wait_s = None if wait_s is None else number(min(wait_s, MAX_WAIT_S)) or 0
-    return [error.cause, error.detail or str(error), str(error), wait_s]
+    own = "" if sentence in SENTENCES.values() else sentence
+    return [error.cause, error.detail or own, sentence, wait_s]
 
 
 def failure(error: list[Any], sentences: Collection[str] = ()) -> JobFailed:
@@ -117,7 +123,7 @@ def progress(told: Mapping[str, Any]) -> Progress:
 
 def path(told: str) -> Path:
     """The path of a message; where it leads is for the storage to check."""
-    if len(told) > MAX_PATH or "\0" in told:
+    if len(told.encode()) > MAX_PATH or "\0" in told:
         raise ValueError("no path")
     return Path(told)
 

@@ -698,15 +698,18 @@ class ChildRunner(Runner):
         most_memory = self.config.memory_limit + GROUP_MEMORY_BYTES
 
         def measure() -> tuple[int, int]:
-            folders = (request.folder, request.folder.with_name("home"))
+            home = request.folder.with_name("home")
+            folders = (request.folder, home, request.cache_dir)
             return sum(map(size_of, folders)), child.holds()[0]
 
         async def watch() -> None:
             mark_bytes, mark_s = 0, time.monotonic()
             find_until_s = mark_s + self.find_s + 10 * request.sleep_request_s
+            before = await asyncio.to_thread(size_of, request.cache_dir)
             while True:
                 await asyncio.sleep(1)
                 size, memory = await asyncio.to_thread(measure)
+                size -= before
                 # It shrinks when the parts of a video have been put together.
                 moved = abs(size - mark_bytes) >= self.stall_bytes
                 if moved or not child.busy:

@@ -45,6 +45,7 @@ from bossbot import (
     write_atomically,
 )
 
+MAX_CACHE_BYTES = 64 * 2**20  # of a platform; engines keep a few
 PROBE_S = 20.0  # for ffprobe to look at one file
 # Large files, up to so many, are not read again for their hash until they change.
 LARGE_BYTES, MAX_HASHES = 2**20, 1000
@@ -96,6 +97,13 @@ def _media_or_refused(file: MediaFile) -> MediaFile:
         held = "no media" if file.size else "nothing"
         raise JobFailed(Cause.NO_MEDIA, f"{file.name} holds {held}")
     return file
+
+
+def _open_cache(folder: Path) -> None:
+    """Make a cache's folder, or empty one that has grown beyond use."""
+    if size_of(folder) > MAX_CACHE_BYTES:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def suffix_of(file: MediaFile) -> str:
@@ -170,7 +178,7 @@ class FileStorage(Storage):
     async def cache_folder(self, platform: str) -> Path:
         """See ``Storage``."""
         folder = self.data / "cache" / (platform or "other")
-        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(_open_cache, folder)
         return folder
 
     async def attempts_bytes(self) -> int:

@@ -217,7 +217,7 @@ async def test_job_under_way_is_never_touched(bot: Bot, status: Status) -> None:
 async def test_job_under_way_is_not_swept_for_want_of_room(
     make_bot: MakeBot,
 ) -> None:
-    bot = await make_bot(retention__max_storage=1, retention__min_free_space=2**62)
+    bot = await make_bot(retention__max_storage=1, retention__min_free_space=2**60)
     job = await bot.job(Status.UPLOADING, age_s=DAY_S)
     await bot.sweep()
     assert await bot.has_files(job)

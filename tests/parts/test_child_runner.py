@@ -264,7 +264,7 @@ async def test_what_an_engine_reports_is_brought_into_form(toys: Toys) -> None:
     """Engines pass on what sites say."""
     seen: list[Progress] = []
     body = """
-        report.info(title=5, uploader=["a"], items="many", adult=1, views=7, date=None)
+        report.info(title=5, uploader=["a"], text="\\ud83d", items="many", adult=1, views=7, date=None)
         report.progress(Progress(None, -1, float("inf"), "fast", 0, "N/A", 7.0))
         report.info(text="done")
         """
@@ -391,6 +391,7 @@ NONSENSE = [
             '{"title": 5}',
             '{"title": "two\\nlines"}',
             f'{{"text": "{"x" * 8001}"}}',
+            r'{"uploader": "\ud800"}',
             '{"items": "5"}',
             '{"items": -1}',
             '{"items": 1e999}',
@@ -414,6 +415,8 @@ NONSENSE = [
         )
     ),
     '{"event": "file", "path": 5}',
+    '{"event": "file", "path": ["x"]}',
+    r'{"event": "file", "path": "\ud800"}',
     '{"event": "file", "path": "/a\\u0000b"}',
     f'{{"event": "file", "path": "{"x" * 5000}"}}',
     *(f'{{"event": "item_failed", "error": {error}}}' for error in NO_FAILURES),
@@ -483,7 +486,7 @@ def memory_bytes() -> int:
                 '{"toy": ["1", 1e5]}',
             ],
         ),
-        ("run", ["5", "[1]", '["x", "", ""]']),
+        ("run", ["5", "[1]", '["x", "", ""]', '[1e999, "", ""]']),
     ],
 )
 async def test_nonsense_for_an_answer_is_a_failure(
@@ -657,6 +660,19 @@ async def test_what_it_hides_in_its_home_counts_too(toys: Toys) -> None:
         """
     error = await toys.failure(body, max_job_size=1_000_000)
     assert error.cause is Cause.TOO_LARGE
+
+
+async def test_what_it_hides_in_the_cache_counts_too(toys: Toys) -> None:
+    body = """
+        for number in range(1000):
+            (request.cache_dir / str(number)).write_bytes(bytes(2**20))
+            time.sleep(0.02)
+        """
+    error = await toys.failure(body, max_job_size=2**20)
+    assert error.cause is Cause.TOO_LARGE
+    (toys.settings.data_dir / "cache" / "other" / "0").write_bytes(bytes(65 * 2**20))
+    fetched = await toys.fetch("report.info(text=str(os.listdir(request.cache_dir)))")
+    assert fetched.facts["text"] == "[]"
 
 
 async def test_download_that_stands_still_is_stopped(
