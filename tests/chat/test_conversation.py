@@ -110,6 +110,19 @@ async def test_waiting_links_are_told_their_position(stage: Stage, door: str) ->
     assert posted == [stage.bytes_of(step) for step in stage.images(3)]
 
 
+async def test_slow_links_of_one_member_hold_up_nobody_else(stage: Stage) -> None:
+    other = stage.fake.add_member("other")
+    async with stage.bot():
+        links = [link(f"wait={number}") for number in range(5)]
+        await stage.says(f"$download {' '.join(links)}")
+        await stage.hears("Download queued")
+        await stage.fake.member_says(
+            stage.channel_id, f"$download {link(stage.image(1))}", user_id=other.id
+        )
+        (message,) = await stage.gets(1)
+    assert message.files[0].data == stage.bytes_of(stage.image(1))
+
+
 async def test_status_message_is_edited_once_in_2_5_s_at_most(stage: Stage) -> None:
     async with stage.bot(edit_interval_s=2.5):
         await stage.says(f"$download {link('wait=clip', stage.image())}")
