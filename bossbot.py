@@ -2291,6 +2291,7 @@ class App:
         self.guilds = Guilds(settings.data_dir / "guilds", self.plugins.guild_mistakes)
         self.has_gateway = False  # whether commands come to this process
         self.works = False  # whether it downloads and posts
+        self.started_at = now()  # Unix seconds
         self.stopping = asyncio.Event()  # set when the stop begins
         self._ends = contextlib.AsyncExitStack()
         self._alive = False  # whether plugins have a life

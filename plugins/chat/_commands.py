@@ -33,9 +33,17 @@ def guard(
 
         command.add_check(may_use)
         command.before_invoke(begin)
+        vars(command.callback)["action_name"] = name  # a cog copies the command only
         return command
 
     return apply
+
+
+def action_name(command: Any) -> str:
+    """What a command does, by the name of its action; "" if it has no ``guard``. A menu
+    has it in its ``extras``, as "action"."""
+    named = getattr(command.callback, "action_name", "")
+    return str(named or command.extras.get("action", ""))
 
 
 async def admit(
@@ -100,6 +108,15 @@ async def check(app: App, action: Action) -> None:
     await app.plugins.call("check_action", action=action)
 
 
+def user_of(asked: Asked) -> discord.Member | discord.User:
+    """Who asks; of a menu and a click, the message has another author."""
+    interaction = asked if isinstance(asked, discord.Interaction) else asked.interaction
+    if interaction:
+        return interaction.user
+    assert isinstance(asked, commands.Context)
+    return asked.author
+
+
 async def action_of(
     bot: BossBot,
     asked: Asked,
@@ -111,7 +128,7 @@ async def action_of(
 ) -> Action:
     """What a member is about to do, from a command's context or an interaction."""
     interaction = asked if isinstance(asked, discord.Interaction) else asked.interaction
-    user = asked.user if isinstance(asked, discord.Interaction) else asked.author
+    user = user_of(asked)
     channel: Any = asked.channel
     if interaction:  # Discord says what the member may do there, everything included
         permissions = interaction.permissions

@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import discord
-from bossbot_plugins._commands import Asked, permission_title, refused
+from bossbot_plugins._commands import Asked, permission_title, refused, user_of
 from bossbot_plugins._refusals import REFUSALS
 from discord import app_commands
 from discord.ext import commands
@@ -52,7 +52,7 @@ async def answer_error(asked: Asked, error: BaseException) -> None:
     if isinstance(error, (discord.DiscordException, *DISCONNECTED)):
         level = "DEBUG" if isinstance(error, MISTAKES) else "WARNING"
     where = asked.guild.id if asked.guild else 0
-    log = logger.bind(guild=where, user=_member(asked).id)
+    log = logger.bind(guild=where, user=user_of(asked).id)
     what = f"{type(error).__name__}: {error}"
     log.opt(exception=error).log(
         level, "error {} in {}: {}", number, name_of(asked), what
@@ -293,10 +293,6 @@ def misspelt(word: str, known: list[str]) -> str:
 # ── Saying so ──────────────────────────────────────────────────────────────────────
 
 
-def _member(asked: Asked) -> Any:
-    return asked.user if isinstance(asked, discord.Interaction) else asked.author
-
-
 async def _tell(asked: Asked, text: str, embed: discord.Embed | None = None) -> None:
     """Answer with the embed, or else the text: only the member sees it where that can
     be. When the interaction is over it goes to the channel, and when that may not be
@@ -308,7 +304,7 @@ async def _tell(asked: Asked, text: str, embed: discord.Embed | None = None) -> 
             return
         if interaction:
             channel: Any = asked.channel
-            await channel.send(f"{_member(asked).mention} {text}")
+            await channel.send(f"{user_of(asked).mention} {text}")
             return
         assert isinstance(asked, commands.Context)
         if "embed_links" in missing_here(asked):

@@ -36,7 +36,10 @@ class Download(commands.Cog):
 
     @guard("download", group="download", needs=("send_messages", "attach_files"))
     # A converter would hide "Invalid URL" behind its own error: the words are ours.
-    @commands.hybrid_command(aliases=["dl", "dlt", "dlr"])  # type: ignore[arg-type]
+    @commands.hybrid_command(  # type: ignore[arg-type]
+        aliases=["dl", "dlt", "dlr"],
+        extras={"example": "https://youtu.be/jNQXAC9IVRw"},
+    )
     @discord.app_commands.describe(url="one link or several, with spaces between")
     async def download(self, ctx: commands.Context[Any], *, url: str = "") -> None:
         """Download what is behind a link, or several, and post it here."""

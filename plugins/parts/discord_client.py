@@ -114,6 +114,7 @@ class Bot(commands.Bot):
             **{
                 "command_prefix": commands.when_mentioned_or(config.command_prefix),
                 "case_insensitive": True,
+                "help_command": None,  # it is a plugin
                 "strip_after_prefix": True,
                 "intents": intents,
                 "allowed_mentions": discord.AllowedMentions.none(),

@@ -2,7 +2,7 @@
 go while the bot runs."""
 
 import pytest
-from discord_support import Stage, link
+from discord_support import Stage
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -142,19 +142,3 @@ async def test_sync_that_fails_is_made_up_for_by_the_next(stage: Stage) -> None:
         before = puts(stage)
         assert await bot.app.client.sync() and puts(stage) == before
         assert await bot.app.client.sync(again=True) and puts(stage) == before + 1
-
-
-async def test_reload_loses_no_running_job(stage: Stage) -> None:
-    for stem in ("download", "progress", "permissions"):
-        await _reloaded_while_running(stage, stem, link("wait=" + stem, stage.image()))
-
-
-async def _reloaded_while_running(stage: Stage, stem: str, url: str) -> None:
-    async with stage.bot() as bot:
-        posted = len(stage.posted())
-        asked = await stage.says(f"$download {url}")
-        await stage.hears("%", after=asked.id)
-        assert not (await bot.app.reload(stem)).off
-        stage.open_gate(stem)
-        await stage.gets(posted + 1)
-        await stage.hears("Done in", after=asked.id)

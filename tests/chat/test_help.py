@@ -1,0 +1,207 @@
+"""/help: what its member may use, made from the commands themselves."""
+
+from discord_support import Stage
+
+pytest_plugins = ("discord_fixtures",)
+
+TOOLS = '''
+"""Tools for the test."""
+
+from typing import Literal
+import discord
+from bossbot_plugins._commands import guard
+from discord import app_commands
+from discord.ext import commands
+from bossbot import hookimpl
+
+
+class Tools(commands.Cog):
+    @guard("tools fix", group="queue", needs=("manage_messages",))
+    @commands.hybrid_command(aliases=["mend"])
+    @app_commands.describe(size="how large", count="how many")
+    async def fix(self, ctx, size: Literal["small", "large"], id: str, count: int = 1):
+        """Fix something *now*.
+
+        What is not broken
+        stays as it is.
+        """
+
+    @guard("tools fix", group="queue", needs=("manage_messages",))
+    @commands.command(name="tfx", hidden=True)
+    async def tfx(self, ctx):
+        """Fix something."""
+
+    @commands.hybrid_group(name="box")
+    async def box(self, ctx):
+        """Boxes."""
+
+    @box.command()
+    async def open(self, ctx, name: str = ""):
+        """Open a box."""
+
+    @commands.command()
+    @commands.is_owner()
+    async def secret(self, ctx):
+        """For the owner."""
+
+    @commands.command()
+    @commands.check(lambda ctx: 1 / 0)
+    async def broken(self, ctx):
+        """Breaks."""
+
+
+@app_commands.command()
+async def slashed(interaction, url: str, limit: int = 1):
+    """Only a slash command."""
+
+
+@app_commands.context_menu(name="Fix it")
+async def menu(interaction, message: discord.Message):
+    """Fix what is behind a message."""
+
+menu.extras["action"] = "tools fix"
+
+
+@app_commands.context_menu(name="Look")
+async def look(interaction, message: discord.Message):
+    """Look at a message."""
+
+
+@hookimpl
+def register_commands(bot):
+    return [Tools(), slashed, menu, look]
+'''
+MANY = """
+from discord.ext import commands
+from bossbot import hookimpl
+
+@hookimpl
+def register_commands(bot):
+    def make(number):
+        @commands.hybrid_command(name=f"many{number:02}")
+        async def many(ctx):
+            pass
+        many.help = f"Do number {number}."
+        return many
+    return [make(number) for number in range(30)]
+"""
+
+
+async def help_of(stage: Stage, words: str = "", user: int = 0, door: str = "$") -> str:
+    """What a member reads who asks for help."""
+    fake = stage.fake
+    if door == "$":
+        asked = await fake.member_says(
+            stage.channel_id, f"$help {words}".strip(), user or None
+        )
+        return (await stage.hears("", after=asked.id)).text
+    options = {"command": words} if words else {}
+    number = await fake.slash(stage.channel_id, "help", options, user or None)
+    answer = await fake.answered(number)
+    assert answer.only_for is not None
+    return answer.text
+
+
+async def test_help_lists_what_the_member_may_use_by_plugin_with_an_example(
+    stage: Stage,
+) -> None:
+    stage.add_plugin("help")
+    stage.write_plugin("tools", TOOLS)
+    fake = stage.fake
+    moderator = await fake.add_moderator("mo")
+    async with stage.bot():
+        text = await help_of(stage)
+        assert "**Download**\n`$download [url]` Download what is behind" in text
+        assert "-# Example: `$download https://youtu.be/jNQXAC9IVRw`" in text
+        assert "`$box open [name]` Open a box.\n-# Example: `$box open`" in text
+        assert "`/slashed url [limit]` Only a slash command." in text
+        assert "`right-click a message > Apps > Look` Look at a message." in text
+        assert "$help [command]" in text and "dlh" not in text
+        for hidden in ("fix", "Fix", "secret", "broken", "`$box`"):
+            assert hidden not in text
+        text = await help_of(stage, user=moderator.id)
+        assert r"`$fix <small|large> <id> [count=1]` Fix something \*now\*." in text
+        assert "-# Example: `$fix small 4f09c1d2aa`" in text
+        assert "Fix what is behind a message." in text and "secret" not in text
+        assert "`$secret` For the owner." in await help_of(stage, user=fake.owner.id)
+        text = await help_of(stage, door="/", user=moderator.id)
+        assert "`/fix size id [count]` Fix" in text
+        assert "-# Example: `/fix size:small id:4f09c1d2aa`" in text
+        assert "`/download [url]`" in text and "$download" not in text
+
+
+async def test_help_explains_one_command(stage: Stage) -> None:
+    stage.add_plugin("help")
+    stage.write_plugin("tools", TOOLS)
+    fake = stage.fake
+    moderator = await fake.add_moderator("mo")
+    async with stage.bot():
+        for words in ("fix", "$fix", "/FIX", "mend", "tfx"):
+            text = await help_of(stage, words, user=moderator.id)
+            assert text.startswith("$fix <small|large> <id> [count=1]\n"), words
+        assert "What is not broken stays as it is." in text
+        assert "`size` how large: `small`, `large`\n`id`\n" in text
+        assert "`count` how many (may be left out)" in text
+        assert "Example\n`$fix small 4f09c1d2aa`" in text
+        assert "`/fix size id [count]`, `$mend`, `$tfx`" in text
+        text = await help_of(stage, "fix", user=moderator.id, door="/")
+        assert text.startswith("/fix size id [count]\n") and "`$mend`" in text
+        assert "Open a box." in await help_of(stage, "box")
+
+
+async def test_help_tells_nobody_of_what_they_may_not_use(stage: Stage) -> None:
+    stage.add_plugin("help")
+    stage.write_plugin("tools", TOOLS)
+    async with stage.bot():
+        text = await help_of(stage, "fix")
+        assert text == "There is no command fix that you may use."
+        assert text.replace("fix", "secret") == await help_of(stage, "secret")
+        text = await help_of(stage, "downlod", door="/")
+        assert text.endswith("that you may use; did you mean download?")
+        choices = await stage.fake.autocomplete(
+            stage.channel_id, "help", "command", "x"
+        )
+        assert [choice["name"] for choice in choices] == ["box open"]
+
+
+async def test_short_form_gives_the_same(stage: Stage) -> None:
+    stage.add_plugin("help")
+    async with stage.bot():
+        asked = await stage.says("$dlh")
+        assert (await stage.hears("", after=asked.id)).text == await help_of(stage)
+
+
+async def test_long_help_comes_in_pages_that_survive_a_restart(stage: Stage) -> None:
+    stage.add_plugin("help")
+    stage.write_plugin("many", MANY)
+    fake = stage.fake
+    async with stage.bot():
+        await stage.says("$help")
+        first = await stage.hears("Page 1 of 4")
+        assert first.buttons == ["Next"] and "many06" in first.text
+        await fake.settle()
+        await fake.click(first.id, "Next")
+        await stage.hears("Page 2 of 4", "$many07")
+        assert first.buttons == ["Previous", "Next"]
+        answer = await fake.answered(
+            await fake.click(first.id, "Next", user_id=fake.owner.id)
+        )
+        assert "somebody else's" in answer.content and answer.only_for is fake.owner
+    async with stage.bot():
+        await fake.click(first.id, "Next")
+        await stage.hears("Page 3 of 4", "$many22")
+        private = await fake.answered(await fake.slash(stage.channel_id, "help"))
+        assert "/many00" in private.text
+        await fake.settle()
+        await fake.click(private.id, "Next")
+        await fake.wait_for(lambda: "Page 2 of 4" in private.text)
+        assert "/many07" in private.text
+
+
+async def test_help_of_every_command_fits_discord(stage: Stage) -> None:
+    stage.add_plugin("help")
+    long = MANY.replace('f"Do number {number}."', "'x ' * 3000")
+    stage.write_plugin("many", long)
+    async with stage.bot():
+        assert "many00" in await help_of(stage)
+        assert "x x x" in await help_of(stage, "many00")
