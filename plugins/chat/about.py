@@ -12,12 +12,12 @@ from bossbot_plugins._commands import guard
 from discord.ext import commands
 from pydantic import Field
 
+import bossbot
 from bossbot import (
     App,
     BossBot,
     PluginConfig,
     _,
-    __version__,
     format_time,
     hookimpl,
     now,
@@ -73,7 +73,7 @@ class About(commands.Cog):
         await ctx.defer(ephemeral=True)  # the engines tell their versions by themselves
         versions = await self.app.runner.versions()
         embed = discord.Embed(
-            title=f"Boss-Bot {__version__}",
+            title=f"Boss-Bot {bossbot.__version__}",
             description=_(
                 "Paste a link, and I post the photos, videos or sound behind it. "
                 "{help} lists what I can do."

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, cast, get_args, get_origin
 
 import discord
 from bossbot_plugins._answers import context_of, reply
-from bossbot_plugins._commands import action_name, guard
+from bossbot_plugins._commands import action_name, admit, guard
 from discord import app_commands
 from discord.ext import commands
 from loguru import logger
@@ -337,6 +337,7 @@ class PageButton(
     async def callback(self, interaction: discord.Interaction) -> None:
         if interaction.user.id != self.user_id:
             raise Refused(_("This list is somebody else's. Ask for your own: /help"))
+        await admit(interaction, "help", group="help", dry=True)
         ctx = context_of(interaction)
         private = bool(interaction.message and interaction.message.flags.ephemeral)
         prefix = "/" if private else str((await ctx.bot.get_prefix(ctx.message))[-1])

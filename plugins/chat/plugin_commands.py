@@ -12,7 +12,6 @@ from discord import app_commands
 from discord.ext import commands
 
 from bossbot import (
-    SHELVES,
     App,
     BossBot,
     PluginError,
@@ -63,11 +62,11 @@ class Plugins(commands.Cog):
                 f"**{escape(p.stem)}**: {escape(p.off, 300)}" for p in off
             ),
         )
-        for kind in (*SHELVES, "own"):
+        kinds = sorted({p.kind for p in every}, key=lambda kind: (kind == "own", kind))
+        for kind in kinds:
             names = [f"`{p.stem}`" for p in every if p.kind == kind and not p.off]
-            if names:
-                title = _("your own") if kind == "own" else kind
-                embed.add_field(name=title, value=" ".join(names), inline=False)
+            title = _("your own") if kind == "own" else kind
+            embed.add_field(name=title, value=" ".join(names) or "-", inline=False)
         await reply(ctx, embed=embed)
 
     @guard("plugins reload", group="owner", needs=())
