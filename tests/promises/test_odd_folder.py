@@ -1,7 +1,6 @@
 """A checkout in a folder of any name, and output that nobody reads."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import media
 import pytest
-from conftest import ROOT, Home
+from conftest import Home, copy_bot
 from sites import Sites
 from sites_canned.reddit import Reddit
 
@@ -34,11 +33,7 @@ def sites() -> Iterator[Sites]:
 
 
 def bot_in(folder: Path) -> Home:
-    folder.mkdir(parents=True)
-    for name in ("bossbot.py", "config.toml"):
-        shutil.copy(ROOT / name, folder)
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "plugins", folder / "plugins", ignore=ignored)
+    copy_bot(folder, "bossbot.py", "config.toml", "plugins")
     return Home(folder)
 
 

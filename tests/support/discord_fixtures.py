@@ -1,16 +1,18 @@
 """The fixtures of the tests that talk to the fake Discord: see discord_support.py."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from discord_support import BotProcess, Stage
+from discord_support import BotProcess, Stage, WarmServer
 from fake_discord import FakeDiscord
 
 
 @pytest.fixture(scope="session")
-def media_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("media")
+def warm_server() -> Iterator[WarmServer]:
+    server = WarmServer()
+    yield server
+    server.end()
 
 
 @pytest.fixture
@@ -21,7 +23,9 @@ async def process(stage: Stage) -> AsyncIterator[BotProcess]:
 
 
 @pytest.fixture
-async def stage(media_folder: Path, tmp_path: Path) -> AsyncIterator[Stage]:
+async def stage(
+    media_folder: Path, tmp_path: Path, warm_server: WarmServer
+) -> AsyncIterator[Stage]:
     async with FakeDiscord() as fake:
-        yield Stage(fake, media_folder, tmp_path)
+        yield Stage(fake, media_folder, tmp_path, warm_server)
         assert not [request for request in fake.requests if request.kind == "unknown"]

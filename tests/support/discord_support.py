@@ -14,6 +14,7 @@ The path of a link to `toy.example` is a list of steps, made by `link()`:
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -24,71 +25,22 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 from urllib.parse import quote
 
 import media
-from conftest import PARTS, ROOT, link_plugins, spread
+from conftest import (
+    PARTS,
+    ROOT,
+    SUPPORT_PLUGINS,
+    copy_bot,
+    link_plugins,
+    spread,
+)
 from fake_discord import FakeDiscord, Message
 
 from bossbot import App, BossBot, Job, Settings, Status, prepare_data
 
-TOY = '''
-"""An engine for tests: see discord_support.py."""
-
-import json
-import shutil
-import sys
-import time
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
-
-from bossbot import Cause, Engine, JobFailed, Progress, hookimpl
-
-STAGE = Path({stage!r})
-MEDIA = Path({media!r})
-sys.path += [str(STAGE), str(MEDIA)]  # what is on it may be read in a child
-
-
-@hookimpl
-def register_engines():
-    return [Engine("toy", lambda: "1", lambda: None, supports, download)]
-
-
-def supports(url):
-    return urlsplit(url).hostname == "toy.example"
-
-
-def download(request, report):
-    number = 0
-    for step in urlsplit(request.url).path.split("/")[1:]:
-        what, _, value = unquote(step).partition("=")
-        if what == "file":
-            number += 1
-            source = MEDIA / value
-            size = source.stat().st_size
-            path = request.folder / f"{{request.prefix}}_{{number:04d}}{{source.suffix}}"
-            report.progress(Progress(value, size // 2, size, 1e6, number))
-            shutil.copyfile(source, path)
-            report.file(path)
-        elif what == "wait":
-            done = 0
-            while not (STAGE / value).exists():
-                done += 1000
-                report.progress(Progress(f"{{value}}.mp4", done, 10_000_000, 50_000))
-                time.sleep(0.01)
-        elif what == "hang":
-            report.progress(Progress(value, 1))
-            while not (STAGE / value).exists():
-                time.sleep(0.01)
-        elif what == "sleep":
-            time.sleep(float(value))
-        elif what == "facts":
-            report.info(**json.loads((STAGE / f"{{value}}.json").read_text()))
-        elif what == "lose":
-            report.item_failed(JobFailed(Cause(value), "one item"))
-        elif what == "fail":
-            raise JobFailed(Cause(value), "as the link says")
-'''
 # What a bot needs to take a link and post its files; a test adds what it is about.
 NEEDED = (
     *PARTS,
@@ -101,21 +53,81 @@ NEEDED = (
 )
 
 
+class WarmServer:
+    """A fork server that knows the toy site: the bots of all stages use it one after the
+    other, since to start one takes longer than most jobs."""
+
+    def __init__(self) -> None:
+        self.idle: tuple[Any, Any] | None = None  # the process, and the socket to it
+        self.numbers = itertools.count(1)  # of children, whoever asks for them
+
+    def lend_to(self, runner: Any) -> None:
+        """Let a runner take the server when it starts, and leave it when it stops. One
+        whose children need another server starts its own, as usual."""
+        start, forget = runner._start_server, runner._forget_server
+        runner._numbers = self.numbers
+        lent = False
+
+        def start_server() -> None:
+            nonlocal lent
+            toy_alone = set(runner.engine_plugins().values()) == {"toy"}
+            if runner._server or not toy_alone or lent:
+                start()
+            elif self.idle and self.idle[0].poll() is None:
+                runner._server, runner._control = self.idle
+                self.idle, lent = None, True
+                loop = asyncio.get_running_loop()
+                loop.add_reader(runner._control, runner._read_server)
+            else:  # it outlives this bot, whose log it is not for
+                with mock.patch.object(runner, "_log_pipe", lambda name: to_nowhere()):
+                    start()
+                lent = True
+
+        def forget_server() -> None:
+            stopping = runner.app.stopping.is_set()
+            if lent and stopping and runner._control and not self.idle:
+                asyncio.get_running_loop().remove_reader(runner._control)
+                self.idle = (runner._server, runner._control)
+                runner._server = runner._control = None
+            forget()
+
+        runner._start_server, runner._forget_server = start_server, forget_server
+
+    def end(self) -> None:
+        if self.idle:
+            process, control = self.idle
+            control.close()
+            process.wait()
+
+
+def to_nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
+
+
 class Stage:
     """A fake Discord, the media of the toy site, and the bot's folders."""
 
-    def __init__(self, fake: FakeDiscord, media_folder: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        fake: FakeDiscord,
+        media_folder: Path,
+        folder: Path,
+        server: WarmServer | None = None,
+    ) -> None:
         self.fake = fake
         self.media = media_folder
         self.folder = folder
+        self.server = server
         self.plugins = folder / "plugins"  # the owner's
         self.ours = folder / "home" / "plugins"
-        self.gates = folder / "gates"
-        self.gates.mkdir()
+        self.gates = media_folder / "gates" / folder.name
+        self.gates.mkdir(parents=True)
         self.plugins.mkdir()
         link_plugins(self.ours, *NEEDED)
-        toy = TOY.format(stage=str(self.gates), media=str(self.media))
-        self.write_plugin("toy", toy)
+        toy = media_folder / "toy.py"
+        if not toy.exists():
+            shutil.copy(SUPPORT_PLUGINS / "toy.py", toy)
+        (self.plugins / "toy.py").symlink_to(toy)
 
     # The toy site
 
@@ -175,6 +187,8 @@ class Stage:
             config = module("progress").Config
             progress.config = config.model_construct(edit_interval_s=edit_interval_s)
         prepare_data(app.settings.data_dir)
+        if self.server:
+            self.server.lend_to(app.runner)
         return app
 
     @contextlib.asynccontextmanager
@@ -293,8 +307,7 @@ class BotProcess:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.home = stage.folder / "home"
-        self.home.mkdir(exist_ok=True)  # with the stage's plugins
-        shutil.copy(ROOT / "bossbot.py", self.home)
+        copy_bot(self.home, "bossbot.py")  # beside the stage's plugins
         self.log = stage.folder / "output.txt"
         self.process: asyncio.subprocess.Process
 
