@@ -334,11 +334,11 @@ def test_check_machine_findings_are_shown_by_check(toy_home: Home, fatal: bool) 
 # What ends with exit 2
 
 
-def test_no_token_off_a_terminal_says_what_to_do(home: Home) -> None:
-    done = home.run()
+def test_no_token_off_a_terminal_says_what_to_do(bare_home: Home) -> None:
+    done = bare_home.run()
     assert (done.returncode, done.stdout) == (2, "")
     assert "BOSS_BOT_DISCORD_TOKEN" in done.stderr
-    assert str(home.path / ".env") in done.stderr
+    assert str(bare_home.path / ".env") in done.stderr
     assert "https://discord.com/developers/applications" in done.stderr
 
 
@@ -371,19 +371,19 @@ def test_version_is_the_bots_and_the_plugin_apis(toy_home: Home) -> None:
     assert done.stdout == shown and not toy_home.data.exists()
 
 
-def test_disabled_part_stops_the_bot_with_its_name_and_reason(home: Home) -> None:
+def test_disabled_part_stops_the_bot_with_its_name_and_reason(toy_home: Home) -> None:
     env = {
         "BOSS_BOT_DISABLED_PLUGINS": '["sqlite_queue"]',
         "BOSS_BOT_DISCORD_TOKEN": TOKEN,
     }
-    done = home.run(env=env)
+    done = toy_home.run(env=env)
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         "The part queue is missing. sqlite_queue (ours) is off: disabled in the "
         "settings\nCorrect that, or add another plugin with that part."
     ) in done.stderr
     assert "Traceback" not in done.stderr
-    done = home.run("which", "https://vimeo.com/76979871", env=env)
+    done = toy_home.run("which", "https://shop.toy.example/1", env=env)
     assert done.returncode == 0, "it needs no queue"
 
 

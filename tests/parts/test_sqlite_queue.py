@@ -831,12 +831,12 @@ async def test_locked_database_is_waited_for_without_blocking_the_loop(
     assert on_disk(path, "SELECT count(*) FROM jobs") == [(5,)]
 
 
-async def test_link_pasted_while_the_database_is_locked_for_10_s_is_taken_after_it(
+async def test_link_pasted_while_the_database_is_locked_for_6_s_is_taken_after_it(
     stage: Stage,
 ) -> None:
     async with stage.bot() as bot:
         path = bot.app.database.path
-        with locked_by_another_process(path, 10) as other:
+        with locked_by_another_process(path, 6) as other:
             assert other.stdout
             held = asyncio.create_task(asyncio.to_thread(other.stdout.readline))
             await stage.says(f"$download {link(stage.image())}")

@@ -69,7 +69,7 @@ async def test_check_claim_that_does_harm_starts_nothing_and_loses_nothing(
 ) -> None:
     stage.write_plugin("bad", "import sys, time\n" + hooks(["check_claim"], harm))
     async with stage.bot() as bot:
-        bot.app.plugins.quick_limit_s = 0.1
+        bot.app.plugins.quick_limit_s = bot.app.end_within_s = 0.1
         await stage.says(f"$download {link(stage.image())}")
         await stage.hears("Download started")
         async with asyncio.timeout(10):

@@ -36,6 +36,7 @@ def files(engine: str) -> Platform:
             "extractor.timeout": 0.5,
             "downloader.timeout": 0.5,
             "socket_timeout": 0.5,
+            "downloader.retries": 0,  # between its own, gallery-dl waits for 1 s
         },
     )
 

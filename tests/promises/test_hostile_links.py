@@ -30,6 +30,7 @@ from conftest import (
     PARTS,
     ROOT,
     SUPPORT_PLUGINS,
+    be_quick,
     link_plugins,
     make_job,
     share_runner,
@@ -165,7 +166,7 @@ class Net:
         assert not [one.off for one in app.plugins.all.values() if one.off]
         bossbot.prepare_data(app.settings.data_dir)
         self._apps.append(app)
-        return app
+        return be_quick(app)
 
     def _wrapper(self, path: Path) -> str:
         host, _, port = self.outside.address.partition(":")

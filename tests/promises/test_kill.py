@@ -187,7 +187,7 @@ async def test_second_bot_on_one_data_folder_exits_2(
 
 
 async def test_random_kills_lose_nothing_and_post_nothing_twice(stage: Stage) -> None:
-    figures = await soak(stage, jobs=20, kills=8, seed=1)
+    figures = await soak(stage, jobs=20, kills=8, seed=1, life_s=1)
     assert figures.ok, figures
     assert figures.jobs >= 20
     assert figures.posted > figures.jobs // 2

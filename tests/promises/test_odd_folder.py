@@ -1,6 +1,7 @@
 """A checkout in a folder of any name, and output that nobody reads."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import media
 import pytest
-from conftest import Home, copy_bot
+from conftest import ROOT, Home, copy_bot
 from sites import Sites
 from sites_canned.reddit import Reddit
 
@@ -23,7 +24,7 @@ NAMES = [
     "a'b\"c",
     "#1 ü",
 ]
-LONG = [f"https://vimeo.com/{number}" for number in range(3000)]
+LONG = [f"https://vimeo.com/{number}" for number in range(1200)]  # over 64 KiB
 
 
 @pytest.fixture
@@ -37,11 +38,10 @@ def bot_in(folder: Path) -> Home:
     return Home(folder)
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_downloads_go_where_the_folder_is(
-    sites: Sites, media_folder: Path, tmp_path: Path, name: str
+    sites: Sites, media_folder: Path, tmp_path: Path
 ) -> None:
-    bot = bot_in(tmp_path / name)
+    bot = bot_in(tmp_path.joinpath(*NAMES))
     photo, video = media.image(media_folder), media.video(media_folder)
     parts = (
         media.video(media_folder, sound=False),
@@ -72,7 +72,9 @@ def test_downloads_go_where_the_folder_is(
     assert {"abcdef"} <= {r.cookies.get("reddit_session") for r in sites.requests}
     assert list((bot.data / "logs").glob("boss-bot_2*.log"))
     # Nothing beside it, and nothing left of the attempts.
-    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [name]
+    for depth, name in enumerate(NAMES):
+        beside = tmp_path.joinpath(*NAMES[:depth]).iterdir()
+        assert [path.name for path in beside if path.is_dir()] == [name]
     assert not any((bot.data / "temp").iterdir())
     assert sorted(p.name for p in bot.data.iterdir() if p.name[0] != ".") == sorted(
         ["cache", "downloads", "guilds", "logs", "temp"]
@@ -98,11 +100,15 @@ def test_output_that_nobody_reads_is_no_traceback(home: Home) -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
-def test_closed_streams_are_no_traceback(home: Home, closed: str) -> None:
-    line = f'"{sys.executable}" "{home.path / "bossbot.py"}" which https://vimeo.com/1'
+def test_closed_streams_are_no_traceback(bare_home: Home, closed: str) -> None:
+    path = bare_home.path
+    shutil.copy(
+        ROOT / "plugins" / "engines" / "yt_dlp.py", path / "plugins" / "engines"
+    )
+    line = f'"{sys.executable}" "{path / "bossbot.py"}" which https://vimeo.com/1'
     done = subprocess.run(
         ["sh", "-c", f"{line} {closed}"],
-        env={**home.environment(), "PATH": os.environ["PATH"]},
+        env={**bare_home.environment(), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         timeout=60,

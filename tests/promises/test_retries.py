@@ -21,7 +21,13 @@ LINK = "https://files.example/a.mp4"
 
 
 def files(engine: str) -> Platform:
-    return Platform("files", r"https?://files\.", "https://files.example/a.mp4", engine)
+    return Platform(
+        "files",
+        r"https?://files\.",
+        "https://files.example/a.mp4",
+        engine,
+        options={"downloader.retries": 0},  # between its own, gallery-dl waits for 1 s
+    )
 
 
 @contextmanager
@@ -65,8 +71,7 @@ async def test_server_that_fails_twice_is_asked_a_third_time(
     web: Web, media_folder: Path, engine: str, status: int, how: str
 ) -> None:
     busy = Answer("Sorry.", status)
-    twice = [busy] * (4 if engine == "gallery-dl" else 2)  # which asks twice each time
-    web.sites.serve(LINK, in_turn(*twice, media.video(media_folder)))
+    web.sites.serve(LINK, in_turn(busy, busy, media.video(media_folder)))
     async with web.running(files(engine)) as app:
         with quick(app) as waits:
             job = await completed(web, app, LINK, how)
@@ -122,7 +127,7 @@ async def test_short_body_is_fetched_again(
 ) -> None:
     video = media.video(media_folder).read_bytes()
     half = Answer(video[: len(video) // 2], length_bytes=len(video), ranges=False)
-    short = {"gallery-dl": [half] * 4, "yt-dlp": [half] * 6}[engine]
+    short = {"gallery-dl": [half] * 2, "yt-dlp": [half] * 6}[engine]
     web.sites.serve(LINK, in_turn(*short, video))
     async with web.running(files(engine)) as app:
         with quick(app):
@@ -134,7 +139,8 @@ async def test_short_body_is_fetched_again(
 @both_engines
 async def test_connection_that_is_reset_may_pass(engine: str, tmp_path: Path) -> None:
     with resetting_server() as address, Lab(engine.replace("-", "_")) as lab:
-        got = lab.fetch(f"{address}/a.mp4", tmp_path)
+        options = {"downloader.retries": 0}
+        got = lab.fetch(f"{address}/a.mp4", tmp_path, engine_options=options)
     assert (got.cause, got.retry_after_s) == (Cause.NETWORK, 0), got.detail
 
 

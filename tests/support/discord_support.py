@@ -33,6 +33,7 @@ from conftest import (
     PARTS,
     ROOT,
     SUPPORT_PLUGINS,
+    be_quick,
     copy_bot,
     link_plugins,
     spread,
@@ -189,7 +190,7 @@ class Stage:
         prepare_data(app.settings.data_dir)
         if self.server:
             self.server.lend_to(app.runner)
-        return app
+        return be_quick(app)
 
     @contextlib.asynccontextmanager
     async def bot(
@@ -308,6 +309,7 @@ class BotProcess:
         self.stage = stage
         self.home = stage.folder / "home"
         copy_bot(self.home, "bossbot.py")  # beside the stage's plugins
+        shutil.copy(SUPPORT_PLUGINS / "quick.py", stage.plugins)
         self.log = stage.folder / "output.txt"
         self.process: asyncio.subprocess.Process
 
@@ -317,7 +319,6 @@ class BotProcess:
             "discord_token": self.stage.fake.token,
             "data_dir": str(self.stage.folder / "data"),
             "plugins_dir": str(self.stage.plugins),
-            "plugins__progress__edit_interval_s": "1",
             "plugins__retention__min_free_space": "0",
         }
         settings = {

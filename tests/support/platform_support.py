@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PARTS, link_plugins, share_runner, spread
+from conftest import PARTS, be_quick, link_plugins, share_runner, spread
 from loguru import logger
 from sites import Sites
 
@@ -97,7 +97,7 @@ class Web:
         prepare_data(app.settings.data_dir)
         if self.runner:
             share_runner(app, self.runner.app)
-        return app
+        return be_quick(app)
 
     async def fetch(
         self,

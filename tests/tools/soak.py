@@ -54,8 +54,11 @@ class Figures:
         return not bad + self.left_in_temp and self.integrity == "ok"
 
 
-async def soak(stage: Stage, jobs: int, kills: int, seed: int) -> Figures:
-    """Runs until so many links are acknowledged and so many kills are done."""
+async def soak(
+    stage: Stage, jobs: int, kills: int, seed: int, life_s: float = LIFE_S
+) -> Figures:
+    """Runs until so many links are acknowledged and so many kills are done, each in a
+    random moment of a bot's first seconds."""
     chance, figures, started_s = random.Random(seed), Figures(), time.monotonic()
     process = BotProcess(stage)
     wanted: dict[int, list[str]] = {}  # by request: its files' steps
@@ -92,7 +95,7 @@ async def soak(stage: Stage, jobs: int, kills: int, seed: int) -> Figures:
             await process.start()
             pending.clear()  # what nobody answered was never promised
             pasting = asyncio.create_task(paste())
-            await asyncio.sleep(chance.uniform(0.05, LIFE_S))
+            await asyncio.sleep(chance.uniform(0.05, life_s))
             pasting.cancel()
             await asyncio.wait([pasting])
             await process.kill(chance.choice(["bot", "bot and server", "tree"]))
