@@ -6,7 +6,7 @@ import asyncio
 import pytest
 from discord_support import BotProcess, Stage, job_when, link
 
-from bossbot import BROKEN_CHECK, HOOKS, VETOES, Status
+from bossbot import BROKEN_CHECK, HOOKS, VETOES, Plugins, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -65,11 +65,11 @@ async def test_check_job_that_does_harm_refuses_every_link(
 
 @pytest.mark.parametrize("harm", HARM)
 async def test_check_claim_that_does_harm_starts_nothing_and_loses_nothing(
-    stage: Stage, harm: str, logged: list[str]
+    stage: Stage, harm: str, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Plugins, "quick_limit_s", 0.1)
     stage.write_plugin("bad", "import sys, time\n" + hooks(["check_claim"], harm))
     async with stage.bot() as bot:
-        bot.app.plugins.quick_limit_s = bot.app.end_within_s = 0.1
         await stage.says(f"$download {link(stage.image())}")
         await stage.hears("Download started")
         async with asyncio.timeout(10):
