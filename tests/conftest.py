@@ -112,6 +112,7 @@ def share_runner(app: App, other: App) -> None:
 
     runner: Any = copy.copy(other.runner)
     runner.app, runner.start, runner.stop = app, nothing, nothing
+    runner._spare, runner._renew_spare = None, nothing  # it would outlive the app
     runner.config = app.plugins.all["child_runner"].config
     app.runner = runner
 
