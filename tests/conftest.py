@@ -128,6 +128,7 @@ MakeSettings = Callable[..., Settings]
 MakeApp = Callable[..., App]
 SmallApp = Callable[..., App]
 WritePlugin = Callable[[str, str], Path]
+AddPlugin = Callable[[Path], Path]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -179,6 +180,18 @@ def write_plugin(tmp_path: Path) -> WritePlugin:
         return path
 
     return write
+
+
+@pytest.fixture
+def add_plugin(tmp_path: Path) -> AddPlugin:
+    """Copies a plugin's file into tmp_path/plugins, which it makes."""
+
+    def add(source: Path) -> Path:
+        folder = tmp_path / "plugins"
+        folder.mkdir(exist_ok=True)
+        return Path(shutil.copy(source, folder))
+
+    return add
 
 
 @pytest.fixture
@@ -277,6 +290,9 @@ class Home:
         path = self.path / "plugins" / f"{name}.py"
         path.write_text(code, "utf-8")
         return path
+
+    def add_plugin(self, source: Path) -> None:
+        shutil.copy(source, self.path / "plugins")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The conversation in Discord, from a pasted link to the posted files."""
 
 import re
+import shutil
 import sqlite3
 import unicodedata
 from itertools import pairwise
@@ -17,6 +18,7 @@ from bossbot import Status
 
 pytest_plugins = ("discord_fixtures",)
 
+PLUGINS = Path(__file__).parent / "plugins"
 DOORS = pytest.mark.parametrize("door", ["$", "/"])
 PORTAL = "https://discord.com/developers/applications"
 
@@ -431,13 +433,7 @@ async def test_commands_are_synced_only_when_they_changed(stage: Stage) -> None:
         assert synced() == 1
     async with stage.bot():
         assert synced() == 1
-    stage.write_plugin(
-        "more",
-        "from discord import app_commands\nfrom bossbot import hookimpl\n\n"
-        '@app_commands.command(description="Says hello.")\n'
-        "async def hello(interaction): ...\n\n"
-        "@hookimpl\ndef register_commands(bot):\n    return [hello]\n",
-    )
+    shutil.copy(PLUGINS / "hello.py", stage.plugins)
     async with stage.bot():
         assert synced() == 2
     assert set(stage.fake.commands) == {"download", "hello"}
@@ -689,37 +685,9 @@ async def test_deliver_file_gives_a_link_for_what_is_too_large(stage: Stage) -> 
     assert not alone.files
 
 
-async def test_jobs_and_bot_are_followed_by_the_hooks(
-    stage: Stage, tmp_path: Path
-) -> None:
-    seen = tmp_path / "seen"
-    stage.write_plugin(
-        "follow",
-        f"""
-from bossbot import hookimpl
-
-def note(line):
-    with open({str(seen)!r}, "a") as file:
-        print(line, file=file)
-
-@hookimpl
-async def job_changed(job, previous):
-    note(f"{{previous}} -> {{job.status}}")
-
-@hookimpl
-async def job_progressed(job, progress):
-    note(f"progress {{progress.name}}")
-
-@hookimpl
-async def run(app):
-    await app.bot.wait_until_ready()
-    note("started")
-    try:
-        await app.bot.wait_for("never")
-    finally:
-        note("stopping")
-""",
-    )
+async def test_jobs_and_bot_are_followed_by_the_hooks(stage: Stage) -> None:
+    seen = stage.folder / "data" / "seen"
+    shutil.copy(PLUGINS / "follow.py", stage.plugins)
     async with stage.bot() as bot:
         await stage.says(f"$download {link(stage.image())}")
         status = await stage.hears("Done in")

@@ -19,41 +19,11 @@ import bossbot
 TOKEN = "MTAwMDAwMDAw.GsEcRe.very-secret-token"
 PRIVATE = {"BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true"}
 
-TOY = """
-import json, os, time
-from pathlib import Path
-from bossbot import Cause, Engine, JobFailed, Platform, hookimpl
-
-
-def download(request, report):
-    what = request.url.rpartition("/")[2]
-    if what == "gone":
-        raise JobFailed(Cause.GONE, "404")
-    if what == "hang":
-        (request.cache_dir / "pid").write_text(str(os.getpid()))
-        time.sleep(600)
-    report.info(title=f"A toy: {what}", items=2)
-    for number, size in ((1, 10), (2, 5000)):
-        path = request.folder / f"{request.prefix}_{number:04}.txt"
-        path.write_text(str(number) * size)
-        report.file(path)
-
-
-@hookimpl
-def register_engines():
-    return [Engine("toy", lambda: "9.9", lambda: None, lambda url: "toy." in url, download)]
-
-
-@hookimpl
-def register_platforms():
-    return [Platform("shop", r"https://shop\\.toy\\.", "https://shop.toy.example/", "toy")]
-"""
-
 
 @pytest.fixture
 def toy_home(bare_home: Home) -> Home:
     """With an engine that needs no network."""
-    bare_home.plugin("toy", TOY)
+    bare_home.add_plugin(Path(__file__).parent / "plugins" / "toy.py")
     return bare_home
 
 

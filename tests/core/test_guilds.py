@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import stat
-import textwrap
 import tomllib
 from collections.abc import Callable
 from enum import StrEnum
@@ -12,26 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SmallApp, WritePlugin, make_job
+from conftest import AddPlugin, SmallApp, make_job
 from pydantic import ByteSize, Field, SecretStr
 
 from bossbot import App, Guilds, PluginConfig, Refused, RoleId
 
-RULE = """
-from bossbot import Engine, Platform, PluginConfig, hookimpl
-
-class GuildConfig(PluginConfig):
-    greeting: str = "Hello"
-    loud: bool = False
-
-@hookimpl
-def register_engines():
-    return [Engine("e", lambda: "1", lambda: None, lambda url: True, print)]
-
-@hookimpl
-async def answer_job(job, guild):
-    return f"{guild.greeting}{'!' * guild.loud}"
-"""
+RULE = Path(__file__).parent / "plugins" / "rule.py"
 
 
 class Mode(StrEnum):
@@ -77,8 +62,8 @@ def write(guilds: Guilds) -> Write:
 
 
 @pytest.fixture
-def app(small_app: SmallApp, write_plugin: WritePlugin) -> App:
-    write_plugin("rule", textwrap.dedent(RULE))
+def app(small_app: SmallApp, add_plugin: AddPlugin) -> App:
+    add_plugin(RULE)
     return small_app()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import discord
 import pytest
-from conftest import Home, SmallApp, WritePlugin, make_job
+from conftest import AddPlugin, Home, SmallApp, WritePlugin, make_job
 from discord_support import Stage, job_id, link
 from routing import route
 
@@ -30,12 +30,14 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-def start(small_app: SmallApp, write_plugin: WritePlugin) -> Start:
+def start(
+    small_app: SmallApp, write_plugin: WritePlugin, add_plugin: AddPlugin
+) -> Start:
     """Starts an app with the owner's plugins, given as name=code; ``settings`` holds
     settings. One of them may be a site, whose links are https://site.example/..."""
 
     async def start(settings: dict[str, Any] | None = None, **codes: str) -> App:
-        write_plugin("site", SITE)
+        add_plugin(SITE)
         for name, code in codes.items():
             write_plugin(name, IMPORTS + textwrap.dedent(code))
         app = small_app(**(settings or {}))
@@ -45,17 +47,7 @@ def start(small_app: SmallApp, write_plugin: WritePlugin) -> Start:
     return start
 
 
-SITE = """
-from bossbot import Engine, Platform, hookimpl
-
-@hookimpl
-def register_engines():
-    return [Engine("e", lambda: "1", lambda: None, lambda url: False, print)]
-
-@hookimpl
-def register_platforms():
-    return [Platform("site", "https://site.example/", "https://site.example/", "e")]
-"""
+SITE = Path(__file__).parent / "plugins" / "site.py"
 
 
 async def intake(app: App, number: int = 1) -> Any:

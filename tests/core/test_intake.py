@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,10 @@ from bossbot_plugins.platform_router import check_link
 from conftest import (
     PARTS,
     SUPPORT_PLUGINS,
+    AddPlugin,
     MakeApp,
     MakeSettings,
     SmallApp,
-    WritePlugin,
     link_plugins,
 )
 from hypothesis import example, given, settings
@@ -229,37 +228,25 @@ def test_hidden_character_is_refused_wherever_it_is(char: str) -> None:
 
 # Where it goes
 
-TOYS = Path(__file__).parent / "plugins" / "toys.py"
-GENERIC = """
-from bossbot import hookimpl
-from bossbot_plugins._toy_engine import engine
-
-
-@hookimpl
-def register_engines():
-    return [engine("generic", generic=True)]
-"""
+PLUGINS = Path(__file__).parent / "plugins"
 ToyApp = Callable[..., App]
 
 
 @pytest.fixture
 def toy_app(
-    make_app: MakeApp, make_settings: MakeSettings, write_plugin: WritePlugin
+    make_app: MakeApp,
+    make_settings: MakeSettings,
+    add_plugin: AddPlugin,
+    tmp_path: Path,
 ) -> ToyApp:
     """With real parts up to the queue, the platforms of toys.py, and their engines."""
 
     def make(generic: bool = True) -> App:
-        folder = write_plugin("generic", GENERIC).parent
-        if not generic:
-            (folder / "generic.py").unlink()
-        for path in (
-            TOYS,
-            TOYS.with_name("_toy_engine.py"),
-            SUPPORT_PLUGINS / "nowhere.py",
-        ):
-            shutil.copy(path, folder)
-        ours = link_plugins(folder.parent / "ours", *PARTS)
-        return make_app(make_settings(), ours)
+        names = ["toys", "_toy_engine", *(["generic"] if generic else [])]
+        for name in names:
+            add_plugin(PLUGINS / f"{name}.py")
+        add_plugin(SUPPORT_PLUGINS / "nowhere.py")
+        return make_app(make_settings(), link_plugins(tmp_path / "ours", *PARTS))
 
     return make
 
@@ -324,11 +311,10 @@ async def intake(app: App, link: str, key: str = "1:0", **more: Any) -> Any:
 
 
 @pytest.fixture
-async def open_app(small_app: SmallApp, write_plugin: WritePlugin) -> App:
+async def open_app(small_app: SmallApp, add_plugin: AddPlugin) -> App:
     """Started, with a queue that nobody works on; one link starts at once."""
-    folder = write_plugin("x", "").parent
-    for path in (TOYS, TOYS.with_name("_toy_engine.py")):
-        shutil.copy(path, folder)
+    for name in ("toys", "_toy_engine"):
+        add_plugin(PLUGINS / f"{name}.py")
     app = small_app(max_concurrent_downloads=1)
     await app.start()
     return app
@@ -369,16 +355,9 @@ async def test_what_is_no_link_is_never_queued(open_app: App, link: str) -> None
 
 
 async def test_hook_may_refuse_or_answer_a_link(
-    open_app: App, write_plugin: WritePlugin
+    open_app: App, add_plugin: AddPlugin
 ) -> None:
-    write_plugin(
-        "rules",
-        "from bossbot import Refused, hookimpl\n"
-        "@hookimpl\nasync def check_job(job):\n"
-        "    if job.url.endswith('/no'): raise Refused('no')\n"
-        "@hookimpl\nasync def answer_job(job):\n"
-        "    if job.url.endswith('/known'): return 'It is here.'\n",
-    )
+    add_plugin(PLUGINS / "rules.py")
     assert not (await open_app.reload("rules")).off
     with pytest.raises(Refused, match=r"^no$"):
         await intake(open_app, "https://shop.example/no")
@@ -389,17 +368,10 @@ async def test_hook_may_refuse_or_answer_a_link(
 
 
 async def test_job_changed_comes_for_every_change_in_order(
-    open_app: App, write_plugin: WritePlugin, tmp_path: Path
+    open_app: App, add_plugin: AddPlugin
 ) -> None:
-    note = tmp_path / "changes"
-    write_plugin(
-        "notes",
-        "import asyncio, json\nfrom bossbot import hookimpl\n"
-        "@hookimpl\nasync def job_changed(job, previous):\n"
-        "    await asyncio.sleep(0 if previous else 0.05)\n"
-        f"    with open({str(note)!r}, 'a') as file:\n"
-        "        print(json.dumps([previous, job.status]), file=file)\n",
-    )
+    note = open_app.settings.data_dir / "changes"
+    add_plugin(PLUGINS / "notes.py")
     await open_app.reload("notes")
     queue = open_app.queue
     await intake(open_app, "https://shop.example/1")
@@ -416,16 +388,10 @@ async def test_job_changed_comes_for_every_change_in_order(
 
 
 async def test_job_progressed_comes_as_the_queue_passes_it_on(
-    open_app: App, write_plugin: WritePlugin, tmp_path: Path
+    open_app: App, add_plugin: AddPlugin
 ) -> None:
-    note = tmp_path / "progress"
-    write_plugin(
-        "notes",
-        "from bossbot import hookimpl\n"
-        "@hookimpl\nasync def job_progressed(job, progress):\n"
-        f"    with open({str(note)!r}, 'a') as file:\n"
-        "        print(job.url, progress.name, progress.share, file=file)\n",
-    )
+    note = open_app.settings.data_dir / "progress"
+    add_plugin(PLUGINS / "notes.py")
     await open_app.reload("notes")
     job = (await intake(open_app, "https://shop.example/1")).job
     await open_app.queue.report(job, Progress("Gray", share=0.5))

@@ -58,6 +58,7 @@ class GuildConfig(PluginConfig):
     a: int
 """
 
+PLUGINS = Path(__file__).parent / "plugins"
 Load = Callable[..., Plugins]
 
 
@@ -228,26 +229,12 @@ def test_plugin_shadows_no_module_of_its_name(bare_home: Home) -> None:
 
 
 def test_plugin_and_core_share_one_module(bare_home: Home) -> None:
-    bare_home.plugin(
-        "same",
-        "import __main__, bossbot, sys\nfrom bossbot import Subcommand, hookimpl\n"
-        "async def show(app, args):\n"
-        "    print(isinstance(app, bossbot.App), __name__)\n"
-        "    return 0\n"
-        "@hookimpl\ndef register_subcommands():\n"
-        "    return [Subcommand('same', '', show)]\n",
-    )
+    bare_home.add_plugin(PLUGINS / "same.py")
     assert bare_home.run("same").stdout == "True bossbot_plugins.same\n"
 
 
 def test_command_whose_arguments_fail_takes_nothing_down(bare_home: Home) -> None:
-    bare_home.plugin(
-        "bad",
-        "from bossbot import Subcommand, hookimpl\n"
-        "def arguments(parser): 1 / 0\n"
-        "@hookimpl\ndef register_subcommands():\n"
-        "    return [Subcommand('bad', '', print, arguments)]\n",
-    )
+    bare_home.add_plugin(PLUGINS / "bad.py")
     done = bare_home.run("which", "ftp://x")
     assert json.loads(done.stdout.splitlines()[-1])["url"] == "ftp://x"
     assert "bad" in done.stderr and "ZeroDivisionError" in done.stderr

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from bossbot_plugins.file_storage import size_of
-from conftest import PARTS, MakeApp, MakeSettings, WritePlugin, link_plugins, make_job
+from conftest import PARTS, AddPlugin, MakeApp, MakeSettings, link_plugins, make_job
 from platform_support import NOWHERE, listening
 
 import bossbot
@@ -32,38 +32,7 @@ HOUR_S, DAY_S = 3600, 86400
 KIB = 1024
 MIB = 2**20
 
-# A site whose posts are words.
-WORDS = """
-from bossbot import Engine, hookimpl
-
-
-@hookimpl
-def register_engines():
-    return [Engine("words", lambda: "1", lambda: None, lambda url: True, download)]
-
-
-def download(request, report):
-    report.info(text="Only words.")
-"""
-
-# A site whose posts are as large as the disk, in a place that outlives the attempt.
-ENDLESS = """
-import time
-
-from bossbot import Engine, hookimpl
-
-
-@hookimpl
-def register_engines():
-    return [Engine("endless", lambda: "1", lambda: None, lambda url: True, download)]
-
-
-def download(request, report):
-    with (request.cache_dir / request.prefix).open("wb", 0) as file:
-        for _ in range(1000):
-            file.write(bytes(2**20))
-            time.sleep(0.003)  # as fast as a network may bring it
-"""
+PLUGINS = Path(__file__).parent / "plugins"
 
 
 class Bot:
@@ -315,9 +284,9 @@ async def test_link_is_refused_below_the_floor(
 
 
 async def test_links_in_the_queue_wait_while_the_disk_is_low(
-    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch, write_plugin: WritePlugin
+    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch, add_plugin: AddPlugin
 ) -> None:
-    write_plugin("words", WORDS)
+    add_plugin(PLUGINS / "words.py")
     bot = await make_bot(started=True, retention__min_free_space=15 * KIB)
     queue, job = bot.app.queue, make_job(engine="words")
     disk(monkeypatch, bot, room=14 * KIB)
@@ -337,9 +306,9 @@ async def test_links_in_the_queue_wait_while_the_disk_is_low(
 
 
 async def test_what_runs_is_ended_before_the_disk_is_full(
-    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch, write_plugin: WritePlugin
+    make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch, add_plugin: AddPlugin
 ) -> None:
-    write_plugin("endless", ENDLESS)
+    add_plugin(PLUGINS / "endless.py")
     floor = 40 * MIB
     bot = await make_bot(
         started=True, retention__min_free_space=floor, max_download_size=0

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from fake_discord import Action
 from bossbot import BossBot, Cause, Job, Status
 
 pytest_plugins = ("discord_fixtures",)
+
+PLUGINS = Path(__file__).parent / "plugins"
 
 ACTIONS: list[Action] = [
     *(429, 500, 502, 503, 520, "reset", "lost_answer", "hang", "hang_answer")
@@ -163,12 +166,7 @@ async def lose_claims(bot: BossBot) -> None:
 async def test_post_whose_claim_was_lost_is_not_sent(
     stage: Stage, logged: list[str]
 ) -> None:
-    stage.hook(
-        "lose",
-        "async def check_upload(job, app):\n"
-        "    sql = 'UPDATE jobs SET claim_number = claim_number + 1'\n"
-        "    await app.database.all(sql)\n",
-    )
+    shutil.copy(PLUGINS / "lose.py", stage.plugins)
     async with stage.bot() as bot:
         await stage.says(f"$download {link(*stage.images(11))}")
         await stage.hears("Download started")
@@ -235,17 +233,7 @@ async def test_lease_is_kept_while_a_post_takes_its_time(
 async def test_decoration_far_too_large_arrives_clipped_with_the_files(
     stage: Stage,
 ) -> None:
-    stage.hook(
-        "decor",
-        "async def decorate_message(job, message):\n"
-        "    import discord\n"
-        "    message.content += 'y' * 5000\n"
-        "    message.embed = discord.Embed(title='t' * 999, description='d' * 9999)\n"
-        "    message.embed.set_author(name='a' * 999).set_footer(text='f' * 100)\n"
-        "    for number in range(40):\n"
-        "        message.embed.add_field(name=f'{number}' * 999, value='v' * 9999)\n"
-        "    return message\n",
-    )
+    shutil.copy(PLUGINS / "decor.py", stage.plugins)
     async with stage.bot():
         await stage.says(f"$download {link(*stage.images(2))}")
         [message] = await stage.gets(2)
