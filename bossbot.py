@@ -422,7 +422,7 @@ class Job:
     lease_until: float = 0
     not_before: float = 0  # not claimed before; a retry waits
     attempts: int = 0
-    crashes: int = 0  # attempts in a row that ended with the whole bot
+    crashes: int = 0  # attempts in a row, begun, that did not end before the bot
     started_at: float = 0
 
     # Set by the holder of the claim, and stored with ``Queue.save``:
@@ -970,6 +970,10 @@ class Queue(Part):
         """A job as it is stored."""
 
     @abstractmethod
+    async def find(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """Those of some jobs that are stored, by id."""
+
+    @abstractmethod
     async def list(
         self,
         guild_id: int | None = None,
@@ -978,6 +982,20 @@ class Queue(Part):
     ) -> list[Job]:
         """Jobs in the order they came: of one guild or all, of some statuses or all,
         and of those that have ended only what ended at ``since`` or later."""
+
+    @abstractmethod
+    def ended(self, since: float = 0) -> AsyncIterator[Job]:
+        """Jobs that ended at ``since`` or later, in that order; however many there
+        are, only a few are read at a time."""
+
+    @abstractmethod
+    def untold(self) -> AsyncIterator[Job]:
+        """Jobs, unfinished ones among them, that ``set_told`` has not been called for;
+        a few are read at a time."""
+
+    @abstractmethod
+    async def set_told(self, job_ids: Sequence[str]) -> None:
+        """Remember that the members were told how some jobs ended."""
 
     @abstractmethod
     async def position(self, job_id: str) -> int:
@@ -1003,7 +1021,7 @@ class Queue(Part):
     @abstractmethod
     async def recover(self, worker: str, lease_s: float) -> Sequence[Job]:
         """Give back what an earlier process of this worker held, and return, claimed
-        anew, what it was uploading. Each counts as a crash."""
+        anew, what it was uploading."""
 
     @abstractmethod
     async def report(self, job: Job, progress: Progress) -> None:

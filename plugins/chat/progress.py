@@ -22,6 +22,7 @@ from bossbot import (
     format_time,
     hookimpl,
     language,
+    now,
     public_url,
     show_link,
 )
@@ -29,7 +30,7 @@ from bossbot import (
 MAX_CONTENT = 2000  # Discord, 2026-11: characters
 MAX_FAILURES = 5  # of edits in turn, then that state is given up
 MAX_ENDED = 100  # requests whose jobs have ended, and which may get one more
-UNTOLD = "unfinished status messages"  # the fact: the ids of their jobs
+UNTOLD_S = 86400.0  # an end that could not be told for so long is no longer news
 
 
 class Config(PluginConfig):
@@ -97,7 +98,6 @@ class Tracker:
     edit_timeout_s = 30.0
 
     def __init__(self) -> None:
-        self.recalled = False  # whether the jobs of the last run are among these
         self.groups: dict[str, Group] = {}
         self.ended: dict[str, Group] = {}  # the newest last
 
@@ -119,24 +119,23 @@ class Tracker:
         return group.editor
 
     async def recall(self, app: App) -> list[Group]:
-        """The groups whose messages the last run left unfinished."""
+        """The groups whose messages the last run left unfinished. Those whose jobs all
+        wait or run, and have their message, come with their next change."""
+        seen: set[str] = set()
+        unfinished: set[str] = set()
+        async for job in app.queue.untold():
+            key, ended = group_key(job), job.status in TERMINAL_STATUSES
+            news = not ended or job.finished_at > now() - UNTOLD_S
+            if news and (ended or key in seen or not job.status_message_id):
+                unfinished.add(key)
+            seen.add(key)
         left: dict[str, Group] = {}
-        for job_id in (await app.facts.get(UNTOLD)).split():
-            if job := await app.queue.get(job_id):
-                known = self.groups.get(group_key(job))
-                newer = known.jobs.get(job_id) if known else None
-                group = self.add(newer or job)
-                left[group.key] = group
-        self.recalled = True
-        await self.remember(app)
+        async for job in app.queue.untold():
+            if (key := group_key(job)) in unfinished:
+                known = self.groups.get(key)
+                newer = known.jobs.get(job.id) if known else None
+                left[key] = self.add(newer or job)
         return list(left.values())
-
-    async def remember(self, app: App) -> None:
-        """Store whose messages are unfinished, for the next start."""
-        if self.recalled:
-            unfinished = [job for group in self.groups.values() for job in group.jobs]
-            with logger.catch(message=f"not stored: {UNTOLD}", level="DEBUG"):
-                await app.facts.set(UNTOLD, " ".join(unfinished))
 
     async def note(self, app: App, group: Group) -> None:
         """Store which message shows the jobs of a group."""
@@ -162,6 +161,8 @@ class Tracker:
             last, before = failures == MAX_FAILURES, group.message_id
             if await self._write(app, group, text, ended, last) or last:
                 group.shown, failures = text, 0
+            elif app.stopping.is_set():
+                return  # the next start tells it
             else:
                 failures += 1
             later_s = clock() + interval_s
@@ -174,7 +175,8 @@ class Tracker:
             self.ended[group.key] = group
             for key in list(self.ended)[:-MAX_ENDED]:
                 del self.ended[key]
-            await self.remember(app)
+            with logger.catch(message="an end may be told again"):
+                await app.queue.set_told([*group.jobs])
 
     async def _write(
         self, app: App, group: Group, text: str, ended: bool, last: bool
@@ -199,7 +201,7 @@ class Tracker:
             except RuntimeError:  # the bot has stopped, and its session with it
                 if not app.stopping.is_set():
                     raise
-                return True
+                again = True
             if again and not last:
                 return False
         return True
@@ -254,7 +256,6 @@ async def job_changed(job: Job, app: App, config: Config) -> None:
     editor = tracker.show(app, group, config.edit_interval_s)
     if new:
         await tracker.note(app, group)
-        await tracker.remember(app)
     if app.stopping.is_set():
         await editor  # the bot waits for this, not for the editor
 

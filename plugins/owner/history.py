@@ -1,14 +1,39 @@
-"""The history: a row for every job that has ended, for statistics and quotas."""
+"""The history: a row for every job that has ended, for statistics and quotas, and
+totals, which stay when rows are removed."""
 
-from bossbot import TERMINAL_STATUSES, App, Job, Status, hookimpl
+import asyncio
+from collections.abc import Sequence
 
-LOOK_BACK_S = 86400.0  # before the newest row, for older ones that are missing
+from loguru import logger
+from pydantic import Field
+
+from bossbot import (
+    TERMINAL_STATUSES,
+    App,
+    Job,
+    PluginConfig,
+    Status,
+    hookimpl,
+    now,
+)
+
+LOOK_BACK_S = 3600.0  # before the newest row, for older ones that are missing
+PAGE = 200  # rows that are written or removed at once
+SWEEP_S = 3600.0  # between two removals of old rows
 
 COLUMNS = (
     *("id", "guild_id", "channel_id", "user_id", "url", "platform", "engine"),
     *("status", "cause", "title", "file_count", "total_bytes"),
     *("created_at", "started_at", "finished_at", "posts"),
 )
+
+
+class Config(PluginConfig):
+    """[plugins.history] in config.toml."""
+
+    keep_days: float = Field(
+        0, ge=0, description="how long rows of ended jobs are kept; 0: for ever"
+    )
 
 
 @hookimpl
@@ -29,34 +54,75 @@ def register_tables() -> list[str]:
         CREATE INDEX history_by_user ON history (user_id, finished_at);
         CREATE INDEX history_by_url ON history (guild_id, url);
         CREATE INDEX history_by_end ON history (finished_at);
+        """,
         """
+        CREATE TABLE history_totals (  -- of all that has ever been in the history
+            guild_id INTEGER NOT NULL, platform TEXT NOT NULL, status TEXT NOT NULL,
+            jobs INTEGER NOT NULL, file_count INTEGER NOT NULL,
+            total_bytes INTEGER NOT NULL,
+            PRIMARY KEY (guild_id, platform, status)
+        ) WITHOUT ROWID;
+        INSERT INTO history_totals
+            SELECT guild_id, platform, status, count(*), sum(file_count),
+                sum(total_bytes)
+            FROM history GROUP BY guild_id, platform, status;
+        CREATE TRIGGER history_added AFTER INSERT ON history BEGIN
+            INSERT INTO history_totals VALUES (new.guild_id, new.platform, new.status,
+                1, new.file_count, new.total_bytes)
+            ON CONFLICT DO UPDATE SET jobs = jobs + 1,
+                file_count = file_count + excluded.file_count,
+                total_bytes = total_bytes + excluded.total_bytes;
+        END;
+        """,
     ]
 
 
 @hookimpl
-async def run(app: App) -> None:
-    """Add the jobs that ended while nobody wrote it down."""
-    database = app.database
-    newest = await database.one("SELECT max(finished_at) FROM history")
+async def run(app: App, config: Config) -> None:
+    """Add the jobs that ended while nobody wrote it down; remove old rows."""
+    newest = await app.database.one("SELECT max(finished_at) FROM history")
     since = max((newest[0] or 0) - LOOK_BACK_S, 0) if newest else 0
-    rows = await database.all("SELECT id FROM history WHERE finished_at >= ?", since)
-    known = {row[0] for row in rows}
-    for job in await app.queue.list(statuses=TERMINAL_STATUSES, since=since):
-        if job.id not in known:
-            await store(app, job)
+    if config.keep_days:  # what was removed must not come back
+        since = max(since, now() - config.keep_days * 86400)
+    page: list[Job] = []
+    async for job in app.queue.ended(since):
+        page.append(job)
+        if len(page) == PAGE:
+            await store(app, page)
+            page = []
+    await store(app, page)
+    while config.keep_days:
+        with logger.catch(message="old rows of the history stay for now"):
+            await remove_old(app, config.keep_days)
+        await asyncio.sleep(SWEEP_S)
 
 
 @hookimpl
 async def job_changed(job: Job, previous: Status | None, app: App) -> None:
     if job.status in TERMINAL_STATUSES:
-        await store(app, job)
+        await store(app, [job])
 
 
-async def store(app: App, job: Job) -> None:
-    """Write a job's row; twice does no harm."""
-    row = {**job.to_row(), "title": job.title}
+async def store(app: App, jobs: Sequence[Job]) -> None:
+    """Write rows of jobs that have ended; twice does no harm."""
     marks = ", ".join(f":{name}" for name in COLUMNS)
-    await app.database.one(
-        f"INSERT OR REPLACE INTO history ({', '.join(COLUMNS)}) VALUES ({marks})",
-        **{name: row[name] for name in COLUMNS},
+    sql = (
+        f"INSERT INTO history ({', '.join(COLUMNS)}) VALUES ({marks}) "
+        "ON CONFLICT (id) DO NOTHING"
     )
+    rows = [{**job.to_row(), "title": job.title} for job in jobs]
+    async with app.database.transaction() as connection:
+        await connection.executemany(
+            sql, [{name: row[name] for name in COLUMNS} for row in rows]
+        )
+
+
+async def remove_old(app: App, keep_days: float) -> None:
+    """Remove the rows that are older; the totals stay."""
+    before = now() - keep_days * 86400
+    sql = (
+        "DELETE FROM history WHERE id IN (SELECT id FROM history WHERE finished_at < ? "
+        f"ORDER BY finished_at LIMIT {PAGE}) RETURNING 1"
+    )
+    while len(await app.database.all(sql, before)) == PAGE:
+        await asyncio.sleep(0)

@@ -2,10 +2,11 @@
 ends what runs before the disk is."""
 
 import asyncio
+import heapq
 import shutil
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from loguru import logger
@@ -64,6 +65,10 @@ class Config(PluginConfig):
 # The room is looked at again some times before it can be gone, at 2 GiB/s.
 LEFT_BYTES_S = 8 * 2**30
 MIN_LOOK_S, MAX_LOOK_S = 0.005, 1.0
+
+PAGE = 100  # jobs that are asked for at once
+MAX_OLDEST = 5000  # remembered in one walk, to be removed when there are too many
+MAX_WALKS = 100  # in one sweep
 
 
 @hookimpl
@@ -132,8 +137,7 @@ async def sweep_temp(app: App, config: Config) -> int:
     removed = 0
     if not config.temp_retention_s:
         return removed
-    async for stored in app.storage.leftovers():
-        job = await app.queue.get(stored.job_id)
+    async for stored, job in _with_jobs(app, app.storage.leftovers()):
         idle = job is None or job.status in (*TERMINAL_STATUSES, Status.QUEUED)
         if idle and age_s(stored) > config.temp_retention_s:
             # A job that waits may start at this moment, with the next claim number.
@@ -147,61 +151,92 @@ async def sweep_temp(app: App, config: Config) -> int:
 async def sweep_downloads(app: App, config: Config) -> int:
     """Remove the kept files that are too old, and the oldest when there are too many.
     Returns how many jobs lost their files."""
-    kept: list[tuple[float, Stored, Job | None]] = []
-    guilds: set[int] = set()
-    removed = total = 0
-    async for stored in app.storage.kept():
-        guilds.add(stored.guild_id)
-        job = await app.queue.get(stored.job_id)
+    removed = 0
+    for _ in range(MAX_WALKS):
+        more, again = await _walk(app, config)
+        removed += more
+        if not again:
+            break
+    return removed
+
+
+async def _walk(app: App, config: Config) -> tuple[int, bool]:
+    """Go through the kept files once. Returns how many jobs lost theirs, and whether
+    another walk would remove more."""
+    oldest: list[tuple[float, int, Stored, bool]] = []  # a heap, the youngest first
+    jobs: Counter[int] = Counter()  # with kept files, by guild
+    sizes: Counter[int] = Counter()
+    removed = number = 0
+    async for stored, job in _with_jobs(app, app.storage.kept()):
+        jobs[stored.guild_id] += 0
         if job and job.status not in TERMINAL_STATUSES:
             continue  # it is being posted
         limit_s: float = config.completed_retention_s
         if job is None or job.status is not Status.COMPLETED:
             limit_s = config.failed_retention_s
-        age = age_s(stored)
-        if job and job.folder:
-            age = now() - job.finished_at
+        named = job is not None and bool(job.folder)
+        age = now() - job.finished_at if job and named else age_s(stored)
         # A job that names no files: a sweep was cut short here.
-        cut_short = job is not None and not job.folder
+        cut_short = job is not None and not named
         if cut_short or (limit_s and age > limit_s):
-            await forget(app, stored, job)
+            await forget(app, stored, named)
             removed += 1
-        else:
-            kept.append((age, stored, job))
-            total += stored.size_bytes
-    kept.sort(key=lambda one: one[0])
-    while kept:
-        full = room(app.settings, config) < 0
-        if not full and (not config.max_storage or total <= config.max_storage):
-            break
-        _, stored, job = kept.pop()
-        await forget(app, stored, job)
+            continue
+        jobs[stored.guild_id] += 1
+        sizes[stored.guild_id] += stored.size_bytes
+        number += 1  # decides between equals
+        keep_or_drop = heapq.heappush if number <= MAX_OLDEST else heapq.heappushpop
+        keep_or_drop(oldest, (age, number, stored, named))
+
+    def too_many() -> bool:
+        over = config.max_storage and sizes.total() > config.max_storage
+        return bool(over) or room(app.settings, config) < 0
+
+    oldest.sort()
+    while oldest and too_many():
+        _, _, stored, named = oldest.pop()
+        await forget(app, stored, named)
         removed += 1
-        total -= stored.size_bytes
-    await write_notes(app, guilds, [stored for _, stored, _ in kept])
-    logger.info(
-        "maintenance: files of {} jobs removed, {} kept", removed, format_size(total)
-    )
-    return removed
+        jobs[stored.guild_id] -= 1
+        sizes[stored.guild_id] -= stored.size_bytes
+    await write_notes(app, jobs, sizes)
+    total = format_size(sizes.total())
+    logger.info("maintenance: files of {} jobs removed, {} kept", removed, total)
+    return removed, number > MAX_OLDEST and too_many()
 
 
-async def forget(app: App, stored: Stored, job: Job | None) -> None:
-    """Remove a job's files. Its row forgets them first, so that a crash between leaves
-    a folder without a row, which the next sweep removes."""
-    if job and job.folder:
-        await app.queue.forget_files(job.id)
+async def _with_jobs(
+    app: App, found: AsyncIterator[Stored]
+) -> AsyncIterator[tuple[Stored, Job | None]]:
+    """Files and their jobs, which are asked for some at a time."""
+    page: list[Stored] = []
+    async for stored in found:
+        page.append(stored)
+        if len(page) == PAGE:
+            for pair in await _jobs_of(app, page):
+                yield pair
+            page = []
+    for pair in await _jobs_of(app, page):
+        yield pair
+
+
+async def _jobs_of(app: App, page: list[Stored]) -> list[tuple[Stored, Job | None]]:
+    jobs = await app.queue.find([stored.job_id for stored in page])
+    return [(stored, jobs.get(stored.job_id)) for stored in page]
+
+
+async def forget(app: App, stored: Stored, named: bool) -> None:
+    """Remove a job's files. Its row forgets them first, if it names them, so that a
+    crash between leaves a folder without a row, which the next sweep removes."""
+    if named:
+        await app.queue.forget_files(stored.job_id)
     await app.storage.remove(stored)
 
 
-async def write_notes(app: App, guilds: set[int], kept: list[Stored]) -> None:
+async def write_notes(app: App, jobs: Counter[int], sizes: Counter[int]) -> None:
     """Leave .stats and .cleanup beside each guild's kept files, also where the last of
     them has just gone."""
-    jobs: Counter[int] = Counter()
-    sizes: Counter[int] = Counter()
-    for stored in kept:
-        jobs[stored.guild_id] += 1
-        sizes[stored.guild_id] += stored.size_bytes
-    for guild_id in guilds:
+    for guild_id in jobs:
         stats = {"kept_jobs": jobs[guild_id], "kept_bytes": sizes[guild_id]}
         await app.storage.note(guild_id, ".stats", stats)
         await app.storage.note(guild_id, ".cleanup", {"swept_at": round(now())})

@@ -12,8 +12,9 @@ import shutil
 import stat
 import time
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from bossbot import (
 )
 
 MAX_CACHE_BYTES = 64 * 2**20  # of a platform; engines keep a few
+PAGE = 200  # folders that are looked at in one go
 PROBE_S = 20.0  # for ffprobe to look at one file
 # Large files, up to so many, are not read again for their hash until they change.
 LARGE_BYTES, MAX_HASHES = 2**20, 1000
@@ -185,10 +187,10 @@ class FileStorage(Storage):
         """See ``Storage``."""
         return await asyncio.to_thread(size_of, self.data / "temp")
 
-    async def leftovers(self) -> AsyncIterator[Stored]:
+    def leftovers(self) -> AsyncIterator[Stored]:
         """See ``Storage``."""
-        for path in await asyncio.to_thread(_entries, self.data / "temp"):
-            yield await asyncio.to_thread(_stored, path, 0)
+        temp = self.data / "temp"
+        return _in_pages(_stored(temp / name, 0) for name in _names(temp))
 
     # Kept files
 
@@ -247,13 +249,16 @@ class FileStorage(Storage):
 
         return await asyncio.to_thread(lambda: list(map(measure, names)))
 
-    async def kept(self) -> AsyncIterator[Stored]:
+    def kept(self) -> AsyncIterator[Stored]:
         """See ``Storage``. Folders of days that are empty are removed on the way."""
-        for guild in await asyncio.to_thread(_folders, self.data / "downloads"):
+        return _in_pages(self._kept())
+
+    def _kept(self) -> Iterator[Stored]:
+        for guild in _folders(self.data / "downloads"):
             guild_id = int(guild.name) if guild.name.isdecimal() else 0
-            for day in await asyncio.to_thread(_folders, guild):
-                for folder in await asyncio.to_thread(_folders, day):
-                    yield await asyncio.to_thread(_stored, folder, guild_id)
+            for day in _folders(guild):
+                for folder in _folders(day):
+                    yield _stored(folder, guild_id)
                 if time.time() - _changed_at(day) > 60:  # else a job may need it soon
                     with contextlib.suppress(OSError):  # it is not empty
                         day.rmdir()
@@ -305,25 +310,33 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+async def _in_pages(walk: Iterator[Stored]) -> AsyncIterator[Stored]:
+    """What a walk through folders finds; it goes on in a thread, some at a time."""
+    while page := await asyncio.to_thread(lambda: list(islice(walk, PAGE))):
+        for stored in page:
+            yield stored
+
+
 def _stored(path: Path, guild_id: int) -> Stored:
     return Stored(path.name, guild_id, path, size_of(path), _changed_at(path))
 
 
 def _attempts(folder: Path, last: int) -> list[Path]:
     """The folders of a job's attempts, up to a claim number."""
-    numbered = [path for path in _entries(folder) if path.name.isdecimal()]
+    numbered = [folder / name for name in _names(folder) if name.isdecimal()]
     return [path for path in numbered if int(path.name) <= last]
 
 
-def _folders(folder: Path) -> list[Path]:
+def _folders(folder: Path) -> Iterator[Path]:
     """Folders in a folder, in order; no links."""
-    return [p for p in _entries(folder) if not p.is_symlink() and p.is_dir()]
+    paths = (folder / name for name in _names(folder))
+    return (path for path in paths if not path.is_symlink() and path.is_dir())
 
 
-def _entries(folder: Path) -> list[Path]:
-    """The contents of a folder, in order."""
+def _names(folder: Path) -> list[str]:
+    """Of the contents of a folder, in order."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return sorted(folder.iterdir())
+        return sorted(os.listdir(folder))
     return []
 
 

@@ -101,6 +101,7 @@ class LocalWorker(Worker):
         self._refused = ""  # why nothing is claimed now
         self._ask_again_s = 0.0  # by the loop's clock
         self._dispatcher: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[Any] | None = None
 
     async def start(self) -> None:
         """Take up the jobs that are there, the unfinished ones first; then what comes."""
@@ -108,6 +109,11 @@ class LocalWorker(Worker):
         # Whole even when the start is cut off, so that what it claims is known to `stop`.
         await asyncio.shield(self._recover())
         self._dispatcher = asyncio.create_task(self._dispatch())
+        self._warming = asyncio.create_task(self._warm())
+
+    async def _warm(self) -> None:
+        with contextlib.suppress(JobFailed, OSError):  # a TimeoutError is one
+            await self.app.runner.versions()
 
     async def _recover(self) -> None:
         async with self._claiming:
@@ -203,6 +209,7 @@ class LocalWorker(Worker):
     async def _release(self, job: Job, delay_s: float = 0) -> None:
         """Give a job back to the queue, also one that was about to end."""
         job.cause, job.error, job.detail, job.finished_at = None, "", "", 0
+        job.crashes = 0
         await self._insist(partial(self.app.queue.release, job, delay_s), job)
 
     async def _insist(self, write: Callable[[], Awaitable[bool]], job: Job) -> bool:
@@ -259,6 +266,10 @@ class LocalWorker(Worker):
             async with self._leased(job):
                 if job.crashes >= MAX_CRASHES:
                     raise too_many_crashes(job)
+                if self._warming:  # before that, no download begins
+                    await asyncio.wait([self._warming])
+                job.crashes += 1  # unless it ends in another way
+                await self._set(job, Status.DOWNLOADING)
                 fetched = await self.fetch(job, self._report(job))
                 await self._set(job, Status.PROCESSING)
                 await self._process(job, fetched, self._report(job))
@@ -456,6 +467,7 @@ class LocalWorker(Worker):
             async with self._leased(job):
                 if job.crashes >= MAX_CRASHES:
                     raise too_many_crashes(job)
+                job.crashes += 1  # stored with the first post that is sent
                 await self.app.courier.post(job)
         except JobFailed as error:
             log_failure(job, error)

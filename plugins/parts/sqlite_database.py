@@ -61,6 +61,7 @@ class SQLiteDatabase(Database):
         await asyncio.to_thread(self._lock)
         try:
             await self._open()
+            await self._migrate_all()
         except sqlite3.OperationalError as error:
             await self.stop()
             raise StartError(
@@ -82,6 +83,8 @@ class SQLiteDatabase(Database):
         except BaseException:
             await self.stop()  # its thread would keep the process alive
             raise
+
+    async def _migrate_all(self) -> None:
         # One that takes the name of a table of ours must not switch ours off.
         plugins = self.app.plugins.all.values()
         for plugin in sorted(plugins, key=lambda p: (not p.parts, p.kind == "own")):
@@ -93,6 +96,8 @@ class SQLiteDatabase(Database):
                 self.app.plugins.give_up(plugin.stem, error)
 
     async def _open(self) -> None:
+        # SQLite removes the WAL when all have closed the database.
+        unclean = self._wal.exists()
         self.connection = await aiosqlite.connect(
             self.path, timeout=60, isolation_level=None
         )
@@ -101,9 +106,10 @@ class SQLiteDatabase(Database):
         # Where there can be no WAL, SQLite syncs each commit.
         level = "NORMAL" if row and row[0] == "wal" else "FULL"
         await self.connection.execute(f"PRAGMA synchronous={level}")
-        check = await self.one("PRAGMA quick_check(1)")
-        if check is None or check[0] != "ok":
-            raise sqlite3.DatabaseError(check[0] if check else "no answer")
+        if unclean:  # reads the whole file
+            check = await self.one("PRAGMA quick_check(1)")
+            if check is None or check[0] != "ok":
+                raise sqlite3.DatabaseError(check[0] if check else "no answer")
         row = await self.one("PRAGMA user_version")
         if (version := int(row[0]) if row else 0) not in (0, LAYOUT):
             remedy = "Update the bot: git pull."
@@ -114,10 +120,12 @@ class SQLiteDatabase(Database):
                 f"{remedy}"
             )
         # A file that cannot be written shows now, not at the first job.
+        script = (
+            "CREATE TABLE migrations (plugin TEXT PRIMARY KEY, version INTEGER NOT "
+            f"NULL); PRAGMA user_version={LAYOUT};"
+        )
         await self.connection.executescript(
-            "BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS migrations "
-            "(plugin TEXT PRIMARY KEY, version INTEGER NOT NULL); "
-            f"PRAGMA user_version={LAYOUT}; COMMIT;"
+            f"BEGIN IMMEDIATE; {'' if version else script} COMMIT;"
         )
         await self.sync()  # also what a killed process left
 
@@ -185,6 +193,8 @@ class SQLiteDatabase(Database):
                 await connection.execute(store, (stem, len(scripts)))
         # A TypeError: it is no text. sqlite3.Warning is no sqlite3.Error.
         except (sqlite3.Error, sqlite3.Warning, TypeError, ValueError) as error:
+            if type(error) is sqlite3.DatabaseError:  # the file is damaged
+                raise
             raise PluginError(f"its tables cannot be made: {error}") from error
 
     @contextlib.asynccontextmanager

@@ -101,6 +101,11 @@ def register_tables() -> list[str]:
         CREATE INDEX jobs_to_remove ON jobs (finished_at)
             WHERE finished_at > 0 AND folder = '';
         """,
+        f"""
+        ALTER TABLE jobs ADD COLUMN untold INTEGER NOT NULL DEFAULT 0;
+        UPDATE jobs SET untold = 1 WHERE {UNFINISHED};
+        CREATE INDEX jobs_untold ON jobs (finished_at) WHERE untold = 1;
+        """,
     ]
 
 
@@ -112,6 +117,7 @@ HELD = (
 )
 SWEEP_S = 3600.0  # between two removals of old rows
 SWEEP_ROWS = 500  # removed in one statement
+PAGE = 200  # jobs that are read at once
 MAX_BEHIND = 100  # changes; a listener that is further behind gets no progress
 # The next job to claim: the first of the guilds that have none running, or that of one
 # that has. A claim reads no more of the line than what those have before it.
@@ -358,7 +364,7 @@ class SQLiteQueue(Queue):
         values = storable(job)
         names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
         return await rows(
-            f"INSERT INTO jobs ({names}) VALUES ({marks}) RETURNING *",
+            f"INSERT INTO jobs ({names}, untold) VALUES ({marks}, 1) RETURNING *",
             **values,
         )
 
@@ -421,12 +427,10 @@ class SQLiteQueue(Queue):
     async def recover(self, worker: str, lease_s: float) -> Sequence[Job]:
         """See ``Queue``."""
         await self._change(
-            "status = 'queued', worker = '', position = 0, not_before = 0, "
-            "crashes = crashes + 1",
-            RUNS,
+            "status = 'queued', worker = '', position = 0, not_before = 0", RUNS
         )
         rows = await self._change(
-            "worker = :worker, claim_number = claim_number + 1, crashes = crashes + 1, "
+            "worker = :worker, claim_number = claim_number + 1, "
             "lease_until = :lease_until",
             f"{UNFINISHED} AND status = 'uploading'",
             worker=worker,
@@ -438,8 +442,15 @@ class SQLiteQueue(Queue):
 
     async def get(self, job_id: str) -> Job | None:
         """See ``Queue``."""
-        row = await self.app.database.one("SELECT * FROM jobs WHERE id = ?", job_id)
-        return Job.from_row(row) if row else None
+        return (await self.find([job_id])).get(job_id)
+
+    async def find(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """See ``Queue``."""
+        rows = await self.app.database.all(
+            "SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
+            json.dumps(job_ids),
+        )
+        return {row["id"]: Job.from_row(row) for row in rows}
 
     async def list(
         self,
@@ -464,6 +475,26 @@ class SQLiteQueue(Queue):
         )
         # Sorted here: else SQLite reads the whole table, which is in this order.
         return [Job.from_row(row) for row in sorted(rows, key=itemgetter("seq"))]
+
+    def ended(self, since: float = 0) -> AsyncIterator[Job]:
+        """See ``Queue``."""
+        return self._pages(f"status IN {ENDED} AND finished_at >= :since", since=since)
+
+    def untold(self) -> AsyncIterator[Job]:
+        """See ``Queue``."""
+        return self._pages("untold = 1")
+
+    async def _pages(self, where: str, **values: Any) -> AsyncIterator[Job]:
+        """Jobs by the time of their end, a page at a time."""
+        last: dict[str, Any] = {"finished_at": 0.0, "seq": -1}
+        sql = (
+            f"SELECT * FROM jobs WHERE {where} AND (finished_at, seq) > "
+            f"(:finished_at, :seq) ORDER BY finished_at, seq LIMIT {PAGE}"
+        )
+        while rows := await self.app.database.all(sql, **last, **values):
+            for row in rows:
+                yield Job.from_row(row)
+            last = {name: rows[-1][name] for name in last}
 
     async def position(self, job_id: str) -> int:
         """See ``Queue``."""
@@ -504,6 +535,11 @@ class SQLiteQueue(Queue):
         """See ``Queue``."""
         sql = "UPDATE jobs SET status_message_id = ? WHERE id = ?"
         await self.app.database.all(sql, message_id, job_id)
+
+    async def set_told(self, job_ids: Sequence[str]) -> None:
+        """See ``Queue``."""
+        sql = "UPDATE jobs SET untold = 0 WHERE id IN (SELECT value FROM json_each(?))"
+        await self.app.database.all(sql, json.dumps(job_ids))
 
     async def forget_files(self, job_id: str) -> None:
         """See ``Queue``."""

@@ -166,7 +166,9 @@ async def test_database_of_another_layout_is_left_alone(open_app: Open) -> None:
         assert on_disk(path, "PRAGMA user_version") == [(layout,)]
 
 
-@pytest.mark.parametrize("damage", ["no database at all", "torn page"])
+@pytest.mark.parametrize(
+    "damage", ["no database at all", "torn page", "torn page after a kill"]
+)
 async def test_damaged_database_is_kept_aside(open_app: Open, damage: str) -> None:
     app = await open_app()
     path = path_of(app)
@@ -177,8 +179,11 @@ async def test_damaged_database_is_kept_aside(open_app: Open, damage: str) -> No
             )
     await app.stop()
     content = path.read_bytes()
-    if damage == "torn page":
+    if damage == "torn page":  # shows at once, as the facts' root is there
         content = content[:8192] + random.Random(1).randbytes(65536) + content[73728:]
+    elif damage == "torn page after a kill":  # shows when the whole file is read
+        content = content[:-8192] + random.Random(1).randbytes(8192)
+        path.with_name("bossbot.db-wal").touch()
     else:
         content = b"no database" * 1000
     path.write_bytes(content)
