@@ -199,7 +199,7 @@ class LocalWorker(Worker):
     ) -> None:
         """Store how a job ended."""
         self._tries.pop(job.id, None)
-        job.status, job.finished_at = status, now()
+        job.status, job.finished_at, job.crashes = status, now(), 0
         if error:
             job.cause, job.error, job.detail = error.cause, str(error), error.detail
         with contextlib.suppress(OSError):  # what stays goes with the leftovers

@@ -692,17 +692,17 @@ async def test_job_that_ran_when_the_bot_died_runs_again(open_queue: Open) -> No
             job.status = Status.COMPLETED
         await queue.save(job, LEASE_S)
     await queue.add(waiting)
-    for crashes in (1, 2, 3):
+    for start in (1, 2, 3):
         queue = await open_queue()
         [upload] = await queue.recover("me again", LEASE_S)
         assert (upload.id, upload.status) == (uploading.id, Status.UPLOADING)
-        assert (upload.worker, upload.claim_number) == ("me again", 1 + crashes)
-        assert upload.crashes == crashes and upload == await stored(queue, uploading)
+        assert (upload.worker, upload.claim_number) == ("me again", 1 + start)
+        assert upload == await stored(queue, uploading)
         assert await queue.keep(upload, LEASE_S)
         again = await stored(queue, running)
-        assert (again.status, again.crashes) == (Status.QUEUED, crashes)
-        assert await claim_all(queue) == [running.id, *([waiting.id] * (crashes == 1))]
-        if crashes == 1:
+        assert (again.status, again.crashes) == (Status.QUEUED, 0)
+        assert await claim_all(queue) == [running.id, *([waiting.id] * (start == 1))]
+        if start == 1:
             await queue.cancel(waiting.id)
     assert await status(queue, done) is Status.COMPLETED
 
@@ -803,6 +803,34 @@ async def test_list_leaves_out_what_ended_before(queue: Queue) -> None:
     assert [job.id for job in await queue.list(since=200)] == [ended[1], waiting]
     failed = await queue.list(1, [Status.FAILED], since=150)
     assert [job.id for job in failed] == ended[1:]
+
+
+async def test_ended_jobs_come_page_by_page_in_the_order_of_their_ends(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module("sqlite_queue"), "PAGE", 3)
+    ends: dict[str, float] = {}
+    for at_s in (5, 3, 3, 3, 3, 9, 7, 1):
+        await queue.add(a_job())
+        job = await claim(queue)
+        job.status, job.finished_at = Status.COMPLETED, at_s
+        await queue.finish(job)
+        ends[job.id] = at_s
+    await queue.add(a_job())
+    expected = sorted(ends, key=lambda job_id: ends[job_id])
+    assert [job.id async for job in queue.ended()] == expected
+    assert [job.id async for job in queue.ended(3)] == expected[1:]
+    assert [job.id async for job in queue.ended(10)] == []
+    assert (await queue.find([*expected[:2], "nobody"])).keys() == {*expected[:2]}
+
+
+async def test_job_is_untold_until_it_is_said_to_be_told(queue: Queue) -> None:
+    first, second, third = await added(queue, a_job(), a_job(), a_job())
+    await queue.cancel(second)
+    untold = [job.id async for job in queue.untold()]
+    assert untold == [first, third, second]
+    await queue.set_told([second, first, "nobody"])
+    assert [job.id async for job in queue.untold()] == [third]
 
 
 async def test_forgotten_files_are_gone_and_nothing_else(queue: Queue) -> None:

@@ -723,8 +723,10 @@ async def test_job_that_crashed_the_bot_three_times_is_failed_and_that_is_said(
         await stage.fake.wait_for(lambda: "Downloading" in status.content)
     assert stage.database("SELECT status, crashes FROM jobs") == [("queued", 0)]
     for crashes in (0, 1, 2):
-        assert stage.database("SELECT crashes FROM jobs") == [(crashes,)]
-        stage.database("UPDATE jobs SET status = 'downloading'")
+        assert stage.database("SELECT crashes FROM jobs") == [(0,)]  # a stop is none
+        stage.database(
+            f"UPDATE jobs SET status = 'downloading', crashes = {crashes + 1}"
+        )
         async with stage.bot() as bot:
             if crashes == 2:
                 await job_at(bot, job, Status.FAILED)

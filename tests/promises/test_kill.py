@@ -78,7 +78,7 @@ async def test_failure_that_a_kill_kept_from_the_member_is_told_at_the_next_star
     await process.start()
     status = await stage.hears("Download failed", "deleted or never existed")
     async with asyncio.timeout(10):
-        while stage.database("SELECT value FROM facts WHERE key LIKE 'unfinished%'"):
+        while stage.database("SELECT id FROM jobs WHERE untold"):
             await asyncio.sleep(0.02)
     await process.kill("bot")
     await process.family_ended()
@@ -86,6 +86,50 @@ async def test_failure_that_a_kill_kept_from_the_member_is_told_at_the_next_star
     await stage.says(f"$download {link(stage.image())}")
     await stage.hears("Done in")
     assert len(status.versions) == 2  # "started" and "failed": it was told once
+
+
+async def test_end_that_no_message_was_about_is_told_at_the_next_start(
+    stage: Stage, process: BotProcess
+) -> None:
+    await process.start()
+    await stage.says(f"$download {link('wait=gate')}")
+    status = await stage.hears("Downloading")
+    while not stage.database("SELECT status_message_id FROM jobs")[0][0]:
+        await asyncio.sleep(0.02)
+    await process.kill("bot")
+    await process.family_ended()
+    # As when the kill came between the end's commit and its message.
+    stage.database(
+        "UPDATE jobs SET status = 'failed', cause = 'gone', error = 'It is gone.', "
+        f"finished_at = {time.time()}"
+    )
+    await process.start()
+    await stage.fake.wait_for(lambda: "It is gone." in status.content)
+    assert len(stage.said()) == 1
+
+
+async def test_claim_that_had_not_begun_is_no_crash(
+    stage: Stage, process: BotProcess
+) -> None:
+    await process.start()
+    await stage.says(f"$download {link('wait=gate', stage.image())}")
+    await stage.hears("Downloading")
+    crashes = "SELECT status, crashes FROM jobs"
+    assert stage.database(crashes) == [("downloading", 1)]  # should the bot end now
+    await process.kill("bot")
+    await process.family_ended()
+    for _ in range(4):  # claimed, then killed before the download began
+        stage.database("UPDATE jobs SET status = 'downloading', crashes = 0")
+        fault = stage.fake.fault("me", "hang")
+        await process.launch()
+        await stage.fake.wait_for(lambda fault=fault: fault.hits)
+        await process.kill("bot")
+        fault.release()
+        await process.family_ended()
+        assert stage.database(crashes)[0][1] == 0
+    stage.open_gate("gate")
+    await process.start()
+    await stage.gets(1)
 
 
 async def test_kill_before_the_answer_loses_nothing_that_was_committed(
