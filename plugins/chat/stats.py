@@ -39,7 +39,7 @@ from bossbot import (
 Context = commands.Context[Any]
 GREEN = discord.Colour(0x3BA55D)
 DAY_S = 86400
-LOOK_BACK_S = 86400.0  # before the newest job, for older ones that are missing
+LOOK_BACK_S = 3600.0  # before the newest job, for older ones that are missing
 REMEMBERED = 100_000  # jobs that are known to be counted
 # In place of a day, and of a server.
 ALL_TIME, EVERYWHERE = 0, -1
@@ -95,8 +95,7 @@ async def run(app: App) -> None:
     """Count the jobs that ended while nobody counted."""
     newest = await app.database.one("SELECT max(ended_at) FROM stats_jobs")
     since = min(newest[0] or 0, now()) - LOOK_BACK_S if newest else 0
-    ended = await app.queue.list(statuses=TERMINAL_STATUSES, since=max(since, 0))
-    for job in ended:
+    async for job in app.queue.ended(max(since, 0)):
         await count(app, job)
     await app.database.all(
         "DELETE FROM stats_jobs WHERE number <= (SELECT max(number) FROM stats_jobs) - ?",
