@@ -125,9 +125,16 @@ def register_tables() -> list[str]:
         CREATE INDEX limits_by_member ON limits (line, guild_id, user_id, at_s);
         CREATE INDEX limits_by_unit ON limits (unit);
         CREATE INDEX limits_by_end ON limits (until_s);
+        CREATE INDEX limits_by_time ON limits (at_s);
         """
     ]
 
+
+OLD = "DELETE FROM limits WHERE until_s <= ? OR at_s > ?"
+USED = (
+    "SELECT at_s, unit FROM limits WHERE line = ? AND guild_id = ? AND user_id = ? "
+    "ORDER BY at_s"
+)
 
 # Last, so that only what nothing else has refused is counted.
 
@@ -178,13 +185,8 @@ async def use(app: App, limit: Limit, unit: str, count: bool = True) -> None:
     # In a transaction, so that two at once cannot both take the last place.
     async with app.database.transaction() as database:
         # What a clock that was wrong has left lies in the future.
-        old = "DELETE FROM limits WHERE until_s <= ? OR at_s > ?"
-        await database.execute(old, (at_s, at_s))
-        rows = await database.execute_fetchall(
-            "SELECT at_s, unit FROM limits WHERE line = ? AND guild_id = ? AND "
-            "user_id = ? ORDER BY at_s",
-            limit[:3],
-        )
+        await database.execute(OLD, (at_s, at_s))
+        rows = await database.execute_fetchall(USED, limit[:3])
         used = {row["unit"]: row["at_s"] for row in rows}
         if unit in used:
             return

@@ -1,6 +1,10 @@
-"""The bot's name and invite link, for the commands ``setup`` and ``invite``."""
+"""The bot's name and invite link, and messages to its owner."""
 
+import aiohttp
 import discord
+from loguru import logger
+
+from bossbot import BossBot
 
 # What posting files takes, and no more; the words for people.
 PERMISSIONS = {
@@ -29,3 +33,15 @@ async def look_up(token: str) -> tuple[str, str]:
             scopes=("bot", "applications.commands"),
         )
         return client.user.name, link
+
+
+async def tell_owner(bot: BossBot, text: str) -> None:
+    """Send the owner a direct message; a failure is only logged."""
+    try:
+        application = await bot.application_info()
+        team = application.team
+        owner_id = team.owner_id if team and team.owner_id else application.owner.id
+        owner = await bot.fetch_user(owner_id)
+        await owner.send(text)
+    except (OSError, aiohttp.ClientError, discord.DiscordException) as error:
+        logger.warning("a message did not reach the owner: {!r}", error)

@@ -3,9 +3,7 @@
 import asyncio
 from datetime import UTC, datetime
 
-import aiohttp
-import discord
-from loguru import logger
+from bossbot_plugins._discord import tell_owner
 
 from bossbot import App, Cause, Job, Status, escape, hookimpl
 
@@ -18,7 +16,7 @@ async def job_changed(job: Job, app: App) -> None:
     wanted = job.platform and job.cause in (Cause.LOGIN, Cause.AGE)
     if job.status is not Status.FAILED or not wanted:
         return
-    bot, site = app.bot, job.platform
+    site = job.platform
     key, today = f"login_notice:{site}", datetime.now(UTC).date().isoformat()
     async with _turn:
         if await app.facts.get(key) == today:
@@ -29,11 +27,4 @@ async def job_changed(job: Job, app: App) -> None:
         f"Set cookies for it (docs/logins.md), then try `python bossbot.py check "
         f"--login`. The site's words: {escape(job.detail, 500)}"
     )
-    try:
-        application = await bot.application_info()
-        team = application.team
-        owner_id = team.owner_id if team and team.owner_id else application.owner.id
-        owner = await bot.fetch_user(owner_id)
-        await owner.send(text)
-    except (OSError, aiohttp.ClientError, discord.DiscordException) as error:
-        logger.warning("no notice about {} reached the owner: {}", site, error)
+    await tell_owner(app.bot, text)

@@ -411,6 +411,15 @@ async def test_table_keeps_only_what_still_counts(start: StartApp, clock: Any) -
     assert len(await app.database.all("SELECT * FROM limits")) == 1
 
 
+async def test_a_use_costs_the_same_however_many_there_are(start: StartApp) -> None:
+    app = await start()
+    limits = module("limits")
+    for sql, values in ((limits.OLD, (1, 1)), (limits.USED, ("stats", 1, 1))):
+        plan = await app.database.all(f"EXPLAIN QUERY PLAN {sql}", *values)
+        steps = [row["detail"] for row in plan]
+        assert not [step for step in steps if step.startswith("SCAN")], steps
+
+
 async def test_uses_from_a_clock_that_was_wrong_do_not_count(
     start: StartApp, clock: Any
 ) -> None:

@@ -1014,6 +1014,8 @@ class FakeDiscord:
                 session = await self._identify(websocket, packet["d"])
             elif packet["op"] == 6:
                 session = await self._resume(websocket, packet["d"])
+            elif packet["op"] == 8 and session:
+                await self._find_members(session, packet["d"])
         if session and session.websocket is websocket:
             session.websocket = None
             if websocket.close_code in (1000, 1001):  # the bot took its leave
@@ -1047,6 +1049,18 @@ class FakeDiscord:
         await session.attach(websocket)
         self._count("identify")
         return session
+
+    async def _find_members(self, session: Session, data: Payload) -> None:
+        """Answers a search for members by the start of their names."""
+        [guild] = [one for one in self.guilds if str(one.id) == str(data["guild_id"])]
+        found = [
+            guild.member(user)
+            for user in self.users.values()
+            if user.name.casefold().startswith(data["query"].casefold())
+        ]
+        chunk = {"guild_id": str(guild.id), "members": found[: data["limit"]]}
+        chunk |= {"chunk_index": 0, "chunk_count": 1, "nonce": data.get("nonce")}
+        await session.dispatch("GUILD_MEMBERS_CHUNK", chunk)
 
     async def _resume(self, websocket: WebSocket, data: Payload) -> Session | None:
         session = self._sessions.get(data["session_id"])
