@@ -44,4 +44,4 @@ async def tell_owner(bot: BossBot, text: str) -> None:
         owner = await bot.fetch_user(owner_id)
         await owner.send(text)
     except (OSError, aiohttp.ClientError, discord.DiscordException) as error:
-        logger.warning("a message did not reach the owner: {!r}", error)
+        logger.warning("no message reached the owner: {!r}", error)

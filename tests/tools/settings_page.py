@@ -44,8 +44,10 @@ a plugin's table switches that plugin off, and the log has the reason; if that p
 GUILDS = """\
 ## Settings of each server
 
-These are kept in `data/guilds/{server id}.toml`, in a table for each plugin, and count for links that come after a change. A direct
-message has the server id 0.
+Members who may manage the server change these with [`/settings update`](commands.md#settings-of-the-server). They are kept in
+`data/guilds/{server id}.toml`, in a table for each plugin, and count for links that come after a change; a change in the file counts at
+once, too. A direct message has the server id 0. Each change by a command is a line in `data/logs/audit.jsonl`. If a file has a mistake,
+its last good state (a copy is in `data/guilds/last_good/`) counts until the mistake is corrected, and the owner gets a direct message.
 """
 NO_GUILDS = "No plugin that comes with the bot has any; plugins of your own can.\n"
 SHELF_TITLES = {
