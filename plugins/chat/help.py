@@ -33,6 +33,7 @@ BY_NAME = {
     "url": "https://youtu.be/jNQXAC9IVRw",
     "id": "4f09c1d2aa",
     "command": "download",
+    "value": "de",  # of a setting
 }
 BY_TYPE: dict[Any, str] = {bool: "yes", int: "1", float: "1.5"}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import discord
+from bossbot_plugins._answers import MAX_DESCRIPTION, reply
 from bossbot_plugins._audit import note
 from bossbot_plugins._commands import Denied, admit, guard
 from bossbot_plugins._discord import tell_owner
@@ -43,8 +44,7 @@ from bossbot import (
 )
 
 Context = commands.Context[Any]
-MAX_CONTENT, MAX_EMBED = 2000, 4096  # Discord, 2026-11: characters
-MAX_CHOICES, MAX_CHOICE = 25, 100
+MAX_CHOICES, MAX_CHOICE = 25, 100  # Discord, 2026-11; the second in characters
 PLAIN = Settings.model_validate({})  # of an owner who has set nothing
 
 
@@ -181,7 +181,7 @@ class GuildSettings(commands.Cog, name="Settings"):
         await self.show(ctx, setting)
 
     @guard("settings view", group="settings")
-    @settings.command()
+    @settings.command(extras={"example": "language"})
     @app_commands.describe(setting="one of them, with what it takes")
     async def view(self, ctx: Context, *, setting: str = "") -> None:
         """Show the settings of this server, or one of them."""
@@ -194,7 +194,7 @@ class GuildSettings(commands.Cog, name="Settings"):
         await self.show(ctx, setting)
 
     @guard("settings update", group="settings", needs=("manage_guild",))
-    @settings.command()
+    @settings.command(extras={"example": "language"})
     @app_commands.describe(
         setting="its name", value="its new value; several with commas; default resets"
     )
@@ -202,7 +202,7 @@ class GuildSettings(commands.Cog, name="Settings"):
         """Change a setting of this server."""
         await ctx.defer(ephemeral=True)  # a member's name may have to be looked up
         text = await self.change(ctx, setting_of(self.app, setting), value)
-        await say(ctx, text)
+        await reply(ctx, text)
 
     async def show(self, ctx: Context, word: str) -> None:
         guild_id, place = id_of(ctx), place_of(self.bot, ctx)
@@ -212,7 +212,7 @@ class GuildSettings(commands.Cog, name="Settings"):
             embed = all_shown(self.app, guild_id)
         if why := self.app.guilds.broken.get(guild_id):
             embed.set_footer(text=broken(why)[:2000])
-        await say(ctx, embed=embed)
+        await reply(ctx, embed=embed)
 
     async def change(self, ctx: Context, setting: Setting, words: str) -> str:
         """Change a setting; returns what to say. Raises Refused."""
@@ -343,7 +343,7 @@ def plain(config: PluginConfig, key: str, table: dict[str, Any] | None = None) -
 
 def all_shown(app: App, guild_id: int) -> discord.Embed:
     lines: list[str] = []
-    room = MAX_EMBED - 200
+    room = MAX_DESCRIPTION - 200
     known = settings_of(app)
     for name, setting in known.items():
         table = setting.table(guild_id)
@@ -364,14 +364,14 @@ def all_shown(app: App, guild_id: int) -> discord.Embed:
 def one_shown(setting: Setting, guild_id: int, place: Place) -> discord.Embed:
     table, kind = setting.table(guild_id), setting.kind
     default, _of_owner = setting.default()
-    embed = discord.Embed(title=setting.name[:256], description=setting.about)
+    embed = discord.Embed(title=setting.name, description=setting.about)
     facts = {
         _("Value"): f"{show(kind, setting.counts(table))} · {source(setting, table)}",
         _("Default"): show(kind, default),
         _("It takes"): takes(kind, place),
     }
     for name, value in facts.items():
-        embed.add_field(name=name, value=value[:1024], inline=False)
+        embed.add_field(name=name, value=value, inline=False)
     return embed
 
 
@@ -398,15 +398,3 @@ def id_of(ctx: Context) -> int:
 
 def place_of(bot: BossBot, ctx: Context) -> Place:
     return Place(bot.app, ctx.guild, ctx.author)
-
-
-async def say(ctx: Context, text: str = "", embed: discord.Embed | None = None) -> None:
-    """Answer a command, for its member only where that can be."""
-    shown: dict[str, Any] = (
-        {"embed": embed} if embed else {"content": text[:MAX_CONTENT]}
-    )
-    if ctx.interaction:
-        await ctx.send(**shown, ephemeral=True)
-        return
-    reference = ctx.message.to_reference(fail_if_not_exists=False)
-    await ctx.send(**shown, reference=reference, mention_author=False)

@@ -582,3 +582,12 @@ async def test_broken_file_is_reported_and_not_overwritten(
         prepared.edit("[own]\ncount = 6\n")
         assert "is broken" not in await prepared.view()
         assert "(before: 6)" in await prepared.update("count", "5")
+
+
+async def test_help_has_examples_of_the_settings(room: Moderated) -> None:
+    room.stage.add_plugin("help")
+    await room.app.reload("help")
+    asked = await room.fake.member_says(
+        room.stage.channel_id, "$help settings update", room.moderator.id
+    )
+    await room.stage.hears("$settings update language de", after=asked.id)
