@@ -1838,6 +1838,16 @@ async def in_thread(work: Callable[[], Any]) -> Any:
     return await asyncio.wrap_future(result)
 
 
+@dataclass(slots=True)
+class _HookCall:
+    """A call of a hook, while it lasts."""
+
+    over: bool = False
+
+
+_hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
+
+
 class Plugins:
     """The plugins, what they registered, and the calls to their hooks."""
 
@@ -2172,6 +2182,8 @@ class Plugins:
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
         said = MAY_SAY.get(hook, ())
+        hook_call = _HookCall()
+        of_task = _hook_call.set(hook_call)
         work = partial(self.invoke, impl, plugin, hook in VETOES, **values)
         answer: Any = None
         limit = asyncio.timeout(limit_s)
@@ -2197,6 +2209,8 @@ class Plugins:
                 raise Refused(BROKEN_CHECK) from error
             return None
         finally:
+            hook_call.over = True
+            _hook_call.reset(of_task)
             if not isinstance(answer, BaseException) or isinstance(answer, said):
                 plugin.failures.pop(hook, None)
             if self.settings.trace_hooks:
@@ -2267,9 +2281,11 @@ class Plugins:
 
 # ── The app: intake, feed, start and stop ──────────────────────────────────────────
 
-_started: defaultdict[str, weakref.WeakSet[asyncio.Task[Any]]] = defaultdict(
-    weakref.WeakSet
-)  # by the stem of the plugin whose code started them
+# What plugins have started, by stem, and in which call of a hook.
+_started: defaultdict[
+    str, weakref.WeakKeyDictionary[asyncio.Task[Any], _HookCall | None]
+]
+_started = defaultdict(weakref.WeakKeyDictionary)
 
 
 def _start_task(
@@ -2282,7 +2298,7 @@ def _start_task(
     while frame and (name := frame.f_globals.get("__name__", "")) != __name__:
         package, _, stem = name.partition(".")
         if package == PLUGIN_PACKAGE and stem[:1] != "_":  # a library is its caller's
-            _started[stem.partition(".")[0]].add(task)
+            _started[stem.partition(".")[0]][task] = _hook_call.get()
             break
         frame = frame.f_back
     return task
@@ -2471,8 +2487,14 @@ class App:
         stem, started = plugin.stem, set[asyncio.Task[Any]]()
         life = self._lives.pop(stem, None)
         if not plugin.parts:
-            loop = asyncio.get_running_loop()
-            started = {t for t in _started.pop(stem, ()) if t.get_loop() is loop}
+            loop, found = asyncio.get_running_loop(), list(_started[stem].items())
+            # A hook that is at work on a job goes on with what it has started.
+            started = {
+                task
+                for task, call in found
+                if task.get_loop() is loop
+                and not (self._alive and call and not call.over)
+            }
         tasks = (started | ({life} if life else set())) - {asyncio.current_task()}
         for task in tasks:
             task.cancel()

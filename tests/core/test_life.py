@@ -480,6 +480,31 @@ async def test_fault_while_it_ends_is_no_failure_of_the_stop(
     assert heard.rest() == ["ends 1"], "and nothing has begun again"
 
 
+async def test_hook_at_work_on_a_job_goes_on_while_its_plugin_is_reloaded(
+    start: Start, heard: Heard, write: Callable[[str, str], Path]
+) -> None:
+    code = """
+        async def part(app, name):
+            await app.gate.wait()
+            return name
+
+        @hookimpl
+        async def answer_job(app):
+            app.heard.put_nowait("begins")
+            async with asyncio.TaskGroup() as group:
+                parts = [group.create_task(part(app, name)) for name in ("a", "b")]
+            return "".join(task.result() for task in parts)
+        """
+    app = await start(busy=code)
+    app.gate = asyncio.Event()
+    working = asyncio.create_task(app.plugins.call_first("answer_job", job=make_job()))
+    assert await heard.next() == "begins"
+    write("busy", "")
+    assert not (await app.reload("busy")).off
+    app.gate.set()
+    assert await working == "ab"
+
+
 # One that does not let go
 
 STUBBORN = """
