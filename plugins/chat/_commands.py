@@ -1,6 +1,7 @@
 """What all commands, buttons and menus have in common: who may use them, in which
 language they are answered (check_action sets it), and what counts for limits."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -44,6 +45,11 @@ def action_name(command: Any) -> str:
     has it in its ``extras``, as "action"."""
     named = getattr(command.callback, "action_name", "")
     return str(named or command.extras.get("action", ""))
+
+
+def signature(command: commands.Command[Any, Any, Any]) -> str:
+    """What a prefix command takes: "<size> [count]"."""
+    return re.sub(r'"|=[^]|]*(?=\])', "", command.signature)
 
 
 async def admit(

@@ -12,7 +12,13 @@ from typing import Any
 
 import aiohttp
 import discord
-from bossbot_plugins._commands import Asked, permission_title, refused, user_of
+from bossbot_plugins._commands import (
+    Asked,
+    permission_title,
+    refused,
+    signature,
+    user_of,
+)
 from bossbot_plugins._refusals import REFUSALS
 from discord import app_commands
 from discord.ext import commands
@@ -206,8 +212,8 @@ def usage(asked: Asked) -> str:
     ):
         return ""
     command = asked.command
-    words = f"{asked.clean_prefix}{command.qualified_name} {command.signature}"
-    return f"`{words.strip()}`".replace('"', "")
+    words = f"{asked.clean_prefix}{command.qualified_name} {signature(command)}"
+    return f"`{words.strip()}`"
 
 
 def discords_no(asked: Asked, error: discord.HTTPException) -> str:

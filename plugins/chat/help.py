@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, cast, get_args, get_origin
 
 import discord
 from bossbot_plugins._answers import context_of, reply
-from bossbot_plugins._commands import action_name, admit, guard
+from bossbot_plugins._commands import action_name, admit, guard, signature
 from discord import app_commands
 from discord.ext import commands
 from loguru import logger
@@ -277,8 +277,7 @@ def form(entry: Entry, prefix: str) -> str:
         ]
         return " ".join([f"/{entry.name}", *takes])
     assert entry.words
-    signature = re.sub('"|=None|=(?=])', "", entry.words.signature)
-    return f"{prefix.strip('/')}{entry.name} {signature}".strip()
+    return f"{prefix.strip('/')}{entry.name} {signature(entry.words)}".strip()
 
 
 def example(entry: Entry, prefix: str) -> str:

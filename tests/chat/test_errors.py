@@ -241,7 +241,7 @@ ANSWERS = {
     "$fail slow": "That took too long and was stopped. Try again later.",
     "$fail lost": "Discord cannot be reached at the moment. Try again in a minute.",
     "$fail unsafe": r"\*\*bold\*\* \@everyone",
-    "$pick": "Something is missing: `size`.\n`$pick <small|large> [count=1]`",
+    "$pick": "Something is missing: `size`.\n`$pick <small|large> [count]`",
     "$pick huge": "`size` is one of: `small`, `large`.",
     "$pick small x": "That is none of the values that fit.",
     '$pick "small': "The quotation marks in that do not match.",

@@ -120,7 +120,7 @@ async def test_help_lists_what_the_member_may_use_by_plugin_with_an_example(
         for hidden in ("fix", "Fix", "secret", "broken", "`$box`"):
             assert hidden not in text
         text = await help_of(stage, user=moderator.id)
-        assert r"`$fix <small|large> <id> [count=1]` Fix something \*now\*." in text
+        assert r"`$fix <small|large> <id> [count]` Fix something \*now\*." in text
         assert "-# Example: `$fix small 4f09c1d2aa`" in text
         assert "Fix what is behind a message." in text and "secret" not in text
         assert "`$secret` For the owner." in await help_of(stage, user=fake.owner.id)
@@ -138,7 +138,7 @@ async def test_help_explains_one_command(stage: Stage) -> None:
     async with stage.bot():
         for words in ("fix", "$fix", "/FIX", "mend", "tfx"):
             text = await help_of(stage, words, user=moderator.id)
-            assert text.startswith("$fix <small|large> <id> [count=1]\n"), words
+            assert text.startswith("$fix <small|large> <id> [count]\n"), words
         assert "What is not broken stays as it is." in text
         assert "`size` how large: `small`, `large`\n`id`\n" in text
         assert "`count` how many (may be left out)" in text
