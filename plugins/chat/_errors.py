@@ -63,17 +63,17 @@ async def answer_error(asked: Asked, error: BaseException) -> None:
     log.opt(exception=error).log(
         level, "error {} in {}: {}", number, name_of(asked), what
     )
-    text = sentence(asked, error)
+    text, told = sentence(asked, error), _("Error {id}").format(id=number)
     embed = discord.Embed(description=text, colour=RED)
-    embed.set_footer(text=_("Error {id}").format(id=number))
-    await _tell(asked, f"{text}\n`{number}`", embed)
+    embed.set_footer(text=told)
+    await _tell(asked, f"{text}\n{told}", embed)
 
 
 def answers_errors(
-    method: Callable[..., Coroutine[Any, Any, Any]],
+    method: Callable[..., Coroutine[Any, Any, Any]], again: bool = False
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     """A method that gets an interaction, with answers to what it raises, which
-    discord.py would only log; it then returns None."""
+    discord.py would only log; it then returns None, or raises it ``again``."""
 
     if hasattr(method, "answers_errors"):
         return method
@@ -86,6 +86,8 @@ def answers_errors(
             for asked in arguments:
                 if isinstance(asked, discord.Interaction):
                     await answer_error(asked, error)
+            if again:
+                raise
             return None
 
     call.answers_errors = True  # type: ignore[attr-defined]
@@ -333,7 +335,8 @@ async def _tell_privately(
     response = interaction.response
     if interaction.type is discord.InteractionType.autocomplete:
         if not response.is_done():
-            await response.autocomplete([])
+            choices = _as_choice(interaction, text) if "embed" in shown else []
+            await response.autocomplete(choices)
         return True
     if not response.is_done():
         try:
@@ -347,3 +350,18 @@ async def _tell_privately(
         return True
     except discord.HTTPException:
         return False
+
+
+def _as_choice(interaction: discord.Interaction, text: str) -> list[Any]:
+    """A text as the only choice of an autocomplete, where words are typed; it stands for
+    what is there already."""
+    data: Any = interaction.data
+    options = list(data.get("options", ()))
+    for option in options:  # those of a group's command are inside
+        options += option.get("options", ())
+    kind, name = discord.AppCommandOptionType.string.value, " ".join(text.split())
+    return [
+        app_commands.Choice(name=name[-100:], value=one["value"][:100] or "-")
+        for one in options
+        if one.get("focused") and one["type"] == kind
+    ]

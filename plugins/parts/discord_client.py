@@ -337,6 +337,7 @@ def answer_errors_of_item(kind: type[discord.ui.DynamicItem[Any]]) -> None:
     """The same for a dynamic item."""
     for name in ("callback", "interaction_check"):
         setattr(kind, name, answers_errors(getattr(kind, name)))
+    kind.from_custom_id = answers_errors(kind.from_custom_id, again=True)  # type: ignore[method-assign]
 
 
 def answer_errors_of_choices(command: Any) -> None:

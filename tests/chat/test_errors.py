@@ -22,11 +22,14 @@ TEASE = (
     IMPORTS
     + """
 class Button(discord.ui.DynamicItem[discord.ui.Button], template="tease:(.*)"):
-    def __init__(self):
-        super().__init__(discord.ui.Button(label="Dynamic", custom_id="tease:x"))
+    def __init__(self, label="Dynamic"):
+        custom_id = f"tease:{label}"
+        super().__init__(discord.ui.Button(label=label, custom_id=custom_id))
 
     @classmethod
     async def from_custom_id(cls, interaction, item, match):
+        if item.label == "Lost":
+            raise KeyError("lost")
         return cls()
 
     async def callback(self, interaction):
@@ -70,6 +73,10 @@ class Tease(commands.Cog):
                 raise ConnectionResetError("reset")
         raise KeyError(how)
 
+    @fail.autocomplete("how")
+    async def hows(self, interaction, typed):
+        raise KeyError("hows")
+
     @commands.hybrid_command()
     async def pick(self, ctx, size: Literal["small", "large"], count: int = 1):
         await ctx.send("picked")
@@ -104,6 +111,7 @@ class Tease(commands.Cog):
     async def buttons(self, ctx):
         view = View()
         view.add_item(Button())
+        view.add_item(Button("Lost"))
         await ctx.send("Click.", view=view)
 
 
@@ -156,7 +164,8 @@ async def test_failure_of_a_slash_command_is_told_its_member_only(
 
 
 @pytest.mark.parametrize(
-    ("button", "raised"), [("Plain", "'plain'"), ("Dynamic", "dynamic")]
+    ("button", "raised"),
+    [("Plain", "'plain'"), ("Dynamic", "dynamic"), ("Lost", "'lost'")],
 )
 async def test_failure_of_a_button_is_answered(
     stage: Stage, logged: list[str], button: str, raised: str
@@ -182,15 +191,19 @@ async def test_failure_of_a_menu_is_answered(stage: Stage, logged: list[str]) ->
     assert "in /Tease: KeyError: 'menu'" in logged_as(logged, error_id(answer))
 
 
-async def test_failure_of_an_autocomplete_offers_nothing_and_is_logged(
+async def test_failure_of_an_autocomplete_is_told_in_place_of_choices(
     stage: Stage, logged: list[str]
 ) -> None:
     stage.write_plugin("tease", TEASE)
+    fake, where = stage.fake, stage.channel_id
     async with stage.bot():
-        where = stage.channel_id
-        assert await stage.fake.autocomplete(where, "pick", "count", "1") == []
-    [line] = [line for line in logged if "'choices'" in line]
-    assert re.match(r"ERROR error [0-9a-f]{8} in /pick: KeyError", line)
+        assert await fake.autocomplete(where, "pick", "count", "1") == []
+        [choice] = await fake.autocomplete(where, "fail", "how", "typed")
+        assert choice["name"].startswith(INTERNAL) and choice["value"] == "typed"
+        number = choice["name"][-8:]
+    line = logged_as(logged, number)
+    assert line.startswith(f"ERROR error {number} in /fail: KeyError: 'hows'")
+    assert any("in /pick: KeyError: 'choices'" in line for line in logged)
 
 
 async def test_failure_of_a_form_is_answered_like_that_of_a_button(
@@ -300,7 +313,7 @@ async def test_command_says_which_permission_the_bot_lacks(
         answer = await stage.hears(
             "I cannot do that here. Ask an admin to give me:", named, channel_id=place
         )
-        assert not answer.embeds and re.search("`[0-9a-f]{8}`", answer.content)
+        assert not answer.embeds and re.search("Error [0-9a-f]{8}$", answer.content)
 
 
 async def test_command_that_discord_still_shows_but_is_gone_is_answered(

@@ -624,3 +624,28 @@ async def test_a_redirected_script_runs_as_if_it_were_run_directly(
         await process.wait()
     expected = [str(script), str(tmp_path), str(script), fake.token]
     assert found[0].content.split("|") == expected
+
+
+async def test_embed_that_the_bot_may_not_send_is_dropped(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    await fake.deny_member(fake.channel.id, fake.bot.id, "embed_links")
+    channel = bot.get_partial_messageable(fake.channel.id)
+    await channel.send("words", embed=discord.Embed(title="x"))
+    [message] = said(fake)
+    assert (message.content, message.embeds) == ("words", [])
+    with pytest.raises(discord.HTTPException) as refused:
+        await channel.send(embed=discord.Embed(title="x"))
+    assert refused.value.code == 50006
+
+
+async def test_commands_that_are_refused_are_named_by_their_places(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    fake.refused_commands = {"bad"}
+    names = ("good", "bad")
+    payload: Any = [{"name": name, "description": "x", "type": 1} for name in names]
+    with pytest.raises(discord.HTTPException) as refused:
+        await bot.http.bulk_upsert_global_commands(fake.bot.id, payload)
+    assert list(refused.value._errors or ()) == ["1"]
+    assert "good" not in fake.commands
