@@ -2163,11 +2163,12 @@ class Plugins:
 
     def guild_mistakes(self, tables: dict[str, Any]) -> list[str]:
         """What is wrong in a guild's settings, a line each; tables of plugins that are
-        not there are not looked at."""
+        off or not there are not looked at."""
         wrong = []
         for plugin in self.all.values():
+            table = {} if plugin.off else tables.get(plugin.stem, {})
             try:
-                plugin.guild_config.model_validate(tables.get(plugin.stem, {}))
+                plugin.guild_config.model_validate(table)
             except ValidationError as error:
                 lines = explain(error, plugin.guild_config.model_fields)
                 wrong += [f"[{plugin.stem}] {line}" for line in lines]

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bossbot import App
+from bossbot import App, write_atomically
 
-MAX_BYTES = (
-    2**20
-)  # of the file; then it becomes audit.1.jsonl, in place of the last one
+MAX_BYTES = 2**20  # of the file; then it takes the place of the old one
+OLD = "audit.1.jsonl"
 
 _turn = asyncio.Lock()
 
@@ -26,16 +25,41 @@ async def note(app: App, guild_id: int, user_id: int, what: str, **facts: Any) -
         "what": what,
         **facts,
     }
-    path = app.settings.data_dir / "logs" / "audit.jsonl"
     async with _turn:
-        await asyncio.to_thread(_append, path, json.dumps(line, default=str))
+        text = json.dumps(line, default=str)
+        await asyncio.to_thread(_append, _path(app), text)
+
+
+async def forget(app: App, user_id: int, guild_id: int | None = None) -> None:
+    """Take a member's id out of the lines, of one server or all; the rest of them
+    stays. Raises OSError."""
+    async with _turn:
+        for path in (_path(app), _path(app).with_name(OLD)):
+            await asyncio.to_thread(_forget, path, user_id, guild_id)
+
+
+def _path(app: App) -> Path:
+    return app.settings.data_dir / "logs" / "audit.jsonl"
+
+
+def _forget(path: Path, user_id: int, guild_id: int | None) -> None:
+    kept, found = [], False
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    for line in lines:
+        with contextlib.suppress(ValueError):  # what a crash has cut
+            facts = json.loads(line)
+            if facts["who"] == user_id and guild_id in (None, facts["guild"]):
+                line, found = json.dumps({**facts, "who": 0}), True
+        kept.append(f"{line}\n")
+    if found:
+        write_atomically(path, "".join(kept).encode())
 
 
 def _append(path: Path, line: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > MAX_BYTES:
-            path.replace(path.with_name("audit.1.jsonl"))
+            path.replace(path.with_name(OLD))
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "rb+") as file:
         size = file.seek(0, os.SEEK_END)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from fake_discord import Message, Role, User
 from bossbot import App, BossBot, Settings
 
 pytest_plugins = ("discord_fixtures",)
+PLUGINS = Path(__file__).parent / "plugins"
 FREE = {
     f"limits__settings_{name}": 0
     for name in (
@@ -22,55 +24,6 @@ FREE = {
         "update_cooldown_s",
     )
 }
-OWN = """
-from enum import StrEnum
-from typing import Literal
-
-from pydantic import ByteSize, Field, SecretStr
-from bossbot import ChannelId, PlatformName, PluginConfig, RoleId, UserId, hookimpl
-
-
-class Mode(StrEnum):
-    A = "a"
-    B = "bee"
-
-
-class Config(PluginConfig):
-    most: int = 7
-    largest: ByteSize = ByteSize(50 * 2**20)
-
-
-class GuildConfig(PluginConfig):
-    count: int = Field(3, ge=0, le=9, description="a count")
-    ratio: float = Field(0.5, gt=0)
-    loud: bool = False
-    size: ByteSize = Field(ByteSize(2**20), description="a size")
-    mode: Mode = Mode.A
-    choice: Literal["one", 2] = "one"
-    greeting: str = Field("", max_length=5)
-    secret: SecretStr = SecretStr("")
-    fan: RoleId | None = None
-    place: ChannelId | None = None
-    friends: list[UserId] = []
-    ranks: dict[RoleId, Literal["low", "high"]] = {}
-    rules: dict[ChannelId, Mode] = {}
-    sites: list[PlatformName] = []
-    modes: list[Mode] = []
-    most: int | None = Field(None, ge=0)
-    largest: ByteSize | None = None
-    platforms: str = ""
-
-    def within(self, config, settings):
-        most = config.most if self.most is None else min(self.most, config.most)
-        sizes = (self.largest, config.largest)
-        largest = min(size for size in sizes if size is not None)
-        return self.model_copy(update={"most": most, "largest": largest})
-
-
-@hookimpl
-def job_changed(job):
-    pass
-"""
 
 
 class Moderated:
@@ -125,7 +78,7 @@ async def prepared(stage: Stage) -> Moderated:
     """Before the bot runs."""
     for name in ("settings", "limits", "language", "reddit", "youtube"):
         stage.add_plugin(name)
-    stage.write_plugin("own", OWN)
+    shutil.copy(PLUGINS / "own.py", stage.plugins)
     moderator = await stage.fake.add_moderator("moe", "manage_guild")
     role = await stage.fake.add_role("Movie Night, Crew")
     return Moderated(stage, moderator, role)
@@ -528,6 +481,22 @@ async def test_audit_log_is_bounded_private_and_outlives_a_torn_line(
     kept = [file.name for file in sorted(path.parent.glob("audit*"))]
     assert kept == ["audit.1.jsonl", "audit.jsonl"]
     assert len(path.read_text().splitlines()) == 1
+
+
+async def test_audit_log_forgets_a_member_and_keeps_the_fact(room: Moderated) -> None:
+    owner_id, log = room.fake.owner.id, module("_audit")
+    await room.update("count", "4")
+    await room.update("count", "5", user_id=owner_id)
+    path = room.stage.folder / "data" / "logs" / "audit.jsonl"
+    with path.open("a") as file:
+        file.write("torn\n")
+    await log.forget(room.app, room.moderator.id, guild_id=99)
+    assert f"{room.moderator.id}" in path.read_text()
+    await log.forget(room.app, room.moderator.id)
+    first, second, torn = path.read_text().splitlines()
+    facts = json.loads(first)
+    assert (facts["who"], facts["what"], facts["to"]) == (0, "count", 4)
+    assert json.loads(second)["who"] == owner_id and torn == "torn"
 
 
 async def test_change_that_cannot_be_logged_is_not_made(

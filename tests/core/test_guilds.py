@@ -209,6 +209,11 @@ async def test_wrong_value_breaks_a_file_as_much_as_wrong_toml(
     assert await answer(app) == "Moin"
     wrong = "[rule] laud: no such setting; did you mean loud?"
     assert app.guilds.broken == {1: wrong}
+    app.plugins.switch_off("rule", "as the test wants")
+    write("[rule]\nlaud = true\n")
+    app.guilds.tables(1)
+    assert app.guilds.broken == {}, "what is off is not looked at"
+    await app.reload("rule")
     write('[rule]\ngreeting = "Hi"\nloud = true\n[gone]\nx = 1\n')
     assert await answer(app) == "Hi!"
     assert app.guilds.broken == {}
