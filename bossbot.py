@@ -150,6 +150,10 @@ class Refused(BossbotError):
 
     platform = ""  # the link's platform, if that is known
 
+    def __init__(self, *words: str, cause: Cause | None = None) -> None:
+        super().__init__(*words)
+        self.cause = cause or Cause.PERMISSION  # of the job that it ends
+
 
 class QueueFull(Refused):
     """The guild has ``max_queue_size`` jobs waiting already."""
@@ -580,6 +584,9 @@ class Platform:
     options: dict[str, Any] = field(default_factory=dict)  # the engine's own options
     # Other engines for some links: (pattern, engine), first match wins.
     routes: Sequence[tuple[str, str]] = ()
+    # More of them for the author's whole thread, if the engine can fetch one.
+    thread_options: dict[str, Any] = field(default_factory=dict)
+    adult: bool = False  # whether all of it is not for minors
     # Folds aliases and tracking parameters; may raise Refused.
     normalise: Callable[[str], str] = lambda url: url
     cookies: dict[str, SecretStr | None] = field(default_factory=dict)
@@ -1589,7 +1596,7 @@ hookspec = pluggy.HookspecMarker("bossbot")
 hookimpl = pluggy.HookimplMarker("bossbot")
 
 # A check that breaks refuses, and is never switched off for it.
-VETOES = ("check_action", "check_job", "check_claim", "check_upload")
+VETOES = ("check_action", "check_job", "check_claim", "check_attempt", "check_upload")
 BROKEN_CHECK = "A check of this bot is broken; its owner finds the reason in the log."
 QUICK_HOOKS = (*VETOES, "answer_job")
 # What a hook may say by raising it; from others it is a failure.
@@ -1666,6 +1673,11 @@ class Hooks(Protocol):
     @hookspec
     def check_claim(self) -> None:
         """Raise Refused("why") to start no job now; called before each claim."""
+
+    @hookspec
+    def check_attempt(self, job: Job) -> None:
+        """Raise Refused("why") to fail a job that was claimed; called before it is
+        downloaded."""
 
     @hookspec
     def process_files(

@@ -1,18 +1,33 @@
-"""The command that takes links: $download (also $dlt, $dlr, $dl) and /download."""
+"""The commands that take links: $download (also $dlt, $dlr, $dl), /download, and the
+entry of a message's menu."""
 
 import contextlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import aiohttp
 import discord
-from bossbot_plugins._commands import admitted, guard
+from bossbot_plugins._commands import admit, admitted, guard
 from bossbot_plugins._links import Found, find_links, find_spoilers, known_by
 from discord.ext import commands
 from loguru import logger
+from pydantic import Field
 
-from bossbot import BossBot, Priority, Refused, escape, hookimpl, show_link
+from bossbot import (
+    Action,
+    App,
+    BossBot,
+    Job,
+    PluginConfig,
+    Priority,
+    Refused,
+    _,
+    escape,
+    hookimpl,
+    show_link,
+)
 
 __all__ = ["find_links"]
 
@@ -20,12 +35,68 @@ __all__ = ["find_links"]
 FAILURES = (discord.DiscordException, OSError, aiohttp.ClientError)
 MAX_LINKS = 25  # of one request
 MAX_CONTENT = 2000  # Discord, 2026-11: characters
-NO_LINK = "Invalid URL: it must start with http:// or https://."
+NEEDS = ("send_messages", "attach_files")
+
+Quality = Literal["best", "1080", "720", "480", "audio"]  # each one takes less
+QUALITIES = get_args(Quality)
+MARKS = ("thread", "spoiler", "subtitles")
+# What a word of a $ command asks for.
+WORDS: dict[str, dict[str, Any]] = {
+    **{word: {"quality": word} for word in QUALITIES},
+    **{f"{word}p": {"quality": word} for word in QUALITIES if word.isdecimal()},
+    **{word: {word: True} for word in MARKS},
+}
+
+
+class Config(PluginConfig):
+    """[plugins.download] in config.toml."""
+
+    direct_messages: bool = Field(
+        False, description="true: anyone may download in direct messages, too"
+    )
+
+
+class GuildConfig(PluginConfig):
+    """[download] of a server."""
+
+    quality: Quality = Field("best", description="the most that videos may have")
+    spoiler: bool = Field(False, description="post all files as spoilers")
 
 
 @hookimpl
-def register_commands(bot: BossBot) -> list[commands.Cog]:
-    return [Download(bot)]
+def register_commands(bot: BossBot) -> list[Any]:
+    cog = Download(bot)
+    # A cog has no entries of menus, so the callback is one of its methods.
+    menu = discord.app_commands.ContextMenu(
+        name="Download media",
+        callback=cog.download_message,
+        extras={"action": "download"},  # what /help asks whether it may be done
+    )
+    return [cog, menu]
+
+
+@hookimpl
+async def check_action(action: Action, config: Config) -> None:
+    """See docs/plugins.md."""
+    if action.group == "download" and not action.guild_id:
+        check_direct_message(config)
+
+
+@hookimpl
+async def check_job(job: Job, config: Config, guild: GuildConfig) -> None:
+    """Bounds what was asked for by what the server has set."""
+    if job.channel_id and not job.guild_id:
+        check_direct_message(config)
+    asked = job.options.pop("quality", "best")
+    if (quality := max(asked, guild.quality, key=QUALITIES.index)) != "best":
+        job.options["quality"] = quality
+    if guild.spoiler:
+        job.options["spoiler"] = True
+
+
+def check_direct_message(config: Config) -> None:
+    if not config.direct_messages:
+        raise Refused(_("I download on servers only, not in direct messages."))
 
 
 class Download(commands.Cog):
@@ -34,34 +105,69 @@ class Download(commands.Cog):
     def __init__(self, bot: BossBot) -> None:
         self.bot = bot
 
-    @guard("download", group="download", needs=("send_messages", "attach_files"))
+    @guard("download", group="download", needs=NEEDS)
     # A converter would hide "Invalid URL" behind its own error: the words are ours.
     @commands.hybrid_command(  # type: ignore[arg-type]
         aliases=["dl", "dlt", "dlr"],
         extras={"example": "https://youtu.be/jNQXAC9IVRw"},
     )
-    @discord.app_commands.describe(url="one link or several, with spaces between")
-    async def download(self, ctx: commands.Context[Any], *, url: str = "") -> None:
+    @discord.app_commands.describe(
+        url="one link or several, with spaces between",
+        quality="the most that videos may have; audio: only the sound",
+        thread="the author's whole thread, on Twitter/X",
+        spoiler="post the files as spoilers",
+        subtitles="also post the subtitles that the site has, as a file",
+    )
+    async def download(
+        self,
+        ctx: commands.Context[Any],
+        *,
+        url: str = "",
+        # A $ command has these as words among the links.
+        quality: Quality | None = None,
+        thread: bool = False,
+        spoiler: bool = False,
+        subtitles: bool = False,
+    ) -> None:
         """Download what is behind a link, or several, and post it here."""
         if ctx.interaction:  # it must be answered within 3 s, whatever comes
             with contextlib.suppress(*FAILURES):  # then the channel gets the answer
                 await ctx.defer()
-        if missing := missing_permissions(ctx.channel):
-            names = ", ".join(missing)
-            await self.say(
-                ctx, f"I cannot post files here. Ask an admin to give me: {names}."
-            )
+        if cannot := cannot_post(ctx.channel):
+            await self.say(ctx, cannot)
             return
+        if ctx.interaction:
+            given = dict(zip(MARKS, (thread, spoiler, subtitles), strict=True))
+            options = {"quality": quality} | given
+            options = {name: value for name, value in options.items() if value}
+        else:
+            url, options = asked_for(url)
         links = self.find(url)
         if not links and (quoted := await self.quoted(ctx)) is not None:
             links = self.find(quoted)
             if not links:
-                await self.say(ctx, "There is no link in that message.")
+                await self.say(ctx, _("There is no link in that message."))
                 return
         if not links:
             await self.say(ctx, no_link(ctx, url))
             return
-        await self.take_all(ctx, links)
+        await self.take_all(ctx, links, options)
+
+    async def download_message(
+        self, interaction: discord.Interaction, message: discord.Message
+    ) -> None:
+        await admit(interaction, "download", group="download", needs=NEEDS)
+        if cannot := cannot_post(interaction.channel):
+            raise Refused(cannot)
+        links = self.find(text_of(message))
+        if not links:
+            raise Refused(_("There is no link in that message."))
+        ctx: commands.Context[Any] = await commands.Context.from_interaction(
+            interaction
+        )
+        with contextlib.suppress(*FAILURES):
+            await ctx.defer()
+        await self.take_all(ctx, links, {})
 
     def find(self, text: str) -> list[Found]:
         platforms = self.bot.app.plugins.registered("platforms").values()
@@ -80,26 +186,27 @@ class Download(commands.Cog):
         if message is None:
             with contextlib.suppress(*FAILURES):
                 message = await ctx.channel.fetch_message(reference.message_id)
-        if not isinstance(message, discord.Message):
-            return ""
-        forwarded = getattr(message, "message_snapshots", ())
-        return "\n".join([message.content, *(one.content for one in forwarded)])
+        return text_of(message) if isinstance(message, discord.Message) else ""
 
-    async def take_all(self, ctx: commands.Context[Any], links: list[Found]) -> None:
+    async def take_all(
+        self, ctx: commands.Context[Any], links: list[Found], options: dict[str, Any]
+    ) -> None:
         """Take in each link; what becomes no job is answered together."""
         answers: list[str] = []
         refused: dict[str, list[str]] = defaultdict(list)  # links by reason
         for number, found in enumerate(links[:MAX_LINKS]):
             try:
-                if answer := await self.take(ctx, found, number):
+                if answer := await self.take(ctx, found, number, options):
                     answers.append(answer)
             except Refused as error:
                 refused[str(error)].append(found.link)
         if len(links) > MAX_LINKS:
-            answers.append(
-                f"I take {MAX_LINKS} links at a time, and there are {len(links)}. "
-                f"Ask again for the other {len(links) - MAX_LINKS}."
+            text = _(
+                "I take {most} links at a time, and there are {count}. Ask again for the "
+                "other {left}."
             )
+            left = len(links) - MAX_LINKS
+            answers.append(text.format(most=MAX_LINKS, count=len(links), left=left))
         for text in packed(answers):
             await self.say(ctx, text)
         if ctx.interaction and sum(map(len, refused.values())) == len(links):
@@ -109,9 +216,15 @@ class Download(commands.Cog):
         for text in packed(explained(refused)):
             await self.say(ctx, text, private=True)
 
-    async def take(self, ctx: commands.Context[Any], found: Found, number: int) -> str:
-        """Take in one link, and return an answer when it becomes no job; for a job the
-        status message is the answer. Raises Refused."""
+    async def take(
+        self,
+        ctx: commands.Context[Any],
+        found: Found,
+        number: int,
+        options: dict[str, Any],
+    ) -> str:
+        """Take in one link, and return an answer when it becomes no job, or not the one
+        that was asked for; for a job the status message is the answer. Raises Refused."""
         request = ctx.interaction.id if ctx.interaction else ctx.message.id
         action = admitted(ctx)
         accepted = await self.bot.app.intake(
@@ -121,9 +234,11 @@ class Download(commands.Cog):
             user_id=ctx.author.id,
             request_key=f"{request}:{number}",
             message_id=0 if ctx.interaction else ctx.message.id,
-            options={"spoiler": True} if found.spoiler else {},
+            options=options | ({"spoiler": True} if found.spoiler else {}),
             priority=action.priority if action else Priority.NORMAL,
         )
+        if accepted and accepted.job and options.get("thread"):
+            return no_thread(self.bot.app, accepted.job)
         return accepted.answer if accepted else ""
 
     async def say(
@@ -144,11 +259,41 @@ class Download(commands.Cog):
             logger.warning("an answer could not be sent: {!r}", error)
 
 
+def asked_for(words: str) -> tuple[str, dict[str, Any]]:
+    """The words of a $ command without those that ask for something, and what they ask
+    for; of two that exclude each other the last one counts."""
+    options: dict[str, Any] = {}
+
+    def take(match: re.Match[str]) -> str:
+        known = WORDS.get(match[0].casefold())
+        options.update(known or {})
+        return match[0] if known is None else ""
+
+    return re.sub(r"\S+", take, words), options
+
+
+def text_of(message: discord.Message) -> str:
+    """All words of a message, with those that it forwards."""
+    forwarded = getattr(message, "message_snapshots", ())
+    return "\n".join([message.content, *(one.content for one in forwarded)])
+
+
 def no_link(ctx: commands.Context[Any], words: str) -> str:
     """The one answer to words without a link."""
     if any(char.isalnum() for char in words):
-        return f"{NO_LINK}\n{escape(words)}"
-    return f"Give me a link: `{ctx.clean_prefix}download https://…`"
+        text = _("Invalid URL: it must start with http:// or https://.")
+        return f"{text}\n{escape(words)}"
+    example = f"`{ctx.clean_prefix}download https://…`"
+    return _("Give me a link: {example}").format(example=example)
+
+
+def no_thread(app: App, job: Job) -> str:
+    """What to say to someone who asks for a thread where there is none to be had."""
+    platform = app.plugins.registered("platforms").get(job.platform)
+    if platform and platform.thread_options:
+        return ""
+    text = _("I cannot fetch threads there, only this post: {link}")
+    return text.format(link=show_link(job.url, 200) or escape(job.url, 100))
 
 
 def explained(refused: dict[str, list[str]]) -> list[str]:
@@ -172,6 +317,14 @@ def packed(texts: Iterable[str]) -> list[str]:
         else:
             messages.append(text)
     return messages
+
+
+def cannot_post(channel: Any) -> str:
+    """Why the bot cannot post files in a channel; "" when it can."""
+    if not (missing := missing_permissions(channel)):
+        return ""
+    text = _("I cannot post files here. Ask an admin to give me: {permissions}.")
+    return text.format(permissions=", ".join(missing))
 
 
 def missing_permissions(channel: Any) -> list[str]:

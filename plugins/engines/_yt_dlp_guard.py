@@ -25,11 +25,21 @@ YT_DLP_NAMES = {"qjs": "quickjs"}  # of the runtimes that it calls by another na
 
 # Our choice, which a platform's options may change: first what plays everywhere, then
 # the best of it.
-PREFERRED_OPTIONS = {
+PREFERRED_OPTIONS: dict[str, Any] = {
     "format_sort": ["vcodec:h264", "lang", "quality", "res", "fps", "acodec:aac"],
     "fragment_retries": 2,
     "extractor_retries": 1,
 }
+
+
+def preferred_options(request: Request) -> dict[str, Any]:
+    """Our choice, within the quality that was asked for: the largest picture that is not
+    larger, or else the smallest one."""
+    quality = str(request.options.get("quality", ""))
+    if not quality.isdecimal():
+        return PREFERRED_OPTIONS
+    bounded = [f"res:{quality}", *PREFERRED_OPTIONS["format_sort"]]
+    return {**PREFERRED_OPTIONS, "format_sort": bounded}
 
 
 def fixed_options(request: Request) -> dict[str, Any]:

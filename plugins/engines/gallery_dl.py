@@ -25,9 +25,9 @@ from bossbot_plugins._failures import (
 )
 from bossbot_plugins._tls import SharedContext
 from bossbot_plugins._yt_dlp_guard import (
-    PREFERRED_OPTIONS,
     fixed_options,
     guard_yt_dlp,
+    preferred_options,
     share_authorities,
     unexpanded,
 )
@@ -571,8 +571,10 @@ def _configure(request: Request) -> None:
 def _yt_dlp_options(request: Request) -> dict[str, Any]:
     fits = f"[filesize_approx<?{request.target_bytes}]" if request.target_bytes else ""
     joined, whole = f"bv*{fits}+ba/bv*+ba/b", f"b{fits}/b/bv*/ba"
+    if request.options.get("quality") == "audio":
+        joined, whole = f"ba/{joined}", f"ba/{whole}"
     return {
-        **PREFERRED_OPTIONS,
+        **preferred_options(request),
         "format": joined if "ffmpeg" in request.programs else whole,
         **fixed_options(request),
     }

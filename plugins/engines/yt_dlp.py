@@ -23,9 +23,9 @@ from bossbot_plugins._failures import (
     wait_asked_s,
 )
 from bossbot_plugins._yt_dlp_guard import (
-    PREFERRED_OPTIONS,
     fixed_options,
     guard_yt_dlp,
+    preferred_options,
     share_authorities,
     unexpanded,
 )
@@ -36,6 +36,7 @@ LINK = re.compile("https?://", re.IGNORECASE)
 ADULT_AGE = 18  # years
 # The classes whose ways to know a link are but their patterns.
 PLAIN = ("InfoExtractor", "LazyLoadExtractor")
+SUBTITLES = ("srt", "vtt", "lrc")  # what can be posted, the preferred one first
 LIVE = "That stream is still live. Try again when it has ended."
 
 # Phrases of the sites, as extractors pass them on.
@@ -301,6 +302,7 @@ def _downloader(video: Video) -> Any:
     """The engine, set up, still without extractors."""
     from yt_dlp import YoutubeDL
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
+    from yt_dlp.utils import DownloadError
 
     class Downloader(YoutubeDL):  # type: ignore[misc]
         def trouble(
@@ -319,12 +321,40 @@ def _downloader(video: Video) -> Any:
             failed, saved = len(video.failures), video.saved
             try:
                 super().process_info(info)
+                self.report_subtitles(info, saved)
             finally:
                 del video.failures[failed + 1 :]  # it reports some failures twice
                 if video.saved == saved:
                     folder, number = video.request.folder, self._num_downloads
                     for left in folder.glob(f"{video.request.prefix}_{number:04d}*"):
                         left.unlink()
+
+        def process_subtitles(
+            self, video_id: Any, by_people: Any, by_machine: Any
+        ) -> Any:
+            """One language of the subtitles that there are, as the engine wants it."""
+            if not video.request.options.get("subtitles"):
+                return None
+            for known, said in ((by_people, ""), (by_machine, "-orig")):
+                if chosen := language_of(known or {}, video.request.options, said):
+                    formats = {one.get("ext"): one for one in known[chosen]}
+                    kind = next(kind for kind in SUBTITLES if kind in formats)
+                    # The name becomes a part of the file's.
+                    return {re.sub(r"[^\w-]", "", chosen)[:20]: formats[kind]}
+            return None
+
+        def _write_subtitles(self, *arguments: Any) -> Any:
+            try:
+                return super()._write_subtitles(*arguments)
+            except DownloadError as error:  # the video comes without them
+                video.failed(error, str(error))
+                return []
+
+        def report_subtitles(self, info: dict[str, Any], saved: int) -> None:
+            for one in (info.get("requested_subtitles") or {}).values():
+                path = one.get("filepath")
+                if video.saved > saved and path and os.path.exists(path):
+                    video.report.file(Path(path))
 
     def done(path: str) -> None:
         if any(video.part) and "ffmpeg" in video.request.programs:
@@ -341,11 +371,32 @@ def _downloader(video: Video) -> Any:
     engine.add_post_hook(done)
     if engine.format_selector is None:
         ffmpeg = "ffmpeg" in video.request.programs
-        best = engine.build_format_selector("bv*+ba/b" if ffmpeg else "b/bv*/ba")
+        wanted = "bv*+ba/b" if ffmpeg else "b/bv*/ba"
+        if video.request.options.get("quality") == "audio":  # else all is fetched
+            wanted = f"ba/{wanted}"
+        best = engine.build_format_selector(wanted)
         limits = (video.request.target_bytes, video.request.max_file_bytes)
         limit = min((size for size in limits if size), default=0)
         engine.format_selector = lambda context: fitting(best, context, limit)
     return engine
+
+
+def language_of(known: dict[str, Any], options: dict[str, Any], said: str) -> str:
+    """Of these languages that of the server, English, or else the first one; of what a
+    machine has written only that in which is spoken, whose name ends so."""
+    names = [
+        name
+        for name, formats in known.items()
+        if any(one.get("ext") in SUBTITLES for one in formats)
+    ]
+    if said:
+        return next((name for name in names if name.endswith(said)), "")
+    for wanted in (str(options.get("language", "en")), "en"):
+        short = wanted.partition("-")[0]
+        for name in (wanted, short, *names):
+            if name in names and name.partition("-")[0] == short:
+                return name
+    return next(iter(names), "")
 
 
 def fitting(best: Any, context: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
@@ -375,7 +426,7 @@ def _parameters(video: Video) -> dict[str, Any]:
         "noplaylist": True,
         "socket_timeout": 20,
         "retries": 1,
-        **PREFERRED_OPTIONS,
+        **preferred_options(request),
         **options,
         "outtmpl": {},  # `prepare_filename` makes the names
         "paths": {},
@@ -386,6 +437,7 @@ def _parameters(video: Video) -> dict[str, Any]:
         "match_filter": video.check,
         "progress_hooks": [video.progress],
         "postprocessors": [],
+        "writesubtitles": bool(request.options.get("subtitles")),
         "ignoreerrors": "only_download",  # `trouble` is called for each
         "playlistend": request.max_items + 1,
         "max_downloads": request.max_items,

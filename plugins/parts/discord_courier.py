@@ -274,7 +274,7 @@ class DiscordCourier(Courier):
         try:
             await plugins.call("check_upload", job=job, files=files, channel=channel)
         except Refused as error:
-            raise JobFailed(Cause.PERMISSION, message=str(error)) from error
+            raise JobFailed(error.cause, message=str(error)) from error
         plain = Message(post.content)
         message: Message = await plugins.fold(
             "decorate_message", "message", job=job, message=Message(post.content)

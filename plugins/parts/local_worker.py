@@ -266,6 +266,7 @@ class LocalWorker(Worker):
             async with self._leased(job):
                 if job.crashes >= MAX_CRASHES:
                     raise too_many_crashes(job)
+                await self._check(job)
                 if self._warming:  # before that, no download begins
                     await asyncio.wait([self._warming])
                 job.crashes += 1  # unless it ends in another way
@@ -287,6 +288,12 @@ class LocalWorker(Worker):
             return False
         self._tries.pop(job.id, None)
         return True
+
+    async def _check(self, job: Job) -> None:
+        try:
+            await self.app.plugins.call("check_attempt", job=job)
+        except Refused as error:
+            raise JobFailed(error.cause, message=str(error)) from error
 
     def _report(self, job: Job) -> Callable[[Progress], None]:
         """What passes a job's progress on to the queue."""
@@ -362,7 +369,9 @@ class LocalWorker(Worker):
     async def _request(self, job: Job, platform: Platform, folder: Path) -> Request:
         """What the engine gets for a job."""
         settings = self.app.settings
-        cookies = None
+        cookies, options = None, platform.options
+        if job.options.get("thread"):
+            options = {**options, **platform.thread_options}
         if has_login(job, platform) and not self._tries.get(job.id, Tries()).refused:
             path = folder / "home" / "cookies.txt"
             cookies = await asyncio.to_thread(write_cookies, platform, path)
@@ -373,7 +382,7 @@ class LocalWorker(Worker):
             engine=job.engine,
             platform=job.platform,
             options=job.options,
-            engine_options=platform.options,
+            engine_options=options,
             cookies_file=cookies,
             cache_dir=await self.app.storage.cache_folder(job.platform),
             proxy=platform.proxy,
@@ -396,7 +405,7 @@ class LocalWorker(Worker):
                 "process_files", "files", job=job, files=fetched.files, bench=bench
             )
         except Refused as error:
-            raise JobFailed(Cause.PERMISSION, message=str(error)) from error
+            raise JobFailed(error.cause, message=str(error)) from error
 
     async def _retry_in(self, job: Job, error: JobFailed) -> float | None:
         """Seconds until a failed attempt is worth another one, which may be with another

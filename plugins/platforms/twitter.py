@@ -45,7 +45,7 @@ class Config(PlatformConfig):
         None, description="cookie of a logged-in account; for age-restricted posts"
     )
     thread: bool = Field(
-        False, description="fetch the author's whole thread; needs a login"
+        False, description="always fetch the author's whole thread; needs a login"
     )
     quoted: bool = Field(False, description="also fetch the quoted post")
 
@@ -61,11 +61,14 @@ def register_platforms(config: Config) -> list[Platform]:
         "extractor.twitter.cards-blacklist": ["summary", "summary_large_image"],
         "extractor.twitter.retries-api": 2,  # the default is 9
     }
+    thread: dict[str, Any] = {}
     # Without a login the site shows only single posts, and every thread would fail.
-    if config.thread and (config.auth_token or config.cookies_file):
+    if config.auth_token or config.cookies_file:
         author = "locals().get('quote_by', author['name']) == user['name']"
-        options["extractor.twitter.tweet.conversations"] = True
-        options["extractor.twitter.tweet.post-filter"] = author
+        thread = {
+            "extractor.twitter.tweet.conversations": True,
+            "extractor.twitter.tweet.post-filter": author,
+        }
     return [
         Platform(
             name="twitter",
@@ -74,7 +77,8 @@ def register_platforms(config: Config) -> list[Platform]:
             engine="gallery-dl",
             routes=[(PLAYERS, "yt-dlp")],
             normalise=normalise,
-            options=options,
+            options={**options, **(thread if config.thread else {})},
+            thread_options=thread,
             cookies={"auth_token": config.auth_token},
             cookies_domain=".x.com",
             # Without a login there is no list of posts.

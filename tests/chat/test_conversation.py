@@ -436,7 +436,7 @@ async def test_commands_are_synced_only_when_they_changed(stage: Stage) -> None:
     shutil.copy(PLUGINS / "hello.py", stage.plugins)
     async with stage.bot():
         assert synced() == 2
-    assert set(stage.fake.commands) == {"download", "hello"}
+    assert set(stage.fake.commands) == {"download", "Download media", "hello"}
 
 
 async def test_without_message_content_mentions_and_slash_commands_work(
@@ -459,7 +459,7 @@ async def test_without_message_content_mentions_and_slash_commands_work(
 async def test_direct_messages_and_threads_get_their_files(stage: Stage) -> None:
     thread = await stage.fake.add_thread(stage.channel_id, "chat")
     direct = stage.fake.open_dm(stage.fake.member.id)
-    async with stage.bot() as bot:
+    async with stage.bot(download__direct_messages=True) as bot:
         for place in (thread, direct):
             await stage.says(f"$download {link(stage.image())}", place.id)
             await stage.gets(1, place.id)

@@ -132,7 +132,7 @@ async def test_status_message_is_in_the_job_s_language(stage: Stage) -> None:
 
 async def test_texts_are_english_where_there_is_no_server(stage: Stage) -> None:
     stage.add_plugin("language")
-    async with stage.bot() as bot:
+    async with stage.bot(download__direct_messages=True) as bot:
         channel = stage.fake.open_dm(stage.fake.member.id)
         await stage.says(f"$download {link(stage.image())}", channel.id)
         await stage.gets(1, channel.id)

@@ -257,6 +257,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "check_action": {"action": ACTION},
     "check_job": {"job": make_job()},
     "check_claim": {},
+    "check_attempt": {"job": make_job()},
     "check_upload": {"job": make_job(), "files": [], "channel": None},
 }
 
@@ -279,7 +280,7 @@ async def test_check_that_breaks_refuses_however_often(
 
 
 @pytest.mark.parametrize("value", ["'many'", "[1]", "-1"])
-@pytest.mark.parametrize("hook", ["check_job", "check_upload"])
+@pytest.mark.parametrize("hook", ["check_job", "check_attempt", "check_upload"])
 async def test_check_with_wrong_settings_of_a_guild_refuses(
     start: Start, hook: str, value: str
 ) -> None:
@@ -309,6 +310,23 @@ async def test_check_job_that_breaks_keeps_every_link_out(start: Start) -> None:
         with pytest.raises(Refused, match=re.escape(BROKEN)):
             await intake(app, number)
     assert await app.queue.list() == []
+
+
+@pytest.mark.parametrize("cause", ["PERMISSION", "QUOTA"])
+async def test_check_attempt_fails_a_job_before_it_is_downloaded(
+    stage: Stage, cause: str
+) -> None:
+    stage.hook(
+        "late",
+        "async def check_attempt(job):\n"
+        f"    raise Refused('Not today.', cause=Cause.{cause})",
+    )
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link('hang=never')}")
+        await stage.hears("Not today.")
+        [job] = await bot.app.queue.list()
+    assert (job.status, job.cause) == (bossbot.Status.FAILED, Cause[cause])
+    assert (job.engine, job.attempts) == ("", 1)
 
 
 async def test_check_claim_holds_the_jobs_until_it_lets_them_go(

@@ -152,6 +152,139 @@ def test_without_ffmpeg_a_whole_file_is_chosen(
     assert got.left == got.names
 
 
+@pytest.fixture
+def sizes(shelf: Path) -> dict[int, Path]:
+    """Pictures of a video by their sizes; what they hold tells them apart."""
+    heights = (1440, 1080, 720, 360)
+    return {h: media.video(shelf, n, sound=False) for n, h in enumerate(heights, 4)}
+
+
+@pytest.mark.parametrize(
+    ("quality", "size"),
+    [("best", 1440), ("1080", 1080), ("720", 720), ("480", 360)],
+)
+@pytest.mark.parametrize("upright", [False, True])
+def test_picture_is_the_largest_within_the_quality(
+    browse: Fetch,
+    sites: Sites,
+    shelf: Path,
+    sizes: dict[int, Path],
+    quality: str,
+    size: int,
+    upright: bool,
+) -> None:
+    sound = media.video(shelf, 3, picture=False)
+    link = YouTube(sites).pictures("aaaaaaaaaac", sizes, sound, upright)
+    got = browse(link, options={"quality": quality})
+    assert (got.cause, got.names) == (None, ["job_1_temp_0001.mp4"])
+    asked = [r.query["itag"] for r in sites.requests if "videoplayback" in r.path]
+    assert asked == [str(200 + [*sizes].index(size)), "140"]
+
+
+def test_smallest_picture_comes_where_none_is_within_the_quality(
+    browse: Fetch, sites: Sites, shelf: Path, sizes: dict[int, Path]
+) -> None:
+    sound = media.video(shelf, 3, picture=False)
+    few = {size: sizes[size] for size in (1440, 1080)}
+    got = browse(
+        YouTube(sites).pictures("aaaaaaaaaad", few, sound), options={"quality": "480"}
+    )
+    assert got.cause is None
+    asked = [r.query["itag"] for r in sites.requests if "videoplayback" in r.path]
+    assert asked == ["201", "140"]
+
+
+def test_sound_alone_is_fetched_as_the_site_has_it(
+    browse: Fetch, sites: Sites, shelf: Path, sizes: dict[int, Path]
+) -> None:
+    sound = media.video(shelf, 3, picture=False)
+    link = YouTube(sites).pictures("aaaaaaaaaae", sizes, sound)
+    got = browse(link, options={"quality": "audio"})
+    assert got.names == ["job_1_temp_0001.m4a"]
+    assert probe(got.files[0], "stream=codec_name") == ["aac"]
+    asked = [r.query["itag"] for r in sites.requests if "videoplayback" in r.path]
+    assert asked == ["140"]
+
+
+# ── Subtitles ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("options", "language"),
+    [
+        ({"subtitles": True}, "en"),
+        ({"subtitles": True, "language": "de"}, "de"),
+        ({"subtitles": True, "language": "pt-BR"}, "pt-PT"),
+        ({"subtitles": True, "language": "ja"}, "en"),
+        ({}, ""),
+        ({"subtitles": False}, ""),
+    ],
+)
+def test_subtitles_come_in_the_language_of_the_server(
+    browse: Fetch, sites: Sites, shelf: Path, options: dict[str, Any], language: str
+) -> None:
+    youtube = YouTube(sites)
+    link = youtube.video("aaaaaaaaaaf", media.video(shelf))
+    texts = {"fr": "le texte", "pt-PT": "o texto", "de": "der Text", "en": "the text"}
+    youtube.add_subtitles("aaaaaaaaaaf", **texts)
+    got = browse(link, options=options)
+    names = ["job_1_temp_0001.mp4"]
+    names += [f"job_1_temp_0001.{language}.srt"] if language else []
+    assert (got.cause, got.names, got.left) == (None, names, sorted(names))
+    if language:
+        assert texts[language] in got.contents[1].decode()
+
+
+def test_subtitles_of_a_machine_come_in_what_is_spoken_where_there_are_no_others(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    youtube = YouTube(sites)
+    link = youtube.video("aaaaaaaaaag", media.video(shelf))
+    youtube.add_subtitles("aaaaaaaaaag", machine="fr", fr="le texte")
+    got = browse(link, options={"subtitles": True})
+    assert got.names == ["job_1_temp_0001.mp4", "job_1_temp_0001.fr-orig.srt"]
+
+
+def test_subtitles_that_cannot_be_fetched_do_not_lose_the_video(
+    browse: Fetch, sites: Sites, shelf: Path
+) -> None:
+    youtube = YouTube(sites)
+    link = youtube.video("aaaaaaaaaah", media.video(shelf))
+    youtube.add_subtitles("aaaaaaaaaah", en="gone")
+    del youtube._subtitles["en"]
+    got = browse(link, options={"subtitles": True})
+    assert (got.cause, got.names) == (None, ["job_1_temp_0001.mp4"])
+    assert len(got.failed_items) == 1
+
+
+def test_no_name_of_a_language_leaves_the_folder(
+    fetch: Fetch, sites: Sites, shelf: Path
+) -> None:
+    video = sites.serve("/a.mp4", media.video(shelf))
+    words = sites.serve("/a.vtt", "WEBVTT\n\n00:00.000 --> 00:01.000\nwords\n")
+    track = f'<track kind="subtitles" srclang="../../x/$HOME" src="{words}">'
+    page = sites.serve("/page", f'<video><source src="{video}">{track}</video>')
+    got = fetch(page, options={"subtitles": True})
+    assert sorted(got.names) == got.left
+    assert got.names == ["job_1_temp_0001.mp4", "job_1_temp_0001.xHOME.vtt"]
+
+
+@pytest.mark.parametrize(
+    ("known", "chosen"),
+    [
+        ({}, ""),
+        ({"live_chat": [{"ext": "json"}]}, ""),
+        ({"en": [{"ext": "ttml"}, {"ext": "json3"}]}, ""),
+        ({"fr": [{"ext": "vtt"}], "live_chat": [{"ext": "json"}]}, "fr"),
+        ({"en-GB": [{"ext": "vtt"}], "de": [{"ext": "ttml"}]}, "en-GB"),
+    ],
+)
+def test_only_subtitles_that_can_be_posted_count(
+    known: dict[str, Any], chosen: str
+) -> None:
+    assert engine.language_of(known, {"language": "de"}, "") == chosen
+
+
 def test_a_site_with_an_extractor_of_its_own(
     browse: Fetch, sites: Sites, shelf: Path
 ) -> None:

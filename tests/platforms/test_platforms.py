@@ -258,6 +258,15 @@ def test_thread_is_fetched_only_with_a_login(
     assert options.get("extractor.twitter.tweet.conversations") is whole
 
 
+@pytest.mark.parametrize("login", [{}, {"auth_token": "x"}])
+def test_thread_can_be_asked_for_with_a_login(
+    folder: Path, login: dict[str, Any]
+) -> None:
+    platform = platform_of(make_app(folder, twitter=login), "twitter")
+    assert not any("conversations" in name for name in platform.options)
+    assert bool(platform.thread_options) is bool(login)
+
+
 # Failures
 
 # Platform, cause, and a phrase of the site as gallery-dl or yt-dlp passes it on.

@@ -129,6 +129,11 @@ async def test_thread_comes_by_setting_with_a_login(web: Web, photos: Photos) ->
     assert same(await web.fetch(link, twitter={"thread": True}), one)
     got = await web.fetch(link, twitter={"thread": True, **LOGGED_IN})
     assert same(got, one, two, three)
+    asked = {"options": {"thread": True}}
+    assert same(await web.fetch(link, job=asked), one)
+    got = await web.fetch(link, job=asked, twitter=LOGGED_IN)
+    assert same(got, one, two, three)
+    assert same(await web.fetch(link, twitter=LOGGED_IN), one)
 
 
 @pytest.mark.parametrize(

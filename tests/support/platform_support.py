@@ -105,20 +105,22 @@ class Web:
         *,
         engine: str = "",
         platform: Platform | None = None,
+        job: dict[str, Any] | None = None,
         **values: Any,
     ) -> Got:
-        """One attempt at a link; keywords as for `app`."""
+        """One attempt at a link, with more fields of the job; keywords as for `app`."""
         app = self.app(platform, **values)
         url, name, routed = app.router.route(link)
-        job = Job(
+        asked = Job(
             id=secrets.token_hex(5),
             url=url,
             platform=name,
             engine=engine or routed,
+            **(job or {}),
         )
         try:
             async with asyncio.timeout(30):
-                fetched = await app.worker.fetch(job, nobody_watches)
+                fetched = await app.worker.fetch(asked, nobody_watches)
         except JobFailed as error:
             return Got(error=error)
         else:

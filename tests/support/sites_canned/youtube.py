@@ -41,6 +41,7 @@ class YouTube:
         self._sites = sites
         self._players: dict[str, Json] = {}
         self._streams: dict[str, Path] = {}  # by "id/itag"
+        self._subtitles: dict[str, str] = {}  # by language, the same for all videos
         self._playlists: dict[str, list[str]] = {}
         sites.serve(f"{ROOT}/watch", self._watch)
         sites.serve(f"{ROOT}/embed/*", self._embed)
@@ -48,6 +49,7 @@ class YouTube:
         sites.serve(f"{ROOT}/youtubei/v1/player", self._player)
         sites.serve(f"{ROOT}/youtubei/v1/browse", self._browse)
         sites.serve(f"{CDN}/videoplayback", self._stream)
+        sites.serve(f"{ROOT}/api/timedtext", self._timedtext)
 
     def video(
         self,
@@ -65,14 +67,58 @@ class YouTube:
             streaming["formats"] = [{**form, "audioQuality": "AUDIO_QUALITY_LOW"}]
         streaming["adaptiveFormats"] = []
         if picture:
-            codecs = 'video/mp4; codecs="avc1.4d401f"'
-            form = self._format(video_id, 136, picture, codecs, height=720)
-            streaming["adaptiveFormats"].append(form)
+            self._add_picture(video_id, 136, picture, 720)
         if sound:
             form = self._format(video_id, 140, sound, 'audio/mp4; codecs="mp4a.40.2"')
             form |= {"audioQuality": "AUDIO_QUALITY_MEDIUM", "audioSampleRate": "44100"}
             streaming["adaptiveFormats"].append(form)
         return f"{ROOT}/watch?v={video_id}"
+
+    def pictures(
+        self, video_id: str, files: dict[int, Path], sound: Path, upright: bool = False
+    ) -> str:
+        """A video with streams to be merged, by their heights, or their widths when the
+        pictures are higher than wide."""
+        link = self.video(video_id, sound=sound)
+        for itag, (size, file) in enumerate(files.items(), 200):
+            self._add_picture(video_id, itag, file, size, upright)
+        return link
+
+    def add_subtitles(self, video_id: str, machine: str = "", **texts: str) -> None:
+        """Subtitles in these languages; the one that ``machine`` names is a machine's."""
+        tracks = [
+            {
+                "baseUrl": f"{ROOT}/api/timedtext?v={video_id}&lang={code}",
+                "vssId": f"a.{code}" if code == machine else f".{code}",
+                "languageCode": code,
+                "name": {"simpleText": code},
+                **({"kind": "asr"} if code == machine else {}),
+                "isTranslatable": True,
+            }
+            for code in texts
+        ]
+        others = [{"languageCode": c, "languageName": {"simpleText": c}} for c in texts]
+        renderer = {"captionTracks": tracks, "translationLanguages": others}
+        self._players[video_id]["captions"] = {
+            "playerCaptionsTracklistRenderer": renderer
+        }
+        self._subtitles |= texts
+
+    def _timedtext(self, request: Request) -> Answer:
+        text = self._subtitles.get(request.query["lang"])
+        if text is None or request.query.get("fmt") != "srt":
+            return Answer(status=404)
+        return Answer(f"1\n00:00:00,000 --> 00:00:01,000\n{text}\n")
+
+    def _add_picture(
+        self, video_id: str, itag: int, file: Path, size: int, upright: bool = False
+    ) -> None:
+        codecs = 'video/mp4; codecs="avc1.4d401f"'
+        form = self._format(video_id, itag, file, codecs, height=size)
+        if upright:
+            form["height"], form["width"] = form["width"], form["height"]
+        streaming = self._players[video_id]["streamingData"]
+        streaming["adaptiveFormats"].append(form)
 
     def live(self, video_id: str) -> str:
         """A broadcast that is on the air; its list of segments never ends."""

@@ -1,0 +1,127 @@
+"""Only the sound of what was downloaded, for those who ask for it."""
+
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import media
+import pytest
+import pytest_asyncio
+from bossbot_plugins._bench import JobBench
+from conftest import PARTS, link_plugins, make_job, spread
+
+import bossbot
+from bossbot import App, Cause, JobFailed, MediaFile, Settings, Status
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+AUDIO = {"quality": "audio"}
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
+    """With the runner warm, for all tests here."""
+    folder = tmp_path_factory.mktemp("sound")
+    (folder / "own").mkdir()
+    values = {"data_dir": folder / "data", "plugins_dir": folder / "own"}
+    ours = link_plugins(folder / "ours", *PARTS, "sound_only")
+    app = App(Settings(**spread(values)), ours)
+    app.plugins.load()
+    bossbot.prepare_data(app.settings.data_dir)
+    yield app
+    await app.stop()
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("media")
+
+
+Process = Callable[..., Any]
+
+
+@pytest.fixture
+def process(app: App) -> Process:
+    """Lets the plugin work on copies of these files; keywords are fields of the job."""
+
+    async def process(*made: Path, **fields: Any) -> list[MediaFile]:
+        job = make_job(claim_number=1, **{"options": AUDIO, **fields})
+        folder = await app.storage.attempt_folder(job) / "files"
+        files = []
+        for number, one in enumerate(made):
+            path = folder / f"{number}{one.suffix}"
+            path.write_bytes(one.read_bytes())
+            files.append(await app.storage.inspect(path, folder))
+        bench = JobBench(app, job, folder, lambda progress: None)
+        processed: list[MediaFile] = await app.plugins.fold(
+            "process_files", "files", job=job, files=files, bench=bench
+        )
+        return processed
+
+    return process
+
+
+def streams(path: Path) -> list[str]:
+    entries = ["-show_entries", "stream=codec_name", "-of", "default=nw=1:nk=1"]
+    command = ["ffprobe", "-v", "error", *entries, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+CODECS = [
+    ("a.mp4", [], "m4a", "aac"),
+    ("b.mkv", ["-c:a", "libmp3lame"], "mp3", "mp3"),
+    ("c.webm", ["-c:v", "libvpx", "-c:a", "libopus"], "ogg", "opus"),
+    ("d.mkv", ["-c:a", "flac"], "flac", "flac"),
+    ("e.mkv", ["-c:a", "pcm_s16le"], "mka", "pcm_s16le"),
+    ("f.ts", ["-c", "copy"], "m4a", "aac"),
+]
+
+
+@pytest.mark.parametrize(("name", "codecs", "ending", "codec"), CODECS)
+async def test_sound_of_a_video_is_taken_out_as_it_is(
+    process: Process, shelf: Path, name: str, codecs: list[str], ending: str, codec: str
+) -> None:
+    made = media.converted(media.video(shelf, seconds=1), name, *codecs)
+    [file] = await process(made)
+    assert file.mime.startswith("audio/")
+    assert file.path.suffix == f".{ending}"
+    assert streams(file.path) == [codec]
+
+
+async def test_pictures_go_and_sound_and_subtitles_stay(
+    process: Process, shelf: Path, tmp_path: Path
+) -> None:
+    words = tmp_path / "a.srt"
+    words.write_text("1\n00:00:00,000 --> 00:00:01,000\nwords\n")
+    sound, silent = media.audio(shelf), media.video(shelf, sound=False)
+    files = await process(media.image(shelf), sound, silent, words)
+    assert [file.path.suffix for file in files] == [".mp3", ".srt"]
+    assert files[0].path.read_bytes() == sound.read_bytes()
+
+
+@pytest.mark.parametrize("options", [{}, {"quality": "720"}, {"spoiler": True}])
+async def test_nothing_changes_unless_it_was_asked_for(
+    process: Process, shelf: Path, options: dict[str, Any]
+) -> None:
+    made = [media.image(shelf), media.video(shelf)]
+    files = await process(*made, options=options)
+    assert [f.path.read_bytes() for f in files] == [m.read_bytes() for m in made]
+
+
+async def test_post_without_sound_fails_and_says_so(
+    process: Process, shelf: Path
+) -> None:
+    with pytest.raises(JobFailed, match="no sound in that") as caught:
+        await process(media.image(shelf), media.video(shelf, sound=False))
+    assert caught.value.cause is Cause.NO_MEDIA
+
+
+async def test_part_without_sound_is_empty_while_more_comes(
+    process: Process, shelf: Path
+) -> None:
+    assert await process(media.image(shelf), status=Status.DOWNLOADING) == []
+
+
+async def test_post_of_words_alone_stays(process: Process) -> None:
+    assert await process() == []
