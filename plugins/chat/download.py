@@ -109,6 +109,7 @@ class Download(commands.Cog):
     # A converter would hide "Invalid URL" behind its own error: the words are ours.
     @commands.hybrid_command(  # type: ignore[arg-type]
         aliases=["dl", "dlt", "dlr"],
+        usage="[link] [audio|480|720|1080|best] [thread] [spoiler] [subtitles]",
         extras={"example": "https://youtu.be/jNQXAC9IVRw"},
     )
     @discord.app_commands.describe(
@@ -156,6 +157,7 @@ class Download(commands.Cog):
     async def download_message(
         self, interaction: discord.Interaction, message: discord.Message
     ) -> None:
+        """Download what is behind the links in a message, and post it here."""
         await admit(interaction, "download", group="download", needs=NEEDS)
         if cannot := cannot_post(interaction.channel):
             raise Refused(cannot)
