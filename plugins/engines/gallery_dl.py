@@ -74,6 +74,13 @@ FACTS = {
 NAMES = "name nickname username uniqueId nick handle screen_name"
 # The keywords that mark a post as not for minors, and the ratings that do.
 ADULT = "sensitive possibly_sensitive over_18 nsfw is_nsfw is_mature mature x_restrict"
+# The sites of which all is.
+ADULT_SITES = re.compile(
+    r"porn|hentai|rule34|nsfw|adult|nude|naked|realbooru|scatbooru|fap|hdoujin|hitomi"
+    r"|8muses|agnph|erome|girlsreleased|hotleak|imhentai|leakgallery|luscious|motherless"
+    r"|nudostar|okporn|paheal|redgifs|sexcom|sxypix|vipergirls|xasiat|xhamster|xvideos"
+    r"|coomer|fansly|onlyhaven|urlgalleries|yourlesbians|furry34|e621|idolcomplex"
+)
 ADULT_RATING = r"e|explicit|q|questionable|adult|mature|ecchi|nsfw|r-?18g?"
 
 # The response, if there was one, lacks what the extractor looks for.
@@ -490,6 +497,8 @@ def is_adult(known: dict[str, Any]) -> bool | None:
     if marks:
         return any(str(mark).lower() not in ("false", "0", "sfw", "") for mark in marks)
     rating = known.get("rating")
+    if ADULT_SITES.search(str(known.get("category"))) and not rating:
+        return True
     if not isinstance(rating, str) or not re.match("[A-Za-z]", rating):  # stars
         return None
     if known.get("category") == "newgrounds":  # where "e" is for everyone

@@ -161,6 +161,13 @@ def test_one_adult_post_makes_a_listing_adult(
         (True, {"rating": "Explicit"}),
         (True, {"rating": "q", "category": "danbooru"}),
         (True, {"rating": "a", "category": "newgrounds"}),
+        # Sites of which all is adult, and none that only sound so.
+        (True, {"category": "nhentai"}),
+        (True, {"category": "redgifs"}),
+        (True, {"category": "hentaifoundry", "rating": ""}),
+        (False, {"category": "e621", "rating": "s"}),
+        (None, {"category": "flickr"}),
+        (None, {"category": "twitter"}),
         (False, {"rating": "e", "category": "newgrounds"}),
         (False, {"rating": "s"}),
         (False, {"nsfw": "SFW"}),

@@ -571,6 +571,12 @@ class FakeDiscord:
         channel.denied_to[user_id] = set(permissions)
         await self._emit("CHANNEL_UPDATE", channel.payload())
 
+    async def restrict(self, channel_id: int, nsfw: bool = True) -> None:
+        """Marks a channel as age-restricted."""
+        channel = self.channels[channel_id]
+        channel.nsfw = nsfw
+        await self._emit("CHANNEL_UPDATE", channel.payload())
+
     async def set_premium_tier(self, tier: int) -> None:
         self.guild.premium_tier = tier
         await self._emit("GUILD_UPDATE", self._guild_payload(self.guild))
