@@ -76,7 +76,7 @@ class Moderated:
 @pytest.fixture
 async def prepared(stage: Stage) -> Moderated:
     """Before the bot runs."""
-    for name in ("settings", "limits", "language", "reddit", "youtube"):
+    for name in ("settings", "adult", "limits", "language", "reddit", "youtube"):
         stage.add_plugin(name)
     shutil.copy(PLUGINS / "own.py", stage.plugins)
     moderator = await stage.fake.add_moderator("moe", "manage_guild")
@@ -208,6 +208,9 @@ WRONG = {
     "language": ["tlh", "english"],
     "rate_per_minute": ["-1", "lots", "1001", "2.5"],
     "cooldown_s": ["-1", "10 s", "86401"],
+    "quality": ["4k", "720 p"],
+    "spoiler": ["maybe"],
+    "adult": ["never", "yes"],
 }
 
 
