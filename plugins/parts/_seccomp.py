@@ -23,6 +23,7 @@ LOAD, EQUAL, AT_LEAST, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 X32 = 0x40000000  # a second table of calls on x86-64
 MSG_FASTOPEN = 0x20000000  # connects, and sends
 NEW_NAMESPACES = 0x7E020000  # of clone
+MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20
 
 # The number of each call: on x86-64, and on machines with the generic table.
 # fmt: off
@@ -69,7 +70,10 @@ CALLS = {
     "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14),
     "lremovexattr": (198, 15), "fremovexattr": (199, 16),
     "setxattrat": (463, 463), "removexattrat": (466, 466),
-    "file_setattr": (469, 469),
+    "file_setattr": (469, 469), "fcntl": (72, 25), "ioctl": (16, 29),
+    "mmap": (9, 222), "memfd_create": (319, 279), "memfd_secret": (447, 447),
+    "open_tree_attr": (467, 467), "mkdir": (83, None), "mkdirat": (258, 34),
+    "umask": (95, 166),
 }
 # fmt: on
 # What Landlock does not see; programs do not mind if it has no effect.
@@ -78,13 +82,18 @@ PRETENDED = {
     *("utime", "utimes", "futimesat", "utimensat"),
 }
 # Programs that try one of these do without it.
-UNKNOWN = {"clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"}
+UNKNOWN = {
+    *("clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"),
+    *("memfd_create", "memfd_secret"),  # memory that is counted nowhere
+}
 XATTRS = {name for name in CALLS if "xattr" in name}
 OF_OTHERS = {  # calls on another process, with the argument that names it
     **dict.fromkeys(("prlimit64", "sched_setaffinity", "sched_setparam"), 0),
     **dict.fromkeys(("sched_setscheduler", "sched_setattr"), 0),
     **dict.fromkeys(("setpriority", "ioprio_set"), 1),
 }
+# Of these, the first argument must say that the other one names a process, no user.
+OF_PROCESSES = {"setpriority": 0, "ioprio_set": 1}
 SIGNALS = {"kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"}
 
 _Step = tuple[int, int, int, int]  # code, jump if true, jump if false, value
@@ -141,6 +150,23 @@ def _rule(name: str, protected: tuple[int, ...]) -> list[_Step]:
             return _refuse(denied)
         case "clone":
             return [*_load(0), *_no_bit(NEW_NAMESPACES, errno.EPERM)]
+        case "fcntl":  # F_SETOWN, F_SETOWN_EX: who gets signals
+            return [*_load(1), *_unless((8, 15), errno.EPERM)]
+        case "ioctl":  # FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
+            ways = (0x8901, 0x8902, 0x5412, 0x541C)
+            return [*_load(1), *_unless(ways, errno.EPERM)]
+        case "mmap":  # memory that is shared and no file's is counted nowhere, either
+            shared = (AND, 0, 0, MAP_SHARED | MAP_ANONYMOUS)
+            both = _unless((MAP_SHARED | MAP_ANONYMOUS,), errno.EPERM)
+            return [*_load(3), shared, *both]
+        case "mkdir" | "mkdirat":  # so that the bot can remove what is in it
+            mode = _load(1 if name == "mkdir" else 2)
+            return [*mode, (AND, 0, 0, 0o700), *_only((0o700,), errno.EPERM)]
+        case "umask":
+            return [*_load(0), *_no_bit(0o700, errno.EPERM)]
+        case _ if name in OF_PROCESSES:
+            process = [*_load(0), *_only((OF_PROCESSES[name],), errno.EPERM)]
+            return [*process, *_load(OF_OTHERS[name]), *_only((0,), errno.EPERM)]
         case _ if name in OF_OTHERS:
             return [*_load(OF_OTHERS[name]), *_only((0,), errno.EPERM)]
         case _ if name in SIGNALS:

@@ -40,7 +40,7 @@ FILES = """
     /etc/pki/ca-trust/extracted /etc/crypto-policies /etc/resolv.conf /etc/hosts
     /etc/nsswitch.conf /etc/host.conf /etc/gai.conf /etc/services /etc/protocols
     /etc/localtime /etc/timezone /etc/mime.types /etc/fonts /var/cache/fontconfig
-    /dev/null /dev/zero /dev/full /dev/random /dev/urandom
+    /dev/null /dev/full /dev/random /dev/urandom
     /proc/cpuinfo /proc/meminfo /proc/stat /proc/version /proc/uptime
     /proc/filesystems /proc/sys/vm/overcommit_memory /proc/sys/kernel/osrelease
     /proc/sys/vm/max_map_count /sys/devices/system/cpu /sys/fs/cgroup
@@ -77,6 +77,14 @@ def hide() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         _prctl(SET_DUMPABLE, 0)
+
+
+def raise_open_files() -> None:
+    """Let this process have more files open than a child: a user's processes share the
+    count of those that are handed to others, by which one child could stop them all."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError):  # macOS has a limit that it does not name
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def all_tasks() -> int:

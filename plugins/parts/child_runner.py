@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from bossbot_plugins import _messages, _walls
 from bossbot_plugins._addresses import home_networks, is_public
 from bossbot_plugins._broker import Broker, Judge
-from bossbot_plugins._files import size_of
+from bossbot_plugins._files import TOO_DEEP_BYTES, size_of
 from bossbot_plugins._messages import NONSENSE, making_sense
 from bossbot_plugins._programs import JS_RUNTIMES, find_programs
 from loguru import logger
@@ -222,6 +222,7 @@ class ChildRunner(Runner):
         self._askers = asyncio.Semaphore(2)
         self._slow: dict[str, float] = {}  # links that were given up, and until when
         _walls.hide()
+        _walls.raise_open_files()
 
     def engine_plugins(self) -> dict[str, str]:
         """The plugin of each engine, by the engine's name."""
@@ -700,7 +701,8 @@ class ChildRunner(Runner):
         def measure() -> tuple[int, int]:
             home = request.folder.with_name("home")
             folders = (request.folder, home, request.cache_dir)
-            return sum(map(size_of, folders)), child.holds()[0]
+            sizes = (size_of(folder, TOO_DEEP_BYTES) for folder in folders)
+            return sum(sizes), child.holds()[0]
 
         async def watch() -> None:
             mark_bytes, mark_s = 0, time.monotonic()

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bossbot_plugins._files import size_of
+from bossbot_plugins._files import TOO_DEEP_BYTES, remove_tree, size_of
 from bossbot_plugins._media import (
     ENTRIES,
     GUARD,
@@ -103,8 +103,8 @@ def _media_or_refused(file: MediaFile) -> MediaFile:
 
 def _open_cache(folder: Path) -> None:
     """Make a cache's folder, or empty one that has grown beyond use."""
-    if size_of(folder) > MAX_CACHE_BYTES:
-        shutil.rmtree(folder, ignore_errors=True)
+    if size_of(folder, TOO_DEEP_BYTES) > MAX_CACHE_BYTES:
+        remove_tree(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -173,7 +173,7 @@ class FileStorage(Storage):
     def _forget_attempt(self, job: Job) -> None:
         folder = self.data / "temp" / job.id
         for attempt in _attempts(folder, job.claim_number):
-            shutil.rmtree(attempt, ignore_errors=True)
+            remove_tree(attempt)
         with contextlib.suppress(OSError):  # a newer attempt is there
             folder.rmdir()
 
@@ -201,7 +201,7 @@ class FileStorage(Storage):
     def _keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
         day = datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%d")
         folder = self.data / "downloads" / str(job.guild_id) / day / job.id
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
         kept = place_files(job, files, folder / "content")
         facts = {
             key: job.facts.get(key) for key in ("title", "uploader", "date", "text")
@@ -349,7 +349,7 @@ def _changed_at(path: Path) -> float:
 def _remove(path: Path) -> None:
     """Remove a folder with everything in it, or a file; of a link only the link."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
     else:
         with contextlib.suppress(OSError):
             path.unlink()

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bossbot_plugins.file_storage import size_of
+from bossbot_plugins._files import remove_tree, size_of
 from conftest import PARTS, AddPlugin, MakeApp, MakeSettings, link_plugins, make_job
 from platform_support import NOWHERE, listening
 
@@ -438,6 +438,12 @@ class Killed(BaseException):
     """Ends a sweep where it is."""
 
 
+def names_of(bot: Bot) -> dict[str, Any]:
+    """What the names in the storage's module stand for."""
+    storage: Any = bot.app.storage
+    return storage.remove.__globals__
+
+
 @pytest.mark.parametrize("step", range(9))
 async def test_sweep_cut_short_is_made_good_by_the_next(
     make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch, step: int
@@ -451,7 +457,7 @@ async def test_sweep_cut_short_is_made_good_by_the_next(
     jobs = [await bot.job(s, age_s=n, size=KIB * 10) for n, s in enumerate(statuses)]
     jobs.append(await bot.job(age_s=2 * DAY_S))
     left = step
-    forget_files, rmtree = bot.app.queue.forget_files, shutil.rmtree
+    forget_files = bot.app.queue.forget_files
 
     def passed() -> None:
         nonlocal left
@@ -463,15 +469,15 @@ async def test_sweep_cut_short_is_made_good_by_the_next(
         passed()
         await forget_files(job_id)
 
-    def killed_rmtree(path: Path, **how: Any) -> None:
+    def killed_remove(path: Path) -> None:
         passed()
-        rmtree(path / "content")
+        remove_tree(path / "content")
         passed()
-        rmtree(path)
+        remove_tree(path)
 
     with monkeypatch.context() as cut:
         cut.setattr(bot.app.queue, "forget_files", killed_forget_files)
-        cut.setattr(shutil, "rmtree", killed_rmtree)
+        cut.setitem(names_of(bot), "remove_tree", killed_remove)
         with pytest.raises(Killed):
             await bot.sweep()
     for job in await bot.app.queue.list():
@@ -484,13 +490,12 @@ async def test_sweep_goes_on_past_what_it_cannot_remove(
     bot: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = bot.temp("aaa", age_s=DAY_S), bot.temp("bbb", age_s=DAY_S)
-    rmtree = shutil.rmtree
 
-    def stubborn(path: Path, **how: Any) -> None:
+    def stubborn(path: Path) -> None:
         if path != first:
-            rmtree(path, **how)
+            remove_tree(path)
 
-    monkeypatch.setattr(shutil, "rmtree", stubborn)
+    monkeypatch.setitem(names_of(bot), "remove_tree", stubborn)
     await bot.sweep_temp()
     assert first.exists() and not second.exists()
 

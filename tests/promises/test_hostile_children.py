@@ -9,6 +9,7 @@ that an attack that is broken itself is no proof.
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import socket
 import stat
@@ -17,7 +18,7 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ import media
 import pytest
 import pytest_asyncio
 from bossbot_plugins import _landlock, _seccomp, _walls
+from bossbot_plugins._files import size_of
 from conftest import PARTS, link_plugins, make_job, spread
 
 import bossbot
-from bossbot import App, JobFailed, Settings
+from bossbot import App, Job, JobFailed, Settings
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -89,6 +91,7 @@ class Prey:
 
     home: Path  # what a checkout has
     app: App
+    job: Job = field(init=False)  # of the last attack
 
     @property
     def data(self) -> Path:
@@ -99,8 +102,8 @@ class Prey:
         indented = textwrap.indent(textwrap.dedent(body), "    ")
         code = ENGINE.format(body=indented, supports=f"    {supports}")
         (self.home / "plugins" / "toy.py").write_text(code)
-        job = make_job(url="https://toy.example/", engine="toy", claim_number=1)
-        fetched = await self.app.worker.fetch(job, lambda progress: None)
+        self.job = make_job(url="https://toy.example/", engine="toy", claim_number=1)
+        fetched = await self.app.worker.fetch(self.job, lambda progress: None)
         return bossbot.json.loads(fetched.facts["text"])
 
 
@@ -356,6 +359,90 @@ async def test_signals_stay_in(prey: Prey, victim: subprocess.Popen[bytes]) -> N
     results = await prey.attack(body)
     assert all(isinstance(one, str) or (one and one < 0) for one in results), results
     assert victim.poll() is None
+
+
+@pytest.fixture
+def modest() -> Iterator[subprocess.Popen[bytes]]:
+    """A process without rights of root, even if the owner is root."""
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    command = ["sleep", "600"]
+    process = subprocess.Popen(command if os.getuid() else [*drop, *command])
+    yield process
+    process.kill()
+    process.wait()
+
+
+async def test_turns_of_others_are_their_own(
+    prey: Prey, modest: subprocess.Popen[bytes]
+) -> None:
+    """A process may be less urgent itself, but not all that its user runs."""
+    before = os.getpriority(os.PRIO_PROCESS, modest.pid)
+    body = f"""
+        tell([call(141, L(2), L(0), L({before + 1})),  # setpriority: the user
+              call(141, L(1), L(0), L({before + 1})),  # the group
+              call(141, L(0), L({modest.pid}), L({before + 1})),
+              call(251, L(3), L(0), L(3 << 13)),  # ioprio_set: the user
+              call(251, L(1), L({modest.pid}), L(3 << 13)),
+              call(141, L(0), L(0), L({before + 1}))])
+        """
+    *refused, own = await prey.attack(body)
+    assert refused == [-1] * 5
+    assert own == 0
+    assert os.getpriority(os.PRIO_PROCESS, modest.pid) == before
+
+
+async def test_no_descriptor_has_signals_sent_to_others(
+    prey: Prey, victim: subprocess.Popen[bytes]
+) -> None:
+    """Not even where Landlock does not guard them."""
+    body = f"""
+        reading, writing = os.pipe()
+        owner = struct.pack("ii", 1, {victim.pid})
+        number = struct.pack("i", {victim.pid})
+        tell([call(72, L(reading), L(8), L({victim.pid})),  # F_SETOWN
+              call(72, L(reading), L(15), owner),  # F_SETOWN_EX
+              call(16, L(reading), L(0x8901), number),  # FIOSETOWN
+              call(16, L(reading), L(0x8902), number),  # SIOCSPGRP
+              call(16, L(0), L(0x5412), b"x")])  # TIOCSTI: a key of a terminal
+        """
+    assert await prey.attack(body) == [-1] * 5
+    assert victim.poll() is None
+
+
+async def test_memory_is_had_only_where_it_is_counted(prey: Prey) -> None:
+    body = """
+        def shared(flags, file=-1):
+            return failed(lambda: mmap.mmap(file, 1 << 20, flags))
+        own = open("own", "w+b")
+        own.truncate(1 << 20)
+        tell([call(319, b"name", L(0)), call(447, L(0)),  # memfd_create, memfd_secret
+              shared(mmap.MAP_SHARED | mmap.MAP_ANONYMOUS), shared(0x23),
+              failed(lambda: open("/dev/zero", "r+b")),
+              shared(mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS),
+              shared(mmap.MAP_SHARED, own.fileno())])
+        """
+    made, secret, *mapped = await prey.attack(body)
+    assert (made, secret) == (-38, -38)
+    assert mapped == ["EPERM", "EPERM", "EACCES", None, None]
+
+
+async def test_folders_can_be_removed_again(prey: Prey) -> None:
+    """However deep they are, and by a bot that is not root."""
+    body = """
+        tried = [failed(lambda: os.mkdir("closed", mode)) for mode in (0, 0o300, 0o577)]
+        tried += [call(258, L(-100), b"closed", L(0o077)), call(95, L(0o777))]
+        os.chdir(request.folder)
+        for name in ["d" * 250] * 30 + ["d"] * 1500:
+            os.mkdir(name)
+            os.chdir(name)
+        Path("deep").write_bytes(bytes(1000))
+        tell(tried)
+        """
+    assert await prey.attack(body) == ["EPERM", "EPERM", "EPERM", -1, -1]
+    folder = prey.data / "temp" / prey.job.id
+    assert size_of(folder, 2**60) >= 2**60 > size_of(folder)
+    await prey.app.storage.forget_attempt(prey.job)
+    assert not folder.exists()
 
 
 async def test_privileges_are_gone(prey: Prey) -> None:
@@ -646,6 +733,23 @@ async def test_limits_are_set(prey: Prey) -> None:
     core, files, cpu_s, tasks = await prey.attack(body)
     assert core == 0 and 64 <= files <= 4096 and 0 < cpu_s < 1000
     assert 1024 < tasks < 100_000
+
+
+async def test_bot_may_have_more_open_than_a_child(prey: Prey) -> None:
+    """Else what one child hands to itself keeps the bot from handing on anything."""
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert few == most
+    body = """
+        reading, writing = os.pipe()
+        pairs, handed = [], 0
+        with contextlib.suppress(OSError):
+            while handed < 20_000:
+                pairs.append(socket.socketpair())
+                socket.send_fds(pairs[-1][0], [b"x"], [reading] * 250)
+                handed += 250
+        tell(handed)
+        """
+    assert 0 < await prey.attack(body) < 2000
 
 
 async def test_link_is_asked_about_inside_the_walls(prey: Prey) -> None:
