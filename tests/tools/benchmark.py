@@ -10,10 +10,12 @@ differ and are noisy.
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import platform
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -37,7 +39,7 @@ from rich.table import Table
 from sites import Answer, Sites
 from slow_disk import slow_disk
 
-from bossbot import App, Job, Progress, Settings, prepare_data
+from bossbot import App, Job, Post, Progress, Settings, Status, now, prepare_data
 
 REPEAT = 15
 COMMANDS = {
@@ -323,6 +325,137 @@ async def slowly_synced(folder: Path, roots: list[Path]) -> None:
     compare("syncs of a link alone", all_bots, "syncs alone", "{:.0f}")
 
 
+# What has piled up
+
+ENDED, KEPT, WAITING = 10**6, 100_000, 50_000
+
+
+def pile_up(data: Path, kept: int) -> None:
+    """A million jobs that have ended, some with kept files."""
+    job = Job(id="", url=f"{SITE}/picture/1.jpg", platform="other", channel_id=1)
+    job.status, job.facts = Status.COMPLETED, {"title": "A title of a usual length"}
+    job.posts = [Post(1, "A title of a usual length", {"name.jpg": "0" * 64}, "sent")]
+    row = job.to_row() | {"file_count": 1, "total_bytes": 50_000}
+    made = {
+        "id": "printf('%010x', n)",
+        "request_key": "n",
+        "guild_id": "n % 1000",
+        "user_id": "n % 5000",
+        "finished_at": f"{now()} - n % 500000",
+        "folder": f"iif(n < {kept}, 'downloads/' || n, '')",
+    }
+    values = ", ".join(made.get(name, f":{name}") for name in row)
+    count = f"WITH c(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM c LIMIT {ENDED}) "
+    with contextlib.closing(sqlite3.connect(data / "bossbot.db")) as connection:
+        connection.execute(
+            f"INSERT INTO jobs ({', '.join(row)}) {count} SELECT {values} FROM c", row
+        )
+        named = {one[1] for one in connection.execute("PRAGMA table_info(history)")}
+        both = ", ".join(named - {"title"})
+        connection.execute(
+            f"INSERT INTO history ({both}, title) SELECT {both}, 'A title' FROM jobs"
+        )
+        connection.commit()
+    for n in range(kept):
+        folder = data / "downloads" / f"{n % 1000}" / f"day{n % 7}" / f"{n:010x}"
+        (folder / "content").mkdir(parents=True)
+        (folder / "content" / "name.jpg").write_bytes(b"0" * 1000)
+
+
+async def piled_up(folder: Path, roots: list[Path]) -> None:
+    app = make_app(folder / "app")
+    await app.database.start()
+    await asyncio.to_thread(pile_up, app.settings.data_dir, KEPT)
+    await claiming(app)
+    await sweeping(app)
+    await app.stop()
+    all_bots = []
+    async with contextlib.AsyncExitStack() as stack:
+        for number, root in enumerate([*roots[:1], *roots]):
+            place = folder / f"bot{number}"
+            place.mkdir()
+            fake = await stack.enter_async_context(FakeDiscord())
+            bot = Bot(root, place, fake)
+            all_bots.append(bot)
+            await bot.start()
+            await bot.stop()
+            if number:
+                await asyncio.to_thread(pile_up, place / "data", 0)
+        for _ in range(6):
+            for bot in all_bots:
+                await bot.start()
+                await bot.stop()
+    empty, *all_bots = all_bots
+    for bot in [empty, *all_bots]:
+        bot.times["start"] = bot.times["start"][2:]
+    compare("start to READY, 1M jobs have ended", all_bots, "start", "{:.2f} s")
+    mine, none = (statistics.median(b.times["start"]) for b in (all_bots[0], empty))
+    goal = "at most 1.2 times"
+    show("the same, beside an empty database", f"{mine / none:.2f} times", goal)
+
+
+async def claiming(app: App) -> None:
+    rows = [
+        Job(
+            id=f"w{number:09}",
+            url=SITE,
+            request_key=f"w{number}",
+            guild_id=number % 1000,
+            user_id=number % 3000,
+        ).to_row()
+        for number in range(WAITING)
+    ]
+    names = ", ".join(f":{name}" for name in rows[0])
+    async with app.database.transaction() as connection:
+        sql = f"INSERT INTO jobs ({', '.join(rows[0])}) VALUES ({names})"
+        await connection.executemany(sql, rows)
+    times, running = [], []
+    for _ in range(40):
+        started_s = time.perf_counter()
+        running.append(await app.queue.claim("bench", 60))
+        times.append((time.perf_counter() - started_s) * 1000)
+        if len(running) == 4:  # of 5 slots
+            for job in running:
+                job.status = Status.UPLOADING
+                await app.queue.save(job, 60)
+            running = []
+    text = f"median {statistics.median(times):.2f} ms, longest {max(times):.1f} ms"
+    show("a claim, 50,000 waiting in 1,000 servers", text, "1 ms")
+
+
+async def sweeping(app: App) -> None:
+    """The sweeps of one hour, and what a start adds to the history."""
+    from bossbot_plugins import history, retention
+
+    longest_s = 0.0
+
+    async def watch() -> None:
+        nonlocal longest_s
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            longest_s = max(longest_s, time.perf_counter() - before - 0.001)
+
+    def memory_mib(name: str) -> float:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition(f"\n{name}:")[2].split()[0]) / 1024
+
+    for_ever = {"completed_retention_s": 0, "failed_retention_s": 0, "max_storage": 0}
+    config = retention.Config(**for_ever, min_free_space=0)
+    gc.collect()
+    gc.freeze()  # as the bot does at its start
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    before, cpu_s = memory_mib("VmRSS"), time.process_time()
+    watching = asyncio.create_task(watch())
+    await retention.sweep_downloads(app, config)
+    await history.run(app, history.Config())
+    watching.cancel()
+    cpu_s = time.process_time() - cpu_s
+    lag = f"lag of the loop {longest_s * 1000:.0f} ms"
+    more = f"{memory_mib('VmHWM') - before:+.0f} MiB, {cpu_s:.1f} CPU s"
+    show("a sweep, 100,000 kept, 1M ended", f"{lag}, {more}", "50 ms, +20 MiB")
+
+
 def held_since(sites: Sites, before: int) -> int:
     return sum("/held/" in one.url for one in sites.requests[before:])
 
@@ -370,11 +503,12 @@ async def main() -> None:
         os.environ |= trusting(sites, folder)
         sites.serve(f"{SITE}/picture/*", media.padded_image(folder, 50_000))
         sites.serve(f"{SITE}/video/*", media.padded_video(folder, 50_000))
-        for name in ("fetch", "work", "slow"):
+        for name in ("fetch", "work", "slow", "pile"):
             (folder / name).mkdir()
         await fetching(folder / "fetch")
         await working(folder / "work", sites, roots)
         await slowly_synced(folder / "slow", roots)
+        await piled_up(folder / "pile", roots)
     table = Table("what", "measured", "goal", box=None)
     for row in rows:
         table.add_row(*row)
