@@ -27,6 +27,7 @@ SUFFIXES = {
     "image/heic": "heic heif hif",
     "image/tiff": "tif tiff",
     "image/bmp": "bmp",
+    "image/jxl": "jxl",
     "video/mp4": "mp4 m4v mov",
     "video/x-m4v": "m4v mp4",
     "video/quicktime": "mov mp4 qt",
@@ -54,6 +55,12 @@ SUFFIXES = {
     "audio/amr": "amr",
     "audio/x-caf": "caf",
     "audio/ac3": "ac3",
+    "audio/eac3": "eac3 ec3",
+    "audio/vnd.dts": "dts",
+    "audio/basic": "au snd",
+    "audio/x-w64": "w64",
+    "audio/x-wavpack": "wv",
+    "audio/x-tta": "tta",
     "audio/mp2t": "ts mts m2ts",
     "text/plain": "txt srt vtt lrc",
 }
@@ -71,7 +78,7 @@ NO_MEDIA = rb"\0*\s*([<\[{][\s!-~]{4}|#!|#EXT|ffconcat|@echo|MZ|PK[\3-\x08]|%PDF
 # lead to other files, and any file could be called a picture.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,aac,mp3,ogg,flac,wav,flv,avi,mpeg,amr,"
-    "aiff,asf,caf,ac3"
+    "aiff,asf,caf,ac3,eac3,dts,au,w64,wv,tta"
 )
 GUARD = ("-protocol_whitelist", "file", "-format_whitelist", FORMATS)
 ENTRIES = (
@@ -96,6 +103,12 @@ PROBED = {
     "amr": ("audio/amr", "audio/amr"),
     "caf": ("audio/x-caf", "audio/x-caf"),
     "ac3": ("audio/ac3", "audio/ac3"),
+    "eac3": ("audio/eac3", "audio/eac3"),
+    "dts": ("audio/vnd.dts", "audio/vnd.dts"),
+    "au": ("audio/basic", "audio/basic"),
+    "w64": ("audio/x-w64", "audio/x-w64"),
+    "wv": ("audio/x-wavpack", "audio/x-wavpack"),
+    "tta": ("audio/x-tta", "audio/x-tta"),
 }
 MIN_SCORE = 25  # of 100, of ffprobe; below it guesses
 
@@ -108,7 +121,8 @@ class Found(NamedTuple):
 
 
 def sniff(path: Path) -> Found:
-    """What a file holds, by its content; only for plain text its ending counts, too."""
+    """What a file holds, by its content; for plain text, and for JPEG XL, which may
+    begin with two bytes alone, its ending counts, too."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
         if is_text(head):
@@ -116,6 +130,9 @@ def sniff(path: Path) -> Found:
             return Found("text/plain" if plain else "")
         if found := _iso(file, head):
             return found
+        bare = head.startswith(b"\xff\x0a") and path.suffix.lower() == ".jxl"
+        if bare or head.startswith(b"\0\0\0\x0cJXL \r\n\x87\n"):
+            return Found("image/jxl")
         kind = filetype.guess(head[:8192])
         mime = str(kind.mime) if kind else ""
         if head.startswith(b"OggS"):
@@ -295,23 +312,20 @@ def _mpeg_frame(head: bytes) -> int:
         return 0
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)  # versions: 2.5, -, 2, 1
     rate, frequency, padding = head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
-    if version == 1 or layer == 4 or rate in (0, 15) or frequency == 3:
+    # Nobody has sound of layer 1, but programs have tables that look so.
+    if version == 1 or layer in (1, 4) or rate in (0, 15) or frequency == 3:
         return 0
     step = frequency if version == 3 else frequency + 3
     hertz = (44100, 48000, 32000, 22050, 24000, 16000)[step] // (2 - (version > 0))
     kbps = KBPS[(version == 3, layer)][rate - 1]
-    if layer == 1:
-        return (12000 * kbps // hertz + padding) * 4
     samples = 72 if layer == 3 and version != 3 else 144
     return samples * 1000 * kbps // hertz + padding
 
 
 # By whether it is version 1, and the layer: the rates in kbit/s.
 KBPS = {
-    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }

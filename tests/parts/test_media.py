@@ -128,6 +128,16 @@ async def test_heic(tmp_path: Path, brand: bytes) -> None:
     assert held(path) == ("image/heic", "heic")
 
 
+async def test_jpeg_xl_in_a_box_and_bare(tmp_path: Path) -> None:
+    boxed, bare = tmp_path / "a", tmp_path / "a.jxl"
+    boxed.write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl " + bytes(8))
+    bare.write_bytes(b"\xff\x0a" + bytes(50))
+    assert held(boxed) == ("image/jxl", "jxl")
+    assert inspect_file(bare, tmp_path).mime == "image/jxl"
+    with pytest.raises(JobFailed):
+        held(bare)
+
+
 # Sound
 
 
@@ -240,11 +250,32 @@ async def test_ffprobe_tells_sound_from_videos(
     assert await inspected(web, media.converted(tone, "a.caf")) == "audio/x-caf"
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "mime"),
+    [
+        ("a.eac3", (), "audio/eac3"),
+        ("a.dts", ("-strict", "-2"), "audio/vnd.dts"),
+        ("a.au", (), "audio/basic"),
+        ("a.w64", (), "audio/x-w64"),
+        ("a.wv", (), "audio/x-wavpack"),
+        ("a.tta", (), "audio/x-tta"),
+    ],
+)
+async def test_rare_sound_is_known_by_ffprobe(
+    web: Web, tone: Path, name: str, options: tuple[str, ...], mime: str
+) -> None:
+    assert await inspected(web, media.converted(tone, name, *options)) == mime
+
+
 async def test_ffprobe_refuses_what_only_looks_like_a_video(
     web: Web, clip: Path, tmp_path: Path
 ) -> None:
     data = media.converted(clip, "parts.mp4", *FRAGMENTS).read_bytes()
     noise = random.Random(2).randbytes(50_000)
+    # Programs jump back so; it looks like frames of sound of 64 bytes each.
+    table = b"".join(
+        b"\xff\xff\x25" + bytes([n]) + bytes(60) for n in range(250, 2, -8)
+    )
     for name, content in (
         ("head.mp4", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + noise),
         ("part.mp4", data[data.index(b"moof") - 4 :]),
@@ -257,6 +288,7 @@ async def test_ffprobe_refuses_what_only_looks_like_a_video(
         ("page.mp4", b"<!DOCTYPE html><html>\0\1\2" + noise),
         ("page.mp3", b"<html>\0" + media.audio(clip.parent).read_bytes()),
         ("archive.mp3", b"PK\3\4" + media.audio(clip.parent).read_bytes()),
+        ("program.mp3", b"ID3\4\0\0\0\0\0\0\x7fELF" + table),
     ):
         path = tmp_path / name
         path.write_bytes(content)
