@@ -28,7 +28,7 @@ END = re.compile(
 AMPERSAND = re.compile(r"&(?:amp;|#0*38;|#x0*26;)+", re.IGNORECASE)
 ESCAPED = re.compile(r"\\([_*~()\[\]])")  # as Discord's own clients copy it
 MARKS = re.compile(r"\*+|_+|~~")
-AFTER = ".,;:!?'…‘’‚–—|"  # at a link's end it belongs to the sentence
+AFTER = ".,;:!?'|"  # at a link's end it belongs to the sentence
 PAIRS = {")": "(", "]": "[", "}": "{"}
 # Before a link inside a link, as an archive has it. After anything else begins a second.
 INSIDE = "/=?#&:%@"
@@ -170,7 +170,7 @@ def trim(text: str, start: int, end: int, opened: Counter[str]) -> int:
             marks[char] -= 1
         elif text[max(end - 2, start) : end] in ("**", "~~"):  # closes nothing
             end -= 1
-        elif not (char in AFTER or is_hidden(char) or is_emoji(char)):
+        elif not (char in AFTER or is_hidden(char) or is_mark(char)):
             break
         end -= 1
     return end
@@ -183,9 +183,11 @@ def clean(link: str) -> str:
     return host + AMPERSAND.sub("&", rest)
 
 
-def is_emoji(char: str) -> bool:
-    """Whether a character is a symbol, such as Discord's clients put into a text."""
-    return not char.isascii() and unicodedata.category(char) in ("So", "Sk")
+def is_mark(char: str) -> bool:
+    """Whether a character is a symbol, such as Discord's clients put into a text, or
+    punctuation of whatever script."""
+    category = unicodedata.category(char)
+    return not char.isascii() and (category[0] == "P" or category in ("So", "Sk"))
 
 
 def is_hidden(char: str) -> bool:
