@@ -2,7 +2,7 @@
 
 import functools
 import ssl
-from typing import Any
+from typing import Any, ClassVar, Self, cast
 
 # All that makes a client's context what it is; in an order in which they can be set.
 SETTINGS = (
@@ -16,6 +16,13 @@ class SharedContext(ssl.SSLContext):
     """A context that connects by another one, made of the same settings and calls.
     That one is kept, with the certificate authorities it has read, which takes longer
     than a small download."""
+
+    blank: ClassVar[list[Any]] = []  # made before they are needed
+
+    def __new__(cls, protocol: Any = None, *_: Any) -> Self:
+        if protocol == ssl.PROTOCOL_TLS_CLIENT and cls.blank:
+            return cast(Self, cls.blank.pop())
+        return super().__new__(cls, protocol)
 
     def __init__(self, *_: Any) -> None:
         self.calls: dict[tuple[Any, ...], None] = {}  # in order, each one once

@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import socket
+import ssl
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +25,7 @@ from bossbot_plugins._failures import (
     retry_after_s,
     wait_asked_s,
 )
+from bossbot_plugins._patterns import candidates, needed
 from bossbot_plugins._tls import SharedContext
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
@@ -126,7 +129,7 @@ def version() -> str:
 
 
 def warm() -> None:
-    """Import all extractors, compile their patterns, and import what a download uses."""
+    """Import all extractors, compile their patterns, and rehearse a download."""
     import sqlite3  # noqa: F401 - the engine's cache
 
     from gallery_dl import extractor, job  # noqa: F401
@@ -135,6 +138,41 @@ def warm() -> None:
 
     _table()
     _share_contexts()
+    _rehearse()
+    # As many as a download needs, which takes a child half a millisecond each.
+    blank = [SharedContext(ssl.PROTOCOL_TLS_CLIENT) for _ in range(4)]
+    SharedContext.blank = blank
+
+
+def _rehearse() -> None:
+    """Download a picture from a socket of our own, so that what the libraries make at
+    their first request is made once for all children."""
+    from urllib3.connection import HTTPConnection
+
+    picture = b"\xff\xd8\xff" + bytes(13)
+    answer = (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\nContent-Type: image/jpeg\r\n\r\n"
+    )
+    connect = HTTPConnection._new_conn
+    ours, theirs = socket.socketpair()
+    with ours, theirs, tempfile.TemporaryDirectory() as folder:
+        theirs.sendall(answer + picture)
+        HTTPConnection._new_conn = lambda self: ours  # type: ignore[method-assign]
+        try:
+            place = Path(folder)
+            url = "http://boss-bot.invalid/a.jpg"
+            download(Request(url, place, "a", cache_dir=place), _Deaf())
+        finally:
+            HTTPConnection._new_conn = connect  # type: ignore[method-assign]
+
+
+class _Deaf:
+    """Hears the reports of a rehearsal."""
+
+    def info(self, **facts: Any) -> None: ...
+    def progress(self, progress: Progress) -> None: ...
+    def file(self, path: Path) -> None: ...
+    def item_failed(self, failure: JobFailed) -> None: ...
 
 
 def _share_contexts() -> None:
@@ -149,7 +187,7 @@ def _share_contexts() -> None:
     share_authorities()
     ssl_.SSLContext = SharedContext  # type: ignore[assignment]
     file = os.environ.get("REQUESTS_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
-    _, extractors = _table()
+    *_, extractors = _table()
     for usual, _ in Counter(map(kind, extractors)).most_common(4):
         same = (one.from_url(one.example) for one in extractors if kind(one) == usual)
         extractor = next(filter(None, same))
@@ -188,23 +226,25 @@ def _find(url: str) -> Any:
 def _match(url: str) -> tuple[Any, Any]:
     """The extractor's class for a link, and what it matches; None if there is none."""
     if LINK.match(url):
-        matches, extractors = _table()
-        for number, match in enumerate(matches):
-            if found := match(url):
+        needs, matches, extractors = _table()
+        for number in candidates(needs, url):
+            if found := matches[number](url):
                 return extractors[number], found
     return None, None
 
 
-def _table() -> tuple[list[Callable[[str], Any]], list[Any]]:
-    """The matches of all patterns in the engine's order, and side by side the extractors.
-    Made once, and kept with the library: a child that touches every extractor copies
-    much more memory."""
+def _table() -> tuple[list[str], list[Callable[[str], Any]], list[Any]]:
+    """What each pattern needs to match, the matches of all patterns in the engine's
+    order, and side by side the extractors. Made once, and kept with the library: a child
+    that touches every extractor copies much more memory."""
     from gallery_dl import extractor
 
-    if not hasattr(extractor, "_boss_bot_table"):
+    if not hasattr(extractor, "_boss_bot_tables"):
         classes = list(extractor._list_classes())
-        extractor._boss_bot_table = [one.pattern.match for one in classes], classes
-    return cast(tuple[list[Callable[[str], Any]], list[Any]], extractor._boss_bot_table)
+        patterns = [one.pattern for one in classes]
+        matches = [one.match for one in patterns]
+        extractor._boss_bot_tables = list(map(needed, patterns)), matches, classes
+    return cast(tuple[list[str], list[Any], list[Any]], extractor._boss_bot_tables)
 
 
 def download(request: Request, report: Report) -> None:

@@ -22,6 +22,7 @@ from bossbot_plugins._failures import (
     retry_after_s,
     wait_asked_s,
 )
+from bossbot_plugins._patterns import candidates, needed
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
     guard_yt_dlp,
@@ -130,37 +131,46 @@ def _find(url: str) -> Any:
     """The extractor of its own for a link, or None."""
     if not LINK.match(url):
         return None
-    asked, extractors, _ = _table()
-    found = (number for number, suitable in enumerate(asked) if suitable(url))
+    needs, asked, extractors, _ = _table()
+    found = (number for number in candidates(needs, url) if asked[number](url))
     return next((extractors[number] for number in found), None)
 
 
-def _table() -> tuple[list[Callable[[str], Any]], list[Any], dict[str, Any]]:
-    """What says that an extractor is suitable, its compiled patterns or a method of its
-    own, and side by side the extractor; without the generic one. Then all by their
-    keys. Made once, and kept with the library: a child that touches every extractor
-    copies much more memory."""
+def _table() -> tuple[list[str], list[Callable[[str], Any]], list[Any], dict[str, Any]]:
+    """What each pattern needs to match, what says that an extractor is suitable, its
+    compiled patterns or a method of its own, and side by side the extractor; without the
+    generic one. Then all by their keys. Made once, and kept with the library: a child
+    that touches every extractor copies much more memory."""
     from yt_dlp import extractor
     from yt_dlp.utils import variadic
 
-    if not hasattr(extractor, "_boss_bot_table"):
-        asked, extractors = list[Callable[[str], Any]](), list[Any]()
+    if not hasattr(extractor, "_boss_bot_tables"):
+        needs, asked, extractors = (
+            list[str](),
+            list[Callable[[str], Any]](),
+            list[Any](),
+        )
         for ie in _extractors():
             if ie.ie_key() == "Generic" or ie._VALID_URL is False:
                 continue
             ways = (ie._match_valid_url.__qualname__, ie.suitable.__qualname__)
             by_pattern, plain = (way.split(".")[0] in PLAIN for way in ways)
-            patterns = map(re.compile, variadic(ie._VALID_URL))
+            patterns = list(map(re.compile, variadic(ie._VALID_URL)))
             own: list[Callable[[str], Any]] = [one.match for one in patterns]
+            own_needs = list(map(needed, patterns))
             if not by_pattern:
-                own = [ie.suitable]
+                own, own_needs = [ie.suitable], [""]
             elif not plain:  # most have it to leave links to others
                 own = [_both(one, ie.suitable) for one in own]
+            needs += own_needs
             asked += own
             extractors += [ie] * len(own)
         by_key = {ie.ie_key(): ie for ie in _extractors()}
-        extractor._boss_bot_table = asked, extractors, by_key
-    return cast(tuple[list[Any], list[Any], dict[str, Any]], extractor._boss_bot_table)
+        extractor._boss_bot_tables = needs, asked, extractors, by_key
+    return cast(
+        tuple[list[str], list[Any], list[Any], dict[str, Any]],
+        extractor._boss_bot_tables,
+    )
 
 
 def _both(match: Callable[[str], Any], suitable: Any) -> Callable[[str], Any]:
@@ -181,7 +191,7 @@ def download(request: Request, report: Report) -> None:
     # Extractors pass data to each other in the fragment; a member must not.
     url = request.url.partition("#__youtubedl_smuggle")[0]
     with _downloader(video) as engine:
-        engine._ies = _table()[2]  # to add each one takes longer than to download
+        engine._ies = _table()[-1]  # to add each one takes longer than to download
         found = _find(url)
         try:
             engine.extract_info(url, ie_key=found.ie_key() if found else "Generic")

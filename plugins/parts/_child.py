@@ -156,14 +156,19 @@ class Bot:
         self.connection = socket.socket(fileno=talk)
         self.broker = socket.socket(fileno=broker)
         self._lock = threading.Lock()
+        self._held = b""  # goes with the next message
         self.end_watch: Callable[[], None] = lambda: None
 
-    def tell(self, **message: Any) -> None:
-        """Send a message; see ``ChildRunner.events``."""
+    def tell(self, later: bool = False, **message: Any) -> None:
+        """Send a message, or ``later`` with the next one, since each wakes the bot; see
+        ``ChildRunner.events``."""
         # Engines pass halves of surrogate pairs on, which no file or database takes.
         text = json.dumps(message, ensure_ascii=False) + "\n"
         with self._lock:
-            self.connection.sendall(text.encode("utf-8", "replace"))
+            self._held += text.encode("utf-8", "replace")
+            if not later:
+                self.connection.sendall(self._held)
+                self._held = b""
 
     def watch(self) -> None:
         """Die with the bot from now on, with all that was started."""
@@ -245,7 +250,7 @@ class ChildReport:
 
     def info(self, **facts: Any) -> None:
         """See ``Report``; long texts are cut."""
-        self._tell(event="info", facts=known_facts(facts))
+        self._tell(later=True, event="info", facts=known_facts(facts))
 
     def progress(self, progress: Progress) -> None:
         """See ``Report``; at most ten times a second. Stops a job that is too large."""
@@ -443,7 +448,7 @@ def raise_walls(
     its own folders, reach the network through the bot, and nothing else: as far as the
     kernel has the walls."""
     package = sys.modules[PLUGIN_PACKAGE]
-    modules = _walls.loaded(PLUGIN_PACKAGE)
+    modules = _walls.loaded(package)
     readable = _walls.readable(programs, modules, request["private"])
     # Our shelves hold no secrets; the owner's folder, which comes first, may.
     shelves = [os.path.realpath(folder) for folder in list(package.__path__)[1:]]

@@ -15,7 +15,6 @@ import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from bossbot_plugins import _landlock, _seccomp
 from bossbot_plugins._landlock import without
@@ -217,7 +216,7 @@ def raise_walls(
     return with_filter
 
 
-def loaded(package: str) -> list[Any]:
-    """The modules of a package that have been imported."""
-    names = [name for name in sys.modules if name.startswith(f"{package}.")]
-    return [sys.modules[name] for name in names]
+def loaded(package: ModuleType) -> list[ModuleType]:
+    """The modules in a package that have been imported. To ask sys.modules for them
+    would copy the pages of all names in it."""
+    return [one for one in vars(package).values() if isinstance(one, ModuleType)]

@@ -1,7 +1,9 @@
 """The engine gallery-dl, against a loopback server and canned answers of sites."""
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from sites import Answer, Sites, gzip_bomb, in_turn
 from sites_canned.reddit import Reddit
 from sites_canned.twitter import Twitter
 
-from bossbot import Cause, Request
+from bossbot import HERE, Cause, Request
 
 Fetch = Callable[..., Got]
 
@@ -473,6 +475,21 @@ def test_a_download_reads_no_certificate_authorities(
     got = fetch(site, environment={**sites.environment, **nobody}, setup=setup)
     assert got.cause is Cause.NETWORK
     assert "certificate verify failed" in got.log and "reads" not in got.log
+
+
+def test_rehearsal_asks_nobody_and_leaves_nothing_open(sites: Sites) -> None:
+    code = """if True:
+        import os, bossbot
+        bossbot.open_plugins(bossbot.plugin_folders(bossbot.OURS))
+        from bossbot_plugins.gallery_dl import warm
+        before = sorted(os.listdir("/proc/self/fd"))
+        warm()
+        print(sorted(os.listdir("/proc/self/fd")) == before)"""
+    environment = {**os.environ, **sites.environment}
+    words = [sys.executable, "-c", code]
+    ran = subprocess.run(words, capture_output=True, env=environment, cwd=HERE)
+    assert (ran.stdout, ran.stderr) == (b"True\n", b"")
+    assert sites.requests == []
 
 
 @pytest.mark.parametrize(
