@@ -12,6 +12,7 @@ plugins, and the app that takes links in. Everything else is a plugin in ``plugi
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import asyncio
 import contextlib
@@ -237,12 +238,13 @@ def cut_line(text: str, limit: int = MAX_LINE) -> str:
 def one_line(text: str, *, fold: bool = True) -> str:
     """Text from outside without control, bidirectional and zero-width characters; white
     space becomes spaces, and runs of it one space unless ``fold`` is off."""
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)  # ANSI colours
-    text = "".join(
-        char
-        for char in re.sub(r"\s", " ", text)
-        if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn")
-    )
+    if not text.isprintable():  # most is
+        text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)  # ANSI colours
+        text = "".join(
+            char
+            for char in re.sub(r"\s", " ", text)
+            if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+        )
     return " ".join(text.split()) if fold else text
 
 
@@ -276,6 +278,8 @@ def without_queries(text: str) -> str:
             text = text[: query.start()] if query else text
         return re.sub(r"\?[\w%.~\[\]-]+=.*", "", text, flags=re.DOTALL)
 
+    if "?" not in text and "#" not in text:
+        return text
     # Word by word, since a pattern that begins anywhere takes quadratic time.
     return re.sub(r"[^\s'\"<>]+", shorten, text)
 
@@ -739,6 +743,9 @@ class Bench(ABC):
 # ── The parts ──────────────────────────────────────────────────────────────────────
 
 
+_T = TypeVar("_T")
+
+
 class Part(ABC):  # noqa: B024
     """One station on a link's way, made by a plugin's ``register_parts``. The part
     ``queue`` is a ``Queue``, found as ``app.queue``, and lives in ``..._queue.py``."""
@@ -904,6 +911,11 @@ class Database(Part):
         """All or nothing, one at a time; in it, use only the connection it gives."""
 
     @abstractmethod
+    async def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """The same in one go, for what is asked often: ``work`` gets the connection in
+        the database's thread, and is undone if it raises."""
+
+    @abstractmethod
     async def sync(self) -> None:
         """Return when all that was committed before would survive a power cut; it gets
         there by itself a second later. Raises what writing raises."""
@@ -946,6 +958,10 @@ class Queue(Part):
             Refused: it cannot be stored.
             QueueFull: max_queue_size jobs of the guild wait.
         """
+
+    def waits(self) -> bool:
+        """Whether a job may wait; False only when it is known that none does."""
+        return True
 
     @abstractmethod
     async def claim(self, worker: str, lease_s: float) -> Job | None:
@@ -1846,7 +1862,7 @@ async def in_thread(work: Callable[[], Any]) -> Any:
         except BaseException as error:  # SystemExit, too, is for the caller
             result.set_exception(error)
 
-    threading.Thread(target=body, daemon=True).start()
+    _thread.start_new_thread(body, ())  # which threading's own would wait for
     return await asyncio.wrap_future(result)
 
 
@@ -2674,7 +2690,7 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
 
     def is_full(message: Any, file: TextIO) -> bool:
         size = file.seek(0, os.SEEK_END) + len(message.encode())
-        day = f"{message.record['time']:%Y-%m-%d}"
+        day = str(message.record["time"].date())
         return day not in Path(file.name).name or size > most / 10 > 0
 
     def remove_old(files: Iterable[str | Path]) -> None:

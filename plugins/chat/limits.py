@@ -2,6 +2,7 @@
 uses. Downloads are counted by links, whatever door they come by."""
 
 import math
+import sqlite3
 from typing import Any, NamedTuple, Self
 
 import discord
@@ -182,23 +183,25 @@ async def use(app: App, limit: Limit, unit: str, count: bool = True) -> None:
     if not limit.per_minute and not limit.cooldown_s:
         return
     at_s = now()
+
     # In a transaction, so that two at once cannot both take the last place.
-    async with app.database.transaction() as database:
+    def take(database: sqlite3.Connection) -> tuple[float, float]:
         # What a clock that was wrong has left lies in the future.
-        await database.execute(OLD, (at_s, at_s))
-        rows = await database.execute_fetchall(USED, limit[:3])
+        database.execute(OLD, (at_s, at_s))
+        rows = database.execute(USED, limit[:3])
         used = {row["unit"]: row["at_s"] for row in rows}
         if unit in used:
-            return
-        rate_free_s, free_s = free_at(limit, unit, used)
-        if max(rate_free_s, free_s) > at_s:
-            raise Refused(told(limit, unit, rate_free_s - at_s, free_s - at_s))
-        if count:
+            return 0, 0
+        free = free_at(limit, unit, used)
+        if count and max(free) <= at_s:
             until_s = at_s + max(MINUTE_S, limit.cooldown_s)
             values = (*limit[:3], at_s, unit, until_s)
-            await database.execute(
-                "INSERT INTO limits VALUES (?, ?, ?, ?, ?, ?)", values
-            )
+            database.execute("INSERT INTO limits VALUES (?, ?, ?, ?, ?, ?)", values)
+        return free
+
+    rate_free_s, free_s = await app.database.run(take)
+    if max(rate_free_s, free_s) > at_s:
+        raise Refused(told(limit, unit, rate_free_s - at_s, free_s - at_s))
 
 
 def free_at(limit: Limit, unit: str, used: dict[str, float]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 totals, which stay when rows are removed."""
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
 
 from loguru import logger
@@ -111,10 +112,12 @@ async def store(app: App, jobs: Sequence[Job]) -> None:
         "ON CONFLICT (id) DO NOTHING"
     )
     rows = [{**job.to_row(), "title": job.title} for job in jobs]
-    async with app.database.transaction() as connection:
-        await connection.executemany(
-            sql, [{name: row[name] for name in COLUMNS} for row in rows]
-        )
+    wanted = [{name: row[name] for name in COLUMNS} for row in rows]
+
+    def insert(database: sqlite3.Connection) -> None:
+        database.executemany(sql, wanted)
+
+    await app.database.run(insert)
 
 
 async def remove_old(app: App, keep_days: float) -> None:

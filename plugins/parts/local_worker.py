@@ -155,7 +155,9 @@ class LocalWorker(Worker):
         """Claim what there is room for, unless a check refuses."""
         loop = asyncio.get_running_loop()
         async with self._claiming:
-            while not self.app.stopping.is_set() and loop.time() >= self._ask_again_s:
+            while self.app.queue.waits() and not self.app.stopping.is_set():
+                if loop.time() < self._ask_again_s:
+                    return
                 try:
                     await self.app.plugins.call("check_claim")
                 except Refused as error:

@@ -9,13 +9,14 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiosqlite
 from loguru import logger
 
 from bossbot import App, Database, Part, PluginError, StartError, hookimpl, now
 
+T = TypeVar("T")
 LAYOUT = 2  # of the table `migrations`; the other tables have versions of their own
 
 
@@ -208,6 +209,24 @@ class SQLiteDatabase(Database):
             except BaseException:  # a cancelled task, too, leaves nothing open
                 await asyncio.shield(connection.rollback())
                 raise
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """See ``Database``."""
+
+        def whole(connection: sqlite3.Connection) -> T:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(connection)
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
+            return result
+
+        async with self._my_turn() as connection:
+            # aiosqlite has no public way to run a function in its thread.
+            result: T = await connection._execute(whole, connection._conn)
+            return result
 
     @contextlib.asynccontextmanager
     async def _my_turn(self) -> AsyncIterator[Any]:

@@ -16,17 +16,27 @@ def register_tables() -> list[str]:
 
 
 class SQLiteFacts(Facts):
-    """The ``Facts`` in the table ``facts``."""
+    """The ``Facts`` in the table ``facts``, which no other process writes to."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app)
+        self._known: dict[str, str] = {}  # what was read since it was written
 
     async def get(self, key: str) -> str:
         """See ``Facts``."""
-        row = await self.app.database.one("SELECT value FROM facts WHERE key = ?", key)
-        return str(row[0]) if row else ""
+        if key not in self._known:
+            sql = "SELECT value FROM facts WHERE key = ?"
+            row = await self.app.database.one(sql, key)
+            self._known.setdefault(key, str(row[0]) if row else "")
+        return self._known[key]
 
     async def set(self, key: str, value: str) -> None:
         """See ``Facts``."""
-        if value:
-            sql = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
-            await self.app.database.all(sql, key, value)
-        else:
-            await self.app.database.all("DELETE FROM facts WHERE key = ?", key)
+        try:
+            if value:
+                sql = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
+                await self.app.database.all(sql, key, value)
+            else:
+                await self.app.database.all("DELETE FROM facts WHERE key = ?", key)
+        finally:
+            self._known.pop(key, None)

@@ -189,10 +189,14 @@ class SQLiteQueue(Queue):
         self._to_tell: deque[list[Any]] = deque()  # rows, and whether they may be told
         self._under_way: set[asyncio.Task[Any]] = set()
         self._stopped = False
+        self._waiting: int | None = None  # jobs that wait, as far as is told
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Remove rows that are old, now and every hour."""
+        sql = f"SELECT count(*) FROM jobs WHERE {WAITS}"
+        row = await self.app.database.one(sql)
+        self._waiting = row[0] if row else None
         self._sweeping = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
@@ -235,6 +239,9 @@ class SQLiteQueue(Queue):
             while self._to_tell and self._to_tell[0][1]:
                 for row in self._to_tell.popleft()[0]:
                     previous = Status(row["previous"]) if row["previous"] else None
+                    if self._waiting is not None:
+                        self._waiting += row["status"] == Status.QUEUED
+                        self._waiting -= previous is Status.QUEUED
                     for listener in self._listeners:  # each gets a job of its own
                         listener.put_nowait(Change(Job.from_row(row), previous))
 
@@ -303,30 +310,27 @@ class SQLiteQueue(Queue):
             ) from error
 
     async def _add(self, job: Job) -> int | None:
-        async with self.app.database.transaction() as connection:
+        def add(database: sqlite3.Connection) -> tuple[list[Any], list[Any]]:
+            sql = "SELECT id, position FROM jobs WHERE request_key = ?"
+            known = database.execute(sql, (job.request_key,)).fetchall()
+            return known, [] if known else self._insert(job, database)
 
-            async def rows(sql: str, **values: Any) -> list[Any]:
-                return list(await connection.execute_fetchall(sql, values))
-
-            known = await rows(
-                "SELECT id, position FROM jobs WHERE request_key = :key",
-                key=job.request_key,
-            )
-            if not known:
-                added = await self._insert(job, rows)
+        known, added = await self.app.database.run(add)
         if known:
             await self.app.database.sync()
             return int(known[0][1]) if known[0][0] == job.id else None
         await self._announce(added, self._synced_or_removed(added))
         return job.position
 
-    async def _insert(
-        self, job: Job, rows: Callable[..., Awaitable[list[Any]]]
-    ) -> list[Any]:
+    def _insert(self, job: Job, database: sqlite3.Connection) -> list[Any]:
         """A new job's row, with its place in the line; raises QueueFull."""
+
+        def rows(sql: str, **values: Any) -> list[Any]:
+            return database.execute(sql, values).fetchall()
+
         settings = self.app.settings
         most = settings.max_concurrent_downloads
-        (count,) = await rows(
+        (count,) = rows(
             f"""
             SELECT
                 (SELECT count(*) FROM jobs WHERE {RUNS}),
@@ -354,7 +358,7 @@ class SQLiteQueue(Queue):
             and here + of_guild < settings.max_concurrent_per_guild
         )
         if at_once:  # then few are under way
-            ((mine,),) = await rows(
+            ((mine,),) = rows(
                 f"SELECT count(*) FROM jobs WHERE {UNFINISHED} AND user_id = "
                 ":user_id AND status != 'uploading'",
                 user_id=job.user_id,
@@ -363,7 +367,7 @@ class SQLiteQueue(Queue):
         job.position = 0 if at_once else before + 1
         values = storable(job)
         names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
-        return await rows(
+        return rows(
             f"INSERT INTO jobs ({names}, untold) VALUES ({marks}, 1) RETURNING *",
             **values,
         )
@@ -378,6 +382,10 @@ class SQLiteQueue(Queue):
             if await self.app.database.all(sql, added[0]["id"]):
                 added.clear()
                 raise
+
+    def waits(self) -> bool:
+        """See ``Queue``."""
+        return self._waiting != 0
 
     async def claim(self, worker: str, lease_s: float) -> Job | None:
         """See ``Queue``."""

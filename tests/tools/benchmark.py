@@ -148,6 +148,7 @@ class Bot:
             "BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true",
             "BOSS_BOT_MAX_CONCURRENT_PER_GUILD": "5",
             "BOSS_BOT_MAX_QUEUE_SIZE": "500",
+            "BOSS_BOT_DISABLED_PLUGINS": '["limits"]',  # one member asks for all
         }
         if "max_concurrent_per_user" in (self.folder / "config.toml").read_text():
             environment["BOSS_BOT_MAX_CONCURRENT_PER_USER"] = "5"
