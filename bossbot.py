@@ -81,12 +81,6 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import to_jsonable_python
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    SettingsConfigDict,
-)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -1227,14 +1221,10 @@ class PlatformConfig(PluginConfig):
     )
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings of the core; ``config.toml`` explains each."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="BOSS_BOT_",
-        env_nested_delimiter="__",
-        env_ignore_empty=True,
-        dotenv_filtering="match_prefix",
+    model_config = ConfigDict(
         extra="forbid",
         validate_default=True,
         frozen=True,
@@ -1299,11 +1289,6 @@ class Settings(BaseSettings):
 
     _in_words = field_validator("*", mode="wrap")(_checked)
 
-    @classmethod
-    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
-        """``Settings(...)`` takes what it is given; ``load_settings`` does the rest."""
-        return (sources["init_settings"],)
-
 
 _FIELDS = tuple(Settings.model_fields)
 
@@ -1333,10 +1318,7 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
         print(f"{path} is missing: every setting has its default", file=sys.stderr)
     main = _read_toml(path)
     try:
-        sources = [
-            _Source("the environment", EnvSettingsSource(Settings)()),
-            _Source(str(dotenv), DotEnvSettingsSource(Settings, env_file=dotenv)()),
-        ]
+        sources = list(_read_variables(dotenv))
         if _is_deep([source.values for source in sources]):
             raise ValueError(TOO_DEEP)
     except (ValueError, OSError, RecursionError) as error:
@@ -1372,6 +1354,23 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
     if problems:
         raise StartError("\n".join(["The settings have mistakes:", *problems]))
     return settings
+
+
+def _read_variables(dotenv: Path) -> Iterable[_Source]:
+    """What the environment and a file of variables set; raises ValueError."""
+    import pydantic_settings  # here: the downloads' processes would carry it along
+
+    class Variables(Settings, pydantic_settings.BaseSettings):
+        model_config = pydantic_settings.SettingsConfigDict(
+            env_prefix="BOSS_BOT_",
+            env_nested_delimiter="__",
+            env_ignore_empty=True,
+            dotenv_filtering="match_prefix",
+        )
+
+    yield _Source("the environment", pydantic_settings.EnvSettingsSource(Variables)())
+    source = pydantic_settings.DotEnvSettingsSource(Variables, env_file=dotenv)
+    yield _Source(str(dotenv), source())
 
 
 def _read_toml(path: Path) -> _Source:
