@@ -1,7 +1,7 @@
 """Tells which of an engine's many patterns may match a link, without asking each."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from re import _constants, _parser  # type: ignore[attr-defined]
 from typing import Any
 
@@ -14,7 +14,7 @@ def needed(pattern: re.Pattern[str]) -> str:
     def walk(items: Iterable[tuple[Any, Any]]) -> None:
         nonlocal longest, run
         for kind, value in items:
-            if kind is _constants.LITERAL:
+            if kind is _constants.LITERAL and value > ord(" "):
                 run += chr(value).lower()
                 longest = max(longest, run, key=len)
             elif kind is _constants.SUBPATTERN:
@@ -26,10 +26,16 @@ def needed(pattern: re.Pattern[str]) -> str:
     return longest
 
 
-def candidates(needs: Sequence[str], url: str) -> list[int]:
-    """The numbers, in order, of the patterns that may match a link, by what they
+def all_needed(patterns: Iterable[re.Pattern[str] | None]) -> str:
+    """What each pattern needs, in lines; nothing for None. As one text, of which a
+    child copies no page."""
+    return "\n".join(needed(one) if one else "" for one in patterns)
+
+
+def candidates(needs: str, url: str) -> list[int]:
+    """The numbers, in order, of the patterns that may match a link, by what they all
     need."""
-    if not url.isascii():  # other letters may count as the small form of a pattern's
-        return list(range(len(needs)))
-    small = url.lower()
-    return [number for number, text in enumerate(needs) if text in small]
+    # Other letters may count as the small form of one in a pattern: then all may match.
+    small = url.lower() if url.isascii() else needs
+    texts = enumerate(needs.split("\n"))
+    return [number for number, text in texts if text in small]

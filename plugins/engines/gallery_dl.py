@@ -25,7 +25,7 @@ from bossbot_plugins._failures import (
     retry_after_s,
     wait_asked_s,
 )
-from bossbot_plugins._patterns import candidates, needed
+from bossbot_plugins._patterns import all_needed, candidates
 from bossbot_plugins._tls import SharedContext
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
@@ -233,7 +233,7 @@ def _match(url: str) -> tuple[Any, Any]:
     return None, None
 
 
-def _table() -> tuple[list[str], list[Callable[[str], Any]], list[Any]]:
+def _table() -> tuple[str, list[Callable[[str], Any]], list[Any]]:
     """What each pattern needs to match, the matches of all patterns in the engine's
     order, and side by side the extractors. Made once, and kept with the library: a child
     that touches every extractor copies much more memory."""
@@ -243,8 +243,8 @@ def _table() -> tuple[list[str], list[Callable[[str], Any]], list[Any]]:
         classes = list(extractor._list_classes())
         patterns = [one.pattern for one in classes]
         matches = [one.match for one in patterns]
-        extractor._boss_bot_tables = list(map(needed, patterns)), matches, classes
-    return cast(tuple[list[str], list[Any], list[Any]], extractor._boss_bot_tables)
+        extractor._boss_bot_tables = all_needed(patterns), matches, classes
+    return cast(tuple[str, list[Any], list[Any]], extractor._boss_bot_tables)
 
 
 def download(request: Request, report: Report) -> None:

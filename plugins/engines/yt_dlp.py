@@ -22,7 +22,7 @@ from bossbot_plugins._failures import (
     retry_after_s,
     wait_asked_s,
 )
-from bossbot_plugins._patterns import candidates, needed
+from bossbot_plugins._patterns import all_needed, candidates
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
     guard_yt_dlp,
@@ -136,7 +136,7 @@ def _find(url: str) -> Any:
     return next((extractors[number] for number in found), None)
 
 
-def _table() -> tuple[list[str], list[Callable[[str], Any]], list[Any], dict[str, Any]]:
+def _table() -> tuple[str, list[Callable[[str], Any]], list[Any], dict[str, Any]]:
     """What each pattern needs to match, what says that an extractor is suitable, its
     compiled patterns or a method of its own, and side by side the extractor; without the
     generic one. Then all by their keys. Made once, and kept with the library: a child
@@ -145,11 +145,8 @@ def _table() -> tuple[list[str], list[Callable[[str], Any]], list[Any], dict[str
     from yt_dlp.utils import variadic
 
     if not hasattr(extractor, "_boss_bot_tables"):
-        needs, asked, extractors = (
-            list[str](),
-            list[Callable[[str], Any]](),
-            list[Any](),
-        )
+        known = list[re.Pattern[str] | None]()
+        asked, extractors = list[Callable[[str], Any]](), list[Any]()
         for ie in _extractors():
             if ie.ie_key() == "Generic" or ie._VALID_URL is False:
                 continue
@@ -157,18 +154,18 @@ def _table() -> tuple[list[str], list[Callable[[str], Any]], list[Any], dict[str
             by_pattern, plain = (way.split(".")[0] in PLAIN for way in ways)
             patterns = list(map(re.compile, variadic(ie._VALID_URL)))
             own: list[Callable[[str], Any]] = [one.match for one in patterns]
-            own_needs = list(map(needed, patterns))
             if not by_pattern:
-                own, own_needs = [ie.suitable], [""]
+                own = [ie.suitable]
             elif not plain:  # most have it to leave links to others
                 own = [_both(one, ie.suitable) for one in own]
-            needs += own_needs
+            known += patterns if by_pattern else [None]
             asked += own
             extractors += [ie] * len(own)
         by_key = {ie.ie_key(): ie for ie in _extractors()}
+        needs = all_needed(known)
         extractor._boss_bot_tables = needs, asked, extractors, by_key
     return cast(
-        tuple[list[str], list[Any], list[Any], dict[str, Any]],
+        tuple[str, list[Any], list[Any], dict[str, Any]],
         extractor._boss_bot_tables,
     )
 

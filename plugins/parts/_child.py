@@ -9,6 +9,7 @@ everything dies.
 import contextlib
 import dataclasses
 import errno
+import functools
 import gc
 import importlib
 import importlib.metadata
@@ -121,16 +122,28 @@ def stamp_of(stem: str) -> Any:
     """The state of a plugin's file and of all libraries on disk; None where one is a
     folder, which is not looked through."""
     files = []
+    for name, path, is_folder, *state in _files_of_plugins():
+        library = name.startswith("_") and name != "__pycache__"
+        if library or name in (stem, f"{stem}.py"):
+            if is_folder:
+                return None
+            files.append((path, *state))
+    return files
+
+
+@functools.cache  # a child asks for each engine
+def _files_of_plugins() -> list[tuple[str, str, bool, int, int]]:
+    """What lies where plugins are: its name, path, whether it is a folder, when it
+    changed in nanoseconds, and its size in bytes."""
+    found = []
     for folder in sys.modules[PLUGIN_PACKAGE].__path__:
-        with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                library = entry.name.startswith("_") and entry.name != "__pycache__"
-                if entry.is_dir() and (library or entry.name == stem):
-                    return None
-                if library or entry.name == f"{stem}.py":
-                    status = entry.stat()
-                    files.append((entry.path, status.st_mtime_ns, status.st_size))
-    return sorted(files)
+        with contextlib.suppress(OSError):
+            for one in os.scandir(folder):
+                with contextlib.suppress(FileNotFoundError):  # a link to nowhere
+                    state = one.stat()
+                    times = state.st_mtime_ns, state.st_size
+                    found.append((one.name, one.path, one.is_dir(), *times))
+    return sorted(found)
 
 
 def load_engines(stem: str) -> dict[str, Engine]:
@@ -195,6 +208,7 @@ class Bot:
 def main(talk: int, log: int, broker: int) -> NoReturn:
     """Be the child of one attempt: read a request, carry it out, report the result."""
     _walls.hide()
+    _files_of_plugins.cache_clear()  # they may have changed since the server looked
     if os.getpgrp() != os.getpid():
         os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
