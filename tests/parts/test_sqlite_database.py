@@ -543,6 +543,37 @@ async def test_transactions_of_many_tasks_do_not_mix(app: App) -> None:
     assert await app.facts.get("n") == "30"
 
 
+async def test_function_runs_as_a_transaction(app: App) -> None:
+    def count_up(database: sqlite3.Connection) -> int:
+        row = database.execute("SELECT value FROM facts WHERE key = 'n'").fetchone()
+        value = int(row[0]) + 1 if row else 1
+        write = "INSERT OR REPLACE INTO facts VALUES ('n', ?)"
+        database.execute(write, (str(value),))
+        if value == 4:
+            raise ZeroDivisionError
+        return value
+
+    assert [await app.database.run(count_up) for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(ZeroDivisionError):
+        await app.database.run(count_up)
+    assert on_disk(path_of(app), "SELECT value FROM facts") == [("3",)]
+    async with app.database.transaction():  # nothing is left open
+        pass
+
+
+async def test_fact_is_read_once_until_it_is_written(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await app.facts.set("a", "b")
+    assert await app.facts.get("a") == "b"
+    with monkeypatch.context() as patch:
+        patch.setattr(app.database, "one", None)
+        assert await app.facts.get("a") == "b"
+    written = asyncio.gather(app.facts.set("a", "c"), app.facts.get("a"))
+    await written
+    assert await app.facts.get("a") == "c"
+
+
 async def test_database_used_inside_its_own_transaction_fails_and_does_not_hang(
     app: App,
 ) -> None:

@@ -123,6 +123,36 @@ async def status(queue: Queue, job: Job) -> Status:
     return (await stored(queue, job)).status
 
 
+async def test_whether_a_job_waits_is_known_without_asking(
+    open_queue: Open,
+) -> None:
+    queue = await open_queue()
+    known = [queue.waits()]
+    first, second, third = a_job(), a_job(), a_job()
+    await added(queue, first, second, third)
+    known.append(queue.waits())
+    mine = await claim(queue)
+    await queue.move(second.id, Priority.HIGH)
+    await queue.cancel(second.id)
+    known.append(queue.waits())
+    last = await claim(queue)
+    known.append(queue.waits())
+    assert await queue.release(mine)
+    known.append(queue.waits())
+    await claim(queue)
+    last.status = Status.COMPLETED
+    await queue.finish(last)
+    known.append(queue.waits())
+    assert known == [False, True, True, False, True, False]
+    queue = await open_queue()
+    assert not queue.waits()
+    await queue.recover("me", LEASE_S)
+    assert queue.waits()
+    await claim(queue)
+    await added(queue, a_job())
+    assert (await open_queue()).waits()
+
+
 # Order and limits
 
 
