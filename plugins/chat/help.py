@@ -102,6 +102,10 @@ class Entry:
     others: list[str] = field(default_factory=list)  # other names: "dlq"
 
     @property
+    def is_menu(self) -> bool:
+        return isinstance(self.command, app_commands.ContextMenu)
+
+    @property
     def slash(self) -> app_commands.Command[Any, Any, Any] | None:
         """The slash command, if it is one."""
         if isinstance(self.command, app_commands.Command):
@@ -130,7 +134,11 @@ async def entries(ctx: Context) -> list[Entry]:
             main.others += [name for name in names if name != main.name]
     for entry in shown:
         entry.others.sort()
-    return sorted(shown, key=lambda e: (e.plugin in LAST, e.plugin, e.name))
+
+    def place(entry: Entry) -> tuple[Any, ...]:
+        return (entry.plugin in LAST, entry.plugin, entry.is_menu, entry.name)
+
+    return sorted(shown, key=place)
 
 
 def all_commands(bot: Any) -> Iterator[AnyCommand]:
@@ -249,7 +257,7 @@ async def explained(entry: Entry, ctx: Context, prefix: str) -> discord.Embed:
             told = "" if str(one.description) == "…" else f" {_(str(one.description))}"
             choices = ", ".join(f"`{choice.name}`" for choice in one.choices)
             told = f"{told}: {choices}" if choices else told
-            need = "" if one.required else f" ({_('may be left out')})"
+            need = f" ({_('needed')})" if one.required else ""
             lines.append(f"`{one.display_name}`{told}{need}")
         embed.add_field(name=_("What it takes"), value="\n".join(lines), inline=False)
     if sample := example(entry, prefix):

@@ -113,7 +113,7 @@ async def test_help_lists_what_the_member_may_use_by_plugin_with_an_example(
         text = await help_of(stage)
         words = "[audio|480|720|1080|best] [thread] [spoiler] [subtitles]"
         assert f"`$download [link] {words}` Download what is behind" in text
-        assert "**Download**\n`right-click a message > Apps > Download media`" in text
+        assert "\n`right-click a message > Apps > Download media` " in text
         assert "-# Example: `$download https://youtu.be/jNQXAC9IVRw`" in text
         assert "`$box open [name]` Open a box.\n-# Example: `$box open`" in text
         assert "`/slashed url [limit]` Only a slash command." in text
@@ -145,8 +145,8 @@ async def test_help_explains_one_command(stage: Stage) -> None:
             text = await help_of(stage, words, user=moderator.id)
             assert text.startswith("$fix <small|large> <id> [count]\n"), words
         assert "What is not broken stays as it is." in text
-        assert "`size` how large: `small`, `large`\n`id`\n" in text
-        assert "`count` how many (may be left out)" in text
+        assert "`size` how large: `small`, `large` (needed)\n`id` (needed)\n" in text
+        assert "`count` how many\n" in text
         assert "Example\n`$fix small 4f09c1d2aa`" in text
         assert "`/fix size id [count]`, `$mend`, `$tfx`" in text
         text = await help_of(stage, "fix", user=moderator.id, door="/")
