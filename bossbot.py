@@ -876,6 +876,10 @@ class Storage(Part):
         """The folders of kept files, guild by guild and day by day."""
 
     @abstractmethod
+    async def forget(self, job: Job) -> None:
+        """Remove the files that ``keep`` left of a job, if there are any."""
+
+    @abstractmethod
     async def remove(self, stored: Stored, before: int | None = None) -> None:
         """Remove a folder; of attempts only those with claim numbers up to
         ``before``, unless that is None."""
@@ -996,9 +1000,11 @@ class Queue(Part):
         guild_id: int | None = None,
         statuses: Sequence[Status] = (),
         since: float = 0,
+        limit: int = 0,
     ) -> list[Job]:
         """Jobs in the order they came: of one guild or all, of some statuses or all,
-        and of those that have ended only what ended at ``since`` or later."""
+        and of those that have ended only what ended at ``since`` or later, of that the
+        last ``limit``; 0 for all."""
 
     @abstractmethod
     def ended(self, since: float = 0) -> AsyncIterator[Job]:
@@ -1023,9 +1029,24 @@ class Queue(Part):
         """Change a waiting job's priority; False when it does not wait."""
 
     @abstractmethod
-    async def cancel(self, job_id: str) -> Job | None:
+    async def cancel(self, job_id: str, waiting_only: bool = False) -> Job | None:
         """Make a waiting or running job ``cancelled``; its worker finds out by the
-        change. None when it was uploading or had ended."""
+        change. None when it was uploading or had ended, or with ``waiting_only`` when
+        it had begun."""
+
+    @abstractmethod
+    async def count(
+        self, guild_id: int | None = None, user_id: int | None = None
+    ) -> tuple[int, int]:
+        """How many jobs there are of a guild, a member, or a member in a guild, and how
+        many bytes of their files are kept."""
+
+    @abstractmethod
+    async def forget(
+        self, guild_id: int | None = None, user_id: int | None = None
+    ) -> Sequence[Job]:
+        """Remove ended jobs of a guild, a member, or a member in a guild: some of them;
+        returns them, none when there are no more. Their kept files stay."""
 
     @abstractmethod
     async def set_status_message(self, job_id: str, message_id: int) -> None:
@@ -1065,7 +1086,9 @@ class Client(Part):
         """
 
     @abstractmethod
-    async def answer(self, job: Job, text: str) -> int:
+    async def answer(
+        self, job: Job, text: str, view: discord.ui.View | None = None
+    ) -> int:
         """Answer the request of a job, in its interaction, as a reply, or in the
         channel; returns the message's id. Raises what discord.py raises."""
 
@@ -2550,6 +2573,7 @@ class App:
         message_id: int = 0,
         options: dict[str, Any] | None = None,
         priority: Priority = Priority.NORMAL,
+        status_message_id: int = 0,
     ) -> Accepted | None:
         """Take in one link: once this returns a job, it is committed. None when the
         request was taken before. Raises Refused with the reason, for the member."""
@@ -2567,6 +2591,7 @@ class App:
             options=options or {},
             guild_settings=self.guilds.tables(guild_id),
             priority=priority,
+            status_message_id=status_message_id,
         )
         job.limit_bytes = await self.courier.limit_bytes(job)
         try:

@@ -1,22 +1,41 @@
 """The status message that answers a request: written when its first job is queued, and
-edited until all its jobs have ended. Several jobs get a line each."""
+edited until all its jobs have ended. Several jobs get a line each. It has buttons, and is
+deleted once all files are there."""
 
 import asyncio
+import contextlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
 import aiohttp
 import discord
+from bossbot_plugins._commands import admit
+from bossbot_plugins._jobs import (
+    CANCELLABLE,
+    RETRYABLE,
+    admit_to,
+    belongs_here,
+    cancel,
+    details,
+    ids_in,
+    retry,
+    split_key,
+)
 from loguru import logger
 from pydantic import Field
 
 from bossbot import (
     TERMINAL_STATUSES,
     App,
+    BossBot,
     Job,
     PluginConfig,
     Progress,
+    Refused,
     Status,
+    _,
     escape,
     format_size,
     format_time,
@@ -28,6 +47,7 @@ from bossbot import (
 )
 
 MAX_CONTENT = 2000  # Discord, 2026-11: characters
+MAX_EMBEDS = 3  # that describe a failure: they fit in one message
 MAX_FAILURES = 5  # of edits in turn, then that state is given up
 MAX_ENDED = 100  # requests whose jobs have ended, and which may get one more
 UNTOLD_S = 86400.0  # an end that could not be told for so long is no longer news
@@ -42,6 +62,20 @@ class Config(PluginConfig):
     )
 
 
+class GuildConfig(PluginConfig):
+    """[progress] of a server."""
+
+    status_when_done: Literal["delete", "keep"] = Field(
+        "delete",
+        description="what becomes of a status message when the files are there",
+    )
+
+
+@hookimpl
+def register_commands(bot: BossBot) -> list[Any]:
+    return [StatusButton]
+
+
 @dataclass
 class Group:
     """The jobs of one request, which share a status message."""
@@ -51,7 +85,7 @@ class Group:
     message_id: int = 0
     noted: set[str] = field(default_factory=set)  # jobs that know their message
     progress: dict[str, Progress] = field(default_factory=dict)
-    shown: str = ""
+    shown: tuple[str, ...] = ()  # the text, and the buttons
     next_s: float = 0  # when it may be edited again, by the loop's clock
     over: asyncio.Event = field(default_factory=asyncio.Event)  # all have ended
     editor: asyncio.Task[None] | None = None
@@ -61,11 +95,30 @@ class Group:
         return all(job.status in TERMINAL_STATUSES for job in self.jobs.values())
 
     @property
+    def done(self) -> bool:
+        """Whether all files are there."""
+        return all(job.status is Status.COMPLETED for job in self.jobs.values())
+
+    @property
     def first(self) -> Job:
         return next(iter(self.jobs.values()))
 
+    @property
+    def newest(self) -> Job:
+        """One that no message has shown yet, if there is any."""
+        fresh = (job for job in self.jobs.values() if job.id not in self.noted)
+        return next(fresh, self.first)
+
     def add(self, job: Job) -> None:
-        """Take a job in, or its newer state; in the order of the links."""
+        """Take a job in, or its newer state; in the order of the links. It takes the
+        place of an earlier try of its link."""
+        request, tries = split_key(job.request_key)
+        for other in list(self.jobs.values()) if job.request_key else ():
+            same, try_of_other = split_key(other.request_key)
+            if same == request and try_of_other > tries:
+                return
+            if same == request and try_of_other < tries:
+                del self.jobs[other.id]
         new = job.id not in self.jobs
         self.jobs[job.id] = job
         if self.ended:
@@ -88,7 +141,7 @@ def group_key(job: Job) -> str:
 
 def order(job: Job) -> int:
     """The number of a job's link in its request."""
-    number = job.request_key.partition(":")[2]
+    number = split_key(job.request_key)[0].partition(":")[2]
     return int(number) if number.isdecimal() else 0
 
 
@@ -156,11 +209,13 @@ class Tracker:
                 await _first_of(max(later_s, group.next_s), app.stopping, group.over)
             await _first_of(group.next_s, app.stopping)
             text, ended = render_all(group.jobs.values(), group.progress), group.ended
-            if text == group.shown:
+            shown = (text, *buttons_of(group))
+            if shown == group.shown:
                 break
             last, before = failures == MAX_FAILURES, group.message_id
-            if await self._write(app, group, text, ended, last) or last:
-                group.shown, failures = text, 0
+            gone = group.done and goes(app, group)
+            if await self._write(app, group, text, gone, last) or last:
+                group.shown, failures = () if gone else shown, 0
             elif app.stopping.is_set():
                 return  # the next start tells it
             else:
@@ -179,14 +234,14 @@ class Tracker:
                 await app.queue.set_told([*group.jobs])
 
     async def _write(
-        self, app: App, group: Group, text: str, ended: bool, last: bool
+        self, app: App, group: Group, text: str, gone: bool, last: bool
     ) -> bool:
-        """Send or edit the message; False when it is worth another try, if this is not
-        the ``last``. A failure that cannot be shown there goes to the channel, or else
-        to the member."""
+        """Send, edit or delete the message; False when it is worth another try, if this
+        is not the ``last``. A failure that cannot be shown there goes to the channel, or
+        else to the member."""
         failed = any(one.status is Status.FAILED for one in group.jobs.values())
-        ways = [self._in_message]
-        if ended and failed:
+        ways = [self._delete if gone else self._in_message]
+        if group.ended and failed:
             ways += [_in_channel, _to_member]
         for way in ways:
             # The message is a courtesy: that it cannot be written fails no job.
@@ -207,12 +262,39 @@ class Tracker:
         return True
 
     async def _in_message(self, app: App, group: Group, text: str) -> None:
-        if group.message_id:
-            channel = app.bot.get_partial_messageable(group.first.channel_id)
-            await channel.get_partial_message(group.message_id).edit(content=text)
+        view = view_of(group)
+        if message := message_of(app, group):
+            await message.edit(content=text, view=view)
             return
-        group.message_id = await app.client.answer(group.first, text)
+        group.message_id = await app.client.answer(group.newest, text, view)
         await self.note(app, group)
+
+    async def _delete(self, app: App, group: Group, text: str) -> None:
+        """Remove the message. A slash command waits for an answer, and gets it first."""
+        if not group.message_id and not group.first.message_id:
+            await self._in_message(app, group, text)
+        if message := message_of(app, group):
+            with contextlib.suppress(discord.NotFound):
+                await message.delete()
+        group.message_id = 0  # a late link gets a new one
+
+    async def bring_back(self, app: App, group: Group, job: Job) -> None:
+        """Have a link that is tried again shown in the message of its request, with the
+        other links that are in it; in a new message when that one is gone."""
+        message = message_of(app, group)
+        if not message:
+            return
+        try:
+            async with asyncio.timeout(self.edit_timeout_s / 3):
+                found = await message.fetch()
+        except (discord.DiscordException, OSError, aiohttp.ClientError):
+            group.message_id = 0
+            group.noted.discard(job.id)
+            return
+        for job_id in ids_in(found.content):
+            other = None if job_id in group.jobs else await app.queue.get(job_id)
+            if other and group_key(other) == group.key:
+                group.add(other)
 
 
 async def _first_of(until_s: float, *events: asyncio.Event) -> None:
@@ -237,6 +319,20 @@ async def _to_member(app: App, group: Group, text: str) -> None:
     await user.send(text)
 
 
+def message_of(app: App, group: Group) -> discord.PartialMessage | None:
+    if not group.message_id:
+        return None
+    channel = app.bot.get_partial_messageable(group.first.channel_id)
+    return channel.get_partial_message(group.message_id)
+
+
+def goes(app: App, group: Group) -> bool:
+    """Whether the server wants the message deleted when all files are there."""
+    plugin = app.plugins.all["progress"]
+    guild: Any = app.plugins.guild_config(plugin, group.first)
+    return bool(guild.status_when_done == "delete")
+
+
 tracker = Tracker()
 
 
@@ -253,6 +349,8 @@ async def job_changed(job: Job, app: App, config: Config) -> None:
     known = tracker.groups.get(group_key(job))
     new = known is None or job.id not in known.jobs
     group = tracker.add(job)
+    if new and job.status_message_id and split_key(job.request_key)[1]:
+        await tracker.bring_back(app, group, job)
     editor = tracker.show(app, group, config.edit_interval_s)
     if new:
         await tracker.note(app, group)
@@ -268,6 +366,121 @@ async def job_progressed(
     if group and job.id in group.jobs:
         group.progress[job.id] = progress
         tracker.show(app, group, config.edit_interval_s)
+
+
+# The buttons
+
+
+def buttons_of(group: Group) -> list[str]:
+    """What can be done about the jobs of a message."""
+    statuses = {job.status for job in group.jobs.values()}
+    buttons = {
+        "cancel": not statuses.isdisjoint(CANCELLABLE),
+        "retry": not statuses.isdisjoint(RETRYABLE),
+        "details": Status.FAILED in statuses,
+    }
+    return [name for name, useful in buttons.items() if useful]
+
+
+def view_of(group: Group) -> discord.ui.View | None:
+    names = buttons_of(group)
+    if not names:
+        return None
+    view = discord.ui.View(timeout=None)
+    for name in names:
+        view.add_item(StatusButton(name))
+    return view
+
+
+class StatusButton(
+    discord.ui.DynamicItem[discord.ui.Button[Any]],
+    template=r"status:(?P<name>cancel|retry|details)",
+):
+    """A button of a status message, which is about all jobs that it names."""
+
+    def __init__(self, name: str) -> None:
+        labels = {
+            "cancel": _("Cancel"),
+            "retry": _("Try again"),
+            "details": _("Details"),
+        }
+        super().__init__(
+            discord.ui.Button(label=labels[name], custom_id=f"status:{name}")
+        )
+        self.name = name
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction, item: Any, match: re.Match[str], /
+    ) -> Self:
+        return cls(match["name"])
+
+    async def callback(self, interaction: discord.Interaction) -> None:
+        bot: Any = interaction.client
+        app: App = bot.app
+        ids = ids_in(interaction.message.content if interaction.message else "")
+        found = [await app.queue.get(job_id) for job_id in ids]
+        jobs = [job for job in found if job and belongs_here(interaction, job)]
+        if not jobs:
+            raise Refused(_("That download is no longer known here."))
+        match self.name:
+            case "cancel":
+                await cancel_all(app, interaction, jobs)
+            case "retry":
+                await retry_all(app, interaction, jobs)
+            case "details":
+                await show_details(interaction, jobs)
+
+
+async def cancel_all(
+    app: App, interaction: discord.Interaction, jobs: list[Job]
+) -> None:
+    """Cancel those of the jobs that can still be; the message then shows it."""
+    await admit_to(interaction, "queue cancel", jobs)
+    await interaction.response.defer()
+    refusals = []
+    for job in jobs:
+        if job.status not in TERMINAL_STATUSES:
+            try:
+                await cancel(app, job)
+            except Refused as error:
+                refusals.append(str(error))
+    open_ones = [job for job in jobs if job.status not in TERMINAL_STATUSES]
+    if len(refusals) == len(open_ones):
+        raise Refused("\n".join(refusals) or _("That has ended already."))
+
+
+async def retry_all(
+    app: App, interaction: discord.Interaction, jobs: list[Job]
+) -> None:
+    """Try again those of the jobs that brought nothing; the message then shows it."""
+    await admit_to(interaction, "queue retry", jobs)
+    await interaction.response.defer()
+    answers = {}
+    for job in jobs:
+        if job.status in RETRYABLE:
+            try:
+                answers[await retry(app, job)] = True
+            except Refused as error:
+                answers[str(error)] = False
+    if not any(answers.values()):
+        raise Refused("\n".join(answers) or _("There is nothing to try again."))
+
+
+async def show_details(interaction: discord.Interaction, jobs: list[Job]) -> None:
+    action = await admit(interaction, "queue list", group="queue")
+    embeds = [
+        details(job, with_log=action.owner)
+        for job in jobs
+        if job.status is Status.FAILED
+    ]
+    if not embeds:
+        raise Refused(_("Nothing of that has failed."))
+    embeds = embeds[:MAX_EMBEDS]
+    await interaction.response.send_message(embeds=embeds, ephemeral=True)
+
+
+# The text
 
 
 def render_all(jobs: Iterable[Job], progress: dict[str, Progress]) -> str:

@@ -288,18 +288,21 @@ class DiscordClient(Client):
             del self._interactions[number]
         self._interactions[interaction.id] = (now() + INTERACTION_S, interaction)
 
-    async def answer(self, job: Job, text: str) -> int:
+    async def answer(
+        self, job: Job, text: str, view: discord.ui.View | None = None
+    ) -> int:
         """See ``Client``."""
+        shown: dict[str, Any] = {"view": view} if view else {}
         number = job.request_key.partition(":")[0]
         if not job.message_id and number.isdecimal():
             _, interaction = self._interactions.get(int(number), (0, None))
             if interaction:
                 with contextlib.suppress(*UNREACHABLE):
                     followup = interaction.followup
-                    return int((await followup.send(text, wait=True)).id)
+                    return int((await followup.send(text, wait=True, **shown)).id)
         channel = self.bot.get_partial_messageable(job.channel_id)
         # With a nonce a second try is no second message; the posts count from 1.
-        options: dict[str, Any] = {"nonce": nonce(job, 0)}
+        options: dict[str, Any] = {"nonce": nonce(job, 0), **shown}
         if job.message_id:
             options["reference"] = discord.MessageReference(
                 message_id=job.message_id,

@@ -196,11 +196,15 @@ class FileStorage(Storage):
 
     async def keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
         """See ``Storage``; ``metadata.json`` lies beside the files."""
-        return await asyncio.to_thread(self._keep, job, files)
+        keeping = asyncio.create_task(asyncio.to_thread(self._keep, job, files))
+        try:
+            return await asyncio.shield(keeping)
+        except asyncio.CancelledError:  # the thread goes on; then they can be removed
+            await asyncio.wait([keeping])
+            raise
 
     def _keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
-        day = datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%d")
-        folder = self.data / "downloads" / str(job.guild_id) / day / job.id
+        folder = self._kept_folder(job)
         remove_tree(folder)
         kept = place_files(job, files, folder / "content")
         facts = {
@@ -262,6 +266,14 @@ class FileStorage(Storage):
                 if time.time() - _changed_at(day) > 60:  # else a job may need it soon
                     with contextlib.suppress(OSError):  # it is not empty
                         day.rmdir()
+
+    def _kept_folder(self, job: Job) -> Path:
+        day = datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%d")
+        return self.data / "downloads" / str(job.guild_id) / day / job.id
+
+    async def forget(self, job: Job) -> None:
+        """See ``Storage``."""
+        await asyncio.to_thread(_remove, self._kept_folder(job))
 
     async def remove(self, stored: Stored, before: int | None = None) -> None:
         """See ``Storage``."""

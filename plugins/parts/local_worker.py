@@ -255,11 +255,21 @@ class LocalWorker(Worker):
             if self.app.stopping.is_set():
                 await self._release(job)
             await self.app.storage.forget_attempt(job)
+            await self._forget_if_cancelled(job)
         except Exception as error:  # the boundary of a job: the next one must run
             await self._broken(job, error)
         else:
             if to_post:
                 await self._post(job)
+            else:
+                await self._forget_if_cancelled(job)
+
+    async def _forget_if_cancelled(self, job: Job) -> None:
+        """Remove the kept files of a job that was cancelled before it was posted."""
+        if job.folder:
+            stored = await self.app.queue.get(job.id)
+            if stored is None or stored.status is Status.CANCELLED:
+                await self.app.storage.forget(job)
 
     async def _attempt(self, job: Job) -> bool:
         """Whether a job's files are here and wait to be posted; else it has ended, or

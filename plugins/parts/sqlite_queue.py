@@ -106,6 +106,13 @@ def register_tables() -> list[str]:
         UPDATE jobs SET untold = 1 WHERE {UNFINISHED};
         CREATE INDEX jobs_untold ON jobs (finished_at) WHERE untold = 1;
         """,
+        """
+        DROP INDEX jobs_by_guild;
+        CREATE INDEX jobs_by_guild ON jobs (guild_id, finished_at, status);
+        CREATE INDEX jobs_by_user ON jobs (user_id, guild_id, finished_at);
+        CREATE INDEX jobs_kept ON jobs (user_id, guild_id, total_bytes)
+            WHERE folder != '';
+        """,
     ]
 
 
@@ -465,21 +472,27 @@ class SQLiteQueue(Queue):
         guild_id: int | None = None,
         statuses: Sequence[Status] = (),
         since: float = 0,
+        limit: int = 0,
     ) -> list[Job]:
         """See ``Queue``."""
         wanted = set(statuses or Status)
         ended = _sql_list(wanted.intersection(TERMINAL_STATUSES))
         others = _sql_list(wanted.difference(TERMINAL_STATUSES))
         guild = "AND guild_id = :guild" if guild_id is not None else ""
+        last = "ORDER BY finished_at DESC LIMIT :limit" if limit else ""
         rows = await self.app.database.all(
             f"""
             SELECT * FROM jobs WHERE {UNFINISHED} AND status IN {others} {guild}
             UNION ALL
-            SELECT * FROM jobs
-            WHERE status IN {ended} AND finished_at >= :since {guild}
+            SELECT * FROM (
+                SELECT * FROM jobs
+                WHERE status IN {ended} AND finished_at >= :since {guild}
+                {last}
+            )
             """,
             guild=guild_id,
             since=since,
+            limit=limit,
         )
         # Sorted here: else SQLite reads the whole table, which is in this order.
         return [Job.from_row(row) for row in sorted(rows, key=itemgetter("seq"))]
@@ -528,16 +541,54 @@ class SQLiteQueue(Queue):
         )
         return bool(rows)
 
-    async def cancel(self, job_id: str) -> Job | None:
+    async def cancel(self, job_id: str, waiting_only: bool = False) -> Job | None:
         """See ``Queue``."""
+        which = (Status.QUEUED,) if waiting_only else (Status.QUEUED, *SLOT_STATUSES)
         rows = await self._change(
             "status = 'cancelled', cause = 'cancelled', finished_at = :now, "
             "claim_number = claim_number + 1",
-            f"id = :id AND status IN {_sql_list((Status.QUEUED, *SLOT_STATUSES))}",
+            f"id = :id AND status IN {_sql_list(which)}",
             now=now(),
             id=job_id,
         )
         return Job.from_row(rows[0]) if rows else None
+
+    async def count(
+        self, guild_id: int | None = None, user_id: int | None = None
+    ) -> tuple[int, int]:
+        """See ``Queue``."""
+        whose = self._whose(guild_id, user_id)
+        row = await self.app.database.one(
+            f"""
+            SELECT (SELECT count(*) FROM jobs WHERE {whose}), (
+                SELECT coalesce(sum(total_bytes), 0) FROM jobs
+                WHERE {whose} AND folder != '')
+            """,
+            guild=guild_id,
+            user=user_id,
+        )
+        return (int(row[0]), int(row[1])) if row else (0, 0)
+
+    async def forget(
+        self, guild_id: int | None = None, user_id: int | None = None
+    ) -> Sequence[Job]:
+        """See ``Queue``."""
+        rows = await self.app.database.all(
+            f"""
+            DELETE FROM jobs WHERE seq IN (
+                SELECT seq FROM jobs
+                WHERE {self._whose(guild_id, user_id)} AND finished_at > 0
+                    AND status IN {ENDED} LIMIT {PAGE}
+            ) RETURNING *
+            """,
+            guild=guild_id,
+            user=user_id,
+        )
+        return [Job.from_row(row) for row in rows]
+
+    def _whose(self, guild_id: int | None, user_id: int | None) -> str:
+        values = {"guild_id = :guild": guild_id, "user_id = :user": user_id}
+        return " AND ".join(s for s, v in values.items() if v is not None)
 
     async def set_status_message(self, job_id: str, message_id: int) -> None:
         """See ``Queue``."""

@@ -40,7 +40,7 @@ class NoClient(Client):
     async def run(self) -> None:
         """Nothing comes."""
 
-    async def answer(self, job: Job, text: str) -> int:
+    async def answer(self, job: Job, text: str, view: Any = None) -> int:
         """Nobody reads it."""
         return 0
 

@@ -1,0 +1,226 @@
+"""What commands and buttons do with jobs: find them, show them, cancel them, try them
+again."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import discord
+from bossbot_plugins._commands import Asked, Denied, admit
+
+from bossbot import (
+    SENTENCES,
+    SLOT_STATUSES,
+    TERMINAL_STATUSES,
+    App,
+    Cause,
+    Job,
+    Progress,
+    Refused,
+    Status,
+    _,
+    escape,
+    format_time,
+    now,
+    public_url,
+    show_link,
+)
+
+MODERATOR = ("manage_messages",)
+CANCELLABLE = (Status.QUEUED, *SLOT_STATUSES)
+RETRYABLE = (Status.FAILED, Status.CANCELLED)
+UNFINISHED = tuple(status for status in Status if status not in TERMINAL_STATUSES)
+MAX_DESCRIPTION = 4096  # Discord, 2026-11: characters of an embed's text
+
+
+def user_of(asked: Asked) -> Any:
+    return asked.user if isinstance(asked, discord.Interaction) else asked.author
+
+
+def guild_id_of(asked: Asked) -> int:
+    return asked.guild.id if asked.guild else 0
+
+
+# ── Whose jobs ─────────────────────────────────────────────────────────────────────
+
+
+def belongs_here(asked: Asked, job: Job | None) -> bool:
+    """Whether it is a job of the server that it is asked for in; of direct messages only
+    the member's own."""
+    if job is None or job.guild_id != guild_id_of(asked):
+        return False
+    return bool(job.guild_id) or job.user_id == user_of(asked).id
+
+
+async def jobs_here(
+    app: App, asked: Asked, statuses: Sequence[Status], **which: Any
+) -> list[Job]:
+    """The jobs of a server, in the order they came; see ``Queue.list``."""
+    jobs = await app.queue.list(guild_id_of(asked), statuses, **which)
+    return [job for job in jobs if belongs_here(asked, job)]
+
+
+async def find_job(app: App, asked: Asked, job_id: str) -> Job:
+    """A job by its id; Refused for one that is not there, or is another server's."""
+    job = await app.queue.get(job_id.strip(" `#").lower())
+    if job is None or not belongs_here(asked, job):
+        name = f"`{escape(job_id, 20)}`"
+        raise Refused(_("There is no download {id} here.").format(id=name))
+    return job
+
+
+async def admit_to(
+    asked: Asked, name: str, jobs: Iterable[Job], dry: bool = False
+) -> None:
+    """Let a member change jobs that are the member's own, or anybody's with the right to
+    manage messages. Raises Denied."""
+    own = all(job.user_id == user_of(asked).id for job in jobs)
+    needs = ("send_messages",) if own else MODERATOR
+    await admit(asked, name, group="queue", needs=needs, dry=dry)
+
+
+async def may_change(asked: Asked, name: str, jobs: Iterable[Job]) -> list[Job]:
+    """Those of the jobs that a member may change."""
+    try:
+        await admit(asked, name, group="queue", needs=MODERATOR, dry=True)
+        return list(jobs)
+    except Denied:
+        return [job for job in jobs if job.user_id == user_of(asked).id]
+
+
+def is_open(asked: Asked, job: Job, private: bool) -> bool:
+    """Whether those who see the answer, the member only or everybody in the channel, may
+    see the job's channel, and so its link."""
+    if job.channel_id == asked.channel.id or not asked.guild:  # type: ignore[union-attr]
+        return True
+    channel = asked.guild.get_channel_or_thread(job.channel_id)
+    if channel is None:
+        return False
+    who: Any = user_of(asked) if private else asked.guild.default_role
+    try:
+        may = channel.permissions_for(who)
+    except discord.ClientException:  # a thread of a channel that the bot cannot see
+        return False
+    closed = isinstance(channel, discord.Thread) and channel.is_private()
+    return may.view_channel and (may.manage_threads or not closed)
+
+
+# ── Changes ────────────────────────────────────────────────────────────────────────
+
+
+async def cancel(app: App, job: Job) -> None:
+    """Cancel a job; Refused when that can no longer be done."""
+    if await app.queue.cancel(job.id) is None:
+        stored = await app.queue.get(job.id)
+        if stored and stored.status is Status.UPLOADING:
+            raise Refused(
+                _("{id} is being posted, which cannot be stopped.").format(id=tag(job))
+            )
+        raise Refused(_("{id} has ended already.").format(id=tag(job)))
+
+
+async def retry(app: App, job: Job) -> str:
+    """Take in the link of a failed or cancelled job once more, as a job of the same
+    request; returns what the member is told. Raises Refused."""
+    if job.status not in RETRYABLE:
+        raise Refused(
+            _("{id} has neither failed nor been cancelled.").format(id=tag(job))
+        )
+    request, tries = split_key(job.request_key)
+    accepted = await app.intake(
+        job.url,
+        guild_id=job.guild_id,
+        channel_id=job.channel_id,
+        user_id=job.user_id,
+        request_key=f"{request}#{tries + 1}",
+        message_id=job.message_id,
+        options=job.options,
+        priority=job.priority,
+        status_message_id=job.status_message_id,
+    )
+    if accepted is None:
+        raise Refused(_("{id} has been tried again already.").format(id=tag(job)))
+    if not accepted.job:
+        return accepted.answer
+    return _("Trying {id} again, as {new}.").format(id=tag(job), new=tag(accepted.job))
+
+
+def split_key(request_key: str) -> tuple[str, int]:
+    """What the tries of a link have in common, and which this is, from 0."""
+    request, mark, number = request_key.rpartition("#")
+    if mark and number.isdecimal():
+        return request, int(number)
+    return request_key, 0
+
+
+# ── How they look ──────────────────────────────────────────────────────────────────
+
+
+def tag(job: Job) -> str:
+    return f"`{job.id}`"
+
+
+def ids_in(text: str) -> list[str]:
+    """The ids of jobs in a text of ours."""
+    return re.findall(r"`([0-9a-f]{10})`", text)
+
+
+def share_of(job: Job, progress: Progress | None) -> float | None:
+    """How much of a step is done, from 0 to 1, if that is known."""
+    if progress is None or job.status not in SLOT_STATUSES:
+        return None
+    if progress.total_bytes and job.status is Status.DOWNLOADING:
+        return min(progress.done_bytes / progress.total_bytes, 1)
+    return progress.share
+
+
+def stage(job: Job, progress: Progress | None = None) -> str:
+    """Where a job is, in a few words."""
+    share = share_of(job, progress)
+    match job.status:
+        case Status.QUEUED:
+            text = _("waiting")
+        case Status.DOWNLOADING:
+            text = _("downloading")
+        case Status.PROCESSING:
+            text = _("being made to fit")
+        case Status.UPLOADING:
+            text = _("being posted")
+        case Status.COMPLETED:
+            text = _("done")
+        case Status.FAILED:
+            text = _("failed")
+        case Status.CANCELLED:
+            text = _("cancelled")
+    return text if share is None else f"{text}, {share:.0%}"
+
+
+def describe(job: Job, is_open: bool, progress: Progress | None = None) -> str:
+    """A job in a line of at most 300 characters, with its link if that is open."""
+    link = show_link(public_url(job), 150) or escape(public_url(job), 60)
+    if not is_open:
+        link = _("in a channel that not everybody here sees")
+    age = format_time(max(now() - job.created_at, 0))
+    return f"{tag(job)} {stage(job, progress)} · {link} · <@{job.user_id}> · {age}"
+
+
+def details(job: Job, with_log: bool = False) -> discord.Embed:
+    """Everything that a member may know of a failed job; with what is in the log, too,
+    for the bot's owner. At most 1,800 characters."""
+    error = job.error or _(SENTENCES[Cause.INTERNAL])
+    embed = discord.Embed(title=_("Download failed"), description=error[:900])
+    took = format_time(max(job.finished_at - job.created_at, 0))
+    facts = {
+        _("Reason"): str(job.cause or ""),
+        _("Link"): show_link(public_url(job), 200),
+        _("Site"): job.platform,
+        _("Engine"): job.engine,
+        _("Attempts"): str(job.attempts or ""),
+        _("Took"): took,
+        _("Log"): escape(job.detail, 250) if with_log else "",
+    }
+    for name, value in facts.items():
+        if value:
+            embed.add_field(name=name, value=value, inline=len(value) < 30)
+    embed.set_footer(text=job.id)
+    return embed

@@ -1,0 +1,130 @@
+"""Forgetting: the rows, files and messages of a member or a server.
+
+The convention by which every plugin takes part: a table with a column ``user_id`` holds
+rows about members, and with ``guild_id`` says on which server. With ``posts`` (JSON of
+``bossbot.Post``) and ``channel_id``, its rows are about downloads and name our messages.
+So rows are also forgotten of plugins that are switched off.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from bossbot import App, Job
+
+ROWS = 500  # removed in one statement
+OFF = "not in statistics"  # the fact, followed by the member's id
+
+
+class Table(NamedTuple):
+    """A table with rows about members."""
+
+    name: str
+    columns: frozenset[str]
+
+    @property
+    def of_downloads(self) -> bool:
+        return {"posts", "channel_id"} <= self.columns
+
+
+@dataclass
+class Forgotten:
+    """What was removed."""
+
+    jobs: int = 0
+    size_bytes: int = 0  # of kept files
+    rows: dict[str, int] = field(default_factory=dict)  # by table
+    messages: set[tuple[int, int]] = field(default_factory=set)  # channel and message
+
+    def add(self, job: Job) -> None:
+        self.jobs += 1
+        self.size_bytes += job.total_bytes if job.folder else 0
+        ids = [job.status_message_id, *(post.message_id for post in job.posts)]
+        self.messages |= {(job.channel_id, number) for number in ids if number}
+
+
+async def tables(app: App) -> list[Table]:
+    """The tables with rows about members; not those of the parts, which forget by
+    themselves."""
+    rows = await app.database.all(
+        "SELECT m.name, group_concat(c.name) FROM sqlite_master AS m, "
+        "pragma_table_info(m.name) AS c WHERE m.type = 'table' GROUP BY m.name"
+    )
+    scripts = [s for p in app.plugins.all.values() if p.parts for s in p.tables]
+    of_parts = set(re.findall(r"(?i)CREATE TABLE (\w+)", "\n".join(scripts)))
+    found = [Table(row[0], frozenset(row[1].split(","))) for row in rows]
+    return [t for t in found if "user_id" in t.columns and t.name not in of_parts]
+
+
+async def count_rows(app: App, user_id: int) -> dict[str, int]:
+    """How many rows each table has about a member."""
+    counts = {}
+    for table in await tables(app):
+        sql = f'SELECT count(*) FROM "{table.name}" WHERE user_id = ?'
+        row = await app.database.one(sql, user_id)
+        counts[table.name] = int(row[0]) if row else 0
+    return counts
+
+
+async def forget_ended(
+    app: App, guild_id: int | None = None, user_id: int | None = None
+) -> Forgotten:
+    """Forget the ended downloads of a server, a member, or a member on a server, with
+    their kept files."""
+    forgotten = Forgotten()
+    while jobs := await app.queue.forget(guild_id, user_id):
+        for job in jobs:
+            # A crash in between leaves a folder without a job, which retention removes.
+            await app.storage.forget(job)
+            forgotten.add(job)
+    about_downloads = [t for t in await tables(app) if t.of_downloads]
+    await forget_rows(app, forgotten, about_downloads, guild_id, user_id)
+    return forgotten
+
+
+async def forget_rows(
+    app: App,
+    forgotten: Forgotten,
+    tables: Iterable[Table],
+    guild_id: int | None = None,
+    user_id: int | None = None,
+) -> None:
+    """Remove rows of tables, and note what they say about our messages. A table without
+    ``guild_id`` is the whole bot's: its rows go only when those of all servers do."""
+    for table in tables:
+        values = {"guild_id": guild_id, "user_id": user_id}
+        wanted = {name: value for name, value in values.items() if value is not None}
+        if not wanted.keys() <= table.columns:
+            continue
+        where = " AND ".join(f"{name} = :{name}" for name in wanted)
+        while True:
+            sql = (
+                f'DELETE FROM "{table.name}" WHERE rowid IN (SELECT rowid FROM '
+                f'"{table.name}" WHERE {where} LIMIT {ROWS}) RETURNING *'
+            )
+            rows = await app.database.all(sql, **wanted)
+            for row in rows if table.of_downloads else ():
+                forgotten.messages |= messages_of(row["channel_id"], row["posts"])
+            known = forgotten.rows.get(table.name, 0)
+            forgotten.rows[table.name] = known + len(rows)
+            if len(rows) < ROWS:
+                break
+
+
+def messages_of(channel_id: int, posts: str) -> set[tuple[int, int]]:
+    """The messages in the JSON of posts."""
+    numbers = re.findall(r'"message_id": ?(\d+)', posts)
+    return {(channel_id, int(number)) for number in numbers if int(number)}
+
+
+# ── Statistics ─────────────────────────────────────────────────────────────────────
+
+
+async def in_statistics(app: App, user_id: int) -> bool:
+    """Whether a member's name may be in statistics."""
+    return not await app.facts.get(f"{OFF} {user_id}")
+
+
+async def set_in_statistics(app: App, user_id: int, yes: bool) -> None:
+    await app.facts.set(f"{OFF} {user_id}", "" if yes else "1")

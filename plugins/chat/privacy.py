@@ -1,0 +1,271 @@
+"""What is stored about a member: /privacy show, forget and stats."""
+
+# mypy: disable-error-code="arg-type"
+# discord.py's types do not know hybrid commands of cogs.
+
+import asyncio
+import contextlib
+from typing import Any, Literal
+
+import aiohttp
+import discord
+from bossbot_plugins._commands import guard
+from bossbot_plugins._jobs import UNFINISHED, guild_id_of, user_of
+from bossbot_plugins._privacy import (
+    Forgotten,
+    count_rows,
+    forget_ended,
+    forget_rows,
+    in_statistics,
+    set_in_statistics,
+    tables,
+)
+from bossbot_plugins._words import Everywhere, Messages, check_words
+from discord import app_commands
+from discord.ext import commands
+from loguru import logger
+
+from bossbot import (
+    TERMINAL_STATUSES,
+    App,
+    BossBot,
+    Job,
+    _,
+    format_size,
+    hookimpl,
+    ngettext,
+)
+
+Context = commands.Context[Any]
+WAIT_S = 10.0  # for cancelled jobs to end everywhere
+AGAIN_S = 60.0  # before messages are deleted that could not be
+PAUSE_S = 0.5  # between two of them: deleting is the last thing that is urgent
+
+
+@hookimpl
+def register_tables() -> list[str]:
+    return [
+        """
+        -- Jobs that were under way when they were to be forgotten.
+        CREATE TABLE privacy_jobs (
+            id TEXT PRIMARY KEY, messages INTEGER NOT NULL, everywhere INTEGER NOT NULL
+        );
+        -- Our messages that are to be deleted.
+        CREATE TABLE privacy_messages (
+            channel_id INTEGER NOT NULL, message_id INTEGER PRIMARY KEY
+        );
+        """
+    ]
+
+
+@hookimpl
+def register_commands(bot: BossBot) -> list[commands.Cog]:
+    return [Privacy(bot)]
+
+
+class Privacy(commands.Cog):
+    """What is stored about you."""
+
+    def __init__(self, bot: BossBot) -> None:
+        self.bot = bot
+        self.app: App = bot.app
+
+    @guard("privacy show", group="privacy", needs=())
+    @commands.hybrid_group(invoke_without_command=True)
+    async def privacy(self, ctx: Context, *, words: str = "") -> None:
+        """See and forget what is stored about you."""
+        check_words(self.privacy, words)
+        await self.do_show(ctx)
+
+    @guard("privacy show", group="privacy", needs=())
+    @privacy.command()
+    async def show(self, ctx: Context) -> None:
+        """Show what I have stored about you."""
+        await self.do_show(ctx)
+
+    async def do_show(self, ctx: Context) -> None:
+        app, user_id = self.app, user_of(ctx).id
+        jobs, size_bytes = await app.queue.count(user_id=user_id)
+        here, _size = await app.queue.count(guild_id_of(ctx), user_id)
+        rows = await count_rows(app, user_id)
+        lines = [
+            _(
+                "Downloads in the queue and ended ones: {count}, {here} of them here"
+            ).format(count=jobs, here=here),
+            _("Kept files: {size}").format(size=format_size(size_bytes)),
+        ]
+        for name, count in rows.items():
+            line = _("Rows in the table {table}: {count}")
+            lines.append(line.format(table=f"`{name}`", count=count))
+        named = await in_statistics(app, user_id)
+        lines.append(
+            _("Statistics may name you: /privacy stats changes that.")
+            if named
+            else _("Statistics do not name you: /privacy stats changes that.")
+        )
+        lines.append(
+            _("The log keeps ids for {days} days.").format(
+                days=app.settings.log_retention_days
+            )
+        )
+        lines.append(_("/privacy forget removes everything but the log."))
+        await say(ctx, "\n".join(lines))
+
+    @guard("privacy forget", group="privacy", needs=())
+    @privacy.command()
+    @app_commands.describe(
+        messages="also delete the messages that I have posted for you",
+        everywhere="on all servers, not only on this one",
+    )
+    async def forget(
+        self,
+        ctx: Context,
+        messages: Messages | None = None,
+        everywhere: Everywhere | None = None,
+    ) -> None:
+        """Cancel and forget all that you have asked for on this server."""
+        await ctx.defer(ephemeral=True)
+        words: set[Any] = {messages, everywhere}
+        guild_id = None if "everywhere" in words else guild_id_of(ctx)
+        user_id = user_of(ctx).id
+        with_messages = "messages" in words
+        late = await cancel_all(self.app, guild_id, user_id, with_messages)
+        forgotten = await forget(self.app, guild_id, user_id, with_messages)
+        logger.info("a member was forgotten: {} downloads", forgotten.jobs)
+        text = ngettext(
+            "{count} download forgotten. Deleted: {size} of files; other rows: {rows}.",
+            "{count} downloads forgotten. Deleted: {size} of files; other rows: {rows}.",
+            forgotten.jobs,
+        ).format(
+            count=forgotten.jobs,
+            size=format_size(forgotten.size_bytes),
+            rows=sum(forgotten.rows.values()),
+        )
+        lines = [text]
+        if with_messages and forgotten.messages:
+            count = len(forgotten.messages)
+            lines.append(
+                ngettext(
+                    "I delete {count} message now.",
+                    "I delete {count} messages now, which may take a while.",
+                    count,
+                ).format(count=count)
+            )
+        if late:
+            lines.append(_("What is being posted now is forgotten when it is there."))
+        await say(ctx, "\n".join(lines))
+
+    @guard("privacy stats", group="privacy", needs=())
+    @privacy.command()
+    @app_commands.describe(choice="whether statistics may name you, on all servers")
+    async def stats(self, ctx: Context, choice: Literal["on", "off"]) -> None:
+        """Say whether statistics may name you."""
+        await set_in_statistics(self.app, user_of(ctx).id, choice == "on")
+        if choice == "on":
+            await say(ctx, _("Statistics may name you."))
+        else:
+            await say(ctx, _("Statistics do not name you any more."))
+
+
+async def say(ctx: Context, text: str) -> None:
+    if ctx.interaction:
+        await ctx.send(text, ephemeral=True)
+        return
+    reference = ctx.message.to_reference(fail_if_not_exists=False)
+    await ctx.send(text, reference=reference, mention_author=False)
+
+
+# ── Forgetting ─────────────────────────────────────────────────────────────────────
+
+deleting: asyncio.Event | None = None  # set when there is something to delete
+ended: dict[str, asyncio.Event] = {}  # of jobs that somebody waits for
+
+
+async def cancel_all(
+    app: App, guild_id: int | None, user_id: int, messages: bool
+) -> bool:
+    """Cancel a member's jobs and wait until all plugins have heard of it, since some
+    write down what has ended. True when some are not over yet."""
+    jobs = await app.queue.list(guild_id, UNFINISHED)
+    mine = [job for job in jobs if job.user_id == user_id]
+    for job in mine:
+        ended[job.id] = asyncio.Event()
+        values = (job.id, int(messages), int(guild_id is None))
+        sql = "INSERT OR REPLACE INTO privacy_jobs VALUES (?, ?, ?)"
+        await app.database.all(sql, *values)
+    for job in mine:
+        await app.queue.cancel(job.id)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WAIT_S):
+            for job in mine:
+                stored = await app.queue.get(job.id)
+                if stored and stored.status in TERMINAL_STATUSES:
+                    await ended[job.id].wait()
+    return any(not ended.pop(job.id).is_set() for job in mine)
+
+
+async def forget(
+    app: App, guild_id: int | None, user_id: int, messages: bool
+) -> Forgotten:
+    """Forget all that has ended, and what plugins know of a member."""
+    forgotten = await forget_ended(app, guild_id, user_id)
+    await forget_rows(app, forgotten, await tables(app), guild_id, user_id)
+    if messages:
+        for place in forgotten.messages:
+            sql = "INSERT OR IGNORE INTO privacy_messages VALUES (?, ?)"
+            await app.database.all(sql, *place)
+        if deleting:
+            deleting.set()
+    return forgotten
+
+
+@hookimpl(trylast=True)  # when the others have written down what has ended
+async def job_changed(job: Job, app: App) -> None:
+    if job.status not in TERMINAL_STATUSES:
+        return
+    row = await app.database.one("SELECT * FROM privacy_jobs WHERE id = ?", job.id)
+    if row is None:
+        return
+    await app.database.all("DELETE FROM privacy_jobs WHERE id = ?", job.id)
+    if job.id in ended:  # it is forgotten by who waits
+        ended[job.id].set()
+        return
+    guild_id = None if row["everywhere"] else job.guild_id
+    await forget(app, guild_id, job.user_id, bool(row["messages"]))
+
+
+@hookimpl
+async def run(app: App) -> None:
+    """Forget what ended while nobody looked, and delete messages."""
+    global deleting
+    deleting = asyncio.Event()
+    for row in await app.database.all("SELECT id FROM privacy_jobs"):
+        job = await app.queue.get(row["id"])
+        if job and job.status in TERMINAL_STATUSES:
+            await job_changed(job, app)
+    while True:
+        left = await delete_messages(app) if app.has_gateway else False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AGAIN_S if left else None):
+                await deleting.wait()
+        deleting.clear()
+
+
+async def delete_messages(app: App) -> bool:
+    """Delete what is to be deleted; True when some of it could not be."""
+    failed = False
+    rows = await app.database.all("SELECT * FROM privacy_messages")
+    for channel_id, message_id in rows:
+        channel = app.bot.get_partial_messageable(channel_id)
+        try:
+            await channel.get_partial_message(message_id).delete()
+        except (discord.NotFound, discord.Forbidden):
+            pass  # it is gone, or out of reach for good
+        except (discord.DiscordException, OSError, aiohttp.ClientError) as error:
+            logger.warning("a message could not be deleted: {!r}", error)
+            failed = True
+            continue
+        sql = "DELETE FROM privacy_messages WHERE message_id = ?"
+        await app.database.all(sql, message_id)
+        await asyncio.sleep(PAUSE_S)
+    return failed

@@ -1,0 +1,418 @@
+"""The commands for what is waiting and running: /queue list, clear, cancel, retry, move and
+purge."""
+
+# mypy: disable-error-code="arg-type"
+# discord.py's types do not know hybrid commands of cogs.
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Literal, Self
+
+import discord
+from bossbot_plugins._commands import Asked, admit, guard
+from bossbot_plugins._jobs import (
+    CANCELLABLE,
+    MAX_DESCRIPTION,
+    MODERATOR,
+    RETRYABLE,
+    UNFINISHED,
+    admit_to,
+    cancel,
+    describe,
+    find_job,
+    guild_id_of,
+    is_open,
+    jobs_here,
+    may_change,
+    retry,
+    stage,
+    tag,
+    user_of,
+)
+from bossbot_plugins._privacy import forget_ended
+from bossbot_plugins._words import Running, check_words
+from discord import app_commands
+from discord.ext import commands
+
+from bossbot import (
+    TERMINAL_STATUSES,
+    App,
+    BossBot,
+    Job,
+    Priority,
+    Progress,
+    Refused,
+    Status,
+    _,
+    format_size,
+    hookimpl,
+    ngettext,
+    now,
+    one_line,
+    public_url,
+)
+
+Context = commands.Context[Any]
+PER_PAGE = 10
+MAX_CHOICES = 25  # Discord, 2026-11
+RETRY_DAYS = 7  # what is offered by autocomplete is not older
+CONFIRM_WITHIN_S = 300
+PRIORITIES = {"low": Priority.LOW, "normal": Priority.NORMAL, "high": Priority.HIGH}
+
+latest: dict[str, Progress] = {}  # of running jobs, as far as this process knows
+
+
+@hookimpl
+def register_commands(bot: BossBot) -> list[Any]:
+    return [Queue(bot), PageButton, ClearButton, PurgeButton]
+
+
+@hookimpl
+async def job_progressed(job: Job, progress: Progress) -> None:
+    latest[job.id] = progress
+
+
+@hookimpl
+async def job_changed(job: Job) -> None:
+    if job.status in (*TERMINAL_STATUSES, Status.QUEUED):
+        latest.pop(job.id, None)
+
+
+class Queue(commands.Cog):
+    """What is waiting and running."""
+
+    def __init__(self, bot: BossBot) -> None:
+        self.bot = bot
+        self.app: App = bot.app
+
+    # A group's own body runs only for the prefix: "$queue" is "$queue list".
+    @guard("queue list", group="queue")
+    @commands.hybrid_group(invoke_without_command=True)
+    async def queue(self, ctx: Context, *, words: str = "") -> None:
+        """See and change what is waiting and running."""
+        check_words(self.queue, words)
+        await self.show_list(ctx)
+
+    @guard("queue list", group="queue")
+    @queue.command(name="list")
+    async def list_(self, ctx: Context) -> None:
+        """Show what is running and what is waiting on this server."""
+        await self.show_list(ctx)
+
+    @guard("queue list", group="queue")
+    @commands.command(name="dlq", hidden=True)
+    async def dlq(self, ctx: Context) -> None:
+        """Show what is running and what is waiting on this server."""
+        await self.show_list(ctx)
+
+    async def show_list(self, ctx: Context) -> None:
+        embed, view = await list_page(self.app, ctx, 1, private=bool(ctx.interaction))
+        await reply(ctx, embed=embed, view=view)
+
+    @guard("queue clear", group="queue", needs=MODERATOR)
+    @queue.command()
+    @app_commands.describe(running="also stop what is running")
+    async def clear(self, ctx: Context, running: Running | None = None) -> None:
+        """Remove all waiting links of this server, with running ones if you say so."""
+        statuses = CANCELLABLE if running else (Status.QUEUED,)
+        jobs = await jobs_here(self.app, ctx, statuses)
+        if not jobs:
+            raise Refused(_("There is nothing to remove."))
+        question = ngettext(
+            "Remove {count} link from the queue?",
+            "Remove {count} links from the queue?",
+            len(jobs),
+        ).format(count=len(jobs))
+        what = "all" if running else "waiting"
+        await ask(ctx, question, ClearButton(what, user_of(ctx).id))
+
+    @guard("queue cancel", group="queue")
+    @queue.command()
+    @app_commands.describe(id="the number of a download")
+    async def cancel(self, ctx: Context, id: str) -> None:
+        """Cancel a download that is waiting or running."""
+        await self.do_cancel(ctx, id)
+
+    @guard("queue cancel", group="queue")
+    @commands.command(name="dlc", hidden=True)
+    async def dlc(self, ctx: Context, id: str) -> None:
+        """Cancel a download that is waiting or running."""
+        await self.do_cancel(ctx, id)
+
+    async def do_cancel(self, ctx: Context, job_id: str) -> None:
+        await ctx.defer(ephemeral=True)
+        job = await find_job(self.app, ctx, job_id)
+        await admit_to(ctx, "queue cancel", [job], dry=True)
+        await cancel(self.app, job)
+        await reply(ctx, _("{id} is cancelled.").format(id=tag(job)))
+
+    @guard("queue retry", group="queue")
+    @queue.command()
+    @app_commands.describe(id="the number of a download")
+    async def retry(self, ctx: Context, id: str) -> None:
+        """Try a download again that has failed or was cancelled."""
+        await ctx.defer(ephemeral=True)
+        job = await find_job(self.app, ctx, id)
+        await admit_to(ctx, "queue retry", [job], dry=True)
+        await reply(ctx, await retry(self.app, job))
+
+    @guard("queue move", group="queue", needs=MODERATOR)
+    @queue.command()
+    @app_commands.describe(id="the number of a download", priority="its new priority")
+    async def move(
+        self, ctx: Context, id: str, priority: Literal["low", "normal", "high"]
+    ) -> None:
+        """Let a waiting download go first or last."""
+        await ctx.defer(ephemeral=True)
+        job = await find_job(self.app, ctx, id)
+        if not await self.app.queue.move(job.id, PRIORITIES[priority]):
+            raise Refused(_("{id} is not waiting.").format(id=tag(job)))
+        position = await self.app.queue.position(job.id)
+        text = _("{id} is now number {position} in the queue of this server.")
+        await reply(ctx, text.format(id=tag(job), position=position))
+
+    @guard("queue purge", group="privacy", needs=MODERATOR)
+    @queue.command()
+    @app_commands.describe(member="only what this member asked for")
+    async def purge(self, ctx: Context, member: discord.User | None = None) -> None:
+        """Forget the ended downloads of this server, and delete the files I have kept."""
+        if member:
+            question = _("Forget all downloads of {member} that have ended here?")
+        else:
+            question = _("Forget all downloads that have ended on this server?")
+        text = question.format(member=member.mention if member else "")
+        button = PurgeButton(member.id if member else 0, user_of(ctx).id)
+        await ask(ctx, text, button)
+
+    # Choices
+
+    @cancel.autocomplete("id")
+    async def cancellable(
+        self, interaction: discord.Interaction, typed: str
+    ) -> list[app_commands.Choice[str]]:
+        return await self.choices(interaction, typed, "queue cancel", CANCELLABLE)
+
+    @move.autocomplete("id")
+    async def waiting(
+        self, interaction: discord.Interaction, typed: str
+    ) -> list[app_commands.Choice[str]]:
+        return await self.choices(interaction, typed, "queue move", (Status.QUEUED,))
+
+    @retry.autocomplete("id")
+    async def retryable(
+        self, interaction: discord.Interaction, typed: str
+    ) -> list[app_commands.Choice[str]]:
+        return await self.choices(
+            interaction,
+            typed,
+            "queue retry",
+            RETRYABLE,
+            since=now() - RETRY_DAYS * 86400,
+            limit=10 * MAX_CHOICES,
+        )
+
+    async def choices(
+        self,
+        interaction: discord.Interaction,
+        typed: str,
+        name: str,
+        statuses: Sequence[Status],
+        **which: Any,
+    ) -> list[app_commands.Choice[str]]:
+        """The downloads that a member may do that with, the newest first."""
+        jobs = await jobs_here(self.app, interaction, statuses, **which)
+        jobs = await may_change(interaction, name, jobs)
+        found = []
+        for job in reversed(jobs):
+            link = public_url(job) if is_open(interaction, job, private=True) else ""
+            text = one_line(f"{job.id} {stage(job)} {link}")[:100]
+            if typed.strip().lower() in text.lower():
+                found.append(app_commands.Choice(name=text, value=job.id))
+        return found[:MAX_CHOICES]
+
+
+async def reply(ctx: Context, text: str = "", **shown: Any) -> None:
+    """Answer a command: only the member sees it where that can be."""
+    shown = {name: value for name, value in shown.items() if value is not None}
+    if text:
+        shown["content"] = text
+    if ctx.interaction:
+        await ctx.send(**shown, ephemeral=True)
+        return
+    reference = ctx.message.to_reference(fail_if_not_exists=False)
+    await ctx.send(**shown, reference=reference, mention_author=False)
+
+
+# ── The list ───────────────────────────────────────────────────────────────────────
+
+
+async def list_page(
+    app: App, asked: Asked, number: int, private: bool
+) -> tuple[discord.Embed, discord.ui.View]:
+    """A page of what is running and waiting here, the nearest one to ``number``, for the
+    member only or for everybody in the channel."""
+
+    def line(job: Job) -> str:
+        return describe(job, is_open(asked, job, private), latest.get(job.id))
+
+    jobs = await jobs_here(app, asked, UNFINISHED)
+    running = [job for job in jobs if job.status is not Status.QUEUED]
+    waiting = [job for job in jobs if job.status is Status.QUEUED]
+    waiting.sort(key=lambda job: -job.priority)  # those of a kind stay in order
+    lines = [line(job) for job in running]
+    for place, job in enumerate(waiting, 1):
+        lines.append(f"{place}. {line(job)}{marked(job)}")
+    pages = max(-(-len(lines) // PER_PAGE), 1)
+    number = min(max(number, 1), pages)
+    shown = lines[(number - 1) * PER_PAGE : number * PER_PAGE]
+    embed = discord.Embed(
+        title=_("{running} running, {waiting} waiting").format(
+            running=len(running), waiting=len(waiting)
+        ),
+        description="\n".join(shown)[:MAX_DESCRIPTION]
+        or _("Nothing is waiting or running."),
+    )
+    view = discord.ui.View(timeout=None)
+    if pages > 1:
+        text = _("Page {page} of {pages}").format(page=number, pages=pages)
+        embed.set_footer(text=text)
+        view.add_item(PageButton("previous", number - 1, number > 1))
+        view.add_item(PageButton("next", number + 1, number < pages))
+    view.add_item(PageButton("refresh", number))
+    return embed, view
+
+
+def marked(job: Job) -> str:
+    """A waiting job's priority, where it is not the usual one."""
+    marks = {Priority.LOW: _("low"), Priority.HIGH: _("high")}
+    return f" · {marks[job.priority]}" if job.priority in marks else ""
+
+
+class PageButton(
+    discord.ui.DynamicItem[discord.ui.Button[Any]],
+    template=r"queue:(?P<name>previous|next|refresh):(?P<page>\d{1,6})",
+):
+    """Shows another page of the list, as it is then."""
+
+    def __init__(self, name: str, page: int, useful: bool = True) -> None:
+        labels = {
+            "previous": _("Previous"),
+            "next": _("Next"),
+            "refresh": _("Refresh"),
+        }
+        custom_id = f"queue:{name}:{page}"
+        super().__init__(
+            discord.ui.Button(
+                label=labels[name], custom_id=custom_id, disabled=not useful
+            )
+        )
+        self.page = page
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction, item: Any, match: re.Match[str], /
+    ) -> Self:
+        return cls(match["name"], int(match["page"]))
+
+    async def callback(self, interaction: discord.Interaction) -> None:
+        bot: Any = interaction.client
+        await admit(interaction, "queue list", group="queue", dry=True)
+        private = bool(interaction.message and interaction.message.flags.ephemeral)
+        embed, view = await list_page(bot.app, interaction, self.page, private)
+        await interaction.response.edit_message(embed=embed, view=view)
+
+
+# ── What is asked for twice ────────────────────────────────────────────────────────
+
+
+async def ask(ctx: Context, question: str, button: Any) -> None:
+    view = discord.ui.View(timeout=None)
+    view.add_item(button)
+    await reply(ctx, question, view=view)
+
+
+async def confirmed(
+    interaction: discord.Interaction, user_id: int, name: str, group: str
+) -> App:
+    """The app, for a member who has just asked for this and still may do it."""
+    if interaction.user.id != user_id:
+        raise Refused(_("Only who asked for it may do that."))
+    await admit(interaction, name, group=group, needs=MODERATOR, dry=True)
+    asked_at = interaction.message.created_at if interaction.message else None
+    age = discord.utils.utcnow() - asked_at if asked_at else timedelta()
+    if age.total_seconds() > CONFIRM_WITHIN_S:
+        raise Refused(_("That was too long ago. Ask again."))
+    await interaction.response.defer()
+    bot: Any = interaction.client
+    app: App = bot.app
+    return app
+
+
+class ClearButton(
+    discord.ui.DynamicItem[discord.ui.Button[Any]],
+    template=r"queue:clear:(?P<what>waiting|all):(?P<user>\d{1,20})",
+):
+    """Removes what is in the queue."""
+
+    def __init__(self, what: str, user_id: int) -> None:
+        style = discord.ButtonStyle.danger
+        custom_id = f"queue:clear:{what}:{user_id}"
+        super().__init__(
+            discord.ui.Button(label=_("Remove"), style=style, custom_id=custom_id)
+        )
+        self.what, self.user_id = what, user_id
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction, item: Any, match: re.Match[str], /
+    ) -> Self:
+        return cls(match["what"], int(match["user"]))
+
+    async def callback(self, interaction: discord.Interaction) -> None:
+        app = await confirmed(interaction, self.user_id, "queue clear", "queue")
+        waiting_only = self.what == "waiting"
+        statuses = (Status.QUEUED,) if waiting_only else CANCELLABLE
+        removed = 0
+        # Those that wait first: else they would start in place of those that run.
+        jobs = await jobs_here(app, interaction, statuses)
+        for job in sorted(jobs, key=lambda job: job.status is not Status.QUEUED):
+            if await app.queue.cancel(job.id, waiting_only):
+                removed += 1
+        text = ngettext("{count} link removed.", "{count} links removed.", removed)
+        await interaction.edit_original_response(
+            content=text.format(count=removed), view=None
+        )
+
+
+class PurgeButton(
+    discord.ui.DynamicItem[discord.ui.Button[Any]],
+    template=r"queue:purge:(?P<member>\d{1,20}):(?P<user>\d{1,20})",
+):
+    """Forgets what has ended: of a member, or 0 for all."""
+
+    def __init__(self, member_id: int, user_id: int) -> None:
+        style = discord.ButtonStyle.danger
+        custom_id = f"queue:purge:{member_id}:{user_id}"
+        super().__init__(
+            discord.ui.Button(label=_("Forget"), style=style, custom_id=custom_id)
+        )
+        self.member_id, self.user_id = member_id, user_id
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction, item: Any, match: re.Match[str], /
+    ) -> Self:
+        return cls(int(match["member"]), int(match["user"]))
+
+    async def callback(self, interaction: discord.Interaction) -> None:
+        app = await confirmed(interaction, self.user_id, "queue purge", "privacy")
+        guild_id = guild_id_of(interaction)
+        member_id = self.member_id or (None if guild_id else interaction.user.id)
+        forgotten = await forget_ended(app, guild_id, member_id)
+        text = ngettext(
+            "{count} download forgotten, {size} of files deleted.",
+            "{count} downloads forgotten, {size} of files deleted.",
+            forgotten.jobs,
+        ).format(count=forgotten.jobs, size=format_size(forgotten.size_bytes))
+        await interaction.edit_original_response(content=text, view=None)
