@@ -78,7 +78,7 @@ class Privacy(commands.Cog):
         await self.do_show(ctx)
 
     @guard("privacy show", group="privacy", needs=())
-    @privacy.command()
+    @privacy.command(ignore_extra=False)
     async def show(self, ctx: Context) -> None:
         """Show what I have stored about you."""
         await self.do_show(ctx)
@@ -112,7 +112,7 @@ class Privacy(commands.Cog):
         await say(ctx, "\n".join(lines))
 
     @guard("privacy forget", group="privacy", needs=())
-    @privacy.command()
+    @privacy.command(ignore_extra=False)
     @app_commands.describe(
         messages="also delete the messages that I have posted for you",
         everywhere="on all servers, not only on this one",
@@ -156,7 +156,7 @@ class Privacy(commands.Cog):
         await say(ctx, "\n".join(lines))
 
     @guard("privacy stats", group="privacy", needs=())
-    @privacy.command()
+    @privacy.command(ignore_extra=False)
     @app_commands.describe(choice="whether statistics may name you, on all servers")
     async def stats(self, ctx: Context, choice: Literal["on", "off"]) -> None:
         """Say whether statistics may name you."""

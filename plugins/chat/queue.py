@@ -111,7 +111,7 @@ class Queue(commands.Cog):
         await reply(ctx, embed=embed, view=view)
 
     @guard("queue clear", group="queue", needs=MODERATOR)
-    @queue.command()
+    @queue.command(ignore_extra=False)
     @app_commands.describe(running="also stop what is running")
     async def clear(self, ctx: Context, running: Running | None = None) -> None:
         """Remove all waiting links of this server, with running ones if you say so."""
@@ -128,7 +128,7 @@ class Queue(commands.Cog):
         await ask(ctx, question, ClearButton(what, user_of(ctx).id))
 
     @guard("queue cancel", group="queue")
-    @queue.command()
+    @queue.command(ignore_extra=False)
     @app_commands.describe(id="the number of a download")
     async def cancel(self, ctx: Context, id: str) -> None:
         """Cancel a download that is waiting or running."""
@@ -148,7 +148,7 @@ class Queue(commands.Cog):
         await reply(ctx, _("{id} is cancelled.").format(id=tag(job)))
 
     @guard("queue retry", group="queue")
-    @queue.command()
+    @queue.command(ignore_extra=False)
     @app_commands.describe(id="the number of a download")
     async def retry(self, ctx: Context, id: str) -> None:
         """Try a download again that has failed or was cancelled."""
@@ -158,7 +158,7 @@ class Queue(commands.Cog):
         await reply(ctx, await retry(self.app, job))
 
     @guard("queue move", group="queue", needs=MODERATOR)
-    @queue.command()
+    @queue.command(ignore_extra=False)
     @app_commands.describe(id="the number of a download", priority="its new priority")
     async def move(
         self, ctx: Context, id: str, priority: Literal["low", "normal", "high"]
@@ -173,7 +173,7 @@ class Queue(commands.Cog):
         await reply(ctx, text.format(id=tag(job), position=position))
 
     @guard("queue purge", group="privacy", needs=MODERATOR)
-    @queue.command()
+    @queue.command(ignore_extra=False)
     @app_commands.describe(member="only what this member asked for")
     async def purge(self, ctx: Context, member: discord.User | None = None) -> None:
         """Forget the ended downloads of this server, and delete the files I have kept."""

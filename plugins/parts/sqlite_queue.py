@@ -476,24 +476,19 @@ class SQLiteQueue(Queue):
     ) -> list[Job]:
         """See ``Queue``."""
         wanted = set(statuses or Status)
-        ended = _sql_list(wanted.intersection(TERMINAL_STATUSES))
-        others = _sql_list(wanted.difference(TERMINAL_STATUSES))
         guild = "AND guild_id = :guild" if guild_id is not None else ""
         last = "ORDER BY finished_at DESC LIMIT :limit" if limit else ""
-        rows = await self.app.database.all(
-            f"""
-            SELECT * FROM jobs WHERE {UNFINISHED} AND status IN {others} {guild}
-            UNION ALL
-            SELECT * FROM (
-                SELECT * FROM jobs
-                WHERE status IN {ended} AND finished_at >= :since {guild}
-                {last}
-            )
-            """,
-            guild=guild_id,
-            since=since,
-            limit=limit,
-        )
+        selects = []
+        if others := wanted.difference(TERMINAL_STATUSES):
+            where = f"{UNFINISHED} AND status IN {_sql_list(others)}"
+            selects.append(f"SELECT * FROM jobs WHERE {where} {guild}")
+        if ended := wanted.intersection(TERMINAL_STATUSES):
+            where = f"status IN {_sql_list(ended)} AND finished_at >= :since"
+            select = f"SELECT * FROM jobs WHERE {where} {guild} {last}"
+            selects.append(f"SELECT * FROM ({select})")
+        values = {"guild": guild_id, "since": since, "limit": limit}
+        sql = " UNION ALL ".join(selects)
+        rows = await self.app.database.all(sql, **values)
         # Sorted here: else SQLite reads the whole table, which is in this order.
         return [Job.from_row(row) for row in sorted(rows, key=itemgetter("seq"))]
 

@@ -386,10 +386,7 @@ async def test_command_that_the_member_may_not_use_is_not_what_was_meant(
     stage: Stage,
 ) -> None:
     fake = stage.fake
-    folder = stage.folder / "data" / "guilds"
-    folder.mkdir(parents=True)
-    rule = f"[permissions]\ndenied_users = [{fake.member.id}]\n"
-    (folder / f"{fake.guild.id}.toml").write_text(rule)
+    stage.guild_settings(f"[permissions]\ndenied_users = [{fake.member.id}]\n")
     async with stage.bot():
         await stage.says("$downlaod")
         await fake.member_says(stage.channel_id, "$dowload", fake.owner.id)

@@ -183,10 +183,7 @@ def test_permissions_have_the_names_that_discord_shows() -> None:
 @pytest.mark.parametrize("door", ["$", "/"])
 async def test_command_is_refused_by_the_server_s_rule(stage: Stage, door: str) -> None:
     fake = stage.fake
-    folder = stage.folder / "data" / "guilds"
-    folder.mkdir(parents=True)
-    rule = f"[permissions]\ndenied_users = [{fake.member.id}]\n"
-    (folder / f"{fake.guild.id}.toml").write_text(rule)
+    stage.guild_settings(f"[permissions]\ndenied_users = [{fake.member.id}]\n")
     async with stage.bot() as bot:
         if door == "$":
             await stage.says(f"$download {link(stage.image())}")

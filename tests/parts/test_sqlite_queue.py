@@ -1237,3 +1237,87 @@ async def test_listener_that_goes_leaves_nothing_behind(queue: Queue) -> None:
     assert len(known) == 1
     await changes.aclose()  # type: ignore[attr-defined]
     assert not known
+
+
+# Counting and forgetting
+
+
+async def ended(queue: Queue, **fields: Any) -> Job:
+    """A job that was claimed and completed, with kept files of 10 bytes."""
+    await queue.add(make_job(**fields))
+    job = await queue.claim("me", LEASE_S)
+    assert job
+    job.status, job.folder, job.total_bytes = Status.COMPLETED, "some", 10
+    assert await queue.finish(job)
+    return job
+
+
+async def test_waiting_only_cancels_nothing_that_has_begun(queue: Queue) -> None:
+    await queue.add(make_job())
+    await queue.add(make_job())
+    running = await queue.claim("me", LEASE_S)
+    assert running
+    [waiting] = await queue.list(statuses=[Status.QUEUED])
+    assert await queue.cancel(running.id, waiting_only=True) is None
+    cancelled = await queue.cancel(waiting.id, waiting_only=True)
+    assert cancelled and cancelled.cause is Cause.CANCELLED
+    assert await queue.cancel(running.id)
+
+
+async def test_count_is_of_a_member_a_server_or_both(queue: Queue) -> None:
+    for guild_id, user_id in ((1, 3), (1, 3), (1, 4), (2, 3)):
+        await ended(queue, guild_id=guild_id, user_id=user_id)
+    await queue.add(make_job(guild_id=2, user_id=3))
+    assert await queue.count(user_id=3) == (4, 30)
+    assert await queue.count(guild_id=1) == (3, 30)
+    assert await queue.count(2, 3) == (2, 10)
+    assert await queue.count(3, 3) == (0, 0)
+
+
+async def test_forget_removes_ended_jobs_and_nothing_else(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module("sqlite_queue"), "FORGET_ROWS", 2)
+    mine = [await ended(queue, guild_id=1, user_id=3) for _ in range(3)]
+    other = await ended(queue, guild_id=1, user_id=4)
+    away = await ended(queue, guild_id=2, user_id=3)
+    await queue.add(make_job(guild_id=1, user_id=3))
+    forgotten: list[Job] = []
+    while some := await queue.forget(1, 3):
+        assert len(some) <= 2
+        forgotten += some
+    assert {job.id for job in forgotten} == {job.id for job in mine}
+    assert {job.folder for job in forgotten} == {"some"}
+    left = await queue.list()
+    assert {other.id, away.id} < {job.id for job in left} and len(left) == 3
+    assert await queue.forget(user_id=3) and await queue.forget(guild_id=1)
+    [last] = await queue.list()
+    assert last.status is Status.QUEUED
+
+
+async def test_list_brings_the_last_that_have_ended(queue: Queue) -> None:
+    jobs = [await ended(queue) for _ in range(4)]
+    await queue.add(make_job())
+    found = await queue.list(1, [Status.COMPLETED], limit=2)
+    assert [job.id for job in found] == [job.id for job in jobs[2:]]
+    assert len(await queue.list(1, [Status.QUEUED, Status.COMPLETED], limit=2)) == 3
+
+
+async def test_counting_and_forgetting_use_indexes(queue: Queue) -> None:
+    database = queue.app.database
+    plain: list[str] = []
+    seen = database.all
+
+    async def explained(sql: str, *values: Any, **named: Any) -> Any:
+        for row in await seen(f"EXPLAIN QUERY PLAN {sql}", *values, **named):
+            if row["detail"].startswith("SCAN jobs"):
+                plain.append(f"{row['detail']}: {sql}")
+        return await seen(sql, *values, **named)
+
+    database.all = explained  # type: ignore[method-assign]
+    for guild_id, user_id in ((1, None), (None, 3), (1, 3)):
+        await queue.count(guild_id, user_id)
+        await queue.forget(guild_id, user_id)
+    await queue.list(1, [Status.FAILED, Status.CANCELLED], 5, 10)
+    await queue.list(1, [Status.QUEUED])
+    assert plain == []

@@ -27,5 +27,7 @@ async def stage(
     media_folder: Path, tmp_path: Path, warm_server: WarmServer
 ) -> AsyncIterator[Stage]:
     async with FakeDiscord() as fake:
-        yield Stage(fake, media_folder, tmp_path, warm_server)
+        stage = Stage(fake, media_folder, tmp_path, warm_server)
+        stage.keep_status_messages()
+        yield stage
         assert not [request for request in fake.requests if request.kind == "unknown"]

@@ -169,6 +169,20 @@ class Stage:
         imports = "import asyncio, sys, time\nfrom bossbot import *\n\n@hookimpl\n"
         self.write_plugin(name, imports + code)
 
+    def guild_settings(self, text: str, guild_id: int | None = None) -> None:
+        """Write a server's file, of the first one or of direct messages (0)."""
+        guild_id = self.fake.guild.id if guild_id is None else guild_id
+        path = self.folder / "data" / "guilds" / f"{guild_id}.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+    def keep_status_messages(self, keep: bool = True) -> None:
+        """Say whether they stay when the files are there, to be read by a test."""
+        word = "keep" if keep else "delete"
+        for guild_id in (0, self.fake.guild.id):
+            text = f'[progress]\nstatus_when_done = "{word}"\n'
+            self.guild_settings(text, guild_id)
+
     def settings(self, **values: Any) -> Settings:
         defaults = {
             "data_dir": self.folder / "data",

@@ -1,0 +1,232 @@
+"""/privacy show, forget and stats, and the convention by which plugins forget."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bossbot_plugins._privacy import in_statistics, tables
+from conftest import ROOT, MakeApp, MakeSettings
+from discord_support import BotProcess, Stage, job_at, job_id, link
+from fake_discord import Channel, User
+
+from bossbot import BossBot, Status
+
+pytest_plugins = ("discord_fixtures",)
+
+# A plugin of somebody else's, with rows about members.
+NOTES = """
+from bossbot import hookimpl
+
+@hookimpl
+def register_tables():
+    return [
+        "CREATE TABLE notes (guild_id INTEGER, user_id INTEGER, text TEXT)",
+        "CREATE TABLE notes_of_all (user_id INTEGER, text TEXT)",
+        "CREATE TABLE notes_totals (guild_id INTEGER, count INTEGER)",
+    ]
+"""
+
+
+@pytest.fixture
+def stage(stage: Stage) -> Stage:
+    for name in ("privacy", "history", "queue"):
+        stage.add_plugin(name)
+    stage.write_plugin("notes", NOTES)
+    return stage
+
+
+async def use(stage: Stage, words: str, user: User | None = None, **o: Any) -> str:
+    asked = await stage.fake.slash(stage.channel_id, words, o, user and user.id)
+    answer = await stage.fake.answered(asked)
+    assert answer.only_for is (user or stage.fake.member)
+    return answer.text
+
+
+async def note(stage: Stage, bot: BossBot, place: Channel, user: User) -> None:
+    assert place.guild
+    database = bot.app.database
+    values = (place.guild.id, user.id, "x")
+    await database.all("INSERT INTO notes VALUES (?, ?, ?)", *values)
+    await database.all("INSERT INTO notes_of_all VALUES (?, 'x')", user.id)
+    await database.all("INSERT INTO notes_totals VALUES (?, 1)", place.guild.id)
+
+
+async def rows(bot: BossBot, table: str) -> list[int]:
+    found = await bot.app.database.all(f"SELECT user_id FROM {table}")
+    return sorted(row[0] for row in found)
+
+
+def kept(stage: Stage) -> list[Path]:
+    return list((stage.folder / "data" / "downloads").glob("*/*/*"))
+
+
+async def bring_files(stage: Stage, place: Channel, user: User) -> None:
+    fake = stage.fake
+    asked = await fake.member_says(place.id, f"$dl {link(stage.image())}", user.id)
+
+    def there() -> bool:
+        said = fake.messages(place.id, bot_only=True)
+        mine = [m for m in said if m.replied_to is asked]
+        return any(m.files for m in mine) and any("Done in" in m.content for m in mine)
+
+    await fake.wait_for(there)
+
+
+async def test_forget_removes_what_is_of_this_server(stage: Stage) -> None:
+    fake = stage.fake
+    mary, otto = fake.member, fake.add_member("otto")
+    async with stage.bot() as bot:
+        away = await fake.add_guild("Away")
+        assert away.guild
+        stage.guild_settings('[progress]\nstatus_when_done = "keep"\n', away.guild.id)
+        for place, user in ((fake.channel, mary), (fake.channel, otto), (away, mary)):
+            await bring_files(stage, place, user)
+            await note(stage, bot, place, user)
+        await bring_files(stage, fake.channel, mary)
+        shown = await use(stage, "privacy show")
+        assert "ones: 3, 2 of them here" in shown
+        assert "`history`: 3" in shown and "`notes`: 2" in shown
+        text = await use(stage, "privacy forget")
+        assert text.startswith("2 downloads forgotten."), text
+        assert text.endswith("other rows: 3.")
+        left = await bot.app.queue.list()
+        assert [job.user_id for job in left] == [otto.id, mary.id]
+        both = [mary.id, otto.id]
+        assert await rows(bot, "history") == await rows(bot, "notes") == both
+        assert await rows(bot, "notes_of_all") == [mary.id, *both]
+        assert {path.name for path in kept(stage)} == {job.id for job in left}
+        assert len(stage.posted()) == 3  # the messages stay
+        assert (await use(stage, "privacy forget")).startswith("0 downloads")
+        text = await use(stage, "privacy forget", everywhere=True)
+        assert text.startswith("1 download forgotten.")
+        assert await rows(bot, "history") == [otto.id]
+        assert await rows(bot, "notes_of_all") == [otto.id]
+        totals = await bot.app.database.all("SELECT count FROM notes_totals")
+        assert len(totals) == 3  # totals without names stay
+
+
+async def test_forget_cancels_what_is_under_way(stage: Stage) -> None:
+    async with stage.bot(max_concurrent_downloads=1) as bot:
+        await stage.says(f"$dl {link('hang=never')} {link(stage.image())}")
+        status = await stage.hears("Downloading", "queued")
+        asked = await stage.says("$privacy forget")
+        answer = await stage.hears("2 downloads forgotten.", after=asked.id)
+        assert answer.replied_to is asked
+        assert await bot.app.queue.list() == []
+        assert await rows(bot, "history") == []
+        await stage.fake.wait_for(lambda: status.content.count("Cancelled") == 2)
+        async with asyncio.timeout(2):
+            while bot.app.worker.running:  # type: ignore[attr-defined]
+                await stage.fake.settle()
+        assert list((stage.folder / "data" / "temp").glob("*/*")) == []
+        await stage.says(f"$dl {link(stage.image())}")  # the place is free
+        await stage.gets(1)
+
+
+async def test_what_is_being_posted_is_forgotten_when_it_is_there(stage: Stage) -> None:
+    fault = stage.fake.fault("upload", "hang")
+    async with stage.bot() as bot:
+        await stage.says(f"$dl {link(stage.image())}")
+        await stage.fake.wait_for(lambda: fault.hits)
+        answer = await use(stage, "privacy forget")
+        assert "is forgotten when it is there" in answer
+        fault.release()
+        [post] = await stage.gets(1)
+        async with asyncio.timeout(5):
+            while await bot.app.queue.list() or await rows(bot, "history"):
+                await stage.fake.settle()
+        assert not post.deleted and kept(stage) == []
+
+
+@pytest.mark.parametrize("when", ["posted", "being posted"])
+async def test_messages_are_deleted_though_the_bot_is_killed(
+    stage: Stage, process: BotProcess, when: str
+) -> None:
+    fake = stage.fake
+    await process.start()
+    theirs = fake.add_member("otto")
+    await bring_files(stage, fake.channel, theirs)
+    if when == "posted":
+        await bring_files(stage, fake.channel, fake.member)
+        holds = fake.fault("delete", "hang")
+        before = fake.messages(fake.channel.id, bot_only=True)
+    else:
+        holds = fake.fault("upload", "hang")
+        before = fake.messages(fake.channel.id, bot_only=True)
+        await stage.says(f"$dl {link(stage.image())}")
+        await fake.wait_for(lambda: holds.hits)
+    answer = await use(stage, "privacy forget", messages=True)
+    assert ("I delete 2 messages now" in answer) == (when == "posted")
+    await fake.wait_for(lambda: holds.hits)
+    await process.kill()
+    await process.start()
+
+    def left() -> list[User | None]:
+        said = fake.messages(fake.channel.id, bot_only=True)
+        return [m.replied_to and m.replied_to.author for m in said]
+
+    await fake.wait_for(lambda: left() == [theirs, theirs], 20)
+    assert len(before) >= 2
+
+
+async def test_statistics_name_nobody_who_does_not_want_it(stage: Stage) -> None:
+    async with stage.bot() as bot:
+        member = stage.fake.member.id
+        assert await in_statistics(bot.app, member)
+        assert "do not name" in await use(stage, "privacy stats", choice="off")
+        assert not await in_statistics(bot.app, member)
+        assert "do not name you" in await use(stage, "privacy show")
+        await use(stage, "privacy forget")
+        assert not await in_statistics(bot.app, member)
+        await stage.says("$privacy stats on")
+        await stage.hears("Statistics may name you.")
+        assert await in_statistics(bot.app, member)
+
+
+async def test_words_may_come_in_any_order(stage: Stage) -> None:
+    async with stage.bot():
+        for words in ("messages everywhere", "everywhere messages", "everywhere"):
+            asked = await stage.says(f"$privacy forget {words}")
+            await stage.hears("0 downloads forgotten.", after=asked.id)
+        asked = await stage.says("$privacy forget evrything")
+        await stage.hears("a word too many", after=asked.id)
+
+
+async def test_rows_of_a_plugin_that_is_off_are_forgotten(stage: Stage) -> None:
+    async with stage.bot() as bot:
+        await note(stage, bot, stage.fake.channel, stage.fake.member)
+        bot.app.plugins.switch_off("notes", "as the test wants")
+        await use(stage, "privacy forget")
+        assert await rows(bot, "notes") == []
+
+
+async def test_tables_of_ours_with_members_can_be_searched_by_member(
+    make_settings: MakeSettings, make_app: MakeApp
+) -> None:
+    """Each with an index, so that forgetting costs the same whatever is there."""
+    app = make_app(make_settings(), ROOT / "plugins")
+    await app.database.start()
+    found = await tables(app)
+    assert {"history"} <= {table.name for table in found}
+    assert "jobs" not in {table.name for table in found}
+    for table in found:
+        sql = f"EXPLAIN QUERY PLAN SELECT * FROM {table.name} WHERE user_id = 1"
+        plan = [row["detail"] for row in await app.database.all(sql)]
+        assert all("USING" in line and "INDEX" in line for line in plan), plan
+
+
+async def test_job_that_ends_while_it_is_forgotten_leaves_no_row(stage: Stage) -> None:
+    """The history hears of a cancelled job after the member has asked."""
+    stage.hook("slow", "async def job_changed(job): await asyncio.sleep(0.2)")
+    async with stage.bot() as bot:
+        await stage.says(f"$dl {link('wait=gate')}")
+        status = await stage.hears("Downloading")
+        await use(stage, "privacy forget")
+        assert await rows(bot, "history") == []
+        await stage.fake.wait_for(lambda: "Cancelled" in status.content)
+        await stage.fake.settle()
+        assert await rows(bot, "history") == []
+        assert await bot.app.queue.get(job_id(status)) is None
+        await stage.says(f"$dl {link('fail=gone')}")
+        await job_at(bot, job_id(await stage.hears("(gone)")), Status.FAILED)

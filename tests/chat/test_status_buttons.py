@@ -1,0 +1,288 @@
+"""The buttons of status messages, and when these messages go."""
+
+import pytest
+from discord_support import (
+    BotProcess,
+    Stage,
+    job_at,
+    job_id,
+    job_ids,
+    link,
+)
+
+from bossbot import Status
+
+pytest_plugins = ("discord_fixtures",)
+
+DOORS = pytest.mark.parametrize("door", ["$", "/"])
+
+
+async def ask(stage: Stage, door: str, *links: str) -> int:
+    words = " ".join(links)
+    if door == "$":
+        return (await stage.says(f"$download {words}")).id
+    return await stage.fake.slash(stage.channel_id, "download", {"url": words})
+
+
+# Buttons
+
+
+async def test_buttons_are_those_that_can_be_used(stage: Stage) -> None:
+    fault = stage.fake.fault("upload", "hang")
+    async with stage.bot():
+        await ask(stage, "$", link("wait=gate", stage.image()))
+        status = await stage.hears("Download")
+        assert status.buttons == ["Cancel"]
+        stage.open_gate("gate")
+        await stage.fake.wait_for(lambda: "Uploading" in status.content)
+        assert fault.hits and status.buttons == []
+        fault.release()
+        await stage.fake.wait_for(lambda: "Done in" in status.content)
+        assert status.buttons == []
+        asked = await ask(stage, "$", link("fail=gone"))
+        failed = await stage.hears("(gone)", after=asked)
+        assert failed.buttons == ["Try again", "Details"]
+
+
+@DOORS
+async def test_cancel_works_and_after_it_try_again(stage: Stage, door: str) -> None:
+    async with stage.bot() as bot:
+        await ask(stage, door, link("wait=gate", stage.image()))
+        status = await stage.hears("Downloading")
+        first = job_id(status)
+        await stage.fake.click(status.id, "Cancel")
+        await stage.fake.wait_for(lambda: status.buttons == ["Try again"])
+        assert status.content == f"Cancelled · `{first}`"
+        stage.open_gate("gate")
+        await stage.fake.click(status.id, "Try again")
+        await stage.gets(1)
+        await stage.fake.wait_for(lambda: "Done in" in status.content)
+        again = await bot.app.queue.get(job_id(status))
+        assert again and again.id != first
+    assert len(stage.said()) == 2
+
+
+async def test_click_twice_is_one_more_try(stage: Stage) -> None:
+    async with stage.bot() as bot:
+        await ask(stage, "$", link("fail=gone"))
+        status = await stage.hears("(gone)")
+        event = {"button": "Try again"}
+        await stage.fake.click(status.id, **event)
+        await stage.fake.click(status.id, **event)
+        await stage.hears("has been tried again already")
+        assert len(await bot.app.queue.list()) == 2
+
+
+@pytest.mark.parametrize("way", ["button", "command"])
+async def test_buttons_go_on_working_after_a_restart(
+    stage: Stage, process: BotProcess, way: str
+) -> None:
+    stage.add_plugin("queue")
+    fake = stage.fake
+    await process.start()
+    await ask(
+        stage, "$", link("fail=gone"), link(stage.image(1)), link("hang=1", "fail=gone")
+    )
+    status = await stage.hears("(gone)", "Done in", "Downloading")
+    old = job_ids(status)
+    await process.kill()
+    stage.open_gate("1")
+    await process.start()
+    await fake.wait_for(lambda: status.content.count("(gone)") == 2)
+    details = await fake.answered(await fake.click(status.id, "Details"))
+    assert details.only_for is fake.member and len(details.embeds) == 2
+    await process.kill()
+    await process.start()
+    if way == "button":
+        await fake.click(status.id, "Try again")
+        changed = [0, 2]
+    else:
+        await fake.slash(stage.channel_id, "queue retry", {"id": old[2]})
+        changed = [2]
+
+    def tried_again() -> bool:
+        new = job_ids(status)
+        pairs = enumerate(zip(old, new, strict=True))
+        return [n for n, (one, two) in pairs if one != two] == changed
+
+    await fake.wait_for(tried_again)
+    await fake.wait_for(lambda: status.content.count("(gone)") == 2)
+    assert status.content.count("Done in") == 1
+    said = fake.messages(stage.channel_id, bot_only=True)
+    assert len(said) == 2
+
+
+async def test_cancel_button_works_after_a_restart(
+    stage: Stage, process: BotProcess
+) -> None:
+    await process.start()
+    await ask(stage, "/", link("hang=never", stage.image()))
+    status = await stage.hears("Downloading")
+    await process.kill()
+    await process.start()
+    await stage.fake.click(status.id, "Cancel")
+    await stage.fake.wait_for(lambda: "Cancelled" in status.content)
+
+
+async def test_strangers_change_nothing_and_moderators_may(stage: Stage) -> None:
+    fake = stage.fake
+    stranger = fake.add_member("otto")
+    moderator = await fake.add_moderator("mona")
+    async with stage.bot() as bot:
+        await ask(stage, "$", link("wait=gate", stage.image()))
+        status = await stage.hears("Downloading")
+        clicked = await fake.click(status.id, "Cancel", stranger.id)
+        answer = await fake.answered(clicked)
+        assert answer.text == "You may not do that here: it takes Manage Messages."
+        assert answer.only_for is stranger
+        await fake.click(status.id, "Cancel", moderator.id)
+        await job_at(bot, job_id(status), Status.CANCELLED)
+
+
+async def test_details_say_why_and_the_log_only_to_the_owner(stage: Stage) -> None:
+    fake = stage.fake
+    async with stage.bot():
+        await ask(stage, "$", link("fail=private"))
+        status = await stage.hears("(private)")
+        answer = await fake.answered(await fake.click(status.id, "Details"))
+        assert "Only its followers can see it." in answer.text
+        assert "private" in answer.text and "toy" in answer.text
+        assert "as the link says" not in answer.text
+        clicked = await fake.click(status.id, "Details", fake.owner.id)
+        assert "as the link says" in (await fake.answered(clicked)).text
+
+
+async def test_click_is_acknowledged_in_time_though_checks_are_slow(
+    stage: Stage,
+) -> None:
+    stage.fake.acknowledge_within_s = 0.5
+    stage.hook("slow", "async def check_job(job): await asyncio.sleep(1)")
+    async with stage.bot() as bot:
+        await ask(stage, "$", link("fail=gone"))
+        status = await stage.hears("(gone)")
+        first = job_id(status)
+        await stage.fake.click(status.id, "Try again")
+        await stage.fake.wait_for(lambda: job_id(status) != first)
+        assert len(await bot.app.queue.list()) == 2
+
+
+async def test_retry_of_a_lost_message_gets_a_new_one(stage: Stage) -> None:
+    stage.add_plugin("queue")
+    async with stage.bot():
+        await ask(stage, "$", link("fail=gone"))
+        status = await stage.hears("(gone)")
+        await stage.fake.delete_message(status.id)
+        options = {"id": job_id(status)}
+        await stage.fake.slash(stage.channel_id, "queue retry", options)
+        again = await stage.hears("(gone)", after=status.id)
+        assert job_id(again) != job_id(status)
+
+
+# When the files are there
+
+
+@pytest.fixture
+def tidy(stage: Stage) -> Stage:
+    stage.keep_status_messages(False)
+    return stage
+
+
+@DOORS
+async def test_status_message_goes_when_the_files_are_there(
+    tidy: Stage, door: str
+) -> None:
+    async with tidy.bot():
+        await ask(tidy, door, link("wait=gate", tidy.image()))
+        status = await tidy.hears("Downloading")
+        tidy.open_gate("gate")
+        await tidy.fake.wait_for(lambda: status.deleted)
+        await tidy.gets(1)
+    assert len(tidy.said()) == 1
+    assert tidy.requested("delete") == 1
+
+
+async def test_delete_is_the_default(stage: Stage) -> None:
+    stage.guild_settings("")
+    async with stage.bot():
+        await ask(stage, "$", link(stage.image()))
+        await stage.gets(1)
+        await stage.fake.wait_for(lambda: len(stage.said()) == 1)
+
+
+@DOORS
+async def test_quick_link_leaves_only_its_files(tidy: Stage, door: str) -> None:
+    """Also when nothing could be said before the end."""
+    tidy.fake.fault("followup", "reset")
+    tidy.fake.fault("send", 503)
+    async with tidy.bot():
+        asked = await ask(tidy, door, link(tidy.image()))
+        [post] = await tidy.gets(1)
+        if door == "/":
+            status = await tidy.fake.answered(asked)
+            await tidy.fake.wait_for(lambda: status.deleted)
+    assert tidy.said() == [post]
+
+
+async def test_message_of_several_goes_when_all_are_there(tidy: Stage) -> None:
+    async with tidy.bot():
+        await ask(tidy, "$", link(tidy.image(1)), link("wait=gate", tidy.image(2)))
+        status = await tidy.hears("Done in")
+        await tidy.gets(1)
+        assert not status.deleted
+        tidy.open_gate("gate")
+        await tidy.fake.wait_for(lambda: status.deleted)
+        await tidy.gets(2)
+
+
+async def test_failure_stays_until_another_try_brings_the_file(tidy: Stage) -> None:
+    async with tidy.bot():
+        await ask(tidy, "$", link(tidy.image(1)), link("wait=gate", tidy.image(2)))
+        status = await tidy.hears("Done in", "Download")
+        await tidy.fake.click(status.id, "Cancel")
+        await tidy.fake.wait_for(lambda: "Cancelled" in status.content)
+        await tidy.gets(1)
+        assert not status.deleted and "Done in" in status.content
+        tidy.open_gate("gate")
+        await tidy.fake.click(status.id, "Try again")
+        await tidy.fake.wait_for(lambda: status.deleted)
+        await tidy.gets(2)
+    assert len(tidy.said()) == 2
+
+
+async def test_message_that_a_kill_left_goes_at_the_next_start(
+    tidy: Stage, process: BotProcess
+) -> None:
+    await process.start()
+    await ask(tidy, "$", link("hang=gate", tidy.image()))
+    status = await tidy.hears("Downloading")
+    hold = tidy.fake.fault("delete", "hang")
+    tidy.open_gate("gate")
+    await tidy.fake.wait_for(lambda: hold.hits)
+    await process.kill()
+    assert not status.deleted
+    await process.start()
+    await tidy.fake.wait_for(lambda: status.deleted)
+    await tidy.gets(1)
+    assert len(tidy.said()) == 1
+
+
+async def test_late_link_gets_a_message_of_its_own(tidy: Stage) -> None:
+    """The message of its request has gone by then."""
+    tidy.hook(
+        "slow",
+        "async def check_job(job):\n    if 'gone' in job.url: await asyncio.sleep(1)",
+    )
+    async with tidy.bot():
+        await ask(tidy, "$", link(tidy.image(1)), link("fail=gone"))
+        await tidy.gets(1)
+        status = await tidy.hears("(gone)", "Check the link.")
+    assert not status.deleted
+    assert len(tidy.said()) == 2
+
+
+async def test_delete_that_fails_is_tried_again(tidy: Stage) -> None:
+    tidy.fake.fault("delete", 503, times=2)
+    async with tidy.bot():
+        await ask(tidy, "$", link(tidy.image()))
+        await tidy.gets(1)
+        await tidy.fake.wait_for(lambda: len(tidy.said()) == 1)
