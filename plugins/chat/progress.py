@@ -421,8 +421,6 @@ class StatusButton(
         ids = ids_in(interaction.message.content if interaction.message else "")
         found = [await app.queue.get(job_id) for job_id in ids]
         jobs = [job for job in found if job and belongs_here(interaction, job)]
-        if not jobs:
-            raise Refused(_("That download is no longer known here."))
         match self.name:
             case "cancel":
                 await cancel_all(app, interaction, jobs)
@@ -432,11 +430,17 @@ class StatusButton(
                 await show_details(interaction, jobs)
 
 
+def check_known(jobs: list[Job]) -> None:
+    if not jobs:
+        raise Refused(_("That download is no longer known here."))
+
+
 async def cancel_all(
     app: App, interaction: discord.Interaction, jobs: list[Job]
 ) -> None:
     """Cancel those of the jobs that can still be; the message then shows it."""
     await admit_to(interaction, "queue cancel", jobs)
+    check_known(jobs)
     await interaction.response.defer()
     refusals = []
     for job in jobs:
@@ -455,6 +459,7 @@ async def retry_all(
 ) -> None:
     """Try again those of the jobs that brought nothing; the message then shows it."""
     await admit_to(interaction, "queue retry", jobs)
+    check_known(jobs)
     await interaction.response.defer()
     answers = {}
     for job in jobs:
@@ -469,6 +474,7 @@ async def retry_all(
 
 async def show_details(interaction: discord.Interaction, jobs: list[Job]) -> None:
     action = await admit(interaction, "queue list", group="queue")
+    check_known(jobs)
     embeds = [
         details(job, with_log=action.owner)
         for job in jobs

@@ -336,9 +336,9 @@ async def confirmed(
     interaction: discord.Interaction, user_id: int, name: str, group: str
 ) -> App:
     """The app, for a member who has just asked for this and still may do it."""
+    await admit(interaction, name, group=group, needs=MODERATOR, dry=True)
     if interaction.user.id != user_id:
         raise Refused(_("Only who asked for it may do that."))
-    await admit(interaction, name, group=group, needs=MODERATOR, dry=True)
     asked_at = interaction.message.created_at if interaction.message else None
     age = discord.utils.utcnow() - asked_at if asked_at else timedelta()
     if age.total_seconds() > CONFIRM_WITHIN_S:

@@ -174,7 +174,8 @@ class Bot:
         return await self.fake.member_says(self.fake.channel.id, words, **who)
 
     def replies(self, request: Message, files: bool) -> list[Message]:
-        said = self.fake.messages(self.fake.channel.id, bot_only=True)
+        """Also those that are gone: a status message, once the files are there."""
+        said = self.fake.all_messages.values()
         own = [one for one in said if one.replied_to is request]
         return [one for one in own if bool(one.files) is files]
 
@@ -191,7 +192,7 @@ class Bot:
         self.times[f"{kind} answer"].append(await self.waited_ms(request, False))
         self.times[f"{kind} post"].append(await self.waited_ms(request, True))
         [status] = self.replies(request, False)
-        await self.fake.wait_for(lambda: "Done in" in status.content)
+        await self.fake.wait_for(lambda: status.deleted or "Done in" in status.content)
         self.times[f"{kind} cpu"].append((self.cpu_s() - cpu_s) * 1000)
 
     async def crowd(self) -> None:

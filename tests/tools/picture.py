@@ -89,6 +89,7 @@ class Line:
     at: datetime
     bot: bool = False
     files: list[bytes] = field(default_factory=list)
+    buttons: list[str] = field(default_factory=list)
     replied_to: tuple[str, str] = ("", "")  # author and content
 
 
@@ -105,7 +106,7 @@ async def converse(folder: Path) -> list[Line]:
         async with stage.bot():
             await stage.says("$dlt https://hills.example/photos/42")
             await stage.gets(len(ART))
-            await stage.hears("Done in")
+            await stage.fake.wait_for(lambda: stage.said() == stage.posted())
             await stage.says("$dlt https://hills.example/film/42")
             await stage.hears("%")
             messages = list(stage.fake.messages(stage.fake.channel.id))
@@ -121,6 +122,7 @@ def to_line(message: object) -> Line:
         at=m.created_at,  # type: ignore[attr-defined]
         bot=m.author.bot,  # type: ignore[attr-defined]
         files=[file.data for file in m.files],  # type: ignore[attr-defined]
+        buttons=m.buttons,  # type: ignore[attr-defined]
         replied_to=(told.author.name, told.content) if told else ("", ""),
     )
 
@@ -174,6 +176,8 @@ blockquote { border-left: 4px solid #4e5058; padding-left: 10px }
 .files { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; margin-top: 6px;
   width: 400px; border-radius: 8px; overflow: hidden }
 .files img { width: 100%%; height: 132px; object-fit: cover; display: block }
+.button { display: inline-block; background: #4e5058; color: #fff; font-size: 13px;
+  border-radius: 3px; padding: 6px 16px; margin: 8px 8px 0 0 }
 .files img:only-child { grid-column: 1 / 3; height: 225px }
 """
 COLOURS = "#f0b232", "#eb459e", "#3ba55d", "#ed4245"
@@ -200,6 +204,8 @@ def to_article(line: Line) -> str:
         for data in line.files
     )
     files = f'<div class="files">{images}</div>' if images else ""
+    for label in line.buttons:
+        files += f'<span class="button">{html.escape(label)}</span>'
     return (
         f'<article>{told}<span class="face" style="background:{colour}">'
         f'{html.escape(line.author[0].upper())}</span><p><span class="name">'

@@ -65,10 +65,12 @@ async def soak(
     pending: set[int] = set()
 
     def acknowledged() -> dict[str, int]:
-        """The request of each job that the bot answered with the job's id."""
+        """The request of each job that the bot answered with the job's id, in a message
+        that may have gone since."""
         return {
             job: message.replied_to.id
-            for message in stage.said()
+            for message in stage.fake.all_messages.values()
+            if message.author is stage.fake.bot
             if message.replied_to and not message.files
             for job in job_ids(message)
         }
@@ -88,6 +90,7 @@ async def soak(
     def enough_answers() -> bool:
         return len(pending - set(acknowledged().values())) <= BURST // 2
 
+    stage.keep_status_messages(False)
     # Discord takes its time: a kill finds uploads that have arrived, unanswered.
     stage.fake.fault("upload", "hang_answer", times=10**9, for_s=0.15)
     try:
