@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import discord
-from bossbot_plugins._commands import Asked, Denied, admit
+from bossbot_plugins._commands import Asked, Denied, admit, user_of
 
 from bossbot import (
     SENTENCES,
@@ -30,11 +30,6 @@ MODERATOR = ("manage_messages",)
 CANCELLABLE = (Status.QUEUED, *SLOT_STATUSES)
 RETRYABLE = (Status.FAILED, Status.CANCELLED)
 UNFINISHED = tuple(status for status in Status if status not in TERMINAL_STATUSES)
-MAX_DESCRIPTION = 4096  # Discord, 2026-11: characters of an embed's text
-
-
-def user_of(asked: Asked) -> Any:
-    return asked.user if isinstance(asked, discord.Interaction) else asked.author
 
 
 def guild_id_of(asked: Asked) -> int:

@@ -127,7 +127,8 @@ def register_tables() -> list[str]:
         CREATE INDEX limits_by_unit ON limits (unit);
         CREATE INDEX limits_by_end ON limits (until_s);
         CREATE INDEX limits_by_time ON limits (at_s);
-        """
+        """,
+        "CREATE INDEX limits_by_user ON limits (user_id)",  # to forget a member
     ]
 
 

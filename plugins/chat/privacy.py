@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import aiohttp
 import discord
-from bossbot_plugins._commands import guard
-from bossbot_plugins._jobs import UNFINISHED, guild_id_of, user_of
+from bossbot_plugins._answers import reply
+from bossbot_plugins._commands import guard, user_of
+from bossbot_plugins._jobs import UNFINISHED, guild_id_of
 from bossbot_plugins._privacy import (
     Forgotten,
     count_rows,
@@ -109,7 +110,7 @@ class Privacy(commands.Cog):
             )
         )
         lines.append(_("/privacy forget removes everything but the log."))
-        await say(ctx, "\n".join(lines))
+        await reply(ctx, "\n".join(lines))
 
     @guard("privacy forget", group="privacy", needs=())
     @privacy.command(ignore_extra=False)
@@ -153,7 +154,7 @@ class Privacy(commands.Cog):
             )
         if late:
             lines.append(_("What is being posted now is forgotten when it is there."))
-        await say(ctx, "\n".join(lines))
+        await reply(ctx, "\n".join(lines))
 
     @guard("privacy stats", group="privacy", needs=())
     @privacy.command(ignore_extra=False)
@@ -162,17 +163,9 @@ class Privacy(commands.Cog):
         """Say whether statistics may name you."""
         await set_in_statistics(self.app, user_of(ctx).id, choice == "on")
         if choice == "on":
-            await say(ctx, _("Statistics may name you."))
+            await reply(ctx, _("Statistics may name you."))
         else:
-            await say(ctx, _("Statistics do not name you any more."))
-
-
-async def say(ctx: Context, text: str) -> None:
-    if ctx.interaction:
-        await ctx.send(text, ephemeral=True)
-        return
-    reference = ctx.message.to_reference(fail_if_not_exists=False)
-    await ctx.send(text, reference=reference, mention_author=False)
+            await reply(ctx, _("Statistics do not name you any more."))
 
 
 # ── Forgetting ─────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import aiohttp
 import discord
+from bossbot_plugins._answers import fitted
 from bossbot_plugins._commands import admit
 from bossbot_plugins._jobs import (
     CANCELLABLE,
@@ -482,7 +483,7 @@ async def show_details(interaction: discord.Interaction, jobs: list[Job]) -> Non
     ]
     if not embeds:
         raise Refused(_("Nothing of that has failed."))
-    embeds = embeds[:MAX_EMBEDS]
+    embeds = [fitted(embed) for embed in embeds[:MAX_EMBEDS]]
     await interaction.response.send_message(embeds=embeds, ephemeral=True)
 
 

@@ -10,10 +10,10 @@ from datetime import timedelta
 from typing import Any, Literal, Self
 
 import discord
-from bossbot_plugins._commands import Asked, admit, guard
+from bossbot_plugins._answers import fitted, reply
+from bossbot_plugins._commands import Asked, admit, guard, user_of
 from bossbot_plugins._jobs import (
     CANCELLABLE,
-    MAX_DESCRIPTION,
     MODERATOR,
     RETRYABLE,
     UNFINISHED,
@@ -28,7 +28,6 @@ from bossbot_plugins._jobs import (
     retry,
     stage,
     tag,
-    user_of,
 )
 from bossbot_plugins._privacy import forget_ended
 from bossbot_plugins._words import Running, check_words
@@ -232,18 +231,6 @@ class Queue(commands.Cog):
         return found[:MAX_CHOICES]
 
 
-async def reply(ctx: Context, text: str = "", **shown: Any) -> None:
-    """Answer a command: only the member sees it where that can be."""
-    shown = {name: value for name, value in shown.items() if value is not None}
-    if text:
-        shown["content"] = text
-    if ctx.interaction:
-        await ctx.send(**shown, ephemeral=True)
-        return
-    reference = ctx.message.to_reference(fail_if_not_exists=False)
-    await ctx.send(**shown, reference=reference, mention_author=False)
-
-
 # ── The list ───────────────────────────────────────────────────────────────────────
 
 
@@ -270,8 +257,7 @@ async def list_page(
         title=_("{running} running, {waiting} waiting").format(
             running=len(running), waiting=len(waiting)
         ),
-        description="\n".join(shown)[:MAX_DESCRIPTION]
-        or _("Nothing is waiting or running."),
+        description="\n".join(shown) or _("Nothing is waiting or running."),
     )
     view = discord.ui.View(timeout=None)
     if pages > 1:
@@ -320,7 +306,7 @@ class PageButton(
         await admit(interaction, "queue list", group="queue", dry=True)
         private = bool(interaction.message and interaction.message.flags.ephemeral)
         embed, view = await list_page(bot.app, interaction, self.page, private)
-        await interaction.response.edit_message(embed=embed, view=view)
+        await interaction.response.edit_message(embed=fitted(embed), view=view)
 
 
 # ── What is asked for twice ────────────────────────────────────────────────────────
