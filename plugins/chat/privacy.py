@@ -10,6 +10,8 @@ from typing import Any, Literal
 import aiohttp
 import discord
 from bossbot_plugins._answers import reply
+from bossbot_plugins._audit import forget as forget_who
+from bossbot_plugins._audit import note
 from bossbot_plugins._commands import guard, user_of
 from bossbot_plugins._jobs import UNFINISHED, guild_id_of
 from bossbot_plugins._privacy import (
@@ -132,7 +134,10 @@ class Privacy(commands.Cog):
         with_messages = "messages" in words
         late = await cancel_all(self.app, guild_id, user_id, with_messages)
         forgotten = await forget(self.app, guild_id, user_id, with_messages)
-        logger.info("a member was forgotten: {} downloads", forgotten.jobs)
+        # Who it was is not written down.
+        await forget_who(self.app, guild_id, user_id)
+        here, everywhere_too = guild_id_of(ctx), guild_id is None
+        await note(self.app, here, 0, "privacy forget", everywhere=everywhere_too)
         text = ngettext(
             "{count} download forgotten. Deleted: {size} of files; other rows: {rows}.",
             "{count} downloads forgotten. Deleted: {size} of files; other rows: {rows}.",

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import discord
 from bossbot_plugins._answers import fitted, reply
+from bossbot_plugins._audit import note
 from bossbot_plugins._commands import Asked, admit, guard, user_of
 from bossbot_plugins._jobs import (
     CANCELLABLE,
@@ -396,6 +397,8 @@ class PurgeButton(
         guild_id = guild_id_of(interaction)
         member_id = self.member_id or (None if guild_id else interaction.user.id)
         forgotten = await forget_ended(app, guild_id, member_id)
+        who, jobs = interaction.user.id, forgotten.jobs
+        await note(app, guild_id, who, "queue purge", downloads=jobs)
         text = ngettext(
             "{count} download forgotten, {size} of files deleted.",
             "{count} downloads forgotten, {size} of files deleted.",

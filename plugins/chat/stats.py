@@ -16,6 +16,7 @@ import discord
 from bossbot_plugins._answers import reply
 from bossbot_plugins._commands import action_of, guard
 from bossbot_plugins._errors import missing_here
+from bossbot_plugins._privacy import in_statistics
 from bossbot_plugins._stats_picture import COLOURS, Picture
 from discord import app_commands
 from discord.ext import commands
@@ -78,7 +79,8 @@ def register_tables() -> list[str]:
             number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, ended_at REAL NOT NULL
         );
         CREATE INDEX stats_jobs_by_end ON stats_jobs (ended_at);
-        """
+        """,
+        "CREATE INDEX stats_members_by_user ON stats_members (user_id)",
     ]
 
 
@@ -114,7 +116,7 @@ async def count(app: App, job: Job) -> None:
     completed = job.status is Status.COMPLETED
     if not completed and job.status is not Status.FAILED:
         return
-    named = completed and await may_be_named(app, job.user_id)
+    named = completed and await in_statistics(app, job.user_id)
     bytes_ = job.total_bytes if completed else 0
     day = int(job.finished_at // DAY_S)
     times = {
@@ -167,11 +169,6 @@ def median(bins: Iterable[tuple[int, int]]) -> float | None:
             return float(SHORTEST_S * 2 ** (place / BINS_PER_OCTAVE))
         before += count
     return None
-
-
-async def may_be_named(app: App, user_id: int) -> bool:
-    """Whether a member has not asked to be left out, by /privacy stats."""
-    return not await app.facts.get(f"not in statistics {user_id}")
 
 
 # ── Reading ────────────────────────────────────────────────────────────────────────
@@ -248,7 +245,7 @@ async def top_members(app: App, guild_id: int) -> list[tuple[int, int]]:
     )
     found: list[tuple[int, int]] = []
     for user_id, completed in rows:
-        if len(found) < TOP and await may_be_named(app, user_id):
+        if len(found) < TOP and await in_statistics(app, user_id):
             found.append((user_id, completed))
     return found
 

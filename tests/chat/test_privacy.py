@@ -1,13 +1,14 @@
 """/privacy show, forget and stats, and the convention by which plugins forget."""
 
-import asyncio
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bossbot_plugins._privacy import in_statistics, tables
 from conftest import ROOT, MakeApp, MakeSettings
-from discord_support import BotProcess, Stage, job_at, job_id, link
+from discord_support import BotProcess, Stage, job_at, job_id, link, module, until
 from fake_discord import Channel, User
 
 from bossbot import BossBot, Status
@@ -55,6 +56,10 @@ async def note(stage: Stage, bot: BossBot, place: Channel, user: User) -> None:
 async def rows(bot: BossBot, table: str) -> list[int]:
     found = await bot.app.database.all(f"SELECT user_id FROM {table}")
     return sorted(row[0] for row in found)
+
+
+async def is_idle(bot: BossBot) -> bool:
+    return not bot.app.worker.running  # type: ignore[attr-defined]
 
 
 def kept(stage: Stage) -> list[Path]:
@@ -116,9 +121,7 @@ async def test_forget_cancels_what_is_under_way(stage: Stage) -> None:
         assert await bot.app.queue.list() == []
         assert await rows(bot, "history") == []
         await stage.fake.wait_for(lambda: status.content.count("Cancelled") == 2)
-        async with asyncio.timeout(2):
-            while bot.app.worker.running:  # type: ignore[attr-defined]
-                await stage.fake.settle()
+        await until(partial(is_idle, bot), 2)
         assert list((stage.folder / "data" / "temp").glob("*/*")) == []
         await stage.says(f"$dl {link(stage.image())}")  # the place is free
         await stage.gets(1)
@@ -133,9 +136,11 @@ async def test_what_is_being_posted_is_forgotten_when_it_is_there(stage: Stage) 
         assert "is forgotten when it is there" in answer
         fault.release()
         [post] = await stage.gets(1)
-        async with asyncio.timeout(5):
-            while await bot.app.queue.list() or await rows(bot, "history"):
-                await stage.fake.settle()
+
+        async def forgotten() -> bool:
+            return not (await bot.app.queue.list() or await rows(bot, "history"))
+
+        await until(forgotten)
         assert not post.deleted and kept(stage) == []
 
 
@@ -184,6 +189,28 @@ async def test_statistics_name_nobody_who_does_not_want_it(stage: Stage) -> None
         assert await in_statistics(bot.app, member)
 
 
+async def test_audit_log_keeps_what_was_done_and_not_by_whom(stage: Stage) -> None:
+    mary, otto = stage.fake.member.id, stage.fake.add_member("otto").id
+    home = stage.fake.guild.id
+    path = stage.folder / "data" / "logs" / "audit.jsonl"
+    async with stage.bot() as bot:
+        audit = module("privacy")
+        for guild_id, user_id in ((home, mary), (home, otto), (99, mary)):
+            await audit.note(bot.app, guild_id, user_id, "settings update", to="x")
+        with path.open("a") as file:
+            file.write('{"cut by a cra\n')
+        await use(stage, "privacy forget")
+        lines = path.read_text().splitlines()
+        assert lines[3] == '{"cut by a cra'
+        del lines[3]
+        found = [json.loads(line) for line in lines]
+        assert [one["who"] for one in found] == [0, otto, mary, 0]
+        assert [one["to"] for one in found[:3]] == ["x"] * 3
+        assert found[3]["what"] == "privacy forget"
+        await use(stage, "privacy forget", everywhere=True)
+        assert str(mary) not in path.read_text()
+
+
 async def test_words_may_come_in_any_order(stage: Stage) -> None:
     async with stage.bot():
         for words in ("messages everywhere", "everywhere messages", "everywhere"):
@@ -208,7 +235,8 @@ async def test_tables_of_ours_with_members_can_be_searched_by_member(
     app = make_app(make_settings(), ROOT / "plugins")
     await app.database.start()
     found = await tables(app)
-    assert {"history"} <= {table.name for table in found}
+    names = {"history", "limits", "stats_members"}
+    assert names <= {table.name for table in found}
     assert "jobs" not in {table.name for table in found}
     for table in found:
         sql = f"EXPLAIN QUERY PLAN SELECT * FROM {table.name} WHERE user_id = 1"

@@ -1277,7 +1277,7 @@ async def test_count_is_of_a_member_a_server_or_both(queue: Queue) -> None:
 async def test_forget_removes_ended_jobs_and_nothing_else(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module("sqlite_queue"), "FORGET_ROWS", 2)
+    monkeypatch.setattr(module("sqlite_queue"), "PAGE", 2)
     mine = [await ended(queue, guild_id=1, user_id=3) for _ in range(3)]
     other = await ended(queue, guild_id=1, user_id=4)
     away = await ended(queue, guild_id=2, user_id=3)

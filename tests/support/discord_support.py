@@ -22,7 +22,7 @@ import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -437,6 +437,13 @@ def job_id(message: Message) -> str:
 def module(plugin: str) -> Any:
     """A loaded plugin's module, to set its figures for a test."""
     return sys.modules[f"bossbot_plugins.{plugin}"]
+
+
+async def until(is_so: Callable[[], Awaitable[Any]], timeout_s: float = 10) -> None:
+    """Returns once it is so, of what no event tells: rows, files, tasks."""
+    async with asyncio.timeout(timeout_s):
+        while not await is_so():
+            await asyncio.sleep(0.01)
 
 
 async def job_when(
