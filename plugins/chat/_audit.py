@@ -55,30 +55,6 @@ def _forget(path: Path, user_id: int, guild_id: int | None) -> None:
         write_atomically(path, "".join(kept).encode())
 
 
-async def forget(app: App, guild_id: int | None, user_id: int) -> None:
-    """Keep what a member did, and forget who it was: on one server, or on all (None).
-    Raises OSError."""
-    folder = app.settings.data_dir / "logs"
-    async with _turn:
-        for path in folder.glob("audit*.jsonl"):
-            await asyncio.to_thread(_forget, path, guild_id, user_id)
-
-
-def _forget(path: Path, guild_id: int | None, user_id: int) -> None:
-    lines = path.read_text("utf-8", "replace").splitlines()
-    kept = []
-    for line in lines:
-        facts: Any = None
-        with contextlib.suppress(ValueError):  # a crash has cut it
-            facts = json.loads(line)
-        mine = isinstance(facts, dict) and facts.get("who") == user_id
-        if mine and guild_id in (None, facts.get("guild")):
-            line = json.dumps(facts | {"who": 0})
-        kept.append(line)
-    if kept != lines:
-        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-
-
 def _append(path: Path, line: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):

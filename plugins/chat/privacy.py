@@ -135,7 +135,7 @@ class Privacy(commands.Cog):
         late = await cancel_all(self.app, guild_id, user_id, with_messages)
         forgotten = await forget(self.app, guild_id, user_id, with_messages)
         # Who it was is not written down.
-        await forget_who(self.app, guild_id, user_id)
+        await forget_who(self.app, user_id, guild_id)
         here, everywhere_too = guild_id_of(ctx), guild_id is None
         await note(self.app, here, 0, "privacy forget", everywhere=everywhere_too)
         text = ngettext(

@@ -75,7 +75,8 @@ class Moderated:
 
 @pytest.fixture
 async def prepared(stage: Stage) -> Moderated:
-    """Before the bot runs."""
+    """Before the bot runs, with no settings yet."""
+    shutil.rmtree(stage.folder / "data")
     for name in ("settings", "adult", "limits", "language", "reddit", "youtube"):
         stage.add_plugin(name)
     shutil.copy(PLUGINS / "own.py", stage.plugins)
@@ -211,6 +212,7 @@ WRONG = {
     "quality": ["4k", "720 p"],
     "spoiler": ["maybe"],
     "adult": ["never", "yes"],
+    "status_when_done": ["gone", "yes"],
 }
 
 
