@@ -801,25 +801,6 @@ async def test_status_message_that_is_not_remembered_keeps_no_link_from_its_turn
     assert len(answers) == 1, "it is edited, not sent again"
 
 
-async def test_unfinished_messages_that_are_not_known_at_the_start_stay_stored(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with stage.bot() as bot:
-        progress = module("progress")
-        tracker = progress.Tracker()
-        await bot.app.facts.set(progress.UNTOLD, "0123456789")
-
-        async def get(key: str) -> str:
-            raise sqlite3.OperationalError("database is locked")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(bot.app.facts, "get", get)
-            with pytest.raises(sqlite3.OperationalError):
-                await tracker.recall(bot.app)
-        await tracker.remember(bot.app)
-        assert await bot.app.facts.get(progress.UNTOLD) == "0123456789"
-
-
 async def test_check_says_whether_discord_grants_the_intent(stage: Stage) -> None:
     settings = stage.settings(discord_token=stage.fake.token)
     async with stage.bot():

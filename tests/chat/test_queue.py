@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import make_job
-from discord_support import BotProcess, Stage, job_at, job_id, link, until
+from discord_support import BotProcess, Stage, job_at, job_id, job_ids, link, until
 from fake_discord import Message, User
 
 from bossbot import BossBot, Job, Priority, Status
@@ -107,8 +107,8 @@ async def test_page_can_be_turned_after_a_restart(
     await process.start(max_concurrent_downloads="1")
     links = [link(f"hang={n}", stage.image(n)) for n in range(1, 13)]
     await stage.says(f"$dl {' '.join(links)}")
-    await stage.hears("Download started")
-    await stage.fake.wait_for(lambda: "queued. Position" in stage.said()[0].content)
+    status = await stage.hears("Download started")
+    await stage.fake.wait_for(lambda: len(job_ids(status)) == 12)
     page = await stage.fake.answered(
         await stage.fake.slash(stage.channel_id, "queue list")
     )
