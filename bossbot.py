@@ -100,7 +100,7 @@ __version__ = "1.0.0"
 API = 1  # a plugin that needs more than this one sets an API of its own
 # What plugins may rely on; docs/plugins.md mentions each.
 __all__ = [
-    "API", "HERE", "HOOKS", "MAX_LINE", "PARTS", "PLUGIN_PACKAGE", "SENTENCES",
+    "API", "HERE", "HOOKS", "MAX_LINE", "N_", "PARTS", "PLUGIN_PACKAGE", "SENTENCES",
     "SLOT_STATUSES", "STOP_WITHIN_S", "TERMINAL_STATUSES", "Accepted", "Action",
     "App", "Bench", "BossBot", "BossbotError", "Cause", "Change", "ChannelId",
     "Client",
@@ -174,7 +174,8 @@ class JobFailed(BossbotError):
         # A short wait is over by the time a member reads it: the bot has tried again.
         if cause is Cause.RATE_LIMITED and (retry_after_s or 0) > 60:
             wait = format_time(retry_after_s or 0)
-            message = message or f"The site asks us to slow down. Try again in {wait}."
+            text = _("The site asks us to slow down. Try again in {wait}.")
+            message = message or text.format(wait=wait)
         super().__init__(message or SENTENCES[cause])
         self.cause = cause
         self.detail = redact(cut_line(detail))
@@ -192,12 +193,17 @@ _ENGLISH = NullTranslations()
 
 def _(text: str) -> str:
     """A text for members, in their language; fill in its ``{names}`` afterwards."""
-    return catalogues.get(language.get(), _ENGLISH).gettext(text)
+    return catalogues.get(language.get(), _ENGLISH).gettext(text) if text else ""
 
 
 def ngettext(one: str, many: str, count: int) -> str:
     """The same, by a count: "{count} file" or "{count} files"."""
     return catalogues.get(language.get(), _ENGLISH).ngettext(one, many, count)
+
+
+def N_(text: str) -> str:
+    """A text that is translated where it is shown, by ``_()``: for constants."""
+    return text
 
 
 def format_size(size: float) -> str:
@@ -287,13 +293,14 @@ def public_url(job: Job) -> str:
 def unsupported(url: str) -> str:
     """The sentence for a link that nothing can fetch."""
     host = escape(urlsplit(url).hostname or "")
-    return f"Not supported: I can't download from {host}."
+    return _("Not supported: I can't download from {host}.").format(host=host)
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
     """ "; did you mean max_items?", or "" when nothing is like it."""
     close = difflib.get_close_matches(key, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
+    text = _("; did you mean {name}?")
+    return text.format(name=close[0]) if close else ""
 
 
 # ── The data ───────────────────────────────────────────────────────────────────────
@@ -357,29 +364,40 @@ class Cause(StrEnum):
 
 # What a member reads: what happened, and what to do next.
 SENTENCES = {
-    Cause.INVALID_URL: "That is not a link I can open. Check it and paste it again.",
-    Cause.UNSUPPORTED: "I can't download from that site.",
-    Cause.LOGIN: "You have to be logged in to see that post. "
-    "Ask the bot's owner to add a login for this site.",
-    Cause.AGE: "That post is age-restricted. "
-    "Ask the bot's owner to add a login for this site.",
-    Cause.PRIVATE: "That post is private. Only its followers can see it.",
-    Cause.GONE: "That post has been deleted or never existed. Check the link.",
-    Cause.REGION: "That post is not available in the country the bot runs in.",
-    Cause.RATE_LIMITED: "The site asks us to slow down. Try again in a few minutes.",
-    Cause.NETWORK: "The site could not be reached. Try again later.",
-    Cause.TOO_LARGE: "That is larger than the bot's owner allows.",
-    Cause.TIMED_OUT: "The site is too slow: that took too long and was stopped. "
-    "Try again later.",
-    Cause.NO_MEDIA: "There is no photo, video or sound behind that link.",
-    Cause.QUOTA: "This server has used up its share for today. Try again tomorrow.",
-    Cause.PERMISSION: "I am not allowed to post files here. "
-    "Ask an admin to give me Send Messages and Attach Files.",
-    Cause.DISK_FULL: "The bot's disk is full. Ask the bot's owner to make room.",
-    Cause.ENGINE_OUTDATED: "The site has changed. "
-    "Ask the bot's owner to update the bot's engines.",
-    Cause.CANCELLED: "Cancelled.",
-    Cause.INTERNAL: "Something went wrong inside the bot. Its log has the details.",
+    Cause.INVALID_URL: N_(
+        "That is not a link I can open. Check it and paste it again."
+    ),
+    Cause.UNSUPPORTED: N_("I can't download from that site."),
+    Cause.LOGIN: N_(
+        "You have to be logged in to see that post. Ask the bot's owner to add a "
+        "login for this site."
+    ),
+    Cause.AGE: N_(
+        "That post is age-restricted. Ask the bot's owner to add a login for this site."
+    ),
+    Cause.PRIVATE: N_("That post is private. Only its followers can see it."),
+    Cause.GONE: N_("That post has been deleted or never existed. Check the link."),
+    Cause.REGION: N_("That post is not available in the country the bot runs in."),
+    Cause.RATE_LIMITED: N_(
+        "The site asks us to slow down. Try again in a few minutes."
+    ),
+    Cause.NETWORK: N_("The site could not be reached. Try again later."),
+    Cause.TOO_LARGE: N_("That is larger than the bot's owner allows."),
+    Cause.TIMED_OUT: N_(
+        "The site is too slow: that took too long and was stopped. Try again later."
+    ),
+    Cause.NO_MEDIA: N_("There is no photo, video or sound behind that link."),
+    Cause.QUOTA: N_("This server has used up its share for today. Try again tomorrow."),
+    Cause.PERMISSION: N_(
+        "I am not allowed to post files here. Ask an admin to give me Send Messages "
+        "and Attach Files."
+    ),
+    Cause.DISK_FULL: N_("The bot's disk is full. Ask the bot's owner to make room."),
+    Cause.ENGINE_OUTDATED: N_(
+        "The site has changed. Ask the bot's owner to update the bot's engines."
+    ),
+    Cause.CANCELLED: N_("Cancelled."),
+    Cause.INTERNAL: N_("Something went wrong inside the bot. Its log has the details."),
 }
 
 
@@ -715,7 +733,7 @@ class Bench(ABC):
 
     @abstractmethod
     async def ffmpeg(
-        self, *argv: str | Path, label: str = "Making it fit", length_s: float = 0
+        self, *argv: str | Path, label: str = N_("Making it fit"), length_s: float = 0
     ) -> None:
         """Run ffmpeg with these arguments, paths as ``Path``. The status message shows
         the label and, when ``length_s`` says how long the result will be, the share
@@ -1485,7 +1503,7 @@ def make_private(path: Path) -> str:
     return f"{path} was readable by others: {done}"
 
 
-BROKEN_GUILD = _(
+BROKEN_GUILD = N_(
     "This server's settings cannot be read. The bot's owner finds the reason in the log."
 )
 
@@ -1577,7 +1595,7 @@ class Guilds:
             if table[key] is None:  # which TOML cannot say
                 del table[key]
                 if getattr(model(**table), key) is not None:
-                    raise Refused(f"{key}: this cannot be stored")
+                    raise Refused(_("{key}: this cannot be stored").format(key=key))
             return config
 
         return await self._change(guild_id, stem, change)
@@ -1635,7 +1653,9 @@ hookimpl = pluggy.HookimplMarker("bossbot")
 
 # A check that breaks refuses, and is never switched off for it.
 VETOES = ("check_action", "check_job", "check_claim", "check_attempt", "check_upload")
-BROKEN_CHECK = "A check of this bot is broken; its owner finds the reason in the log."
+BROKEN_CHECK = N_(
+    "A check of this bot is broken; its owner finds the reason in the log."
+)
 QUICK_HOOKS = (*VETOES, "answer_job")
 # What a hook may say by raising it; from others it is a failure.
 MAY_SAY: dict[str, tuple[type[Exception], ...]] = {
@@ -2257,7 +2277,7 @@ class Plugins:
             if not self.app.stopping.is_set():  # else what it waits for may be gone
                 self.failed(plugin, hook, error)
             if hook in VETOES:
-                raise Refused(BROKEN_CHECK) from error
+                raise Refused(_(BROKEN_CHECK)) from error
             return None
         finally:
             hook_call.over = True

@@ -8,10 +8,30 @@ from typing import Any, TypeVar, cast
 import discord
 from discord.ext import commands
 
-from bossbot import Action, App, BossBot, Refused
+from bossbot import (
+    N_,
+    Action,
+    App,
+    BossBot,
+    Refused,
+    _,
+)
 
 Asked = commands.Context[Any] | discord.Interaction
 C = TypeVar("C", bound=commands.Command[Any, Any, Any])
+
+
+# Discord's words for the permissions that matter here.
+PERMISSIONS = {
+    "view_channel": N_("View Channel"),
+    "send_messages": N_("Send Messages"),
+    "send_messages_in_threads": N_("Send Messages in Threads"),
+    "embed_links": N_("Embed Links"),
+    "attach_files": N_("Attach Files"),
+    "read_message_history": N_("Read Message History"),
+    "manage_messages": N_("Manage Messages"),
+    "manage_guild": N_("Manage Server"),
+}
 
 
 class Denied(commands.CheckFailure):
@@ -108,8 +128,10 @@ async def check(app: App, action: Action) -> None:
     permissions = app.plugins.all.get("permissions")
     if permissions is None or permissions.off:
         raise Refused(
-            "Nobody can use commands now, since the plugin permissions is off. The bot's "
-            "owner finds the reason in the log."
+            _(
+                "Nobody can use commands now, since the plugin permissions is off. The bot's "
+                "owner finds the reason in the log."
+            )
         )
     await app.plugins.call("check_action", action=action)
 
@@ -163,4 +185,5 @@ async def action_of(
 def permission_title(name: str) -> str:
     """A permission in Discord's words: "Manage Server" of "manage_guild"."""
     words = name.replace("guild", "server").split("_")
-    return " ".join(word if word == "in" else word.capitalize() for word in words)
+    title = " ".join(word if word == "in" else word.capitalize() for word in words)
+    return _(PERMISSIONS.get(name, title))

@@ -16,6 +16,7 @@ from loguru import logger
 from pydantic import Field
 
 from bossbot import (
+    N_,
     Action,
     App,
     BossBot,
@@ -68,7 +69,7 @@ def register_commands(bot: BossBot) -> list[Any]:
     cog = Download(bot)
     # A cog has no entries of menus, so the callback is one of its methods.
     menu = discord.app_commands.ContextMenu(
-        name="Download media",
+        name=N_("Download media"),
         callback=cog.download_message,
         extras={"action": "download"},  # what /help asks whether it may be done
     )
@@ -326,7 +327,7 @@ def cannot_post(channel: Any) -> str:
     if not (missing := missing_permissions(channel)):
         return ""
     text = _("I cannot post files here. Ask an admin to give me: {permissions}.")
-    return text.format(permissions=", ".join(missing))
+    return text.format(permissions=", ".join(map(_, missing)))
 
 
 def missing_permissions(channel: Any) -> list[str]:

@@ -1,14 +1,17 @@
 """In which language members are answered: that of their server."""
 
-from collections.abc import Iterable
 from typing import Literal, get_args
 
+from bossbot_plugins._catalogues import closest, load
 from pydantic import Field
 
 import bossbot
 from bossbot import Action, App, Job, PluginConfig, hookimpl
 
 Language = Literal["auto", "en", "de", "es", "fr", "ja", "pt-BR"]
+LANGUAGES = get_args(Language)[1:]
+
+bossbot.catalogues.update(load())
 
 
 class GuildConfig(PluginConfig):
@@ -38,11 +41,4 @@ def language_of(app: App, guild_id: int, setting: Language) -> str:
     if setting != "auto":
         return setting
     guild = app.bot.get_guild(guild_id) if app.has_gateway else None
-    return closest(str(guild.preferred_locale)) if guild else "en"
-
-
-def closest(locale: str, known: Iterable[str] = get_args(Language)[1:]) -> str:
-    """The language that we have for one of Discord's: "es" for "es-419"."""
-    short = locale.partition("-")[0]
-    names = {name.partition("-")[0]: name for name in known} | {n: n for n in known}
-    return names.get(locale) or names.get(short) or "en"
+    return closest(str(guild.preferred_locale), LANGUAGES) if guild else "en"

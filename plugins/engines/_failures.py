@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 
-from bossbot import Cause, JobFailed, Progress, Report, Request, cut_line
+from bossbot import (
+    N_,
+    Cause,
+    JobFailed,
+    Progress,
+    Report,
+    Request,
+    cut_line,
+)
 
 # What an HTTP status means for a member. 403 may also stand for a private post or a
 # blocked address, but a login helps most often. The last two rows take the rest: either
@@ -62,24 +70,26 @@ REASONS = [
     (
         Cause.NETWORK,
         r"certificate",
-        "The site's certificate is not valid, so I do not open it. Check the link.",
+        N_("The site's certificate is not valid, so I do not open it. Check the link."),
     ),
     (Cause.NETWORK, r"Temporary failure in name resolution", ""),  # it may be our own
     (
         Cause.NETWORK,
         NO_NAME,
-        "There is no site of that name. Check the link and paste it again.",
+        N_("There is no site of that name. Check the link and paste it again."),
     ),
-    (Cause.INVALID_URL, r"redirect|Error 30\d", "That link leads in circles."),
+    (Cause.INVALID_URL, r"redirect|Error 30\d", N_("That link leads in circles.")),
     (
         Cause.LOGIN,
         NO_ADDRESS,
-        "The site refuses the bot's address. Ask the bot's owner to add a login or a proxy.",
+        N_(
+            "The site refuses the bot's address. Ask the bot's owner to add a login or a proxy."
+        ),
     ),
     (
         Cause.LOGIN,
         REFUSED,
-        (
+        N_(
             "The site refuses that to the bot: it wants a login, or does not serve the "
             "bot's address or country. Ask the bot's owner to add a login or a proxy."
         ),

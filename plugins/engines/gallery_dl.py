@@ -35,7 +35,16 @@ from bossbot_plugins._yt_dlp_guard import (
     unexpanded,
 )
 
-from bossbot import Cause, Engine, JobFailed, Progress, Report, Request, hookimpl
+from bossbot import (
+    N_,
+    Cause,
+    Engine,
+    JobFailed,
+    Progress,
+    Report,
+    Request,
+    hookimpl,
+)
 
 # Extractors that stand for no site: they log in, read local files or guess.
 NO_SITES = {"oauth", "noop", "ytdl", "recursive", "generic"}
@@ -56,7 +65,7 @@ POSTS = {
     *("presentation", "reel", "sharedfile", "spotlight", "stash", "status", "story"),
     *("submission", "thread", "tweet", "video", "vmpost", "watch", "work"),
 }
-NO_BOTS = "That site blocks bots. Ask the bot's owner to add a login for it."
+NO_BOTS = N_("That site blocks bots. Ask the bot's owner to add a login for it.")
 MAX_DEPTH = 4  # of galleries inside galleries
 # Posts without a file, for each file allowed; so that a profile of plain text ends.
 MAX_EMPTY_POSTS = 20

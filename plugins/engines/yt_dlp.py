@@ -31,14 +31,23 @@ from bossbot_plugins._yt_dlp_guard import (
     unexpanded,
 )
 
-from bossbot import Cause, Engine, JobFailed, Progress, Report, Request, hookimpl
+from bossbot import (
+    N_,
+    Cause,
+    Engine,
+    JobFailed,
+    Progress,
+    Report,
+    Request,
+    hookimpl,
+)
 
 LINK = re.compile("https?://", re.IGNORECASE)
 ADULT_AGE = 18  # years
 # The classes whose ways to know a link are but their patterns.
 PLAIN = ("InfoExtractor", "LazyLoadExtractor")
 SUBTITLES = ("srt", "vtt", "lrc")  # what can be posted, the preferred one first
-LIVE = "That stream is still live. Try again when it has ended."
+LIVE = N_("That stream is still live. Try again when it has ended.")
 
 # Phrases of the sites, as extractors pass them on.
 SAID = [

@@ -13,6 +13,7 @@ from loguru import logger
 from pydantic import ByteSize, Field
 
 from bossbot import (
+    SENTENCES,
     SLOT_STATUSES,
     TERMINAL_STATUSES,
     App,
@@ -24,6 +25,7 @@ from bossbot import (
     Settings,
     Status,
     Stored,
+    _,
     format_size,
     hookimpl,
     now,
@@ -97,7 +99,7 @@ async def keep_room(app: App, config: Config) -> None:
 
 def check_room(settings: Settings, config: Config) -> None:
     if room(settings, config) < 0:
-        raise Refused("The bot's disk is full. Ask the bot's owner to make room.")
+        raise Refused(_(SENTENCES[Cause.DISK_FULL]))
 
 
 @hookimpl
@@ -109,7 +111,7 @@ async def check_claim(app: App, config: Config) -> None:
         taken = await app.storage.attempts_bytes()
         reserved = max(len(running) * most - taken, 0)
         if reserved + most > room(app.settings, config):
-            raise Refused("What runs may need the room that is left on the disk.")
+            raise Refused(_("What runs may need the room that is left on the disk."))
 
 
 @hookimpl
@@ -117,7 +119,7 @@ async def check_job(job: Job, app: App, config: Config) -> None:
     await asyncio.to_thread(check_room, app.settings, config)
     limit = config.max_temp_storage
     if limit and await app.storage.attempts_bytes() > limit:
-        raise Refused("Too much is being downloaded at once. Try again in a minute.")
+        raise Refused(_("Too much is being downloaded at once. Try again in a minute."))
 
 
 async def repeat(
@@ -152,7 +154,7 @@ async def sweep_downloads(app: App, config: Config) -> int:
     """Remove the kept files that are too old, and the oldest when there are too many.
     Returns how many jobs lost their files."""
     removed = 0
-    for _ in range(MAX_WALKS):
+    for _number in range(MAX_WALKS):
         more, again = await _walk(app, config)
         removed += more
         if not again:

@@ -12,7 +12,15 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bossbot import SENTENCES, Cause, JobFailed, Progress, Ran, one_line
+from bossbot import (
+    N_,
+    SENTENCES,
+    Cause,
+    JobFailed,
+    Progress,
+    Ran,
+    one_line,
+)
 
 MAX_LINE_BYTES = 256 * 1024
 BURST_BYTES = 4 * 2**20  # that a child may say at once
@@ -28,7 +36,7 @@ MAX_PATH, MAX_VERSION, MAX_OUTPUT = 4096, 100, 16384
 MAX_NUMBER = 2**53  # what any reader of JSON takes exactly
 MAX_WAIT_S = 7 * 86400.0
 
-PRIVATE = "That link leads to a private address, which I do not open."
+PRIVATE = N_("That link leads to a private address, which I do not open.")
 
 
 @contextlib.contextmanager

@@ -50,9 +50,11 @@ from bossbot import (
     Ran,
     Request,
     Runner,
+    _,
     cut_line,
     hookimpl,
     in_thread,
+    ngettext,
     plugin_folders,
 )
 
@@ -490,11 +492,14 @@ class ChildRunner(Runner):
         how = (
             f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"
         )
+        text = _(
+            "The download process died ({how}). Try again, and if that does not help, ask "
+            "the bot's owner."
+        )
         raise JobFailed(
             Cause.INTERNAL,
             f"the download process died: {how}",
-            f"The download process died ({how}). Try again, and if that does not help, "
-            "ask the bot's owner.",
+            text.format(how=how),
         )
 
     def _failure(self, message: dict[str, Any]) -> JobFailed:
@@ -613,7 +618,7 @@ class ChildRunner(Runner):
         except JobFailed as error:
             if error.cause is not Cause.ENGINE_OUTDATED:
                 raise
-            said = f"{error}{await self._which(request.engine)}"
+            said = f"{_(str(error))}{await self._which(request.engine)}"
             raise JobFailed(error.cause, error.detail, said) from error
         return fetched
 
@@ -621,8 +626,14 @@ class ChildRunner(Runner):
         """ " (It is yt-dlp 2026.01.02, 40 days old.)", or "" when that cannot be told."""
         with contextlib.suppress(JobFailed, OSError, KeyError):
             version, days = (await self.versions())[engine]
-            age = "" if days is None else f", {days} days old"
-            return f" (It is {engine} {version}{age}.)"
+            text = _("(It is {engine}.)")
+            if days is not None:
+                text = ngettext(
+                    "(It is {engine}, {days} day old.)",
+                    "(It is {engine}, {days} days old.)",
+                    days,
+                )
+            return " " + text.format(engine=f"{engine} {version}", days=days)
         return ""
 
     async def _fetch(

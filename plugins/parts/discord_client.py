@@ -10,12 +10,14 @@ from typing import Any, cast
 
 import aiohttp
 import discord
+from bossbot_plugins._catalogues import CommandTexts
 from bossbot_plugins._errors import answer_error, answers_errors, suggest
 from bossbot_plugins._nonce import nonce
 from discord.ext import commands
 from loguru import logger
 from pydantic import Field
 
+import bossbot
 from bossbot import (
     HERE,
     App,
@@ -213,7 +215,9 @@ class DiscordClient(Client):
         async with self._syncing:
             while True:
                 known = tree.get_commands()
-                payload = [command.to_dict(tree) for command in known]
+                texts = CommandTexts(bossbot.catalogues)
+                await tree.set_translator(texts)
+                payload = [await one.get_translated_payload(tree, texts) for one in known]
                 digest = hashlib.sha256(
                     json.dumps(
                         [self.bot.application_id, payload], sort_keys=True

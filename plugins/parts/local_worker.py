@@ -21,6 +21,7 @@ from loguru import logger
 from pydantic import Field
 
 from bossbot import (
+    N_,
     SENTENCES,
     SLOT_STATUSES,
     App,
@@ -527,7 +528,7 @@ def too_many_crashes(job: Job) -> JobFailed:
     return JobFailed(
         Cause.INTERNAL,
         f"{job.crashes} attempts ended with the bot",
-        "The bot stopped each time it tried this link, so it gave up.",
+        N_("The bot stopped each time it tried this link, so it gave up."),
     )
 
 

@@ -18,6 +18,7 @@ from bossbot import (
     Refused,
     Route,
     Router,
+    _,
     hookimpl,
 )
 
@@ -39,12 +40,14 @@ def check_link(link: str) -> str:
         Refused: with the reason, for the member.
     """
     if len(link) > 2000:
-        raise Refused("Invalid URL: it is longer than 2,000 characters.")
+        raise Refused(_("Invalid URL: it is longer than 2,000 characters."))
     hidden = ("Cc", "Cf", "Cn", "Cs", "Co", "Zs", "Zl", "Zp")
     if "\\" in link or any(unicodedata.category(char) in hidden for char in link):
-        raise Refused("Invalid URL: it has a space, a backslash or a hidden character.")
+        raise Refused(
+            _("Invalid URL: it has a space, a backslash or a hidden character.")
+        )
     if not re.match(r"https?://", link, re.IGNORECASE):
-        raise Refused("Invalid URL: it must start with http:// or https://.")
+        raise Refused(_("Invalid URL: it must start with http:// or https://."))
     try:
         parts = urlsplit(link)
         host = parts.hostname or ""
@@ -55,11 +58,11 @@ def check_link(link: str) -> str:
         own = parts.port in (None, 0, OWN_PORTS[parts.scheme.lower()])
         netloc = host if own else f"{host}:{parts.port}"
     except ValueError as error:  # UnicodeError is one
-        raise Refused("Invalid URL: its host or port is malformed.") from error
+        raise Refused(_("Invalid URL: its host or port is malformed.")) from error
     if "@" in parts.netloc:
-        raise Refused("Invalid URL: user names and passwords are not accepted.")
+        raise Refused(_("Invalid URL: user names and passwords are not accepted."))
     if not re.fullmatch(r"[a-z0-9_.-]+|\[[0-9a-f:.]+\]", host):
-        raise Refused("Invalid URL: it has no host.")
+        raise Refused(_("Invalid URL: it has no host."))
     path = parts.path or "/"
     return urlunsplit(
         parts._replace(scheme=parts.scheme.lower(), netloc=netloc, path=path)
@@ -94,8 +97,10 @@ class PlatformRouter(Router):
             url = check_link(link)
             if DISCORD.match(url):
                 raise Refused(
-                    "That link leads to a message on Discord, not to media. Reply to "
-                    "that message with the download command, or paste the link in it."
+                    _(
+                        "That link leads to a message on Discord, not to media. Reply to "
+                        "that message with the download command, or paste the link in it."
+                    )
                 )
             for name, platform in self.app.plugins.registered("platforms").items():
                 if re.match(platform.pattern, url, re.IGNORECASE):
@@ -107,6 +112,6 @@ class PlatformRouter(Router):
             refused = error
         except Exception as error:  # the boundary of a plugin
             logger.opt(exception=error).error("platform {} failed on a link", name)
-            refused = Refused(SENTENCES[Cause.INTERNAL])
+            refused = Refused(_(SENTENCES[Cause.INTERNAL]))
         refused.platform = name
         raise refused

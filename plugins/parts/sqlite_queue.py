@@ -34,6 +34,7 @@ from bossbot import (
     QueueFull,
     Refused,
     Status,
+    _,
     hookimpl,
     now,
 )
@@ -313,7 +314,7 @@ class SQLiteQueue(Queue):
         except (sqlite3.Error, OSError) as error:
             logger.error("a link could not be queued: {}", error)
             raise Refused(
-                "I cannot take links now: my disk is full or busy."
+                _("I cannot take links now: my disk is full or busy.")
             ) from error
 
     async def _add(self, job: Job) -> int | None:
@@ -356,10 +357,11 @@ class SQLiteQueue(Queue):
         )
         running, here, waiting, of_guild, before = count
         if of_guild >= settings.max_queue_size:
-            raise QueueFull(
-                f"The queue is full: {settings.max_queue_size} links are waiting. "
-                "Try again when some are done."
+            text = _(
+                "The queue is full: {count} links are waiting. Try again when some are "
+                "done."
             )
+            raise QueueFull(text.format(count=settings.max_queue_size))
         at_once = (
             running + waiting < most
             and here + of_guild < settings.max_concurrent_per_guild

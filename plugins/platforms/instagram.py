@@ -5,7 +5,14 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr
 
-from bossbot import Cause, Platform, PluginConfig, Refused, hookimpl
+from bossbot import (
+    Cause,
+    Platform,
+    PluginConfig,
+    Refused,
+    _,
+    hookimpl,
+)
 
 # The site, and sites that embed its posts in Discord.
 PATTERN = (
@@ -70,8 +77,10 @@ def normalise(url: str) -> str:
     path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
     if OWN_PAGES.match(path):
         raise Refused(
-            "That page looks different for every account. "
-            "Paste the link to a single post."
+            _(
+                "That page looks different for every account. "
+                "Paste the link to a single post."
+            )
         )
     if (post := POST.match(path)) and post[2] != "audio":  # that is a sound
         kind = post[1].removesuffix("s")

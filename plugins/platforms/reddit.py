@@ -6,7 +6,14 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr
 
-from bossbot import Cause, Platform, PluginConfig, Refused, hookimpl
+from bossbot import (
+    Cause,
+    Platform,
+    PluginConfig,
+    Refused,
+    _,
+    hookimpl,
+)
 
 # The site with all its subdomains, and sites that embed its posts in Discord.
 PATTERN = (
@@ -108,8 +115,10 @@ def normalise(url: str) -> str:
         return picture[1]
     if OWN_PAGES.match(path):
         raise Refused(
-            "That page looks different for every account. "
-            "Paste the link to a single post."
+            _(
+                "That page looks different for every account. "
+                "Paste the link to a single post."
+            )
         )
     query = urlencode([p for p in parse_qsl(parts.query) if p[0] in QUERY])
     path = re.sub(r"/+", "/", parts.path)

@@ -5,7 +5,14 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr
 
-from bossbot import Cause, Platform, PluginConfig, Refused, hookimpl
+from bossbot import (
+    Cause,
+    Platform,
+    PluginConfig,
+    Refused,
+    _,
+    hookimpl,
+)
 
 # The site, and sites that embed its posts in Discord.
 PATTERN = (
@@ -77,8 +84,10 @@ def normalise(url: str) -> str:
     path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
     if OWN_PAGES.match(path):
         raise Refused(
-            "That page looks different for every account. "
-            "Paste the link to a single video."
+            _(
+                "That page looks different for every account. "
+                "Paste the link to a single video."
+            )
         )
     if post := POST.match(path):
         return f"https://www.tiktok.com/{post[1]}/{post[2]}/{post[3]}"

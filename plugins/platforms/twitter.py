@@ -6,7 +6,14 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr
 
-from bossbot import Cause, Platform, PlatformConfig, Refused, hookimpl
+from bossbot import (
+    Cause,
+    Platform,
+    PlatformConfig,
+    Refused,
+    _,
+    hookimpl,
+)
 
 # The site, and sites that embed its posts in Discord.
 SITES = r"(?:(?:www|mobile|m)\.)?(?:x|twitter)\.com"
@@ -96,8 +103,10 @@ def normalise(url: str) -> str:
     path = re.sub(r"/+", "/", unquote(parts.path)).rstrip("/") or "/"
     if OWN_PAGES.match(path):
         raise Refused(
-            "That page looks different for every account. "
-            "Paste the link to a single post."
+            _(
+                "That page looks different for every account. "
+                "Paste the link to a single post."
+            )
         )
     if post := POST.match(path):
         user, number, quotes = post.groups("")

@@ -6,7 +6,14 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from pydantic import BeforeValidator, Field
 
-from bossbot import Cause, Platform, PluginConfig, Refused, hookimpl
+from bossbot import (
+    Cause,
+    Platform,
+    PluginConfig,
+    Refused,
+    _,
+    hookimpl,
+)
 
 PATTERN = (
     r"https?://(?:(?:(?:www|m|music|gaming|consent)\.)?youtube(?:-nocookie|kids)?\.com"
@@ -99,8 +106,10 @@ def normalise(url: str) -> str:
         return f"https://{host}.youtube.com/watch?v={video[1]}"
     if OWN_PAGES.match(path) or OWN_LISTS.search(query):
         raise Refused(
-            "That page looks different for every account. "
-            "Paste the link to a single video."
+            _(
+                "That page looks different for every account. "
+                "Paste the link to a single video."
+            )
         )
     if playlist := LIST.search(query):
         return f"https://{host}.youtube.com/playlist?list={playlist[1]}"

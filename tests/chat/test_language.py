@@ -4,7 +4,8 @@ from gettext import NullTranslations
 from typing import Any
 
 import pytest
-from bossbot_plugins.language import closest
+from bossbot_plugins._catalogues import closest
+from bossbot_plugins.language import LANGUAGES
 from discord_support import Stage, job_when, link, module
 
 import bossbot
@@ -46,7 +47,7 @@ def languages(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_every_locale_of_discord_has_a_language(locale: str, language: str) -> None:
-    assert closest(locale) == language
+    assert closest(locale, LANGUAGES) == language
 
 
 async def set_language(stage: Stage, app: bossbot.App, value: str) -> None:
