@@ -217,7 +217,9 @@ class DiscordClient(Client):
                 known = tree.get_commands()
                 texts = CommandTexts(bossbot.catalogues)
                 await tree.set_translator(texts)
-                payload = [await one.get_translated_payload(tree, texts) for one in known]
+                payload = [
+                    await one.get_translated_payload(tree, texts) for one in known
+                ]
                 digest = hashlib.sha256(
                     json.dumps(
                         [self.bot.application_id, payload], sort_keys=True
