@@ -17,6 +17,7 @@ from bossbot_plugins._answers import reply
 from bossbot_plugins._commands import action_of, guard
 from bossbot_plugins._errors import missing_here
 from bossbot_plugins._privacy import in_statistics
+from bossbot_plugins._quota import told
 from bossbot_plugins._stats_picture import COLOURS, Picture
 from discord import app_commands
 from discord.ext import commands
@@ -339,6 +340,8 @@ async def shown(app: App, guild_id: int, today: int) -> discord.Embed:
         running=len(jobs) - waiting, waiting=waiting
     )
     embed.add_field(name=_("Queue now"), value=text)
+    if guild_id != EVERYWHERE and (line := await told(app, guild_id)):
+        embed.add_field(name=_("Posted today, of the quota"), value=line)
     embed.set_footer(text=_("Days by UTC. Medians of completed downloads."))
     return embed
 

@@ -77,7 +77,15 @@ class Moderated:
 async def prepared(stage: Stage) -> Moderated:
     """Before the bot runs, with no settings yet."""
     shutil.rmtree(stage.folder / "data")
-    for name in ("settings", "adult", "limits", "language", "reddit", "youtube"):
+    for name in (
+        "settings",
+        "adult",
+        "quota",
+        "limits",
+        "language",
+        "reddit",
+        "youtube",
+    ):
         stage.add_plugin(name)
     shutil.copy(PLUGINS / "own.py", stage.plugins)
     moderator = await stage.fake.add_moderator("moe", "manage_guild")
@@ -213,6 +221,8 @@ WRONG = {
     "spoiler": ["maybe"],
     "adult": ["never", "yes"],
     "status_when_done": ["gone", "yes"],
+    "max_file_size": ["big", "51MiB", "0"],
+    "daily_quota": ["big", "501MiB", "0", "-1"],
 }
 
 

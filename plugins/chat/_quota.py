@@ -1,0 +1,77 @@
+"""How much of its quota a server has used: the tables are those of the plugin quota."""
+
+import json
+from typing import Any, NamedTuple
+
+from bossbot import App, Job, _, format_size, now
+
+DAY_S = 86400
+
+
+class Held(NamedTuple):
+    """What a job has of a quota, in bytes."""
+
+    day: int  # since 1970, by UTC
+    posted: int = 0
+    reserved: int = 0
+    claim_number: int = 0
+    files: dict[str, int] = {}  # noqa: RUF012 - sizes by name
+    known: bool = False  # whether it was there already
+
+
+def today() -> int:
+    return int(now() // DAY_S)
+
+
+def holder_of(job: Job) -> int:
+    """Whose quota it is: the server's, or in a direct message the member's own."""
+    return job.guild_id or -job.user_id
+
+
+async def used(app: App, holder: int) -> tuple[int, int]:
+    """How many bytes were posted today, and how many are reserved."""
+    row = await app.database.one(
+        "SELECT posted, reserved FROM quota_days WHERE holder = ? AND day = ?",
+        *(holder, today()),
+    )
+    return (row["posted"], row["reserved"]) if row else (0, 0)
+
+
+async def told(app: App, guild_id: int) -> str:
+    """How much of today's quota a server has used; "" without the plugin. Direct
+    messages have none together."""
+    plugin = app.plugins.all.get("quota")
+    if plugin is None or plugin.off or not guild_id:
+        return ""
+    table = app.guilds.tables(guild_id).get("quota", {})
+    guild: Any = plugin.guild_config.model_validate(table)
+    limit = guild.within(plugin.config, app.settings).daily_quota
+    posted, reserved = await used(app, guild_id)
+    shown = {"posted": format_size(posted), "quota": format_size(limit)}
+    text = _("{posted} of {quota}") if limit else _("{posted}, no limit")
+    if reserved:
+        shown["reserved"] = format_size(reserved)
+        text += "\n" + _("{reserved} reserved for what is running")
+    return text.format(**shown)
+
+
+async def held(connection: Any, job: Job, limit: int) -> tuple[Held, int | None]:
+    """What a job holds, and what of the limit the others leave to it today; None without
+    a limit."""
+    day = today()
+    [*rows] = await connection.execute_fetchall(
+        "SELECT day, posted, reserved, claim_number, files FROM quota_jobs WHERE id = ?",
+        (job.id,),
+    )
+    own = Held(day, files={})
+    mine = 0
+    for row in rows:
+        own = Held(*row[:4], files=json.loads(row[4]), known=True)
+        mine = own.posted + own.reserved if own.day == day else 0
+    own = own._replace(claim_number=max(own.claim_number, job.claim_number))
+    [*sums] = await connection.execute_fetchall(
+        "SELECT posted + reserved FROM quota_days WHERE holder = ? AND day = ?",
+        (holder_of(job), day),
+    )
+    others = sums[0][0] - mine if sums else 0
+    return own, limit - others if limit else None
