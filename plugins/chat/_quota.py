@@ -65,8 +65,8 @@ async def held(connection: Any, job: Job, limit: int) -> tuple[Held, int | None]
     )
     own = Held(day, files={})
     mine = 0
-    for row in rows:
-        own = Held(*row[:4], files=json.loads(row[4]), known=True)
+    for *numbers, files in rows:
+        own = Held(*numbers)._replace(files=json.loads(files), known=True)
         mine = own.posted + own.reserved if own.day == day else 0
     own = own._replace(claim_number=max(own.claim_number, job.claim_number))
     [*sums] = await connection.execute_fetchall(
