@@ -227,7 +227,7 @@ async def test_menu_answers_its_member_only_where_nothing_is_posted(
         words = "https://nothing.invalid/"
     elif case == "denied":
         folder = stage.folder / "data" / "guilds"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         rule = f"[permissions]\ndenied_users = [{fake.member.id}]\n"
         (folder / f"{fake.guild.id}.toml").write_text(rule)
     async with stage.bot() as bot:

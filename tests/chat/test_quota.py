@@ -371,7 +371,7 @@ async def test_member_reads_that_the_quota_is_used_up(stage: Stage, door: str) -
 async def test_files_are_within_the_size_of_the_server(stage: Stage) -> None:
     stage.add_plugin("quota")
     folder = stage.folder / "data" / "guilds"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     setting = "[quota]\nmax_file_size = 100_000\n"
     (folder / f"{stage.fake.guild.id}.toml").write_text(setting)
     async with stage.bot():
