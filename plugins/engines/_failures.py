@@ -28,6 +28,7 @@ STATUS_CAUSES = [
     (r"408|504|524", Cause.TIMED_OUT),
     (r"420|429", Cause.RATE_LIMITED),
     (r"451", Cause.REGION),
+    (r"30[12378]", Cause.INVALID_URL),  # without a place to go on
     (r"^[1-4]", Cause.ENGINE_OUTDATED),
     (r"", Cause.NETWORK),
 ]
@@ -48,8 +49,10 @@ PASSING = (
     r"(?:'|HTTP Error )5\d\d\b|reset by peer|Connection ?(?:Reset|aborted)|Broken pipe"
     r"|RemoteDisconnected|IncompleteRead|without response|EOF occurred|UNEXPECTED_EOF"
     r"|size mismatch|bytes read|ContentTooShort|too short|Response ended prematurely"
+    r"|Empty file"
 )
 PASSING_CAUSES = (Cause.NETWORK, Cause.TIMED_OUT, Cause.NO_MEDIA)
+MAX_WAIT_S = 10.0**9  # that is believed
 
 
 NO_NAME = (
@@ -78,7 +81,12 @@ REASONS = [
         NO_NAME,
         N_("There is no site of that name. Check the link and paste it again."),
     ),
-    (Cause.INVALID_URL, r"redirect|Error 30\d", N_("That link leads in circles.")),
+    (
+        Cause.NETWORK,
+        r"No connection adapters",
+        N_("That link leads to something that is no web page. Check the link."),
+    ),
+    (Cause.INVALID_URL, r"redirects|redirect loop", N_("That link leads in circles.")),
     (
         Cause.LOGIN,
         NO_ADDRESS,
@@ -121,8 +129,8 @@ def wait_asked_s(headers: Any) -> float | None:
     ``x-rate-limit-reset`` in Unix seconds; None without either."""
     after, reset = headers.get("Retry-After") or "", headers.get("x-rate-limit-reset")
     with contextlib.suppress(ValueError, OverflowError):
-        if after.isdecimal():
-            return float(after[:9])
+        if re.fullmatch(r"\d+(\.\d*)?", after.strip()):
+            return min(float(after), MAX_WAIT_S)
         if parts := parsedate_tz(after):
             return max(mktime_tz(parts) - time.time(), 0)
         return max(int(float(reset or "")) - time.time(), 0)

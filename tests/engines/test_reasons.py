@@ -34,6 +34,12 @@ both_engines = pytest.mark.parametrize("engine", ["gallery-dl", "yt-dlp"])
         (Cause.INVALID_URL, "TooManyRedirects: Exceeded 30 redirects.", "circles"),
         (Cause.INVALID_URL, "HTTP Error 302: redirect loop detected", "circles"),
         (Cause.INVALID_URL, "not a valid URL", ""),
+        (Cause.INVALID_URL, "HTTP Error 302: Found", ""),
+        (
+            Cause.NETWORK,
+            "No connection adapters were found for 'file:///etc/passwd'",
+            "no web page",
+        ),
         (Cause.LOGIN, "Your IP address is blocked from accessing this post", "address"),
         (Cause.LOGIN, "whoa there, pardner! blocked by network security", "address"),
         (Cause.LOGIN, "Sign in to confirm you\u2019re not a bot", ""),
@@ -81,3 +87,24 @@ async def test_site_that_refuses_names_what_it_may_be(web: Web, engine: str) -> 
     link = web.sites.serve("https://files.example/b.mp4", Answer("No.", 401))
     got = await web.fetch(link, platform=platform)
     assert str(got.error) == SENTENCES[Cause.LOGIN]
+
+
+@both_engines
+@pytest.mark.parametrize(
+    ("place", "cause", "words"),
+    [
+        ("", Cause.INVALID_URL, "not a link I can open"),
+        ("file:///etc/passwd", Cause.NETWORK, "no web page"),
+        ("ftp://files.example/a.mp4", Cause.NETWORK, "no web page"),
+    ],
+)
+async def test_link_that_leads_nowhere(
+    web: Web, engine: str, place: str, cause: Cause, words: str
+) -> None:
+    platform = Platform(
+        "files", r"https://files\.", "https://files.example/a.mp4", engine
+    )
+    link = web.sites.serve("https://files.example/a.mp4", redirect(place))
+    async with web.running(platform) as app:
+        job = await web.finish(link, app)
+    assert (job.cause, words in job.error) == (cause, True), job.error

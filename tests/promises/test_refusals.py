@@ -13,6 +13,7 @@ pytest_plugins = ("discord_fixtures",)
 CODES = [
     (400, 50083, "archived or locked"),
     (403, 50083, "archived or locked"),
+    (403, 160005, "archived or locked"),
     (400, 20009, "explicit content"),
     (403, 50278, "no server in common"),
     (404, 10003, "does not exist any more"),

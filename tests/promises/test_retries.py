@@ -136,6 +136,15 @@ async def test_short_body_is_fetched_again(
             assert web.kept(job, app) == [video]
 
 
+async def test_empty_body_is_fetched_again(web: Web, media_folder: Path) -> None:
+    empty = Answer(b"", headers={"Content-Type": "video/mp4"})
+    web.sites.serve(LINK, in_turn(empty, media.video(media_folder)))
+    async with web.running(files("gallery-dl")) as app:
+        with quick(app):
+            job = await web.finish(LINK, app)
+    assert (job.status, job.attempts) == ("completed", 2)
+
+
 @both_engines
 async def test_connection_that_is_reset_may_pass(engine: str, tmp_path: Path) -> None:
     with resetting_server() as address, Lab(engine.replace("-", "_")) as lab:
