@@ -76,7 +76,8 @@ async def forget_ended(
     while jobs := await app.queue.forget(guild_id, user_id):
         for job in jobs:
             # A crash in between leaves a folder without a job, which retention removes.
-            await app.storage.forget(job)
+            if job.folder:
+                await app.storage.forget(job)
             forgotten.add(job)
     about_downloads = [t for t in await tables(app) if t.of_downloads]
     await forget_rows(app, forgotten, about_downloads, guild_id, user_id)

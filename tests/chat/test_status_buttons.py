@@ -139,6 +139,36 @@ async def test_strangers_change_nothing_and_moderators_may(stage: Stage) -> None
         await job_at(bot, job_id(status), Status.CANCELLED)
 
 
+async def test_click_counts_as_its_command_and_a_confirmation_as_none(
+    stage: Stage,
+) -> None:
+    stage.add_plugin("limits")
+    stage.add_plugin("queue")
+    fake = stage.fake
+    moderator = await fake.add_moderator("mona")
+    limits = {"limits__queue_change_per_minute": 1, "limits__queue_clear_per_minute": 1}
+    async with stage.bot(**limits, limits__download_cooldown_s=0):
+        await ask(stage, "$", link("wait=gate"))
+        status = await stage.hears("Downloading")
+        await fake.click(status.id, "Cancel")
+        await stage.hears("Cancelled")
+        asked = await fake.slash(
+            stage.channel_id, "queue retry", {"id": job_id(status)}
+        )
+        assert "Try again in" in (await fake.answered(asked)).text
+        clicked = await fake.click(status.id, "Try again")
+        assert "Try again in" in (await fake.answered(clicked)).text
+        await ask(stage, "$", link("wait=gate", stage.image()))
+        await stage.hears("Downloading", after=status.id)
+        options = {"running": True}
+        asked = await fake.slash(stage.channel_id, "queue clear", options, moderator.id)
+        question = await fake.answered(asked)
+        await fake.click(question.id, "Remove", moderator.id)
+        await fake.wait_for(lambda: question.content == "1 link removed.")
+        asked = await fake.slash(stage.channel_id, "queue clear", options, moderator.id)
+        assert "Try again in" in (await fake.answered(asked)).text
+
+
 async def test_details_say_why_and_the_log_only_to_the_owner(stage: Stage) -> None:
     fake = stage.fake
     async with stage.bot():
