@@ -81,6 +81,7 @@ async def prepared(stage: Stage) -> Moderated:
         "settings",
         "adult",
         "quota",
+        "request",
         "limits",
         "language",
         "reddit",
@@ -221,6 +222,8 @@ WRONG = {
     "spoiler": ["maybe"],
     "adult": ["never", "yes"],
     "status_when_done": ["gone", "yes"],
+    "delete_request": ["later"],
+    "suppress_preview": ["later"],
     "max_file_size": ["big", "51MiB", "0"],
     "daily_quota": ["big", "501MiB", "0", "-1"],
 }

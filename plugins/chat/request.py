@@ -1,0 +1,111 @@
+"""What becomes of the message that asked for downloads: the previews of its links go at once,
+and the message itself when all of its files are there, if the server wants that."""
+
+import aiohttp
+import discord
+from loguru import logger
+from pydantic import Field
+
+from bossbot import (
+    TERMINAL_STATUSES,
+    App,
+    Job,
+    PluginConfig,
+    Status,
+    _,
+    hookimpl,
+)
+
+UNFINISHED = [status for status in Status if status not in TERMINAL_STATUSES]
+BROUGHT_NOTHING = (Status.FAILED, Status.CANCELLED)
+UNREACHABLE = (discord.DiscordException, OSError, aiohttp.ClientError)
+UNKNOWN_MESSAGE = 10008  # Discord: it is gone already
+MAX_REMEMBERED = 1000  # requests
+
+
+class GuildConfig(PluginConfig):
+    """[request] of a server."""
+
+    delete_request: bool = Field(
+        False, description="delete a request once all of its files are there"
+    )
+    suppress_preview: bool = Field(
+        False, description="hide Discord's previews of a request's links"
+    )
+
+
+_suppressed: dict[int, None] = {}  # requests of several links are looked at once
+
+
+@hookimpl
+async def job_changed(job: Job, guild: GuildConfig, app: App) -> None:
+    if not (job.message_id and job.guild_id and app.has_gateway):
+        return
+    if guild.suppress_preview and job.status in UNFINISHED:
+        await suppress(app, job)
+    if guild.delete_request and job.status is Status.COMPLETED:
+        await delete(app, job)
+
+
+async def suppress(app: App, job: Job) -> None:
+    if job.message_id in _suppressed:
+        return
+    _suppressed[job.message_id] = None
+    for old in list(_suppressed)[:-MAX_REMEMBERED]:
+        del _suppressed[old]
+    # Of other people's messages only the flags can be edited, and discord.py sends more.
+    route = discord.http.Route(
+        "PATCH",
+        "/channels/{channel_id}/messages/{message_id}",
+        channel_id=job.channel_id,
+        message_id=job.message_id,
+    )
+    flags = discord.MessageFlags(suppress_embeds=True)
+    try:
+        await app.bot.http.request(route, json={"flags": flags.value})
+    except UNREACHABLE as error:
+        await explain(app, job, "suppress_preview", error)
+    else:
+        await app.facts.set(fact(job, "suppress_preview"), "")
+
+
+async def delete(app: App, job: Job) -> None:
+    """Delete the request of a job, unless there is more to come, or to be told."""
+    others = await app.queue.list(job.guild_id, UNFINISHED)
+    others += await app.queue.list(job.guild_id, BROUGHT_NOTHING, since=job.created_at)
+    if any(other.message_id == job.message_id for other in others):
+        return
+    channel = app.bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+    try:
+        await channel.get_partial_message(job.message_id).delete()
+    except UNREACHABLE as error:
+        await explain(app, job, "delete_request", error)
+    else:
+        await app.facts.set(fact(job, "delete_request"), "")
+
+
+def fact(job: Job, setting: str) -> str:
+    """Under which it is known that a server was told what is missing."""
+    return f"cannot {setting}:{job.guild_id}"
+
+
+async def explain(app: App, job: Job, setting: str, error: Exception) -> None:
+    """Say which permission is missing, once in a server until it has been there."""
+    if getattr(error, "code", 0) == UNKNOWN_MESSAGE:
+        return
+    log = logger.bind(job=job.id, guild=job.guild_id)
+    log.info("{} could not be done: {!r}", setting, error)
+    forbidden = isinstance(error, discord.Forbidden)
+    if not forbidden or await app.facts.get(fact(job, setting)):
+        return
+    await app.facts.set(fact(job, setting), "told")
+    text = _(
+        "The setting {setting} of this server takes a permission that I lack here. Ask "
+        "an admin to give me: {permissions}."
+    )
+    channel = app.bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+    try:
+        shown = text.format(setting=f"`{setting}`", permissions="Manage Messages")
+        await channel.send(shown)
+    except UNREACHABLE as failed:
+        log.info("that could not be said: {}", failed)
