@@ -27,6 +27,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 import stat
 import sys
 import threading
@@ -1986,10 +1987,11 @@ class Plugins:
         found = {str(path) for path in code_in(folders) if anyone_writes(path)}
         if not found or self.settings.allow_writable_plugins:
             return ""
+        both = shlex.join(map(str, (HERE, self.settings.plugins_dir)))
         return (
             f"{', '.join(sorted(found)[:5])}: anyone on this machine can write there, "
-            f"and so run code as you. Run: chmod -R o-w {HERE} "
-            f"{self.settings.plugins_dir} (or set allow_writable_plugins)."
+            f"and so run code as you. Run: chmod -R o-w {both} "
+            "(or set allow_writable_plugins)."
         )
 
     def reload(self, stem: str) -> Plugin:

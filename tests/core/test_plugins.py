@@ -5,6 +5,7 @@ import asyncio
 import inspect
 import json
 import re
+import shlex
 import sys
 import textwrap
 import threading
@@ -855,6 +856,18 @@ def test_checkout_that_anyone_may_write_to_is_refused(
     assert f"{path}: anyone on this machine" in done.stderr.replace("/:", ":")
     shut = bare_home.run("plugins", env={"BOSS_BOT_ALLOW_WRITABLE_PLUGINS": "1"})
     assert shut.returncode == 0, shut.stderr
+
+
+def test_remedy_for_a_writable_folder_suits_a_shell(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my $HOME; plugins"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(StartError) as caught:
+        App(make_settings(plugins_dir=folder)).plugins.load()
+    command = str(caught.value).partition("Run: ")[2].partition(" (or")[0]
+    assert shlex.split(command)[-1] == str(folder)
 
 
 @pytest.mark.parametrize("allowed", [False, True])
