@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import logging
 import os
 import re
@@ -258,6 +259,7 @@ def _table() -> tuple[str, list[Callable[[str], Any]], list[Any]]:
 
 def download(request: Request, report: Report) -> None:
     _configure(request)
+    _bound_videos(request)
     post = Post(request, report)
     with _collecting_log(post.log):
         found = _find(request.url)
@@ -273,6 +275,40 @@ def download(request: Request, report: Report) -> None:
             if not post.failures:
                 post.failed(error, post.log)
     post.finish()
+
+
+def _bound_videos(request: Request) -> None:
+    """Have Twitter's videos come within the quality that was asked for; the engine has no
+    option for it."""
+    from gallery_dl.extractor.twitter import TwitterExtractor
+
+    quality = str(request.options.get("quality", ""))
+    if not quality.isdecimal():
+        return
+    extract = inspect.unwrap(TwitterExtractor._extract_media)
+
+    @functools.wraps(extract)
+    def bounded(self: Any, tweet: Any, entities: Any, files: Any) -> Any:
+        for media in entities:
+            with contextlib.suppress(*NO_FIND):  # the engine will say so
+                info = media["video_info"]
+                info["variants"] = variants_within(info["variants"], int(quality))
+        return extract(self, tweet, entities, files)
+
+    TwitterExtractor._extract_media = bounded
+
+
+def variants_within(variants: Sequence[Any], quality: int) -> list[Any]:
+    """The variants of a video whose shorter side is not larger, by their links, or else
+    the smallest one; all when no link says."""
+    sized = [
+        (min(int(size[1]), int(size[2])), variant)
+        for variant in variants
+        if (size := re.search(r"/(\d+)x(\d+)/", variant["url"]))
+    ]
+    fitting = [variant for size, variant in sized if size <= quality]
+    smallest = sorted(sized, key=lambda pair: pair[0])[:1]
+    return fitting or [variant for _, variant in smallest] or list(variants)
 
 
 class Post:

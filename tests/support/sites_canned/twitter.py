@@ -30,6 +30,7 @@ class Twitter:
     """
 
     auth_token = "0123456789abcdef0123456789abcdef01234567"
+    small: Path | None = None  # what all videos are in 320x180
 
     def __init__(self, sites: Sites) -> None:
         self._sites = sites
@@ -157,6 +158,8 @@ class Twitter:
             variants = [{"bitrate": 0, "content_type": "video/mp4", "url": best}]
         else:
             small = f"{base}/320x180/small.mp4"
+            if self.small:
+                self._sites.serve(small, self.small)
             playlist = f"{base}/pl/list.m3u8"
             variants = [
                 {"content_type": "application/x-mpegURL", "url": playlist},
