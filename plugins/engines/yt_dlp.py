@@ -101,8 +101,6 @@ def warm() -> None:
     from yt_dlp.networking import common
 
     plugin_dirs.value = []  # no engine plugins from elsewhere
-    for extractor in _extractors():
-        extractor.suitable("https://boss-bot.invalid/")  # compiles its pattern
     _table()
     # Loading the certificate authorities takes longer than a small download.
     common.make_ssl_context = functools.cache(common.make_ssl_context)
@@ -159,9 +157,12 @@ def _table() -> tuple[str, list[Callable[[str], Any]], list[Any], dict[str, Any]
         for ie in _extractors():
             if ie.ie_key() == "Generic" or ie._VALID_URL is False:
                 continue
+            for ask in (ie.suitable, ie._match_valid_url):  # they compile and keep it
+                ask("https://boss-bot.invalid/")
             ways = (ie._match_valid_url.__qualname__, ie.suitable.__qualname__)
             by_pattern, plain = (way.split(".")[0] in PLAIN for way in ways)
-            patterns = list(map(re.compile, variadic(ie._VALID_URL)))
+            compiled = vars(ie).get("_VALID_URL_RE")
+            patterns = list(compiled or map(re.compile, variadic(ie._VALID_URL)))
             own: list[Callable[[str], Any]] = [one.match for one in patterns]
             if not by_pattern:
                 own = [ie.suitable]

@@ -104,7 +104,7 @@ def check_room(settings: Settings, config: Config) -> None:
 
 @hookimpl
 async def check_claim(app: App, config: Config) -> None:
-    await asyncio.to_thread(check_room, app.settings, config)
+    check_room(app.settings, config)
     most = int(app.settings.max_job_size)
     running = await app.queue.list(statuses=SLOT_STATUSES)
     if most and running:  # else a small disk would take no link at all
@@ -116,7 +116,7 @@ async def check_claim(app: App, config: Config) -> None:
 
 @hookimpl
 async def check_job(job: Job, app: App, config: Config) -> None:
-    await asyncio.to_thread(check_room, app.settings, config)
+    check_room(app.settings, config)
     limit = config.max_temp_storage
     if limit and await app.storage.attempts_bytes() > limit:
         raise Refused(_("Too much is being downloaded at once. Try again in a minute."))

@@ -6,7 +6,6 @@ on inside a child, above all its sandbox, is in ``_child.py``.
 
 import asyncio
 import contextlib
-import dataclasses
 import importlib.util
 import itertools
 import json
@@ -661,7 +660,7 @@ class ChildRunner(Runner):
                 request.prefix.partition("_")[0],
                 "download",
                 judge,
-                request=dataclasses.asdict(request),
+                request=vars(request),
                 home=str(request.folder.with_name("home")),
                 plugins=plugins,
                 allow_private=allow_private,
