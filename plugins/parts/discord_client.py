@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -106,6 +107,12 @@ async def check_machine(settings: Settings, config: Config) -> list[Finding]:
     return findings
 
 
+# Also a mark that cannot be seen.
+NAME_AND_MARK = re.compile(
+    r"(?P<name>[A-Za-z]+)[<|(\[`\"*_~:,\u200b-\u200f\u2060\ufeff]"
+)
+
+
 class Bot(commands.Bot):
     """discord.py's bot, with the app, and answers to wrong commands."""
 
@@ -129,6 +136,19 @@ class Bot(commands.Bot):
         )
         self.app = app
         self.tree.error(answer_error)
+
+    async def get_context(self, origin: Any, /, *, cls: Any = commands.Context) -> Any:
+        """The context of a message or interaction. What follows a command's name needs
+        no space before it if it begins with a mark: "$download<link>"."""
+        context = await super().get_context(origin, cls=cls)
+        word = context.invoked_with or ""
+        glued = NAME_AND_MARK.match(word)
+        if glued and context.prefix and not context.command:
+            command = self.all_commands.get(glued["name"])
+            if command:
+                context.view.index -= len(word) - glued.end("name")
+                context.invoked_with, context.command = glued["name"], command
+        return context
 
     async def on_ready(self) -> None:
         count = len(self.guilds)

@@ -546,6 +546,33 @@ async def test_in_a_thread_it_is_the_permission_for_threads(
         assert await jobs(bot) == 1
 
 
+@pytest.mark.parametrize(
+    "words", ["$download<{}>", "$DL`{}`", "$download\u200b {}", "$dl: {}", "$dlt(<{}>)"]
+)
+async def test_what_follows_a_name_may_do_without_a_space(
+    stage: Stage, words: str
+) -> None:
+    async with stage.bot():
+        await stage.says(words.format(link(stage.image())))
+        await stage.gets(1)
+
+
+async def test_spoiler_may_follow_a_name_at_once(stage: Stage) -> None:
+    async with stage.bot():
+        await stage.says(f"$download||{link(stage.image())}||")
+        [message] = await stage.gets(1)
+    assert message.files[0].filename.startswith("SPOILER_")
+
+
+async def test_commands_of_other_bots_stay_theirs(stage: Stage) -> None:
+    async with stage.bot() as bot:
+        for words in ("$5<7 {0}", "$downloads<{0}>x", "$dl-stats {0}", "$({0})"):
+            await stage.says(words.format(link(stage.image())))
+        await stage.says("$download")
+        await stage.hears("Give me a link")
+        assert await jobs(bot) == 0
+
+
 async def test_links_are_shown_without_mark_up(stage: Stage) -> None:
     url = link(stage.image()) + "/(a)*b*~c~[e]|f|é"
     async with stage.bot():
