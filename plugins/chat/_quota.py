@@ -24,8 +24,8 @@ def today() -> int:
 
 
 def holder_of(job: Job) -> int:
-    """Whose quota it is: the server's, or in a direct message the member's own."""
-    return job.guild_id or -job.user_id
+    """Whose quota it is: the server's, or the direct message's, which names no member."""
+    return job.guild_id or -job.channel_id
 
 
 async def used(app: App, holder: int) -> tuple[int, int]:

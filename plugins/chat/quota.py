@@ -60,8 +60,8 @@ class GuildConfig(PluginConfig):
 def register_tables() -> list[str]:
     return [
         """
-        -- What each job of today has of its server's quota. In a direct message the
-        -- holder is its member, as a negative number. Days are counted from 1970.
+        -- What each job of today has of its server's quota. The holder is the server,
+        -- or a direct message, as a negative number. Days are counted from 1970.
         CREATE TABLE quota_jobs (
             id TEXT PRIMARY KEY, holder INTEGER NOT NULL, day INTEGER NOT NULL,
             posted INTEGER NOT NULL, reserved INTEGER NOT NULL,  -- bytes

@@ -170,12 +170,16 @@ async def test_days_and_servers_are_apart(start: StartApp, clock: Any) -> None:
     assert await spent(app) == (1, 0)
 
 
-async def test_members_have_a_quota_each_in_direct_messages(start: StartApp) -> None:
+async def test_each_direct_message_has_a_quota_and_its_member_is_not_stored(
+    start: StartApp,
+) -> None:
     app = await start(2 * MIB)
-    await spend(app, 2, guild_id=0, user_id=5)
+    await spend(app, 2, guild_id=0, channel_id=5, user_id=987654321)
     with pytest.raises(Refused, match="used up"):
-        await take(app, guild_id=0, user_id=5)
-    await take(app, guild_id=0, user_id=6)
+        await take(app, guild_id=0, channel_id=5)
+    await take(app, guild_id=0, channel_id=6)
+    [row] = await app.database.all("SELECT * FROM quota_jobs")
+    assert "987654321" not in str([*row])
 
 
 # What is refused
