@@ -76,9 +76,13 @@ def keep_cookies(platform: Platform, used: Path) -> None:
         if not left or (not new and not gone):
             return
         rows = {key: row for key, row in {**rows, **new}.items() if key not in gone}
+        if (
+            len(kept := _cookies_txt(rows)) > MAX_JAR_BYTES
+        ):  # nobody could read it again
+            raise ValueError(f"together they are larger than {MAX_JAR_BYTES} bytes")
         with _lock:
             if _read(file) == before:
-                write_atomically(file, _cookies_txt(rows))
+                write_atomically(file, kept)
                 _hide(file, rows)
     except (OSError, ValueError) as error:
         logger.warning("{}: its cookies are not kept: {}", platform.name, error)

@@ -1555,6 +1555,24 @@ async def test_attempt_takes_no_row_from_the_owner(
     ]
 
 
+async def test_attempts_do_not_make_the_file_too_large_to_be_read(
+    a_platform: Platform, tmp_path: Path
+) -> None:
+    """Each of them leaves less than it may, but under other names."""
+    file = a_platform.cookies_file
+    assert file
+    for attempt in range(4):
+        used = write_cookies(a_platform, tmp_path / "own.txt")
+        assert used
+        names = (f"{attempt}-{number}" for number in range(400))
+        rows = (f".x.com\tTRUE\t/\tTRUE\t0\t{n}\t{'v' * 1000}\n" for n in names)
+        used.write_text("".join(rows))
+        keep_cookies(a_platform, used)
+    assert 400_000 < file.stat().st_size <= 2**20
+    used = write_cookies(a_platform, tmp_path / "own.txt")
+    assert used and "\told\t1\n" in used.read_text()
+
+
 @pytest.mark.parametrize("what", ["huge", "fifo", "link", "folder", "many"])
 async def test_what_is_no_cookies_txt_of_an_attempt_is_not_read(
     a_platform: Platform, used_and_kept: tuple[Path, Path], what: str
