@@ -298,10 +298,10 @@ def unsupported(url: str) -> str:
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
-    """ "; did you mean max_items?", or "" when nothing is like it."""
+    """ " (did you mean max_items?)", or "" when nothing is like it."""
     close = difflib.get_close_matches(key, list(known), 1)
-    text = _("; did you mean {name}?")
-    return text.format(name=close[0]) if close else ""
+    text = _("(did you mean {name}?)")
+    return f" {text.format(name=close[0])}" if close else ""
 
 
 # ── The data ───────────────────────────────────────────────────────────────────────
@@ -1456,7 +1456,10 @@ def explain(
         path = [str(part) for part in item["loc"]]
         wrong = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            wrong = "no such setting" + did_you_mean(path[-1], known)
+            hint = did_you_mean(path[-1], known)
+            if known is _FIELDS and isinstance(item["input"], dict):
+                hint = f"; the table of a plugin is [plugins.{path[-1]}]"
+            wrong = f"no such setting{hint}"
         places = (_place(source, path) for source in sources)
         lines.append(f"{next(filter(None, places), '')}{'.'.join(path)}: {wrong}")
     return lines
@@ -1669,8 +1672,8 @@ MAX_HOOK_FAILURES = 5  # of one hook in a row; then the plugin is switched off
 class Hooks(Protocol):
     """Every hook. A plugin implements any of them as a function of the same name with
     ``@hookimpl`` and takes only the arguments it uses. Each may also ask for ``app``,
-    ``settings``, ``config`` (the plugin's own settings) and, where there is a job,
-    ``guild`` (its server's settings of this plugin). Registration hooks are plain
+    ``settings``, ``config`` (the plugin's own settings) and, where there is a job or an
+    action, ``guild`` (its server's settings of this plugin). Registration hooks are plain
     functions; the others are ``async def``, or plain functions that run in a thread."""
 
     # At load
@@ -1735,8 +1738,7 @@ class Hooks(Protocol):
 
     @hookspec
     def check_attempt(self, job: Job) -> None:
-        """Raise Refused("why") to fail a job that was claimed; called before it is
-        downloaded."""
+        """Raise Refused("why") to fail a claimed job; called before it is fetched."""
 
     @hookspec
     def process_files(

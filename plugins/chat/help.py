@@ -83,7 +83,7 @@ async def show(ctx: Context, words: str) -> None:
         hint = did_you_mean(words.lower(), [entry.name for entry in known])
         text = _("There is no command {name} that you may use{hint}.")
         name = escape(words, 50)
-        raise Refused(text.format(name=name, hint=hint).replace("?.", "?"))
+        raise Refused(text.format(name=name, hint=hint))
     await reply(ctx, **page(found, 1, ctx.author.id, prefix, pages=not words))
 
 

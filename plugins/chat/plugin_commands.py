@@ -55,7 +55,7 @@ class Plugins(commands.Cog):
         every = list(self.app.plugins.all.values())
         off = [plugin for plugin in every if plugin.off]
         embed = discord.Embed(
-            title=_("{on} plugins are on, {off} are off").format(
+            title=_("Plugins: {on} on, {off} off").format(
                 on=len(every) - len(off), off=len(off)
             ),
             description="\n".join(

@@ -162,7 +162,7 @@ async def test_help_tells_nobody_of_what_they_may_not_use(stage: Stage) -> None:
         assert text == "There is no command fix that you may use."
         assert text.replace("fix", "secret") == await help_of(stage, "secret")
         text = await help_of(stage, "downlod", door="/")
-        assert text.endswith("that you may use; did you mean download?")
+        assert text.endswith("that you may use (did you mean download?).")
         choices = await stage.fake.autocomplete(
             stage.channel_id, "help", "command", "x"
         )

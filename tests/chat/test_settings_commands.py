@@ -260,14 +260,18 @@ def test_every_setting_of_ours_is_tried_with_wrong_values(tmp_path: Path) -> Non
         ("count", "many", "a whole number from 0 to 9; or default"),
         ("ratio", "x", "a number from 0"),
         ("size", "x", "a size such as 20MiB"),
-        ("mode", "beee", "did you mean bee? does not fit. `mode` takes: a, bee"),
-        ("sites", "redit", "did you mean reddit? does not fit"),
+        (
+            "mode",
+            "beee",
+            "“beee” (did you mean bee?) does not fit. `mode` takes: a, bee",
+        ),
+        ("sites", "redit", "(did you mean reddit?) does not fit"),
         ("fan", "Movie Nite, Crew", "did you mean Movie Night, Crew?"),
         ("language", "d", "auto, en, de, es, fr, ja, pt-BR; or default"),
         ("ranks", "x y", "a role (mention, id or name) and then low, high; several"),
         ("most", "8", "8 is beyond what the bot's owner allows for `most`: 7"),
         ("largest", "1GiB", "1 GiB is beyond what the bot's owner allows"),
-        ("cuont", "1", "no setting “cuont”; did you mean count?"),
+        ("cuont", "1", "no setting “cuont” (did you mean count?)"),
     ],
 )
 async def test_refusal_says_what_is_allowed_and_what_may_be_meant(

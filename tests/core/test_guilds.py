@@ -207,7 +207,7 @@ async def test_wrong_value_breaks_a_file_as_much_as_wrong_toml(
     assert await answer(app) == "Moin"
     write('[rule]\ngreeting = "Hi"\nlaud = true\n')
     assert await answer(app) == "Moin"
-    wrong = "[rule] laud: no such setting; did you mean loud?"
+    wrong = "[rule] laud: no such setting (did you mean loud?)"
     assert app.guilds.broken == {1: wrong}
     app.plugins.switch_off("rule", "as the test wants")
     write("[rule]\nlaud = true\n")
@@ -317,7 +317,7 @@ async def test_set_leaves_the_other_values_as_they_were_written(
     [
         ("per_minute", "many", "per_minute: Input should be a valid integer"),
         ("per_minute", -1, "per_minute: Input should be greater than or equal to 0"),
-        ("per_mintue", 1, "per_mintue: no such setting; did you mean per_minute?"),
+        ("per_mintue", 1, "per_mintue: no such setting (did you mean per_minute?)"),
         ("channels", "[1, ", "channels: "),
         ("channels", ["x"], "channels.0: "),
     ],

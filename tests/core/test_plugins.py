@@ -263,7 +263,7 @@ def test_wrong_settings_of_a_plugin_turn_it_off(load: Load) -> None:
     plugins = load(settings, a=CONFIG, b=CONFIG, c=GOOD, d=CONFIG)
     assert "[plugins.a] size: " in plugins.all["a"].off
     assert "integer" in plugins.all["a"].off
-    assert "[plugins.b] sise: no such setting; did you mean size?" in (
+    assert "[plugins.b] sise: no such setting (did you mean size?)" in (
         plugins.all["b"].off
     )
     assert "[plugins.c]" in plugins.all["c"].off
@@ -278,7 +278,7 @@ def test_absent_plugin_that_the_settings_name_is_only_warned_of(
     assert plugins.all["twitter"].off == ""
     start = "WARNING the settings name a plugin"
     assert f"{start} gone that is missing" in logged
-    assert f"{start} twiter that is missing; did you mean twitter?" in logged
+    assert f"{start} twiter that is missing (did you mean twitter?)" in logged
 
 
 def test_config_must_derive_from_plugin_config(load: Load) -> None:
@@ -522,7 +522,7 @@ async def test_reload_loads_a_new_file_and_names_one_that_is_gone(
     write_plugin("new", IMPORTS + GOOD)
     assert plugins.reload("new").off == ""
     assert await answers(plugins) == ["good", "good"]
-    with pytest.raises(PluginError, match=r"No plugin ruls; did you mean rules\?"):
+    with pytest.raises(PluginError, match=r"No plugin ruls \(did you mean rules\?\)"):
         plugins.reload("ruls")
     (plugins.settings.plugins_dir / "rules.py").unlink()
     with pytest.raises(PluginError, match="No plugin rules"):
@@ -536,7 +536,7 @@ async def test_reload_reads_the_plugins_settings_class_again(
 ) -> None:
     plugins = load({"plugins": {"a": {"size": 5}}}, a=CONFIG)
     write_plugin("a", IMPORTS + CONFIG.replace("size: int = 1", "sizes: int = 1"))
-    assert "[plugins.a] size: no such setting; did you mean sizes?" in (
+    assert "[plugins.a] size: no such setting (did you mean sizes?)" in (
         plugins.reload("a").off
     )
 
@@ -640,7 +640,7 @@ def test_missing_method_of_a_part_is_named_when_it_is_loaded(
 
 def test_part_that_does_not_exist_turns_its_plugin_off(load: Load) -> None:
     plugins = load(own="@hookimpl\ndef register_parts(): return {'queu': print}")
-    assert plugins.all["own"].off == "no part 'queu'; did you mean queue?"
+    assert plugins.all["own"].off == "no part 'queu' (did you mean queue?)"
 
 
 def test_part_that_cannot_start_the_bot_says_so_itself(load: Load) -> None:
@@ -756,6 +756,14 @@ def test_every_public_name_exists_and_is_in_the_docs(name: str) -> None:
     assert hasattr(bossbot, name)
     page = (ROOT / "docs" / "plugins.md").read_text("utf-8")
     assert re.search(rf"(?<!\w){name}(?!\w)", page)
+
+
+def test_docs_describe_only_public_names() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+    _, overview = page.split("## Everything else in `bossbot`")
+    cells = re.findall(r"^\| (`.+?) \|", overview, re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`(\w+)", cell)}
+    assert named - {*bossbot.__all__, "__version__"} == set()
 
 
 def test_every_hook_is_called_somewhere() -> None:

@@ -277,6 +277,12 @@ def test_unknown_key_is_named_with_line_and_a_guess(root: Path) -> None:
     assert "did you mean max_items?" in text
 
 
+def test_table_of_a_plugin_that_is_not_below_plugins_is_led_there(root: Path) -> None:
+    (root / "config.toml").write_text('[retention]\nmax_storage = "3GiB"\n')
+    told = "line 1: retention: no such setting; the table of a plugin is "
+    assert f"{told}[plugins.retention]" in mistakes(root)
+
+
 @pytest.mark.parametrize(
     "written",
     ["plugins.a = 5", "[plugins]\na = 5", "'shard' = true", "[shard]", "shard.x = 1"],
