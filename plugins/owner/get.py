@@ -107,7 +107,7 @@ async def get(app: App, args: argparse.Namespace) -> int:
                 raise
             except BossbotError as error:
                 detail = error.detail if isinstance(error, JobFailed) else ""
-                words = [one_line(url), str(error), f"({detail})" if detail else ""]
+                words = [url, str(error), f"({detail.strip()})" if detail else ""]
                 print(*filter(None, map(one_line, words)), file=sys.stderr)
                 return False
             finally:

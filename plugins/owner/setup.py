@@ -4,6 +4,7 @@ import argparse
 import getpass
 import os
 import signal
+import sys
 
 from bossbot import HERE, App, Subcommand, hookimpl, write_atomically
 
@@ -27,11 +28,13 @@ async def setup(app: App, args: argparse.Namespace) -> int:
         "Application.\n"
         "2. Under Bot, switch on Message Content Intent, then press Reset Token."
     )
+    # Without a terminal, getpass warns of what it cannot hide.
+    ask = getpass.getpass if sys.stdin.isatty() else input
     # asyncio would take the first Ctrl-C for itself, and the prompt would go on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         try:
-            token = getpass.getpass("3. Paste the token here (it is not shown): ")
+            token = ask("3. Paste the token here (it is not shown): ")
         except (EOFError, KeyboardInterrupt):
             print("\nNothing was changed.")
             return 2

@@ -1,6 +1,7 @@
 """The example plugins of docs/plugins.md, as they stand there and as they work."""
 
 import asyncio
+import re
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -48,6 +49,22 @@ def test_docs_show_the_example_word_for_word(name: str) -> None:
 
 def test_every_example_is_tested() -> None:
     assert {path.stem for path in HERE.glob("[!t]*.py")} == {*EXAMPLES}
+
+
+@pytest.mark.parametrize("page", ["plugins/README.md", "docs/plugins.md"])
+async def test_examples_of_a_page_are_on_beside_all_of_ours(
+    stage: Stage, page: str
+) -> None:
+    for path in ROOT.glob("plugins/*/[!_]*.py"):
+        stage.add_plugin(path.stem)
+    text = (ROOT / page).read_text("utf-8")
+    examples = re.findall(r'```python\n(""".*?)```', text, re.DOTALL)
+    assert examples
+    for number, code in enumerate(examples):
+        stage.write_plugin(f"example_{number}", code)
+    async with stage.bot() as bot:
+        plugins = bot.app.plugins.all.values()
+        assert {plugin.stem: plugin.off for plugin in plugins if plugin.off} == {}
 
 
 async def test_platform_takes_its_links_and_the_settings_of_every_platform(

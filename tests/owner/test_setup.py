@@ -128,6 +128,14 @@ async def test_dialogue_can_be_given_up(start: Start, home: Home, key: str) -> N
     assert not (home.path / ".env").exists()
 
 
+def test_dialogue_without_a_terminal_takes_the_token_from_a_pipe(home: Home) -> None:
+    done = home.run("setup", text_in="not-a-token\n")
+    assert done.returncode == 2
+    assert "That is not a bot token" in done.stdout
+    assert "Nothing was changed" in done.stdout
+    assert done.stderr == ""
+
+
 async def test_other_token_in_the_environment_is_told_of(
     start: Start, fake: FakeDiscord
 ) -> None:
