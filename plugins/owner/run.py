@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import signal
@@ -13,6 +14,8 @@ from typing import Any
 from loguru import logger
 
 from bossbot import STOP_WITHIN_S, App, StartError, Subcommand, hookimpl
+
+M_ARENA_MAX = -8  # malloc.h
 
 
 @hookimpl
@@ -31,6 +34,9 @@ async def connect(app: App, args: argparse.Namespace) -> int:
     deadline.daemon = True
 
     async def work() -> None:
+        # Each thread would keep memory for itself; elsewhere than with glibc none does.
+        with contextlib.suppress(AttributeError):
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
         await app.start()
         gc.freeze()  # what is there stays; to look through it takes a tenth of a second
         await app.client.run()
