@@ -1,5 +1,6 @@
 """/stats: numbers and a picture, kept as totals of days."""
 
+import asyncio
 import io
 import re
 import sqlite3
@@ -136,9 +137,12 @@ async def test_job_that_is_told_twice_or_was_missed_is_counted_once(
 
 
 async def test_download_is_counted_with_what_was_posted(stage: Stage) -> None:
-    async with stage.bot():
+    async with stage.bot() as bot:
         await stage.says(f"$download {link(*stage.images(2))}")
         await stage.hears("Done in")
+        async with asyncio.timeout(5):  # it is counted while the member is told
+            while not await bot.app.database.one("SELECT 1 FROM stats_jobs"):
+                await asyncio.sleep(0.01)
         found = fields(await read(stage))
         assert "Downloads: **1**\nSucceeded: 100%" in found["Today"]
         waiting = await stage.says(f"$download {link('wait=gate')}")
