@@ -183,17 +183,19 @@ def mime_of(name: str) -> str:
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """The boxes in a piece of a file: name, and where its content starts and ends."""
     for _ in range(MAX_BOXES):
+        if start + 8 > end:  # which may be no place that a file can have
+            return
         file.seek(start)
-        head = file.read(16)
-        if start + 8 > end or len(head) < 8:
+        if len(head := file.read(16)) < 8:
             return
         size, name, body = int.from_bytes(head[:4], "big"), head[4:8], start + 8
         if size == 1:
             size, body = int.from_bytes(head[8:16], "big"), start + 16
         size = size or end - start
-        if start + size < body or not re.fullmatch(rb"[\xa9 -~]{4}", name):
+        stop = min(start + size, end)
+        if stop < body or not re.fullmatch(rb"[\xa9 -~]{4}", name):
             return
-        yield name, body, min(start + size, end)
+        yield name, body, stop
         start += size
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import media
 import pytest
-from bossbot_plugins._media import PROBED, SUFFIXES, mime_of, suffix_for
+from bossbot_plugins._media import PROBED, SUFFIXES, mime_of, sniff, suffix_for
 from bossbot_plugins.file_storage import inspect_file, suffix_of
 from conftest import make_job
 from platform_support import Web
@@ -97,6 +97,23 @@ async def test_movie_with_its_index_at_the_end(clip: Path) -> None:
     assert made.read_bytes().index(b"mdat") < made.read_bytes().index(b"moov")
     assert held(made) == ("video/mp4", "mp4")
     assert held(media.converted(clip, "a.mov", *COPY)) == ("video/quicktime", "mov")
+
+
+async def test_broken_boxes_break_nothing(clip: Path, tmp_path: Path) -> None:
+    """Whatever a file says of its sizes, there is an answer."""
+    data = media.converted(clip, "boxes.mp4", *FRAGMENTS).read_bytes()[:3000]
+    chance, path = random.Random(3), tmp_path / "a"
+    huge = b"\0\0\0\1moov" + b"\xff" * 8
+    path.write_bytes(data[:24] + huge + bytes(100))
+    assert not sniff(path).sure
+    for _ in range(2000):
+        broken = bytearray(data[: chance.randrange(1, len(data))])
+        for _ in range(3):
+            place = chance.randrange(len(broken))
+            wild = (b"\xff" * 8, bytes(4), b"\0\0\0\1", b"moov", b"meta", huge)
+            broken[place : place + 4] = chance.choice(wild)
+        path.write_bytes(broken)
+        sniff(path)
 
 
 async def test_still_and_moving_avif(clip: Path, media_folder: Path) -> None:
