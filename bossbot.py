@@ -1168,20 +1168,9 @@ class Worker(Part):
         queued job gets. Raises JobFailed."""
 
 
-# In the order in which they start; they stop in the reverse one.
+# In the order in which they stand above and start; they stop in the reverse one.
 PARTS: dict[str, type[Part]] = {
-    part.__name__.lower(): part
-    for part in (
-        Router,
-        Runner,
-        Storage,
-        Database,
-        Facts,
-        Queue,
-        Client,
-        Courier,
-        Worker,
-    )
+    part.__name__.lower(): part for part in Part.__subclasses__()
 }
 
 # ── Settings ───────────────────────────────────────────────────────────────────────
