@@ -1,4 +1,4 @@
-"""``check``: look for what is missing on this machine, and how to get it; with
+"""``check``: what this machine is missing, and how to get it; with
 ``--login``, try whether the platforms' cookies still work."""
 
 import argparse
@@ -38,7 +38,7 @@ PROBE = {
 
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
-    return [Subcommand("check", "look for what is missing here", check, arguments)]
+    return [Subcommand("check", "check this machine for missing tools", check, arguments)]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
