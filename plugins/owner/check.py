@@ -38,7 +38,9 @@ PROBE = {
 
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
-    return [Subcommand("check", "check this machine for missing tools", check, arguments)]
+    return [
+        Subcommand("check", "check this machine for missing tools", check, arguments)
+    ]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
