@@ -1,6 +1,6 @@
 """An engine that takes what its link says, past all that Python could count."""
 
-import mmap
+import os
 import time
 from urllib.parse import urlsplit
 
@@ -16,12 +16,12 @@ def download(request: Request, report: Report) -> None:
     what = urlsplit(request.url).path[1:]
     if what == "private":
         bytearray(2**30)
-    elif what == "shared":  # counted by no limit of the process
-        memory = mmap.mmap(-1, 2**30)
-        for at in range(0, 2**30, 4096):
-            memory[at] = 1
-            if at % 2**23 == 0:
-                time.sleep(0.02)
+    elif what == "divided":  # no process takes more than it may
+        while os.fork():
+            time.sleep(0.1)
+        taken = b"x" * 2**23
+        time.sleep(60)
+        del taken
     elif what == "file":
         with (request.folder / "x").open("wb") as file:
             while True:
