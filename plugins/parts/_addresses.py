@@ -20,6 +20,7 @@ SPECIAL = [
     ipaddress.ip_network(text)
     for text in (
         "192.0.0.0/24",  # RFC 6890
+        "192.88.99.0/24",  # RFC 7526: relays of 6to4, which are no more
         "100:0:0:1::/64",  # RFC 9780
         "3fff::/20",  # RFC 9637
         "5f00::/16",  # RFC 9602
