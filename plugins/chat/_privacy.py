@@ -22,6 +22,7 @@ class Table(NamedTuple):
 
     name: str
     columns: frozenset[str]
+    numbered: bool = True  # False when it was made WITHOUT ROWID
 
     @property
     def of_downloads(self) -> bool:
@@ -48,12 +49,16 @@ async def tables(app: App) -> list[Table]:
     """The tables with rows about members; not those of the parts, which forget by
     themselves."""
     rows = await app.database.all(
-        "SELECT m.name, group_concat(c.name) FROM sqlite_master AS m, "
+        "SELECT m.name, group_concat(c.name), m.sql FROM sqlite_master AS m, "
         "pragma_table_info(m.name) AS c WHERE m.type = 'table' GROUP BY m.name"
     )
     scripts = [s for p in app.plugins.all.values() if p.parts for s in p.tables]
-    of_parts = set(re.findall(r"(?i)CREATE TABLE (\w+)", "\n".join(scripts)))
-    found = [Table(row[0], frozenset(row[1].split(","))) for row in rows]
+    made = r'(?i)CREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?["`\[]?(\w+)'
+    of_parts = set(re.findall(made, "\n".join(scripts)))
+    found = [
+        Table(name, frozenset(columns.split(",")), "WITHOUT ROWID" not in sql.upper())
+        for name, columns, sql in rows
+    ]
     return [t for t in found if "user_id" in t.columns and t.name not in of_parts]
 
 
@@ -99,11 +104,11 @@ async def forget_rows(
         if not wanted.keys() <= table.columns:
             continue
         where = " AND ".join(f"{name} = :{name}" for name in wanted)
+        if table.numbered:
+            some = f'SELECT rowid FROM "{table.name}" WHERE {where} LIMIT {ROWS}'
+            where = f"rowid IN ({some})"
+        sql = f'DELETE FROM "{table.name}" WHERE {where} RETURNING *'
         while True:
-            sql = (
-                f'DELETE FROM "{table.name}" WHERE rowid IN (SELECT rowid FROM '
-                f'"{table.name}" WHERE {where} LIMIT {ROWS}) RETURNING *'
-            )
             rows = await app.database.all(sql, **wanted)
             for row in rows if table.of_downloads else ():
                 forgotten.messages |= messages_of(row["channel_id"], row["posts"])

@@ -228,6 +228,29 @@ async def test_rows_of_a_plugin_that_is_off_are_forgotten(stage: Stage) -> None:
         assert await rows(bot, "notes") == []
 
 
+async def test_rows_of_a_table_without_row_numbers_are_forgotten(stage: Stage) -> None:
+    made = "CREATE TABLE days (user_id INTEGER PRIMARY KEY) without rowid"
+    stage.hook("days", f"def register_tables(): return [{made!r}]")
+    member = stage.fake.member
+    async with stage.bot() as bot:
+        await bot.app.database.all("INSERT INTO days VALUES (1), (?)", member.id)
+        await use(stage, "privacy forget", everywhere=True)
+        assert await rows(bot, "days") == [1]
+
+
+@pytest.mark.parametrize("name", ["own", '"own"', "IF NOT EXISTS own"])
+async def test_tables_of_an_own_part_are_left_to_it(stage: Stage, name: str) -> None:
+    stage.hook(
+        "memory",
+        "def register_parts():\n"
+        "    from bossbot_plugins.sqlite_facts import SQLiteFacts\n"
+        "    return {'facts': SQLiteFacts}\n\n@hookimpl\n"
+        f"def register_tables(): return ['create table {name} (user_id INTEGER)']",
+    )
+    async with stage.bot() as bot:
+        assert "own" not in {table.name for table in await tables(bot.app)}
+
+
 async def test_tables_of_ours_with_members_can_be_searched_by_member(
     make_settings: MakeSettings, make_app: MakeApp
 ) -> None:

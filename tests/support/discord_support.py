@@ -196,7 +196,7 @@ class Stage:
         app = App(self.settings(**values), self.ours)
         app.plugins.load()
         off = {name: one.off for name, one in app.plugins.all.items() if one.off}
-        assert not off
+        assert not off, off
         module("local_worker").LocalWorker.refused_s = 0.05
         if progress := app.plugins.all.get("progress"):  # less than an owner may set
             config = module("progress").Config
