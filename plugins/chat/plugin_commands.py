@@ -75,7 +75,9 @@ class Plugins(commands.Cog):
     async def reload(self, ctx: Context, name: str) -> None:
         """Load a plugin again from its file; when that fails, the old one stays."""
         await ctx.defer(ephemeral=True)
-        stem = name.removesuffix(".py").lower()
+        known = {stem.lower(): stem for stem in self.app.plugins.all}
+        stem = name.removesuffix(".py")
+        stem = known.get(stem.lower(), stem)  # a phone begins with a capital letter
         try:
             loaded = await self.app.reload(stem)
         except PluginError as error:

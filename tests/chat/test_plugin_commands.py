@@ -115,6 +115,20 @@ async def test_reload_loses_no_running_download(stage: Stage, stem: str) -> None
         await stage.hears("Done in", after=asked.id)
 
 
+@pytest.mark.parametrize("named", ["hello", "Hello", "HELLO.py"])
+async def test_reload_finds_a_plugin_whatever_letters_are_large(
+    stage: Stage, named: str
+) -> None:
+    stage.add_plugin("plugin_commands")
+    stage.write_plugin("Hello", HELLO)
+    async with stage.bot():
+        text = await owner_uses(stage, "plugins reload", name=named)
+        assert text == "`Hello` is loaded again."
+        stage.write_plugin("New", HELLO.replace("hello", "new"))
+        text = await owner_uses(stage, "plugins reload", name="New")
+        assert text == "`New` is loaded again."
+
+
 async def test_sync_tells_discord_again(stage: Stage) -> None:
     stage.add_plugin("plugin_commands")
     async with stage.bot():
