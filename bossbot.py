@@ -450,6 +450,8 @@ class Job:
     engine: str = ""  # an engine's name
     facts: dict[str, Any] = field(default_factory=dict)  # of the post: see Report.info
     posts: list[Post] = field(default_factory=list)  # what is or was posted
+    # The downloaded files in those posts: the end of each one's name, and its SHA-256.
+    sources: list[list[str]] = field(default_factory=list)
     folder: str = ""  # of the kept files, under data_dir; "" when there are none
     file_count: int = 0
     total_bytes: int = 0
@@ -466,6 +468,11 @@ class Job:
     @property
     def title(self) -> str:
         return str(self.facts.get("title") or "")
+
+    @property
+    def posted(self) -> int:
+        """How many files are in its channel."""
+        return sum(len(post.files) for post in self.posts if post.state == "sent")
 
     @property
     def language(self) -> str:
@@ -490,7 +497,7 @@ class Job:
 
 
 JOB_FIELDS = tuple(f.name for f in dataclasses.fields(Job))
-_JSON_FIELDS = ("options", "guild_settings", "facts", "posts")
+_JSON_FIELDS = ("options", "guild_settings", "facts", "posts", "sources")
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,6 +544,7 @@ class Fetched:
     failures: list[JobFailed] = field(default_factory=list)  # of single items
     folder: Path = Path(".")  # where it put them
     files: list[MediaFile] = field(default_factory=list)  # the paths, once checked
+    checked: int = 0  # so many of the paths
 
 
 class Ran(NamedTuple):
@@ -652,7 +660,8 @@ class Report(Protocol):
     def info(self, **facts: Any) -> None:
         """Report on the post: title, uploader, date (ISO 8601), text, adult (true or
         false); items, how many files it has; more, whether some were left out; mute,
-        whether a video's sound was."""
+        whether a video's sound was. What is known of a file comes before it: it may be
+        posted while others are downloaded."""
 
     def progress(self, progress: Progress) -> None:
         """Report how far a file is; cheap, call it for every chunk."""
@@ -808,11 +817,14 @@ class Runner(Part):
 
     @abstractmethod
     async def fetch(
-        self, request: Request, on_progress: Callable[[Progress], None]
+        self,
+        request: Request,
+        on_progress: Callable[[Progress], None],
+        on_file: Callable[[Fetched], None],
     ) -> Fetched:
         """Run an engine on a request; without one, the one that ``supports`` names, then
         set in the request. ``home`` beside the request's folder is its home. Brings at
-        most ``max_items`` files.
+        most ``max_items`` files; ``on_file`` gets what is there after each one.
 
         Raises:
             JobFailed: the engine failed, or was killed for what it did.
@@ -864,6 +876,12 @@ class Storage(Part):
         """A new folder for this attempt, with ``files`` and ``home`` in it."""
 
     @abstractmethod
+    async def set_apart(self, job: Job, names: Sequence[str]) -> Path:
+        """Copy files of this attempt, by name, to a new folder that the process which
+        still downloads cannot write to; returns it. ``home`` is beside it; the folder
+        from an earlier call goes. What is no regular file is left out."""
+
+    @abstractmethod
     async def forget_attempt(self, job: Job) -> None:
         """Remove the folders of this attempt and of older ones, which are dead."""
 
@@ -879,8 +897,9 @@ class Storage(Part):
 
     @abstractmethod
     async def keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
-        """Move a job's files to where they stay, with what is known of them beside
-        them, and wait until they are on the disk; sets the job's folder."""
+        """Move files of a job to where they stay, with what is known of them beside
+        them, and wait until they are on the disk; sets the job's folder. What was kept
+        before goes, but for files in posts with known sources."""
 
     @abstractmethod
     async def kept_files(self, job: Job, names: Sequence[str]) -> list[MediaFile]:
@@ -1136,11 +1155,17 @@ class Courier(Part):
     async def freeze(
         self, job: Job, files: Sequence[MediaFile], fetched: Fetched
     ) -> None:
-        """Decide which messages a job is posted as; sets the job's posts.
+        """Decide which messages files are posted as; adds to the job's posts. While the
+        job is being downloaded, more files are to come.
 
         Raises:
             JobFailed: no file fits the channel.
         """
+
+    def split(self, files: Sequence[MediaFile]) -> list[list[MediaFile]]:
+        """The files of each message, in order; all but the last one are full, and may be
+        posted while more files come."""
+        return [list(files)]
 
     @abstractmethod
     async def post(self, job: Job) -> None:

@@ -365,6 +365,8 @@ async def job_progressed(
 ) -> None:
     group = tracker.groups.get(group_key(job))
     if group and job.id in group.jobs:
+        if group.jobs[job.id].status is job.status:
+            group.jobs[job.id] = job  # which knows how much of it is posted
         group.progress[job.id] = progress
         tracker.show(app, group, config.edit_interval_s)
 
@@ -538,6 +540,7 @@ def render(job: Job, progress: Progress | None) -> str:
     """The status message's text."""
     tag = f" · `{job.id}`"
     count = f"{job.file_count} file{'s' * (job.file_count != 1)}"
+    posted = f" · {job.posted} posted" if job.posted else ""
     match job.status:
         case Status.QUEUED if job.position:
             return f"Download queued. Position in queue: {job.position}{tag}"
@@ -546,7 +549,7 @@ def render(job: Job, progress: Progress | None) -> str:
         case Status.PROCESSING if progress and progress.share is not None:
             return f"{escape(progress.name, 100)}{tag}\n{bar(progress.share)}"
         case Status.DOWNLOADING if progress:
-            return f"Downloading{tag}\n{render_progress(progress)}"
+            return f"Downloading{posted}{tag}\n{render_progress(progress)}"
         case Status.QUEUED | Status.DOWNLOADING:
             return f"Download started{tag}"
         case Status.PROCESSING:
@@ -557,7 +560,7 @@ def render(job: Job, progress: Progress | None) -> str:
             took = format_time(job.finished_at - job.created_at)
             return f"Done in {took}: {count}{tag}"
         case Status.CANCELLED:
-            return f"Cancelled{tag}"
+            return f"Cancelled{posted}{tag}"
         case Status.FAILED:
             text = f"**Download failed** ({job.cause}){tag}\n{job.error}"
             return text[:MAX_CONTENT]

@@ -604,14 +604,17 @@ class ChildRunner(Runner):
                 on_line(text)
 
     async def fetch(
-        self, request: Request, on_progress: Callable[[Progress], None]
+        self,
+        request: Request,
+        on_progress: Callable[[Progress], None],
+        on_file: Callable[[Fetched], None],
     ) -> Fetched:
         """See ``Runner``."""
-        fetched = Fetched()
+        fetched = Fetched(folder=request.folder)
         request.programs = self.programs
         try:
             async with asyncio.timeout(request.timeout_s):
-                await self._fetch(request, fetched, on_progress)
+                await self._fetch(request, fetched, on_progress, on_file)
         except TimeoutError:
             raise JobFailed(Cause.TIMED_OUT, "over download_timeout_s") from None
         except JobFailed as error:
@@ -640,6 +643,7 @@ class ChildRunner(Runner):
         request: Request,
         fetched: Fetched,
         on_progress: Callable[[Progress], None],
+        on_file: Callable[[Fetched], None],
     ) -> None:
         """Put what a child reports while it downloads into ``fetched``."""
         plugins = self.engine_plugins()
@@ -688,6 +692,7 @@ class ChildRunner(Runner):
                         case "file" if len(fetched.paths) < request.max_items:
                             fetched.paths.append(_messages.path(message["path"]))
                             child.busy, child.found = False, True
+                            on_file(fetched)
                         case "file":
                             more = True
                         case "item_failed":

@@ -27,6 +27,7 @@ from bossbot import (
     PluginConfig,
     Post,
     Refused,
+    Status,
     escape,
     format_size,
     format_time,
@@ -160,30 +161,17 @@ class DiscordCourier(Courier):
     async def freeze(
         self, job: Job, files: Sequence[MediaFile], fetched: Fetched
     ) -> None:
-        """See ``Courier``: files in order, as many as fit in each message. What an
-        earlier claim has sent, or may have sent, stays as it is."""
+        """See ``Courier``: files in order, as many as fit in each message. What was
+        sent, or may have been sent, stays as it is."""
         for post in job.posts:
             if post.state == "sending":
                 renew(job, post, files)
         posted = [post for post in job.posts if post.state in ("sending", "sent")]
         taken = {piece(job, name) for post in posted for name in post.files}
         rest = [file for file in files if piece(job, file.name) not in taken]
-        notes = []
-        facts, lost = fetched.facts, len(fetched.failures)
-        total = len(files) + lost
-        if lost:
-            causes = {failure.cause.replace("_", " ") for failure in fetched.failures}
-            reason = ", ".join(sorted(causes))
-            notes.append(
-                f"{total - lost} of {total}, {lost} could not be fetched ({reason})."
-            )
-        items = facts.get("items")
-        if facts.get("more") or (items or 0) > total:
-            of = f" of {items}" if items else "; there are more"
-            notes.append(f"The first {total}{of}.")
-        if facts.get("mute") and files:
-            notes.append(MUTE)
-        said = str(facts.get("text") or "") if not files else ""
+        early, facts = job.status is Status.DOWNLOADING, fetched.facts
+        notes = [] if early else remarks(fetched)
+        said = str(facts.get("text") or "") if not (files or posted) else ""
         text = escape(said, 1200)
         text = escape(said, 600) if len(text) > 1200 else text  # mostly backslashes
         fitting, more = await self._fit(job, rest, len(taken))
@@ -195,12 +183,18 @@ class DiscordCourier(Courier):
         lines = [f"{hide}{named}{hide}"] if fitting and named else []
         lines += [f"> {hide}{text}{hide}"] if text else []
         lines += [*notes, *more, show_link(public_url(job))]
-        groups = split_files(fitting) or ([] if posted else [[]])
-        numbers = range(len(posted) + 1, len(posted) + len(groups) + 1)
-        heads = [f"({number}/{len(posted) + len(groups)})" for number in numbers]
+        groups = split_files(fitting) or ([[]] if notes or more or not posted else [])
+        last = len(posted) + len(groups)
+        of = "" if early else f"/{last}"
+        heads = [f"({number}{of})" for number in range(len(posted) + 1, last + 1)]
         if not posted:  # the first message names the post
             heads[0] = "\n".join(filter(None, [heading(job, fitting), *lines]))
+        elif heads:
+            heads[-1] = "\n".join([heads[-1], *notes, *more])
         kept = [post for post in job.posts if post.state != "waiting"]
+        if early and (large := [file for file in rest if file not in fitting]):
+            left_out = {file.name: file.sha256 for file in large}
+            kept.append(Post(0, "", left_out, "dropped"))  # their files stay
         job.posts = kept + new_posts(groups, heads, kept)
 
     async def _fit(
@@ -210,11 +204,11 @@ class DiscordCourier(Courier):
         job's figures to what is posted, including ``posted`` files.
 
         Raises:
-            JobFailed: nothing is left to post.
+            JobFailed: nothing is left to post, and nothing more comes.
         """
         limit = job.limit_bytes = await self._lowered(job, await self._limit(job))
         fitting = [file for file in files if file.size <= limit]
-        notes, delivered = [], bool(posted)
+        notes, delivered = [], bool(posted) or job.status is Status.DOWNLOADING
         for file in [file for file in files if file.size > limit]:
             link = await self.app.plugins.call_first("deliver_file", job=job, file=file)
             delivered = delivered or bool(link)
@@ -231,6 +225,10 @@ class DiscordCourier(Courier):
         job.total_bytes -= sum(file.size for file in files if file.size > limit)
         job.file_count = posted + len(fitting)
         return fitting, notes
+
+    def split(self, files: Sequence[MediaFile]) -> list[list[MediaFile]]:
+        """See ``Courier``."""
+        return split_files(files)
 
     async def post(self, job: Job) -> None:
         """See ``Courier``.
@@ -417,8 +415,7 @@ class DiscordCourier(Courier):
             groups += split_files(files[len(alone) :])
         else:
             await self._learn(job, alone[0].size)
-            sent = sum(len(one.files) for one in job.posts if one.state == "sent")
-            files, notes = await self._fit(job, files, sent)
+            files, notes = await self._fit(job, files, job.posted)
             groups = split_files(files) or [[]]
         lines = []
         if all(one.state != "sent" for one in job.posts):  # this one names the post
@@ -470,13 +467,35 @@ def new_posts(
     ]
 
 
+def remarks(fetched: Fetched) -> list[str]:
+    """What is missing of all that was downloaded, a line each."""
+    notes, facts, lost = list[str](), fetched.facts, len(fetched.failures)
+    total = len(fetched.files) + lost
+    if lost:
+        causes = {failure.cause.replace("_", " ") for failure in fetched.failures}
+        reason = ", ".join(sorted(causes))
+        notes.append(
+            f"{total - lost} of {total}, {lost} could not be fetched ({reason})."
+        )
+    items = facts.get("items")
+    if facts.get("more") or (items or 0) > total:
+        of = f" of {items}" if items else "; there are more"
+        notes.append(f"The first {total}{of}.")
+    if facts.get("mute") and fetched.files:
+        notes.append(MUTE)
+    return notes
+
+
 def heading(job: Job, files: Sequence[MediaFile]) -> str:
     """The first line of the message with the files; pings a member who waited long."""
     size = format_size(sum(file.size for file in files))
-    count = f"{len(files)} file{'s' * (len(files) != 1)}, {size}, " if files else ""
+    early, items = job.status is Status.DOWNLOADING, job.facts.get("items") or 0
+    of = f" of {items}" if early and items > len(files) else ""
+    count = f"{len(files)}{of} file{'s' * (len(files) != 1 or bool(of))}, {size}, "
     took_s = now() - job.created_at
     ping = f"<@{job.user_id}> " if took_s > PING_AFTER_S else ""
-    return f"{ping}**Download complete**: {count}{format_time(took_s)}"
+    what = "The first files" if early else "Download complete"
+    return f"{ping}**{what}**: {count if files else ''}{format_time(took_s)}"
 
 
 def clip_embed(embed: discord.Embed) -> discord.Embed:

@@ -12,7 +12,7 @@ import shutil
 import stat
 import time
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -122,7 +122,7 @@ def safe_name(title: str, limit: int = 60) -> str:
 
 class FileStorage(Storage):
     """The ``Storage`` in folders under ``data_dir``: ``temp/{job}/{claim number}`` for
-    attempts, ``downloads/{guild}/{day}/{job}`` for what is kept. Its work is done in
+    attempts, with ``.part`` for what was set apart, ``downloads/{guild}/{day}/{job}`` for what is kept. Its work is done in
     threads."""
 
     def __init__(self, app: App) -> None:
@@ -166,6 +166,21 @@ class FileStorage(Storage):
 
         return await asyncio.to_thread(make)
 
+    async def set_apart(self, job: Job, names: Sequence[str]) -> Path:
+        """See ``Storage``."""
+        attempt = self.data / "temp" / job.id / str(job.claim_number)
+        part = attempt.with_suffix(".part")
+
+        def copy() -> Path:
+            remove_tree(part)
+            for name in ("files", "home"):
+                (part / name).mkdir(parents=True)
+            for name in names:
+                _copy(attempt / "files" / name, part / "files" / name)
+            return part / "files"
+
+        return await asyncio.to_thread(copy)
+
     async def forget_attempt(self, job: Job) -> None:
         """See ``Storage``."""
         await asyncio.to_thread(self._forget_attempt, job)
@@ -205,8 +220,13 @@ class FileStorage(Storage):
 
     def _keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
         folder = self._kept_folder(job)
-        remove_tree(folder)
-        kept = place_files(job, files, folder / "content")
+        content, about = folder / "content", folder / "metadata.json"
+        known = {n for post in job.posts for n in post.files} if job.sources else set()
+        for name in _names(content):
+            if name not in known:
+                _remove(content / name)
+        first = max(map(number_of, known), default=0) + 1
+        kept = place_files(job, files, content, first)
         facts = {
             key: job.facts.get(key) for key in ("title", "uploader", "date", "text")
         }
@@ -217,8 +237,11 @@ class FileStorage(Storage):
             "engine": job.engine,
             **facts,
             "files": [
-                {"name": f.name, "sha256": f.sha256, "size": f.size, "mime": f.mime}
-                for f in kept
+                *_named(about, known),
+                *(
+                    {"name": f.name, "sha256": f.sha256, "size": f.size, "mime": f.mime}
+                    for f in kept
+                ),
             ],
             "requester": job.user_id,
             "guild": job.guild_id,
@@ -227,10 +250,10 @@ class FileStorage(Storage):
             "downloaded_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         text = json.dumps(metadata, indent=2, ensure_ascii=False)
-        write_atomically(folder / "metadata.json", text.encode("utf-8", "replace"))
+        write_atomically(about, text.encode("utf-8", "replace"))
         # Before the queue promises them: their contents, then their names.
         above = [folder, *folder.parents[:3]]
-        for path in [*(file.path for file in kept), folder / "content", *above]:
+        for path in [*(file.path for file in kept), content, *above]:
             _sync(path)
         job.folder = str(folder.relative_to(self.data))
         return kept
@@ -294,13 +317,15 @@ class FileStorage(Storage):
         await asyncio.to_thread(write_atomically, path, data)
 
 
-def place_files(job: Job, files: Sequence[MediaFile], folder: Path) -> list[MediaFile]:
+def place_files(
+    job: Job, files: Sequence[MediaFile], folder: Path, first: int = 1
+) -> list[MediaFile]:
     """Move files into a folder as ``{timestamp}_{title}_{job}_{number}.{suffix}``."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(job.created_at))
     stem = f"{stamp}_{safe_name(job.title)}_{job.id}"
     placed = []
-    for number, file in enumerate(files, 1):
+    for number, file in enumerate(files, first):
         path = folder / f"{stem}_{number:02}.{suffix_of(file)}"
         known = _hashes.pop(_state(file.path.lstat()), "") == file.sha256
         shutil.move(file.path, path)
@@ -308,6 +333,33 @@ def place_files(job: Job, files: Sequence[MediaFile], folder: Path) -> list[Medi
             _remember(path.lstat(), file.sha256)
         placed.append(dataclasses.replace(file, path=path))
     return placed
+
+
+def number_of(name: str) -> int:
+    """A placed file's number in its job."""
+    number = Path(name).stem.rpartition("_")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _named(about: Path, names: Collection[str]) -> list[Any]:
+    """What a ``metadata.json`` says of some files."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        files = json.loads(about.read_text("utf-8"))["files"]
+        return [one for one in files if one["name"] in names]
+    return []
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a regular file, of which a process may make something else any time."""
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # it is gone, or a link
+        return
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with open(descriptor, "rb") as reading, target.open("wb") as writing:
+            shutil.copyfileobj(reading, writing, 2**18)
+    else:
+        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:
@@ -335,8 +387,8 @@ def _stored(path: Path, guild_id: int) -> Stored:
 
 def _attempts(folder: Path, last: int) -> list[Path]:
     """The folders of a job's attempts, up to a claim number."""
-    numbered = [folder / name for name in _names(folder) if name.isdecimal()]
-    return [path for path in numbered if int(path.name) <= last]
+    names = [name for name in _names(folder) if Path(name).stem.isdecimal()]
+    return [folder / name for name in names if int(Path(name).stem) <= last]
 
 
 def _folders(folder: Path) -> Iterator[Path]:

@@ -8,7 +8,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from bossbot import (
     Fetched,
     Job,
     JobFailed,
+    MediaFile,
     Part,
     Platform,
     PluginConfig,
@@ -37,8 +38,10 @@ from bossbot import (
     Request,
     Status,
     Worker,
+    _,
     hookimpl,
     language,
+    ngettext,
     now,
     public_url,
     unsupported,
@@ -51,7 +54,7 @@ MAX_TRIES = 3
 # something else than the link means.
 NO_ANSWERS = (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL)
 GUESSES = (Cause.LOGIN, Cause.GONE, Cause.PRIVATE, Cause.AGE, Cause.ENGINE_OUTDATED)
-STORED_FACTS = ("title", "uploader", "date", "text", "adult")  # with their job
+STORED_FACTS = ("title", "uploader", "date", "text", "adult", "items")  # with a job
 NO_PLATFORM = Platform("", "", "", "")
 
 
@@ -90,6 +93,7 @@ class LocalWorker(Worker):
     )
     max_retry_wait_s = 60.0  # that sites may ask for, in all tries of a job
     insist_s = 5.0  # before a state that could not be stored is written again
+    early_s = 1.0  # a download that takes longer is posted while it goes on
 
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
@@ -205,6 +209,8 @@ class LocalWorker(Worker):
         job.status, job.finished_at, job.crashes = status, now(), 0
         if error:
             job.cause, job.error, job.detail = error.cause, str(error), error.detail
+            if job.posted:
+                job.error = f"{posted_of(job)}, then: {error}"
         with contextlib.suppress(OSError):  # what stays goes with the leftovers
             await self.app.storage.forget_attempt(job)
         await self._insist(partial(self.app.queue.finish, job), job)
@@ -266,10 +272,11 @@ class LocalWorker(Worker):
                 await self._forget_if_cancelled(job)
 
     async def _forget_if_cancelled(self, job: Job) -> None:
-        """Remove the kept files of a job that was cancelled before it was posted."""
+        """Remove the kept files of a job that was cancelled before all was posted."""
         if job.folder:
             stored = await self.app.queue.get(job.id)
             if stored is None or stored.status is Status.CANCELLED:
+                await self.app.queue.forget_files(job.id)
                 await self.app.storage.forget(job)
 
     async def _attempt(self, job: Job) -> bool:
@@ -284,12 +291,11 @@ class LocalWorker(Worker):
                     await asyncio.wait([self._warming])
                 job.crashes += 1  # unless it ends in another way
                 await self._set(job, Status.DOWNLOADING)
-                fetched = await self.fetch(job, self._report(job))
+                report = self._report(job)
+                fetched = await self._fetch_and_post(job, report)
                 await self._set(job, Status.PROCESSING)
-                await self._process(job, fetched, self._report(job))
-                kept = await self.app.storage.keep(job, fetched.files)
-                job.file_count, job.total_bytes = len(kept), sum(f.size for f in kept)
-                await self.app.courier.freeze(job, kept, fetched)
+                rest = not_posted(fetched.files, job.sources)
+                await self._freeze(job, fetched, rest, fetched.folder, report)
                 job.crashes = 0  # of the download, which is done
                 await self._set(job, Status.UPLOADING)
         except JobFailed as error:
@@ -307,6 +313,76 @@ class LocalWorker(Worker):
             await self.app.plugins.call("check_attempt", job=job)
         except Refused as error:
             raise JobFailed(error.cause, message=str(error)) from error
+
+    async def _fetch_and_post(
+        self, job: Job, on_progress: Callable[[Progress], None]
+    ) -> Fetched:
+        """What ``fetch`` gives. Files that fill a message are posted on the way."""
+        came = asyncio.Queue[Fetched | None]()  # after each file, and None at the end
+        fetching = asyncio.create_task(
+            self._download(job, on_progress, came.put_nowait)
+        )
+        fetching.add_done_callback(lambda task: came.put_nowait(None))
+        until = asyncio.create_task(asyncio.sleep(self.early_s))
+        try:
+            if job.sources:
+                await self._post_frozen(job)
+            first = not job.posts  # else only all files show which ones are missing
+            while first and (so_far := await came.get()):
+                await asyncio.wait([until, fetching], return_when="FIRST_COMPLETED")
+                await self._post_full(job, so_far, fetching)
+            fetched = await fetching
+        finally:
+            until.cancel()
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+        await self._inspect_all(job, fetched)
+        return fetched
+
+    async def _post_frozen(self, job: Job) -> None:
+        """Post what an earlier attempt has left."""
+        try:
+            await self.app.courier.post(job)
+        except FileNotFoundError as error:
+            if any(post.state == "sent" for post in job.posts):
+                raise JobFailed(Cause.INTERNAL, str(error)) from error
+            job.sources = []  # all is posted anew
+
+    async def _post_full(
+        self, job: Job, fetched: Fetched, fetching: asyncio.Task[Fetched]
+    ) -> None:
+        """Post the messages that are full, while more files come."""
+        paths = fetched.paths[fetched.checked :]
+        came = [MediaFile(path, size_of(path), "", "") for path in paths]
+        for full in self.app.courier.split(came)[:-1]:
+            names = [one.name for one in full if one.path.parent == fetched.folder]
+            if fetching.done() or len(names) < len(full):
+                return
+            part = await self.app.storage.set_apart(job, names)
+            before = len(fetched.files)
+            await self._inspect(job, fetched, part, len(full))
+            new = fetched.files[before:]
+            if new:
+                await self._freeze(job, fetched, new, part, lambda progress: None)
+                await self.app.courier.post(job)
+
+    async def _freeze(
+        self,
+        job: Job,
+        fetched: Fetched,
+        files: Sequence[MediaFile],
+        folder: Path,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        """Process and keep files of a job, and decide on their messages."""
+        processed = await self._process(job, files, folder, on_progress)
+        kept = await self.app.storage.keep(job, processed)
+        if not job.sources:
+            job.file_count = job.total_bytes = 0
+        job.file_count += len(kept)
+        job.total_bytes += sum(file.size for file in kept)
+        await self.app.courier.freeze(job, kept, fetched)
+        job.sources = job.sources + [source_of(file) for file in files]
 
     def _report(self, job: Job) -> Callable[[Progress], None]:
         """What passes a job's progress on to the queue."""
@@ -331,7 +407,9 @@ class LocalWorker(Worker):
             job.attempts += 1
             try:
                 fetched = await self.fetch(job, on_progress)
-                await self._process(job, fetched, on_progress)
+                fetched.files = await self._process(
+                    job, fetched.files, fetched.folder, on_progress
+                )
                 self._tries.pop(job.id, None)
                 return fetched
             except JobFailed as error:
@@ -341,12 +419,26 @@ class LocalWorker(Worker):
 
     async def fetch(self, job: Job, on_progress: Callable[[Progress], None]) -> Fetched:
         """See ``Worker``."""
-        storage = self.app.storage
+        fetched = await self._download(job, on_progress, lambda so_far: None)
+        await self._inspect_all(job, fetched)
+        return fetched
+
+    async def _download(
+        self,
+        job: Job,
+        on_progress: Callable[[Progress], None],
+        on_file: Callable[[Fetched], None],
+    ) -> Fetched:
         platform = self._platform(job)
-        folder = await storage.attempt_folder(job)
+        folder = await self.app.storage.attempt_folder(job)
         request = await self._request(job, platform, folder)
+
+        def came(so_far: Fetched) -> None:
+            job.engine = request.engine
+            on_file(so_far)
+
         try:
-            fetched = await self.app.runner.fetch(request, on_progress)
+            return await self.app.runner.fetch(request, on_progress, came)
         except JobFailed as error:
             if str(error) != SENTENCES[error.cause]:
                 raise
@@ -359,21 +451,32 @@ class LocalWorker(Worker):
             job.engine = request.engine
             if request.cookies_file:
                 await asyncio.to_thread(keep_cookies, platform, request.cookies_file)
-        fetched.folder = request.folder
-        for path in fetched.paths:
+
+    async def _inspect_all(self, job: Job, fetched: Fetched) -> None:
+        """Inspect all files; raises JobFailed when there is neither one nor text."""
+        left = len(fetched.paths) - fetched.checked
+        await self._inspect(job, fetched, fetched.folder, left)
+        if not fetched.files and not fetched.facts.get("text"):
+            failures = fetched.failures or [JobFailed(Cause.NO_MEDIA)]
+            raise failures[0]
+
+    async def _inspect(
+        self, job: Job, fetched: Fetched, folder: Path, count: int
+    ) -> None:
+        """Inspect the next files, which are in a folder, and take over the facts."""
+        for path in fetched.paths[fetched.checked :][:count]:
+            if folder != fetched.folder:
+                path = folder / path.name
             try:
-                fetched.files.append(await storage.inspect(path, request.folder))
+                fetched.files.append(await self.app.storage.inspect(path, folder))
             except JobFailed as error:
                 fetched.failures.append(error)
             except OSError as error:
                 failed = JobFailed(Cause.NO_MEDIA, f"{path.name}: {error}")
                 fetched.failures.append(failed)
+            fetched.checked += 1
         facts = fetched.facts
         job.facts = {name: facts[name] for name in STORED_FACTS if facts.get(name)}
-        if not fetched.files and not facts.get("text"):
-            failures = fetched.failures or [JobFailed(Cause.NO_MEDIA)]
-            raise failures[0]
-        return fetched
 
     def _platform(self, job: Job) -> Platform:
         platforms = self.app.plugins.registered("platforms")
@@ -409,13 +512,19 @@ class LocalWorker(Worker):
         )
 
     async def _process(
-        self, job: Job, fetched: Fetched, on_progress: Callable[[Progress], None]
-    ) -> None:
-        """Let the ``process_files`` hooks work on the files of an attempt."""
-        bench = JobBench(self.app, job, fetched.folder, on_progress)
+        self,
+        job: Job,
+        files: Sequence[MediaFile],
+        folder: Path,
+        on_progress: Callable[[Progress], None],
+    ) -> list[MediaFile]:
+        """What the ``process_files`` hooks make of files in a folder."""
+        bench = JobBench(self.app, job, folder, on_progress)
         try:
-            fetched.files = await self.app.plugins.fold(
-                "process_files", "files", job=job, files=fetched.files, bench=bench
+            return list(
+                await self.app.plugins.fold(
+                    "process_files", "files", job=job, files=[*files], bench=bench
+                )
             )
         except Refused as error:
             raise JobFailed(error.cause, message=str(error)) from error
@@ -442,6 +551,8 @@ class LocalWorker(Worker):
                 return None
             longest_s = self.retry_wait_s * 4 ** (job.attempts - 1)
             return max(asked_s, 0) + random.uniform(longest_s / 2, longest_s)
+        if job.sources:  # another engine would name the files otherwise
+            return None
         return 0 if await self._other_engine(job, error, tries) else None
 
     async def _other_engine(self, job: Job, error: JobFailed, tries: Tries) -> bool:
@@ -502,6 +613,7 @@ class LocalWorker(Worker):
                 await self._end(job, Status.FAILED, failed)
             else:
                 logger.bind(job=job.id).warning("downloaded again, since {}", error)
+                job.sources = []
                 await self._release(job)
         except asyncio.CancelledError:  # the bot stops, or the claim was lost
             job.crashes = 0  # that was no crash
@@ -517,6 +629,45 @@ def has_login(job: Job, platform: Platform) -> bool:
     platform's: that may follow the link to another site."""
     cookies = platform.cookies_file or any(platform.cookies.values())
     return bool(cookies) and job.engine == platform.engine_for(job.url)
+
+
+def size_of(path: Path) -> int:
+    """A file's bytes, 0 if it is gone."""
+    with contextlib.suppress(OSError):  # seen when it is inspected
+        return path.lstat().st_size
+    return 0
+
+
+def posted_of(job: Job) -> str:
+    """How many of a job's files were posted, as a sentence without its end."""
+    posted, total = job.posted, max(job.facts.get("items") or 0, job.file_count)
+    if total > posted:
+        text = _("{count} of {total} files were posted")
+    else:
+        text = ngettext("{count} file was posted", "{count} files were posted", posted)
+    return text.format(count=posted, total=total)
+
+
+def source_of(file: MediaFile) -> list[str]:
+    """The end of a downloaded file's name, which is its place in the post, and its
+    SHA-256."""
+    return [file.path.stem.rpartition("_")[2], file.sha256]
+
+
+def not_posted(
+    files: Sequence[MediaFile], sources: Sequence[Sequence[str]]
+) -> list[MediaFile]:
+    """The downloaded files that are not among the sources of a job's posts. The post may
+    have changed since, so a file is known by what it holds, and by its place where the
+    site has it no more in that form."""
+    left, new = [*sources], list[MediaFile]()
+    for file in files:
+        if same := next((one for one in left if one[1] == file.sha256), None):
+            left.remove(same)
+        else:
+            new.append(file)
+    places = [place for place, _ in left]
+    return [file for file in new if source_of(file)[0] not in places]
 
 
 def log_failure(job: Job, error: JobFailed) -> None:

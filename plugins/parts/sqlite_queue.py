@@ -114,14 +114,15 @@ def register_tables() -> list[str]:
         CREATE INDEX jobs_kept ON jobs (user_id, guild_id, total_bytes)
             WHERE folder != '';
         """,
+        "ALTER TABLE jobs ADD COLUMN sources TEXT NOT NULL DEFAULT '[]'",
     ]
 
 
 T = TypeVar("T")
 # Stored by the holder of the claim; the rest is set by the queue's own verbs.
 HELD = (
-    *("status", "crashes", "engine", "facts", "posts", "folder", "file_count"),
-    *("total_bytes", "cause", "error", "detail", "finished_at"),
+    *("status", "crashes", "engine", "facts", "posts", "sources", "folder"),
+    *("file_count", "total_bytes", "cause", "error", "detail", "finished_at"),
 )
 SWEEP_S = 3600.0  # between two removals of old rows
 SWEEP_ROWS = 500  # removed in one statement

@@ -18,7 +18,17 @@ from conftest import MakeSettings, make_job
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bossbot import App, Cause, Job, JobFailed, MediaFile, Storage, Stored, prepare_data
+from bossbot import (
+    App,
+    Cause,
+    Job,
+    JobFailed,
+    MediaFile,
+    Post,
+    Storage,
+    Stored,
+    prepare_data,
+)
 
 TITLES = st.text(st.characters(), max_size=300) | st.lists(
     st.sampled_from(
@@ -407,6 +417,46 @@ async def test_keeping_again_after_a_crash_replaces_what_was_there(
     job.claim_number = 2
     kept = await storage.keep(job, await fetched(storage, job, ["four"]))
     assert os.listdir(kept[0].path.parent) == [kept[0].name]
+
+
+async def test_files_of_a_job_whose_posts_are_known_are_kept_besides_the_new_ones(
+    storage: FileStorage,
+) -> None:
+    job = a_job()
+    first = await storage.keep(job, await fetched(storage, job, ["one", "two"]))
+    job.posts = [Post(1, "", {file.name: file.sha256 for file in first})]
+    job.sources = [["0001", first[0].sha256], ["0002", first[1].sha256]]
+    await storage.keep(job, await fetched(storage, job, ["cut off by a crash"] * 2))
+    more = await storage.keep(job, await fetched(storage, job, ["three"]))
+    folder = storage.data / job.folder
+    kept = sorted((folder / "content").iterdir())
+    assert [path.read_text() for path in kept] == ["one", "two", "three"]
+    assert [file.path for file in first + more] == kept
+    named = json.loads((folder / "metadata.json").read_text())["files"]
+    assert [one["sha256"] for one in named] == [file.sha256 for file in first + more]
+
+
+async def test_what_is_set_apart_is_out_of_reach_for_the_download(
+    storage: FileStorage, tmp_path: Path
+) -> None:
+    job, secret = a_job(), tmp_path / "secret"
+    secret.write_text("secret")
+    files = await storage.attempt_folder(job) / "files"
+    (files / "good.txt").write_text("good")
+    (files / "link.txt").symlink_to(secret)
+    (files / "folder.txt").mkdir()
+    os.mkfifo(files / "pipe.txt")
+    names = ["good.txt", "link.txt", "folder.txt", "pipe.txt", "missing.txt", ".."]
+    part = await storage.set_apart(job, names)
+    assert [path.name for path in part.iterdir()] == ["good.txt"]
+    assert part.with_name("home").is_dir()
+    (files / "good.txt").write_text("changed")
+    assert (await storage.inspect(part / "good.txt", part)).path.read_text() == "good"
+    (files / "second.txt").write_text("second")
+    assert await storage.set_apart(job, ["second.txt"]) == part
+    assert [path.name for path in part.iterdir()] == ["second.txt"]
+    await storage.forget_attempt(job)
+    assert not await leftovers_of(storage)
 
 
 async def test_attempt_leaves_the_folder_of_another_alone(storage: FileStorage) -> None:

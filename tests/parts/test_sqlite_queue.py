@@ -412,6 +412,7 @@ FULL: dict[str, Any] = {
     "engine": "e",
     "facts": {"title": "Ti'\"tle", "adult": True, "text": "\n\0"},
     "posts": [A_POST, Post(2, "")],
+    "sources": [["0001", "aa"]],
     "folder": "a/b",
     "file_count": 9,
     "total_bytes": 2**41,

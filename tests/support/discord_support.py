@@ -9,6 +9,8 @@ The path of a link to `toy.example` is a list of steps, made by `link()`:
     facts=NAME    what was put down with `facts(NAME, title=..., text=...)` is told
     lose=CAUSE    one item could not be fetched, the others go on
     fail=CAUSE    the download fails
+    busy=GATE     the site asks to come again at once, until `open_gate(GATE)`
+    steps=NAME    what was put down with `steps(NAME, ...)` is done in the end
 """
 
 import asyncio
@@ -140,6 +142,11 @@ class Stage:
         """The step at which a link tells these facts."""
         (self.gates / f"{name}.json").write_text(json.dumps(facts), "utf-8")
         return f"facts={name}"
+
+    def steps(self, name: str, *steps: str) -> str:
+        """The step at which a link does these, until they are others."""
+        (self.gates / f"{name}.json").write_text(json.dumps(steps), "utf-8")
+        return f"steps={name}"
 
     def image(self, number: int = 1) -> str:
         """The step of one small picture."""

@@ -34,7 +34,10 @@ class NoRunner(Runner):
         return {}
 
     async def fetch(
-        self, request: Request, on_progress: Callable[[Progress], None]
+        self,
+        request: Request,
+        on_progress: Callable[[Progress], None],
+        on_file: Callable[[Fetched], None],
     ) -> Fetched:
         """Fails."""
         raise NOTHING

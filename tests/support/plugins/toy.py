@@ -31,8 +31,9 @@ def gates_of(request: Request) -> Path:
 
 def download(request: Request, report: Report) -> None:
     gates, number = gates_of(request), 0
-    for step in urlsplit(request.url).path.split("/")[1:]:
-        what, _, value = unquote(step).partition("=")
+    steps = [unquote(step) for step in urlsplit(request.url).path.split("/")[1:]]
+    for step in steps:
+        what, _, value = step.partition("=")
         if what == "file":
             number += 1
             source = MEDIA / value
@@ -59,3 +60,7 @@ def download(request: Request, report: Report) -> None:
             report.item_failed(JobFailed(Cause(value), "one item"))
         elif what == "fail":
             raise JobFailed(Cause(value), "as the link says")
+        elif what == "busy" and not (gates / value).exists():
+            raise JobFailed(Cause.RATE_LIMITED, "busy", retry_after_s=0)
+        elif what == "steps":
+            steps += json.loads((gates / f"{value}.json").read_text())

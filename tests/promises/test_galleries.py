@@ -1,0 +1,550 @@
+"""Galleries of several messages: full ones are posted while the rest is downloaded, and
+whatever happens on the way, each file is posted once."""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import pytest
+from discord_support import (
+    BotProcess,
+    Stage,
+    Whom,
+    job_at,
+    job_id,
+    job_when,
+    link,
+    module,
+)
+from fake_discord import Action
+
+from bossbot import BossBot, Cause, MediaFile, Status
+
+pytest_plugins = ("discord_fixtures",)
+
+MIB = 2**20
+
+
+def be_early(bot: BossBot, early_s: float = 0.05) -> Any:
+    """Lets a bot post the first files soon; returns its worker."""
+    worker: Any = bot.app.worker
+    worker.early_s, worker.retry_wait_s = early_s, 0.02
+    bot.app.courier.retry_wait_s = 0.02  # type: ignore[attr-defined]
+    return worker
+
+
+def gallery(stage: Stage, *after: str, count: int = 25, gate: str = "wait=gate") -> str:
+    """A link to so many pictures, which stands still after the eleventh."""
+    steps = stage.images(count)
+    return link(
+        stage.facts("items", title="Many", items=count),
+        *(*steps[:11], gate, *steps[11:], *after),
+    )
+
+
+def contents(stage: Stage) -> list[bytes]:
+    return [file.data for message in stage.posted() for file in message.files]
+
+
+def wanted(stage: Stage, count: int = 25) -> list[bytes]:
+    return [stage.bytes_of(step) for step in stage.images(count)]
+
+
+# What is posted when
+
+
+async def test_full_message_is_posted_while_the_rest_is_downloaded(
+    stage: Stage,
+) -> None:
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {gallery(stage)}")
+        [first] = await stage.gets(10)
+        status = await stage.hears("Downloading · 10 posted")
+        assert first.content.startswith("**The first files**: 10 of 25 files, ")
+        assert "Many" in first.content and "toy.example" in first.content
+        [job] = await bot.app.queue.list()
+        assert (job.status, job.posted) == ("downloading", 10)
+        stage.open_gate("gate")
+        messages = await stage.gets(25)
+        await stage.fake.wait_for(lambda: "Done in" in status.content)
+        job = await job_at(bot, job.id, Status.COMPLETED)
+    assert "25 files" in status.content
+    assert contents(stage) == wanted(stage)
+    assert [len(message.files) for message in messages] == [10, 10, 5]
+    assert re.fullmatch(
+        r"\(2(/3)?\)", messages[1].content
+    )  # by then it is known or not
+    assert messages[2].content == "(3/3)"
+    assert (job.file_count, job.total_bytes) == (25, sum(map(len, wanted(stage))))
+    folder = stage.folder / "data" / job.folder
+    kept = sorted((folder / "content").iterdir())
+    assert [path.read_bytes() for path in kept] == wanted(stage)
+    named = json.loads((folder / "metadata.json").read_text())["files"]
+    assert [one["name"] for one in named] == [path.name for path in kept]
+    assert not list((stage.folder / "data" / "temp").iterdir())
+
+
+async def test_several_messages_are_posted_on_the_way(stage: Stage) -> None:
+    steps = stage.images(32)
+    url = link(*steps[:11], "wait=one", *steps[11:31], "wait=two", steps[31])
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {url}")
+        await stage.gets(10)
+        stage.open_gate("one")
+        messages = await stage.gets(30)
+        await stage.hears("Downloading · 30 posted")
+        assert "**The first files**: 10 files, " in messages[0].content
+        assert [message.content for message in messages[1:]] == ["(2)", "(3)"]
+        stage.open_gate("two")
+        messages = await stage.gets(32)
+        await stage.hears("Done in")
+    assert messages[3].content == "(4/4)"
+    assert contents(stage) == wanted(stage, 32)
+
+
+async def test_gallery_that_comes_at_once_is_posted_as_a_whole(stage: Stage) -> None:
+    async with stage.bot() as bot:
+        be_early(bot, 60)
+        await stage.says(f"$download {link(*stage.images(25))}")
+        messages = await stage.gets(25)
+        await stage.hears("Done in")
+    assert "**Download complete**: 25 files, " in messages[0].content
+    assert [message.content for message in messages[1:]] == ["(2/3)", "(3/3)"]
+
+
+async def test_large_files_fill_a_message_before_ten_do(stage: Stage) -> None:
+    steps = [stage.padded(9 * MIB, number) for number in range(1, 5)]
+    url = link(*steps[:3], "wait=gate", steps[3])
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {url}")
+        [first] = await stage.gets(2)
+        stage.open_gate("gate")
+        await stage.gets(4)
+    assert len(first.files) == 2
+    assert contents(stage) == [stage.bytes_of(step) for step in steps]
+
+
+async def test_message_that_is_full_without_more_to_come_waits_for_the_end(
+    stage: Stage,
+) -> None:
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {link(*stage.images(10), 'wait=gate')}")
+        status = await stage.hears("gate.mp4")
+        edits = len(status.versions)
+        await stage.fake.wait_for(lambda: len(status.versions) > edits + 3)
+        assert not stage.posted()
+        stage.open_gate("gate")
+        [message] = await stage.gets(10)
+    assert message.content.startswith("**Download complete**: 10 files, ")
+
+
+async def test_plugins_see_each_part_once_with_what_is_known_of_it(
+    stage: Stage,
+) -> None:
+    stage.write_plugin(
+        "watch",
+        "from bossbot import hookimpl\n"
+        "seen = []\n"
+        "@hookimpl\n"
+        "async def process_files(job, files):\n"
+        "    seen.append(('process', job.facts.get('adult'), len(files)))\n"
+        "    return files[::-1]\n"
+        "@hookimpl\n"
+        "async def check_upload(job, files):\n"
+        "    seen.append(('upload', job.facts.get('adult'), len(files)))\n",
+    )
+    steps = stage.images(12)
+    facts = stage.facts("adult", adult=True)
+    async with stage.bot() as bot:
+        be_early(bot)
+        url = link(*steps[:10], facts, steps[10], "wait=gate", steps[11])
+        await stage.says(f"$download {url}")
+        await stage.gets(10)
+        stage.open_gate("gate")
+        await stage.gets(12)
+    assert module("watch").seen == [
+        *(("process", True, 10), ("upload", True, 10)),
+        *(("process", True, 2), ("upload", True, 2)),
+    ]
+    files = wanted(stage, 12)
+    assert contents(stage) == files[:10][::-1] + files[10:][::-1]
+
+
+async def test_items_that_fail_are_told_in_the_last_message(stage: Stage) -> None:
+    steps = stage.images(13)
+    (stage.media / "empty.jpg").write_bytes(b"")
+    lost = stage.facts("items", items=16)
+    url = link(lost, *steps[:3], "file=empty.jpg", *steps[3:12], "wait=gate")
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {url}/lose=gone/{steps[12]}")
+        await stage.gets(9)
+        stage.open_gate("gate")
+        messages = await stage.gets(13)
+        await stage.hears("Done in")
+    assert [len(message.files) for message in messages] == [9, 4]
+    assert "could not be fetched" not in messages[0].content
+    assert messages[1].content.split("\n") == [
+        "(2/2)",
+        "13 of 15, 2 could not be fetched (gone, no media).",
+        "The first 15 of 16.",
+    ]
+    assert contents(stage) == wanted(stage, 13)
+
+
+async def test_files_that_are_too_large_are_told_and_the_others_posted(
+    stage: Stage,
+) -> None:
+    steps = stage.images(12)
+    large = stage.padded(2 * MIB)
+    url = link(*[large] * 10, *steps[:11], "wait=gate", large, steps[11])
+    async with stage.bot(max_file_size=MIB) as bot:
+        be_early(bot)
+        await stage.says(f"$download {url}")
+        await stage.gets(10)
+        stage.open_gate("gate")
+        await stage.gets(12)
+        status = await stage.hears("Done in")
+    said = "\n".join(message.content for message in stage.said())
+    names = set(re.findall(r"Too large for this channel: (\S+)", said))
+    assert len(names) == 11
+    kept = {path.name for path in (stage.folder / "data").rglob("content/*")}
+    assert len(kept) == 23 and names < kept
+    assert "12 files" in status.content
+    assert contents(stage) == wanted(stage, 12)
+
+
+async def test_nothing_but_files_that_are_too_large_is_a_failure(stage: Stage) -> None:
+    large = stage.padded(3 * MIB)
+    url = link(*[large] * 11, "wait=gate", large)
+    async with stage.bot(max_file_size=2 * MIB) as bot:
+        be_early(bot)
+        await stage.says(f"$download {url}")
+        await stage.hears("Too large for this channel")
+        stage.open_gate("gate")
+        await stage.hears("**Download failed** (too_large)", "Too large")
+    assert not stage.posted()
+
+
+# Ends on the way
+
+
+@pytest.mark.parametrize("items", [25, None])
+async def test_failure_tells_how_many_were_posted(
+    stage: Stage, items: int | None
+) -> None:
+    facts = [stage.facts("items", items=items)] if items else []
+    async with stage.bot() as bot:
+        be_early(bot)
+        url = link(*facts, *stage.images(11), "wait=gate", "fail=gone")
+        await stage.says(f"$download {url}")
+        await stage.gets(10)
+        stage.open_gate("gate")
+        count = "10 of 25 files were posted, then: " if items else "10 files were "
+        await stage.hears("**Download failed** (gone)", count, "deleted or never")
+        [job] = await bot.app.queue.list()
+    assert (job.cause, job.attempts, job.posted) == (Cause.GONE, 1, 10)
+    assert len(stage.posted()) == 1
+    assert not list((stage.folder / "data" / "temp").iterdir())
+
+
+async def test_what_was_frozen_is_posted_before_the_failure_is_told(
+    stage: Stage,
+) -> None:
+    fault = stage.fake.fault("upload", "hang")
+    async with stage.bot() as bot:
+        be_early(bot)
+        url = link(*stage.images(11), "wait=gate", "fail=gone")
+        await stage.says(f"$download {url}")
+        await stage.fake.wait_for(lambda: fault.hits)
+        stage.open_gate("gate")
+        fault.release()
+        await stage.hears("10 files were posted, then: ")
+    assert len(stage.posted()) == 1
+
+
+@pytest.mark.parametrize("reason", ["Enough for today.", "Attach Files"])
+async def test_no_more_is_downloaded_for_a_channel_that_takes_no_more(
+    stage: Stage, reason: str
+) -> None:
+    if reason != "Attach Files":
+        stage.hook(
+            "shut",
+            "async def check_upload(job):\n"
+            "    if job.posted:\n"
+            f"        raise Refused({reason!r})\n",
+        )
+    steps = stage.images(25)
+    async with stage.bot() as bot:
+        be_early(bot)
+        url = link(*steps[:11], "wait=one", *steps[11:21], "wait=never")
+        await stage.says(f"$download {url}")
+        await stage.gets(10)
+        if reason == "Attach Files":
+            await stage.fake.deny(stage.channel_id, "attach_files")
+        stage.open_gate("one")
+        await stage.hears("(permission)", "10 of 20 files were posted", reason)
+        assert not bot.app.runner.running  # type: ignore[attr-defined]
+    assert len(stage.posted()) == 1
+
+
+async def test_size_of_all_files_counts_those_that_are_posted(stage: Stage) -> None:
+    steps = [stage.padded(MIB, number) for number in range(1, 16)]
+    async with stage.bot(max_job_size=14 * MIB) as bot:
+        be_early(bot)
+        url = link(*steps[:11], "wait=gate", *steps[11:])
+        await stage.says(f"$download {url}")
+        await stage.gets(10)
+        stage.open_gate("gate")
+        await stage.hears("(too_large)", "10 files were posted, then: ")
+    assert len(stage.posted()) == 1
+
+
+async def test_cancelled_gallery_stops_and_says_how_many_are_there(
+    stage: Stage,
+) -> None:
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {gallery(stage)}")
+        await stage.gets(10)
+        status = await stage.hears("10 posted")
+        job = job_id(status)
+        assert await bot.app.queue.cancel(job)
+        await stage.fake.wait_for(lambda: "Cancelled · 10 posted" in status.content)
+        await job_when(bot, job, lambda stored: not stored.folder)
+        await asyncio.gather(*bot.app.worker.running.values())  # type: ignore[attr-defined]
+        assert not bot.app.runner.running  # type: ignore[attr-defined]
+    assert len(stage.posted()) == 1
+    assert not list((stage.folder / "data" / "temp").iterdir())
+    assert not list((stage.folder / "data" / "downloads").rglob("*.jpg"))
+
+
+async def test_lost_claim_ends_download_and_posting(stage: Stage) -> None:
+    fault = stage.fake.fault("upload", "hang")
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {gallery(stage)}")
+        await stage.fake.wait_for(lambda: fault.hits)
+        sql = "UPDATE jobs SET claim_number = claim_number + 1"
+        await bot.app.database.all(sql)
+        fault.release()
+        await asyncio.gather(*bot.app.worker.running.values())  # type: ignore[attr-defined]
+        assert not bot.app.runner.running  # type: ignore[attr-defined]
+    assert len(stage.posted()) == stage.requested("upload") == 1
+
+
+# Going on
+
+
+async def test_next_try_posts_only_what_is_missing(stage: Stage) -> None:
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {gallery(stage, 'busy=later')}")
+        job = job_id(await stage.hears("Downloading"))
+        await stage.gets(10)
+        stage.open_gate("gate")
+        await job_when(bot, job, lambda stored: stored.attempts == 2)
+        stage.open_gate("later")
+        done = await job_at(bot, job, Status.COMPLETED)
+    assert contents(stage) == wanted(stage)
+    assert [post.state for post in done.posts] == ["sent"] * 3
+    assert (done.file_count, done.total_bytes) == (25, sum(map(len, wanted(stage))))
+    assert stage.posted()[2].content == "(3/3)"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("1 2 3 4 5 6 7 8 9 10 11 12", "2 3 4 5 6 7 8 9 10 11 12"),
+        ("1 2 3 4 5 6 7 8 9 10 11 12", "20 1 2 3 4 5 6 7 8 9 10 11 12"),
+        ("1 2 3 4 5 6 7 8 9 10 11 12", "12 11 10 9 8 7 6 5 4 3 2 1"),
+        ("1 1 1 1 1 1 1 1 1 1 1 2", "1 1 1 1 1 1 1 1 1 1 1 2"),
+        ("1 2 3 4 5 6 7 8 9 10 11 12", "21 22 23 24 25 26 27 28 29 30 13 14"),
+    ],
+    ids=["one is gone", "one is new", "reversed", "the same ones", "made anew"],
+)
+async def test_gallery_that_changed_meanwhile_has_nothing_twice(
+    stage: Stage, before: str, after: str
+) -> None:
+    """Its eleventh and twelfth file were not posted the first time."""
+    old, new = (
+        [stage.image(int(number)) for number in numbers.split()]
+        for numbers in (before, after)
+    )
+    step = stage.steps("post", *old[:11], "wait=gate", old[11], "busy=never")
+    async with stage.bot() as bot:
+        worker = be_early(bot)
+        await stage.says(f"$download {link(step)}")
+        job = job_id(await stage.hears("Downloading"))
+        await stage.gets(10)
+        retry_in = worker._retry_in
+
+        async def change(*arguments: Any) -> Any:
+            stage.steps("post", *new)
+            return await retry_in(*arguments)
+
+        worker._retry_in = change
+        stage.open_gate("gate")
+        await job_at(bot, job, Status.COMPLETED)
+    posted = old[:10]
+    left = [*new]
+    for step in posted:
+        if step in left:
+            left.remove(step)
+    if len(left) == len(new):  # what the site made anew is known by its place
+        left = left[10:]
+    assert contents(stage) == [stage.bytes_of(step) for step in posted + left]
+
+
+async def test_413_on_the_way_is_learnt_and_the_rest_goes_on(stage: Stage) -> None:
+    stage.fake.guild.upload_limit_bytes = 7 * MIB
+    steps = stage.images(30)
+    large = stage.padded(9 * MIB)
+    url = link(*steps[:4], large, *steps[4:10], "wait=gate", *steps[10:])
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {url}")
+        messages = await stage.gets(9)
+        assert len(messages) == 5  # the large one and those before it were sent apart
+        stage.open_gate("gate")
+        await stage.gets(30)
+        status = await stage.hears("Done in")
+    assert "30 files" in status.content
+    assert contents(stage) == wanted(stage, 30)
+    said = "\n".join(message.content for message in stage.said())
+    assert said.count("Too large for this channel") == 1
+    assert said.count("The first files") == 1
+
+
+@pytest.mark.parametrize("whom", ["bot", "tree"])
+@pytest.mark.parametrize("action", [None, "hang", "hang_answer"])
+async def test_kill_on_the_way_posts_every_file_once(
+    stage: Stage, process: BotProcess, action: Action | None, whom: Whom
+) -> None:
+    fault = stage.fake.fault("upload", action) if action else None
+    await process.start()
+    await stage.says(f"$download {gallery(stage)}")
+    if fault:
+        await stage.fake.wait_for(lambda: fault.hits)
+    if action != "hang":
+        await stage.gets(10)
+    if not fault:
+        await stage.hears("10 posted")
+    await process.kill(whom)
+    if fault:
+        fault.release()
+    await process.family_ended()
+    stage.open_gate("gate")
+    await process.start()
+    await stage.gets(25)
+    await stage.hears("Done in", "25 files")
+    process.terminate()
+    assert await process.ended() == 0
+    assert contents(stage) == wanted(stage)
+    assert len(stage.posted()) == 3
+    assert stage.database("SELECT status, file_count FROM jobs") == [("completed", 25)]
+    assert not list((stage.folder / "data" / "temp").iterdir())
+
+
+async def test_stop_on_the_way_leaves_what_is_posted_and_goes_on_later(
+    stage: Stage,
+) -> None:
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {gallery(stage)}")
+        await stage.gets(10)
+        await stage.hears("10 posted")
+    assert stage.database("SELECT status, crashes FROM jobs") == [("queued", 0)]
+    stage.open_gate("gate")
+    async with stage.bot() as bot:
+        await stage.gets(25)
+        await stage.hears("Done in", "25 files")
+    assert contents(stage) == wanted(stage)
+
+
+async def test_stop_while_a_part_is_sent_posts_it_once(stage: Stage) -> None:
+    fault = stage.fake.fault("upload", "hang_answer")
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {gallery(stage)}")
+        await stage.gets(10)
+    fault.release()
+    assert [post["state"] for post in stage.posts()] == ["sending"]
+    stage.fake.nonce_window_s = 0
+    stage.open_gate("gate")
+    async with stage.bot():
+        await stage.gets(25)
+        await stage.hears("Done in", "25 files")
+    assert contents(stage) == wanted(stage)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_kept_files_of_a_part_that_are_gone(stage: Stage, sent: bool) -> None:
+    """They are downloaded again as long as nothing was sent."""
+    fault = stage.fake.fault("upload", "hang")
+    async with stage.bot() as bot:
+        be_early(bot)
+        await stage.says(f"$download {gallery(stage)}")
+        await stage.fake.wait_for(lambda: fault.hits)
+    fault.release()
+    for path in (stage.folder / "data" / "downloads").rglob("*_03.jpg"):
+        path.unlink()
+    if sent:
+        posts = stage.posts()
+        first = {**posts[0], "state": "sent", "message_id": 1, "files": {}}
+        posts[0]["number"] = 2
+        stage.database("UPDATE jobs SET posts = ?", json.dumps([first, posts[0]]))
+    stage.open_gate("gate")
+    async with stage.bot():
+        if sent:
+            await stage.hears("**Download failed** (internal)")
+            assert not stage.posted()
+            return
+        await stage.gets(25)
+        await stage.hears("Done in", "25 files")
+    assert contents(stage) == wanted(stage)
+
+
+async def test_other_engine_is_not_asked_after_files_were_posted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage.bot() as bot:
+        be_early(bot)
+        asked: list[Any] = []
+
+        async def supports(urls: Any, **how: Any) -> list[str]:
+            asked.append(urls)
+            return ["toy"]
+
+        monkeypatch.setattr(bot.app.runner, "supports", supports)
+        url = link(*stage.images(11), "wait=gate", "fail=no_media")
+        await stage.says(f"$download {url}")
+        await stage.gets(10)
+        asked.clear()
+        stage.open_gate("gate")
+        await stage.hears("(no_media)", "10 files were posted, then: ")
+        assert not asked
+
+
+def test_file_is_known_by_what_it_holds_and_then_by_its_place(tmp_path: Any) -> None:
+    def files(*named: str) -> list[MediaFile]:
+        pairs = [one.split(":") for one in named]
+        return [MediaFile(tmp_path / f"x_{n}.jpg", 1, sha, "") for n, sha in pairs]
+
+    not_posted = module("local_worker").not_posted
+    for sources, found, left in [
+        ([], ["1:a", "2:b"], ["1:a", "2:b"]),
+        (["1:a"], ["1:a", "2:b"], ["2:b"]),
+        (["1:a"], ["1:b", "2:a"], ["1:b"]),
+        (["1:a"], ["1:x", "2:b"], ["2:b"]),
+        (["1:a", "2:a"], ["1:a", "2:a", "3:a"], ["3:a"]),
+        (["1:a", "2:b"], ["1:b", "2:c"], ["2:c"]),
+        (["1:a", "2:b"], [], []),
+    ]:
+        known = [one.split(":") for one in sources]
+        assert not_posted(files(*found), known) == files(*left), (sources, found)
