@@ -37,6 +37,7 @@ from loguru import logger
 from rich.console import Console
 from rich.table import Table
 from sites import Answer, Sites
+from sites_canned.reddit import Reddit
 from slow_disk import slow_disk
 
 from bossbot import App, Job, Post, Progress, Settings, Status, now, prepare_data
@@ -458,6 +459,39 @@ async def sweeping(app: App) -> None:
     show("a sweep, 100,000 kept, 1M ended", f"{lag}, {more}", "50 ms, +20 MiB")
 
 
+# A gallery
+
+
+async def gallery(folder: Path, sites: Sites, roots: list[Path]) -> None:
+    """50 pictures that take half a second each."""
+    pictures = [media.padded_image(folder, 50_000, number) for number in range(1, 51)]
+    link = Reddit(sites).gallery("aa1", *pictures)
+    for number, picture in enumerate(pictures, 1):
+        slow = Answer(picture, delay_s=0.5)
+        sites.serve(f"https://i.redd.it/aa1x{number}{picture.suffix}", slow)
+    all_bots = []
+    for number, root in enumerate(roots):
+        place = folder / f"gallery{number}"
+        place.mkdir()
+        async with FakeDiscord() as fake:
+            bot = Bot(root, place, fake)
+            all_bots.append(bot)
+            await bot.start()
+            await bot.ask_and_wait("warm", LINKS["gallery-dl"])
+            request = await bot.ask(link, fake.add_member("another").id)
+            first_ms = await bot.waited_ms(request, True)
+            [status] = bot.replies(request, False)
+            await fake.wait_for(lambda status=status: "Done in" in status.content, 60)
+            posted = bot.replies(request, True)
+            assert sum(len(one.files) for one in posted) == 50, status.content
+            took = posted[-1].created_at - request.created_at
+            bot.times["first"] = [first_ms / 1000]
+            bot.times["last"] = [took.total_seconds()]
+            await bot.stop()
+    compare("50 pictures of 0.5 s: the first one posted", all_bots, "first", "{:.1f} s")
+    compare("50 pictures of 0.5 s: all posted", all_bots, "last", "{:.1f} s")
+
+
 def held_since(sites: Sites, before: int) -> int:
     return sum("/held/" in one.url for one in sites.requests[before:])
 
@@ -470,6 +504,7 @@ GOALS = {
     "20 links at once: answer": "60 ms",
     "20 links at once: all posted": "2500 ms",
     "20 links at once, syncs of 30 ms: answer": "200 ms",
+    "50 pictures of 0.5 s: the first one posted": "6 s",
     "answer, 5 downloads running": "50 ms",
     "start to READY": "2 s",
     "memory of the process tree, idle": "130 MB",
@@ -505,12 +540,13 @@ async def main() -> None:
         os.environ |= trusting(sites, folder)
         sites.serve(f"{SITE}/picture/*", media.padded_image(folder, 50_000))
         sites.serve(f"{SITE}/video/*", media.padded_video(folder, 50_000))
-        for name in ("fetch", "work", "slow", "pile"):
+        for name in ("fetch", "work", "slow", "pile", "gallery"):
             (folder / name).mkdir()
         await fetching(folder / "fetch")
         await working(folder / "work", sites, roots)
         await slowly_synced(folder / "slow", roots)
         await piled_up(folder / "pile", roots)
+        await gallery(folder / "gallery", sites, roots)
     table = Table("what", "measured", "goal", box=None)
     for row in rows:
         table.add_row(*row)

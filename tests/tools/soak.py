@@ -29,6 +29,7 @@ from fake_discord import FakeDiscord
 
 BURST = 4  # links that a member pastes before waiting for the answers
 LIFE_S = 2.5  # the bot lives for a random time up to this
+GALLERIES = 0.2  # of the links: they come slowly, and fill several messages
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Figures:
     posted: int = 0
     failed: int = 0  # with a reason
     reasons: list[str] = field(default_factory=list)  # of those
+    galleries: int = 0  # of those, posted as several messages
+    on_the_way: int = 0  # of these, begun while they were downloaded
     run_again: int = 0  # jobs whose attempt a kill ended
     sent_again: int = 0  # uploads whose answer a kill cut off
     lost: list[str] = field(default_factory=list)
@@ -81,8 +84,12 @@ async def soak(
             for _ in range(BURST):
                 steps = stage.images(chance.randint(1, 3))
                 steps += [stage.image(chance.randint(4, 30))]
-                slow = f"sleep={chance.uniform(0, 0.3):.2f}"
-                request = await stage.says(f"$download {link(slow, *steps)}")
+                each = [f"sleep={chance.uniform(0, 0.3):.2f}", *steps]
+                if chance.random() < GALLERIES:
+                    steps = stage.images(chance.randint(12, 16))
+                    slow = f"sleep={chance.uniform(0.08, 0.12):.2f}"
+                    each = [one for step in steps for one in (slow, step)]
+                request = await stage.says(f"$download {link(*each)}")
                 wanted[request.id] = steps
                 pending.add(request.id)
             await stage.fake.wait_for(enough_answers)
@@ -109,7 +116,12 @@ async def soak(
         def unsettled() -> list[str]:
             said = stage.said()
             done = {job for m in said for job in job_ids(m) if ended(m.content)}
-            done |= {f.filename.split("_")[-2] for m in said for f in m.files}
+            files = Counter(f.filename.split("_")[-2] for m in said for f in m.files)
+            done |= {
+                job
+                for job, request in acknowledged().items()
+                if files[job] >= len(wanted[request])
+            }
             return [job for job in acknowledged() if job not in done]
 
         with contextlib.suppress(TimeoutError):
@@ -129,6 +141,10 @@ async def soak(
     figures.posted = sum(status.get(job) == "completed" for job in promised)
     figures.reasons = [row[4] for row in rows if row[1] == "failed" and row[2]]
     figures.failed = len(figures.reasons)
+    several = [job for job, request in promised.items() if len(wanted[request]) > 10]
+    figures.galleries = sum(status.get(job) == "completed" for job in several)
+    firsts = [m for m in stage.posted() if "The first files" in m.content]
+    figures.on_the_way = len(firsts)
     names = Counter(f.filename for m in stage.posted() for f in m.files)
     figures.posted_twice = [name for name, count in names.items() if count > 1]
     contents = {f.filename: f.data for m in stage.posted() for f in m.files}
