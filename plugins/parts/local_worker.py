@@ -210,7 +210,8 @@ class LocalWorker(Worker):
         if error:
             job.cause, job.error, job.detail = error.cause, str(error), error.detail
             if job.posted:
-                job.error = f"{posted_of(job)}, then: {error}"
+                text = _("{posted}, then: {reason}")
+                job.error = text.format(posted=posted_of(job), reason=_(job.error))
         with contextlib.suppress(OSError):  # what stays goes with the leftovers
             await self.app.storage.forget_attempt(job)
         await self._insist(partial(self.app.queue.finish, job), job)
