@@ -59,8 +59,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*marked with '@pytest.mark.asyncio'"),
 ]
 
-# Of 6to4 relays, which are no more (RFC 7526): global, and nobody answers there.
-OUTSIDE, DEAD = "192.88.99.1", "192.88.99.2"
+# Of AMT (RFC 7450): global, and nobody answers there.
+OUTSIDE, DEAD = "192.52.193.1", "192.52.193.2"
 ENGINES = ("gallery-dl", "yt-dlp")
 SECRET = "planted-secret-of-the-internal-service"
 PRIVATE = "private address"

@@ -5,7 +5,8 @@ from typing import Any
 
 import discord
 import pytest
-from discord_support import Stage, link, module
+from bossbot_plugins.download import missing_permissions
+from discord_support import Stage, link
 from fake_discord import Message
 
 pytest_plugins = ("discord_fixtures",)
@@ -119,4 +120,4 @@ def test_thread_of_an_unseen_channel_is_no_traceback() -> None:
         def permissions_for(self, member: Any) -> Any:
             raise discord.ClientException("Parent channel not found")
 
-    assert module("download").missing_permissions(Orphan()) == ["View Channel"]
+    assert missing_permissions(Orphan()) == ["View Channel"]
