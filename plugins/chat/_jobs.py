@@ -202,11 +202,11 @@ def describe(job: Job, is_open: bool, progress: Progress | None = None) -> str:
 def details(job: Job, with_log: bool = False) -> discord.Embed:
     """Everything that a member may know of a failed job; with what is in the log, too,
     for the bot's owner. At most 1,800 characters."""
-    error = job.error or _(SENTENCES[Cause.INTERNAL])
+    error = _(job.error or SENTENCES[Cause.INTERNAL])
     embed = discord.Embed(title=_("Download failed"), description=error[:900])
     took = format_time(max(job.finished_at - job.created_at, 0))
     facts = {
-        _("Reason"): str(job.cause or ""),
+        _("Reason"): _(str(job.cause or "")),
         _("Link"): show_link(public_url(job), 200),
         _("Site"): job.platform,
         _("Engine"): job.engine,

@@ -28,7 +28,8 @@ class Word(app_commands.Transformer, commands.Converter[str]):
     async def convert(self, ctx: commands.Context[Any], argument: str) -> str:
         """See ``Converter``."""
         if argument.lower() not in self.words:
-            raise commands.BadArgument(f"It takes {', '.join(self.words)}.")
+            text = _("It takes {words}.").format(words=", ".join(self.words))
+            raise commands.BadArgument(text)
         return argument.lower()
 
 

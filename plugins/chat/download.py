@@ -338,11 +338,11 @@ def missing_permissions(channel: Any) -> list[str]:
     try:
         permissions = channel.permissions_for(guild.me)
     except discord.ClientException:  # a thread of a channel that the bot cannot see
-        return ["View Channel"]
+        return [N_("View Channel")]
     needed = {
-        "View Channel": permissions.view_channel,
+        N_("View Channel"): permissions.view_channel,
         **may_post(channel, permissions),
-        "Read Message History": permissions.read_message_history,
+        N_("Read Message History"): permissions.read_message_history,
     }
     return [name for name, granted in needed.items() if not granted]
 
@@ -350,7 +350,7 @@ def missing_permissions(channel: Any) -> list[str]:
 def may_post(channel: Any, permissions: discord.Permissions) -> dict[str, bool]:
     """What posting files in a channel takes, and whether it is granted."""
     if isinstance(channel, discord.Thread):
-        first = {"Send Messages in Threads": permissions.send_messages_in_threads}
+        first = {N_("Send Messages in Threads"): permissions.send_messages_in_threads}
     else:
-        first = {"Send Messages": permissions.send_messages}
-    return {**first, "Attach Files": permissions.attach_files}
+        first = {N_("Send Messages"): permissions.send_messages}
+    return {**first, N_("Attach Files"): permissions.attach_files}

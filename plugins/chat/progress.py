@@ -42,6 +42,7 @@ from bossbot import (
     format_time,
     hookimpl,
     language,
+    ngettext,
     now,
     public_url,
     show_link,
@@ -500,7 +501,7 @@ def render_all(jobs: Iterable[Job], progress: dict[str, Progress]) -> str:
         return render(jobs[0], progress.get(jobs[0].id))
     lines = [render_line(job, progress.get(job.id)) for job in jobs]
     links = [show_link(public_url(job), 120) for job in jobs]
-    errors = [f"\n{job.error}" * (job.status is Status.FAILED) for job in jobs]
+    errors = [f"\n{_(job.error)}" * (job.status is Status.FAILED) for job in jobs]
     linked = [
         f"{line} {link}".rstrip() for line, link in zip(lines, links, strict=True)
     ]
@@ -511,7 +512,7 @@ def render_all(jobs: Iterable[Job], progress: dict[str, Progress]) -> str:
     # Each sentence once, and cut if they are long; then not even every line.
     text = "\n".join(lines)
     failed = [
-        (f"{job.cause}", job.error) for job in jobs if job.status is Status.FAILED
+        (_(str(job.cause)), _(job.error)) for job in jobs if job.status is Status.FAILED
     ]
     reasons = [f"{cause}: {error}" for cause, error in dict.fromkeys(failed)]
     room = MAX_CONTENT - len(text)
@@ -521,49 +522,58 @@ def render_all(jobs: Iterable[Job], progress: dict[str, Progress]) -> str:
     if room >= 0:
         return text
     kept = text[: MAX_CONTENT - 30].rpartition("\n")[0]
-    return f"{kept}\n… and {len(lines) - kept.count(chr(10)) - 1} more"
+    more = _("… and {count} more").format(count=len(lines) - kept.count("\n") - 1)
+    return f"{kept}\n{more}"
 
 
 def render_line(job: Job, progress: Progress | None) -> str:
     """One of several jobs, in a line."""
-    share = progress and progress.share
+    tag, share = f" · `{job.id}`", progress and progress.share
     if progress and progress.total_bytes and job.status is Status.DOWNLOADING:
         share = min(progress.done_bytes / progress.total_bytes, 1)
     if progress and share is not None and job.status is Status.DOWNLOADING:
-        return f"Downloading {escape(progress.name, 40)}, {share:.0%} · `{job.id}`"
+        name = escape(progress.name, 40)
+        text = _("Downloading {name}, {share}").format(name=name, share=f"{share:.0%}")
+        return text + tag
     if share is not None and job.status is Status.PROCESSING:
-        return f"Making it fit, {share:.0%} · `{job.id}`"
+        return _("Making it fit, {share}").format(share=f"{share:.0%}") + tag
     return render(job, progress).partition("\n")[0]
 
 
 def render(job: Job, progress: Progress | None) -> str:
     """The status message's text."""
     tag = f" · `{job.id}`"
-    count = f"{job.file_count} file{'s' * (job.file_count != 1)}"
-    posted = f" · {job.posted} posted" if job.posted else ""
+    count, posted = job.file_count, ""
+    if job.posted:
+        posted = " · " + _("{count} posted").format(count=job.posted)
     match job.status:
         case Status.QUEUED if job.position:
-            return f"Download queued. Position in queue: {job.position}{tag}"
+            text = _("Download queued. Position in queue: {position}")
+            return text.format(position=job.position) + tag
         case Status.QUEUED if job.attempts:
-            return f"Download queued{tag}"
+            return _("Download queued") + tag
         case Status.PROCESSING if progress and progress.share is not None:
-            return f"{escape(progress.name, 100)}{tag}\n{bar(progress.share)}"
+            return f"{escape(_(progress.name), 100)}{tag}\n{bar(progress.share)}"
         case Status.DOWNLOADING if progress:
-            return f"Downloading{posted}{tag}\n{render_progress(progress)}"
+            return f"{_('Downloading')}{posted}{tag}\n{render_progress(progress)}"
         case Status.QUEUED | Status.DOWNLOADING:
-            return f"Download started{tag}"
+            return _("Download started") + tag
         case Status.PROCESSING:
-            return f"Making it fit{tag}"
+            return _("Making it fit") + tag
         case Status.UPLOADING:
-            return f"Uploading {count}{tag}"
+            text = ngettext("Uploading {count} file", "Uploading {count} files", count)
+            return text.format(count=count) + tag
         case Status.COMPLETED:
             took = format_time(job.finished_at - job.created_at)
-            return f"Done in {took}: {count}{tag}"
+            text = ngettext(
+                "Done in {time}: {count} file", "Done in {time}: {count} files", count
+            )
+            return text.format(time=took, count=count) + tag
         case Status.CANCELLED:
-            return f"Cancelled{posted}{tag}"
+            return _("Cancelled") + posted + tag
         case Status.FAILED:
-            text = f"**Download failed** ({job.cause}){tag}\n{job.error}"
-            return text[:MAX_CONTENT]
+            text = _("**Download failed** ({cause})").format(cause=_(str(job.cause)))
+            return f"{text}{tag}\n{_(job.error)}"[:MAX_CONTENT]
 
 
 def bar(share: float) -> str:
@@ -577,14 +587,19 @@ def render_progress(progress: Progress) -> str:
     facts = []
     if progress.total_bytes:
         facts.append(bar(min(progress.done_bytes / progress.total_bytes, 1)))
-        total = format_size(progress.total_bytes)
-        facts.append(f"{format_size(progress.done_bytes)} of {total}")
+        text = _("{done} of {total}")
+        done, total = map(format_size, (progress.done_bytes, progress.total_bytes))
+        facts.append(text.format(done=done, total=total))
     else:
         facts.append(format_size(progress.done_bytes))
     if progress.speed_bytes_s:
         facts.append(f"{format_size(progress.speed_bytes_s)}/s")
         if progress.total_bytes:
             left = max(progress.total_bytes - progress.done_bytes, 0)
-            facts.append(f"{format_time(left / progress.speed_bytes_s)} left")
-    of = f" ({progress.item} of {progress.items})" if progress.items else ""
-    return f"{escape(progress.name, 100)}{of}\n{' · '.join(facts)}"
+            left_s = left / progress.speed_bytes_s
+            facts.append(_("{time} left").format(time=format_time(left_s)))
+    name = escape(progress.name, 100)
+    if progress.items:
+        text = _("{name} ({item} of {items})")
+        name = text.format(name=name, item=progress.item, items=progress.items)
+    return f"{name}\n{' · '.join(facts)}"

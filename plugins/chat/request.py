@@ -105,7 +105,7 @@ async def explain(app: App, job: Job, setting: str, error: Exception) -> None:
     )
     channel = app.bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
     try:
-        shown = text.format(setting=f"`{setting}`", permissions="Manage Messages")
+        shown = text.format(setting=f"`{setting}`", permissions=_("Manage Messages"))
         await channel.send(shown)
     except UNREACHABLE as failed:
         log.info("that could not be said: {}", failed)

@@ -15,6 +15,7 @@ from loguru import logger
 from pydantic import ByteSize, Field
 
 from bossbot import (
+    N_,
     App,
     Cause,
     Courier,
@@ -28,10 +29,12 @@ from bossbot import (
     Post,
     Refused,
     Status,
+    _,
     escape,
     format_size,
     format_time,
     hookimpl,
+    ngettext,
     now,
     public_url,
     show_link,
@@ -45,7 +48,9 @@ PING_AFTER_S = 60  # a member who waited longer gets a ping
 # A nonce makes a resend harmless for "the past few minutes"; we trust it this long.
 NONCE_WINDOW_S = 60
 SEND_TRIES = 5
-MUTE = "Without sound: adding it to the picture needs ffmpeg, which is missing here."
+MUTE = N_(
+    "Without sound: adding it to the picture needs ffmpeg, which is missing here."
+)
 MISTAKES = (AttributeError, TypeError, ValueError)
 # Discord's filters refused the words: AutoMod's, and those for links.
 FILTERED = (200000, 240000)
@@ -121,7 +126,7 @@ class DiscordCourier(Courier):
         raise JobFailed(
             Cause.NETWORK,
             f"not posted: {reason!r}",
-            "Discord did not take the files. Try again later.",
+            N_("Discord did not take the files. Try again later."),
         )
 
     async def limit_bytes(self, job: Job) -> int:
@@ -212,15 +217,15 @@ class DiscordCourier(Courier):
         for file in [file for file in files if file.size > limit]:
             link = await self.app.plugins.call_first("deliver_file", job=job, file=file)
             delivered = delivered or bool(link)
-            notes.append(
-                str(link)
-                if link
-                else f"Too large for this channel: {file.name} is "
-                f"{format_size(file.size)}, the limit is {format_size(limit)}."
+            text = _(
+                "Too large for this channel: {name} is {size}, the limit is {limit}."
             )
+            size, most = format_size(file.size), format_size(limit)
+            sentence = text.format(name=file.name, size=size, limit=most)
+            notes.append(str(link or sentence))
         if files and not fitting and not delivered:
             link = show_link(public_url(job))
-            source = f"\nSource: {link}" if link else ""
+            source = "\n" + _("Source: {link}").format(link=link) if link else ""
             raise JobFailed(Cause.TOO_LARGE, message="\n".join(notes)[:1300] + source)
         job.total_bytes -= sum(file.size for file in files if file.size > limit)
         job.file_count = posted + len(fitting)
@@ -472,30 +477,48 @@ def remarks(fetched: Fetched) -> list[str]:
     notes, facts, lost = list[str](), fetched.facts, len(fetched.failures)
     total = len(fetched.files) + lost
     if lost:
-        causes = {failure.cause.replace("_", " ") for failure in fetched.failures}
+        causes = {_(str(f.cause)).replace("_", " ") for f in fetched.failures}
         reason = ", ".join(sorted(causes))
-        notes.append(
-            f"{total - lost} of {total}, {lost} could not be fetched ({reason})."
-        )
+        text = _("{count} of {total}, {lost} could not be fetched ({reason}).")
+        told = text.format(count=total - lost, total=total, lost=lost, reason=reason)
+        notes.append(told)
     items = facts.get("items")
     if facts.get("more") or (items or 0) > total:
-        of = f" of {items}" if items else "; there are more"
-        notes.append(f"The first {total}{of}.")
+        text = _("The first {total}; there are more.")
+        if items:
+            text = _("The first {total} of {items}.")
+        notes.append(text.format(total=total, items=items))
     if facts.get("mute") and fetched.files:
-        notes.append(MUTE)
+        notes.append(_(MUTE))
     return notes
 
 
 def heading(job: Job, files: Sequence[MediaFile]) -> str:
     """The first line of the message with the files; pings a member who waited long."""
-    size = format_size(sum(file.size for file in files))
     early, items = job.status is Status.DOWNLOADING, job.facts.get("items") or 0
-    of = f" of {items}" if early and items > len(files) else ""
-    count = f"{len(files)}{of} file{'s' * (len(files) != 1 or bool(of))}, {size}, "
-    took_s = now() - job.created_at
+    count = len(files)
+    if not files:
+        text = _("**The first files**: {time}")
+        if not early:
+            text = _("**Download complete**: {time}")
+    elif early and items > count:
+        text = _("**The first files**: {count} of {items} files, {size}, {time}")
+    elif early:
+        text = ngettext(
+            "**The first files**: {count} file, {size}, {time}",
+            "**The first files**: {count} files, {size}, {time}",
+            count,
+        )
+    else:
+        text = ngettext(
+            "**Download complete**: {count} file, {size}, {time}",
+            "**Download complete**: {count} files, {size}, {time}",
+            count,
+        )
+    took_s, size = now() - job.created_at, format_size(sum(f.size for f in files))
     ping = f"<@{job.user_id}> " if took_s > PING_AFTER_S else ""
-    what = "The first files" if early else "Download complete"
-    return f"{ping}**{what}**: {count if files else ''}{format_time(took_s)}"
+    time = format_time(took_s)
+    return ping + text.format(count=count, items=items, size=size, time=time)
 
 
 def clip_embed(embed: discord.Embed) -> discord.Embed:

@@ -1,34 +1,16 @@
 """In which language members are answered."""
 
-from gettext import NullTranslations
 from typing import Any
 
 import pytest
 from bossbot_plugins._catalogues import closest
 from bossbot_plugins.language import LANGUAGES
-from discord_support import Stage, job_when, link, module
+from discord_support import Stage, job_when, link
 
 import bossbot
 from bossbot import Status
 
 pytest_plugins = ("discord_fixtures",)
-
-
-class Shouting(NullTranslations):
-    """A language that says which it is."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def gettext(self, message: str) -> str:
-        return f"[{self.name}] {message}"
-
-
-@pytest.fixture(autouse=True)
-def languages(monkeypatch: pytest.MonkeyPatch) -> None:
-    spoken: dict[str, Any] = {n: Shouting(n) for n in ("de", "fr", "pt-BR")}
-    monkeypatch.setattr(bossbot, "catalogues", spoken)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +52,7 @@ async def test_refusal_is_in_the_server_s_language(stage: Stage, door: str) -> N
             await stage.says(f"$download {link(stage.image())}")
         else:
             await fake.slash(stage.channel_id, "download", {"url": "https://a.example"})
-        await stage.hears("[fr] You may not use this bot on this server.")
+        await stage.hears("Tu ne peux pas utiliser ce bot sur ce serveur.")
 
 
 @pytest.mark.parametrize(
@@ -85,15 +67,15 @@ async def test_job_and_what_works_on_it_have_the_server_s_language(
     stage.hook(
         "greeting",
         "async def decorate_message(message):\n"
-        "    message.content += _('hello')\n"
+        "    message.content += _('Cancelled.')\n"
         "    return message\n",
     )
     async with stage.bot() as bot:
         await set_language(stage, bot.app, setting)
         await stage.says(f"$download {link(stage.image())}")
         [post] = await stage.gets(1)
-        hello = "hello" if language == "en" else f"[{language}] hello"
-        assert post.content.endswith(hello)
+        said = {"en": "Cancelled.", "de": "Abgebrochen.", "pt-BR": "Cancelado."}
+        assert post.content.endswith(said[language])
         [job] = await bot.app.queue.list()
         assert job.language == language
 
@@ -103,7 +85,7 @@ async def test_hooks_that_hear_of_a_job_have_its_language(stage: Stage) -> None:
     stage.hook(
         "teller",
         "async def job_changed(job, app):\n"
-        "    await app.facts.set(f'{job.status}', _('hello'))\n",
+        "    await app.facts.set(f'{job.status}', _('Cancelled.'))\n",
     )
     async with stage.bot() as bot:
         await set_language(stage, bot.app, "de")
@@ -111,24 +93,26 @@ async def test_hooks_that_hear_of_a_job_have_its_language(stage: Stage) -> None:
         await stage.gets(1)
         [job] = await bot.app.queue.list()
         await job_when(bot, job.id, lambda job: job.status is Status.COMPLETED)
-        assert await bot.app.facts.get("queued") == "[de] hello"
+        assert await bot.app.facts.get("queued") == "Abgebrochen."
 
 
-async def test_status_message_is_in_the_job_s_language(stage: Stage) -> None:
+async def test_status_message_and_post_are_in_the_job_s_language(stage: Stage) -> None:
     stage.add_plugin("language")
     async with stage.bot() as bot:
         await set_language(stage, bot.app, "de")
-        spoken: list[str] = []
-        render = module("progress").render_all
-
-        def listen(*arguments: Any) -> Any:
-            spoken.append(bossbot.language.get())
-            return render(*arguments)
-
-        module("progress").render_all = listen
         await stage.says(f"$download {link(stage.image())}")
-        await stage.gets(1)
-        assert {*spoken} == {"de"}
+        [post] = await stage.gets(1)
+        assert post.content.startswith("**Download fertig**: 1 Datei, ")
+        [job] = await bot.app.queue.list()
+        await job_when(bot, job.id, lambda job: job.status is Status.COMPLETED)
+
+
+async def test_failure_is_told_in_the_job_s_language(stage: Stage) -> None:
+    stage.add_plugin("language")
+    async with stage.bot() as bot:
+        await set_language(stage, bot.app, "ja")
+        await stage.says("$download https://127.0.0.1:9/x.jpg")
+        await stage.hears("**ダウンロードに失敗しました**", "。")
 
 
 async def test_texts_are_english_where_there_is_no_server(stage: Stage) -> None:

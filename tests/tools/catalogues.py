@@ -20,6 +20,9 @@ from babel.messages.pofile import read_po, write_po
 from discord.ext import commands
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # when it is run as a program
+import bossbot
+
 LOCALE = ROOT / "plugins" / "chat" / "_locale"
 SHIPPED = ("parts", "engines", "platforms", "processors", "chat", "owner")
 # What marks a text, with how many of its arguments are one.
@@ -60,8 +63,6 @@ def marked(path: Path) -> Iterator[Text]:
 
 def of_commands() -> Iterator[Text]:
     """What Discord and /help show of commands, and /settings of a server's settings."""
-    import bossbot
-
     bossbot.open_plugins([ROOT / "plugins" / name for name in SHIPPED])
     for path in sources()[1:]:
         module = importlib.import_module(f"bossbot_plugins.{path.stem}")
@@ -95,6 +96,7 @@ def of_command(command: Any) -> Iterator[Text]:
 def template() -> Catalog:
     """All texts, without translations."""
     found = [text for path in sources() for text in marked(path)]
+    found += [("", str(cause), "") for cause in bossbot.Cause]
     catalogue = Catalog(project="Boss-Bot", fuzzy=False)
     for context, one, many in sorted({*found, *of_commands()}):
         if one and not (context == "choice" and one.isdecimal()):
@@ -105,6 +107,26 @@ def template() -> Catalog:
 # ── The catalogues ─────────────────────────────────────────────────────────────────
 
 
+class Plain(Catalog):
+    """A catalogue whose header has only what gettext reads."""
+
+    @property
+    def mime_headers(self) -> list[tuple[str, str]]:  # type: ignore[override]
+        return [
+            ("Language", str(self.locale).replace("_", "-")),
+            ("Plural-Forms", self.plural_forms),
+            ("Content-Type", "text/plain; charset=utf-8"),
+        ]
+
+
+def blank(like: Catalog) -> Catalog:
+    """A catalogue without texts, with the plural forms of another one."""
+    new = Plain(like.locale, fuzzy=False)
+    # Those that its .po names; babel has others for some languages.
+    new._num_plurals, new._plural_expr = like.num_plurals, like.plural_expr
+    return new
+
+
 def read(path: Path) -> Catalog:
     with path.open("rb") as file:
         return read_po(file, locale=path.stem.replace("-", "_"))
@@ -112,7 +134,7 @@ def read(path: Path) -> Catalog:
 
 def updated(catalogue: Catalog, texts: Catalog) -> Catalog:
     """A catalogue with exactly the texts there are; new ones have no translation."""
-    new = Catalog(catalogue.locale, project="Boss-Bot", fuzzy=False, header_comment="#")
+    new = blank(catalogue)
     for message in texts:
         if message.id:
             old = catalogue.get(key(message), message.context)
@@ -129,24 +151,17 @@ def as_po(catalogue: Catalog) -> bytes:
     """A .po file's text, the same for the same texts."""
     file = io.BytesIO()
     write_po(file, catalogue, width=90, omit_header=True, no_location=True)
-    language = str(catalogue.locale).replace("_", "-")
-    head = (
-        'msgid ""\nmsgstr ""\n'
-        f'"Language: {language}\\n"\n'
-        f'"Plural-Forms: {catalogue.plural_forms}\\n"\n'
-        '"Content-Type: text/plain; charset=utf-8\\n"\n\n'
-    )
-    return head.encode() + file.getvalue()
+    head = "".join(f'"{k}: {v}\\n"\n' for k, v in catalogue.mime_headers)
+    return f'msgid ""\nmsgstr ""\n{head}\n'.encode() + file.getvalue()
 
 
 def as_mo(po: bytes, locale: str) -> bytes:
     catalogue = read_po(io.BytesIO(po), locale=locale.replace("-", "_"))
-    small = Catalog(catalogue.locale, fuzzy=False)
+    small = blank(catalogue)
     for message in catalogue:
         if message.id and complete(message):
             small.add(message.id, message.string, context=message.context)
     file = io.BytesIO()
-    small.creation_date = small.revision_date = None  # type: ignore[assignment]
     write_mo(file, small)
     return file.getvalue()
 
@@ -206,57 +221,68 @@ def is_command_name(text: str) -> bool:
 
 # ── Texts without a mark ───────────────────────────────────────────────────────────
 
-# Where what is written is no text for members.
+# Words in these calls are for no member, or are taken from the commands themselves.
 ELSEWHERE = (
-    *(
-        "logger",
-        "log",
-        "Field",
-        "Finding",
-        "Subcommand",
-        "Annotated",
-        "cooldown",
-        "rate",
-    ),
-    *("PluginError", "StartError", "ValueError", "RuntimeError", "NotImplementedError"),
-    *("FileNotFoundError", "BossbotError", "TimeoutError", "OSError", "print", "note"),
+    *("logger", "log", "Field", "cooldown", "rate", "note", "TypeVar", "Kind"),
+    *("guard", "admit", "admit_to", "may_change", "action_of", "describe", "fact"),
+    *("PluginError", "ValueError", "RuntimeError", "TimeoutError", "FileNotFoundError"),
 )
-WORDS = re.compile(
-    r"[A-Za-z]{2,}[,:;.]? [A-Za-z{(*`]|^[A-Z][a-z]{2,}\W*$|^[A-Z][a-z]+ "
+WORDS = re.compile(r"[a-z]{2,}[,:;.]? [A-Za-z{(*`]|^\W*[A-Z][a-z]{2,}(\W*$| )")
+SQL = re.compile(
+    r"\s*(--.*\n\s*)?[A-Z]{2,} |.*\b(AND|FROM|WHERE|IN|SELECT|VALUES)\b", re.DOTALL
 )
-SHOWN = ("label", "title", "placeholder", "content", "text")  # by Discord
 
 
 def unmarked(path: Path) -> Iterator[str]:
     """The texts in a file that a member seems to read, and that nothing translates: a
     line each."""
-    tree = ast.parse(path.read_text("utf-8"))
-    yield from _unmarked(tree, path.name)
+    yield from _unmarked(ast.parse(path.read_text("utf-8")), path.name)
 
 
 def _unmarked(node: ast.AST, where: str) -> Iterator[str]:
     for child in ast.iter_child_nodes(node):
-        if is_elsewhere(child) or is_doc(child):
+        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+            continue  # a docstring
+        if isinstance(child, ast.Call) and not {*called(child)}.isdisjoint(
+            (*ELSEWHERE, *MARKS)
+        ):
             continue
-        if isinstance(child, ast.Constant) and isinstance(child.value, str):
-            if WORDS.search(child.value) and not child.value.isupper():
-                yield f"{where}:{child.lineno}: {child.value!r}"
+        if isinstance(child, ast.Assign) and ast.unparse(child).startswith("__all__"):
             continue
+        text = child.value if isinstance(child, ast.Constant) else None
+        if isinstance(text, str) and WORDS.search(text) and not SQL.match(text):
+            yield f"{where}:{child.lineno}: {text!r}"
         yield from _unmarked(child, where)
 
 
-def is_doc(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+def plain_refusals(path: Path) -> Iterator[str]:
+    """Refusals and failures of a file whose words are written there without a mark, a
+    line each."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        first = {"Refused": 0, "QueueFull": 0, "Denied": 0, "Wrong": 0, "JobFailed": 2}
+        if node.func.id not in first:
+            continue
+        words = [*node.args[first[node.func.id] :][:1]]
+        words += [one.value for one in node.keywords if one.arg == "message"]
+        for one in words:
+            texts = [
+                part.value
+                for part in (one.values if isinstance(one, ast.JoinedStr) else [one])
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            ]
+            if re.search("[A-Za-z]{2}", "".join(texts)):
+                yield f"{path.name}:{node.lineno}: {ast.unparse(one)}"
 
 
-def is_elsewhere(node: ast.AST) -> bool:
-    """A call whose words are marked, or are for no member."""
-    if not isinstance(node, ast.Call):
-        return False
-    root: ast.AST = node.func
-    while isinstance(root, (ast.Attribute, ast.Call)):
-        root = root.func if isinstance(root, ast.Call) else root.value
-    return isinstance(root, ast.Name) and root.id in (*ELSEWHERE, *MARKS)
+def called(call: ast.Call) -> Iterator[str]:
+    """The names in what is called: "log" and "bind" for ``log.bind(...)(...)``."""
+    for node in ast.walk(call.func):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
 
 
 def main() -> None:
@@ -272,5 +298,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()
