@@ -353,9 +353,12 @@ class DiscordCourier(Courier):
             for key, value in (("embed", embed), ("view", message.view))
             if value is not None
         }
-        if request := await self._request(job):
+        # A slash command leaves no message but the status message, which may go.
+        if job.message_id:
             options["reference"] = discord.MessageReference(
-                message_id=request, channel_id=job.channel_id, fail_if_not_exists=False
+                message_id=job.message_id,
+                channel_id=job.channel_id,
+                fail_if_not_exists=False,
             )
         pinged = [discord.Object(job.user_id)] if message.content[:2] == "<@" else []
         spoiler = bool(job.options.get("spoiler"))
@@ -380,29 +383,20 @@ class DiscordCourier(Courier):
             )
         return int(sent.id)
 
-    async def _request(self, job: Job) -> int:
-        """The message to reply to, 0 for none: the request, or for a slash command the
-        status message, which is known some time after the job."""
-        if not (job.message_id or job.status_message_id):
-            stored = await self._ask(partial(self.app.queue.get, job.id), job)
-            job.status_message_id = stored.status_message_id if stored else 0
-        return job.message_id or job.status_message_id
-
     async def _find_sent(self, job: Job, channel: Any, post: Post) -> int:
         """Our message with files of this post, or with its text; 0 when there is
         none."""
         pieces = {piece(job, name) for name in post.files}
         lines = post.content.split("\n")
-        request = await self._request(job)
         number = job.request_key.partition(":")[0]  # of the message or interaction
-        since = request or (int(number) if number.isdecimal() else 0)
+        since = job.message_id or (int(number) if number.isdecimal() else 0)
         after = discord.Object(since) if since else None  # then the latest come first
         async for message in channel.history(limit=2000, after=after):
             if message.author != self.app.bot.user:
                 continue
             answered = message.reference.message_id if message.reference else 0
             found = {piece(job, file.filename) for file in message.attachments}
-            same = answered == request and all(x in message.content for x in lines)
+            same = answered == job.message_id and all(x in message.content for x in lines)
             if found & pieces or (same and not found and not pieces):
                 return int(message.id)
         return 0

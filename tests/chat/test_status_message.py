@@ -57,8 +57,8 @@ async def test_links_of_a_request_share_one_message(stage: Stage, door: str) -> 
         stored = await bot.app.queue.list()
         assert {job.status_message_id for job in stored} == {status.id}
     assert len(stage.said()) == 3  # and two pictures
-    if door == "/":
-        assert all(m.replied_to is status for m in stage.posted())
+    if door == "/":  # nothing to reply to that stays
+        assert all(m.replied_to is None for m in stage.posted())
 
 
 async def test_message_of_several_links_is_edited_once_in_its_interval(
