@@ -396,7 +396,9 @@ class DiscordCourier(Courier):
                 continue
             answered = message.reference.message_id if message.reference else 0
             found = {piece(job, file.filename) for file in message.attachments}
-            same = answered == job.message_id and all(x in message.content for x in lines)
+            same = answered == job.message_id and all(
+                x in message.content for x in lines
+            )
             if found & pieces or (same and not found and not pieces):
                 return int(message.id)
         return 0
