@@ -179,8 +179,8 @@ async def test_values_are_read_and_stored(room: Moderated) -> None:
         ("ranks", "@Owls default", {f"{role.id}": "high"}),
         ("rules", "#general bee, #news a", {f"{channel}": "bee", f"{thread.id}": "a"}),
         ("role_priority", "Owls HIGH", {f"{other.id}": "high"}),
-        ("language", "pt-br", "pt-BR"),
         ("rate_per_minute", "0", 0),
+        ("language", "pt-br", "pt-BR"),  # in which the next one would be answered
     ]:
         said = await room.update(setting, value)
         known = module("settings").settings_of(room.app)[setting.lower()]
