@@ -120,12 +120,12 @@ WARM: dict[str, tuple[Any, dict[str, Engine]]] = {}
 
 def stamp_of(stem: str) -> Any:
     """The state of a plugin's file and of all libraries on disk; None where one is a
-    folder, which is not looked through."""
+    folder with code, which is not compared."""
     files = []
     for name, path, is_folder, *state in _files_of_plugins():
         library = name.startswith("_") and name != "__pycache__"
         if library or name in (stem, f"{stem}.py"):
-            if is_folder:
+            if is_folder and next(Path(path).rglob("*.py"), None):
                 return None
             files.append((path, *state))
     return files

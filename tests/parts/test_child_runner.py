@@ -966,6 +966,20 @@ async def test_slow_links_are_not_remembered_without_end(toys: Toys) -> None:
     assert len(toys.runner._slow) == 1000
 
 
+@pytest.mark.parametrize(("name", "warm"), [("de.po", True), ("code.py", False)])
+async def test_engines_stay_warm_beside_folders_without_code(
+    tmp_path: Path, name: str, warm: bool
+) -> None:
+    async with running_toys(tmp_path) as toys:
+        toys.write("report.info(text=str(LOADED_BY == os.getpid()))")
+        with toys.plugin.open("a") as file:
+            file.write("\nLOADED_BY = os.getpid()\n")
+        (toys.plugin.parent / "_words").mkdir()
+        (toys.plugin.parent / "_words" / name).touch()
+        fetched = await toys.app.worker.fetch(toys.job(), nobody)
+        assert fetched.facts == {"text": str(not warm)}
+
+
 # The spare child
 
 
