@@ -1226,9 +1226,7 @@ def _is_deep(value: Any, levels: int = MAX_DEPTH) -> bool:
 
 
 def _checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """A setting's value, checked also for what is too much for later."""
-    if _is_deep(value):
-        raise ValueError(TOO_DEEP)
+    """A setting's value, checked also for numbers that are too much for later."""
     try:
         found = check(value)
     except OverflowError:
@@ -1254,11 +1252,10 @@ class PluginConfig(BaseModel):
         except ValidationError:
             if not isinstance(value, str) or not value.startswith(("[", "{")):
                 raise
-        try:
-            table = json.loads(value)
-        except RecursionError:
-            raise ValueError(TOO_DEEP) from None
-        return _checked(table, check)
+        with contextlib.suppress(RecursionError):
+            if not _is_deep(table := json.loads(value)):
+                return _checked(table, check)
+        raise ValueError(TOO_DEEP)
 
     def within(self, config: Any, settings: Settings) -> Self:
         """A server's settings as they count: with the owner's value where the server
@@ -2637,7 +2634,7 @@ class App:
             if answer := await self.plugins.call_first("answer_job", job=job):
                 return Accepted(None, str(answer))
             return None if await self.queue.add(job) is None else Accepted(job)
-        except Exception:
+        except Exception:  # whatever it is, no plugin must count the link
             await self.plugins.call("job_refused", job=job)
             raise
 
