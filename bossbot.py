@@ -2354,16 +2354,6 @@ class Plugins:
                 self.failed(self.all[impl.plugin_name], hook, wrong)
         return values[folded]
 
-    def call_at_once(self, hook: str, plugin: Plugin, **values: Any) -> Any:
-        """One plugin's answer to a plain hook, None when it has none; a failing plugin
-        is switched off."""
-        try:
-            for impl in self.impls(hook, plugin.stem):
-                return self.invoke(impl, plugin, **values)
-        except (Exception, SystemExit) as error:  # the boundary of a plugin
-            self.give_up(plugin.stem, error)
-        return None
-
 
 # ── The app: intake, feed, start and stop ──────────────────────────────────────────
 

@@ -270,13 +270,14 @@ class DiscordClient(Client):
 
     async def install(self, plugin: Plugin) -> None:
         """See ``Client``."""
-        plugins = self.app.plugins
-        things = plugins.call_at_once("register_commands", plugin, bot=self.bot)
-        bot = self.bot
+        plugins, bot = self.app.plugins, self.bot
         before = set(bot.tree.get_commands())
         try:
             async with contextlib.AsyncExitStack() as undo:
-                for thing in things or ():
+                things: list[Any] = []
+                for impl in plugins.impls("register_commands", plugin.stem):
+                    things += plugins.invoke(impl, plugin, bot=bot) or []
+                for thing in things:
                     if isinstance(thing, commands.Cog):
                         await bot.add_cog(thing)
                         undo.push_async_callback(bot.remove_cog, thing.qualified_name)

@@ -429,17 +429,6 @@ async def test_plain_hook_runs_in_a_thread_and_async_hook_in_the_loop(
     assert plain != coroutine == threading.current_thread().name
 
 
-def test_register_commands_that_fails_switches_its_plugin_off(load: Load) -> None:
-    code = "@hookimpl\ndef register_commands(bot): "
-    plugins = load(a=code + "return [1]", b=code + "1 / 0", c=code + "return [3]")
-    found = [
-        (plugin.stem, plugins.call_at_once("register_commands", plugin, bot=None))
-        for plugin in list(plugins.all.values())
-    ]
-    assert found == [("a", [1]), ("b", None), ("c", [3])]
-    assert "ZeroDivisionError" in plugins.all["b"].off
-
-
 async def test_many_calls_at_once_do_not_mix(load: Load) -> None:
     plugins = load(
         a="@hookimpl\nasync def answer_job(job):\n"

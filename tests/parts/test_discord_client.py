@@ -106,14 +106,22 @@ async def test_reload_that_fails_puts_the_old_commands_back(
         assert {"hello", "download"} <= stage.fake.commands.keys()
 
 
-async def test_command_that_cannot_be_described_turns_only_its_plugin_off(
-    stage: Stage,
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (BROKEN_TO_DICT.format(name="bad"), "ZeroDivisionError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit", "SystemExit"),
+        ("return 5", "TypeError"),
+    ],
+)
+async def test_register_commands_that_fails_turns_only_its_plugin_off(
+    stage: Stage, more: str, reason: str
 ) -> None:
     stage.write_plugin("good", command("good"))
-    more = BROKEN_TO_DICT.format(name="bad")
     stage.write_plugin("bad", command("bad", more=more))
     async with stage.bot() as bot:
-        assert "ZeroDivisionError" in bot.app.plugins.all["bad"].off
+        assert reason in bot.app.plugins.all["bad"].off
         assert await answers(stage, "good") == "hello"
         assert "bad" not in stage.fake.commands and bot.get_command("bad") is None
 
