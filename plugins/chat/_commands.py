@@ -2,7 +2,7 @@
 language they are answered (check_action sets it), and what counts for limits."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import discord
@@ -187,3 +187,32 @@ def permission_title(name: str) -> str:
     words = name.replace("guild", "server").split("_")
     title = " ".join(word if word == "in" else word.capitalize() for word in words)
     return _(PERMISSIONS.get(name, title))
+
+
+def permission_titles(names: Iterable[str]) -> str:
+    return ", ".join(map(permission_title, names))
+
+
+def lacking(
+    names: Iterable[str], channel: Any, granted: discord.Permissions
+) -> list[str]:
+    """Those of the permissions that are not granted in a channel: in a thread, sending
+    takes another one."""
+    in_thread = isinstance(channel, discord.Thread)
+    wanted = (
+        "send_messages_in_threads" if in_thread and name == "send_messages" else name
+        for name in names
+    )
+    return [name for name in wanted if not getattr(granted, name)]
+
+
+def lacked_by_bot(names: Iterable[str], channel: Any) -> list[str]:
+    """Those of the permissions that the bot lacks in a channel."""
+    guild = getattr(channel, "guild", None)
+    if guild is None or guild.me is None:
+        return []  # a direct message
+    try:
+        granted = channel.permissions_for(guild.me)
+    except discord.ClientException:  # a thread of a channel that the bot cannot see
+        return ["view_channel"]
+    return lacking(names, channel, granted)

@@ -14,7 +14,9 @@ import aiohttp
 import discord
 from bossbot_plugins._commands import (
     Asked,
-    permission_title,
+    lacked_by_bot,
+    lacking,
+    permission_titles,
     refused,
     signature,
     user_of,
@@ -127,7 +129,7 @@ def refusal(error: BaseException) -> str:
     """The words of a refusal."""
     match error:
         case commands.MissingPermissions() | app_commands.MissingPermissions():
-            names = permission_names(error.missing_permissions)
+            names = permission_titles(error.missing_permissions)
             return _("You may not do that here: it takes {permissions}.").format(
                 permissions=names
             )
@@ -238,30 +240,17 @@ def discords_no(asked: Asked, error: discord.HTTPException) -> str:
 def missing_here(asked: Asked) -> list[str]:
     """The permissions that the bot lacks where it was asked, of those that answers can
     take."""
-    channel: Any = asked.channel
     if asked.guild is None:
         return []
     if isinstance(asked, discord.Interaction):
-        granted = asked.app_permissions
-    else:
-        try:
-            granted = channel.permissions_for(asked.guild.me)
-        except discord.ClientException:  # a thread of a channel that it cannot see
-            return ["view_channel"]
-    needed = list(NEEDED)
-    if isinstance(channel, discord.Thread):
-        needed[needed.index("send_messages")] = "send_messages_in_threads"
-    return [name for name in needed if not getattr(granted, name)]
+        return lacking(NEEDED, asked.channel, asked.app_permissions)
+    return lacked_by_bot(NEEDED, asked.channel)
 
 
 def lacks(missing: list[str]) -> str:
     return _("I cannot do that here. Ask an admin to give me: {permissions}.").format(
-        permissions=permission_names(missing)
+        permissions=permission_titles(missing)
     )
-
-
-def permission_names(names: list[str]) -> str:
-    return ", ".join(map(permission_title, names))
 
 
 # ── Did you mean ───────────────────────────────────────────────────────────────────

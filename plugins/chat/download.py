@@ -9,7 +9,14 @@ from typing import Any, Literal, get_args
 
 import aiohttp
 import discord
-from bossbot_plugins._commands import admit, admitted, guard
+from bossbot_plugins._answers import MAX_CONTENT, cut
+from bossbot_plugins._commands import (
+    admit,
+    admitted,
+    guard,
+    lacked_by_bot,
+    permission_titles,
+)
 from bossbot_plugins._links import Found, find_links, find_spoilers, known_by
 from discord.ext import commands
 from loguru import logger
@@ -35,8 +42,8 @@ __all__ = ["find_links"]
 # Discord is out of reach, which must not stop the next link.
 FAILURES = (discord.DiscordException, OSError, aiohttp.ClientError)
 MAX_LINKS = 25  # of one request
-MAX_CONTENT = 2000  # Discord, 2026-11: characters
 NEEDS = ("send_messages", "attach_files")
+BOT_NEEDS = ("view_channel", *NEEDS, "read_message_history")
 
 Quality = Literal["best", "1080", "720", "480", "audio"]  # each one takes less
 QUALITIES = get_args(Quality)
@@ -312,9 +319,7 @@ def packed(texts: Iterable[str]) -> list[str]:
     """Texts in as few messages as hold them; a longer one is cut."""
     messages: list[str] = []
     for text in texts:
-        if len(text) > MAX_CONTENT:
-            text = text[: MAX_CONTENT - 2]
-            text = (text.rpartition("\n")[0] or text) + "\n…"
+        text = cut(text, MAX_CONTENT)
         if messages and len(messages[-1]) + len(text) < MAX_CONTENT:
             messages[-1] += f"\n{text}"
         else:
@@ -324,33 +329,7 @@ def packed(texts: Iterable[str]) -> list[str]:
 
 def cannot_post(channel: Any) -> str:
     """Why the bot cannot post files in a channel; "" when it can."""
-    if not (missing := missing_permissions(channel)):
+    if not (missing := lacked_by_bot(BOT_NEEDS, channel)):
         return ""
     text = _("I cannot post files here. Ask an admin to give me: {permissions}.")
-    return text.format(permissions=", ".join(map(_, missing)))
-
-
-def missing_permissions(channel: Any) -> list[str]:
-    """The permissions missing to post files in a channel, in Discord's words."""
-    guild = getattr(channel, "guild", None)
-    if guild is None or guild.me is None:
-        return []  # a direct message
-    try:
-        permissions = channel.permissions_for(guild.me)
-    except discord.ClientException:  # a thread of a channel that the bot cannot see
-        return [N_("View Channel")]
-    needed = {
-        N_("View Channel"): permissions.view_channel,
-        **may_post(channel, permissions),
-        N_("Read Message History"): permissions.read_message_history,
-    }
-    return [name for name, granted in needed.items() if not granted]
-
-
-def may_post(channel: Any, permissions: discord.Permissions) -> dict[str, bool]:
-    """What posting files in a channel takes, and whether it is granted."""
-    if isinstance(channel, discord.Thread):
-        first = {N_("Send Messages in Threads"): permissions.send_messages_in_threads}
-    else:
-        first = {N_("Send Messages"): permissions.send_messages}
-    return {**first, N_("Attach Files"): permissions.attach_files}
+    return text.format(permissions=permission_titles(missing))

@@ -4,8 +4,7 @@ server names."""
 from collections.abc import Iterable
 from typing import Any, Literal
 
-import discord
-from bossbot_plugins._commands import permission_title
+from bossbot_plugins._commands import lacking, permission_titles
 from pydantic import Field
 
 from bossbot import (
@@ -70,10 +69,9 @@ async def check_action(action: Action, guild: GuildConfig) -> None:
     named = set(getattr(guild, f"{action.group}_roles", ()))
     if action.group in GRANTED and roles & named:
         return
-    granted = needed(action)
-    if missing := [name for name, yes in granted.items() if not yes]:
+    if missing := lacking(action.needs, action.channel, action.permissions):
         text = _("You may not do that here: it takes {permissions}.")
-        raise Refused(text.format(permissions=", ".join(missing)))
+        raise Refused(text.format(permissions=permission_titles(missing)))
     if any(getattr(action.permissions, name) for name in MODERATES):
         return
     if action.group not in GRANTED and named and not roles & named:
@@ -96,17 +94,6 @@ async def check_job(job: Job, guild: GuildConfig) -> None:
         names = ", ".join(guild.platforms)
         text = _("This server only downloads from {platforms}.")
         raise Refused(text.format(platforms=names))
-
-
-def needed(action: Action) -> dict[str, bool]:
-    """The permissions that an action takes, in Discord's words, and whether the member
-    has them."""
-    found = {}
-    for name in action.needs:
-        if name == "send_messages" and isinstance(action.channel, discord.Thread):
-            name = "send_messages_in_threads"
-        found[permission_title(name)] = bool(getattr(action.permissions, name))
-    return found
 
 
 def ids_of(channel: Any) -> Iterable[int]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import aiohttp
 import discord
-from bossbot_plugins._answers import fitted
+from bossbot_plugins._answers import MAX_CONTENT, fitted
 from bossbot_plugins._commands import admit
 from bossbot_plugins._jobs import (
     CANCELLABLE,
@@ -22,6 +22,7 @@ from bossbot_plugins._jobs import (
     details,
     ids_in,
     retry,
+    share_of,
     split_key,
 )
 from loguru import logger
@@ -48,7 +49,6 @@ from bossbot import (
     show_link,
 )
 
-MAX_CONTENT = 2000  # Discord, 2026-11: characters
 MAX_EMBEDS = 3  # that describe a failure: they fit in one message
 MAX_FAILURES = 5  # of edits in turn, then that state is given up
 MAX_ENDED = 100  # requests whose jobs have ended, and which may get one more
@@ -528,9 +528,7 @@ def render_all(jobs: Iterable[Job], progress: dict[str, Progress]) -> str:
 
 def render_line(job: Job, progress: Progress | None) -> str:
     """One of several jobs, in a line."""
-    tag, share = f" · `{job.id}`", progress and progress.share
-    if progress and progress.total_bytes and job.status is Status.DOWNLOADING:
-        share = min(progress.done_bytes / progress.total_bytes, 1)
+    tag, share = f" · `{job.id}`", share_of(job, progress)
     if progress and share is not None and job.status is Status.DOWNLOADING:
         name = escape(progress.name, 40)
         text = _("Downloading {name}, {share}").format(name=name, share=f"{share:.0%}")

@@ -3,11 +3,12 @@ and the message itself when all of its files are there, if the server wants that
 
 import aiohttp
 import discord
+from bossbot_plugins._commands import permission_titles
+from bossbot_plugins._jobs import MODERATOR, RETRYABLE, UNFINISHED
 from loguru import logger
 from pydantic import Field
 
 from bossbot import (
-    TERMINAL_STATUSES,
     App,
     Job,
     PluginConfig,
@@ -16,8 +17,6 @@ from bossbot import (
     hookimpl,
 )
 
-UNFINISHED = [status for status in Status if status not in TERMINAL_STATUSES]
-BROUGHT_NOTHING = (Status.FAILED, Status.CANCELLED)
 UNREACHABLE = (discord.DiscordException, OSError, aiohttp.ClientError)
 UNKNOWN_MESSAGE = 10008  # Discord: it is gone already
 MAX_REMEMBERED = 1000  # requests
@@ -72,7 +71,7 @@ async def suppress(app: App, job: Job) -> None:
 async def delete(app: App, job: Job) -> None:
     """Delete the request of a job, unless there is more to come, or to be told."""
     others = await app.queue.list(job.guild_id, UNFINISHED)
-    others += await app.queue.list(job.guild_id, BROUGHT_NOTHING, since=job.created_at)
+    others += await app.queue.list(job.guild_id, RETRYABLE, since=job.created_at)
     if any(other.message_id == job.message_id for other in others):
         return
     channel = app.bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
@@ -105,7 +104,9 @@ async def explain(app: App, job: Job, setting: str, error: Exception) -> None:
     )
     channel = app.bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
     try:
-        shown = text.format(setting=f"`{setting}`", permissions=_("Manage Messages"))
+        shown = text.format(
+            setting=f"`{setting}`", permissions=permission_titles(MODERATOR)
+        )
         await channel.send(shown)
     except UNREACHABLE as failed:
         log.info("that could not be said: {}", failed)

@@ -14,6 +14,7 @@ from bossbot_plugins._answers import MAX_DESCRIPTION, reply
 from bossbot_plugins._audit import note
 from bossbot_plugins._commands import Denied, admit, guard
 from bossbot_plugins._discord import tell_owner
+from bossbot_plugins._jobs import guild_id_of
 from bossbot_plugins._values import (
     Kind,
     Place,
@@ -205,7 +206,7 @@ class GuildSettings(commands.Cog, name="Settings"):
         await reply(ctx, text)
 
     async def show(self, ctx: Context, word: str) -> None:
-        guild_id, place = id_of(ctx), place_of(self.bot, ctx)
+        guild_id, place = guild_id_of(ctx), place_of(self.bot, ctx)
         if word:
             embed = one_shown(setting_of(self.app, word), guild_id, place)
         else:
@@ -216,7 +217,7 @@ class GuildSettings(commands.Cog, name="Settings"):
 
     async def change(self, ctx: Context, setting: Setting, words: str) -> str:
         """Change a setting; returns what to say. Raises Refused."""
-        app, guild_id, place = self.app, id_of(ctx), place_of(self.bot, ctx)
+        app, guild_id, place = self.app, guild_id_of(ctx), place_of(self.bot, ctx)
         plugin, key, guilds = setting.plugin, setting.key, self.app.guilds
         model = plugin.guild_config
         async with self._turn:  # so that the audit log has what was before
@@ -390,10 +391,6 @@ def broken(why: str) -> str:
         "changed now. What it said before counts. The bot's owner knows: {why}"
     )
     return text.format(why=escape(why, 500))
-
-
-def id_of(ctx: Context) -> int:
-    return ctx.guild.id if ctx.guild else 0
 
 
 def place_of(bot: BossBot, ctx: Context) -> Place:

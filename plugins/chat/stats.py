@@ -16,8 +16,9 @@ import discord
 from bossbot_plugins._answers import reply
 from bossbot_plugins._commands import action_of, guard
 from bossbot_plugins._errors import missing_here
+from bossbot_plugins._jobs import UNFINISHED, guild_id_of
 from bossbot_plugins._privacy import in_statistics
-from bossbot_plugins._quota import told
+from bossbot_plugins._quota import DAY_S, told
 from bossbot_plugins._stats_picture import COLOURS, Picture
 from discord import app_commands
 from discord.ext import commands
@@ -40,7 +41,6 @@ from bossbot import (
 
 Context = commands.Context[Any]
 GREEN = discord.Colour(0x3BA55D)
-DAY_S = 86400
 LOOK_BACK_S = 3600.0  # before the newest job, for older ones that are missing
 REMEMBERED = 100_000  # jobs that are known to be counted
 # In place of a day, and of a server.
@@ -282,7 +282,7 @@ class Stats(commands.Cog):
         missing = [] if ctx.interaction else missing_here(ctx)
         if "embed_links" in missing:
             raise commands.BotMissingPermissions(["embed_links"])
-        guild_id = EVERYWHERE if everywhere else (ctx.guild.id if ctx.guild else 0)
+        guild_id = EVERYWHERE if everywhere else guild_id_of(ctx)
         today = int(now() // DAY_S)
         embed = await shown(self.app, guild_id, today)
         picture = await by_day(self.app, guild_id, today)
@@ -333,8 +333,7 @@ async def shown(app: App, guild_id: int, today: int) -> discord.Embed:
         if names and guild_id:
             embed.add_field(name=_("Most requests"), value="\n".join(names))
     here = None if guild_id == EVERYWHERE else guild_id
-    unfinished = [status for status in Status if status not in TERMINAL_STATUSES]
-    jobs = await app.queue.list(here, unfinished)
+    jobs = await app.queue.list(here, UNFINISHED)
     waiting = sum(job.status is Status.QUEUED for job in jobs)
     text = _("{running} running, {waiting} waiting").format(
         running=len(jobs) - waiting, waiting=waiting

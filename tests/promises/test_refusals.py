@@ -5,7 +5,7 @@ from typing import Any
 
 import discord
 import pytest
-from bossbot_plugins.download import missing_permissions
+from bossbot_plugins.download import cannot_post
 from discord_support import Stage, link
 from fake_discord import Message
 
@@ -120,4 +120,4 @@ def test_thread_of_an_unseen_channel_is_no_traceback() -> None:
         def permissions_for(self, member: Any) -> Any:
             raise discord.ClientException("Parent channel not found")
 
-    assert missing_permissions(Orphan()) == ["View Channel"]
+    assert cannot_post(Orphan()).endswith("give me: View Channel.")
