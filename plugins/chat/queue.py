@@ -65,7 +65,7 @@ latest: dict[str, Progress] = {}  # of running jobs, as far as this process know
 
 @hookimpl
 def register_commands(bot: BossBot) -> list[Any]:
-    return [Queue(bot), PageButton, ClearButton, PurgeButton]
+    return [Queue(bot), PageButton, ConfirmButton]
 
 
 @hookimpl
@@ -125,7 +125,7 @@ class Queue(commands.Cog):
             len(jobs),
         ).format(count=len(jobs))
         what = "all" if running else "waiting"
-        await ask(ctx, question, ClearButton(what, user_of(ctx).id))
+        await ask(ctx, question, ConfirmButton("clear", what, user_of(ctx).id))
 
     @guard("queue cancel", group="queue")
     @queue.command(ignore_extra=False)
@@ -182,7 +182,8 @@ class Queue(commands.Cog):
         else:
             question = _("Forget all downloads that have ended on this server?")
         text = question.format(member=member.mention if member else "")
-        button = PurgeButton(member.id if member else 0, user_of(ctx).id)
+        what = str(member.id if member else 0)
+        button = ConfirmButton("purge", what, user_of(ctx).id)
         await ask(ctx, text, button)
 
     # Choices
@@ -319,89 +320,68 @@ async def ask(ctx: Context, question: str, button: Any) -> None:
     await reply(ctx, question, view=view)
 
 
-async def confirmed(
-    interaction: discord.Interaction, user_id: int, name: str, group: str
-) -> App:
-    """The app, for a member who has just asked for this and still may do it."""
-    await admit(interaction, name, group=group, needs=MODERATOR, dry=True)
-    if interaction.user.id != user_id:
-        raise Refused(_("Only who asked for it may do that."))
-    asked_at = interaction.message.created_at if interaction.message else None
-    age = discord.utils.utcnow() - asked_at if asked_at else timedelta()
-    if age.total_seconds() > CONFIRM_WITHIN_S:
-        raise Refused(_("That was too long ago. Ask again."))
-    await interaction.response.defer()
-    bot: Any = interaction.client
-    app: App = bot.app
-    return app
-
-
-class ClearButton(
+class ConfirmButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
-    template=r"queue:clear:(?P<what>waiting|all):(?P<user>\d{1,20})",
+    template=(
+        r"queue:(?P<name>clear|purge):(?P<what>waiting|all|\d{1,20}):(?P<user>\d{1,20})"
+    ),
 ):
-    """Removes what is in the queue."""
+    """Removes what is in the queue, "waiting" or "all", or forgets what has ended: of a
+    member, or 0 for all."""
 
-    def __init__(self, what: str, user_id: int) -> None:
+    def __init__(self, name: str, what: str, user_id: int) -> None:
+        labels = {"clear": _("Remove"), "purge": _("Forget")}
         style = discord.ButtonStyle.danger
-        custom_id = f"queue:clear:{what}:{user_id}"
+        custom_id = f"queue:{name}:{what}:{user_id}"
         super().__init__(
-            discord.ui.Button(label=_("Remove"), style=style, custom_id=custom_id)
+            discord.ui.Button(label=labels[name], style=style, custom_id=custom_id)
         )
-        self.what, self.user_id = what, user_id
+        self.name, self.what, self.user_id = name, what, user_id
 
     @classmethod
     async def from_custom_id(
         cls, interaction: discord.Interaction, item: Any, match: re.Match[str], /
     ) -> Self:
-        return cls(match["what"], int(match["user"]))
+        return cls(match["name"], match["what"], int(match["user"]))
 
     async def callback(self, interaction: discord.Interaction) -> None:
-        app = await confirmed(interaction, self.user_id, "queue clear", "queue")
-        waiting_only = self.what == "waiting"
-        statuses = (Status.QUEUED,) if waiting_only else CANCELLABLE
-        removed = 0
-        # Those that wait first: else they would start in place of those that run.
-        jobs = await jobs_here(app, interaction, statuses)
-        for job in sorted(jobs, key=lambda job: job.status is not Status.QUEUED):
-            if await app.queue.cancel(job.id, waiting_only):
-                removed += 1
-        text = ngettext("{count} link removed.", "{count} links removed.", removed)
-        await interaction.edit_original_response(
-            content=text.format(count=removed), view=None
-        )
-
-
-class PurgeButton(
-    discord.ui.DynamicItem[discord.ui.Button[Any]],
-    template=r"queue:purge:(?P<member>\d{1,20}):(?P<user>\d{1,20})",
-):
-    """Forgets what has ended: of a member, or 0 for all."""
-
-    def __init__(self, member_id: int, user_id: int) -> None:
-        style = discord.ButtonStyle.danger
-        custom_id = f"queue:purge:{member_id}:{user_id}"
-        super().__init__(
-            discord.ui.Button(label=_("Forget"), style=style, custom_id=custom_id)
-        )
-        self.member_id, self.user_id = member_id, user_id
-
-    @classmethod
-    async def from_custom_id(
-        cls, interaction: discord.Interaction, item: Any, match: re.Match[str], /
-    ) -> Self:
-        return cls(int(match["member"]), int(match["user"]))
-
-    async def callback(self, interaction: discord.Interaction) -> None:
-        app = await confirmed(interaction, self.user_id, "queue purge", "privacy")
-        guild_id = guild_id_of(interaction)
-        member_id = self.member_id or (None if guild_id else interaction.user.id)
-        forgotten = await forget_ended(app, guild_id, member_id)
-        who, jobs = interaction.user.id, forgotten.jobs
-        await note(app, guild_id, who, "queue purge", downloads=jobs)
-        text = ngettext(
-            "{count} download forgotten, {size} of files deleted.",
-            "{count} downloads forgotten, {size} of files deleted.",
-            forgotten.jobs,
-        ).format(count=forgotten.jobs, size=format_size(forgotten.size_bytes))
+        """Does it for a member who has just asked for it and still may do it."""
+        do, group = {"clear": (clear, "queue"), "purge": (purge, "privacy")}[self.name]
+        name = f"queue {self.name}"
+        await admit(interaction, name, group=group, needs=MODERATOR, dry=True)
+        if interaction.user.id != self.user_id:
+            raise Refused(_("Only who asked for it may do that."))
+        asked_at = interaction.message.created_at if interaction.message else None
+        age = discord.utils.utcnow() - asked_at if asked_at else timedelta()
+        if age.total_seconds() > CONFIRM_WITHIN_S:
+            raise Refused(_("That was too long ago. Ask again."))
+        await interaction.response.defer()
+        bot: Any = interaction.client
+        text = await do(bot.app, interaction, self.what)
         await interaction.edit_original_response(content=text, view=None)
+
+
+async def clear(app: App, interaction: discord.Interaction, what: str) -> str:
+    waiting_only = what == "waiting"
+    statuses = (Status.QUEUED,) if waiting_only else CANCELLABLE
+    removed = 0
+    # Those that wait first: else they would start in place of those that run.
+    jobs = await jobs_here(app, interaction, statuses)
+    for job in sorted(jobs, key=lambda job: job.status is not Status.QUEUED):
+        if await app.queue.cancel(job.id, waiting_only):
+            removed += 1
+    text = ngettext("{count} link removed.", "{count} links removed.", removed)
+    return text.format(count=removed)
+
+
+async def purge(app: App, interaction: discord.Interaction, what: str) -> str:
+    guild_id = guild_id_of(interaction)
+    member_id = int(what) or (None if guild_id else interaction.user.id)
+    forgotten = await forget_ended(app, guild_id, member_id)
+    who, jobs = interaction.user.id, forgotten.jobs
+    await note(app, guild_id, who, "queue purge", downloads=jobs)
+    return ngettext(
+        "{count} download forgotten, {size} of files deleted.",
+        "{count} downloads forgotten, {size} of files deleted.",
+        forgotten.jobs,
+    ).format(count=forgotten.jobs, size=format_size(forgotten.size_bytes))
