@@ -21,7 +21,7 @@ from bossbot_plugins._commands import (
     signature,
     user_of,
 )
-from bossbot_plugins._refusals import REFUSALS
+from bossbot_plugins._refusals import REFUSALS, UNREACHABLE
 from discord import app_commands
 from discord.ext import commands
 from loguru import logger
@@ -30,8 +30,6 @@ from bossbot import SENTENCES, BossbotError, Cause, Refused, _, escape
 
 RED = discord.Colour(0xED4245)
 MAX_TEXT = 1000  # characters of a sentence
-# What stops an answer from being sent, and is no fault of the bot.
-UNREACHABLE = (discord.DiscordException, OSError, aiohttp.ClientError)
 DISCONNECTED = (aiohttp.ClientError, ConnectionError)
 # Discord, 2026-11: the codes of an interaction that can no longer be answered.
 EXPIRED = (10015, 10062, 50027)

@@ -3,13 +3,11 @@
 import contextlib
 from typing import Any, Literal
 
-import aiohttp
 import discord
+from bossbot_plugins._refusals import UNREACHABLE
 from pydantic import Field
 
 from bossbot import App, BossBot, Job, MediaFile, PluginConfig, Refused, _, hookimpl
-
-UNREACHABLE = (discord.DiscordException, OSError, aiohttp.ClientError)
 
 
 class GuildConfig(PluginConfig):

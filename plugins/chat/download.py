@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
-import aiohttp
 import discord
 from bossbot_plugins._answers import MAX_CONTENT, cut
 from bossbot_plugins._commands import (
@@ -18,6 +17,7 @@ from bossbot_plugins._commands import (
     permission_titles,
 )
 from bossbot_plugins._links import Found, find_links, find_spoilers, known_by
+from bossbot_plugins._refusals import UNREACHABLE
 from discord.ext import commands
 from loguru import logger
 from pydantic import Field
@@ -39,8 +39,6 @@ from bossbot import (
 
 __all__ = ["find_links"]
 
-# Discord is out of reach, which must not stop the next link.
-FAILURES = (discord.DiscordException, OSError, aiohttp.ClientError)
 MAX_LINKS = 25  # of one request
 NEEDS = ("send_messages", "attach_files")
 BOT_NEEDS = ("view_channel", *NEEDS, "read_message_history")
@@ -140,7 +138,7 @@ class Download(commands.Cog):
     ) -> None:
         """Download what is behind a link, or several, and post it here."""
         if ctx.interaction:  # it must be answered within 3 s, whatever comes
-            with contextlib.suppress(*FAILURES):  # then the channel gets the answer
+            with contextlib.suppress(*UNREACHABLE):  # then the channel gets the answer
                 await ctx.defer()
         if cannot := cannot_post(ctx.channel):
             await self.say(ctx, cannot)
@@ -175,7 +173,7 @@ class Download(commands.Cog):
         ctx: commands.Context[Any] = await commands.Context.from_interaction(
             interaction
         )
-        with contextlib.suppress(*FAILURES):
+        with contextlib.suppress(*UNREACHABLE):
             await ctx.defer()
         await self.take_all(ctx, links, {})
 
@@ -194,7 +192,7 @@ class Download(commands.Cog):
             return ""
         message = reference.resolved
         if message is None:
-            with contextlib.suppress(*FAILURES):
+            with contextlib.suppress(*UNREACHABLE):
                 message = await ctx.channel.fetch_message(reference.message_id)
         return text_of(message) if isinstance(message, discord.Message) else ""
 
@@ -221,7 +219,7 @@ class Download(commands.Cog):
             await self.say(ctx, text)
         if ctx.interaction and sum(map(len, refused.values())) == len(links):
             # Else the first answer would be as public as "is thinking" is.
-            with contextlib.suppress(*FAILURES):
+            with contextlib.suppress(*UNREACHABLE):
                 await ctx.interaction.delete_original_response()
         for text in packed(explained(refused)):
             await self.say(ctx, text, private=True)
@@ -258,14 +256,14 @@ class Download(commands.Cog):
         slash command's ``private`` answer is for its member only."""
         try:
             if ctx.interaction:
-                with contextlib.suppress(*FAILURES):
+                with contextlib.suppress(*UNREACHABLE):
                     await ctx.send(text, ephemeral=private)
                     return
                 await ctx.channel.send(text)
                 return
             reference = ctx.message.to_reference(fail_if_not_exists=False)
             await ctx.send(text, reference=reference, mention_author=False)
-        except FAILURES as error:
+        except UNREACHABLE as error:
             logger.warning("an answer could not be sent: {!r}", error)
 
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 from typing import Any, Literal
 
-import aiohttp
 import discord
 from bossbot_plugins._answers import reply
 from bossbot_plugins._audit import forget as forget_who
@@ -23,6 +22,7 @@ from bossbot_plugins._privacy import (
     set_in_statistics,
     tables,
 )
+from bossbot_plugins._refusals import UNREACHABLE
 from bossbot_plugins._words import Everywhere, Messages, check_words
 from discord import app_commands
 from discord.ext import commands
@@ -259,7 +259,7 @@ async def delete_messages(app: App) -> bool:
             await channel.get_partial_message(message_id).delete()
         except (discord.NotFound, discord.Forbidden):
             pass  # it is gone, or out of reach for good
-        except (discord.DiscordException, OSError, aiohttp.ClientError) as error:
+        except UNREACHABLE as error:
             logger.warning("a message could not be deleted: {!r}", error)
             failed = True
             continue

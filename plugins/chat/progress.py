@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-import aiohttp
 import discord
 from bossbot_plugins._answers import MAX_CONTENT, fitted
 from bossbot_plugins._commands import admit
@@ -25,6 +24,7 @@ from bossbot_plugins._jobs import (
     share_of,
     split_key,
 )
+from bossbot_plugins._refusals import UNREACHABLE
 from loguru import logger
 from pydantic import Field
 
@@ -253,7 +253,7 @@ class Tracker:
                 return True
             except discord.HTTPException as error:
                 again = error.status >= 500 or error.status == 429
-            except (discord.DiscordException, OSError, aiohttp.ClientError):
+            except UNREACHABLE:
                 again = True
             except RuntimeError:  # the bot has stopped, and its session with it
                 if not app.stopping.is_set():
@@ -289,7 +289,7 @@ class Tracker:
         try:
             async with asyncio.timeout(self.edit_timeout_s / 3):
                 found = await message.fetch()
-        except (discord.DiscordException, OSError, aiohttp.ClientError):
+        except UNREACHABLE:
             group.message_id = 0
             group.noted.discard(job.id)
             return

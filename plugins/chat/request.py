@@ -1,10 +1,10 @@
 """What becomes of the message that asked for downloads: the previews of its links go at once,
 and the message itself when all of its files are there, if the server wants that."""
 
-import aiohttp
 import discord
 from bossbot_plugins._commands import permission_titles
 from bossbot_plugins._jobs import MODERATOR, RETRYABLE, UNFINISHED
+from bossbot_plugins._refusals import UNREACHABLE
 from loguru import logger
 from pydantic import Field
 
@@ -17,7 +17,6 @@ from bossbot import (
     hookimpl,
 )
 
-UNREACHABLE = (discord.DiscordException, OSError, aiohttp.ClientError)
 UNKNOWN_MESSAGE = 10008  # Discord: it is gone already
 MAX_REMEMBERED = 1000  # requests
 

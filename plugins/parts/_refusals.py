@@ -1,7 +1,12 @@
-"""What Discord's refusals mean."""
+"""How Discord fails, and what its refusals mean."""
+
+import aiohttp
+import discord
 
 from bossbot import N_
 
+# What keeps a message from Discord, and is no fault of the bot.
+UNREACHABLE = (discord.DiscordException, OSError, aiohttp.ClientError)
 LOCKED = N_("This thread is archived or locked. Ask a moderator to open it.")
 # By Discord's codes.
 REFUSALS = {

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-import aiohttp
 import discord
 from bossbot_plugins._catalogues import CommandTexts
 from bossbot_plugins._errors import answer_error, answers_errors, suggest
 from bossbot_plugins._nonce import nonce
+from bossbot_plugins._refusals import UNREACHABLE
 from discord.ext import commands
 from loguru import logger
 from pydantic import Field
@@ -53,7 +53,6 @@ TOKEN_REMEDY = (
     "Reset Token, and paste it into `python bossbot.py setup`."
 )
 INTERACTION_S = 870  # Discord, 2026-11: its token dies after 15 minutes
-UNREACHABLE = (discord.DiscordException, OSError, aiohttp.ClientError)
 
 
 class Config(PluginConfig):
