@@ -26,7 +26,6 @@ from bossbot_plugins._failures import (
     retry_after_s,
     wait_asked_s,
 )
-from bossbot_plugins._patterns import all_needed, candidates
 from bossbot_plugins._tls import SharedContext
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
@@ -236,25 +235,24 @@ def _find(url: str) -> Any:
 def _match(url: str) -> tuple[Any, Any]:
     """The extractor's class for a link, and what it matches; None if there is none."""
     if LINK.match(url):
-        needs, matches, extractors = _table()
-        for number in candidates(needs, url):
-            if found := matches[number](url):
+        matches, extractors = _table()
+        for number, match in enumerate(matches):
+            if found := match(url):
                 return extractors[number], found
     return None, None
 
 
-def _table() -> tuple[str, list[Callable[[str], Any]], list[Any]]:
-    """What each pattern needs to match, the matches of all patterns in the engine's
-    order, and side by side the extractors. Made once, and kept with the library: a child
-    that touches every extractor copies much more memory."""
+def _table() -> tuple[list[Callable[[str], Any]], list[Any]]:
+    """The matches of all patterns in the engine's order, and side by side the
+    extractors. Made once, and kept with the library: a child that touches every
+    extractor copies much more memory."""
     from gallery_dl import extractor
 
     if not hasattr(extractor, "_boss_bot_tables"):
         classes = list(extractor._list_classes())
-        patterns = [one.pattern for one in classes]
-        matches = [one.match for one in patterns]
-        extractor._boss_bot_tables = all_needed(patterns), matches, classes
-    return cast(tuple[str, list[Any], list[Any]], extractor._boss_bot_tables)
+        matches = [one.pattern.match for one in classes]
+        extractor._boss_bot_tables = matches, classes
+    return cast(tuple[list[Any], list[Any]], extractor._boss_bot_tables)
 
 
 def download(request: Request, report: Report) -> None:

@@ -22,7 +22,6 @@ from bossbot_plugins._failures import (
     retry_after_s,
     wait_asked_s,
 )
-from bossbot_plugins._patterns import all_needed, candidates
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
     guard_yt_dlp,
@@ -138,21 +137,20 @@ def _find(url: str) -> Any:
     """The extractor of its own for a link, or None."""
     if not LINK.match(url):
         return None
-    needs, asked, extractors, _ = _table()
-    found = (number for number in candidates(needs, url) if asked[number](url))
+    asked, extractors, _ = _table()
+    found = (number for number, suits in enumerate(asked) if suits(url))
     return next((extractors[number] for number in found), None)
 
 
-def _table() -> tuple[str, list[Callable[[str], Any]], list[Any], dict[str, Any]]:
-    """What each pattern needs to match, what says that an extractor is suitable, its
-    compiled patterns or a method of its own, and side by side the extractor; without the
-    generic one. Then all by their keys. Made once, and kept with the library: a child
-    that touches every extractor copies much more memory."""
+def _table() -> tuple[list[Callable[[str], Any]], list[Any], dict[str, Any]]:
+    """What says that an extractor is suitable, its compiled patterns or a method of its
+    own, and side by side the extractor; without the generic one. Then all by their keys.
+    Made once, and kept with the library: a child that touches every extractor copies
+    much more memory."""
     from yt_dlp import extractor
     from yt_dlp.utils import variadic
 
     if not hasattr(extractor, "_boss_bot_tables"):
-        known = list[re.Pattern[str] | None]()
         asked, extractors = list[Callable[[str], Any]](), list[Any]()
         for ie in _extractors():
             if ie.ie_key() == "Generic" or ie._VALID_URL is False:
@@ -168,16 +166,11 @@ def _table() -> tuple[str, list[Callable[[str], Any]], list[Any], dict[str, Any]
                 own = [ie.suitable]
             elif not plain:  # most have it to leave links to others
                 own = [_both(one, ie.suitable) for one in own]
-            known += patterns if by_pattern else [None]
             asked += own
             extractors += [ie] * len(own)
         by_key = {ie.ie_key(): ie for ie in _extractors()}
-        needs = all_needed(known)
-        extractor._boss_bot_tables = needs, asked, extractors, by_key
-    return cast(
-        tuple[str, list[Any], list[Any], dict[str, Any]],
-        extractor._boss_bot_tables,
-    )
+        extractor._boss_bot_tables = asked, extractors, by_key
+    return cast(tuple[list[Any], list[Any], dict[str, Any]], extractor._boss_bot_tables)
 
 
 def _both(match: Callable[[str], Any], suitable: Any) -> Callable[[str], Any]:
