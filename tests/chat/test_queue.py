@@ -432,6 +432,21 @@ async def test_who_is_no_moderator_any_more_clears_nothing(stage: Stage) -> None
         assert len(await bot.app.queue.list(statuses=[Status.QUEUED])) == 2
 
 
+async def test_an_old_question_clears_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing_runs(stage)
+    fake = stage.fake
+    moderator = await fake.add_moderator("mona")
+    async with stage.bot() as bot:
+        await waiting(stage, bot, 1)
+        question = await asked_twice(stage, "queue clear", moderator)
+        monkeypatch.setattr("bossbot_plugins.queue.CONFIRM_WITHIN_S", -60)
+        clicked = await fake.click(question.id, "Remove", moderator.id)
+        assert "too long ago" in (await fake.answered(clicked)).text
+        assert len(await bot.app.queue.list(statuses=[Status.QUEUED])) == 1
+
+
 async def test_purge_forgets_what_has_ended_and_its_files(stage: Stage) -> None:
     fake = stage.fake
     moderator = await fake.add_moderator("mona")
