@@ -116,9 +116,14 @@ def bot_of(asked: Asked) -> BossBot:
     return cast(BossBot, bot)
 
 
+def interaction_of(asked: Asked) -> discord.Interaction | None:
+    """None for a prefix command."""
+    return asked if isinstance(asked, discord.Interaction) else asked.interaction
+
+
 def _kept_in(asked: Asked) -> dict[Any, Any]:
     """Where it is kept what was admitted: as long as the interaction or context is."""
-    interaction = asked if isinstance(asked, discord.Interaction) else asked.interaction
+    interaction = interaction_of(asked)
     return interaction.extras if interaction else vars(asked)
 
 
@@ -138,7 +143,7 @@ async def check(app: App, action: Action) -> None:
 
 def user_of(asked: Asked) -> discord.Member | discord.User:
     """Who asks; of a menu and a click, the message has another author."""
-    interaction = asked if isinstance(asked, discord.Interaction) else asked.interaction
+    interaction = interaction_of(asked)
     if interaction:
         return interaction.user
     assert isinstance(asked, commands.Context)
@@ -155,7 +160,7 @@ async def action_of(
     dry: bool = False,
 ) -> Action:
     """What a member is about to do, from a command's context or an interaction."""
-    interaction = asked if isinstance(asked, discord.Interaction) else asked.interaction
+    interaction = interaction_of(asked)
     user = user_of(asked)
     channel: Any = asked.channel
     if interaction:  # Discord says what the member may do there, everything included

@@ -14,6 +14,7 @@ import aiohttp
 import discord
 from bossbot_plugins._commands import (
     Asked,
+    interaction_of,
     lacked_by_bot,
     lacking,
     permission_titles,
@@ -293,7 +294,7 @@ async def _tell(asked: Asked, text: str, embed: discord.Embed | None = None) -> 
     be. When the interaction is over it goes to the channel, and when that may not be
     written to, to the member."""
     shown: dict[str, Any] = {"embed": embed} if embed else {"content": text}
-    interaction = asked if isinstance(asked, discord.Interaction) else asked.interaction
+    interaction = interaction_of(asked)
     try:
         if interaction and await _tell_privately(interaction, text, shown):
             return

@@ -7,7 +7,7 @@ from typing import Any
 
 import discord
 from bossbot_plugins._answers import reply
-from bossbot_plugins._commands import action_of, check, guard
+from bossbot_plugins._commands import admit, guard
 from discord import app_commands
 from discord.ext import commands
 
@@ -100,10 +100,7 @@ class Plugins(commands.Cog):
     async def names(
         self, interaction: discord.Interaction, typed: str
     ) -> list[app_commands.Choice[str]]:
-        action = await action_of(
-            self.bot, interaction, "plugins reload", group="owner", needs=(), dry=True
-        )
-        await check(self.app, action)
+        await admit(interaction, "plugins reload", group="owner", needs=(), dry=True)
         found = [stem for stem in self.app.plugins.all if typed.lower() in stem]
         return [app_commands.Choice(name=s, value=s) for s in found[:MAX_CHOICES]]
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import discord
 from bossbot_plugins._answers import reply
-from bossbot_plugins._commands import action_of, guard
+from bossbot_plugins._commands import guard
 from bossbot_plugins._errors import missing_here
 from bossbot_plugins._jobs import UNFINISHED, guild_id_of
 from bossbot_plugins._privacy import in_statistics
@@ -274,10 +274,8 @@ class Stats(commands.Cog):
     ) -> None:
         """Show what was downloaded on this server, with a picture of the last two weeks."""
         everywhere = where == "everywhere"
-        if everywhere:
-            action = await action_of(self.bot, ctx, "stats", group="owner", dry=True)
-            if not action.owner:
-                raise Refused(_("Only the bot's owner sees what other servers do."))
+        if everywhere and not await self.bot.is_owner(ctx.author):
+            raise Refused(_("Only the bot's owner sees what other servers do."))
         await ctx.defer(ephemeral=everywhere)
         missing = [] if ctx.interaction else missing_here(ctx)
         if "embed_links" in missing:
