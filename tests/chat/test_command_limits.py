@@ -459,6 +459,23 @@ async def test_slash_and_prefix_share_one_limit(stage: Stage) -> None:
         assert len(await bot.app.queue.list()) == 5
 
 
+@pytest.mark.parametrize("door", ["$", "/"])
+async def test_command_that_refuses_does_not_count(stage: Stage, door: str) -> None:
+    fake = stage.fake
+    for name in ("limits", "queue"):
+        stage.add_plugin(name)
+    async with stage.bot(limits__queue_change_per_minute=1):
+        for number in ("none1", "none2"):
+            if door == "$":
+                asked = (await stage.says(f"$queue cancel {number}")).id
+                told = await stage.hears("", after=asked)
+            else:
+                options = {"id": number}
+                asked = await fake.slash(stage.channel_id, "queue cancel", options)
+                told = await fake.answered(asked)
+            assert number in told.text
+
+
 async def test_slash_answer_is_private_and_a_message_of_its_own(stage: Stage) -> None:
     fake, url = stage.fake, link(stage.image())
     stage.add_plugin("limits")

@@ -5,8 +5,9 @@ from typing import Any
 
 import discord
 import pytest
-from bossbot_plugins._commands import check, permission_title
-from conftest import SmallApp, make_job
+from bossbot_plugins._commands import action_name, check, permission_title
+from conftest import ROOT, MakeApp, MakeSettings, SmallApp, make_job
+from discord.ext import commands
 from discord_support import Stage, link
 
 from bossbot import Action, App, Priority, Refused
@@ -159,6 +160,24 @@ async def test_nobody_may_anything_without_the_plugin(app: App) -> None:
     app.plugins.switch_off("permissions", "as the test wants")
     with pytest.raises(Refused, match="the plugin permissions is off"):
         await check(app, action(owner=True))
+
+
+async def test_every_command_of_ours_asks_whether_its_member_may(
+    make_settings: MakeSettings, make_app: MakeApp
+) -> None:
+    app = make_app(make_settings(), ROOT / "plugins")
+    found: dict[str, str] = {}
+    for impl in app.plugins.impls("register_commands"):
+        plugin = app.plugins.all[impl.plugin_name]
+        for cog in app.plugins.invoke(impl, plugin, bot=app.bot):
+            if isinstance(cog, commands.Cog):
+                every = cog.walk_commands()
+                found |= {one.qualified_name: action_name(one) for one in every}
+    same = {"queue": "queue list", "dlq": "queue list", "dlc": "queue cancel"}
+    same |= {"privacy": "privacy show", "dlh": "help", "plugins": "plugins list"}
+    same |= {"settings": "settings view", "dls": "settings view"}
+    assert found == {name: same.get(name, name) for name in found}
+    assert {"download", *same, *same.values()} <= {*found}
 
 
 @pytest.mark.parametrize(("platform", "passes"), [("reddit", True), ("", False)])
