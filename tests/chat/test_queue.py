@@ -1,5 +1,6 @@
 """/queue list, clear, cancel, retry, move and purge."""
 
+import json
 import os
 import time
 from functools import partial
@@ -482,3 +483,7 @@ async def test_purge_forgets_what_has_ended_and_its_files(stage: Stage) -> None:
         await fake.wait_for(lambda: "2 downloads forgotten" in question.content)
         assert len(await queue.list()) == 1
         assert list(folders.glob("*/*/*")) == []
+        audit = (stage.folder / "data" / "logs" / "audit.jsonl").read_text()
+        lines = [json.loads(line) for line in audit.splitlines()]
+        told = [(one["who"], one["what"], one["downloads"]) for one in lines]
+        assert told == [(moderator.id, "queue purge", 2)] * 2

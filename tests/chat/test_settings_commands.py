@@ -503,6 +503,9 @@ async def test_audit_log_is_bounded_private_and_outlives_a_torn_line(
     kept = [file.name for file in sorted(path.parent.glob("audit*"))]
     assert kept == ["audit.1.jsonl", "audit.jsonl"]
     assert len(path.read_text().splitlines()) == 1
+    await module("_audit").forget(room.app, room.moderator.id)
+    for name in kept:
+        assert json.loads(path.with_name(name).read_text())["who"] == 0
 
 
 async def test_audit_log_forgets_a_member_and_keeps_the_fact(room: Moderated) -> None:
