@@ -92,14 +92,11 @@ async def test_quick_links_end_at_once_and_with_one_edit(
 
 
 async def test_end_of_a_late_link_waits_for_its_time(stage: Stage) -> None:
-    stage.hook(
-        "slow",
-        "async def check_job(job):\n"
-        "    if 'image-2' in job.url: await asyncio.sleep(0.5)",
-    )
+    stage.hold_checks("image-2")
     async with stage.bot(edit_interval_s=1.5):
         await ask(stage, "$", link(stage.image(1)), link(stage.image(2)))
         status = await stage.hears("Done in")
+        stage.open_gate("checks")
         await stage.fake.wait_for(lambda: status.content.count("Done in") == 2)
     first, second = [r.at for r in stage.fake.requests if r.kind == "edit"]
     assert second - first > 1.4
@@ -107,14 +104,11 @@ async def test_end_of_a_late_link_waits_for_its_time(stage: Stage) -> None:
 
 async def test_late_link_comes_into_the_message_of_its_request(stage: Stage) -> None:
     """The others have ended before it is taken in."""
-    stage.hook(
-        "slow",
-        "async def check_job(job):\n"
-        "    if 'image-2' in job.url: await asyncio.sleep(1)",
-    )
+    stage.hold_checks("image-2")
     async with stage.bot():
         await ask(stage, "$", link(stage.image(1)), link(stage.image(2)))
         status = await stage.hears("Done in")
+        stage.open_gate("checks")
         await stage.fake.wait_for(lambda: status.content.count("Done in") == 2)
         await stage.gets(2)
     assert len(stage.said()) == 3
