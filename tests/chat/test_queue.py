@@ -119,6 +119,16 @@ async def test_page_can_be_turned_after_a_restart(
     assert "Page 2 of 2" in page.text
 
 
+async def test_who_may_not_use_the_bot_any_more_turns_no_page(stage: Stage) -> None:
+    fake = stage.fake
+    async with stage.bot():
+        asked = await fake.slash(stage.channel_id, "queue list")
+        page = await fake.answered(asked)
+        stage.guild_settings(f"[permissions]\ndenied_users = [{fake.member.id}]\n")
+        clicked = await fake.click(page.id, "Refresh")
+        assert "may not use this bot" in (await fake.answered(clicked)).text
+
+
 async def test_links_of_closed_channels_are_not_shown_to_all(stage: Stage) -> None:
     nothing_runs(stage)
     fake = stage.fake
