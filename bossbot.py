@@ -412,6 +412,7 @@ class Post:
     state: Literal["waiting", "sending", "sent", "dropped"] = "waiting"
     message_id: int = 0  # Discord's, once it is sent
     sending_at: float = 0  # Unix seconds of the first try; 0 before
+    notes: dict[str, str] = field(default_factory=dict)  # of those files: see MediaFile
 
 
 @dataclass(slots=True, kw_only=True)
@@ -508,6 +509,8 @@ class MediaFile:
     size: int  # bytes
     sha256: str
     mime: str
+    note: str = ""  # how it was made to fit: "1080p to 720p to fit 20 MiB"
+    failure: JobFailed | None = None  # why it cannot be posted, whatever its size
 
     @property
     def name(self) -> str:

@@ -138,15 +138,21 @@ async def download(
         fetched = await app.worker.complete(job, show)
         files = fetched.files
         lines = []
-        fitting = [file for file in files if limit is None or file.size <= limit]
+        fitting = [
+            file
+            for file in files
+            if not file.failure and (limit is None or file.size <= limit)
+        ]
         for number, file in enumerate(files, 1):
-            if file not in fitting:
-                which = f"file {number} of {len(files)} is {format_size(file.size)}"
-                lines.append(
-                    f"too large: {which}, --limit is {format_size(limit or 0)}"
-                )
+            which = f"file {number} of {len(files)}"
+            if file.failure:
+                lines.append(one_line(f"{which}: {file.failure}"))
+            elif file not in fitting:
+                size, most = format_size(file.size), format_size(limit or 0)
+                lines.append(f"too large: {which} is {size}, --limit is {most}")
         if files and not fitting:
-            raise JobFailed(Cause.TOO_LARGE, message="; ".join(lines))
+            failure = files[0].failure or JobFailed(Cause.TOO_LARGE)
+            raise JobFailed(failure.cause, failure.detail, "; ".join(lines))
         try:
             placed = await app.storage.place(job, fitting, folder)
         except OSError as error:

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -205,29 +206,30 @@ class DiscordCourier(Courier):
     async def _fit(
         self, job: Job, files: Sequence[MediaFile], posted: int = 0
     ) -> tuple[list[MediaFile], list[str]]:
-        """The files that fit the channel, and a line for each that does not; sets the
-        job's figures to what is posted, including ``posted`` files.
+        """The files that can be posted, and a line for each other one; sets the job's
+        figures to what is posted, including ``posted`` files.
 
         Raises:
             JobFailed: nothing is left to post, and nothing more comes.
         """
         limit = job.limit_bytes = await self._lowered(job, await self._limit(job))
-        fitting = [file for file in files if file.size <= limit]
+        fitting = [f for f in files if f.size <= limit and not f.failure]
+        others = [file for file in files if file not in fitting]
         notes, delivered = [], bool(posted) or job.status is Status.DOWNLOADING
-        for file in [file for file in files if file.size > limit]:
-            link = await self.app.plugins.call_first("deliver_file", job=job, file=file)
+        for file in others:
+            link = None
+            if file.size > limit:
+                call = self.app.plugins.call_first
+                link = await call("deliver_file", job=job, file=file)
             delivered = delivered or bool(link)
-            text = _(
-                "Too large for this channel: {name} is {size}, the limit is {limit}."
-            )
-            size, most = format_size(file.size), format_size(limit)
-            sentence = text.format(name=file.name, size=size, limit=most)
-            notes.append(str(link or sentence))
+            notes.append(str(link or why_not_posted(file, limit)))
         if files and not fitting and not delivered:
             link = show_link(public_url(job))
             source = "\n" + _("Source: {link}").format(link=link) if link else ""
-            raise JobFailed(Cause.TOO_LARGE, message="\n".join(notes)[:1300] + source)
-        job.total_bytes -= sum(file.size for file in files if file.size > limit)
+            said = "\n".join(notes)[:1300] + source
+            failure = others[0].failure or JobFailed(Cause.TOO_LARGE)
+            raise JobFailed(failure.cause, failure.detail, said)
+        job.total_bytes -= sum(file.size for file in others)
         job.file_count = posted + len(fitting)
         return fitting, notes
 
@@ -258,7 +260,7 @@ class DiscordCourier(Courier):
             raise FileNotFoundError(f"a kept file is gone: {error!r}") from error
         if [file.sha256 for file in files] != list(post.files.values()):
             raise FileNotFoundError("a kept file has changed")
-        return files
+        return [replace(file, note=post.notes.get(file.name, "")) for file in files]
 
     async def _was_sent(self, job: Job, post: Post) -> bool:
         """Whether an earlier claim has sent a post that it left "sending". When that
@@ -449,6 +451,7 @@ def renew(job: Job, post: Post, files: Sequence[MediaFile]) -> None:
     again = {piece(job, file.name): file for file in files}
     found = [again[one] for one in pieces if one in again]
     post.files = {file.name: file.sha256 for file in found}
+    post.notes = notes_of(found)
     if pieces and not found:
         post.state = "dropped"
 
@@ -461,11 +464,30 @@ def new_posts(
     """A post for each group of files, numbered after the earlier ones."""
     first = max((post.number for post in earlier), default=0) + 1
     return [
-        Post(number, content[:MAX_CONTENT], {f.name: f.sha256 for f in files})
+        Post(
+            number,
+            content[:MAX_CONTENT],
+            {file.name: file.sha256 for file in files},
+            notes=notes_of(files),
+        )
         for number, (files, content) in enumerate(
             zip(groups, contents, strict=True), first
         )
     ]
+
+
+def notes_of(files: Sequence[MediaFile]) -> dict[str, str]:
+    """How files were made to fit, by name."""
+    return {file.name: file.note for file in files if file.note}
+
+
+def why_not_posted(file: MediaFile, limit: int) -> str:
+    """The line of a file that cannot be posted."""
+    if file.failure:
+        return f"{file.name}: {_(str(file.failure))}"
+    text = _("Too large for this channel: {name} is {size}, the limit is {limit}.")
+    size, most = format_size(file.size), format_size(limit)
+    return text.format(name=file.name, size=size, limit=most)
 
 
 def remarks(fetched: Fetched) -> list[str]:

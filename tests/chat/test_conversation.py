@@ -683,6 +683,37 @@ async def test_deliver_file_gives_a_link_for_what_is_too_large(stage: Stage) -> 
     assert not alone.files
 
 
+MARKS = """async def process_files(files):
+    from dataclasses import replace
+    cut = JobFailed(Cause.NO_MEDIA, message="It is cut short.")
+    return [replace(files[0], failure=cut), *[replace(f, note="S") for f in files[1:]]]
+"""
+
+
+async def test_file_that_failed_is_named_with_its_reason_whatever_its_size(
+    stage: Stage,
+) -> None:
+    stage.hook("mark", MARKS)
+    stage.hook(
+        "noted",
+        "async def check_upload(files):\n"
+        "    assert [file.note for file in files] == ['S']",
+    )
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link(stage.image(1), stage.image(2))}")
+        [message] = await stage.gets(1)
+        [job] = await bot.app.queue.list()
+        await stage.says(f"$download {link(stage.image(1))}")
+        failed = await stage.hears("**Download failed** (no_media)", after=message.id)
+    assert re.search(r"_01\.jpg: It is cut short\.", message.content)
+    assert f"<{link(stage.image(1), stage.image(2))}>" in message.content
+    assert [file.data for file in message.files] == [stage.bytes_of(stage.image(2))]
+    assert "It is cut short." in failed.content
+    assert f"Source: <{link(stage.image(1))}>" in failed.content
+    [post] = stage.posts(job.id)
+    assert list(post["notes"].values()) == ["S"]
+
+
 async def test_jobs_and_bot_are_followed_by_the_hooks(stage: Stage) -> None:
     seen = stage.folder / "data" / "seen"
     shutil.copy(PLUGINS / "follow.py", stage.plugins)
