@@ -413,6 +413,7 @@ class Post:
     message_id: int = 0  # Discord's, once it is sent
     sending_at: float = 0  # Unix seconds of the first try; 0 before
     notes: dict[str, str] = field(default_factory=dict)  # of those files: see MediaFile
+    alts: dict[str, str] = field(default_factory=dict)  # likewise
 
 
 @dataclass(slots=True, kw_only=True)
@@ -510,6 +511,7 @@ class MediaFile:
     sha256: str
     mime: str
     note: str = ""  # how it was made to fit: "1080p to 720p to fit 20 MiB"
+    alt: str = ""  # what can be seen on it, as the site says
     failure: JobFailed | None = None  # why it cannot be posted, whatever its size
 
     @property
@@ -546,6 +548,7 @@ class Fetched:
     facts: dict[str, Any] = field(default_factory=dict)  # see Report.info
     failures: list[JobFailed] = field(default_factory=list)  # of single items
     folder: Path = Path(".")  # where it put them
+    alts: dict[str, str] = field(default_factory=dict)  # what is on files, by name
     files: list[MediaFile] = field(default_factory=list)  # the paths, once checked
     checked: int = 0  # so many of the paths
 
@@ -615,6 +618,7 @@ class Platform:
     # More of them for the author's whole thread, if the engine can fetch one.
     thread_options: dict[str, Any] = field(default_factory=dict)
     adult: bool = False  # whether all of it is not for minors
+    title: str = ""  # as people know it: "YouTube"; "" for the name
     # Folds aliases and tracking parameters; may raise Refused.
     normalise: Callable[[str], str] = lambda url: url
     cookies: dict[str, SecretStr | None] = field(default_factory=dict)
@@ -669,8 +673,9 @@ class Report(Protocol):
     def progress(self, progress: Progress) -> None:
         """Report how far a file is; cheap, call it for every chunk."""
 
-    def file(self, path: Path) -> None:
-        """Report that a file is complete, in the order of the post."""
+    def file(self, path: Path, alt: str = "") -> None:
+        """Report that a file is complete, in the order of the post; ``alt`` is what can
+        be seen on it, as the site says."""
 
     def item_failed(self, failure: JobFailed) -> None:
         """Report that one item could not be fetched; the others go on."""

@@ -180,7 +180,7 @@ class _Deaf:
 
     def info(self, **facts: Any) -> None: ...
     def progress(self, progress: Progress) -> None: ...
-    def file(self, path: Path) -> None: ...
+    def file(self, path: Path, alt: str = "") -> None: ...
     def item_failed(self, failure: JobFailed) -> None: ...
 
 
@@ -320,16 +320,16 @@ class Post:
         self.wait_s: float | None = None  # that the last 429 or 503 asked for
         self.number = self.saved = self.posts = self.children = 0
         self.path: Path | None = None  # of the current file, once it is complete
-        self.name = ""  # of the current file
+        self.name = self.alt = ""  # of the current file
         self.count: int | None = None  # of the post's files, if the site gives it
         self.text = ""
         self.more = False
 
-    def next_file(self, name: str) -> None:
+    def next_file(self, name: str, alt: str = "") -> None:
         if self.number >= self.request.max_items:
             raise Enough
         self.number += 1
-        self.name, self.path = name, None
+        self.name, self.alt, self.path = name, alt, None
 
     def describe(self, known: dict[str, Any]) -> None:
         """Report the facts of the first post, from the engine's keywords."""
@@ -387,7 +387,7 @@ class Post:
     def success(self, path: str) -> None:
         self.path = self.request.folder / Path(path).name
         self.saved += 1
-        self.report.file(self.path)
+        self.report.file(self.path, **({"alt": self.alt} if self.alt else {}))
 
     def progress(self, total: int | None, done: int, speed: int) -> None:
         if total and done > total:  # the response was compressed
@@ -483,7 +483,7 @@ def _job_class(post: Post) -> Any:
                     post.text = remove_html(url[5:])
                     post.report.info(text=post.text)
                 return
-            post.next_file(str(kwdict.get("filename") or ""))
+            post.next_file(str(kwdict.get("filename") or ""), alt_of(kwdict))
             logged = len(post.log)
             if url.startswith("ytdl:"):
                 guard_yt_dlp(post.request, lambda: post.report.info(mute=True))
@@ -572,6 +572,21 @@ def _text(known: dict[str, Any], names: Sequence[str]) -> str:
             is_html = re.search(r"</?(?:p|br|a|span|div)\b", value)
             return str(unescape(remove_html(value)) if is_html else value)
     return ""
+
+
+def alt_of(known: dict[str, Any]) -> str:
+    """What can be seen on a file, by the keywords in which sites say so; "" for none."""
+    alt: Any = None
+    if known.get("category") in ("twitter", "bluesky"):
+        alt = known.get("description")
+    for name, key in (("media", "description"), ("file", "comment")):
+        if isinstance(inside := known.get(name), dict):  # Mastodon, Misskey
+            alt = alt or inside.get(key)
+    items = (known.get("gallery_data") or {}).get("items") or ()  # Reddit's galleries
+    for item in items:
+        if item.get("media_id") and item["media_id"] == known.get("filename"):
+            alt = alt or item.get("caption")
+    return alt if isinstance(alt, str) else ""
 
 
 def is_adult(known: dict[str, Any]) -> bool | None:

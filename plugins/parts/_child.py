@@ -39,7 +39,13 @@ from bossbot_plugins import _seccomp, _walls
 from bossbot_plugins._addresses import Network, is_public
 from bossbot_plugins._broker import use_broker
 from bossbot_plugins._landlock import without
-from bossbot_plugins._messages import PRIVATE, known_facts, known_progress, words
+from bossbot_plugins._messages import (
+    PRIVATE,
+    known_alt,
+    known_facts,
+    known_progress,
+    words,
+)
 
 from bossbot import (
     PLUGIN_PACKAGE,
@@ -276,10 +282,10 @@ class ChildReport:
             told = dataclasses.asdict(known_progress(progress))
             self._tell(event="progress", progress=told)
 
-    def file(self, path: Path) -> None:
-        """See ``Report``."""
+    def file(self, path: Path, alt: str = "") -> None:
+        """See ``Report``; long texts are cut."""
         self._bytes += path.stat().st_size
-        self._tell(event="file", path=str(path))
+        self._tell(event="file", path=str(path), alt=known_alt(alt))
 
     def item_failed(self, failure: JobFailed) -> None:
         """See ``Report``."""

@@ -31,7 +31,7 @@ NONSENSE = (
     *(OverflowError, RecursionError),
 )
 
-MAX_NAME, MAX_TITLE, MAX_TEXT = 300, 300, 8000  # characters
+MAX_NAME, MAX_TITLE, MAX_ALT, MAX_TEXT = 300, 300, 1100, 8000  # characters
 MAX_PATH, MAX_VERSION, MAX_OUTPUT = 4096, 100, 16384
 MAX_NUMBER = 2**53  # what any reader of JSON takes exactly
 MAX_WAIT_S = 7 * 86400.0
@@ -84,6 +84,11 @@ def known_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value is not None}
 
 
+def known_alt(said: Any) -> str:
+    """What can be seen on a file, in form."""
+    return one_line(_text(said or ""))[:MAX_ALT].strip()
+
+
 def known_progress(told: Progress) -> Progress:
     """A progress in form."""
     return Progress(
@@ -127,6 +132,13 @@ def progress(told: Mapping[str, Any]) -> Progress:
     if (known := known_progress(Progress(**told))) != Progress(**told):
         raise ValueError("progress out of form")
     return known
+
+
+def alt(told: str) -> str:
+    """What can be seen on the file of a message."""
+    if known_alt(told) != told:
+        raise ValueError("alternative text out of form")
+    return told
 
 
 def path(told: str) -> Path:

@@ -690,7 +690,10 @@ class ChildRunner(Runner):
                             progress = _messages.progress(message["progress"])
                             on_progress(progress)
                         case "file" if len(fetched.paths) < request.max_items:
-                            fetched.paths.append(_messages.path(message["path"]))
+                            path = _messages.path(message["path"])
+                            if alt := _messages.alt(message.get("alt", "")):
+                                fetched.alts[path.name] = alt
+                            fetched.paths.append(path)
                             child.busy, child.found = False, True
                             on_file(fetched)
                         case "file":

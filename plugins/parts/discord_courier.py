@@ -33,10 +33,10 @@ from bossbot import (
     _,
     escape,
     format_size,
-    format_time,
     hookimpl,
     ngettext,
     now,
+    one_line,
     public_url,
     show_link,
 )
@@ -44,6 +44,8 @@ from bossbot import (
 MAX_FILES = 10  # Discord, 2026-11: attachments of one message
 MAX_MESSAGE_BYTES = 25 * 2**20  # Discord, 2026-11: about what one request may carry
 MAX_CONTENT = 2000  # characters
+MAX_DESCRIPTION = 1024  # Discord, 2026-11: characters of a file's, in UTF-16
+MAX_NOTES = 3  # on how files were made to fit, in one message
 MAX_EMBED = 6000  # Discord, 2026-11: characters of all its texts together
 PING_AFTER_S = 60  # a member who waited longer gets a ping
 # A nonce makes a resend harmless for "the past few minutes"; we trust it this long.
@@ -181,22 +183,23 @@ class DiscordCourier(Courier):
         text = escape(said, 1200)
         text = escape(said, 600) if len(text) > 1200 else text  # mostly backslashes
         fitting, more = await self._fit(job, rest, len(taken))
-        title, uploader = (
-            escape(str(facts.get(key) or "")) for key in ("title", "uploader")
-        )
         hide = "||" if job.options.get("spoiler") else ""
-        named = " · ".join(filter(None, (title, uploader)))
-        lines = [f"{hide}{named}{hide}"] if fitting and named else []
-        lines += [f"> {hide}{text}{hide}"] if text else []
-        lines += [*notes, *more, show_link(public_url(job))]
+        lines = [f"> {hide}{text}{hide}"] if text else []
         groups = split_files(fitting) or ([[]] if notes or more or not posted else [])
         last = len(posted) + len(groups)
         of = "" if early else f"/{last}"
-        heads = [f"({number}{of})" for number in range(len(posted) + 1, last + 1)]
-        if not posted:  # the first message names the post
-            heads[0] = "\n".join(filter(None, [heading(job, fitting), *lines]))
-        elif heads:
-            heads[-1] = "\n".join([heads[-1], *notes, *more])
+        heads = [
+            first_line(
+                *[measure(job, fitting, bool(text))] * (number == 1),
+                noted(group),
+                f"({number}{of})" if number > 1 or (last > 1 and not early) else "",
+                ping(job) if number == 1 else "",
+            )
+            for number, group in enumerate(groups, len(posted) + 1)
+        ]
+        if heads:
+            which = -1 if posted else 0
+            heads[which] = "\n".join([heads[which], *lines, *notes, *more])
         kept = [post for post in job.posts if post.state != "waiting"]
         if early and (large := [file for file in rest if file not in fitting]):
             left_out = {file.name: file.sha256 for file in large}
@@ -260,7 +263,11 @@ class DiscordCourier(Courier):
             raise FileNotFoundError(f"a kept file is gone: {error!r}") from error
         if [file.sha256 for file in files] != list(post.files.values()):
             raise FileNotFoundError("a kept file has changed")
-        return [replace(file, note=post.notes.get(file.name, "")) for file in files]
+        known = ((post.notes.get(f.name, ""), post.alts.get(f.name, "")) for f in files)
+        return [
+            replace(file, note=note, alt=alt)
+            for file, (note, alt) in zip(files, known, strict=True)
+        ]
 
     async def _was_sent(self, job: Job, post: Post) -> bool:
         """Whether an earlier claim has sent a post that it left "sending". When that
@@ -308,9 +315,10 @@ class DiscordCourier(Courier):
                     logger.bind(job=job.id).info("without title and link: {}", error)
                     message, wordless = Message(post.content.split("\n")[0]), True
                 # What plugins added may be no embed at all, or none that Discord takes.
-                elif getattr(error, "status", 400) == 400 and decorated():
+                elif cannot_be_sent(error) and decorated():
                     logger.warning("what plugins added cannot be sent: {!r}", error)
-                    message = plain
+                    only_words = Message(message.content)
+                    message = plain if message == only_words else only_words
                 else:
                     raise
                 return await attempt()
@@ -347,8 +355,8 @@ class DiscordCourier(Courier):
         message: Message,
         named: bool = True,
     ) -> int:
-        """One try; returns the message's id. The files carry the title in their names
-        unless ``named`` is off."""
+        """One try; returns the message's id. The files carry the title in their names,
+        and their descriptions, unless ``named`` is off."""
         embed = message.embed and clip_embed(message.embed)
         options: dict[str, Any] = {
             key: value
@@ -362,7 +370,8 @@ class DiscordCourier(Courier):
                 channel_id=job.channel_id,
                 fail_if_not_exists=False,
             )
-        pinged = [discord.Object(job.user_id)] if message.content[:2] == "<@" else []
+        first = post.content.partition("\n")[0]
+        pinged = [discord.Object(job.user_id)] if f"<@{job.user_id}>" in first else []
         spoiler = bool(job.options.get("spoiler"))
         async with asyncio.timeout(
             self.send_timeout_s + sum(f.size for f in files) / 65536
@@ -374,6 +383,7 @@ class DiscordCourier(Courier):
                         file.path,
                         file.name if named else untitled(job, file.name),
                         spoiler=spoiler,
+                        description=alt_of(file) if named else None,
                     )
                     for file in files
                 ],
@@ -422,7 +432,8 @@ class DiscordCourier(Courier):
             groups = split_files(files) or [[]]
         lines = []
         if all(one.state != "sent" for one in job.posts):  # this one names the post
-            lines = [heading(job, files), *post.content.split("\n")[1:]]
+            first = first_line(measure(job, files), noted(groups[0]), ping(job))
+            lines = [first, *post.content.split("\n")[1:]]
         contents = ["\n".join([*lines, *notes]), *[""] * (len(groups) - 1)]
         post.state = "dropped"
         kept = [one for one in job.posts if one.state in ("sent", "dropped")]
@@ -440,6 +451,12 @@ def piece(job: Job, name: str) -> str:
     return number.partition(".")[0] if known else name.removeprefix("SPOILER_")
 
 
+def cannot_be_sent(error: Exception) -> bool:
+    """Whether what is in a message may be wrong, and not where it goes."""
+    known = getattr(error, "code", 0) in REFUSALS
+    return getattr(error, "status", 400) == 400 and not known
+
+
 def untitled(job: Job, name: str) -> str:
     """A file's name without the title in it."""
     return name[max(name.find(f"{job.id}_"), 0) :]
@@ -451,7 +468,7 @@ def renew(job: Job, post: Post, files: Sequence[MediaFile]) -> None:
     again = {piece(job, file.name): file for file in files}
     found = [again[one] for one in pieces if one in again]
     post.files = {file.name: file.sha256 for file in found}
-    post.notes = notes_of(found)
+    post.notes, post.alts = notes_of(found), alts_of(found)
     if pieces and not found:
         post.state = "dropped"
 
@@ -469,6 +486,7 @@ def new_posts(
             content[:MAX_CONTENT],
             {file.name: file.sha256 for file in files},
             notes=notes_of(files),
+            alts=alts_of(files),
         )
         for number, (files, content) in enumerate(
             zip(groups, contents, strict=True), first
@@ -479,6 +497,21 @@ def new_posts(
 def notes_of(files: Sequence[MediaFile]) -> dict[str, str]:
     """How files were made to fit, by name."""
     return {file.name: file.note for file in files if file.note}
+
+
+def alts_of(files: Sequence[MediaFile]) -> dict[str, str]:
+    """What can be seen on files, by name."""
+    return {file.name: alt for file in files if (alt := alt_of(file))}
+
+
+def alt_of(file: MediaFile) -> str | None:
+    """What can be seen on a file, as long as Discord takes it; None where the site has
+    not said."""
+    text = one_line(file.alt[: 8 * MAX_DESCRIPTION])
+    if len(text.encode("utf-16-le")) > 2 * MAX_DESCRIPTION:
+        cut = text.encode("utf-16-le")[: 2 * MAX_DESCRIPTION - 2]
+        text = cut.decode("utf-16-le", "ignore") + "…"
+    return text or None
 
 
 def why_not_posted(file: MediaFile, limit: int) -> str:
@@ -511,32 +544,44 @@ def remarks(fetched: Fetched) -> list[str]:
     return notes
 
 
-def heading(job: Job, files: Sequence[MediaFile]) -> str:
-    """The first line of the message with the files; pings a member who waited long."""
-    early, items = job.status is Status.DOWNLOADING, job.facts.get("items") or 0
-    count = len(files)
+# The first line of a message is what its files are: how many, how large, how they were
+# made to fit, and which message of several it is. What the post is, decorate_message adds
+# before it.
+
+
+def first_line(*parts: str) -> str:
+    return " · ".join(filter(None, parts))
+
+
+def measure(job: Job, files: Sequence[MediaFile], text_only: bool = False) -> str:
+    """How much there is to post: "4 files, 2 MiB"."""
+    count, items = len(files), job.facts.get("items") or 0
+    size = format_size(sum(file.size for file in files))
     if not files:
-        text = _("**The first files**: {time}")
-        if not early:
-            text = _("**Download complete**: {time}")
-    elif early and items > count:
-        text = _("**The first files**: {count} of {items} files, {size}, {time}")
-    elif early:
-        text = ngettext(
-            "**The first files**: {count} file, {size}, {time}",
-            "**The first files**: {count} files, {size}, {time}",
-            count,
-        )
+        return _("text only") if text_only else _("no files")
+    if job.status is not Status.DOWNLOADING:
+        if count == 1:
+            return size
+        text = ngettext("{count} file, {size}", "{count} files, {size}", count)
+    elif items > count:
+        text = _("first {count} of {items} files, {size}")
     else:
         text = ngettext(
-            "**Download complete**: {count} file, {size}, {time}",
-            "**Download complete**: {count} files, {size}, {time}",
-            count,
+            "first {count} file, {size}", "first {count} files, {size}", count
         )
-    took_s, size = now() - job.created_at, format_size(sum(f.size for f in files))
-    ping = f"<@{job.user_id}> " if took_s > PING_AFTER_S else ""
-    time = format_time(took_s)
-    return ping + text.format(count=count, items=items, size=size, time=time)
+    return text.format(count=count, items=items, size=size)
+
+
+def noted(files: Sequence[MediaFile]) -> str:
+    """How the files of a message were made to fit."""
+    notes = list(dict.fromkeys(escape(file.note, 100) for file in files if file.note))
+    more = ["…"] if len(notes) > MAX_NOTES else []
+    return ", ".join(notes[:MAX_NOTES] + more)
+
+
+def ping(job: Job) -> str:
+    """The mention of a member who waited long."""
+    return f"<@{job.user_id}>" if now() - job.created_at > PING_AFTER_S else ""
 
 
 def clip_embed(embed: discord.Embed) -> discord.Embed:

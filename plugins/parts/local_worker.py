@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import dataclasses
 import errno
 import random
 import secrets
@@ -469,7 +470,9 @@ class LocalWorker(Worker):
             if folder != fetched.folder:
                 path = folder / path.name
             try:
-                fetched.files.append(await self.app.storage.inspect(path, folder))
+                file = await self.app.storage.inspect(path, folder)
+                alt = fetched.alts.get(path.name, "")
+                fetched.files.append(dataclasses.replace(file, alt=alt))
             except JobFailed as error:
                 fetched.failures.append(error)
             except OSError as error:
@@ -522,11 +525,10 @@ class LocalWorker(Worker):
         """What the ``process_files`` hooks make of files in a folder."""
         bench = JobBench(self.app, job, folder, on_progress)
         try:
-            return list(
-                await self.app.plugins.fold(
-                    "process_files", "files", job=job, files=[*files], bench=bench
-                )
+            processed = await self.app.plugins.fold(
+                "process_files", "files", job=job, files=[*files], bench=bench
             )
+            return with_alts(processed, files)
         except Refused as error:
             raise JobFailed(error.cause, message=str(error)) from error
 
@@ -630,6 +632,19 @@ def has_login(job: Job, platform: Platform) -> bool:
     platform's: that may follow the link to another site."""
     cookies = platform.cookies_file or any(platform.cookies.values())
     return bool(cookies) and job.engine == platform.engine_for(job.url)
+
+
+def with_alts(
+    processed: Sequence[MediaFile], files: Sequence[MediaFile]
+) -> list[MediaFile]:
+    """Processed files with what can be seen on those they were made of, where each has
+    become one."""
+    if len(processed) != len(files):
+        return [*processed]
+    return [
+        new if new.alt else dataclasses.replace(new, alt=old.alt)
+        for new, old in zip(processed, files, strict=True)
+    ]
 
 
 def size_of(path: Path) -> int:

@@ -54,6 +54,7 @@ def register_platforms(config: Config) -> list[Platform]:
     return [
         Platform(
             name="instagram",
+            title="Instagram",
             pattern=PATTERN,
             example="https://www.instagram.com/p/BQ0eAlwhDrw/",
             engine="gallery-dl",

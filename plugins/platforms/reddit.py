@@ -85,6 +85,7 @@ def register_platforms(config: Config) -> list[Platform]:
     return [
         Platform(
             name="reddit",
+            title="Reddit",
             pattern=PATTERN,
             example="https://www.reddit.com/r/aww/comments/90bu6w/",
             engine="gallery-dl",

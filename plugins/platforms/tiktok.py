@@ -64,6 +64,7 @@ def register_platforms(config: Config) -> list[Platform]:
     return [
         Platform(
             name="tiktok",
+            title="TikTok",
             pattern=PATTERN,
             example="https://www.tiktok.com/@tiktok/video/7106594312292453675",
             engine="yt-dlp",

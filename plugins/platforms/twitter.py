@@ -79,6 +79,7 @@ def register_platforms(config: Config) -> list[Platform]:
     return [
         Platform(
             name="twitter",
+            title="Twitter/X",
             pattern=PATTERN,
             example="https://x.com/nasa/status/1",
             engine="gallery-dl",

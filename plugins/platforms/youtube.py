@@ -74,6 +74,7 @@ def register_platforms(config: Config) -> list[Platform]:
     return [
         Platform(
             name="youtube",
+            title="YouTube",
             pattern=PATTERN,
             example="https://www.youtube.com/watch?v=YE7VzlLtp-4",
             engine="yt-dlp",

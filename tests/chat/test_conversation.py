@@ -51,10 +51,9 @@ async def test_files_are_posted_byte_identical_and_in_order(
     assert [file.data for file in message.files] == [stage.bytes_of(s) for s in steps]
     assert len({file.filename for file in message.files}) == 4
     assert all(job_id(status) in file.filename for file in message.files)
-    assert re.match(
-        r"\*\*Download complete\*\*: 4 files, \d+ B, \d+\.\d s\n", message.content
-    )
-    assert f"<{link(*steps)}>" in message.content
+    size = bossbot.format_size(sum(len(file.data) for file in message.files))
+    shown = f"**toy.example** · [link](<{link(*steps)}>) · 4 files, {size}"
+    assert message.content == shown
     if door == "$":  # a slash command leaves nothing to reply to but our answer
         assert message.replied_to
         assert message.replied_to.id == request
@@ -71,7 +70,7 @@ async def test_album_of_12_is_two_messages_in_order(stage: Stage, door: str) -> 
     assert [len(first.files), len(second.files)] == [10, 2]
     posted = [file.data for message in (first, second) for file in message.files]
     assert posted == [stage.bytes_of(step) for step in steps]
-    assert "**Download complete**: 12 files" in first.content
+    assert re.search(r"\) · 12 files, [\d.]+ KiB · \(1/2\)$", first.content)
     assert second.content == "(2/2)"
 
 
@@ -169,10 +168,13 @@ async def test_text_only_post_is_shown_as_text(stage: Stage, door: str) -> None:
     facts = stage.facts("post", title="A day", text="Just *words*,\nno picture.")
     async with stage.bot() as bot:
         await ask(stage, door, link(facts))
-        message = await stage.hears("Download complete")
+        message = await stage.hears("text only")
         status = await stage.hears("Done in")
         await job_at(bot, job_id(status), Status.COMPLETED)
-    assert "\n> Just \\*words\\*, no picture.\n" in message.content
+    assert message.content == (
+        f"**toy.example** · A day · [link](<{link(facts)}>) · text only\n"
+        "> Just \\*words\\*, no picture."
+    )
     assert not message.files
 
 
@@ -181,7 +183,7 @@ async def test_what_could_not_be_fetched_is_said(stage: Stage) -> None:
     async with stage.bot():
         await stage.says(f"$download {link(facts, stage.image(), 'lose=gone')}")
         [message] = await stage.gets(1)
-    assert "\nAlbum · jo\n" in message.content
+    assert message.content.startswith("**toy.example** · jo · Album · [link](<")
     assert "1 of 2, 1 could not be fetched (gone)." in message.content
     assert "The first 2 of 90." in message.content
 
@@ -332,8 +334,7 @@ async def test_too_large_file_is_named_and_the_others_are_posted(stage: Stage) -
         r"Too large for this channel: \S+_02\.jpg is 58\.6 KiB, the limit is 48\.8 KiB",
         message.content,
     )
-    assert "**Download complete**: 2 files, " in message.content
-    assert f"<{link(*steps)}>" in message.content
+    assert f"[link](<{link(*steps)}>) · 2 files, " in message.content
     assert (job.file_count, job.total_bytes) == (2, sum(map(len, posted)))
 
 
@@ -374,7 +375,7 @@ async def test_a_413_steps_the_guild_down_and_is_remembered(stage: Stage) -> Non
         await stage.hears("Done in", "1 file ")
         assert [file.data for file in message.files] == [stage.bytes_of(small)]
         assert "is 3 MiB, the limit is 2 MiB" in message.content
-        assert message.content.count("Download complete") == 1
+        assert message.content.count("toy.example") == 2  # the site, and the link
         assert uploaded() == 3  # both, the large one, the small one
     async with stage.bot():  # a restart forgets nothing
         await stage.says(f"$download {link(large)}")
@@ -392,8 +393,8 @@ async def test_files_too_much_together_are_posted_apart(stage: Stage) -> None:
     posted = [message.files[0].data for message in messages]
     assert posted == [stage.bytes_of(step) for step in steps]
     said = "".join(message.content for message in messages)
-    assert said.count("Download complete") == 1
-    assert "**Download complete**: 3 files" in messages[0].content
+    assert said.count("**toy.example**") == 1
+    assert " · 3 files, " in messages[0].content
 
 
 # Requests, places, intents
@@ -555,7 +556,9 @@ def assert_harmless(message: Message) -> None:
     assert len(text) <= 2000
     hidden = {c for c in text if unicodedata.category(c) in ("Cc", "Cf") and c != "\n"}
     assert not hidden
-    own = re.compile(r"^<https://toy\.example/[^>]*>$|^\*\*Download complete\*\*|^> ")
+    own = re.compile(
+        r"^\*\*toy\.example\*\* · |\[link\]\(<https://toy\.example/[^>]*>\)|^> "
+    )
     for line in text.split("\n"):
         if "`" in line and line.startswith(("Done", "Download")):  # a status message
             continue
@@ -677,7 +680,7 @@ async def test_deliver_file_gives_a_link_for_what_is_too_large(stage: Stage) -> 
         [message] = await stage.gets(1)
         assert "Get it at https://host.example/60000" in message.content
         await stage.says(f"$download {link(large)}")
-        alone = await stage.hears("Download complete", after=message.id)
+        alone = await stage.hears("no files", after=message.id)
         await stage.hears("Done in", after=message.id)
     assert "Get it at https://host.example/60000" in alone.content
     assert not alone.files

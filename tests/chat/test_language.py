@@ -100,9 +100,10 @@ async def test_status_message_and_post_are_in_the_job_s_language(stage: Stage) -
     stage.add_plugin("language")
     async with stage.bot() as bot:
         await set_language(stage, bot.app, "de")
-        await stage.says(f"$download {link(stage.image())}")
-        [post] = await stage.gets(1)
-        assert post.content.startswith("**Download fertig**: 1 Datei, ")
+        await stage.says(f"$download {link(*stage.images(2))}")
+        [post] = await stage.gets(2)
+        assert " · [Link](<https://toy.example/" in post.content
+        assert " · 2 Dateien, " in post.content
         [job] = await bot.app.queue.list()
         await job_when(bot, job.id, lambda job: job.status is Status.COMPLETED)
 

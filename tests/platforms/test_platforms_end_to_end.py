@@ -685,8 +685,8 @@ async def test_posts_of_every_kind_arrive_in_discord(
     twitter, youtube = Twitter(web.sites), YouTube(web.sites)
     direct = web.sites.serve("https://files.example/a.png", photos(1)[0])
     links = {
-        twitter.tweet("1201", *photos(4), text="Four photos"): photos(4),
-        Reddit(web.sites).gallery("ae1", *photos(12)): photos(12),
+        twitter.tweet("1201", *photos(4), text="Four photos", alt="A *cat*"): photos(4),
+        Reddit(web.sites).gallery("ae1", *photos(12), caption="The last"): photos(12),
         youtube.video(VIDEO_ID, video): [video],
         direct: photos(1),
     }
@@ -700,9 +700,11 @@ async def test_posts_of_every_kind_arrive_in_discord(
                 assert contents[posted:] == [file.read_bytes() for file in files]
                 posted += len(files)
             await stage.says(f"$dlt {twitter.tweet('1202', text='Just *words*.')}")
-            words = await stage.hears("Download complete", "Just")
+            words = await stage.hears("text only", "Just")
             assert not words.files
     assert [len(message.files) for message in stage.posted()] == [4, 10, 2, 1, 1]
+    told = [file.description for message in stage.posted() for file in message.files]
+    assert told == ["", "", "", "A *cat*", *[""] * 11, "The last", "", ""]
     assert not web.sites.unknown
 
 

@@ -62,7 +62,7 @@ async def test_full_message_is_posted_while_the_rest_is_downloaded(
         await stage.says(f"$download {gallery(stage)}")
         [first] = await stage.gets(10)
         status = await stage.hears("Downloading · 10 posted")
-        assert first.content.startswith("**The first files**: 10 of 25 files, ")
+        assert " · first 10 of 25 files, " in first.content
         assert "Many" in first.content and "toy.example" in first.content
         [job] = await bot.app.queue.list()
         assert (job.status, job.posted) == ("downloading", 10)
@@ -96,7 +96,7 @@ async def test_several_messages_are_posted_on_the_way(stage: Stage) -> None:
         stage.open_gate("one")
         messages = await stage.gets(30)
         await stage.hears("Downloading · 30 posted")
-        assert "**The first files**: 10 files, " in messages[0].content
+        assert " · first 10 files, " in messages[0].content
         assert [message.content for message in messages[1:]] == ["(2)", "(3)"]
         stage.open_gate("two")
         messages = await stage.gets(32)
@@ -111,7 +111,7 @@ async def test_gallery_that_comes_at_once_is_posted_as_a_whole(stage: Stage) -> 
         await stage.says(f"$download {link(*stage.images(25))}")
         messages = await stage.gets(25)
         await stage.hears("Done in")
-    assert "**Download complete**: 25 files, " in messages[0].content
+    assert " · 25 files, " in messages[0].content
     assert [message.content for message in messages[1:]] == ["(2/3)", "(3/3)"]
 
 
@@ -140,7 +140,7 @@ async def test_message_that_is_full_without_more_to_come_waits_for_the_end(
         assert not stage.posted()
         stage.open_gate("gate")
         [message] = await stage.gets(10)
-    assert message.content.startswith("**Download complete**: 10 files, ")
+    assert " · 10 files, " in message.content
 
 
 async def test_plugins_see_each_part_once_with_what_is_known_of_it(
@@ -418,7 +418,7 @@ async def test_413_on_the_way_is_learnt_and_the_rest_goes_on(stage: Stage) -> No
     assert contents(stage) == wanted(stage, 30)
     said = "\n".join(message.content for message in stage.said())
     assert said.count("Too large for this channel") == 1
-    assert said.count("The first files") == 1
+    assert said.count("· first ") == 1
 
 
 @pytest.mark.parametrize("whom", ["bot", "tree"])

@@ -9,6 +9,8 @@ from bossbot_plugins.download import cannot_post
 from discord_support import Stage, link
 from fake_discord import Message
 
+from bossbot import format_size
+
 pytest_plugins = ("discord_fixtures",)
 
 CODES = [
@@ -45,8 +47,7 @@ async def test_filtered_words_are_left_out_and_the_files_arrive(
         await stage.says(f"$download {asked}")
         [message] = await stage.gets(1)
     assert [file.data for file in message.files] == [stage.bytes_of(step)]
-    assert message.content.startswith("**Download complete**")
-    assert "http" not in message.content and "\n" not in message.content
+    assert message.content == format_size(len(stage.bytes_of(step)))
     assert stage.requested("upload") == 2
 
 

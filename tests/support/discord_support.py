@@ -7,6 +7,7 @@ The path of a link to `toy.example` is a list of steps, made by `link()`:
     hang=GATE     the same, but no progress is told after the first
     sleep=0.2     nothing happens for so many seconds
     facts=NAME    what was put down with `facts(NAME, title=..., text=...)` is told
+    alt=NAME      what was put down with `alt(NAME, text)` is on the next file
     lose=CAUSE    one item could not be fetched, the others go on
     fail=CAUSE    the download fails
     busy=GATE     the site asks to come again at once, until `open_gate(GATE)`
@@ -47,6 +48,7 @@ from bossbot import App, BossBot, Job, Settings, Status, prepare_data
 # What a bot needs to take a link and post its files; a test adds what it is about.
 NEEDED = (
     *PARTS,
+    "caption",
     "discord_client",
     "discord_courier",
     "download",
@@ -142,6 +144,11 @@ class Stage:
         """The step at which a link tells these facts."""
         (self.gates / f"{name}.json").write_text(json.dumps(facts), "utf-8")
         return f"facts={name}"
+
+    def alt(self, name: str, text: str) -> str:
+        """The step at which a link tells what can be seen on its next file."""
+        (self.gates / f"{name}.json").write_text(json.dumps(text), "utf-8")
+        return f"alt={name}"
 
     def steps(self, name: str, *steps: str) -> str:
         """The step at which a link does these, until they are others."""

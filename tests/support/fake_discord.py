@@ -181,10 +181,12 @@ class StoredFile:
     id: int
     filename: str
     data: bytes
+    description: str = ""
 
     def payload(self) -> Payload:
         url = f"https://cdn.invalid/{self.id}/{self.filename}"
-        return {
+        about = {"description": self.description} if self.description else {}
+        return about | {
             "id": str(self.id),
             "filename": self.filename,
             "size": len(self.data),
@@ -945,7 +947,14 @@ class FakeDiscord:
         if reference := payload.get("message_reference"):
             message.replied_to = self._referenced(message.channel, reference)
         message.versions.append(message.content)
-        message.files += [StoredFile(self._new_id(), *file) for file in files]
+        told = {
+            int(one["id"]): one.get("description") or ""
+            for one in payload.get("attachments") or ()
+        }
+        message.files += [
+            StoredFile(self._new_id(), *file, told.get(number, ""))
+            for number, file in enumerate(files)
+        ]
         message.allowed_mentions = payload.get("allowed_mentions")
         self._ping(message)
 
@@ -1357,6 +1366,9 @@ def check_limits(payload: Payload, file_count: int) -> None:
         ("attachments", file_count, 10),
         ("embeds", len(payload.get("embeds") or ()), 10),
     ]
+    for file in payload.get("attachments") or ():
+        text = file.get("description") or ""
+        lengths.append(("description", len(text.encode("utf-16-le")) // 2, 1024))
     total = 0
     for embed in payload.get("embeds") or ():
         footer, author = embed.get("footer") or {}, embed.get("author") or {}

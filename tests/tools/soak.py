@@ -143,7 +143,7 @@ async def soak(
     figures.failed = len(figures.reasons)
     several = [job for job, request in promised.items() if len(wanted[request]) > 10]
     figures.galleries = sum(status.get(job) == "completed" for job in several)
-    firsts = [m for m in stage.posted() if "The first files" in m.content]
+    firsts = [m for m in stage.posted() if " · first " in m.content]
     figures.on_the_way = len(firsts)
     names = Counter(f.filename for m in stage.posted() for f in m.files)
     figures.posted_twice = [name for name, count in names.items() if count > 1]

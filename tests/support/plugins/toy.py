@@ -30,7 +30,7 @@ def gates_of(request: Request) -> Path:
 
 
 def download(request: Request, report: Report) -> None:
-    gates, number = gates_of(request), 0
+    gates, number, alt = gates_of(request), 0, ""
     steps = [unquote(step) for step in urlsplit(request.url).path.split("/")[1:]]
     for step in steps:
         what, _, value = step.partition("=")
@@ -41,7 +41,8 @@ def download(request: Request, report: Report) -> None:
             path = request.folder / f"{request.prefix}_{number:04d}{source.suffix}"
             report.progress(Progress(value, size // 2, size, 1e6, number))
             shutil.copyfile(source, path)
-            report.file(path)
+            report.file(path, alt)
+            alt = ""
         elif what == "wait":
             done = 0
             while not (gates / value).exists():
@@ -56,6 +57,8 @@ def download(request: Request, report: Report) -> None:
             time.sleep(float(value))
         elif what == "facts":
             report.info(**json.loads((gates / f"{value}.json").read_text()))
+        elif what == "alt":
+            alt = json.loads((gates / f"{value}.json").read_text())
         elif what == "lose":
             report.item_failed(JobFailed(Cause(value), "one item"))
         elif what == "fail":

@@ -69,8 +69,11 @@ class Reddit:
         fields = {"title": title, "url": url, "over_18": adult}
         return self._publish(post_id, post_hint="image", **fields)
 
-    def gallery(self, post_id: str, *files: Path, missing: int = 0) -> str:
-        """Several pictures in order; the first `missing` of them are 404."""
+    def gallery(
+        self, post_id: str, *files: Path, missing: int = 0, caption: str = ""
+    ) -> str:
+        """Several pictures in order; the first `missing` of them are 404, and the last
+        one has the caption."""
         metadata: Json = {}
         for number, file in enumerate(files, 1):
             kind, name = file.suffix[1:].replace("jpg", "jpeg"), f"{post_id}x{number}"
@@ -79,11 +82,13 @@ class Reddit:
             preview = f"https://preview.redd.it/{name}{file.suffix}?width=96&s=signed"
             source = {"u" if kind != "gif" else "gif": preview, "x": 96, "y": 64}
             metadata[name] = {"status": "valid", "m": f"image/{kind}", "s": source}
+        items = [{"media_id": name, "id": 1} for name in metadata]
+        items[-1] |= {"caption": caption} if caption else {}
         return self._publish(
             post_id,
             url=f"https://www.reddit.com/gallery/{post_id}",
             is_gallery=True,
-            gallery_data={"items": [{"media_id": name, "id": 1} for name in metadata]},
+            gallery_data={"items": items},
             media_metadata=metadata,
         )
 

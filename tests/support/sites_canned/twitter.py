@@ -62,16 +62,20 @@ class Twitter:
         gif: bool = False,
         quotes: str | None = None,
         replies_to: str | None = None,
+        alt: str = "",
     ) -> str:
         """Publishes a tweet with these files, in order, and returns its link.
 
-        Images become photos and mp4s become videos, or animated GIFs with `gif`.
+        Images become photos and mp4s become videos, or animated GIFs with `gif`. The
+        last one has `alt` as its description.
         `quotes` and `replies_to` are ids of tweets published before.
         """
         media = [
             self._medium(tweet_id, number, file, gif)
             for number, file in enumerate(files, 1)
         ]
+        if alt:
+            media[-1]["ext_alt_text"] = alt
         legacy: Json = {
             "id_str": tweet_id,
             "user_id_str": _user_id(author),
