@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bossbot_plugins._failures import request_counter
+from bossbot_plugins._formats import mark_sounds, mark_streams, selector, tidy
 from bossbot_plugins._programs import JS_RUNTIMES
 
 from bossbot import Request
@@ -79,8 +80,9 @@ def unexpanded(path: Path) -> str:
 
 
 def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) -> None:
-    """Confine yt-dlp in this process to what the request allows; a second call replaces
-    the first. ``on_mute`` is called for a video whose sound was left behind.
+    """Confine yt-dlp in this process to what the request allows, and have it choose
+    formats as `_formats` does, unless an option names them; a second call replaces the
+    first. ``on_mute`` is called for a video whose sound was left behind.
 
     yt-dlp then starts only the helper programs: ffmpeg and ffprobe on local media files,
     and a JavaScript runtime with the memory it needs. It loads no plugins, and makes no
@@ -102,6 +104,8 @@ def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) ->
     start = inspect.unwrap(Popen.__init__)
     run_ffmpeg = inspect.unwrap(FFmpegPostProcessor.real_run_ffmpeg)
     parse_hls = inspect.unwrap(InfoExtractor._parse_m3u8_formats_and_subtitles)
+    parse_mpd = inspect.unwrap(InfoExtractor._parse_mpd_periods)
+    process_video = inspect.unwrap(YoutubeDL.process_video_result)
     process_info = inspect.unwrap(YoutubeDL.process_info)
     urlopen = inspect.unwrap(YoutubeDL.urlopen)
     prepare = inspect.unwrap(FragmentFD._prepare_frag_download)
@@ -134,7 +138,24 @@ def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) ->
 
     @functools.wraps(parse_hls)
     def parse(self: Any, playlist: str, *rest: Any, **how: Any) -> Any:
-        return parse_hls(self, with_codecs(playlist), *rest, **how)
+        formats, subtitles = parse_hls(self, with_codecs(playlist), *rest, **how)
+        mark_sounds(playlist, formats)
+        return formats, subtitles
+
+    @functools.wraps(parse_mpd)
+    def parse_dash(
+        self: Any, mpd: Any, mpd_id: Any = None, *rest: Any, **how: Any
+    ) -> Any:
+        periods = list(parse_mpd(self, mpd, mpd_id, *rest, **how))
+        mark_streams(mpd, [f for one in periods for f in one["formats"]], mpd_id)
+        return periods
+
+    @functools.wraps(process_video)
+    def choose(self: Any, info: dict[str, Any], *rest: Any, **how: Any) -> Any:
+        tidy(info, info.get("formats"))
+        if not self.params.get("format"):
+            self.format_selector = selector(self, request, info)
+        return process_video(self, info, *rest, **how)
 
     @functools.wraps(process_info)
     def process(self: Any, info: dict[str, Any]) -> Any:
@@ -159,6 +180,8 @@ def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) ->
     YoutubeDL.urlopen = counted
     FragmentFD._prepare_frag_download = bounded
     InfoExtractor._parse_m3u8_formats_and_subtitles = parse
+    InfoExtractor._parse_mpd_periods = parse_dash
+    YoutubeDL.process_video_result = choose
     YoutubeDL.process_info = process
     plugin_dirs.value = []
     _REQUEST_HANDLERS.pop("CurlCFFI", None)  # connects in C, past the audit hook

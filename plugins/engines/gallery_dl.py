@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from bossbot_plugins._failures import (
     retry_after_s,
     wait_asked_s,
 )
+from bossbot_plugins._formats import ASK_S, Wanted, choose, number, side_of, wanted
 from bossbot_plugins._tls import SharedContext
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
@@ -69,6 +71,7 @@ NO_BOTS = N_("That site blocks bots. Ask the bot's owner to add a login for it."
 MAX_DEPTH = 4  # of galleries inside galleries
 # Posts without a file, for each file allowed; so that a profile of plain text ends.
 MAX_EMPTY_POSTS = 20
+MAX_VARIANTS = 5  # of a picture that are asked for
 MAX_WAIT_S = 5.0  # that the engine may sleep itself; longer waits belong to the queue
 
 # The engine reads files in small pieces. Large ones cost less, and a download that will
@@ -257,7 +260,7 @@ def _table() -> tuple[list[Callable[[str], Any]], list[Any]]:
 
 def download(request: Request, report: Report) -> None:
     _configure(request)
-    _bound_videos(request)
+    _choose_variants(request)
     post = Post(request, report)
     with _collecting_log(post.log):
         found = _find(request.url)
@@ -275,38 +278,138 @@ def download(request: Request, report: Report) -> None:
     post.finish()
 
 
-def _bound_videos(request: Request) -> None:
-    """Have Twitter's videos come within the quality that was asked for; the engine has no
-    option for it."""
+def _choose_variants(request: Request) -> None:
+    """Have the videos of Twitter and Instagram chosen as any other; the engine always
+    takes one of the largest."""
+    from gallery_dl.extractor.instagram import InstagramExtractor
     from gallery_dl.extractor.twitter import TwitterExtractor
 
-    quality = str(request.options.get("quality", ""))
-    if not quality.isdecimal():
-        return
+    want = wanted(request)
     extract = inspect.unwrap(TwitterExtractor._extract_media)
+    parse = inspect.unwrap(getattr(InstagramExtractor, "_parse_post", lambda *_: {}))
 
     @functools.wraps(extract)
-    def bounded(self: Any, tweet: Any, entities: Any, files: Any) -> Any:
+    def chosen(self: Any, tweet: Any, entities: Any, files: Any) -> Any:
         for media in entities:
             with contextlib.suppress(*NO_FIND):  # the engine will say so
                 info = media["video_info"]
-                info["variants"] = variants_within(info["variants"], int(quality))
+                info["variants"] = [best_variant(info, want)]
         return extract(self, tweet, entities, files)
 
-    TwitterExtractor._extract_media = bounded
+    @functools.wraps(parse)
+    def parsed(self: Any, post: dict[str, Any]) -> Any:
+        pictures: dict[str, list[str]] = {}
+        for item in [post, *(post.get("carousel_media") or ())]:
+            with contextlib.suppress(*NO_FIND):
+                pictures |= smaller_pictures(item["image_versions2"]["candidates"])
+            joined = want.ffmpeg and item.get("video_dash_manifest")
+            with contextlib.suppress(*NO_FIND):
+                session = None if joined else self.session
+                item["video_versions"] = [best_version(item, want, session)]
+        data = parse(self, post)
+        for file in data["_files"]:
+            if not file.get("video_url"):
+                file["_fallback"] = pictures.get(file.get("display_url"), ())
+        return data
+
+    TwitterExtractor._extract_media = chosen
+    InstagramExtractor._parse_post = parsed
 
 
-def variants_within(variants: Sequence[Any], quality: int) -> list[Any]:
-    """The variants of a video whose shorter side is not larger, by their links, or else
-    the smallest one; all when no link says."""
-    sized = [
-        (min(int(size[1]), int(size[2])), variant)
-        for variant in variants
-        if (size := re.search(r"/(\d+)x(\d+)/", variant["url"]))
+def best_variant(info: dict[str, Any], want: Wanted) -> dict[str, Any]:
+    """The variant to fetch of a video on Twitter, whose links tell the sizes."""
+    formats = []
+    for variant in info["variants"]:
+        url = variant["url"]
+        size = re.search(r"/(\d{1,5})x(\d{1,5})/", url)
+        form = {"variant": variant, "tbr": (number(variant.get("bitrate")) or 0) / 1000}
+        form |= (
+            dict(zip(("width", "height"), size.groups(), strict=True)) if size else {}
+        )
+        codec = re.search(r"/(hevc|hvc1|av1|av01|vp9)/", url)
+        form |= {"vcodec": codec[1] if codec else "h264", "acodec": "aac", "ext": "mp4"}
+        # The engine cannot fetch a list of segments, but for a last resort.
+        formats.append(form | ({"preference": -100} if ".m3u8" in url else {}))
+    length_s = (number(info.get("duration_millis")) or 0) / 1000
+    (best,) = next(choose(rising(formats), want, length_s), ())
+    return cast(dict[str, Any], best["variant"])
+
+
+def best_version(item: dict[str, Any], want: Wanted, session: Any) -> dict[str, Any]:
+    """The version to fetch of a video on Instagram, where picture and sound are one;
+    the site is asked for sizes with ``session``, unless that is None."""
+
+    def ask(form: dict[str, Any]) -> float | None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            answer = session.head(form["version"]["url"], timeout=ASK_S)
+            return number(answer.headers.get("Content-Length")) if answer.ok else None
+        return None
+
+    formats = [
+        {
+            "vcodec": "h264",
+            "acodec": "aac",
+            "ext": "mp4",
+            "version": version,
+            "width": version.get("width"),
+            "height": version.get("height"),
+            "tbr": (number(version.get("bandwidth")) or 0) / 1000,
+        }
+        for version in item["video_versions"]
     ]
-    fitting = [variant for size, variant in sized if size <= quality]
-    smallest = sorted(sized, key=lambda pair: pair[0])[:1]
-    return fitting or [variant for _, variant in smallest] or list(variants)
+    length_s = number(item.get("video_duration"))
+    (best,) = next(choose(rising(formats), want, length_s, ask), ())
+    return cast(dict[str, Any], best["version"])
+
+
+def rising(formats: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Formats as `choose` wants them, the largest last."""
+    return sorted(formats, key=lambda one: (side_of(one) or 0, one["tbr"]))
+
+
+def smaller_pictures(candidates: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """The links of the smaller ones by the link of the largest picture, which is the
+    first; those of its shape, from large to small."""
+    first, *others = candidates
+    size = first["width"] / first["height"]
+    shape = [c for c in others if abs(c["width"] / c["height"] / size - 1) < 0.02]
+    shape.sort(key=lambda one: -one["width"])
+    return {first["url"]: [one["url"] for one in shape]}
+
+
+class Fitting:
+    """Looks at the answer for a file, and sends the engine on to a smaller variant of it
+    when it is too large to post. Where none fits, the largest is fetched after all that
+    may be."""
+
+    def __init__(self, request: Request, others: Sequence[Any], check: Any) -> None:
+        self.request = request
+        self.check: Callable[[Any], Any] | None = check
+        self.left = [one for one in others if str(one).startswith("http")]
+        self.sizes: dict[str, float] = {}  # of what is too large, by links
+        self.final = ""  # the link of what is fetched though it does not fit
+
+    def __call__(self, response: Any) -> Any:
+        """True to fetch this, a link to ask for that instead; what the site's own check
+        says if that is against it."""
+        checked = self.check(response) if self.check else True
+        size = number(response.headers.get("Content-Length"))
+        url = str((response.history or [response])[0].url)
+        if checked is not True or not size or size <= self.request.target_bytes:
+            return checked
+        if url == self.final:
+            return True
+        self.sizes[url] = size
+        if self.left:
+            response.close()
+            return self.left.pop(0)
+        most = self.request.max_file_bytes or size
+        allowed = (one for one, size in self.sizes.items() if size <= most)
+        self.final = next(allowed, url)
+        if self.final == url:
+            return True
+        response.close()
+        return self.final
 
 
 class Post:
@@ -485,6 +588,13 @@ def _job_class(post: Post) -> Any:
                 return
             post.next_file(str(kwdict.get("filename") or ""), alt_of(kwdict))
             logged = len(post.log)
+            check = kwdict.get("_http_validate")  # a post's files share the keywords
+            check = check.check if isinstance(check, Fitting) else check
+            if post.request.target_bytes and kwdict.get("_fallback"):
+                others = list(islice(kwdict["_fallback"], MAX_VARIANTS))
+                check = Fitting(post.request, others, check)
+                kwdict["_fallback"] = others
+            kwdict["_http_validate"] = check
             if url.startswith("ytdl:"):
                 guard_yt_dlp(post.request, lambda: post.report.info(mute=True))
             if url.startswith(("http://", "https://", "ytdl:http")):
@@ -671,17 +781,11 @@ def _configure(request: Request) -> None:
         fixed["sleep-request"] = request.sleep_request_s
     for name, value in fixed.items():
         config.set((), name, value)
+    if "ffmpeg" not in request.programs:  # to join picture and sound
+        config.set(("extractor", "instagram"), "videos", "merged")
     cache = unexpanded(request.cache_dir / "gallery-dl.sqlite3")
     config.set(("cache",), "file", cache)
 
 
 def _yt_dlp_options(request: Request) -> dict[str, Any]:
-    fits = f"[filesize_approx<?{request.target_bytes}]" if request.target_bytes else ""
-    joined, whole = f"bv*{fits}+ba/bv*+ba/b", f"b{fits}/b/bv*/ba"
-    if request.options.get("quality") == "audio":
-        joined, whole = f"ba/{joined}", f"ba/{whole}"
-    return {
-        **preferred_options(request),
-        "format": joined if "ffmpeg" in request.programs else whole,
-        **fixed_options(request),
-    }
+    return {**preferred_options(request), **fixed_options(request)}

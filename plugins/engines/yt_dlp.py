@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -104,7 +104,8 @@ def warm() -> None:
     # Loading the certificate authorities takes longer than a small download.
     common.make_ssl_context = functools.cache(common.make_ssl_context)
     video = Video(
-        Request("", Path(), "", engine_options={"simulate": True}), cast(Report, 0)
+        Request("", Path(), "", engine_options={"simulate": True, "format": "b"}),
+        cast(Report, 0),
     )
     video.described = True
     with contextlib.redirect_stderr(io.StringIO()), _downloader(video) as engine:
@@ -379,15 +380,6 @@ def _downloader(video: Video) -> Any:
 
     engine = Downloader(_parameters(video), auto_init=False)
     engine.add_post_hook(done)
-    if engine.format_selector is None:
-        ffmpeg = "ffmpeg" in video.request.programs
-        wanted = "bv*+ba/b" if ffmpeg else "b/bv*/ba"
-        if video.request.options.get("quality") == "audio":  # else all is fetched
-            wanted = f"ba/{wanted}"
-        best = engine.build_format_selector(wanted)
-        limits = (video.request.target_bytes, video.request.max_file_bytes)
-        limit = min((size for size in limits if size), default=0)
-        engine.format_selector = lambda context: fitting(best, context, limit)
     return engine
 
 
@@ -407,23 +399,6 @@ def language_of(known: dict[str, Any], options: dict[str, Any], said: str) -> st
             if name in names and name.partition("-")[0] == short:
                 return name
     return next(iter(names), "")
-
-
-def fitting(best: Any, context: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
-    """Yield the best format whose size is unknown or within the limit, else the
-    smallest one. ``best`` is a format selector of the engine."""
-    formats, tried = list(context["formats"]), []
-    while chosen := next(iter(best({**context, "formats": formats})), None):
-        parts = chosen.get("requested_formats") or [chosen]
-        sizes = [f.get("filesize") or f.get("filesize_approx") or 0 for f in parts]
-        tried.append((sum(sizes), chosen))
-        if not limit or sum(sizes) <= limit:
-            yield chosen
-            return
-        largest = parts[sizes.index(max(sizes))]["format_id"]
-        formats = [one for one in formats if one["format_id"] != largest]
-    if tried:
-        yield min(tried, key=lambda one: one[0])[1]
 
 
 def _parameters(video: Video) -> dict[str, Any]:

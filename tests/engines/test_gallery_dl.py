@@ -206,41 +206,6 @@ def test_video_of_a_tweet_is_within_the_quality(
     assert got.contents[1] == (twitter.small if small else best).read_bytes()
 
 
-SIZES = ["1920x1080", "720x1280", "320x480", "180x320"]
-
-
-@pytest.mark.parametrize(
-    ("quality", "sizes"),
-    [(1080, SIZES), (720, SIZES[1:]), (480, SIZES[2:]), (100, SIZES[3:])],
-)
-def test_variants_are_those_within_the_quality(quality: int, sizes: list[str]) -> None:
-    def variants(sizes: list[str]) -> list[dict[str, str]]:
-        return [{"url": f"https://a.example/{size}/a.mp4"} for size in sizes]
-
-    playlist = {"url": "https://a.example/list.m3u8"}
-    found = engine.variants_within([playlist, *variants(SIZES)], quality)
-    assert found == variants(sizes)
-    assert engine.variants_within([playlist], quality) == [playlist]
-
-
-@pytest.mark.parametrize(
-    ("options", "quality", "wanted"),
-    [
-        ({}, "best", "bv*+ba/bv*+ba/b"),
-        ({"quality": "720"}, "res:720", "bv*+ba/bv*+ba/b"),
-        ({"quality": "audio"}, "best", "ba/bv*+ba/bv*+ba/b"),
-    ],
-)
-def test_quality_reaches_the_videos_that_yt_dlp_takes_over(
-    options: dict[str, str], quality: str, wanted: str
-) -> None:
-    request = Request("", Path(), "", options=options, programs={"ffmpeg": "x"})
-    given = engine._yt_dlp_options(request)
-    assert given["format"] == wanted
-    first = given["format_sort"][0]
-    assert first == (quality if quality != "best" else "vcodec:h264")
-
-
 def test_a_gallery_longer_than_the_cap_is_fetched_up_to_it(
     browse: Fetch, sites: Sites, shelf: Path
 ) -> None:

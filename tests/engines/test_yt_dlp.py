@@ -451,38 +451,6 @@ def test_rotated_cookies_are_written_to_the_attempts_own_file(
     assert "rotated" in cookies.read_text()
 
 
-def formats(*heights_and_sizes: tuple[int, int | None]) -> dict[str, Any]:
-    """A choice of pictures, worst first, and one sound of 10 bytes."""
-    pictures = [
-        {"format_id": f"p{height}", "filesize": size, "vcodec": "h264"}
-        for height, size in heights_and_sizes
-    ]
-    sound = {"format_id": "sound", "filesize": 10, "acodec": "aac"}
-    return {"formats": [sound, *pictures]}
-
-
-@pytest.mark.parametrize(
-    ("limit", "chosen"), [(0, "p1080"), (500, "p1080"), (310, "p720"), (5, "p360")]
-)
-def test_the_best_format_that_fits_is_chosen(limit: int, chosen: str) -> None:
-    def best(context: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        sound, *pictures = context["formats"]
-        if pictures and sound["format_id"] == "sound":
-            yield {"requested_formats": [pictures[-1], sound]}
-
-    context = formats((360, 100), (720, 300), (1080, 400))
-    [found] = engine.fitting(best, context, limit)
-    assert found["requested_formats"][0]["format_id"] == chosen
-
-
-def test_a_format_of_unknown_size_counts_as_one_that_fits() -> None:
-    def best(context: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        yield context["formats"][-1]
-
-    [found] = engine.fitting(best, formats((360, 100), (1080, None)), 50)
-    assert found["format_id"] == "p1080"
-
-
 # ── What fails ─────────────────────────────────────────────────────────────────────
 
 
