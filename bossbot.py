@@ -414,6 +414,8 @@ class Post:
     sending_at: float = 0  # Unix seconds of the first try; 0 before
     notes: dict[str, str] = field(default_factory=dict)  # of those files: see MediaFile
     alts: dict[str, str] = field(default_factory=dict)  # likewise
+    # The channel's thread that it goes into, 0 until that is made; None for none.
+    thread_id: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -1157,7 +1159,7 @@ class Courier(Part):
 
     @abstractmethod
     async def limit_bytes(self, job: Job) -> int:
-        """The most bytes of one file that the job's channel takes."""
+        """The most bytes of one file that the job's channel takes now."""
 
     @abstractmethod
     async def freeze(
@@ -1181,7 +1183,8 @@ class Courier(Part):
 
         Raises:
             JobFailed: it cannot be posted, or the claim was lost.
-            FileNotFoundError: a kept file is gone, or not as it was.
+            FileNotFoundError: a kept file is gone, not as it was, or too large by what
+                is known now; worth another download if no file was posted.
         """
 
 

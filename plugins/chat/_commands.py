@@ -26,6 +26,7 @@ PERMISSIONS = {
     "view_channel": N_("View Channel"),
     "send_messages": N_("Send Messages"),
     "send_messages_in_threads": N_("Send Messages in Threads"),
+    "create_public_threads": N_("Create Public Threads"),
     "embed_links": N_("Embed Links"),
     "attach_files": N_("Attach Files"),
     "read_message_history": N_("Read Message History"),

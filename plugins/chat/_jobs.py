@@ -7,6 +7,7 @@ from typing import Any
 
 import discord
 from bossbot_plugins._commands import Asked, Denied, admit, user_of
+from bossbot_plugins._spoilers import hide
 
 from bossbot import (
     SENTENCES,
@@ -193,6 +194,7 @@ def stage(job: Job, progress: Progress | None = None) -> str:
 def describe(job: Job, is_open: bool, progress: Progress | None = None) -> str:
     """A job in a line of at most 300 characters, with its link if that is open."""
     link = show_link(public_url(job), 150) or escape(public_url(job), 60)
+    link = hide(job, link)
     if not is_open:
         link = _("in a channel that not everybody here sees")
     age = format_time(max(now() - job.created_at, 0))
@@ -207,7 +209,7 @@ def details(job: Job, with_log: bool = False) -> discord.Embed:
     took = format_time(max(job.finished_at - job.created_at, 0))
     facts = {
         _("Reason"): _(str(job.cause or "")),
-        _("Link"): show_link(public_url(job), 200),
+        _("Link"): hide(job, show_link(public_url(job), 200)),
         _("Site"): job.platform,
         _("Engine"): job.engine,
         _("Attempts"): str(job.attempts or ""),

@@ -6,6 +6,7 @@ rows about members, and with ``guild_id`` says on which server. With ``posts`` (
 So rows are also forgotten of plugins that are switched off.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -41,8 +42,9 @@ class Forgotten:
     def add(self, job: Job) -> None:
         self.jobs += 1
         self.size_bytes += job.total_bytes if job.folder else 0
-        ids = [job.status_message_id, *(post.message_id for post in job.posts)]
-        self.messages |= {(job.channel_id, number) for number in ids if number}
+        places = [(job.channel_id, job.status_message_id)]
+        places += [(p.thread_id or job.channel_id, p.message_id) for p in job.posts]
+        self.messages |= {place for place in places if place[1]}
 
 
 async def tables(app: App) -> list[Table]:
@@ -119,9 +121,12 @@ async def forget_rows(
 
 
 def messages_of(channel_id: int, posts: str) -> set[tuple[int, int]]:
-    """The messages in the JSON of posts."""
-    numbers = re.findall(r'"message_id": ?(\d+)', posts)
-    return {(channel_id, int(number)) for number in numbers if int(number)}
+    """The messages in the JSON of posts, some of them in a thread of the channel."""
+    return {
+        (post.get("thread_id") or channel_id, post["message_id"])
+        for post in json.loads(posts)
+        if post["message_id"]
+    }
 
 
 # ── Statistics ─────────────────────────────────────────────────────────────────────

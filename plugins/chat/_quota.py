@@ -55,6 +55,15 @@ async def told(app: App, guild_id: int) -> str:
     return text.format(**shown)
 
 
+def most_bytes(app: App, job: Job) -> int:
+    """The largest file that a job's server wants; the owner's without the plugin."""
+    plugin = app.plugins.all.get("quota")
+    if plugin is None or plugin.off:
+        return int(app.settings.max_file_size)
+    guild: Any = app.plugins.guild_config(plugin, job)
+    return int(guild.max_file_size)
+
+
 async def held(connection: Any, job: Job, limit: int) -> tuple[Held, int | None]:
     """What a job holds, and what of the limit the others leave to it today; None without
     a limit."""

@@ -6,6 +6,8 @@ import unicodedata
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from bossbot_plugins._spoilers import hide, is_spoiler
+
 from bossbot import (
     App,
     Job,
@@ -47,12 +49,12 @@ def caption(job: Job, platform: Platform | None) -> list[str]:
         if short and short.casefold() not in seen:
             seen.add(short.casefold())
             words.append(escape(short))
-    if words and job.options.get("spoiler"):
-        words = [f"||{' · '.join(words)}||"]
     # Masked, since it may be long; in angle brackets, Discord makes no preview of it.
-    link = show_link(public_url(job))
-    shown = [f"[{_('link')}]({link})"] if link else []
-    return [f"**{escape(site, MAX_NAME)}**", *words, *shown]
+    if link := show_link(public_url(job)):
+        words.append(f"[{_('link')}]({link})")
+    if words and is_spoiler(job):
+        words = [hide(job, " · ".join(words))]
+    return [f"**{escape(site, MAX_NAME)}**", *words]
 
 
 def shorten(text: str, limit: int) -> str:

@@ -25,6 +25,7 @@ from bossbot_plugins._jobs import (
     split_key,
 )
 from bossbot_plugins._refusals import UNREACHABLE
+from bossbot_plugins._spoilers import hide
 from loguru import logger
 from pydantic import Field
 
@@ -500,7 +501,7 @@ def render_all(jobs: Iterable[Job], progress: dict[str, Progress]) -> str:
     if len(jobs) == 1:
         return render(jobs[0], progress.get(jobs[0].id))
     lines = [render_line(job, progress.get(job.id)) for job in jobs]
-    links = [show_link(public_url(job), 120) for job in jobs]
+    links = [hide(job, show_link(public_url(job), 120)) for job in jobs]
     errors = [f"\n{_(job.error)}" * (job.status is Status.FAILED) for job in jobs]
     linked = [
         f"{line} {link}".rstrip() for line, link in zip(lines, links, strict=True)
@@ -530,7 +531,7 @@ def render_line(job: Job, progress: Progress | None) -> str:
     """One of several jobs, in a line."""
     tag, share = f" · `{job.id}`", share_of(job, progress)
     if progress and share is not None and job.status is Status.DOWNLOADING:
-        name = escape(progress.name, 40)
+        name = hide(job, escape(progress.name, 40))
         text = _("Downloading {name}, {share}").format(name=name, share=f"{share:.0%}")
         return text + tag
     if share is not None and job.status is Status.PROCESSING:
@@ -553,7 +554,7 @@ def render(job: Job, progress: Progress | None) -> str:
         case Status.PROCESSING if progress and progress.share is not None:
             return f"{escape(_(progress.name), 100)}{tag}\n{bar(progress.share)}"
         case Status.DOWNLOADING if progress:
-            return f"{_('Downloading')}{posted}{tag}\n{render_progress(progress)}"
+            return f"{_('Downloading')}{posted}{tag}\n{render_progress(job, progress)}"
         case Status.QUEUED | Status.DOWNLOADING:
             return _("Download started") + tag
         case Status.PROCESSING:
@@ -580,7 +581,7 @@ def bar(share: float) -> str:
     return f"`{'█' * filled}{'░' * (16 - filled)}` {share:.0%}"
 
 
-def render_progress(progress: Progress) -> str:
+def render_progress(job: Job, progress: Progress) -> str:
     """File name, bar, percent, speed and time left, as far as they are known."""
     facts = []
     if progress.total_bytes:
@@ -596,7 +597,7 @@ def render_progress(progress: Progress) -> str:
             left = max(progress.total_bytes - progress.done_bytes, 0)
             left_s = left / progress.speed_bytes_s
             facts.append(_("{time} left").format(time=format_time(left_s)))
-    name = escape(progress.name, 100)
+    name = hide(job, escape(progress.name, 100))
     if progress.items:
         text = _("{name} ({item} of {items})")
         name = text.format(name=name, item=progress.item, items=progress.items)

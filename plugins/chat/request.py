@@ -2,8 +2,8 @@
 and the message itself when all of its files are there, if the server wants that."""
 
 import discord
-from bossbot_plugins._commands import permission_titles
 from bossbot_plugins._jobs import MODERATOR, RETRYABLE, UNFINISHED
+from bossbot_plugins._lacking import forget_lack, tell_lack
 from bossbot_plugins._refusals import UNREACHABLE
 from loguru import logger
 from pydantic import Field
@@ -13,7 +13,6 @@ from bossbot import (
     Job,
     PluginConfig,
     Status,
-    _,
     hookimpl,
 )
 
@@ -64,7 +63,7 @@ async def suppress(app: App, job: Job) -> None:
     except UNREACHABLE as error:
         await explain(app, job, "suppress_preview", error)
     else:
-        await app.facts.set(fact(job, "suppress_preview"), "")
+        await forget_lack(app, job, "suppress_preview")
 
 
 async def delete(app: App, job: Job) -> None:
@@ -79,12 +78,7 @@ async def delete(app: App, job: Job) -> None:
     except UNREACHABLE as error:
         await explain(app, job, "delete_request", error)
     else:
-        await app.facts.set(fact(job, "delete_request"), "")
-
-
-def fact(job: Job, setting: str) -> str:
-    """Under which it is known that a server was told what is missing."""
-    return f"cannot {setting}:{job.guild_id}"
+        await forget_lack(app, job, "delete_request")
 
 
 async def explain(app: App, job: Job, setting: str, error: Exception) -> None:
@@ -93,19 +87,11 @@ async def explain(app: App, job: Job, setting: str, error: Exception) -> None:
         return
     log = logger.bind(job=job.id, guild=job.guild_id)
     log.info("{} could not be done: {!r}", setting, error)
-    forbidden = isinstance(error, discord.Forbidden)
-    if not forbidden or await app.facts.get(fact(job, setting)):
+    if not isinstance(error, discord.Forbidden):
         return
-    await app.facts.set(fact(job, setting), "told")
-    text = _(
-        "The setting {setting} of this server takes a permission that I lack here. Ask "
-        "an admin to give me: {permissions}."
-    )
-    channel = app.bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
-    try:
-        shown = text.format(
-            setting=f"`{setting}`", permissions=permission_titles(MODERATOR)
-        )
-        await channel.send(shown)
-    except UNREACHABLE as failed:
-        log.info("that could not be said: {}", failed)
+    if text := await tell_lack(app, job, setting, MODERATOR):
+        channel = app.bot.get_partial_messageable(job.channel_id, guild_id=job.guild_id)
+        try:
+            await channel.send(text)
+        except UNREACHABLE as failed:
+            log.info("that could not be said: {}", failed)

@@ -1,6 +1,7 @@
 """Posts a job's files to its Discord channel, each exactly once as far as can be."""
 
 import asyncio
+import contextlib
 import copy
 import random
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,8 +11,11 @@ from typing import Any
 
 import aiohttp
 import discord
+from bossbot_plugins._lacking import forget_lack, tell_lack
 from bossbot_plugins._nonce import nonce
-from bossbot_plugins._refusals import REFUSALS
+from bossbot_plugins._quota import most_bytes
+from bossbot_plugins._refusals import REFUSALS, UNREACHABLE
+from bossbot_plugins._spoilers import BARS, hide, hide_lines, is_spoiler
 from loguru import logger
 from pydantic import ByteSize, Field
 
@@ -46,6 +50,7 @@ MAX_MESSAGE_BYTES = 25 * 2**20  # Discord, 2026-11: about what one request may c
 MAX_CONTENT = 2000  # characters
 MAX_DESCRIPTION = 1024  # Discord, 2026-11: characters of a file's, in UTF-16
 MAX_NOTES = 3  # on how files were made to fit, in one message
+MAX_NAME = 100  # characters, of a thread
 MAX_EMBED = 6000  # Discord, 2026-11: characters of all its texts together
 PING_AFTER_S = 60  # a member who waited longer gets a ping
 # A nonce makes a resend harmless for "the past few minutes"; we trust it this long.
@@ -58,6 +63,10 @@ MISTAKES = (AttributeError, TypeError, ValueError)
 # Discord's filters refused the words: AutoMod's, and those for links.
 FILTERED = (200000, 240000)
 SMALLER_LIMITS = [n * 2**20 for n in (100, 50, 25, 20, 10, 8, 4, 2, 1)]  # after a 413
+LEARNT_S = 7 * 86400.0  # then the guild's own limit is tried again
+ATTEMPTS = 3  # of a worker at a job
+THREAD_EXISTS = 160004  # Discord: the message has a thread, which has its id
+THREAD_NEEDS = ("create_public_threads", "send_messages_in_threads")
 
 
 class Config(PluginConfig):
@@ -69,6 +78,14 @@ class Config(PluginConfig):
         min_length=4,
         max_length=4,
         description="Discord's limit per file, by the server's boost tier 0 to 3",
+    )
+
+
+class GuildConfig(PluginConfig):
+    """[discord_courier] of a server."""
+
+    thread_above: int = Field(
+        0, ge=0, description="albums of more files are posted in a thread; 0: never"
     )
 
 
@@ -95,9 +112,9 @@ class DiscordCourier(Courier):
         super().__init__(app)
         self.config = config
 
-    def _channel(self, job: Job) -> Any:
-        guild_id = job.guild_id or None
-        return self.app.bot.get_partial_messageable(job.channel_id, guild_id=guild_id)
+    def _channel(self, job: Job, post: Post) -> Any:
+        place, guild_id = post.thread_id or job.channel_id, job.guild_id or None
+        return self.app.bot.get_partial_messageable(place, guild_id=guild_id)
 
     async def _insist(self, job: Job, work: Callable[[], Awaitable[Any]]) -> Any:
         """The result of ``work``, which is done again while Discord is out of reach:
@@ -134,37 +151,48 @@ class DiscordCourier(Courier):
 
     async def limit_bytes(self, job: Job) -> int:
         """See ``Courier``; learnt from 413 answers, too."""
+        most = self.app.settings.max_file_size
+        limits: list[float] = [self._tier_limit(job), most, most_bytes(self.app, job)]
+        with logger.catch(message="the learnt limit cannot be read"):
+            limits.append(await self._learnt(job))
+        return int(min(limits))
+
+    def _tier_limit(self, job: Job) -> int:
+        """Discord's limit by the guild's boosts, as they are now."""
+        limits = self.config.upload_limits
         guild = self.app.bot.get_guild(job.guild_id) if job.guild_id else None
-        tier = guild.premium_tier if guild else 0
-        allowed = self.app.settings.max_file_size
-        limit = int(min(self.config.upload_limits[tier], allowed))
-        return await self._lowered(job, limit)
+        if guild and not guild.unavailable:
+            return limits[min(guild.premium_tier, len(limits) - 1)]
+        # Without the gateway there is what was known at intake.
+        known = job.limit_bytes if job.guild_id else 0
+        return next((size for size in sorted(limits) if size >= known), max(limits))
 
-    async def _limit(self, job: Job) -> int:
-        """The limit of a job, as it was at its intake."""
-        return job.limit_bytes or await self.limit_bytes(job)
+    def _fact(self, job: Job) -> str:
+        """Under which it is known what a guild with these boosts has refused."""
+        return f"limit:{job.guild_id}:{self._tier_limit(job)}"
 
-    async def _lowered(self, job: Job, limit: int) -> int:
-        """What is left of a limit after what a guild has refused."""
-        with logger.catch(message="the learnt limits cannot be read"):
-            while learnt := await self.app.facts.get(f"limit:{job.guild_id}:{limit}"):
-                limit = int(learnt)
+    async def _learnt(self, job: Job) -> float:
+        """What a guild was found to take in the last week."""
+        size, _, at = (await self.app.facts.get(self._fact(job))).partition(" ")
+        age_s = now() - float(at or "inf")
+        if not size or age_s > LEARNT_S:
+            return float("inf")
+        if age_s < 0:  # the clock was wrong then, or is now: a week from here
+            await self.app.facts.set(self._fact(job), f"{size} {now()}")
+        return int(size)
+
+    async def _learn(self, job: Job, refused_bytes: int) -> int:
+        """Remember that a guild takes less than it should: no file of this size. Returns
+        what it may take, 1 when that is not worth remembering."""
+        limit = next((size for size in SMALLER_LIMITS if size < refused_bytes), 1)
+        if limit > 1:
+            shown = format_size(limit)
+            logger.warning(
+                "Discord takes only {} per file in guild {}", shown, job.guild_id
+            )
+            with logger.catch(message="the learnt limit is forgotten"):
+                await self.app.facts.set(self._fact(job), f"{limit} {now()}")
         return limit
-
-    async def _learn(self, job: Job, refused_bytes: int) -> None:
-        """Remember that a guild takes less than it should: no file of this size."""
-        limit = await self._lowered(job, await self._limit(job))
-        job.limit_bytes = next(
-            (size for size in SMALLER_LIMITS if size < min(limit, refused_bytes)), 1
-        )
-        logger.warning(
-            "Discord takes only {} per file in guild {}",
-            format_size(job.limit_bytes),
-            job.guild_id,
-        )
-        with logger.catch(message="the learnt limit is forgotten"):
-            key = f"limit:{job.guild_id}:{limit}"
-            await self.app.facts.set(key, str(job.limit_bytes))
 
     async def freeze(
         self, job: Job, files: Sequence[MediaFile], fetched: Fetched
@@ -182,32 +210,45 @@ class DiscordCourier(Courier):
         said = str(facts.get("text") or "") if not (files or posted) else ""
         text = escape(said, 1200)
         text = escape(said, 600) if len(text) > 1200 else text  # mostly backslashes
-        fitting, more = await self._fit(job, rest, len(taken))
-        hide = "||" if job.options.get("spoiler") else ""
-        lines = [f"> {hide}{text}{hide}"] if text else []
-        groups = split_files(fitting) or ([[]] if notes or more or not posted else [])
-        last = len(posted) + len(groups)
+        lines = [f"> {text}"] if text else []
+        limit = job.limit_bytes = await self.limit_bytes(job)
+        fitting, more = await self._fit(job, rest, limit, len(taken))
+        count = len(taken) + len(fitting)
+        if early and fitting:  # more are to come
+            count = max(len(fetched.paths), facts.get("items") or 0)
+        thread_id, lacks = await self._thread_for(job, posted, count)
+        notes += [*more, *lacks]
+        groups = split_files(fitting) or ([[]] if notes or not posted else [])
+        earlier = sum(bool(post.files) for post in posted)
+        last = earlier + len(groups)
         of = "" if early else f"/{last}"
         heads = [
             first_line(
-                *[measure(job, fitting, bool(text))] * (number == 1),
                 noted(group),
                 f"({number}{of})" if number > 1 or (last > 1 and not early) else "",
-                ping(job) if number == 1 else "",
             )
-            for number, group in enumerate(groups, len(posted) + 1)
+            for number, group in enumerate(groups, earlier + 1)
         ]
+        if not posted:  # the first message says what there is, and has the thread
+            if thread_id is not None:
+                groups, heads = [[], *groups], ["", *heads]
+            heads[0] = first_line(
+                measure(job, fitting, bool(text)), heads[0], ping(job)
+            )
         if heads:
             which = -1 if posted else 0
-            heads[which] = "\n".join([heads[which], *lines, *notes, *more])
+            heads[which] = "\n".join([heads[which], *lines, *notes])
         kept = [post for post in job.posts if post.state != "waiting"]
         if early and (large := [file for file in rest if file not in fitting]):
             left_out = {file.name: file.sha256 for file in large}
             kept.append(Post(0, "", left_out, "dropped"))  # their files stay
-        job.posts = kept + new_posts(groups, heads, kept)
+        new = new_posts(groups, heads, kept, thread_id)
+        if not posted:
+            new[0].thread_id = None
+        job.posts = kept + new
 
     async def _fit(
-        self, job: Job, files: Sequence[MediaFile], posted: int = 0
+        self, job: Job, files: Sequence[MediaFile], limit: int, posted: int = 0
     ) -> tuple[list[MediaFile], list[str]]:
         """The files that can be posted, and a line for each other one; sets the job's
         figures to what is posted, including ``posted`` files.
@@ -215,7 +256,6 @@ class DiscordCourier(Courier):
         Raises:
             JobFailed: nothing is left to post, and nothing more comes.
         """
-        limit = job.limit_bytes = await self._lowered(job, await self._limit(job))
         fitting = [f for f in files if f.size <= limit and not f.failure]
         others = [file for file in files if file not in fitting]
         notes, delivered = [], bool(posted) or job.status is Status.DOWNLOADING
@@ -225,9 +265,9 @@ class DiscordCourier(Courier):
                 call = self.app.plugins.call_first
                 link = await call("deliver_file", job=job, file=file)
             delivered = delivered or bool(link)
-            notes.append(str(link or why_not_posted(file, limit)))
+            notes.append(str(link or why_not_posted(job, file, limit)))
         if files and not fitting and not delivered:
-            link = show_link(public_url(job))
+            link = hide(job, show_link(public_url(job)))
             source = "\n" + _("Source: {link}").format(link=link) if link else ""
             said = "\n".join(notes)[:1300] + source
             failure = others[0].failure or JobFailed(Cause.TOO_LARGE)
@@ -245,7 +285,8 @@ class DiscordCourier(Courier):
 
         Raises:
             JobFailed: permission or the claim lost, Discord out of reach.
-            FileNotFoundError: a kept file is gone, or not as it was.
+            FileNotFoundError: a kept file is gone, not as it was, or larger than Discord
+                turns out to take.
         """
         while post := next((p for p in job.posts if p.state in UNSENT), None):
             try:
@@ -253,6 +294,91 @@ class DiscordCourier(Courier):
                     await self._send_post(job, post, await self._files(job, post))
             except _Oversize:
                 await self._step_down(job, post)
+            except JobFailed as error:
+                refusal = error.__cause__
+                if not post.thread_id or not isinstance(refusal, discord.HTTPException):
+                    raise
+                await self._leave_thread(job, refusal)
+
+    # Threads
+
+    async def _thread_for(
+        self, job: Job, posted: Sequence[Post], count: int
+    ) -> tuple[int | None, list[str]]:
+        """The thread for the next posts of so many files in all: 0 for one that is to be
+        made, None for none; and a line on what the bot lacks for it."""
+        if known := next((post.thread_id for post in posted if post.thread_id), 0):
+            return known, []
+        plugins = self.app.plugins
+        guild: Any = plugins.guild_config(plugins.all[STEM], job)
+        if not job.guild_id or not 0 < guild.thread_above < count:
+            return None, []
+        channel: Any = self.app.bot.get_channel(job.channel_id)
+        with contextlib.suppress(*UNREACHABLE):
+            channel = channel or await self.app.bot.fetch_channel(job.channel_id)
+        if not isinstance(channel, discord.TextChannel):
+            return None, []
+        # Without the gateway it is not known what the bot may do, and it is tried.
+        may = channel.guild.me and channel.permissions_for(channel.guild.me)
+        missing = [name for name in THREAD_NEEDS if may and not getattr(may, name)]
+        if not missing:
+            return 0, []
+        said = await tell_lack(self.app, job, "thread_above", missing)
+        return None, [said] if said else []
+
+    async def _open_thread(self, job: Job) -> None:
+        """Make the thread for the posts that wait for it, on the job's first message; it
+        can have but one, whose id is the message's. Where that is refused they go into
+        the channel."""
+        first = next((p.message_id for p in job.posts if p.state == "sent"), 0)
+        channel: Any = self.app.bot.get_channel(job.channel_id)
+        minutes: Any = getattr(channel, "default_auto_archive_duration", 1440)
+
+        async def make(name: str) -> int:
+            start = self.app.bot.http.start_thread_with_message
+            try:
+                async with asyncio.timeout(self.send_timeout_s):
+                    thread = await start(
+                        job.channel_id, first, name=name, auto_archive_duration=minutes
+                    )
+                return int(thread["id"])
+            except discord.HTTPException as error:
+                if error.code == THREAD_EXISTS:
+                    return first
+                raise
+
+        names = thread_names(job)
+        for name in names:
+            try:
+                self._move(job, await self._insist(job, partial(make, name)))
+            except JobFailed as error:
+                if not isinstance(refusal := error.__cause__, discord.HTTPException):
+                    raise
+                if name == names[-1] or isinstance(refusal, discord.Forbidden):
+                    await self._leave_thread(job, refusal)
+                    return
+            else:
+                await forget_lack(self.app, job, "thread_above")
+                return
+
+    async def _leave_thread(self, job: Job, why: discord.HTTPException) -> None:
+        """Have what is not posted yet go into the channel."""
+        logger.bind(job=job.id).info("no thread: {}", why)
+        first = self._move(job, None)
+        if why.code == 50013:
+            said = await tell_lack(self.app, job, "thread_above", THREAD_NEEDS)
+            first.content = "\n".join(filter(None, [first.content, said]))
+        await self._save(job)
+
+    def _move(self, job: Job, thread_id: int | None) -> Post:
+        """Give the posts that were to go into a thread another place; returns the first
+        of them."""
+        moved = [p for p in job.posts if p.state in UNSENT and p.thread_id is not None]
+        for post in moved:
+            post.state, post.sending_at, post.thread_id = "waiting", 0, thread_id
+        return moved[0]
+
+    # Messages
 
     async def _files(self, job: Job, post: Post) -> list[MediaFile]:
         """The files of a post, as they were frozen; raises FileNotFoundError when they
@@ -273,7 +399,7 @@ class DiscordCourier(Courier):
         """Whether an earlier claim has sent a post that it left "sending". When that
         was, no clock can say for sure, so the channel is asked."""
         if post.state == "sending":
-            find = partial(self._find_sent, job, self._channel(job), post)
+            find = partial(self._find_sent, job, self._channel(job, post), post)
             post.message_id = await self._insist(job, find)
             post.state, post.sending_at = "waiting", 0
         if post.message_id:
@@ -282,11 +408,14 @@ class DiscordCourier(Courier):
         return bool(post.message_id)
 
     async def _send_post(self, job: Job, post: Post, files: list[MediaFile]) -> None:
-        plugins, channel = self.app.plugins, self._channel(job)
+        plugins, channel = self.app.plugins, self._channel(job, post)
         try:
             await plugins.call("check_upload", job=job, files=files, channel=channel)
         except Refused as error:
             raise JobFailed(error.cause, message=str(error)) from error
+        if post.thread_id == 0:
+            await self._open_thread(job)
+            channel = self._channel(job, post)
         plain = Message(post.content)
         message: Message = await plugins.fold(
             "decorate_message", "message", job=job, message=Message(post.content)
@@ -356,28 +485,33 @@ class DiscordCourier(Courier):
         named: bool = True,
     ) -> int:
         """One try; returns the message's id. The files carry the title in their names,
-        and their descriptions, unless ``named`` is off."""
-        embed = message.embed and clip_embed(message.embed)
+        and their descriptions, unless ``named`` is off. Of a spoiler only the first line
+        is to be seen; an embed cannot be hidden."""
+        content, embed = message.content[:MAX_CONTENT], None
+        first, spoiler = post.content.partition("\n")[0], is_spoiler(job)
+        named = named and not spoiler
+        if spoiler:
+            content = hide_lines(message.content, first)
+        elif message.embed:
+            embed = clip_embed(message.embed)
         options: dict[str, Any] = {
             key: value
             for key, value in (("embed", embed), ("view", message.view))
             if value is not None
         }
         # A slash command leaves no message but the status message, which may go.
-        if job.message_id:
+        if job.message_id and post.thread_id is None:
             options["reference"] = discord.MessageReference(
                 message_id=job.message_id,
                 channel_id=job.channel_id,
                 fail_if_not_exists=False,
             )
-        first = post.content.partition("\n")[0]
         pinged = [discord.Object(job.user_id)] if f"<@{job.user_id}>" in first else []
-        spoiler = bool(job.options.get("spoiler"))
         async with asyncio.timeout(
             self.send_timeout_s + sum(f.size for f in files) / 65536
         ):
             sent = await channel.send(
-                message.content[:MAX_CONTENT],
+                content,
                 files=[
                     discord.File(
                         file.path,
@@ -408,9 +542,9 @@ class DiscordCourier(Courier):
                 continue
             answered = message.reference.message_id if message.reference else 0
             found = {piece(job, file.filename) for file in message.attachments}
-            same = answered == job.message_id and all(
-                x in message.content for x in lines
-            )
+            said = message.content.replace(BARS, "")
+            same = answered == (post.thread_id is None and job.message_id)
+            same = same and all(line in said for line in lines)
             if found & pieces or (same and not found and not pieces):
                 return int(message.id)
         return 0
@@ -427,8 +561,14 @@ class DiscordCourier(Courier):
             groups = [[file] for file in alone]
             groups += split_files(files[len(alone) :])
         else:
-            await self._learn(job, alone[0].size)
-            files, notes = await self._fit(job, files, job.posted)
+            limit = await self.limit_bytes(job)  # it may be lower than it was
+            if alone[0].size <= limit:
+                limit = await self._learn(job, alone[0].size)
+            again = job.status is Status.UPLOADING and job.attempts < ATTEMPTS
+            if again and not job.posted and limit > 1:
+                post.state, post.sending_at = "waiting", 0
+                raise FileNotFoundError(f"Discord takes only {format_size(limit)}")
+            files, notes = await self._fit(job, files, limit, job.posted)
             groups = split_files(files) or [[]]
         lines = []
         if all(one.state != "sent" for one in job.posts):  # this one names the post
@@ -437,11 +577,20 @@ class DiscordCourier(Courier):
         contents = ["\n".join([*lines, *notes]), *[""] * (len(groups) - 1)]
         post.state = "dropped"
         kept = [one for one in job.posts if one.state in ("sent", "dropped")]
-        job.posts = kept + new_posts(groups, contents, job.posts)
+        job.posts = kept + new_posts(groups, contents, job.posts, post.thread_id)
         await self._save(job)
 
 
 UNSENT = ("waiting", "sending")
+NAMELESS = N_("Album")
+STEM = __name__.rpartition(".")[2]
+
+
+def thread_names(job: Job) -> list[str]:
+    """The names for a thread, the best first: Discord may not like a title."""
+    title = "" if is_spoiler(job) else one_line(job.title)
+    name = title if len(title) <= MAX_NAME else title[: MAX_NAME - 1] + "…"
+    return [*filter(None, [name.strip()]), _(NAMELESS)]
 
 
 def piece(job: Job, name: str) -> str:
@@ -477,14 +626,14 @@ def new_posts(
     groups: Sequence[Sequence[MediaFile]],
     contents: Sequence[str],
     earlier: Sequence[Post],
+    thread_id: int | None = None,
 ) -> list[Post]:
     """A post for each group of files, numbered after the earlier ones."""
     first = max((post.number for post in earlier), default=0) + 1
     return [
         Post(
-            number,
-            content[:MAX_CONTENT],
-            {file.name: file.sha256 for file in files},
+            *(number, content[:MAX_CONTENT], {f.name: f.sha256 for f in files}),
+            thread_id=thread_id,
             notes=notes_of(files),
             alts=alts_of(files),
         )
@@ -514,13 +663,14 @@ def alt_of(file: MediaFile) -> str | None:
     return text or None
 
 
-def why_not_posted(file: MediaFile, limit: int) -> str:
+def why_not_posted(job: Job, file: MediaFile, limit: int) -> str:
     """The line of a file that cannot be posted."""
+    name = untitled(job, file.name) if is_spoiler(job) else file.name
     if file.failure:
-        return f"{file.name}: {_(str(file.failure))}"
+        return f"{name}: {_(str(file.failure))}"
     text = _("Too large for this channel: {name} is {size}, the limit is {limit}.")
     size, most = format_size(file.size), format_size(limit)
-    return text.format(name=file.name, size=size, limit=most)
+    return text.format(name=name, size=size, limit=most)
 
 
 def remarks(fetched: Fetched) -> list[str]:

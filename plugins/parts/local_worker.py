@@ -288,6 +288,7 @@ class LocalWorker(Worker):
             async with self._leased(job):
                 if job.crashes >= MAX_CRASHES:
                     raise too_many_crashes(job)
+                job.limit_bytes = await self.app.courier.limit_bytes(job)
                 await self._check(job)
                 if self._warming:  # before that, no download begins
                     await asyncio.wait([self._warming])
@@ -346,7 +347,7 @@ class LocalWorker(Worker):
         try:
             await self.app.courier.post(job)
         except FileNotFoundError as error:
-            if any(post.state == "sent" for post in job.posts):
+            if has_begun(job):
                 raise JobFailed(Cause.INTERNAL, str(error)) from error
             job.sources = []  # all is posted anew
 
@@ -377,6 +378,7 @@ class LocalWorker(Worker):
         on_progress: Callable[[Progress], None],
     ) -> None:
         """Process and keep files of a job, and decide on their messages."""
+        job.limit_bytes = await self.app.courier.limit_bytes(job)
         processed = await self._process(job, files, folder, on_progress)
         kept = await self.app.storage.keep(job, processed)
         if not job.sources:
@@ -609,8 +611,7 @@ class LocalWorker(Worker):
             log_failure(job, error)
             await self._end(job, Status.FAILED, error)
         except FileNotFoundError as error:
-            started = any(post.state == "sent" for post in job.posts)
-            if started or job.attempts >= MAX_TRIES:
+            if has_begun(job) or job.attempts >= MAX_TRIES:
                 failed = JobFailed(Cause.INTERNAL, str(error))
                 log_failure(job, failed)
                 await self._end(job, Status.FAILED, failed)
@@ -662,6 +663,12 @@ def posted_of(job: Job) -> str:
     else:
         text = ngettext("{count} file was posted", "{count} files were posted", posted)
     return text.format(count=posted, total=total)
+
+
+def has_begun(job: Job) -> bool:
+    """Whether something of a job is there; not only the message that has its thread."""
+    in_thread = any(post.thread_id is not None for post in job.posts)
+    return any(p.state == "sent" and (p.files or not in_thread) for p in job.posts)
 
 
 def source_of(file: MediaFile) -> list[str]:

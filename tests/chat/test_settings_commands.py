@@ -225,6 +225,7 @@ WRONG = {
     "delete_request": ["later"],
     "suppress_preview": ["later"],
     "max_file_size": ["big", "51MiB", "0"],
+    "thread_above": ["-1", "many", "1.5"],
     "daily_quota": ["big", "501MiB", "0", "-1"],
 }
 

@@ -42,7 +42,7 @@ Action = int | Literal["reset", "lost_answer", "hang", "hang_answer"]
 MIB = 1024 * 1024
 # Discord, 2026-09: limit of one file by boost tier; direct messages have tier 0.
 UPLOAD_LIMITS_BYTES = [20 * MIB, 20 * MIB, 50 * MIB, 100 * MIB]
-TEXT, DM, THREAD = 0, 1, 11  # channel types
+TEXT, DM, VOICE, THREAD = 0, 1, 2, 11  # channel types
 PLAIN, REPLY = 0, 19  # message types
 COMMAND, COMPONENT, AUTOCOMPLETE = 2, 3, 4  # interaction types
 SUBCOMMAND, SUBCOMMAND_GROUP = 1, 2  # option types; the others are values
@@ -132,6 +132,9 @@ class Channel:
     denied: set[str] = field(default_factory=set)  # permissions
     denied_to: dict[int, set[str]] = field(default_factory=dict)  # by member
     nsfw: bool = False  # age-restricted; a thread has its parent's mark
+    kind: int = TEXT  # or VOICE, if it is neither a direct message nor a thread
+    locked: bool = False  # a thread that only moderators may write in
+    auto_archive_minutes: int = 1440
 
     @property
     def upload_limit_bytes(self) -> int:
@@ -154,7 +157,9 @@ class Channel:
                 {"id": str(id), "type": kind, "allow": "0", "deny": str(bits(denied))}
                 for id, kind, denied in denials
             ]
-            data |= {"type": TEXT, "position": 0, "nsfw": self.nsfw}
+            data |= {"type": self.kind, "position": 0, "nsfw": self.nsfw}
+            if self.kind == VOICE:
+                data |= {"bitrate": 64000, "user_limit": 0}
             return data | {"permission_overwrites": overwrites}
         created_at = discord.utils.snowflake_time(self.id)
         return data | {
@@ -165,7 +170,8 @@ class Channel:
             "member_count": 1,
             "thread_metadata": {
                 "archived": False,
-                "auto_archive_duration": 1440,
+                "locked": self.locked,
+                "auto_archive_duration": self.auto_archive_minutes,
                 "archive_timestamp": created_at.isoformat(),
             },
         }
@@ -410,6 +416,7 @@ class FakeDiscord:
         self.requests: list[Request] = []
         self.commands: dict[str, Payload] = {}  # by name
         self.refused_commands: set[str] = set()  # their names are wrong
+        self.filtered_names: set[str] = set()  # what no thread's name may hold
         self.users: dict[int, User] = {}
         self.guilds: list[Guild] = []
         self.channels: dict[int, Channel] = {}
@@ -1228,6 +1235,8 @@ class FakeDiscord:
         channel, payload = self._channel_of(call, *needed), call.payload
         if channel.guild and not self.permissions(channel, self.bot).embed_links:
             payload = payload | {"embeds": []}  # without a word
+        if channel.locked:
+            raise ApiError(400, 50083, "Thread is archived")
         if channel.recipient and not channel.recipient.accepts_dms:
             raise ApiError(403, 50007, "Cannot send messages to this user")
         nonce = payload.get("nonce")
@@ -1280,6 +1289,29 @@ class FakeDiscord:
         if message.author is not self.bot:
             self._channel_of(call, "manage_messages")
         await self.delete_message(message.id)
+
+    @route("thread", "POST", "/channels/{channel_id}/messages/{message_id}/threads")
+    async def _start_thread(self, call: Call) -> Payload:
+        """A thread has its message's id, so that a message can have but one."""
+        channel = self._channel_of(call, "create_public_threads")
+        message = self.all_messages.get(call.id("message_id"))
+        if message is None or message.deleted or message.channel is not channel:
+            raise ApiError(404, 10008, "Unknown Message")
+        if channel.guild is None or channel.parent or channel.kind != TEXT:
+            raise ApiError(400, 50024, "Cannot execute action on this channel type")
+        if message.id in self.channels:
+            raise ApiError(400, 160004, "A thread has already been created")
+        name, minutes = call.payload["name"], call.payload["auto_archive_duration"]
+        refused = any(word in name for word in self.filtered_names)
+        if not 1 <= len(name.strip()) <= 100 or refused:
+            raise invalid("name must be between 1 and 100 in length.")
+        if minutes not in (60, 1440, 4320, 10080):
+            raise invalid("auto_archive_duration")
+        thread = Channel(message.id, name, channel.guild, channel)
+        thread.auto_archive_minutes = minutes
+        self.channels[thread.id] = thread
+        await self._emit("THREAD_CREATE", thread.payload() | {"newly_created": True})
+        return thread.payload()
 
     @route("channel", "GET", "/channels/{channel_id}")
     async def _get_channel(self, call: Call) -> Payload:

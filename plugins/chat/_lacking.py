@@ -1,0 +1,32 @@
+"""What a server is told when one of its settings takes permissions that the bot lacks."""
+
+from collections.abc import Sequence
+
+from bossbot_plugins._commands import permission_titles
+
+from bossbot import App, Job, _
+
+
+async def tell_lack(
+    app: App, job: Job, setting: str, permissions: Sequence[str]
+) -> str:
+    """What to say, once in a server until they have been there; "" after that."""
+    if await app.facts.get(_fact(job, setting)):
+        return ""
+    await app.facts.set(_fact(job, setting), "told")
+    text = _(
+        "The setting {setting} of this server takes a permission that I lack here. Ask "
+        "an admin to give me: {permissions}."
+    )
+    titles = permission_titles(permissions)
+    return text.format(setting=f"`{setting}`", permissions=titles)
+
+
+async def forget_lack(app: App, job: Job, setting: str) -> None:
+    """Note that they are there."""
+    if await app.facts.get(_fact(job, setting)):
+        await app.facts.set(_fact(job, setting), "")
+
+
+def _fact(job: Job, setting: str) -> str:
+    return f"cannot {setting}:{job.guild_id}"
