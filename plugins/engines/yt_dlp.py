@@ -43,6 +43,10 @@ from bossbot import (
 
 LINK = re.compile("https?://", re.IGNORECASE)
 ADULT_AGE = 18  # years
+# The largest cover of a sound in bytes, its first bytes by its kind, and the seconds
+# for one.
+MAX_COVER_BYTES, COVER_S = 5 * 2**20, 5.0
+COVERS = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG", "webp": b"RIFF"}
 # The classes whose ways to know a link are but their patterns.
 PLAIN = ("InfoExtractor", "LazyLoadExtractor")
 SUBTITLES = ("srt", "vtt", "lrc")  # what can be posted, the preferred one first
@@ -215,6 +219,8 @@ class Video:
         self.items: int | None = None  # of a playlist, if it gives the number
         self.entries = 1  # that were found; one more than allowed is looked for
         self.part: list[float | None] = []  # of a clip: its start and end in seconds
+        # Saves the cover of the current one beside its file, if there is one.
+        self.cover: Callable[[Path], Path | None] = lambda path: None
 
     # The engine's `logger`:
 
@@ -288,6 +294,13 @@ class Video:
         )
 
     def done(self, path: str) -> None:
+        request = self.request
+        # ffmpeg will put it into the file.
+        covered = (
+            request.options.get("quality") == "audio" and "ffmpeg" in request.programs
+        )
+        if covered and (cover := self.cover(Path(path))):
+            self.report.file(cover)
         self.report.file(Path(path))
         self.saved += 1
         self.warnings.clear()
@@ -330,6 +343,7 @@ def _downloader(video: Video) -> Any:
 
         def process_info(self, info: dict[str, Any]) -> None:
             failed, saved = len(video.failures), video.saved
+            video.cover = functools.partial(save_cover, self, info)
             try:
                 super().process_info(info)
                 self.report_subtitles(info, saved)
@@ -381,6 +395,25 @@ def _downloader(video: Video) -> Any:
     engine = Downloader(_parameters(video), auto_init=False)
     engine.add_post_hook(done)
     return engine
+
+
+def save_cover(engine: Any, info: dict[str, Any], beside: Path) -> Path | None:
+    """Fetch the best picture of a sound; None if there is none to be had."""
+    from yt_dlp.networking import Request as Asked
+    from yt_dlp.networking.exceptions import RequestError
+
+    for one in (info.get("thumbnails") or [])[:-4:-1]:
+        with contextlib.suppress(RequestError, OSError, ValueError, LookupError):
+            headers, how = one.get("http_headers") or {}, {"timeout": COVER_S}
+            asked = Asked(one["url"], headers=headers, extensions=how)
+            with engine.urlopen(asked) as answer:
+                data = answer.read(MAX_COVER_BYTES + 1)
+            starts = (kind for kind, head in COVERS.items() if data.startswith(head))
+            if (kind := next(starts, "")) and len(data) <= MAX_COVER_BYTES:
+                path = beside.with_name(f"{beside.stem}.cover.{kind}")
+                path.write_bytes(data)
+                return path
+    return None
 
 
 def language_of(known: dict[str, Any], options: dict[str, Any], said: str) -> str:

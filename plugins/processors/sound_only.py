@@ -1,4 +1,11 @@
-"""Takes the sound out of videos, as it is, for those who asked for ``audio``."""
+"""Takes the sound out of videos, for those who asked for ``audio``, and gives it a title
+and a cover. It stays as the site has it, unless it would not play."""
+
+import base64
+import re
+import struct
+from functools import partial
+from pathlib import Path
 
 from bossbot import (
     Bench,
@@ -9,15 +16,38 @@ from bossbot import (
     Status,
     _,
     hookimpl,
+    in_thread,
+    one_line,
 )
 
-# The container for each codec, of those that play in most places; others go into mka.
+# The container for each codec that plays in most places; others become AAC.
 CONTAINERS = {
-    **dict.fromkeys(("aac", "alac", "ac3", "eac3"), "m4a"),
+    **dict.fromkeys(("aac", "alac"), "m4a"),
     **dict.fromkeys(("opus", "vorbis"), "ogg"),
+    **dict.fromkeys(("pcm_s16le", "pcm_s24le", "pcm_u8"), "wav"),
     "mp3": "mp3",
     "flac": "flac",
 }
+PLAYING = {
+    "m4a": ("audio/mp4", "audio/x-m4a"),
+    "ogg": ("audio/ogg",),
+    "wav": ("audio/wav", "audio/x-wav"),
+    "mp3": ("audio/mpeg",),
+    "flac": ("audio/flac", "audio/x-flac"),
+}
+TO_AAC = ("-c:a", "aac", "-b:a", "192k", "-ac", "2")
+# What each container needs beside the sound.
+HOW = {
+    "m4a": ("-movflags", "+faststart"),
+    "mp3": ("-id3v2_version", "3"),
+}
+COVER_PIXELS = 500  # of its width, at most
+MAX_COVER_BYTES = 90_000  # so that it can be an argument
+MAX_TAG = 200  # characters
+# The marks of a title and of a cover that a file has itself, and where they may be.
+TITLE = re.compile(rb"TIT2|TT2\x00|\xa9nam|TITLE=", re.IGNORECASE)
+COVER = re.compile(rb"APIC|PIC\x00|covr|METADATA_BLOCK_PICTURE=", re.IGNORECASE)
+HEAD_BYTES, TAIL_BYTES = 2**18, 2**17
 
 
 @hookimpl(tryfirst=True)  # so that nothing else works on pictures
@@ -27,13 +57,20 @@ async def process_files(
     """See docs/plugins.md. Pictures go; what is only text stays."""
     if job.options.get("quality") != "audio" or not files:
         return None
-    kept = []
-    for file in files:
-        kind = file.mime.partition("/")[0]
-        if kind in ("audio", "text"):
+    kinds = [file.mime.partition("/")[0] for file in files]
+    covers = {
+        file.path.stem.removesuffix(".cover"): file
+        for file, kind in zip(files, kinds, strict=True)
+        if kind == "image" and file.path.stem.endswith(".cover")
+    }
+    kept, count = [], sum(kind in ("audio", "video") for kind in kinds)
+    for file, kind in zip(files, kinds, strict=True):
+        if kind == "text":
             kept.append(file)
-        elif kind == "video" and (sound := await sound_of(file, bench)):
-            kept.append(sound)
+        elif kind in ("audio", "video"):
+            tags, cover = tags_of(job, count), covers.get(file.path.stem)
+            if sound := await sound_of(file, bench, tags, cover):
+                kept.append(sound)
     silent = all(file.mime.startswith("text/") for file in kept)
     # While the job is being downloaded, sound may still come, or be there already.
     if silent and job.status is not Status.DOWNLOADING and not job.posts:
@@ -41,16 +78,104 @@ async def process_files(
     return kept
 
 
-async def sound_of(file: MediaFile, bench: Bench) -> MediaFile | None:
-    """The sound of a video; None if it has none."""
-    found = await bench.probe(file)
+def tags_of(job: Job, count: int) -> dict[str, str]:
+    """What is known of the sound of a job, or of each of several."""
+    facts, one = job.facts, count == 1 and (job.facts.get("items") or 1) == 1
+    tags = {
+        "title" if one else "album": facts.get("title"),
+        "artist": facts.get("uploader"),
+        "date": str(facts.get("date") or "")[:10],
+    }
+    return {name: tag for name, said in tags.items() if (tag := tag_of(said))}
+
+
+def tag_of(said: object) -> str:
+    """A text from outside as ffmpeg takes it: the sandbox lets no address pass."""
+    text = one_line(str(said or "")).replace("\0", "").replace("://", ":")
+    return text[:MAX_TAG].strip()
+
+
+async def sound_of(
+    file: MediaFile,
+    bench: Bench,
+    tags: dict[str, str] | None = None,
+    cover: MediaFile | None = None,
+) -> MediaFile | None:
+    """The sound of a file, None if it has none. Without ffmpeg a sound stays as it is."""
+    is_sound = file.mime.startswith("audio/")
+    try:
+        found = await bench.probe(file)
+    except JobFailed:
+        if is_sound:
+            return file
+        raise
     if not found.audio:
         return None
-    ending = CONTAINERS.get(found.audio, "mka")
-    path = bench.path(f"{file.path.stem}.{ending}")
-    streams = ("-map", "0:a:0", "-vn", "-sn", "-dn", "-c", "copy")
-    label = _("Taking the sound")
+    ending = CONTAINERS.get(found.audio, "m4a")
+    codec = ("-c:a", "copy") if found.audio in CONTAINERS else TO_AAC
+    plays = file.mime in PLAYING[ending] and "copy" in codec
+    look = in_thread(partial(marks, file.path)) if is_sound else None
+    titled, covered = await look if look else (False, False)
+    if plays and (covered or not cover) and (titled or not tags):
+        return file
+    if plays and covered:  # it has what its maker gave it
+        return file
+    words = [] if titled else [f"{name}={tag}" for name, tag in (tags or {}).items()]
     length_s = found.duration_s or 0
-    await bench.ffmpeg("-i", file.path, *streams, path, label=label, length_s=length_s)
+    path = bench.path(f"{file.path.stem}.{ending}")
+    label = _("Taking the sound")
+    streams = ("-map", "0:a:0", "-vn", "-sn", "-dn", *codec)
+    options = [part for word in words for part in ("-metadata", word)]
+    picture = await small_cover(cover, bench) if cover else None
+    if picture and ending in ("m4a", "mp3", "flac"):
+        streams = ("-map", "0:a:0", "-map", "1:v:0", "-sn", "-dn", *codec)
+        options += ["-c:v", "copy", "-disposition:v:0", "attached_pic"]
+    elif picture and ending == "ogg":
+        block = await in_thread(partial(block_of, picture))
+        options += ["-metadata", f"METADATA_BLOCK_PICTURE={block}"]
+    inputs = ("-i", file.path, *(("-i", picture) if "1:v:0" in streams else ()))
+    how = HOW.get(ending, ())
+    try:
+        await bench.ffmpeg(
+            *inputs, *streams, *options, *how, path, label=label, length_s=length_s
+        )
+    except JobFailed:
+        if plays:
+            return file
+        plain = ("-map", "0:a:0", "-vn", "-sn", "-dn", *codec, *how, path)
+        await bench.ffmpeg("-i", file.path, *plain, label=label, length_s=length_s)
+    made = await bench.file(path)
     file.path.unlink()
-    return await bench.file(path)
+    return made
+
+
+async def small_cover(cover: MediaFile, bench: Bench) -> Path | None:
+    """A small JPEG of a picture; None if that is none."""
+    path = bench.path("cover.jpg")
+    size = ("-vf", f"scale='min({COVER_PIXELS},iw)':-2", "-pix_fmt", "yuvj420p")
+    try:
+        await bench.ffmpeg(
+            "-i", cover.path, "-frames:v", "1", *size, "-q:v", "5", path
+        )  # fmt: skip
+    except JobFailed:
+        return None
+    small = path.is_file() and 0 < path.stat().st_size <= MAX_COVER_BYTES
+    return path if small else None
+
+
+def block_of(picture: Path) -> str:
+    """A JPEG as Ogg has its cover: FLAC's picture block, in base64."""
+    data, mime = picture.read_bytes(), b"image/jpeg"
+    front = struct.pack(">II", 3, len(mime)) + mime + struct.pack(">I", 0)
+    sizes = struct.pack(">IIIII", 0, 0, 24, 0, len(data))  # of no account to players
+    return base64.b64encode(front + sizes + data).decode()
+
+
+def marks(path: Path) -> tuple[bool, bool]:
+    """Whether a file of sound has a title and a cover, as far as its ends show."""
+    with path.open("rb") as file:
+        ends = file.read(HEAD_BYTES)
+        file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
+        ends += file.read(TAIL_BYTES)
+    flac = ends.startswith(b"fLaC") and b"image/" in ends
+    return bool(TITLE.search(ends)), flac or bool(COVER.search(ends))

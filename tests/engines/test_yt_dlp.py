@@ -206,6 +206,21 @@ def test_sound_alone_is_fetched_as_the_site_has_it(
     assert asked == ["140"]
 
 
+@pytest.mark.parametrize("programs", [True, False])
+def test_cover_of_a_sound_comes_before_it(
+    browse: Fetch, sites: Sites, shelf: Path, programs: bool
+) -> None:
+    sound, cover = media.video(shelf, 3, picture=False), media.image(shelf)
+    sites.serve("https://i.ytimg.com/*", cover)
+    link = YouTube(sites).video("aaaaaaaaaai", media.video(shelf), sound=sound)
+    how: dict[str, Any] = {} if programs else {"programs": {}}
+    got = browse(link, options={"quality": "audio"}, **how)
+    names = ["job_1_temp_0001.m4a"]
+    assert got.names == (["job_1_temp_0001.cover.jpg"] if programs else []) + names
+    assert sorted(got.left) == sorted(got.names)
+    assert not programs or got.contents[0] == cover.read_bytes()
+
+
 # ── Subtitles ──────────────────────────────────────────────────────────────────────
 
 

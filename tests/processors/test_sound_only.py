@@ -1,5 +1,6 @@
 """Only the sound of what was downloaded, for those who ask for it."""
 
+import json
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import media
 import pytest
 import pytest_asyncio
+from bossbot_plugins import _bench
 from bossbot_plugins._bench import JobBench
 from conftest import PARTS, link_plugins, make_job, spread
 
@@ -49,7 +51,9 @@ def process(app: App) -> Process:
         folder = await app.storage.attempt_folder(job) / "files"
         files = []
         for number, one in enumerate(made):
-            path = folder / f"{number}{one.suffix}"
+            cover = one.suffixes[:-1] == [".cover"]
+            name = f"{number + 1}.cover" if cover else f"{number}"
+            path = folder / f"{name}{one.suffix}"
             path.write_bytes(one.read_bytes())
             files.append(await app.storage.inspect(path, folder))
         bench = JobBench(app, job, folder, lambda progress: None)
@@ -73,8 +77,11 @@ CODECS = [
     ("b.mkv", ["-c:a", "libmp3lame"], "mp3", "mp3"),
     ("c.webm", ["-c:v", "libvpx", "-c:a", "libopus"], "ogg", "opus"),
     ("d.mkv", ["-c:a", "flac"], "flac", "flac"),
-    ("e.mkv", ["-c:a", "pcm_s16le"], "mka", "pcm_s16le"),
+    ("e.mkv", ["-c:a", "pcm_s16le"], "wav", "pcm_s16le"),
     ("f.ts", ["-c", "copy"], "m4a", "aac"),
+    ("g.mkv", ["-c:a", "ac3"], "m4a", "aac"),  # which plays
+    ("h.webm", ["-vn", "-c:a", "libopus"], "ogg", "opus"),
+    ("i.mka", ["-vn", "-c:a", "ac3"], "m4a", "aac"),
 ]
 
 
@@ -98,6 +105,85 @@ async def test_pictures_go_and_sound_and_subtitles_stay(
     files = await process(media.image(shelf), sound, silent, words)
     assert [file.path.suffix for file in files] == [".mp3", ".srt"]
     assert files[0].path.read_bytes() == sound.read_bytes()
+
+
+SOUNDS = {
+    "mp3": ["-c:a", "libmp3lame"],
+    "m4a": ["-c:a", "aac"],
+    "ogg": ["-c:a", "libopus"],
+    "flac": ["-c:a", "flac"],
+}
+FACTS = {
+    "title": 'A "song": 50% -i off; $HOME \0 https://a.example/x [v] \n=ä',
+    "uploader": "-y 'Åsa'",
+    "date": "2024-05-06T07:08:09",
+}
+
+
+def described(path: Path) -> dict[str, Any]:
+    words = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams"]
+    done = subprocess.run([*words, str(path)], capture_output=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    tags = dict(found["format"].get("tags", {}))
+    for stream in found["streams"]:
+        tags |= stream.get("tags", {}) if stream["codec_type"] == "audio" else {}
+    found["tags"] = {name.lower(): value for name, value in tags.items()}
+    return found
+
+
+@pytest.mark.parametrize("kind", SOUNDS)
+async def test_sound_gets_cover_and_tags_and_stays_as_it_was(
+    process: Process, shelf: Path, kind: str
+) -> None:
+    tone = media.audio(shelf, kind="m4a")
+    made = media.converted(tone, f"tone.{kind}", *SOUNDS[kind])
+    cover = shelf / "0.cover.webp"
+    cover.write_bytes(media.image(shelf, kind="webp").read_bytes())
+    [file] = await process(cover, made, facts=FACTS)
+    assert file.path.suffix == f".{kind}"
+    found = described(file.path)
+    title = found["tags"]["title"]
+    assert title.startswith('A "song": 50% -i off; $HOME') and title.endswith("=ä")
+    assert found["tags"]["artist"] == "-y 'Åsa'"
+    pictures = [one for one in found["streams"] if one["codec_type"] == "video"]
+    assert len(pictures) == 1
+    assert samples(file.path) == samples(made)
+    # What it has by now, it keeps.
+    [again] = await process(cover, file.path, facts={"title": "another"})
+    assert again.sha256 == file.sha256
+
+
+def samples(path: Path) -> str:
+    words = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:a", "-f", "md5", "-"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+async def test_cover_that_is_none_is_left_out(process: Process, shelf: Path) -> None:
+    cover = shelf / "0.cover.png"
+    cover.write_bytes(media.image(shelf, kind="png").read_bytes()[:60])
+    tone = media.audio(shelf)
+    [file] = await process(cover, tone, facts={"title": "a"})
+    assert described(file.path)["tags"]["title"] == "a"
+    assert streams(file.path) == ["mp3"]
+
+
+async def test_several_sounds_are_an_album(process: Process, shelf: Path) -> None:
+    tones = [media.audio(shelf), media.audio(shelf, 2)]
+    facts = {"title": "The list", "uploader": "Alice", "items": 2}
+    for file in await process(*tones, facts=facts):
+        tags = described(file.path)["tags"]
+        assert (tags["album"], tags["artist"]) == ("The list", "Alice")
+        assert "title" not in tags
+
+
+async def test_without_ffmpeg_sound_stays_as_it_is(
+    process: Process, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_bench, "find_programs", dict)
+    tone = media.audio(shelf)
+    [file] = await process(tone, facts={"title": "a"})
+    assert file.path.read_bytes() == tone.read_bytes()
 
 
 @pytest.mark.parametrize("options", [{}, {"quality": "720"}, {"spoiler": True}])
