@@ -515,6 +515,7 @@ class MediaFile:
     note: str = ""  # how it was made to fit: "1080p to 720p to fit 20 MiB"
     alt: str = ""  # what can be seen on it, as the site says
     failure: JobFailed | None = None  # why it cannot be posted, whatever its size
+    beside: bool = False  # kept with the job's files, but not posted: subtitles
 
     @property
     def name(self) -> str:
@@ -908,12 +909,17 @@ class Storage(Part):
     @abstractmethod
     async def keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
         """Move files of a job to where they stay, with what is known of them beside
-        them, and wait until they are on the disk; sets the job's folder. What was kept
-        before goes, but for files in posts with known sources."""
+        them, and wait until they are on the disk; sets the job's folder, and returns
+        those that are to be posted. What was kept before goes, but for files in posts
+        with known sources, and what lies beside those."""
 
     @abstractmethod
     async def kept_files(self, job: Job, names: Sequence[str]) -> list[MediaFile]:
         """Files that ``keep`` left, by name; raises FileNotFoundError if one is gone."""
+
+    @abstractmethod
+    async def beside(self, job: Job) -> list[MediaFile]:
+        """The files that ``keep`` left beside those in posts, such as subtitles."""
 
     @abstractmethod
     def leftovers(self) -> AsyncIterator[Stored]:

@@ -123,7 +123,7 @@ class Download(commands.Cog):
         quality="the most that videos may have; audio: only the sound",
         thread="the author's whole thread, on Twitter/X",
         spoiler="post the files as spoilers",
-        subtitles="also post the subtitles that the site has, as a file",
+        subtitles="burn the subtitles that the site has into the picture",
     )
     async def download(
         self,

@@ -49,8 +49,14 @@ MAX_COVER_BYTES, COVER_S = 5 * 2**20, 5.0
 COVERS = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG", "webp": b"RIFF"}
 # The classes whose ways to know a link are but their patterns.
 PLAIN = ("InfoExtractor", "LazyLoadExtractor")
-SUBTITLES = ("srt", "vtt", "lrc")  # what can be posted, the preferred one first
+# What can be kept, and what can be made of it, the preferred one first.
+SUBTITLES = ("srt", "vtt", "ttml", "dfxp")
+KEEP = "keep_subtitles"  # the option of a job to have them in its language
+MAX_SUBTITLES_BYTES = 2**20
 LIVE = N_("That stream is still live. Try again when it has ended.")
+
+# What a site's XML may raise.
+NONSENSE = (SyntaxError, ValueError, LookupError, TypeError, AttributeError, OSError)
 
 # Phrases of the sites, as extractors pass them on.
 SAID = [
@@ -216,6 +222,8 @@ class Video:
         self.warnings: list[str] = []
         self.described = False
         self.saved = 0
+        self.later: list[Path] = []  # what is to be reported at the end
+        self.subtitles = bool(request.options.get("subtitles"))  # were asked for
         self.items: int | None = None  # of a playlist, if it gives the number
         self.entries = 1  # that were found; one more than allowed is looked for
         self.part: list[float | None] = []  # of a clip: its start and end in seconds
@@ -318,6 +326,8 @@ class Video:
             raise first
         for one in self.failures:
             self.report.item_failed(one)
+        for path in self.later:
+            self.report.file(path)
         more = self.entries > self.request.max_items
         self.report.info(items=self.items, more=more)
 
@@ -358,10 +368,12 @@ def _downloader(video: Video) -> Any:
             self, video_id: Any, by_people: Any, by_machine: Any
         ) -> Any:
             """One language of the subtitles that there are, as the engine wants it."""
-            if not video.request.options.get("subtitles"):
+            options = video.request.options
+            if not video.subtitles and not options.get(KEEP):
                 return None
             for known, said in ((by_people, ""), (by_machine, "-orig")):
-                if chosen := language_of(known or {}, video.request.options, said):
+                chosen = language_of(known or {}, options, said)
+                if chosen and (video.subtitles or is_language(chosen, options)):
                     formats = {one.get("ext"): one for one in known[chosen]}
                     kind = next(kind for kind in SUBTITLES if kind in formats)
                     # The name becomes a part of the file's.
@@ -372,14 +384,19 @@ def _downloader(video: Video) -> Any:
             try:
                 return super()._write_subtitles(*arguments)
             except DownloadError as error:  # the video comes without them
-                video.failed(error, str(error))
+                if video.subtitles:
+                    video.failed(error, str(error))
                 return []
 
         def report_subtitles(self, info: dict[str, Any], saved: int) -> None:
             for one in (info.get("requested_subtitles") or {}).values():
-                path = one.get("filepath")
-                if video.saved > saved and path and os.path.exists(path):
-                    video.report.file(Path(path))
+                path = Path(one.get("filepath") or "")
+                arrived = video.saved > saved and path.is_file()
+                kept = small_subtitles(path) if arrived else None
+                if kept and video.subtitles:
+                    video.report.file(kept)
+                elif kept:  # nothing waits for them
+                    video.later.append(kept)
 
     def done(path: str) -> None:
         if any(video.part) and "ffmpeg" in video.request.programs:
@@ -395,6 +412,32 @@ def _downloader(video: Video) -> Any:
     engine = Downloader(_parameters(video), auto_init=False)
     engine.add_post_hook(done)
     return engine
+
+
+def is_language(name: str, options: dict[str, Any]) -> bool:
+    """Whether subtitles of this name are in the language of the job."""
+    wanted = str(options.get("language", "en"))
+    return name.partition("-")[0] == wanted.partition("-")[0]
+
+
+def small_subtitles(path: Path) -> Path | None:
+    """Subtitles as SRT or WebVTT; None, and they are gone, if they are too large or
+    hold nothing."""
+    from yt_dlp.postprocessor.ffmpeg import dfxp2srt
+
+    kept = path
+    with contextlib.suppress(*NONSENSE):
+        if 0 < path.stat().st_size <= MAX_SUBTITLES_BYTES:
+            if path.suffix in (".srt", ".vtt"):
+                return path
+            kept = path.with_suffix(".srt")
+            kept.write_text(dfxp2srt(path.read_bytes()), "utf-8")
+            if kept.stat().st_size:
+                path.unlink()
+                return kept
+    for one in {path, kept}:
+        one.unlink(missing_ok=True)
+    return None
 
 
 def save_cover(engine: Any, info: dict[str, Any], beside: Path) -> Path | None:
@@ -455,7 +498,7 @@ def _parameters(video: Video) -> dict[str, Any]:
         "match_filter": video.check,
         "progress_hooks": [video.progress],
         "postprocessors": [],
-        "writesubtitles": bool(request.options.get("subtitles")),
+        "writesubtitles": video.subtitles or bool(request.options.get(KEEP)),
         "ignoreerrors": "only_download",  # `trouble` is called for each
         "playlistend": request.max_items + 1,
         "max_downloads": request.max_items,

@@ -226,7 +226,8 @@ class FileStorage(Storage):
             if name not in known:
                 _remove(content / name)
         first = max(map(number_of, known), default=0) + 1
-        kept = place_files(job, files, content, first)
+        kept = place_files(job, [f for f in files if not f.beside], content, first)
+        others = _put_beside([f for f in files if f.beside], folder / "beside", known)
         facts = {
             key: job.facts.get(key) for key in ("title", "uploader", "date", "text")
         }
@@ -243,6 +244,7 @@ class FileStorage(Storage):
                     for f in kept
                 ),
             ],
+            "beside": _names(folder / "beside"),
             "requester": job.user_id,
             "guild": job.guild_id,
             "channel": job.channel_id,
@@ -253,7 +255,7 @@ class FileStorage(Storage):
         write_atomically(about, text.encode("utf-8", "replace"))
         # Before the queue promises them: their contents, then their names.
         above = [folder, *folder.parents[:3]]
-        for path in [*(file.path for file in kept), content, *above]:
+        for path in [*(file.path for file in kept), *others, content, *above]:
             _sync(path)
         job.folder = str(folder.relative_to(self.data))
         return kept
@@ -275,6 +277,18 @@ class FileStorage(Storage):
             return file if known else dataclasses.replace(file, mime=mime_of(name))
 
         return await asyncio.to_thread(lambda: list(map(measure, names)))
+
+    async def beside(self, job: Job) -> list[MediaFile]:
+        """See ``Storage``."""
+        folder = self.data / job.folder / "beside"
+
+        def measure(name: str) -> MediaFile:
+            file, _ = _measured(folder / name, folder)
+            return dataclasses.replace(file, beside=True)
+
+        if not job.folder:
+            return []
+        return await asyncio.to_thread(lambda: list(map(measure, _names(folder))))
 
     def kept(self) -> AsyncIterator[Stored]:
         """See ``Storage``. Folders of days that are empty are removed on the way."""
@@ -333,6 +347,24 @@ def place_files(
             _remember(path.lstat(), file.sha256)
         placed.append(dataclasses.replace(file, path=path))
     return placed
+
+
+def _put_beside(
+    files: Sequence[MediaFile], folder: Path, known: Collection[str]
+) -> list[Path]:
+    """Move files into a folder, by the ends of their names: "0001.en.srt" is of the
+    first file. Returns what is to be synced."""
+    if not known:
+        remove_tree(folder)
+    if not files:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for file in files:
+        end = re.sub(r"[^\w.-]", "", file.name.rpartition("_")[2], flags=re.ASCII)
+        shutil.move(file.path, folder / end.lstrip(".")[-60:])
+        paths.append(folder / end.lstrip(".")[-60:])
+    return [*paths, folder]
 
 
 def number_of(name: str) -> int:

@@ -224,6 +224,9 @@ def test_cover_of_a_sound_comes_before_it(
 # ── Subtitles ──────────────────────────────────────────────────────────────────────
 
 
+KEEP = {"keep_subtitles": True}
+
+
 @pytest.mark.parametrize(
     ("options", "language"),
     [
@@ -231,6 +234,9 @@ def test_cover_of_a_sound_comes_before_it(
         ({"subtitles": True, "language": "de"}, "de"),
         ({"subtitles": True, "language": "pt-BR"}, "pt-PT"),
         ({"subtitles": True, "language": "ja"}, "en"),
+        (KEEP, "en"),
+        ({**KEEP, "language": "pt-BR"}, "pt-PT"),
+        ({**KEEP, "language": "ja"}, ""),
         ({}, ""),
         ({"subtitles": False}, ""),
     ],
@@ -272,6 +278,31 @@ def test_subtitles_that_cannot_be_fetched_do_not_lose_the_video(
     assert len(got.failed_items) == 1
 
 
+TTML = """<?xml version="1.0"?><tt xmlns="http://www.w3.org/ns/ttml"><body><div>
+<p begin="00:00:01.000" end="00:00:02.000">words</p></div></body></tt>"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "kept"),
+    [
+        ("vtt", "WEBVTT\n\n00:00.000 --> 00:01.000\nwords\n", "vtt"),
+        ("ttml", TTML, "srt"),
+        ("ttml", "<tt", None),
+        ("srt", "", None),
+        ("srt", "a" * (2**20 + 1), None),
+    ],
+)
+def test_subtitles_are_kept_as_srt_or_vtt_if_they_are_small(
+    tmp_path: Path, kind: str, text: str, kept: str | None
+) -> None:
+    path = tmp_path / f"a.en.{kind}"
+    path.write_text(text)
+    found = engine.small_subtitles(path)
+    assert (found and found.name) == (f"a.en.{kept}" if kept else None)
+    assert list(tmp_path.iterdir()) == ([found] if found else [])
+    assert not found or "words" in found.read_text()
+
+
 def test_no_name_of_a_language_leaves_the_folder(
     fetch: Fetch, sites: Sites, shelf: Path
 ) -> None:
@@ -289,9 +320,10 @@ def test_no_name_of_a_language_leaves_the_folder(
     [
         ({}, ""),
         ({"live_chat": [{"ext": "json"}]}, ""),
-        ({"en": [{"ext": "ttml"}, {"ext": "json3"}]}, ""),
+        ({"en": [{"ext": "lrc"}, {"ext": "json3"}]}, ""),
+        ({"en": [{"ext": "ttml"}, {"ext": "json3"}]}, "en"),
         ({"fr": [{"ext": "vtt"}], "live_chat": [{"ext": "json"}]}, "fr"),
-        ({"en-GB": [{"ext": "vtt"}], "de": [{"ext": "ttml"}]}, "en-GB"),
+        ({"en-GB": [{"ext": "vtt"}], "de": [{"ext": "ass"}]}, "en-GB"),
     ],
 )
 def test_only_subtitles_that_can_be_posted_count(

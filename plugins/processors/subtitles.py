@@ -1,0 +1,145 @@
+"""Keeps the subtitles that the site has beside the files of a job, and burns them into
+the picture for those who asked for ``subtitles``."""
+
+import dataclasses
+import html
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from loguru import logger
+
+from bossbot import (
+    Bench,
+    Cause,
+    Job,
+    JobFailed,
+    MediaFile,
+    _,
+    hookimpl,
+    in_thread,
+)
+
+NAME = re.compile(r"(.+_\d+)\.[\w-]{1,30}\.(?:srt|vtt)", re.ASCII)
+CLOCK = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
+TIMES = re.compile(rf"\s*{CLOCK}\s+-->\s+{CLOCK}")
+# What would be read as a command: of HTML and WebVTT, and of ASS.
+MARKUP = re.compile(r"<[^<>]{0,200}>|\{[^{}]{0,200}\}")
+MAX_CUES, MAX_LINES, MAX_LINE = 10_000, 4, 200
+MAX_BYTES = 2**20
+# Bits a second and pixel below which a smaller picture would look better: then the
+# video is made to fit later.
+ENOUGH = 0.04 * 25
+SOUND_BITS_S = 128_000
+
+
+@hookimpl
+async def check_job(job: Job) -> None:
+    """Has the engines fetch the subtitles in the job's language."""
+    job.options["keep_subtitles"] = True
+
+
+@hookimpl(tryfirst=True)  # before a video is made to fit
+async def process_files(
+    job: Job, files: list[MediaFile], bench: Bench
+) -> list[MediaFile] | None:
+    """See docs/plugins.md."""
+    of = {file.path: NAME.fullmatch(file.name) for file in files}
+    words = {match[1]: file for file in files if (match := of[file.path])}
+    if not words:
+        return None
+    asked = bool(job.options.get("subtitles"))
+    kept = []
+    for file in files:
+        if of[file.path]:
+            continue
+        text, beside = words.pop(file.path.stem, None), not asked
+        video = file.mime.startswith("video/")
+        if text and video and asked and job.options.get("quality") != "audio":
+            try:
+                file, beside = await burnt_in(file, text, bench), True
+            except JobFailed as error:  # then they are posted as a file
+                log = logger.bind(job=job.id)
+                log.warning("subtitles are not burnt in: {}", error.detail)
+        kept.append(file)
+        if text:
+            kept.append(dataclasses.replace(text, beside=beside))
+    return kept + [dataclasses.replace(one, beside=not asked) for one in words.values()]
+
+
+async def burnt_in(video: MediaFile, text: MediaFile, bench: Bench) -> MediaFile:
+    """The video with its subtitles in the picture. Raises JobFailed without ffmpeg."""
+    found = await bench.probe(video)
+    plain = bench.path("subtitles.srt")
+    await in_thread(partial(write_plain, text.path, plain))
+    path = bench.path(f"{video.path.stem}.mp4")
+    # ffmpeg runs in a folder beside this one. An absolute path could hold what its
+    # filters read as a command.
+    filters = f"subtitles=../{plain.parent.name}/{plain.name}"
+    rate: tuple[str, ...] = ()
+    length_s = found.duration_s or 0
+    if bench.limit_bytes and length_s:
+        bits_s = int(bench.limit_bytes * 7.6 / length_s - SOUND_BITS_S)
+        if bits_s > ENOUGH * found.width * found.height:
+            rate = ("-maxrate", f"{bits_s}", "-bufsize", f"{bits_s * 2}")
+    sound = (
+        ("-c:a", "copy") if found.audio == "aac" else ("-c:a", "aac", "-b:a", "128k")
+    )
+    await bench.ffmpeg(
+        *("-i", video.path, "-map", "0:v:0", "-map", "0:a:0?", "-vf", filters),
+        *("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", *rate),
+        *("-pix_fmt", "yuv420p", *sound, "-movflags", "+faststart", path),
+        label=_("Burning in the subtitles"),
+        length_s=length_s,
+    )
+    made = await bench.file(path)
+    video.path.unlink()
+    return dataclasses.replace(made, note=video.note, alt=video.alt)
+
+
+def write_plain(source: Path, target: Path) -> None:
+    """Write subtitles as SRT that is only text, whatever the source holds.
+
+    Raises:
+        JobFailed: there are none in it.
+    """
+    with source.open("rb") as file:
+        text = file.read(MAX_BYTES).decode("utf-8-sig", "replace")
+    parts = [
+        f"{number}\n{start} --> {end}\n{words}\n"
+        for number, (start, end, words) in enumerate(cues(text), 1)
+    ]
+    if not parts:
+        raise JobFailed(Cause.NO_MEDIA, "no subtitles in the file")
+    target.write_text("\n".join(parts), "utf-8")
+
+
+def cues(text: str) -> Iterator[tuple[str, str, str]]:
+    """The start, the end and the words of each subtitle in SRT or WebVTT."""
+    count = 0
+    for block in re.split(
+        r"\n[ \t]*\n", text.replace("\r\n", "\n").replace("\r", "\n")
+    ):
+        lines = block.split("\n")[: MAX_LINES + 3]
+        timed = (n for n, line in enumerate(lines) if TIMES.match(line[:100]))
+        if (place := next(timed, None)) is None or count >= MAX_CUES:
+            continue
+        times = TIMES.match(lines[place])
+        assert times
+        shown = [plain_line(line) for line in lines[place + 1 :][:MAX_LINES]]
+        if words := "\n".join(filter(None, shown)):
+            count += 1
+            yield clock(*times.groups()[:4]), clock(*times.groups()[4:]), words
+
+
+def plain_line(line: str) -> str:
+    """A line without anything that a renderer would not show as it is."""
+    line = html.unescape(MARKUP.sub("", line[: MAX_LINE * 5]))
+    line = "".join(char for char in line if char.isprintable())
+    return line.translate(str.maketrans("{}<>\\", "()()/")).strip()[:MAX_LINE]
+
+
+def clock(hours: str | None, minutes: str, seconds: str, part: str) -> str:
+    """A time as SRT has it."""
+    return f"{int(hours or 0):02}:{int(minutes):02}:{int(seconds):02},{part:0<3}"
