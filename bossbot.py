@@ -515,7 +515,7 @@ class MediaFile:
     note: str = ""  # how it was made to fit: "1080p to 720p to fit 20 MiB"
     alt: str = ""  # what can be seen on it, as the site says
     failure: JobFailed | None = None  # why it cannot be posted, whatever its size
-    beside: bool = False  # kept with the job's files, but not posted: subtitles
+    beside: bool = False  # kept with the job's files, but not posted
 
     @property
     def name(self) -> str:
@@ -919,7 +919,7 @@ class Storage(Part):
 
     @abstractmethod
     async def beside(self, job: Job) -> list[MediaFile]:
-        """The files that ``keep`` left beside those in posts, such as subtitles."""
+        """The files that ``keep`` left beside those in posts."""
 
     @abstractmethod
     def leftovers(self) -> AsyncIterator[Stored]:
