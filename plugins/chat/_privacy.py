@@ -37,14 +37,16 @@ class Forgotten:
     jobs: int = 0
     size_bytes: int = 0  # of kept files
     rows: dict[str, int] = field(default_factory=dict)  # by table
-    messages: set[tuple[int, int]] = field(default_factory=set)  # channel and message
+    # Channel and message; a thread itself has the number of its message below zero.
+    messages: set[tuple[int, int]] = field(default_factory=set)
 
     def add(self, job: Job) -> None:
         self.jobs += 1
         self.size_bytes += job.total_bytes if job.folder else 0
-        places = [(job.channel_id, job.status_message_id)]
-        places += [(p.thread_id or job.channel_id, p.message_id) for p in job.posts]
-        self.messages |= {place for place in places if place[1]}
+        if job.status_message_id:
+            self.messages.add((job.channel_id, job.status_message_id))
+        posts = [(post.thread_id, post.message_id) for post in job.posts]
+        self.messages |= messages_of(job.channel_id, posts)
 
 
 async def tables(app: App) -> list[Table]:
@@ -113,20 +115,23 @@ async def forget_rows(
         while True:
             rows = await app.database.all(sql, **wanted)
             for row in rows if table.of_downloads else ():
-                forgotten.messages |= messages_of(row["channel_id"], row["posts"])
+                posts = [
+                    (post.get("thread_id"), post["message_id"])
+                    for post in json.loads(row["posts"])
+                ]
+                forgotten.messages |= messages_of(row["channel_id"], posts)
             known = forgotten.rows.get(table.name, 0)
             forgotten.rows[table.name] = known + len(rows)
             if len(rows) < ROWS:
                 break
 
 
-def messages_of(channel_id: int, posts: str) -> set[tuple[int, int]]:
-    """The messages in the JSON of posts, some of them in a thread of the channel."""
-    return {
-        (post.get("thread_id") or channel_id, post["message_id"])
-        for post in json.loads(posts)
-        if post["message_id"]
-    }
+def messages_of(
+    channel_id: int, posts: Iterable[tuple[int | None, int]]
+) -> set[tuple[int, int]]:
+    """The messages of posts, given by thread and number, and their threads."""
+    found = {(thread or channel_id, number) for thread, number in posts if number}
+    return found | {(thread, -thread) for thread, _number in posts if thread}
 
 
 # ── Statistics ─────────────────────────────────────────────────────────────────────

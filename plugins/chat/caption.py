@@ -49,12 +49,12 @@ def caption(job: Job, platform: Platform | None) -> list[str]:
         if short and short.casefold() not in seen:
             seen.add(short.casefold())
             words.append(escape(short))
-    # Masked, since it may be long; in angle brackets, Discord makes no preview of it.
-    if link := show_link(public_url(job)):
-        words.append(f"[{_('link')}]({link})")
     if words and is_spoiler(job):
         words = [hide(job, " · ".join(words))]
-    return [f"**{escape(site, MAX_NAME)}**", *words]
+    # Masked, since it may be long; in angle brackets, Discord makes no preview of it.
+    link = show_link(public_url(job))
+    shown = [hide(job, f"[{_('link')}]({link})")] if link else []
+    return [f"**{escape(site, MAX_NAME)}**", *words, *shown]
 
 
 def shorten(text: str, limit: int) -> str:

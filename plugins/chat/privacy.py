@@ -149,7 +149,7 @@ class Privacy(commands.Cog):
         )
         lines = [text]
         if with_messages and forgotten.messages:
-            count = len(forgotten.messages)
+            count = sum(number > 0 for _channel, number in forgotten.messages)
             lines.append(
                 ngettext(
                     "I delete {count} message now.",
@@ -252,11 +252,16 @@ async def run(app: App) -> None:
 async def delete_messages(app: App) -> bool:
     """Delete what is to be deleted; True when some of it could not be."""
     failed = False
-    rows = await app.database.all("SELECT * FROM privacy_messages")
+    sql = "SELECT * FROM privacy_messages ORDER BY message_id DESC"  # threads last
+    rows = await app.database.all(sql)
     for channel_id, message_id in rows:
         channel = app.bot.get_partial_messageable(channel_id)
         try:
-            await channel.get_partial_message(message_id).delete()
+            if message_id < 0:  # a thread, in which others may have written, too
+                hidden = {"name": _("Album"), "archived": True}
+                await app.bot.http.edit_channel(channel_id, **hidden)
+            else:
+                await channel.get_partial_message(message_id).delete()
         except (discord.NotFound, discord.Forbidden):
             pass  # it is gone, or out of reach for good
         except UNREACHABLE as error:

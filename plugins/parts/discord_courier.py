@@ -440,7 +440,8 @@ class DiscordCourier(Courier):
                     job, channel, post, files, message, named=not wordless
                 )
             except (discord.HTTPException, *MISTAKES) as error:
-                if getattr(error, "code", 0) in FILTERED and files and not wordless:
+                filtered = getattr(error, "code", 0) in FILTERED
+                if filtered and job.file_count and not wordless:
                     logger.bind(job=job.id).info("without title and link: {}", error)
                     message, wordless = Message(post.content.split("\n")[0]), True
                 # What plugins added may be no embed at all, or none that Discord takes.

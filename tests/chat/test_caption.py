@@ -67,7 +67,7 @@ def test_site_without_a_platform_is_its_host() -> None:
 
 def test_spoiler_hides_author_and_title_but_not_the_site() -> None:
     options = {"spoiler": True}
-    expected = f"**The Site** · ||Ana · Hills · [link](<{LINK}>)||"
+    expected = f"**The Site** · ||Ana · Hills|| · ||[link](<{LINK}>)||"
     assert shown({"uploader": "Ana", "title": "Hills"}, options=options) == expected
 
 

@@ -73,8 +73,9 @@ async def test_album_above_the_setting_is_posted_in_a_thread(stage: Stage) -> No
             stage.channel_id, "privacy forget", {"messages": True}
         )
         await stage.fake.answered(answer)
-        await stage.fake.wait_for(lambda: not stage.said(thread.id))
-        await stage.fake.wait_for(lambda: not stage.posted())
+        await stage.fake.wait_for(lambda: thread.archived)
+        assert thread.name == "Album" and not stage.said(thread.id)
+        assert not stage.posted() and stage.fake.all_messages[head.id].deleted
 
 
 async def test_slash_command_gets_a_thread_and_other_places_have_none(
@@ -82,13 +83,14 @@ async def test_slash_command_gets_a_thread_and_other_places_have_none(
 ) -> None:
     fake = stage.fake
     voice = fake._new_channel("talk", guild=fake.guild, kind=VOICE)
-    async with stage.bot(download__direct_messages=True):
+    async with stage.bot(download__direct_messages=True) as bot:
         inner = await fake.add_thread(stage.channel_id, "inner")
         for place in (inner, voice, fake.open_dm(fake.member.id)):
             await stage.says(f"$download {album(stage)}", place.id)
             messages = await stage.gets(12, place.id)
             assert [len(message.files) for message in messages] == [10, 2]
         assert threads(stage) == [inner] and not stage.requested("thread")
+        bot.get_channel = lambda number: None  # type: ignore[method-assign,misc]
         await fake.slash(stage.channel_id, "download", {"url": album(stage)})
         await fake.wait_for(lambda: len(threads(stage)) == 2)
         await stage.gets(12, threads(stage)[1].id)
@@ -153,6 +155,21 @@ async def test_name_that_discord_refuses_is_replaced(stage: Stage) -> None:
         await stage.says(f"$download {link(long, *stage.images(11))}")
         await stage.fake.wait_for(lambda: len(threads(stage)) == 2)
         assert threads(stage)[1].name == "x" * 99 + "…"
+
+
+async def test_words_that_a_filter_refuses_cost_no_thread(stage: Stage) -> None:
+    facts = stage.facts("album", title=TITLE)
+    async with stage.bot():
+        url = link(facts, "wait=gate", *stage.images(12))
+        await stage.says(f"$download {url}")
+        await stage.hears("Downloading")
+        fault = stage.fake.fault("send", 400, code=200000)  # of AutoMod
+        stage.open_gate("gate")
+        await stage.fake.wait_for(lambda: threads(stage))
+        [thread] = threads(stage)
+        await stage.gets(12, thread.id)
+    head = stage.fake.all_messages[thread.id]
+    assert fault.hits and "12 files, " in head.content and "tour" not in head.content
 
 
 @pytest.mark.parametrize("known", [True, False])

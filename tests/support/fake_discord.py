@@ -134,6 +134,7 @@ class Channel:
     nsfw: bool = False  # age-restricted; a thread has its parent's mark
     kind: int = TEXT  # or VOICE, if it is neither a direct message nor a thread
     locked: bool = False  # a thread that only moderators may write in
+    archived: bool = False
     auto_archive_minutes: int = 1440
 
     @property
@@ -169,7 +170,7 @@ class Channel:
             "message_count": 0,
             "member_count": 1,
             "thread_metadata": {
-                "archived": False,
+                "archived": self.archived,
                 "locked": self.locked,
                 "auto_archive_duration": self.auto_archive_minutes,
                 "archive_timestamp": created_at.isoformat(),
@@ -1311,6 +1312,17 @@ class FakeDiscord:
         thread.auto_archive_minutes = minutes
         self.channels[thread.id] = thread
         await self._emit("THREAD_CREATE", thread.payload() | {"newly_created": True})
+        return thread.payload()
+
+    @route("edit_channel", "PATCH", "/channels/{channel_id}")
+    async def _edit_thread(self, call: Call) -> Payload:
+        """Who has made a thread may name and archive it."""
+        thread = self._channel_of(call)
+        if thread.parent is None:
+            raise ApiError(403, 50013, "Missing Permissions")
+        thread.name = call.payload.get("name", thread.name)
+        thread.archived = call.payload.get("archived", thread.archived)
+        await self._emit("THREAD_UPDATE", thread.payload())
         return thread.payload()
 
     @route("channel", "GET", "/channels/{channel_id}")

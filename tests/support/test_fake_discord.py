@@ -464,6 +464,29 @@ async def test_the_limits_and_unknown_things_are_refused_as_by_discord(
     assert refused.value.code == 10003
 
 
+async def test_a_message_has_one_thread_with_its_number(
+    fake: FakeDiscord, bot: Bot
+) -> None:
+    channel = channel_of(bot, fake)
+    first = await channel.send("an album")
+    thread = await first.create_thread(name="Album")
+    assert (thread.id, thread.auto_archive_duration) == (first.id, 1440)
+    await thread.send("inside")
+    assert [message.content async for message in thread.history()] == ["inside"]
+    for message, code in ((first, 160004), (await thread.send("deep"), 50024)):
+        with pytest.raises(discord.HTTPException) as refused:
+            await message.create_thread(name="Album")
+        assert refused.value.code == code
+    second = await channel.send("another album")
+    for name in ("", "x" * 101):
+        with pytest.raises(discord.HTTPException) as refused:
+            await second.create_thread(name=name)
+        assert refused.value.code == 50035
+    await fake.deny(channel.id, "create_public_threads")
+    with pytest.raises(discord.Forbidden):
+        await second.create_thread(name="Album")
+
+
 async def test_a_500_is_retried_by_discord_py(fake: FakeDiscord, bot: Bot) -> None:
     fault = fake.fault("send", 500)
     await channel_of(bot, fake).send("at last")
