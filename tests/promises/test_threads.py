@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from discord_support import Stage, job_at, job_id, link
+from discord_support import Stage, job_at, job_id, link, module
 from fake_discord import VOICE, Channel, Message
 
 from bossbot import BossBot, Status
@@ -69,6 +69,7 @@ async def test_album_above_the_setting_is_posted_in_a_thread(stage: Stage) -> No
         posted = stage.said(thread.id)
         assert [message.content for message in posted] == ["(1/2)", "(2/2)"]
         assert contents(posted) == wanted(stage)
+        module("privacy").PAUSE_S = 0
         answer = await stage.fake.slash(
             stage.channel_id, "privacy forget", {"messages": True}
         )
