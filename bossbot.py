@@ -621,7 +621,7 @@ class Platform:
     # More of them for the author's whole thread, if the engine can fetch one.
     thread_options: dict[str, Any] = field(default_factory=dict)
     adult: bool = False  # whether all of it is not for minors
-    title: str = ""  # as people know it: "YouTube"; "" for the name
+    title: str = ""  # as people write its name; "" for the name itself
     # Folds aliases and tracking parameters; may raise Refused.
     normalise: Callable[[str], str] = lambda url: url
     cookies: dict[str, SecretStr | None] = field(default_factory=dict)
@@ -815,12 +815,17 @@ class Runner(Part):
 
     @abstractmethod
     async def supports(
-        self, urls: Sequence[str], without: str = "", after_guess: bool = False
+        self,
+        urls: Sequence[str],
+        without: str = "",
+        after_guess: bool = False,
+        own: bool = False,
     ) -> list[str]:
         """For each link the engine with an extractor of its own for it, best one that
         knows it as one post, else the generic one; "" if there is none. ``without``
         leaves that engine out, and the generic one unless that engine may have guessed;
-        with ``after_guess`` there is no other one unless either may have."""
+        with ``after_guess`` there is no other one unless either may have. With ``own``
+        only one that knows the site: not the generic one, nor by a file's mere ending."""
 
     @abstractmethod
     async def versions(self) -> dict[str, tuple[str, int | None]]:

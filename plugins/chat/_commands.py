@@ -17,6 +17,9 @@ from bossbot import (
     _,
 )
 
+MEDIA_NEEDS = ("send_messages", "attach_files")
+BOT_NEEDS = ("view_channel", *MEDIA_NEEDS, "read_message_history")
+
 Asked = commands.Context[Any] | discord.Interaction
 C = TypeVar("C", bound=commands.Command[Any, Any, Any])
 
@@ -27,6 +30,7 @@ PERMISSIONS = {
     "send_messages": N_("Send Messages"),
     "send_messages_in_threads": N_("Send Messages in Threads"),
     "create_public_threads": N_("Create Public Threads"),
+    "add_reactions": N_("Add Reactions"),
     "embed_links": N_("Embed Links"),
     "attach_files": N_("Attach Files"),
     "read_message_history": N_("Read Message History"),
@@ -222,3 +226,11 @@ def lacked_by_bot(names: Iterable[str], channel: Any) -> list[str]:
     except discord.ClientException:  # a thread of a channel that the bot cannot see
         return ["view_channel"]
     return lacking(names, channel, granted)
+
+
+def cannot_post(channel: Any) -> str:
+    """Why the bot cannot post files in a channel; "" when it can."""
+    if not (missing := lacked_by_bot(BOT_NEEDS, channel)):
+        return ""
+    text = _("I cannot post files here. Ask an admin to give me: {permissions}.")
+    return text.format(permissions=permission_titles(missing))

@@ -101,6 +101,11 @@ def is_open(asked: Asked, job: Job, private: bool) -> bool:
     return may.view_channel and (may.manage_threads or not closed)
 
 
+def is_quiet(job: Job) -> bool:
+    """Whether no message tells how a job is getting on: nobody gave a command for it."""
+    return bool(job.options.get("auto"))
+
+
 # ── Changes ────────────────────────────────────────────────────────────────────────
 
 

@@ -93,6 +93,11 @@ class Kind:
         return get_origin(self.type) is dict
 
     @property
+    def has_whole(self) -> bool:
+        """Whether the key 0 stands for all that has no entry: a value without a key."""
+        return self.is_dict and self.inside[0].bound("ge") == 0
+
+    @property
     def choices(self) -> dict[str, Any]:
         """The words that it takes, if they are so few, and what they mean."""
         if self.type is bool:
@@ -132,14 +137,15 @@ async def read(kind: Kind, text: str, place: Place, before: Any = None) -> Any:
 async def read_entries(
     kind: Kind, text: str, place: Place, before: Mapping[Any, Any]
 ) -> dict[Any, Any]:
-    """A dictionary with entries like "@role high"; "@role default" removes one."""
+    """A dictionary with entries like "@role high"; "@role default" removes one, and
+    "high" is for all others where there is such an entry."""
     key_kind, value_kind = kind.inside
 
     async def entry(one: str) -> tuple[Any, Any]:
         name, _space, word = one.strip().rpartition(" ")
-        if not name:
+        if not name and not kind.has_whole:
             raise Wrong(quoted(one))
-        key = await read_one(key_kind, name, place)
+        key = await read_one(key_kind, name, place) if name else 0
         if word.casefold() == "default":
             return key, None
         return key, await read_one(value_kind, word, place)
@@ -248,7 +254,12 @@ def show(kind: Kind, value: Any) -> str:
         if isinstance(value, Mapping):
             key_kind, value_kind = kind.inside
             pairs = value.items()
-            texts = [f"{show(key_kind, k)} {show(value_kind, v)}" for k, v in pairs]
+            texts = [
+                f"{show(key_kind, k)} {show(value_kind, v)}"
+                if k
+                else show(value_kind, v)
+                for k, v in pairs
+            ]
         else:
             texts = [show(kind.inside[0], one) for one in value]
         if len(texts) > SHOWN:
@@ -271,6 +282,8 @@ def takes(kind: Kind, place: Place) -> str:
     if kind.is_dict:
         key_kind, value_kind = kind.inside
         text = _("{key} and then {value}; several with commas")
+        if kind.has_whole:
+            text = _("{value}; or {key} and then {value}; several with commas")
         return text.format(key=takes(key_kind, place), value=takes(value_kind, place))
     if kind.inside:
         text = _("{value}; several with commas")
@@ -316,12 +329,14 @@ def suggestions(kind: Kind, typed: str, place: Place) -> list[str]:
     parts = typed.split(",")
     for number in range(max(len(parts) - 1 - MAX_COMMAS, 0), len(parts)):
         last, done = ",".join(parts[number:]), ",".join(parts[:number])
-        if found := near(kind.inside[0], last, place):
-            return [f"{done}, {one}" if done else one for one in found]
-        name, space, word = last.strip().rpartition(" ")
+        found = near(kind.inside[1], last, place) if kind.has_whole else []
+        found += near(kind.inside[0], last, place)
+        name, space, word = last.lstrip().rpartition(" ")
         if kind.is_dict and space and near(kind.inside[0], name, place):
             words = [f"{name} {one}" for one in near(kind.inside[1], word, place)]
-            return [f"{done}, {one}" if done else one for one in words]
+            found = found if word and found else words
+        if found:
+            return [f"{done}, {one}" if done else one for one in found]
     return []
 
 

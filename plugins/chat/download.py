@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 import discord
 from bossbot_plugins._answers import MAX_CONTENT, cut
 from bossbot_plugins._commands import (
+    MEDIA_NEEDS,
     admit,
     admitted,
+    cannot_post,
     guard,
-    lacked_by_bot,
-    permission_titles,
 )
-from bossbot_plugins._links import Found, find_links, find_spoilers, known_by
+from bossbot_plugins._links import Found, find_links, find_spoilers, known_by, text_of
 from bossbot_plugins._refusals import UNREACHABLE
 from discord.ext import commands
 from loguru import logger
@@ -37,11 +37,9 @@ from bossbot import (
     show_link,
 )
 
-__all__ = ["find_links"]
+__all__ = ["cannot_post", "find_links"]
 
 MAX_LINKS = 25  # of one request
-NEEDS = ("send_messages", "attach_files")
-BOT_NEEDS = ("view_channel", *NEEDS, "read_message_history")
 
 Quality = Literal["best", "1080", "720", "480", "audio"]  # each one takes less
 QUALITIES = get_args(Quality)
@@ -111,7 +109,7 @@ class Download(commands.Cog):
     def __init__(self, bot: BossBot) -> None:
         self.bot = bot
 
-    @guard("download", group="download", needs=NEEDS)
+    @guard("download", group="download", needs=MEDIA_NEEDS)
     # A converter would hide "Invalid URL" behind its own error: the words are ours.
     @commands.hybrid_command(  # type: ignore[arg-type]
         aliases=["dl", "dlt", "dlr"],
@@ -164,7 +162,7 @@ class Download(commands.Cog):
         self, interaction: discord.Interaction, message: discord.Message
     ) -> None:
         """Download what is behind the links in a message, and post it here."""
-        await admit(interaction, "download", group="download", needs=NEEDS)
+        await admit(interaction, "download", group="download", needs=MEDIA_NEEDS)
         if cannot := cannot_post(interaction.channel):
             raise Refused(cannot)
         links = self.find(text_of(message))
@@ -280,12 +278,6 @@ def asked_for(words: str) -> tuple[str, dict[str, Any]]:
     return re.sub(r"\S+", take, words), options
 
 
-def text_of(message: discord.Message) -> str:
-    """All words of a message, with those that it forwards."""
-    forwarded = getattr(message, "message_snapshots", ())
-    return "\n".join([message.content, *(one.content for one in forwarded)])
-
-
 def no_link(ctx: commands.Context[Any], words: str) -> str:
     """The one answer to words without a link."""
     if any(char.isalnum() for char in words):
@@ -323,11 +315,3 @@ def packed(texts: Iterable[str]) -> list[str]:
         else:
             messages.append(text)
     return messages
-
-
-def cannot_post(channel: Any) -> str:
-    """Why the bot cannot post files in a channel; "" when it can."""
-    if not (missing := lacked_by_bot(BOT_NEEDS, channel)):
-        return ""
-    text = _("I cannot post files here. Ask an admin to give me: {permissions}.")
-    return text.format(permissions=permission_titles(missing))

@@ -44,6 +44,7 @@ LINES = {
 MINUTE_S = 60.0
 DAY_S = 86400
 MAX_TOLD = 1000  # refused requests that are remembered
+AUTO = "auto "  # before the links that no command asked for: no cooldown follows them
 
 
 def rate(default: int, what: str) -> Any:
@@ -164,8 +165,10 @@ async def check_job(job: Job, guild: GuildConfig, app: App) -> None:
     if await app.bot.is_owner(discord.Object(job.user_id)):  # type: ignore[arg-type]
         return
     per_minute, cooldown_s = guild.rate_per_minute or 0, guild.cooldown_s or 0
+    if job.options.get("auto"):  # nobody was in a hurry
+        cooldown_s = 0
     limit = Limit("download", job.guild_id, job.user_id, per_minute, cooldown_s)
-    await use(app, limit, job.request_key)
+    await use(app, limit, unit_of(job))
 
 
 @hookimpl
@@ -175,7 +178,7 @@ async def action_refused(action: Action, app: App) -> None:
 
 @hookimpl
 async def job_refused(job: Job, app: App) -> None:
-    await app.database.all("DELETE FROM limits WHERE unit = ?", job.request_key)
+    await app.database.all("DELETE FROM limits WHERE unit = ?", unit_of(job))
 
 
 async def use(app: App, limit: Limit, unit: str, count: bool = True) -> None:
@@ -212,10 +215,19 @@ def free_at(limit: Limit, unit: str, used: dict[str, float]) -> tuple[float, flo
     rate_free_s = free_s = 0.0
     if limit.per_minute and len(times) >= limit.per_minute:
         rate_free_s = times[-limit.per_minute] + MINUTE_S
-    others = [at_s for one, at_s in used.items() if command_of(one) != command_of(unit)]
+    others = [
+        at_s
+        for one, at_s in used.items()
+        if command_of(one) != command_of(unit) and not one.startswith(AUTO)
+    ]
     if limit.cooldown_s and others:
         free_s = others[-1] + limit.cooldown_s
     return rate_free_s, free_s
+
+
+def unit_of(job: Job) -> str:
+    """What a link is counted as."""
+    return f"{AUTO if job.options.get('auto') else ''}{job.request_key}"
 
 
 def command_of(unit: str) -> str:

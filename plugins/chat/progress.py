@@ -20,6 +20,7 @@ from bossbot_plugins._jobs import (
     cancel,
     details,
     ids_in,
+    is_quiet,
     retry,
     share_of,
     split_key,
@@ -180,6 +181,8 @@ class Tracker:
         seen: set[str] = set()
         unfinished: set[str] = set()
         async for job in app.queue.untold():
+            if is_quiet(job):
+                continue
             key, ended = group_key(job), job.status in TERMINAL_STATUSES
             news = not ended or job.finished_at > now() - UNTOLD_S
             if news and (ended or key in seen or not job.status_message_id):
@@ -187,7 +190,7 @@ class Tracker:
             seen.add(key)
         left: dict[str, Group] = {}
         async for job in app.queue.untold():
-            if (key := group_key(job)) in unfinished:
+            if (key := group_key(job)) in unfinished and not is_quiet(job):
                 known = self.groups.get(key)
                 newer = known.jobs.get(job.id) if known else None
                 left[key] = self.add(newer or job)
@@ -349,6 +352,8 @@ async def run(app: App, config: Config) -> None:
 
 @hookimpl(tryfirst=True)  # the member waits for this answer
 async def job_changed(job: Job, app: App, config: Config) -> None:
+    if is_quiet(job):
+        return
     known = tracker.groups.get(group_key(job))
     new = known is None or job.id not in known.jobs
     group = tracker.add(job)

@@ -2,7 +2,7 @@
 and the message itself when all of its files are there, if the server wants that."""
 
 import discord
-from bossbot_plugins._jobs import MODERATOR, RETRYABLE, UNFINISHED
+from bossbot_plugins._jobs import MODERATOR, RETRYABLE, UNFINISHED, is_quiet
 from bossbot_plugins._lacking import forget_lack, tell_lack
 from bossbot_plugins._refusals import UNREACHABLE
 from loguru import logger
@@ -40,7 +40,7 @@ async def job_changed(job: Job, guild: GuildConfig, app: App) -> None:
         return
     if guild.suppress_preview and job.status in UNFINISHED:
         await suppress(app, job)
-    if guild.delete_request and job.status is Status.COMPLETED:
+    if guild.delete_request and job.status is Status.COMPLETED and not is_quiet(job):
         await delete(app, job)
 
 

@@ -4,6 +4,7 @@
 # discord.py's types do not know hybrid commands of cogs.
 
 import asyncio
+import contextlib
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import discord
 from bossbot_plugins._answers import MAX_DESCRIPTION, reply
 from bossbot_plugins._audit import note
-from bossbot_plugins._commands import Denied, admit, guard
+from bossbot_plugins._commands import Denied, admit, guard, permission_titles
 from bossbot_plugins._discord import tell_owner
 from bossbot_plugins._jobs import guild_id_of
 from bossbot_plugins._values import (
@@ -45,6 +46,7 @@ from bossbot import (
 )
 
 Context = commands.Context[Any]
+MAX_LACKING = 5  # channels
 MAX_CHOICES, MAX_CHOICE = 25, 100  # Discord, 2026-11; the second in characters
 PLAIN = Settings.model_validate({})  # of an owner who has set nothing
 
@@ -370,10 +372,23 @@ def one_shown(setting: Setting, guild_id: int, place: Place) -> discord.Embed:
         _("Value"): f"{show(kind, setting.counts(table))} · {source(setting, table)}",
         _("Default"): show(kind, default),
         _("It takes"): takes(kind, place),
+        _("The bot lacks"): lacking_for(setting, table, place),
     }
     for name, value in facts.items():
-        embed.add_field(name=name, value=value, inline=False)
+        if value:
+            embed.add_field(name=name, value=value, inline=False)
     return embed
+
+
+def lacking_for(setting: Setting, table: dict[str, Any], place: Place) -> str:
+    """The permissions that a plugin misses for what is set, by channel."""
+    missing: dict[int, list[str]] = {}
+    with contextlib.suppress(ValidationError, AttributeError):
+        config: Any = setting.plugin.guild_config.model_validate(table)
+        missing = config.lacks(place.guild) if place.guild else {}
+    lines = [f"<#{number}>: {permission_titles(n)}" for number, n in missing.items()]
+    more = [_("… and {count} more").format(count=len(lines) - MAX_LACKING)]
+    return "\n".join(lines[:MAX_LACKING] + more * (len(lines) > MAX_LACKING))
 
 
 def source(setting: Setting, table: dict[str, Any]) -> str:

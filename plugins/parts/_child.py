@@ -337,13 +337,18 @@ class _Slow(BaseException):
 
 
 def choose(
-    engines: dict[str, Engine], url: str, without: str = "", after_guess: bool = False
+    engines: dict[str, Engine],
+    url: str,
+    without: str = "",
+    after_guess: bool = False,
+    own: bool = False,
 ) -> tuple[str, bool]:
     """The engine for a link as ``Runner.supports`` says, "" if there is none; and
     whether it was given up for taking too long."""
-    generic = next((e.name for e in engines.values() if e.generic), "")
+    generic = "" if own else next((n for n, e in engines.items() if e.generic), "")
+    nowhere = re.sub(r"(?<=://)[^/?#]*", "boss-bot.invalid", url, count=1)
 
-    def asked(answer: Callable[[str], bool]) -> bool:
+    def asked(answer: Callable[[str], bool], url: str = url) -> bool:
         try:
             return answer(url)
         except Exception:  # the boundary of a plugin
@@ -353,6 +358,8 @@ def choose(
     def best() -> str:
         others = [e for name, e in engines.items() if name != without]
         known = [e for e in others if asked(e.supports)]
+        if own:  # what it knows at no site's address, it knows by the ending
+            known = [e for e in known if not asked(e.supports, nowhere)]
         sure = (e.name for e in known if len(known) == 1 or asked(e.single))
         found = next(sure, known[0].name if known else "")
         if without not in engines:
@@ -381,7 +388,7 @@ def _task_supports(request: dict[str, Any], bot: Bot) -> list[tuple[str, bool]]:
     """See ``choose``."""
     engines = _load_all(request["plugins"])
     raise_walls(bot, request)
-    how = request["without"], request["after_guess"]
+    how = request["without"], request["after_guess"], request.get("own", False)
     return [choose(engines, url, *how) for url in request["urls"]]
 
 

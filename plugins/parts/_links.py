@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bossbot import Platform
 
@@ -33,6 +33,12 @@ PAIRS = {")": "(", "]": "[", "}": "{"}
 # Before a link inside a link, as an archive has it. After anything else begins a second.
 INSIDE = "/=?#&:%@"
 UNSEEN = "\u034f\u115f\u1160\u2800\u3164\uffa0"  # though they count as letters
+
+
+def text_of(message: Any) -> str:
+    """All words of a discord.Message, with those that it forwards."""
+    forwarded = getattr(message, "message_snapshots", ())
+    return "\n".join([message.content, *(one.content for one in forwarded)])
 
 
 class Found(NamedTuple):

@@ -509,7 +509,11 @@ class ChildRunner(Runner):
     # The contract
 
     async def supports(
-        self, urls: Sequence[str], without: str = "", after_guess: bool = False
+        self,
+        urls: Sequence[str],
+        without: str = "",
+        after_guess: bool = False,
+        own: bool = False,
     ) -> list[str]:
         """See ``Runner``."""
         plugins = self.engine_plugins()
@@ -523,6 +527,7 @@ class ChildRunner(Runner):
                 plugins=sorted(set(plugins.values())),
                 without=without,
                 after_guess=after_guess,
+                own=own,
             )
             with making_sense():
                 for url, choice in zip(some, choices, strict=True):

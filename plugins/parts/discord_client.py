@@ -116,7 +116,9 @@ class Bot(commands.Bot):
     """discord.py's bot, with the app, and answers to wrong commands."""
 
     def __init__(self, app: App, config: Config, **options: Any) -> None:
-        intents = discord.Intents(guilds=True, guild_messages=True, dm_messages=True)
+        intents = discord.Intents(
+            guilds=True, guild_messages=True, guild_reactions=True, dm_messages=True
+        )
         intents.message_content = config.message_content
         super().__init__(
             **{

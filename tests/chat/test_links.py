@@ -457,13 +457,12 @@ async def test_spoiler_is_posted_as_one(stage: Stage, door: str) -> None:
         open_link: {},
         hidden[1]: {"spoiler": True},
     }
-    title = "The \\|\\|end\\|\\| · jo"
+    title = "jo · The \\|\\|end\\|\\| · "
     for message in messages:
         spoiler = hidden[0] in message.content
         assert message.files[0].filename.startswith("SPOILER_") == spoiler
-        assert (f"\n||{title}||\n" in message.content) == spoiler
-        assert (f"\n{title}\n" in message.content) != spoiler
-    assert "\n> ||It was a dream.||\n" in shown.content
+        assert f"** · {'||' * spoiler}{title}[link](<" in message.content
+    assert "\n> ||It was a dream.||" in shown.content
 
 
 async def test_spoiler_that_arrived_is_found_again(stage: Stage) -> None:

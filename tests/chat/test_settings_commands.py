@@ -80,6 +80,7 @@ async def prepared(stage: Stage) -> Moderated:
     for name in (
         "settings",
         "adult",
+        "auto_links",
         "quota",
         "request",
         "limits",
@@ -179,6 +180,18 @@ async def test_values_are_read_and_stored(room: Moderated) -> None:
         ("ranks", "@Owls default", {f"{role.id}": "high"}),
         ("rules", "#general bee, #news a", {f"{channel}": "bee", f"{thread.id}": "a"}),
         ("role_priority", "Owls HIGH", {f"{other.id}": "high"}),
+        ("auto_links", "react", {"0": "react"}),
+        ("auto_links", "#general ON", {"0": "react", f"{channel}": "on"}),
+        (
+            "auto_links",
+            f"off, <#{thread.id}> react",
+            {"0": "off", f"{channel}": "on", f"{thread.id}": "react"},
+        ),
+        (
+            "auto_links",
+            "#general default, #news default, react",
+            {"0": "react"},
+        ),
         ("rate_per_minute", "0", 0),
         ("language", "pt-br", "pt-BR"),  # in which the next one would be answered
     ]:
@@ -227,6 +240,7 @@ WRONG = {
     "max_file_size": ["big", "51MiB", "0"],
     "thread_above": ["-1", "many", "1.5"],
     "daily_quota": ["big", "501MiB", "0", "-1"],
+    "auto_links": ["maybe", "yes", "#general", "#general yes", "#nowhere on", "0 on"],
 }
 
 
@@ -270,6 +284,12 @@ def test_every_setting_of_ours_is_tried_with_wrong_values(tmp_path: Path) -> Non
         ("fan", "Movie Nite, Crew", "did you mean Movie Night, Crew?"),
         ("language", "d", "auto, en, de, es, fr, ja, pt-BR; or default"),
         ("ranks", "x y", "a role (mention, id or name) and then low, high; several"),
+        (
+            "auto_links",
+            "of",
+            "(did you mean off?) does not fit. `auto_links` takes: off",
+        ),
+        ("auto_links", "x", "; or a channel (mention, id or name) and then off, react"),
         ("most", "8", "8 is beyond what the bot's owner allows for `most`: 7"),
         ("largest", "1GiB", "1 GiB is beyond what the bot's owner allows"),
         ("cuont", "1", "no setting “cuont” (did you mean count?)"),
@@ -412,6 +432,15 @@ async def test_autocomplete_knows_names_and_values(room: Moderated) -> None:
     assert await asks("value", "gen", "allowed_channels") == ["#general"]
     assert await asks("value", "@Movie Night, Crew h", "role_priority") == [
         "@Movie Night, Crew high"
+    ]
+    assert await asks("value", "", "auto_links") == [
+        *("off", "react", "on", "#general", "default")
+    ]
+    assert await asks("value", "#general ", "auto_links") == [
+        f"#general {mode}" for mode in ("off", "react", "on")
+    ]
+    assert await asks("value", "off, #general re", "auto_links") == [
+        "off, #general react"
     ]
     assert await asks("value", "x", "nothing") == []
     member = await room.fake.autocomplete(

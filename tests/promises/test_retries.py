@@ -261,6 +261,19 @@ async def test_who_is_asked_after_a_failure(
     assert await supports([link], without=without, after_guess=True) == [after_answer]
 
 
+async def test_only_who_knows_the_site_is_named_if_that_is_asked(web: Web) -> None:
+    links = {
+        "https://vimeo.com/76979871": "yt-dlp",
+        "https://imgur.com/A61SaA1": "gallery-dl",
+        "https://www.deviantart.com/somebody": "gallery-dl",
+        "https://files.example/a.mp4": "",  # by its mere ending
+        "https://files.example/a.jpg?x=1": "",
+        "https://files.example/page": "",
+        "https://discord.com/": "",
+    }
+    assert await web.app().runner.supports([*links], own=True) == [*links.values()]
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 async def test_answer_to_a_guess_is_not_the_last_word(
     web: Web, media_folder: Path, status: int

@@ -52,7 +52,9 @@ OPTION_KINDS = {6: "users", 7: "channels", 8: "roles"}  # those given as ids
 ANSWER, DEFER, DEFER_CHANGE, CHANGE, CHOICES = 4, 5, 6, 7, 8
 BUTTON, SELECT = 2, 3  # component types
 EPHEMERAL, SUPPRESS_EMBEDS = 1 << 6, 1 << 2  # message flags
-GUILD_MESSAGES, DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 9, 1 << 12, 1 << 15  # intents
+# Intents.
+GUILD_MESSAGES, GUILD_REACTIONS = 1 << 9, 1 << 10
+DIRECT_MESSAGES, MESSAGE_CONTENT = 1 << 12, 1 << 15
 EVERYBODY_MAY = (
     *("view_channel", "send_messages", "send_messages_in_threads", "embed_links"),
     *("attach_files", "read_message_history", "add_reactions", "use_external_emojis"),
@@ -219,6 +221,8 @@ class Message:
     mention_roles: list[str] = field(default_factory=list)
     mention_everyone: bool = False
     only_for: User | None = None  # of an ephemeral one
+    reactions: dict[str, list[User]] = field(default_factory=dict)  # by emoji
+    webhook_id: int | None = None
     flags: int = 0
     deleted: bool = False
 
@@ -264,7 +268,20 @@ class Message:
             "mention_roles": self.mention_roles,
             "mention_everyone": self.mention_everyone,
             "flags": self.flags | (EPHEMERAL if self.only_for else 0),
+            "reactions": [
+                {
+                    "emoji": {"id": None, "name": emoji},
+                    "count": len(users),
+                    "count_details": {"normal": len(users), "burst": 0},
+                    "me": any(user.name == "Boss-Bot" for user in users),
+                    "me_burst": False,
+                    "burst_colors": [],
+                }
+                for emoji, users in self.reactions.items()
+            ],
         }
+        if self.webhook_id:
+            data["webhook_id"] = str(self.webhook_id)
         if self.replied_to:
             data["message_reference"] = {
                 "message_id": str(self.replied_to.id),
@@ -605,6 +622,24 @@ class FakeDiscord:
             payload["message_reference"] = {"message_id": str(reply_to)}
         return await self._post(channel, author, payload, [])
 
+    async def webhook_says(self, channel_id: int, content: str) -> Message:
+        """A webhook, which is no member, says it."""
+        author = User(self._new_id(), "a webhook")
+        channel, payload = self.channels[channel_id], {"content": content}
+        return await self._post(channel, author, payload, [], webhook_id=author.id)
+
+    async def member_edits(self, message: Message, content: str) -> None:
+        await self._change(message, {"content": content}, [])
+
+    async def member_reacts(
+        self, message: Message, emoji: str, user_id: int | None = None
+    ) -> None:
+        """A member clicks on a reaction, or adds one; twice takes it back between."""
+        user = self.users[user_id or self.member.id]
+        if user in message.reactions.get(emoji, ()):
+            await self._remove_reaction(message, user, emoji)
+        await self._add_reaction(message, user, emoji)
+
     async def slash(
         self,
         channel_id: int,
@@ -929,9 +964,10 @@ class FakeDiscord:
         payload: Payload,
         files: Files,
         only_for: User | None = None,
+        webhook_id: int | None = None,
     ) -> Message:
         message = Message(self._new_id(), channel, author, payload.get("nonce"))
-        message.only_for = only_for
+        message.only_for, message.webhook_id = only_for, webhook_id
         self._write(message, payload, files)
         self.all_messages[message.id] = message
         await self._emit_message("MESSAGE_CREATE", message)
@@ -1011,8 +1047,9 @@ class FakeDiscord:
             return
         guild, data = message.channel.guild, message.payload()
         if guild:
-            member = guild.member(message.author)
-            data |= {"guild_id": str(guild.id), "member": member}
+            data["guild_id"] = str(guild.id)
+        if guild and not message.webhook_id:
+            data["member"] = guild.member(message.author)
         intent = GUILD_MESSAGES if guild else DIRECT_MESSAGES
         concerned = message.author is self.bot or self.bot in message.mentions
         for session in list(self._sessions.values()):
@@ -1279,6 +1316,72 @@ class FakeDiscord:
                 raise ApiError(403, 50005, "Cannot edit a message of another user")
             self._channel_of(call, "manage_messages")
         return (await self._change(message, call.payload, call.files)).payload()
+
+    @route(
+        "react",
+        "PUT",
+        "/channels/{channel_id}/messages/{message_id}/reactions/{emoji}/@me",
+    )
+    async def _react(self, call: Call) -> None:
+        self._channel_of(call, "read_message_history")
+        message, emoji = self._visible(call), call.params["emoji"]
+        if emoji not in message.reactions:
+            self._channel_of(call, "add_reactions")
+        await self._add_reaction(message, self.bot, emoji)
+
+    @route(
+        "unreact",
+        "DELETE",
+        "/channels/{channel_id}/messages/{message_id}/reactions/{emoji}/{user}",
+    )
+    async def _unreact(self, call: Call) -> None:
+        self._channel_of(call)
+        assert call.params["user"] in ("@me", str(self.bot.id))
+        message = self._visible(call)
+        await self._remove_reaction(message, self.bot, call.params["emoji"])
+
+    def _visible(self, call: Call) -> Message:
+        """The message of a request."""
+        message = self.all_messages.get(call.id("message_id"))
+        if message is None or message.deleted or message.only_for:
+            raise ApiError(404, 10008, "Unknown Message")
+        return message
+
+    async def _add_reaction(self, message: Message, user: User, emoji: str) -> None:
+        users = message.reactions.setdefault(emoji, [])
+        if user not in users:
+            users.append(user)
+            await self._emit_reaction("MESSAGE_REACTION_ADD", message, user, emoji)
+
+    async def _remove_reaction(self, message: Message, user: User, emoji: str) -> None:
+        users = message.reactions.get(emoji, [])
+        if user in users:
+            users.remove(user)
+        if not users:
+            message.reactions.pop(emoji, None)
+        await self._emit_reaction("MESSAGE_REACTION_REMOVE", message, user, emoji)
+
+    async def _emit_reaction(
+        self, event: str, message: Message, user: User, emoji: str
+    ) -> None:
+        guild = message.channel.guild
+        assert guild
+        data: Payload = {
+            "user_id": str(user.id),
+            "channel_id": str(message.channel.id),
+            "message_id": str(message.id),
+            "guild_id": str(guild.id),
+            "emoji": {"id": None, "name": emoji},
+            "burst": False,
+            "type": 0,
+        }
+        if event == "MESSAGE_REACTION_ADD":
+            data["member"] = guild.member(user)
+            data["message_author_id"] = str(message.author.id)
+        for session in list(self._sessions.values()):
+            if session.intents & GUILD_REACTIONS:
+                await session.dispatch(event, data)
+        self._notify()
 
     @route("delete", "DELETE", "/channels/{channel_id}/messages/{message_id}")
     async def _delete(self, call: Call) -> None:

@@ -24,7 +24,9 @@ NOTHING = JobFailed(Cause.UNSUPPORTED, "nothing is downloaded here")
 class NoRunner(Runner):
     """Asks the engines in this process, and runs none."""
 
-    async def supports(self, urls: Sequence[str], without: str = "") -> list[str]:
+    async def supports(
+        self, urls: Sequence[str], without: str = "", **how: bool
+    ) -> list[str]:
         """The first engine that knows each link."""
         engines = self.app.plugins.registered("engines").values()
         return [next((e.name for e in engines if e.supports(u)), "") for u in urls]
