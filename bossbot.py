@@ -43,6 +43,7 @@ from collections.abc import (
     Callable,
     Coroutine,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
@@ -105,7 +106,7 @@ __all__ = [
     "SLOT_STATUSES", "STOP_WITHIN_S", "TERMINAL_STATUSES", "Accepted", "Action",
     "App", "Bench", "BossBot", "BossbotError", "Cause", "Change", "ChannelId",
     "Client",
-    "Courier", "Database", "Engine", "Facts", "Fetched", "Finding", "Guilds",
+    "Courier", "Database", "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds",
     "Hooks", "Job", "JobFailed", "MediaFile", "Message", "OwnPath", "Part",
     "Platform", "PlatformConfig", "PlatformName", "Plugin", "PluginConfig", "PluginError",
     "Plugins", "Post", "Priority", "Probe", "Progress", "Queue", "QueueFull", "Ran",
@@ -113,7 +114,8 @@ __all__ = [
     "StartError", "Status", "Storage", "Stored", "Subcommand", "UserId", "Worker", "_",
     "catalogues", "cut_line", "did_you_mean", "escape", "explain", "format_size",
     "format_time", "hide_secrets", "hookimpl", "import_plugin", "in_thread",
-    "language", "make_private", "ngettext", "now", "one_line", "open_plugins",
+    "language", "make_private", "ngettext", "now", "off_the_clock", "one_line",
+    "open_plugins",
     "plugin_folders", "public_url", "redact", "show_link", "unsupported",
     "without_queries", "write_atomically",
 ]  # fmt: skip
@@ -329,7 +331,8 @@ class Status(StrEnum):
 
 
 TERMINAL_STATUSES = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-SLOT_STATUSES = (Status.DOWNLOADING, Status.PROCESSING)  # an upload takes no slot
+# What has files on the disk that are not kept yet. Only a download takes a slot.
+SLOT_STATUSES = (Status.DOWNLOADING, Status.PROCESSING)
 
 
 class Priority(IntEnum):
@@ -564,6 +567,13 @@ class Ran(NamedTuple):
     stderr: str  # likewise
 
 
+class Encoded(NamedTuple):
+    """What ffmpeg wrote."""
+
+    length_s: float  # as far as it said
+    said: str  # the end of what it printed
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What ffprobe found in a file; None or "" for what it does not have."""
@@ -574,8 +584,21 @@ class Probe:
     width: int = 0  # pixels
     height: int = 0
     pixel_format: str = ""
-    frames_per_s: float | None = None
+    frames_per_s: float | None = None  # on average
     audio: str = ""  # the codec of the first sound stream
+    index: int = -1  # of that picture stream in the file
+    audio_index: int = -1
+    rotation: int = 0  # degrees by which a player turns the picture
+    shape: float = 1  # the width of a pixel, its height being 1
+    profile: str = ""  # of the picture's codec
+    level: int = 0  # likewise: 41 for 4.1
+    interlaced: bool = False
+    ticks_per_s: float = 0  # what all times of its frames are multiples of
+    transfer: str = ""  # ffprobe's names of its colours: "smpte2084"
+    primaries: str = ""
+    channels: int = 0  # of the sound
+    video_bps: int = 0  # bits a second, 0 where the file does not say
+    audio_bps: int = 0
 
 
 class Accepted(NamedTuple):
@@ -754,11 +777,16 @@ class Bench(ABC):
 
     @abstractmethod
     async def ffmpeg(
-        self, *argv: str | Path, label: str = N_("Making it fit"), length_s: float = 0
-    ) -> None:
+        self,
+        *argv: str | Path,
+        label: str = N_("Making it fit"),
+        length_s: float = 0,
+        encodes: bool = False,
+    ) -> Encoded:
         """Run ffmpeg with these arguments, paths as ``Path``. The status message shows
         the label and, when ``length_s`` says how long the result will be, the share
-        that is done.
+        that is done. What ``encodes`` video waits for its turn, and then for the time
+        of the processor that nothing else wants.
 
         Raises:
             JobFailed: ffmpeg is missing, failed, or took too long.
@@ -852,13 +880,19 @@ class Runner(Part):
         argv: Sequence[str],
         home: Path,
         on_line: Callable[[str], None] | None = None,
+        background: bool = False,
     ) -> Ran:
         """Run one of the helper programs on local files, with ``home`` as its home and
-        working directory; ``on_line`` gets the lines of its stdout as they come.
+        working directory; ``on_line`` gets the lines of its stdout as they come. In the
+        ``background`` it has the lowest priority, and this machine's encoders.
 
         Raises:
             JobFailed: it was killed, or is none of the helper programs.
         """
+
+    def downloads(self) -> int:
+        """How many downloads run now."""
+        return 0
 
     def end_all(self, failure: JobFailed) -> int:
         """End what fetches and runs now, at once, with this failure; returns how many."""
@@ -1949,9 +1983,25 @@ class _HookCall:
     """A call of a hook, while it lasts."""
 
     over: bool = False
+    limit: asyncio.Timeout | None = None
 
 
 _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
+
+
+@contextlib.contextmanager
+def off_the_clock() -> Iterator[None]:
+    """Time that a hook spends in here does not count for its limit."""
+    call, began_s = _hook_call.get(), time.monotonic()
+    limit = call.limit if call else None
+    due_s = limit.when() if limit else None
+    if limit and due_s:
+        limit.reschedule(None)
+    try:
+        yield
+    finally:
+        if limit and due_s and not limit.expired():
+            limit.reschedule(due_s + time.monotonic() - began_s)
 
 
 class Plugins:
@@ -2294,7 +2344,7 @@ class Plugins:
         of_task = _hook_call.set(hook_call)
         work = partial(self.invoke, impl, plugin, hook in VETOES, **values)
         answer: Any = None
-        limit = asyncio.timeout(limit_s)
+        limit = hook_call.limit = asyncio.timeout(limit_s)
         try:
             async with limit:
                 waits = inspect.iscoroutinefunction(impl.function)

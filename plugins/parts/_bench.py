@@ -1,9 +1,14 @@
 """The workbench of ``process_files``: ffmpeg and ffprobe in a sandbox, on a job's files."""
 
+import asyncio
+import contextlib
 import itertools
 import json
+import math
+import os
 import re
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +19,37 @@ from bossbot import (
     App,
     Bench,
     Cause,
+    Encoded,
     Job,
     JobFailed,
     MediaFile,
     Probe,
     Progress,
+    Status,
+    _,
+    format_time,
+    off_the_clock,
 )
 
 # The containers that may be opened; a playlist could lead to other files.
-PICTURES = "gif,image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe"
+PICTURES = "gif,apng,image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe,jpegxl_pipe"
 FORMATS = f"{STREAMS},{PICTURES}"
 GUARD = ("-protocol_whitelist", "file", "-format_whitelist", FORMATS)
 # What a Probe is made of: a file's texts could be longer than what run() returns.
 ENTRIES = (
-    "format=format_name,duration:stream_disposition=attached_pic:"
-    "stream=codec_type,codec_name,width,height,pix_fmt,avg_frame_rate"
+    "format=format_name,duration:stream_disposition=attached_pic:stream_tags=rotate:"
+    "stream_side_data=rotation:stream=index,codec_type,codec_name,profile,level,width,"
+    "height,pix_fmt,avg_frame_rate,r_frame_rate,field_order,sample_aspect_ratio,color_transfer,"
+    "color_primaries,channels,bit_rate,duration"
 )
 MAX_NAME = 60  # characters, of the end of a name
+CORES = os.cpu_count() or 1
+ENCODERS = max(CORES // 2, 1)  # at once
+
+
+class Later(BaseException):
+    """The work is too long for files that are posted while others are downloaded; it is
+    no failure of a plugin, so none must catch it."""
 
 
 class JobBench(Bench):
@@ -42,8 +61,14 @@ class JobBench(Bench):
         job: Job,
         folder: Path,
         on_progress: Callable[[Progress], None],
+        encoders: asyncio.Semaphore | None = None,
     ) -> None:
         self.app = app
+        self._encoders = encoders or asyncio.Semaphore(ENCODERS)
+        self._early = job.status is Status.DOWNLOADING
+        # Of the time for all programs; a hook that is at its end has failed.
+        limit_s = app.settings.process_timeout_s
+        self._left_s = limit_s - min(5.0, limit_s / 10)
         self.job = job
         self.limit_bytes = job.limit_bytes or int(app.settings.max_file_size)
         self.on_progress = on_progress
@@ -68,26 +93,63 @@ class JobBench(Bench):
             raise JobFailed(Cause.INTERNAL, f"{path.name}: {error}") from error
 
     async def ffmpeg(
-        self, *argv: str | Path, label: str = "Making it fit", length_s: float = 0
-    ) -> None:
+        self,
+        *argv: str | Path,
+        label: str = "Making it fit",
+        length_s: float = 0,
+        encodes: bool = False,
+    ) -> Encoded:
         """See ``Bench``."""
+        if encodes and self._early:
+            raise Later
+        program, done_s = _program("ffmpeg"), 0.0
 
         def on_line(line: str) -> None:
+            nonlocal done_s
             key, _, value = line.partition("=")
             if key == "out_time_us" and value.lstrip("-").isdecimal():
-                share = max(int(value), 0) / 1e6 / length_s if length_s else None
+                done_s = max(int(value), 0) / 1e6
+                share = done_s / length_s if length_s else None
                 self.on_progress(Progress(label, share=share and min(share, 1.0)))
 
-        self.on_progress(Progress(label))
         guarded = ["-nostdin", "-hide_banner", "-y", "-progress", "-"]
         for word in map(_word, argv):
             guarded += [*GUARD, "-i"] if word == "-i" else [word]
-        ran = await self.app.runner.run(
-            [_program("ffmpeg"), *guarded], self._home, on_line
-        )
+        async with self._turn(encodes):
+            self.on_progress(Progress(label))
+            if encodes:
+                guarded[-1:-1] = ["-threads", str(self._threads())]
+            run = self.app.runner.run
+            ran = await run([program, *guarded], self._home, on_line, encodes)
         if ran.exit:
             words = f"ffmpeg (exit {ran.exit}): {ran.stderr[-1000:]}"
             raise JobFailed(Cause.INTERNAL, words)
+        return Encoded(done_s, ran.stderr)
+
+    def _threads(self) -> int:
+        """How many threads an encoder may have; 0 for its own choice."""
+        own = CORES // ENCODERS
+        return max(own // 2, 1) if self.app.runner.downloads() else own * (ENCODERS > 1)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, encodes: bool) -> AsyncIterator[None]:
+        """When this program may run, and for how long."""
+        async with contextlib.AsyncExitStack() as stack:
+            if encodes:
+                with off_the_clock():
+                    await stack.enter_async_context(self._encoders)
+            began_s = time.monotonic()
+            try:
+                async with asyncio.timeout(self._left_s):
+                    yield
+            except TimeoutError:
+                text = _("Making it fit took longer than {time}, so it was stopped.")
+                limit = format_time(self.app.settings.process_timeout_s)
+                raise JobFailed(
+                    Cause.TIMED_OUT, "over process_timeout_s", text.format(time=limit)
+                ) from None
+            finally:
+                self._left_s -= time.monotonic() - began_s
 
     async def probe(self, file: MediaFile) -> Probe:
         """See ``Bench``."""
@@ -124,16 +186,45 @@ def _probe(found: dict[str, Any]) -> Probe:
         return next(covers, {})
 
     video, audio = first("video"), first("audio")
-    duration = found["format"].get("duration")
-    numerator, _, denominator = video.get("avg_frame_rate", "0/0").partition("/")
-    rate = int(numerator) / int(denominator or 1) if int(denominator or 1) else None
+    rates = [_ratio(video.get(f"{one}_frame_rate")) for one in ("avg", "r")]
+    turned = [*video.get("side_data_list", ()), video.get("tags", {})]
+    angles = [one.get("rotation") or one.get("rotate") or 0 for one in turned]
     return Probe(
         container=found["format"]["format_name"],
-        duration_s=float(duration) if duration else None,
+        duration_s=max(_number(one.get("duration")) for one in (video, audio))
+        or _number(found["format"].get("duration"))
+        or None,
         video=video.get("codec_name", ""),
         width=int(video.get("width", 0)),
         height=int(video.get("height", 0)),
         pixel_format=video.get("pix_fmt", ""),
-        frames_per_s=rate or None,
+        frames_per_s=rates[0] or None,
         audio=audio.get("codec_name", ""),
+        index=int(video.get("index", -1)),
+        audio_index=int(audio.get("index", -1)),
+        rotation=int(_number(next(filter(None, angles), 0))) % 360,
+        shape=_ratio(video.get("sample_aspect_ratio")) or 1,
+        profile=video.get("profile", ""),
+        level=int(video.get("level", 0)),
+        interlaced=video.get("field_order", "") in ("tt", "bb", "tb", "bt"),
+        ticks_per_s=rates[1],
+        transfer=video.get("color_transfer", ""),
+        primaries=video.get("color_primaries", ""),
+        channels=int(audio.get("channels", 0)),
+        video_bps=int(_number(video.get("bit_rate"))),
+        audio_bps=int(_number(audio.get("bit_rate"))),
     )
+
+
+def _number(value: Any) -> float:
+    """What ffprobe says as a number; 0 for nothing, and for what is none."""
+    with contextlib.suppress(TypeError, ValueError):
+        if math.isfinite(number := float(value)):
+            return number
+    return 0
+
+
+def _ratio(value: Any) -> float:
+    """The same for "30000/1001" and "4:3"."""
+    above, below = (_number(one) for one in re.split("[/:]", f"{value}:1")[:2])
+    return above / below if below else 0

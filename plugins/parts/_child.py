@@ -410,7 +410,9 @@ def _task_run(request: dict[str, Any], bot: Bot) -> list[Any]:
     watch_sockets(bot.tell, job, False, (), ())
     files = [word.removeprefix("file:") for word in argv[1:]]
     files = [file for file in files if os.path.isabs(file) and os.path.isfile(file)]
-    own = [home.with_name("files"), home]
+    own = [home.with_name("files"), home, *request["devices"]]
+    if request["background"]:
+        give_way()
     raise_walls(bot, request, job.programs.values(), own, files)
     outputs = [b"", b""]
 
@@ -431,6 +433,14 @@ def _task_run(request: dict[str, Any], bot: Bot) -> list[Any]:
             thread.join()
     texts = (output.decode(errors="replace")[-16384:] for output in outputs)
     return [program.returncode, *texts]
+
+
+def give_way() -> None:
+    """Let this process, and what it starts, have the time that nothing else wants."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except (AttributeError, OSError):  # not on this system
+        os.nice(19)
 
 
 TASKS: dict[str, Callable[..., Any]] = {

@@ -101,7 +101,7 @@ def restrict(readable: Iterable[str], writable: Iterable[str]) -> bool:
     try:
         for rights, paths, how in (
             (READ & handled, readable, os.O_PATH),
-            (WRITE & handled, writable, os.O_PATH | os.O_NOFOLLOW),
+            ((WRITE | IOCTL_DEV) & handled, writable, os.O_PATH | os.O_NOFOLLOW),
         ):
             for path in paths:
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -123,6 +123,8 @@ def _allow(ruleset: int, path: str, rights: int, how: int) -> None:
             rights &= FILE_RIGHTS
         if stat.S_ISCHR(mode):  # such as /dev/null
             rights |= WRITE_FILE
+        else:
+            rights &= ~IOCTL_DEV
         rule = _PathRule(rights, descriptor)
         _call(
             ADD_RULE,

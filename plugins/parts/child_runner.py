@@ -144,6 +144,16 @@ def find_all(proxies: Sequence[str]) -> set[tuple[str, int]]:
     return found
 
 
+HARDWARE = re.compile(r"^h264_(vaapi|nvenc|v4l2m2m|qsv)$")
+
+
+def encoder_devices() -> list[str]:
+    """This machine's hardware encoders, as far as programs may use them."""
+    patterns = ("dri/renderD*", "nvidia*", "nvidia-uvm*", "video1[0-9]", "dma_heap/*")
+    found = {str(one) for pattern in patterns for one in Path("/dev").glob(pattern)}
+    return sorted(one for one in found if os.access(one, os.R_OK | os.W_OK))
+
+
 def _nowhere(host: str, port: int) -> bool:
     return False
 
@@ -559,6 +569,7 @@ class ChildRunner(Runner):
         argv: Sequence[str],
         home: Path,
         on_line: Callable[[str], None] | None = None,
+        background: bool = False,
     ) -> Ran:
         """See ``Runner``."""
         answer = await self._answer(
@@ -569,11 +580,17 @@ class ChildRunner(Runner):
             home=str(home),
             lines=on_line is not None,
             programs=self.programs,
+            background=background,
+            devices=encoder_devices() if any(map(HARDWARE.search, argv)) else [],
             cpu_s=self.app.settings.process_timeout_s * (os.cpu_count() or 1),
             max_file_bytes=int(self.app.settings.max_job_size),
         )
         with making_sense():
             return _messages.ran(answer)
+
+    def downloads(self) -> int:
+        """See ``Runner``."""
+        return sum(one.task == "download" for one in self.running.values())
 
     def end_all(self, failure: JobFailed) -> int:
         """See ``Runner``."""

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from bossbot_plugins._bench import JobBench
+from bossbot_plugins._bench import ENCODERS, JobBench, Later
 from bossbot_plugins._cookies import keep_cookies, write_cookies
 from bossbot_plugins._failures import named_reason
 from loguru import logger
@@ -24,7 +24,6 @@ from pydantic import Field
 from bossbot import (
     N_,
     SENTENCES,
-    SLOT_STATUSES,
     App,
     Cause,
     Fetched,
@@ -104,6 +103,7 @@ class LocalWorker(Worker):
         self._tries: dict[str, Tries] = {}  # by job
         self._posting: set[asyncio.Task[Any]] = set()  # those of them that post
         self._claiming = asyncio.Lock()
+        self._encoders = asyncio.Semaphore(ENCODERS)
         self._refused = ""  # why nothing is claimed now
         self._ask_again_s = 0.0  # by the loop's clock
         self._dispatcher: asyncio.Task[None] | None = None
@@ -153,7 +153,7 @@ class LocalWorker(Worker):
             task = self.running.get(change.job.id) if change else None
             if task and status is Status.CANCELLED:
                 task.cancel()
-            if status not in SLOT_STATUSES:  # else nothing became free
+            if status is not Status.DOWNLOADING:  # else nothing became free
                 with logger.catch(message="no job could be claimed"):
                     await self._claim()
 
@@ -333,7 +333,7 @@ class LocalWorker(Worker):
             first = not job.posts  # else only all files show which ones are missing
             while first and (so_far := await came.get()):
                 await asyncio.wait([until, fetching], return_when="FIRST_COMPLETED")
-                await self._post_full(job, so_far, fetching)
+                first = await self._post_full(job, so_far, fetching)
             fetched = await fetching
         finally:
             until.cancel()
@@ -353,21 +353,28 @@ class LocalWorker(Worker):
 
     async def _post_full(
         self, job: Job, fetched: Fetched, fetching: asyncio.Task[Fetched]
-    ) -> None:
-        """Post the messages that are full, while more files come."""
+    ) -> bool:
+        """Post the messages that are full, while more files come; False if that has to
+        wait until all are there."""
         paths = fetched.paths[fetched.checked :]
         came = [MediaFile(path, size_of(path), "", "") for path in paths]
         for full in self.app.courier.split(came)[:-1]:
             names = [one.name for one in full if one.path.parent == fetched.folder]
             if fetching.done() or len(names) < len(full):
-                return
+                return True
             part = await self.app.storage.set_apart(job, names)
-            before = len(fetched.files)
+            before, lost = len(fetched.files), len(fetched.failures)
             await self._inspect(job, fetched, part, len(full))
             new = fetched.files[before:]
             if new:
-                await self._freeze(job, fetched, new, part, lambda progress: None)
+                try:
+                    await self._freeze(job, fetched, new, part, lambda progress: None)
+                except Later:  # these, too, go with the rest
+                    del fetched.files[before:], fetched.failures[lost:]
+                    fetched.checked -= len(full)
+                    return False
                 await self.app.courier.post(job)
+        return True
 
     async def _freeze(
         self,
@@ -525,7 +532,7 @@ class LocalWorker(Worker):
         on_progress: Callable[[Progress], None],
     ) -> list[MediaFile]:
         """What the ``process_files`` hooks make of files in a folder."""
-        bench = JobBench(self.app, job, folder, on_progress)
+        bench = JobBench(self.app, job, folder, on_progress, self._encoders)
         try:
             processed = await self.app.plugins.fold(
                 "process_files", "files", job=job, files=[*files], bench=bench

@@ -55,7 +55,8 @@ CLAIMED = _sql_list((*SLOT_STATUSES, Status.UPLOADING))
 # The indexes of what is under way serve only queries with these very words.
 WAITS = "status = 'queued'"
 UNFINISHED = "status IN ('queued', 'downloading', 'processing', 'uploading')"
-RUNS = f"{UNFINISHED} AND status IN {_sql_list(SLOT_STATUSES)}"
+RUNS = f"{UNFINISHED} AND status = 'downloading'"  # and has a slot
+ENCODES = f"{UNFINISHED} AND status = 'processing'"
 
 
 @hookimpl
@@ -137,7 +138,7 @@ NEXT = f"""
         SELECT guild_id, count(*) AS running, sum(worker = :worker) AS mine
         FROM jobs WHERE {RUNS} GROUP BY guild_id
     ), sated AS MATERIALIZED (
-        SELECT user_id FROM jobs WHERE {RUNS} GROUP BY user_id
+        SELECT user_id FROM jobs WHERE {RUNS} OR {ENCODES} GROUP BY user_id, status
         HAVING count(*) >= :per_user
     ), of_the_others AS (
         SELECT seq, priority, 0 AS running FROM jobs
@@ -370,7 +371,7 @@ class SQLiteQueue(Queue):
         if at_once:  # then few are under way
             ((mine,),) = rows(
                 f"SELECT count(*) FROM jobs WHERE {UNFINISHED} AND user_id = "
-                ":user_id AND status != 'uploading'",
+                ":user_id AND status NOT IN ('processing', 'uploading')",
                 user_id=job.user_id,
             )
             at_once = mine < settings.max_concurrent_per_user

@@ -49,6 +49,7 @@ class NoRunner(Runner):
         argv: Sequence[str],
         home: Path,
         on_line: Callable[[str], None] | None = None,
+        background: bool = False,
     ) -> Ran:
         """Fails."""
         raise NOTHING

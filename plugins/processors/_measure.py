@@ -1,0 +1,47 @@
+"""What is in a video or a sound, by reading it once."""
+
+import re
+
+from bossbot_plugins._plan import Source
+
+from bossbot import N_, Bench, Cause, JobFailed, MediaFile
+
+CUT = N_("The file is cut short: it ends before it is over.")
+DAMAGED = N_("The file is damaged, or it is not what it says.")
+# The containers whose head says how long they are.
+SAID = ("mov", "matroska", "asf", "flv", "avi")
+
+
+async def measured(file: MediaFile, bench: Bench) -> Source:
+    """The streams of a file that are posted, and how many bytes they take.
+
+    Raises:
+        JobFailed: it holds none, or ends too early.
+    """
+    try:
+        probe = await bench.probe(file)
+    except JobFailed as error:
+        if error.cause is not Cause.NO_MEDIA:
+            raise
+        raise JobFailed(Cause.NO_MEDIA, error.detail, DAMAGED) from error
+    if not probe.video and not probe.audio:
+        raise JobFailed(Cause.NO_MEDIA, f"{file.name} has no streams", DAMAGED)
+    streams = [f"0:{n}" for n in (probe.index, probe.audio_index) if n >= 0]
+    maps = [word for stream in streams for word in ("-map", stream)]
+    read = await bench.ffmpeg("-i", file.path, *maps, "-c", "copy", "-f", "null", "-")
+    said_s, sizes = probe.duration_s or 0, sizes_in(read.said)
+    short = 0 < read.length_s < said_s * 0.97 - 0.5
+    if short and probe.container.partition(",")[0] in SAID:
+        detail = f"{read.length_s:.1f} of {said_s:.1f} s"
+        raise JobFailed(Cause.NO_MEDIA, detail, CUT)
+    length_s = read.length_s or said_s
+    if length_s <= 0:
+        raise JobFailed(Cause.NO_MEDIA, "it has no length", DAMAGED)
+    video = sizes.get("video", 0) if probe.video else 0
+    return Source(probe, length_s, video, sizes.get("audio", 0))
+
+
+def sizes_in(said: str) -> dict[str, int]:
+    """The bytes of the packets that ffmpeg wrote, by what it printed: video, audio."""
+    found = re.findall(r"(video|audio):\s*(\d+)Ki?B", said, re.IGNORECASE)
+    return {kind: int(size) * 1024 for kind, size in found}

@@ -1,0 +1,200 @@
+"""What the boxes of an mp4 say: whether it is whole, and whether it plays anywhere.
+
+ffprobe knows more, but a process takes longer to start than this takes to answer, and it
+does not tell whether the index is in front.
+"""
+
+import contextlib
+import struct
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+MAX_BOXES = 50_000  # of a file in fragments
+MAX_INDEX_BYTES = 64 * 2**20
+PROFILES = (66, 77, 100)  # of H.264: baseline, main, high; all 8 bits and 4:2:0
+MAX_LEVEL = 52  # 5.2
+AAC = (2, 5, 29)  # object types: LC, and HE with one or two tools
+
+
+class Track(NamedTuple):
+    """A stream of an mp4."""
+
+    kind: str  # "vide", "soun", or another handler
+    codec: str  # "avc1", "mp4a"...
+    plays: bool  # wherever H.264 and AAC do
+    size: int  # bytes
+
+
+class Mp4(NamedTuple):
+    """What the boxes of a file say."""
+
+    brand: str
+    whole: bool  # nothing that they promise lies behind its end
+    in_front: bool  # the index comes before what it is of
+    fragmented: bool
+    tracks: list[Track]
+
+    @property
+    def plays(self) -> bool:
+        """Whether it is a video that plays anywhere, as it is."""
+        shown = [one for one in self.tracks if one.kind in ("vide", "soun")]
+        pictures = sum(one.kind == "vide" for one in shown)
+        fine = self.whole and self.in_front and not self.fragmented
+        return fine and self.brand != "qt  " and pictures == 1 and all_play(shown)
+
+    @property
+    def sounds(self) -> bool:
+        """The same for sound without a picture."""
+        shown = [one for one in self.tracks if one.kind in ("vide", "soun")]
+        sound = bool(shown) and all(one.kind == "soun" for one in shown)
+        return self.whole and not self.fragmented and sound and all_play(shown)
+
+
+def all_play(tracks: list[Track]) -> bool:
+    return all(one.plays for one in tracks)
+
+
+def read_mp4(path: Path) -> Mp4 | None:
+    """None for a file that has no such boxes."""
+    with path.open("rb") as file, contextlib.suppress(ValueError, struct.error):
+        return _read(file)
+    return None
+
+
+def _read(file: BinaryIO) -> Mp4 | None:
+    end = file.seek(0, 2)
+    brand, index, names, whole = "", b"", list[bytes](), True
+    for name, start, stop in _top(file, end):
+        whole = whole and stop <= end
+        names.append(name)
+        if name == b"ftyp":
+            file.seek(start)
+            brand = file.read(4).decode("latin-1")
+        if name == b"moov" and stop - start <= MAX_INDEX_BYTES:
+            file.seek(start)
+            index = file.read(stop - start)
+    if not names:
+        return None
+    tracks, last = list[Track](), 0
+    fragmented = b"moof" in names
+    for name, body in _inside(memoryview(index)):
+        fragmented = fragmented or name == b"mvex"
+        if name == b"trak":
+            track, chunk = _track(body)
+            tracks.append(track)
+            last = max(last, chunk)
+    places = [names.index(one) for one in (b"moov", b"mdat") if one in names]
+    return Mp4(
+        brand=brand,
+        whole=whole and b"moov" in names and last < end,
+        in_front=places == sorted(places),
+        fragmented=fragmented,
+        tracks=tracks,
+    )
+
+
+def _top(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """The outer boxes: name, and where each one's content starts and should end."""
+    start = 0
+    for _ in range(MAX_BOXES):
+        file.seek(start)
+        if len(head := file.read(16)) < 8:
+            return
+        size, name, body = int.from_bytes(head[:4], "big"), head[4:8], start + 8
+        if size == 1:
+            size, body = int.from_bytes(head[8:16], "big"), start + 16
+        stop = start + size if size else end
+        if stop < body or not name.isascii() or not name.decode().isprintable():
+            return  # not ours; players, too, pass over what follows
+        yield name, body, stop
+        if stop >= end:
+            return
+        start = stop
+
+
+def _inside(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """The boxes in a box."""
+    start = 0
+    while start + 8 <= len(data):
+        size, name, body = *struct.unpack_from(">I4s", data, start), start + 8
+        if size == 1:
+            (size,), body = struct.unpack_from(">Q", data, start + 8), start + 16
+        stop = start + size if size else len(data)
+        if stop < body:
+            return
+        yield name, data[body:stop]
+        start = stop
+
+
+def _track(data: memoryview) -> tuple[Track, int]:
+    """A track, and where the last of its pieces begins in the file."""
+    kind, codec, plays, size, last = "", "", False, 0, 0
+    left = [data]
+    while left:
+        for name, body in _inside(left.pop()):
+            if name in (b"mdia", b"minf", b"stbl"):
+                left.append(body)
+            elif name == b"hdlr" and not kind:  # another one may follow, of its data
+                kind = bytes(body[8:12]).decode("latin-1")
+            elif name == b"stsd":
+                codec, plays = _codec(body)
+            elif name == b"stsz":
+                one, count = struct.unpack_from(">II", body, 4)
+                size = one * count or sum(_numbers("I", body[12:], count))
+            elif name in (b"stco", b"co64"):
+                (count,) = struct.unpack_from(">I", body, 4)
+                kind_of = "I" if name == b"stco" else "Q"
+                last = max(_numbers(kind_of, body[8:], count), default=0)
+    return Track(kind, codec, plays, size), last
+
+
+def _numbers(kind: str, data: memoryview, count: int) -> Sequence[int]:
+    numbers = array(kind)
+    length = min(count, len(data) // numbers.itemsize) * numbers.itemsize
+    numbers.frombytes(data[:length])
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return numbers
+
+
+def _codec(data: memoryview) -> tuple[str, bool]:
+    """The codec's name, and whether it plays; several in one track do not."""
+    (count,) = struct.unpack_from(">I", data, 4)
+    size, name = struct.unpack_from(">I4s", data, 8)
+    entry = data[8 : 8 + size]
+    plays = False
+    if name == b"avc1":
+        config = next((b for n, b in _inside(entry[86:]) if n == b"avcC"), b"")
+        plays = len(config) > 3 and config[1] in PROFILES and config[3] <= MAX_LEVEL
+    if name == b"mp4a":
+        version = int.from_bytes(entry[16:18], "big")
+        boxes = _inside(entry[36 + {1: 16, 2: 36}.get(version, 0) :])
+        plays = _is_aac(bytes(next((b for n, b in boxes if n == b"esds"), b"")))
+    return name.decode("latin-1"), plays and count == 1
+
+
+def _is_aac(data: bytes) -> bool:
+    """Whether an elementary stream descriptor is of AAC: ISO/IEC 14496-1, 7.2.6."""
+    place = 4
+    while place + 2 < len(data):
+        tag, place = data[place], place + 1
+        while data[place] & 0x80:  # its length takes up to four bytes
+            place += 1
+        place += 1
+        if tag == 3:
+            flags = data[place + 2]
+            place += 3 + 2 * bool(flags & 0x80) + 2 * bool(flags & 0x20)
+            if flags & 0x40:
+                place += 1 + data[place]
+        elif tag == 4:
+            if data[place] != 0x40:
+                return data[place] == 0x67  # the same of MPEG-2
+            place += 13
+        elif tag == 5:
+            return data[place] >> 3 in AAC
+        else:
+            return False
+    return False

@@ -1,0 +1,134 @@
+"""How large a video may be in pixels and bits, so that it fits and looks acceptable."""
+
+from dataclasses import dataclass
+
+from bossbot import Probe
+
+SHORT_SIDES = (2160, 1440, 1080, 720, 480, 360)  # pixels; never larger than it is
+GOOD_BPP = 0.04  # bits a pixel; below it, fewer pixels look better
+LEAST_BPP = 0.02  # below it, at 360p, nothing looks acceptable
+SHARE = 0.96  # of the limit that is aimed at; from 0.9 to 1 counts as a hit
+SOUND_KBPS = (128, 96, 64, 48, 32, 24, 16)
+MAX_FPS = 60.0
+MAX_BPS = 40_000_000  # nothing here looks better with more, and level 4.1 allows it
+# H.264, level 5.2: blocks of 16 x 16 pixels, in a picture and in a second.
+MAX_BLOCKS, MAX_BLOCKS_S = 36_864, 2_073_600
+# How much H.264 needs for the same picture.
+NEEDS = {"hevc": 1.5, "av1": 1.8, "vp9": 1.4}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video or a sound, measured."""
+
+    probe: Probe
+    length_s: float
+    video_bytes: int  # of the packets
+    audio_bytes: int
+
+    @property
+    def video_bps(self) -> float:
+        return self.video_bytes * 8 / self.length_s
+
+    @property
+    def audio_bps(self) -> float:
+        return self.audio_bytes * 8 / self.length_s
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as it is shown."""
+        size = self.probe.width, self.probe.height
+        return size[::-1] if self.probe.rotation % 180 else size
+
+    @property
+    def fps(self) -> float:
+        """Frames a second that are worth keeping."""
+        fps = self.probe.frames_per_s or 30.0
+        if not self.steady:  # it is made even, without losing the fast parts
+            fast = MAX_FPS if fps > 30 else 30.0 if fps > 10 else max(3 * fps, 5)
+            fps = min(self.probe.ticks_per_s, fast)
+        return min(fps, MAX_FPS)
+
+    @property
+    def steady(self) -> bool:
+        """Whether each second has as many frames."""
+        ticks = self.probe.ticks_per_s
+        return not ticks or abs((self.probe.frames_per_s or 0) - ticks) <= ticks / 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a video is encoded to."""
+
+    width: int
+    height: int
+    video_bps: int
+    sound_kbps: int  # 0 for none
+    # Whether the bits are enough for all that the source has; then quality decides.
+    ample: bool
+
+    @property
+    def short_side(self) -> int:
+        return min(self.width, self.height)
+
+
+def plan(source: Source, limit_bytes: float) -> Plan:
+    """The best video of a source that takes about so many bytes."""
+    total_bps = limit_bytes * 8 / source.length_s
+    sound_kbps = sound_for(source, total_bps)
+    # The index: some bytes for each frame of pictures and sound.
+    index_bps = 96 * source.fps + (2000 if sound_kbps else 0)
+    video_bps = total_bps - sound_kbps * 1000 - index_bps
+    # Less than half of what it aims at would be spent on the index alone.
+    video_bps = max(video_bps, total_bps / 4)
+    enough = source.video_bps * NEEDS.get(source.probe.video, 1.0)
+    sizes = sizes_of(*source.size)
+    size = next(
+        (
+            (width, height)
+            for width, height in sizes
+            if fits_level(width, height, source.fps)
+            and (video_bps >= min(GOOD_BPP * width * height * source.fps, 0.9 * enough))
+        ),
+        sizes[-1],
+    )
+    bps = int(min(video_bps, MAX_BPS))
+    return Plan(*size, bps, sound_kbps, video_bps >= enough)
+
+
+def sound_for(source: Source, total_bps: float) -> int:
+    """The kbit/s of the sound, about a sixth of all; 0 if there is none."""
+    if not source.probe.audio:
+        return 0
+    most = max(total_bps / 6, min(total_bps / 3, 32_000)) / 1000
+    most = min(most, max(source.audio_bps * 1.1 / 1000, SOUND_KBPS[-1]))
+    return next((one for one in SOUND_KBPS if one <= most), SOUND_KBPS[-1])
+
+
+def sizes_of(width: int, height: int) -> list[tuple[int, int]]:
+    """A picture's own size and the smaller ones, with even sides."""
+    short = min(width, height)
+    sides = [short, *(side for side in SHORT_SIDES if side < short)]
+    return [(even(width * s / short), even(height * s / short)) for s in sides]
+
+
+def even(length: float) -> int:
+    """The even number at or below, at least 2."""
+    return max(int(length) // 2 * 2, 2)
+
+
+def fits_level(width: int, height: int, fps: float) -> bool:
+    blocks = -(-width // 16) * -(-height // 16)
+    return blocks <= MAX_BLOCKS and blocks * fps <= MAX_BLOCKS_S
+
+
+def parts_needed(source: Source, limit_bytes: int) -> int:
+    """How many parts look acceptable; 1 for one that need not be split."""
+    least_bps = 24_000 if source.probe.audio else 0.0
+    if source.probe.video:
+        width, height = sizes_of(*source.size)[-1]
+        needs = NEEDS.get(source.probe.video, 1.0)
+        least_bps += min(
+            LEAST_BPP * width * height * source.fps, source.video_bps * needs
+        )
+    return max(-int(-least_bps * source.length_s // (limit_bytes * SHARE * 8)), 1)

@@ -1,0 +1,428 @@
+"""Makes videos and sound fit the channel and play anywhere, with the least work.
+
+What fits and plays stays as it is; then only the container changes, or only the sound;
+else the video is encoded, to a size that follows from its length.
+"""
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from bossbot_plugins._measure import CUT, DAMAGED, measured, sizes_in
+from bossbot_plugins._mp4 import Mp4, read_mp4
+from bossbot_plugins._plan import MAX_BPS, SHARE, Plan, Source, plan
+from bossbot_plugins._programs import find_programs
+from bossbot_plugins._whole import is_whole
+from loguru import logger
+from pydantic import Field
+
+from bossbot import (
+    N_,
+    Bench,
+    Cause,
+    Encoded,
+    JobFailed,
+    MediaFile,
+    PluginConfig,
+    _,
+    format_size,
+    hookimpl,
+)
+
+NO_FFMPEG = N_(
+    "It is {size}, the limit is {limit}, and making it smaller needs ffmpeg, which is "
+    "missing here."
+)
+TOO_LARGE = N_("It is {size}, the limit is {limit}, and it could not be made smaller.")
+SOUNDS = (  # that play as they are, but for what mp4 may hold
+    *("audio/mpeg", "audio/ogg", "audio/wav", "audio/x-wav"),
+    *("audio/flac", "audio/x-flac"),
+)
+# Where sound goes that plays, but not in its container.
+CONTAINERS = {
+    "aac": "m4a",
+    "mp3": "mp3",
+    "opus": "ogg",
+    "vorbis": "ogg",
+    "flac": "flac",
+}
+HIT = 0.9  # of the limit; what is smaller was encoded worse than it could be
+MAX_TRIES, SHORT_S = 4, 60.0  # what is short misses more, and is soon done again
+MAX_STATS_BYTES = 64 * 2**20  # for a second pass to have what the first one learnt
+HDR = {"smpte2084": "smpte2084", "arib-std-b67": "arib-std-b67"}  # PQ, HLG
+# From HDR's light to the one that other screens show.
+TO_SDR = (
+    "zscale=tin={transfer}:min=bt2020nc:pin=bt2020:rin=tv:t=linear:npl=100,"
+    "format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,"
+    "zscale=t=bt709:m=bt709:p=bt709:r=tv"
+)
+
+
+class Config(PluginConfig):
+    """[plugins.fit] in config.toml."""
+
+    encoder: str = Field(
+        "",
+        pattern="^(h264_[a-z0-9]+)?$",
+        description="a hardware encoder: h264_vaapi, h264_nvenc, h264_v4l2m2m; "
+        "software does what it cannot",
+    )
+    device: str = Field("/dev/dri/renderD128", description="the device of h264_vaapi")
+    preset: Literal[
+        "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"
+    ] = Field("veryfast", description="x264's preset: slower ones look better")
+    crf: int = Field(
+        22, ge=12, le=35, description="x264's crf, for what need not be smaller"
+    )
+
+
+@hookimpl
+async def process_files(
+    files: list[MediaFile], bench: Bench, config: Config
+) -> list[MediaFile]:
+    """See docs/plugins.md. A file that cannot be posted keeps the others from nothing."""
+    return [await fitted(file, bench, config) for file in files]
+
+
+async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
+    """A file as it is posted, or with the reason why it is not."""
+    kind = file.mime.partition("/")[0]
+    moves = file.mime in ("image/gif", "image/apng") and file.size > bench.limit_bytes
+    if file.failure or not (kind in ("video", "audio") or moves):
+        return file
+    if not await asyncio.to_thread(is_whole, file.path, file.mime):
+        failure = JobFailed(Cause.NO_MEDIA, f"{file.name} is cut short", CUT)
+        return dataclasses.replace(file, failure=failure)
+    boxes = await asyncio.to_thread(read_mp4, file.path)
+    if file.size <= bench.limit_bytes and plays(file, boxes):
+        return named(file, boxes)
+    if find_programs().keys().isdisjoint({"ffmpeg"}):
+        return (
+            file
+            if file.size <= bench.limit_bytes
+            else too_large(file, bench, NO_FFMPEG)
+        )
+    try:
+        source = await measured(file, bench)
+        return await Fitting(file, source, bench, config).made()
+    except JobFailed as error:
+        logger.info("{} was not made to fit: {}", file.name, error.detail)
+        if error.cause is not Cause.INTERNAL:
+            return dataclasses.replace(file, failure=error)
+        if file.size > bench.limit_bytes:
+            return too_large(file, bench, TOO_LARGE, error.detail)
+        return await as_it_is(file, bench)
+
+
+def plays(file: MediaFile, boxes: Mp4 | None) -> bool:
+    """Whether a file plays anywhere, as far as its first look tells."""
+    if boxes and boxes.tracks:
+        sounds = file.mime.startswith("audio/") and boxes.sounds
+        return boxes.plays or sounds
+    return file.mime in SOUNDS
+
+
+def named(file: MediaFile, boxes: Mp4 | None) -> MediaFile:
+    """The same file, with the ending that players know."""
+    ending = ".mp4" if boxes and boxes.plays else file.path.suffix
+    if file.path.suffix == ending:
+        return file
+    path = file.path.rename(file.path.with_suffix(ending))
+    return dataclasses.replace(file, path=path, mime="video/mp4")
+
+
+def too_large(
+    file: MediaFile, bench: Bench, text: str, detail: str = "ffmpeg is missing"
+) -> MediaFile:
+    size, limit = format_size(file.size), format_size(bench.limit_bytes)
+    said = _(text).format(size=size, limit=limit)
+    failure = JobFailed(Cause.TOO_LARGE, detail, said)
+    return dataclasses.replace(file, failure=failure)
+
+
+async def as_it_is(file: MediaFile, bench: Bench) -> MediaFile:
+    """A file that fits, but could not be converted: it may play in some places, unless
+    nothing can be read from it."""
+    try:
+        await bench.ffmpeg("-xerror", "-i", file.path, "-t", "1", "-f", "null", "-")
+    except JobFailed as error:
+        failure = JobFailed(Cause.NO_MEDIA, error.detail, DAMAGED)
+        return dataclasses.replace(file, failure=failure)
+    return dataclasses.replace(
+        file, note=_("as it came, since it could not be converted")
+    )
+
+
+class Made(NamedTuple):
+    """What an encoding has led to."""
+
+    file: MediaFile
+    said: str  # by ffmpeg
+
+
+@dataclasses.dataclass
+class Fitting:
+    """The work on one file."""
+
+    file: MediaFile
+    source: Source
+    bench: Bench
+    config: Config
+
+    @property
+    def limit(self) -> int:
+        return self.bench.limit_bytes
+
+    async def made(self) -> MediaFile:
+        """The file that is posted in place of this one; this one goes."""
+        made = await (self._video() if self.source.probe.video else self._sound())
+        if made.size > self.limit:
+            return too_large(self.file, self.bench, TOO_LARGE, f"{made.size} bytes")
+        if made.path != self.file.path:
+            self.file.path.unlink(missing_ok=True)
+        return made
+
+    # Steps, from the least work to the most
+
+    async def _video(self) -> MediaFile:
+        probe, source = self.source.probe, self.source
+        if is_plain(source):
+            sound = ["-c:a", "copy"] if probe.audio == "aac" else self._aac(128)
+            size = source.video_bytes + source.audio_bytes
+            if size <= self.limit:
+                made = await self._copied(sound)
+                if made.size <= self.limit:
+                    return made
+            room = self.limit * SHARE - source.video_bytes * 1.01
+            kbps = int(room * 8 / source.length_s / 1000)
+            if probe.audio and kbps >= 64:
+                made = await self._copied(self._aac(min(kbps, 128)))
+                if made.size <= self.limit:
+                    text = _("sound at {kbps} kbit/s to fit {limit}")
+                    return self._noted(made, text, kbps=min(kbps, 128))
+        return await self._encoded()
+
+    async def _copied(self, sound: Sequence[str]) -> MediaFile:
+        """The picture as it is, in an mp4."""
+        argv = [*self._maps(), "-c:v", "copy", *sound, *CONTAINER]
+        file, _said = await self._run("mp4", argv, encodes=False)
+        return file
+
+    async def _sound(self) -> MediaFile:
+        source, codec = self.source, self.source.probe.audio
+        maps = ["-map", f"0:{source.probe.audio_index}", "-map_chapters", "-1"]
+        if source.audio_bytes <= self.limit and (ending := CONTAINERS.get(codec)):
+            made, _said = await self._run(ending, [*maps, "-c", "copy"], encodes=False)
+            if made.size <= self.limit:
+                return made
+        for share in (SHARE, 0.8):
+            kbps = int(self.limit * share * 8 / source.length_s / 1000) - 1
+            ending, how = sound_as(min(kbps, 192), source.probe.channels)
+            made, _said = await self._run(ending, [*maps, *how], encodes=True)
+            if made.size <= self.limit:
+                break
+        if self.file.size <= self.limit:  # only the codec was in the way
+            return made
+        text = _("{kbps} kbit/s to fit {limit}")
+        return self._noted(made, text, kbps=min(kbps, 192))
+
+    async def _encoded(self) -> MediaFile:
+        """Encoded: once if that is a hit, else with what was learnt from the miss."""
+        aim = plan(self.source, self.limit * SHARE)
+        stats = self.bench.path("stats") if self._stats_fit(aim) else None
+        best = None
+        for number in range(1, MAX_TRIES + 1):
+            last = number == MAX_TRIES  # it has to fit, more than to look good
+            turn = Pass(min(number, 2), None if last else stats, aim.ample or last)
+            made = await self._encode(aim, turn)
+            size = made.file.size
+            if size <= self.limit and (best is None or size > best.size):
+                best = made.file
+            enough = aim.ample or number == MAX_TRIES - 1 or is_fine(made.said)
+            enough = enough or (number == 2 and self.source.length_s > SHORT_S)
+            if best and (enough or best.size >= HIT * self.limit):
+                break
+            aim = self._better(aim, made, bool(stats) and number == 1)
+        return self._noted(best or made.file, self._words(aim))
+
+    def _better(self, aim: Plan, made: Made, exact: bool) -> Plan:
+        """The plan after a miss. With x264's notes the next try will be exact; else it
+        will err as the last one did, only less."""
+        if aim.ample:  # then it was not the bits that were planned
+            return dataclasses.replace(plan(self.source, self.limit * 0.9), ample=False)
+        video = max(sizes_in(made.said).get("video", 0), 1024)
+        room = max(self.limit * SHARE - (made.file.size - video), 1024)
+        bps = room * 8 / self.source.length_s if exact else aim.video_bps * room / video
+        return dataclasses.replace(aim, video_bps=max(int(bps), 1000))
+
+    # How a plan is carried out
+
+    def _stats_fit(self, aim: Plan) -> bool:
+        """Whether x264's notes for a second pass are small enough to be written."""
+        blocks = aim.width * aim.height / 256
+        size = 2 * blocks * self.source.fps * self.source.length_s
+        return not aim.ample and size <= MAX_STATS_BYTES
+
+    async def _encode(self, aim: Plan, turn: "Pass") -> Made:
+        """Encoded by the hardware if the owner named one that can, else by x264."""
+        ways = [self.config.encoder] if self.config.encoder else []
+        ways.append("libx264")
+        maps = [True, False] if self.source.probe.transfer in HDR else [False]
+        attempts = [(way, mapped) for way in ways for mapped in maps]
+        for number, (way, mapped) in enumerate(attempts, 1):
+            before, picture = self._picture(way, aim, turn, mapped)
+            sound = self._aac(aim.sound_kbps) if aim.sound_kbps else ["-an"]
+            argv = [*self._maps(), *picture, *sound, *CONTAINER]
+            try:
+                return await self._run("mp4", argv, encodes=True, before=before)
+            except JobFailed as error:
+                if number == len(attempts) or error.cause is not Cause.INTERNAL:
+                    raise
+                logger.warning(
+                    "{} failed, the next way is tried: {}", way, error.detail
+                )
+        raise AssertionError("the last way returns or raises")
+
+    def _picture(
+        self, way: str, aim: Plan, turn: "Pass", mapped: bool
+    ) -> tuple[list[str], list[str]]:
+        """ffmpeg's words before the input, and those for the picture."""
+        bps = str(aim.video_bps)
+        rate = ["-b:v", bps]
+        if turn.capped:
+            rate += ["-maxrate", bps, "-bufsize", str(min(2 * aim.video_bps, MAX_BPS))]
+        filters = self._filters(aim, mapped)
+        if way != "libx264":
+            device = ["-vaapi_device", self.config.device] if "vaapi" in way else []
+            filters += ["format=nv12", "hwupload"] if device else ["format=yuv420p"]
+            return device, ["-vf", ",".join(filters), "-c:v", way, *rate]
+        x264 = ["-preset", self.config.preset, "-profile:v", "high"]
+        if self.config.preset == "veryfast":  # it looks ahead too little to save bits
+            x264 += ["-rc-lookahead", "30"]
+        if aim.ample:
+            rate = ["-crf", str(self.config.crf), *rate[2:]]
+        if turn.stats:
+            rate += ["-pass", str(turn.number), "-passlogfile", str(turn.stats)]
+            rate += ["-fastfirstpass", "0"]
+        picture = ["-vf", ",".join([*filters, "format=yuv420p"]), "-c:v", way]
+        return [], [*picture, *x264, *rate]
+
+    def _filters(self, aim: Plan, mapped: bool) -> list[str]:
+        probe, found = self.source.probe, list[str]()
+        if probe.interlaced:
+            found.append("yadif")
+        # x264 counts bits by frames, and mp4 forgets how long the last one is seen.
+        if not self.source.steady or (probe.frames_per_s or 0) > self.source.fps * 1.01:
+            found.append(f"fps={self.source.fps:.6g}")
+        scale = f"scale={aim.width}:{aim.height}"
+        if re.match(r"(gbr|rgb|bgr|pal8|argb|abgr|0rgb)", probe.pixel_format):
+            scale += ":out_color_matrix=bt709:out_range=tv"
+            found += [scale, "setparams=colorspace=bt709:color_primaries=bt709"]
+        elif (aim.width, aim.height) != self.source.size:
+            found.append(scale)
+        if abs(probe.shape - 1) < 0.01:
+            found.append("setsar=1")
+        if mapped:
+            found.append(TO_SDR.format(transfer=HDR[probe.transfer]))
+        return found
+
+    def _maps(self) -> list[str]:
+        probe = self.source.probe
+        sound = ["-map", f"0:{probe.audio_index}"] if probe.audio else []
+        return ["-map", f"0:{probe.index}", *sound]
+
+    def _aac(self, kbps: int) -> list[str]:
+        if self.source.probe.audio == "aac" and self.source.audio_bps <= kbps * 1100:
+            return ["-c:a", "copy"]
+        return aac(kbps, self.source.probe.channels)
+
+    async def _run(
+        self,
+        ending: str,
+        argv: Sequence[str],
+        encodes: bool,
+        before: Sequence[str] = (),
+    ) -> Made:
+        """What ffmpeg makes of the file, checked to be as long."""
+        path = self.bench.path(f"{self.file.path.stem}.{ending}")
+        length_s = self.source.length_s
+        words: list[str | Path] = [*before, "-i", self.file.path, *argv, path]
+        ran: Encoded = await self.bench.ffmpeg(
+            *words, length_s=length_s, encodes=encodes
+        )
+        made = await self.bench.file(path)
+        if ran.length_s < length_s - max(0.5, length_s / 50):
+            detail = f"only {ran.length_s:.1f} of {length_s:.1f} s could be read"
+            raise JobFailed(Cause.NO_MEDIA, detail, DAMAGED)
+        return Made(made, ran.said)
+
+    # What the member reads
+
+    def _noted(self, made: MediaFile, text: str, **values: object) -> MediaFile:
+        note = text.format(limit=format_size(self.limit), **values)
+        return dataclasses.replace(made, note=note)
+
+    def _words(self, aim: Plan) -> str:
+        before, after = min(self.source.size), aim.short_side
+        if before - after > 1:
+            text = _("{before}p to {after}p to fit {limit}")
+            return text.replace("{before}", str(before)).replace("{after}", str(after))
+        if self.file.size > self.limit:
+            text = _("from {size} to fit {limit}")
+            return text.replace("{size}", format_size(self.file.size))
+        text = _("from {codec} to H.264")
+        return text.replace("{codec}", self.source.probe.video.upper())
+
+
+class Pass(NamedTuple):
+    """One of x264's passes."""
+
+    number: int
+    stats: Path | None  # where it leaves, or finds, what was learnt
+    capped: bool  # whether no second may take more than its share
+
+
+CONTAINER = [
+    *("-sn", "-dn", "-map_chapters", "-1"),
+    *("-movflags", "+faststart", "-max_muxing_queue_size", "4096"),
+]
+
+
+def is_plain(source: Source) -> bool:
+    """Whether the picture plays anywhere in an mp4."""
+    probe = source.probe
+    plain = probe.pixel_format in ("yuv420p", "yuvj420p")
+    return probe.video == "h264" and plain and 0 < probe.level <= 52
+
+
+def is_fine(said: str) -> bool:
+    """Whether more bits would show no better picture, by what x264 printed."""
+    found = re.findall(r"frame [IP]:\d+ +Avg QP: *([\d.]+)", said)
+    return bool(found) and float(found[-1]) < 16
+
+
+def sound_as(kbps: int, channels: int) -> tuple[str, list[str]]:
+    """The ending and ffmpeg's words for sound of so many kbit/s; below 64, only Opus
+    sounds well."""
+    if kbps >= 64:
+        return "m4a", [*aac(kbps, channels), "-movflags", "+faststart"]
+    mono = ["-ac", "1"] if kbps < 32 else ["-ac", str(min(max(channels, 1), 2))]
+    return "ogg", ["-c:a", "libopus", "-b:a", f"{max(kbps, 6)}k", *mono]
+
+
+def aac(kbps: int, channels: int) -> list[str]:
+    """ffmpeg's words for AAC, in mono and with fewer tones where the bits are few."""
+    most = 1 if kbps <= 32 else 2
+    hertz = ["-ar", "24000"] if kbps <= 24 else ["-ar", "48000"] if kbps > 64 else []
+    return [
+        "-c:a",
+        "aac",
+        "-b:a",
+        f"{kbps}k",
+        "-ac",
+        str(min(max(channels, 1), most)),
+        *hertz,
+    ]

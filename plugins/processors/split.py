@@ -1,0 +1,94 @@
+"""Splits videos and sound that are too long to look or sound acceptable in one file."""
+
+import asyncio
+import dataclasses
+
+from bossbot_plugins._measure import measured
+from bossbot_plugins._plan import SHARE, Source, parts_needed
+from bossbot_plugins._programs import find_programs
+from bossbot_plugins._whole import is_whole
+
+from bossbot import N_, Bench, JobFailed, MediaFile, _, hookimpl
+
+MAX_PARTS = 20  # of a file; more would fill the channel
+MANY = 2.5  # times as many parts without encoding are better than a long encoding
+SPLITTING = N_("Splitting it")
+# What a part is kept in until it is made to fit; Matroska takes any codec.
+PARTS = {"mov": "mp4", "mp3": "mp3", "ogg": "ogg", "flac": "flac", "wav": "wav"}
+
+
+@hookimpl(tryfirst=True)  # so that the parts are made to fit
+async def process_files(files: list[MediaFile], bench: Bench) -> list[MediaFile]:
+    """See docs/plugins.md. What cannot be split stays for others to make it fit."""
+    parts = list[MediaFile]()
+    for file in files:
+        parts += await parts_of(file, bench)
+    return parts
+
+
+async def parts_of(file: MediaFile, bench: Bench) -> list[MediaFile]:
+    """The parts of a file, or the file where one is enough."""
+    too_large = file.size > bench.limit_bytes and not file.failure
+    if not too_large or file.mime.partition("/")[0] not in ("video", "audio"):
+        return [file]
+    whole = await asyncio.to_thread(is_whole, file.path, file.mime)
+    if not whole or "ffmpeg" not in find_programs():
+        return [file]
+    try:
+        source = await measured(file, bench)
+        count = count_for(source, file, bench.limit_bytes)
+        if not 1 < count <= MAX_PARTS:
+            return [file]
+        parts = await split(file, source, source.length_s / count, bench)
+    except JobFailed:  # the next one finds the same, and says so
+        return [file]
+    file.path.unlink()
+    texts = [_("part {number} of {count}")] * len(parts)
+    return [
+        dataclasses.replace(part, note=text.format(number=number, count=len(parts)))
+        for number, (part, text) in enumerate(zip(parts, texts, strict=True), 1)
+    ]
+
+
+def count_for(source: Source, file: MediaFile, limit: int) -> int:
+    """In how many parts a file is posted: as few as look acceptable, or some more if
+    those need not be encoded."""
+    count = parts_needed(source, limit)
+    as_it_is = -int(-file.size // (limit * SHARE * 0.95))
+    return as_it_is if 1 < count and as_it_is <= count * MANY else count
+
+
+async def split(
+    file: MediaFile, source: Source, length_s: float, bench: Bench
+) -> list[MediaFile]:
+    """The parts of a file, each of about that length: they begin at key frames."""
+    probe = source.probe
+    ending = PARTS.get(probe.container.partition(",")[0], "mkv")
+    if probe.video:
+        ending = "mp4" if ending == "mp4" else "mkv"
+    first = bench.path(f"part.{ending}")
+    pattern = first.with_stem(f"{first.stem}-%03d")
+    streams = [n for n in (probe.index, probe.audio_index) if n >= 0]
+    maps = [word for stream in streams for word in ("-map", f"0:{stream}")]
+    front = (
+        ["-segment_format_options", "movflags=+faststart"] if ending == "mp4" else []
+    )
+    how = [
+        "-f",
+        "segment",
+        "-segment_time",
+        f"{length_s:.3f}",
+        "-reset_timestamps",
+        "1",
+    ]
+    words = [*maps, "-c", "copy", "-map_chapters", "-1", *how, *front]
+    await bench.ffmpeg(
+        "-i", file.path, *words, pattern, label=SPLITTING, length_s=source.length_s
+    )
+    parts = []
+    for number in range(MAX_PARTS * 4):
+        path = pattern.with_name(pattern.name.replace("%03d", f"{number:03}"))
+        if not path.exists():
+            break
+        parts.append(await bench.file(path))
+    return parts
