@@ -1059,7 +1059,8 @@ class Queue(Part):
         """Take the next job, now ``downloading``, with a new claim number; None if there
         is none or every slot of the worker is taken. Highest priority first, then the
         guild with the fewest running, then the oldest; guilds and members that have
-        their share running are passed over."""
+        their share running are passed over. Only downloads take a slot; a member who
+        has as many jobs being processed is passed over, too."""
 
     @abstractmethod
     async def save(self, job: Job, lease_s: float) -> bool:

@@ -95,7 +95,7 @@ def check_machine() -> list[Finding]:
         findings.append(
             Finding(
                 "ffmpeg is missing",
-                "videos with separate sound arrive in a lower quality",
+                "nothing is made to fit, and videos with separate sound lose quality",
                 "Debian: apt install ffmpeg. macOS: brew install ffmpeg.",
             )
         )

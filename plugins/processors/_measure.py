@@ -3,11 +3,10 @@
 import re
 
 from bossbot_plugins._plan import Source
+from bossbot_plugins._reasons import CUT, DAMAGED
 
-from bossbot import N_, Bench, Cause, JobFailed, MediaFile
+from bossbot import Bench, Cause, JobFailed, MediaFile
 
-CUT = N_("The file is cut short: it ends before it is over.")
-DAMAGED = N_("The file is damaged, or it is not what it says.")
 # The containers whose head says how long they are.
 SAID = ("mov", "matroska", "asf", "flv", "avi")
 

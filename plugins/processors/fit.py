@@ -11,16 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from bossbot_plugins._measure import CUT, DAMAGED, measured, sizes_in
+from bossbot_plugins._measure import measured, sizes_in
 from bossbot_plugins._mp4 import Mp4, read_mp4
 from bossbot_plugins._plan import MAX_BPS, SHARE, Plan, Source, plan
 from bossbot_plugins._programs import find_programs
+from bossbot_plugins._reasons import (
+    CUT,
+    DAMAGED,
+    NO_FFMPEG,
+    TOO_LARGE,
+    failed,
+    too_large,
+)
 from bossbot_plugins._whole import is_whole
 from loguru import logger
 from pydantic import Field
 
 from bossbot import (
-    N_,
     Bench,
     Cause,
     Encoded,
@@ -32,11 +39,6 @@ from bossbot import (
     hookimpl,
 )
 
-NO_FFMPEG = N_(
-    "It is {size}, the limit is {limit}, and making it smaller needs ffmpeg, which is "
-    "missing here."
-)
-TOO_LARGE = N_("It is {size}, the limit is {limit}, and it could not be made smaller.")
 SOUNDS = (  # that play as they are, but for what mp4 may hold
     *("audio/mpeg", "audio/ogg", "audio/wav", "audio/x-wav"),
     *("audio/flac", "audio/x-flac"),
@@ -67,8 +69,7 @@ class Config(PluginConfig):
     encoder: str = Field(
         "",
         pattern="^(h264_[a-z0-9]+)?$",
-        description="a hardware encoder: h264_vaapi, h264_nvenc, h264_v4l2m2m; "
-        "software does what it cannot",
+        description="a hardware encoder, such as h264_vaapi, h264_nvenc or h264_v4l2m2m",
     )
     device: str = Field("/dev/dri/renderD128", description="the device of h264_vaapi")
     preset: Literal[
@@ -94,16 +95,15 @@ async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
     if file.failure or not (kind in ("video", "audio") or moves):
         return file
     if not await asyncio.to_thread(is_whole, file.path, file.mime):
-        failure = JobFailed(Cause.NO_MEDIA, f"{file.name} is cut short", CUT)
-        return dataclasses.replace(file, failure=failure)
+        return failed(file, CUT, "cut short")
     boxes = await asyncio.to_thread(read_mp4, file.path)
     if file.size <= bench.limit_bytes and plays(file, boxes):
         return named(file, boxes)
-    if find_programs().keys().isdisjoint({"ffmpeg"}):
+    if "ffmpeg" not in find_programs():
         return (
             file
             if file.size <= bench.limit_bytes
-            else too_large(file, bench, NO_FFMPEG)
+            else too_large(file, bench, NO_FFMPEG, "no ffmpeg")
         )
     try:
         source = await measured(file, bench)
@@ -134,23 +134,13 @@ def named(file: MediaFile, boxes: Mp4 | None) -> MediaFile:
     return dataclasses.replace(file, path=path, mime="video/mp4")
 
 
-def too_large(
-    file: MediaFile, bench: Bench, text: str, detail: str = "ffmpeg is missing"
-) -> MediaFile:
-    size, limit = format_size(file.size), format_size(bench.limit_bytes)
-    said = _(text).format(size=size, limit=limit)
-    failure = JobFailed(Cause.TOO_LARGE, detail, said)
-    return dataclasses.replace(file, failure=failure)
-
-
 async def as_it_is(file: MediaFile, bench: Bench) -> MediaFile:
     """A file that fits, but could not be converted: it may play in some places, unless
     nothing can be read from it."""
     try:
         await bench.ffmpeg("-xerror", "-i", file.path, "-t", "1", "-f", "null", "-")
     except JobFailed as error:
-        failure = JobFailed(Cause.NO_MEDIA, error.detail, DAMAGED)
-        return dataclasses.replace(file, failure=failure)
+        return failed(file, DAMAGED, error.detail)
     return dataclasses.replace(
         file, note=_("as it came, since it could not be converted")
     )

@@ -7,13 +7,19 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bossbot_plugins._measure import CUT, DAMAGED
 from bossbot_plugins._programs import find_programs
+from bossbot_plugins._reasons import (
+    CUT,
+    DAMAGED,
+    NO_FFMPEG,
+    TOO_LARGE,
+    failed,
+    too_large,
+)
 from bossbot_plugins._whole import is_whole
 from loguru import logger
 
 from bossbot import (
-    N_,
     Bench,
     Cause,
     JobFailed,
@@ -25,11 +31,6 @@ from bossbot import (
 )
 
 SHOWN = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/apng")
-NO_FFMPEG = N_(
-    "It is {size}, the limit is {limit}, and making it smaller needs ffmpeg, which is "
-    "missing here."
-)
-TOO_LARGE = N_("It is {size}, the limit is {limit}, and it could not be made smaller.")
 QUALITIES = (2, 4, 7)  # of JPEG, by ffmpeg's count; then it gets fewer pixels
 MOST = {"jpg": 16_384, "webp": 16_383, "png": 2**31}  # pixels of a side
 # What turns a photo as its camera was held: EXIF, orientation.
@@ -55,13 +56,12 @@ async def fitted(file: MediaFile, bench: Bench) -> MediaFile:
     if not file.mime.startswith("image/") or file.failure:
         return file
     if not await asyncio.to_thread(is_whole, file.path, file.mime):
-        failure = JobFailed(Cause.NO_MEDIA, f"{file.name} is cut short", CUT)
-        return dataclasses.replace(file, failure=failure)
+        return failed(file, CUT, "cut short")
     fits = file.size <= bench.limit_bytes
     if (fits and file.mime in SHOWN) or file.mime in ("image/gif", "image/apng"):
         return file
     if "ffmpeg" not in find_programs():
-        return file if fits else too_large(file, bench, NO_FFMPEG)
+        return file if fits else too_large(file, bench, NO_FFMPEG, "no ffmpeg")
     try:
         made = await smaller(file, bench)
     except JobFailed as error:
@@ -74,15 +74,6 @@ async def fitted(file: MediaFile, bench: Bench) -> MediaFile:
         return too_large(file, bench, TOO_LARGE, f"{made.size} bytes")
     file.path.unlink()
     return made
-
-
-def too_large(
-    file: MediaFile, bench: Bench, text: str, detail: str = "ffmpeg is missing"
-) -> MediaFile:
-    size, limit = format_size(file.size), format_size(bench.limit_bytes)
-    said = _(text).format(size=size, limit=limit)
-    failure = JobFailed(Cause.TOO_LARGE, detail, said)
-    return dataclasses.replace(file, failure=failure)
 
 
 async def smaller(file: MediaFile, bench: Bench) -> MediaFile:

@@ -202,14 +202,26 @@ async def test_member_with_a_share_running_is_passed_over(queue: Queue) -> None:
     (a4,) = await added(queue, a_job(2, HIGH, user_id=3))
     assert await claim_all(queue) == [a1, a4, b1]
     job = await stored(queue, make_job(id=a4))
-    job.status = Status.PROCESSING
-    await queue.save(job, LEASE_S)
-    assert await claim_all(queue) == []
-    job.status = Status.UPLOADING  # holds no slot
+    job.status = Status.UPLOADING
     await queue.save(job, LEASE_S)
     assert await claim_all(queue) == [a2]
     await queue.cancel(a1)
     assert await claim_all(queue) == [a3]
+
+
+async def test_small_links_go_past_what_is_made_to_fit(open_queue: Open) -> None:
+    """Even those of the same member, until he has his share of that, too."""
+    one = {"max_concurrent_downloads": 1, "max_concurrent_per_guild": 1}
+    queue = await open_queue(**one, max_concurrent_per_user=2)
+    ids = await added(queue, *(a_job(user_id=3) for _ in range(4)))
+    for number, claimed in enumerate(ids[:2]):
+        assert await claim_all(queue) == [claimed], number
+        job = await stored(queue, make_job(id=claimed))
+        job.status = Status.PROCESSING
+        await queue.save(job, LEASE_S)
+    assert await claim_all(queue) == []
+    (other,) = await added(queue, a_job(user_id=4))
+    assert await claim_all(queue) == [other]
 
 
 async def test_share_of_a_member_can_be_set(open_queue: Open) -> None:
@@ -318,9 +330,6 @@ async def test_upload_holds_no_slot(open_queue: Open) -> None:
     queue = await open_queue(max_concurrent_downloads=1)
     _, second = await added(queue, a_job(), a_job())
     job = await claim(queue)
-    job.status = Status.PROCESSING
-    await queue.save(job, LEASE_S)
-    assert await claim_all(queue) == []
     job.status = Status.UPLOADING
     await queue.save(job, LEASE_S)
     assert await claim_all(queue) == [second]

@@ -1,0 +1,27 @@
+"""Why a file cannot be posted, as members read it."""
+
+import dataclasses
+
+from bossbot import N_, Bench, Cause, JobFailed, MediaFile, _, format_size
+
+CUT = N_("The file is cut short: it ends before it is over.")
+DAMAGED = N_("The file is damaged, or it is not what it says.")
+NO_FFMPEG = N_(
+    "It is {size}, the limit is {limit}, and making it smaller needs ffmpeg, which is "
+    "missing here."
+)
+TOO_LARGE = N_("It is {size}, the limit is {limit}, and it could not be made smaller.")
+
+
+def failed(file: MediaFile, text: str, detail: str) -> MediaFile:
+    """A file that holds nothing to post."""
+    failure = JobFailed(Cause.NO_MEDIA, f"{file.name}: {detail}", text)
+    return dataclasses.replace(file, failure=failure)
+
+
+def too_large(file: MediaFile, bench: Bench, text: str, detail: str) -> MediaFile:
+    """A file that is too large; the text has places for its size and the limit."""
+    size, limit = format_size(file.size), format_size(bench.limit_bytes)
+    said = _(text).format(size=size, limit=limit)
+    failure = JobFailed(Cause.TOO_LARGE, f"{file.name}: {detail}", said)
+    return dataclasses.replace(file, failure=failure)
