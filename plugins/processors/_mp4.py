@@ -26,6 +26,8 @@ class Track(NamedTuple):
     codec: str  # "avc1", "mp4a"...
     plays: bool  # wherever H.264 and AAC do
     size: int  # bytes
+    first: tuple[int, int] = (0, 0)  # its first sample: where, and how many bytes
+    last: int = 0  # where the last of its pieces begins
 
 
 class Mp4(NamedTuple):
@@ -33,6 +35,7 @@ class Mp4(NamedTuple):
 
     brand: str
     whole: bool  # nothing that they promise lies behind its end
+    true: bool  # where its index says that a picture is, there is one
     in_front: bool  # the index comes before what it is of
     fragmented: bool
     tracks: list[Track]
@@ -78,18 +81,17 @@ def _read(file: BinaryIO) -> Mp4 | None:
             index = file.read(stop - start)
     if not names:
         return None
-    tracks, last = list[Track](), 0
+    tracks = list[Track]()
     fragmented = b"moof" in names
     for name, body in _inside(memoryview(index)):
         fragmented = fragmented or name == b"mvex"
         if name == b"trak":
-            track, chunk = _track(body)
-            tracks.append(track)
-            last = max(last, chunk)
+            tracks.append(_track(body))
     places = [names.index(one) for one in (b"moov", b"mdat") if one in names]
     return Mp4(
         brand=brand,
-        whole=whole and b"moov" in names and last < end,
+        whole=whole and b"moov" in names and all(one.last < end for one in tracks),
+        true=all(_is_there(file, one) for one in tracks if one.codec == "avc1"),
         in_front=places == sorted(places),
         fragmented=fragmented,
         tracks=tracks,
@@ -129,9 +131,23 @@ def _inside(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         start = stop
 
 
-def _track(data: memoryview) -> tuple[Track, int]:
-    """A track, and where the last of its pieces begins in the file."""
-    kind, codec, plays, size, last = "", "", False, 0, 0
+def _is_there(file: BinaryIO, track: Track) -> bool:
+    """Whether the first picture of H.264 is a row of units with lengths before them, or
+    has lengths of another width."""
+    start, size = track.first
+    if not 5 <= size <= MAX_INDEX_BYTES:
+        return True
+    file.seek(start)
+    data, place = file.read(size), 0
+    while place + 5 <= len(data) and not data[place + 4] & 0x80:
+        place += 4 + int.from_bytes(data[place : place + 4], "big")
+    return place == len(data) or len(data) < size
+
+
+def _track(data: memoryview) -> Track:
+    kind, codec, plays, size = "", "", False, 0
+    first_size = 0
+    places: Sequence[int] = ()
     left = [data]
     while left:
         for name, body in _inside(left.pop()):
@@ -143,12 +159,14 @@ def _track(data: memoryview) -> tuple[Track, int]:
                 codec, plays = _codec(body)
             elif name == b"stsz":
                 one, count = struct.unpack_from(">II", body, 4)
-                size = one * count or sum(_numbers("I", body[12:], count))
+                sizes: Sequence[int] = [one] if one else _numbers("I", body[12:], count)
+                size, first_size = one * count or sum(sizes), next(iter(sizes), 0)
             elif name in (b"stco", b"co64"):
                 (count,) = struct.unpack_from(">I", body, 4)
                 kind_of = "I" if name == b"stco" else "Q"
-                last = max(_numbers(kind_of, body[8:], count), default=0)
-    return Track(kind, codec, plays, size), last
+                places = _numbers(kind_of, body[8:], count)
+    first = next(iter(places), 0), first_size
+    return Track(kind, codec, plays, size, first, max(places, default=0))
 
 
 def _numbers(kind: str, data: memoryview, count: int) -> Sequence[int]:

@@ -97,6 +97,8 @@ async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
     if not await asyncio.to_thread(is_whole, file.path, file.mime):
         return failed(file, CUT, "cut short")
     boxes = await asyncio.to_thread(read_mp4, file.path)
+    if boxes and not boxes.true:
+        return failed(file, DAMAGED, "there is no picture where there should be one")
     if file.size <= bench.limit_bytes and plays(file, boxes):
         return named(file, boxes)
     if "ffmpeg" not in find_programs():
@@ -107,6 +109,9 @@ async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
         )
     try:
         source = await measured(file, bench)
+        pictures = boxes and any(one.kind == "vide" for one in boxes.tracks)
+        if pictures and not source.probe.video:
+            return failed(file, DAMAGED, "nobody knows its codec")
         return await Fitting(file, source, bench, config).made()
     except JobFailed as error:
         logger.info("{} was not made to fit: {}", file.name, error.detail)
@@ -173,7 +178,8 @@ class Fitting:
             return too_large(self.file, self.bench, TOO_LARGE, f"{made.size} bytes")
         if made.path != self.file.path:
             self.file.path.unlink(missing_ok=True)
-        return made
+        notes = [one for one in (self.file.note, made.note) if one]
+        return dataclasses.replace(made, note=", ".join(notes), alt=self.file.alt)
 
     # Steps, from the least work to the most
 

@@ -73,7 +73,7 @@ async def fitted(file: MediaFile, bench: Bench) -> MediaFile:
     if made.size > bench.limit_bytes:
         return too_large(file, bench, TOO_LARGE, f"{made.size} bytes")
     file.path.unlink()
-    return made
+    return dataclasses.replace(made, alt=file.alt)
 
 
 async def smaller(file: MediaFile, bench: Bench) -> MediaFile:

@@ -1,7 +1,7 @@
 """Splits videos and sound that are too long to look or sound acceptable in one file."""
 
 import asyncio
-import dataclasses
+from dataclasses import replace
 
 from bossbot_plugins._measure import measured
 from bossbot_plugins._plan import SHARE, Source, parts_needed
@@ -43,10 +43,10 @@ async def parts_of(file: MediaFile, bench: Bench) -> list[MediaFile]:
     except JobFailed:  # the next one finds the same, and says so
         return [file]
     file.path.unlink()
-    texts = [_("part {number} of {count}")] * len(parts)
+    text, count = _("part {number} of {count}"), len(parts)
     return [
-        dataclasses.replace(part, note=text.format(number=number, count=len(parts)))
-        for number, (part, text) in enumerate(zip(parts, texts, strict=True), 1)
+        replace(part, note=text.format(number=number, count=count), alt=file.alt)
+        for number, part in enumerate(parts, 1)
     ]
 
 

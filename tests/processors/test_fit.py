@@ -15,7 +15,7 @@ from bossbot_plugins._mp4 import read_mp4
 from conftest import PARTS, link_plugins, make_job, spread
 
 import bossbot
-from bossbot import App, MediaFile, Progress, Settings
+from bossbot import App, Cause, MediaFile, Progress, Settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 KIB = 1024
@@ -250,3 +250,201 @@ async def test_large_video_fills_the_limit(fit: Fit, large: Path, share: float) 
     assert {one.name for one in seen} == {"Making it fit"}
     shares = [one.share for one in seen if one.share is not None]
     assert shares and max(shares) > 0.5
+
+
+async def test_sound_alone_gives_way_if_the_picture_leaves_room(
+    fit: Fit, shelf: Path
+) -> None:
+    noise = ["-f", "lavfi", "-i", "anoisesrc=d=8:a=0.5"]
+    how = ["-c:v", "copy", "-c:a", "aac", "-b:a", "320k", "-movflags", "+faststart"]
+    picture = make(shelf / "picture.mp4", *pattern("64x48", "5", 8), *H264)
+    source = make(shelf / "loud.mp4", "-i", str(picture), *noise, *how)
+    limit = source.stat().st_size * 2 // 3
+    [file] = await fit(source, limit=limit)
+    check(file.path, source, limit)
+    assert file.note.startswith("sound at ")
+
+
+async def test_fewer_pixels_are_better_than_too_few_bits(fit: Fit, shelf: Path) -> None:
+    busy = "testsrc2=s=480x800:r=5:d=2,noise=alls=30:allf=t"
+    source = make(shelf / "tall.mp4", "-f", "lavfi", "-i", busy, *H264, "-crf", "30")
+    limit = 15 * KIB
+    [file] = await fit(source, limit=limit)
+    video = check(file.path, source, limit)
+    assert (video["width"], video["height"]) == (360, 600)
+    assert file.note == "480p to 360p to fit 15 KiB"
+
+
+async def test_turned_video_stands_upright(fit: Fit, shelf: Path) -> None:
+    flat = make(shelf / "flat.mp4", *pattern("160x96", length_s=2), *H264)
+    how = ["-c", "copy", "-metadata:s:v", "rotate=90"]
+    source = make(shelf / "upright.mov", "-i", str(flat), *how)
+    [copied] = await fit(source)
+    check(copied.path, source)
+    limit = source.stat().st_size // 2
+    [encoded] = await fit(source, limit=limit)
+    video = check(encoded.path, source, limit)
+    assert (video["width"], video["height"]) == (96, 160)
+
+
+async def test_long_video_is_split_into_parts_that_play(fit: Fit, shelf: Path) -> None:
+    busy = ["-f", "lavfi", "-i", "testsrc2=s=320x240:r=10:d=12,noise=alls=9:allf=t"]
+    source = make(shelf / "long.mp4", *busy, *H264, "-crf", "30", "-g", "10")
+    small = 15_000
+    files = await fit(source, limit=small)
+    assert [file.failure for file in files] == [None] * len(files)
+    assert len(files) == 2
+    for number, file in enumerate(files, 1):
+        assert file.size <= small and file.note.startswith(
+            f"part {number} of {len(files)}"
+        )
+        boxes = read_mp4(file.path)
+        assert boxes and boxes.plays
+    total = sum(float(probed(f.path)["format"]["duration"]) for f in files)
+    assert abs(total - 12) < 0.5
+
+
+# Sound
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "codec"),
+    [
+        ("a.ac3", ["-c:a", "ac3"], "aac"),
+        ("a.mka", ["-c:a", "libopus"], "opus"),
+        ("a.aiff", [], "aac"),
+        ("a.webm", ["-c:a", "libvorbis"], "vorbis"),
+        ("b.mka", ["-c:a", "aac"], "aac"),
+    ],
+)
+async def test_sound_of_other_kinds_plays(
+    fit: Fit, shelf: Path, name: str, how: list[str], codec: str
+) -> None:
+    [file] = await fit(make(shelf / name, *tone(), *how))
+    assert file.path.suffix == (".m4a" if codec == "aac" else ".ogg")
+    [stream] = probed(file.path)["streams"]
+    assert stream["codec_name"] == codec
+
+
+@pytest.mark.parametrize(("kbps", "codec"), [(100, "aac"), (40, "opus")])
+async def test_large_sound_gets_the_bits_that_fit(
+    fit: Fit, shelf: Path, kbps: int, codec: str
+) -> None:
+    source = shelf / "noise.wav"
+    make(source, "-f", "lavfi", "-i", "anoisesrc=d=10:a=0.3")
+    limit = kbps * 1000 // 8 * 10
+    [file] = await fit(source, limit=limit)
+    assert file.size <= limit and not file.failure
+    found = probed(file.path)
+    assert [one["codec_name"] for one in found["streams"]] == [codec]
+    assert abs(float(found["format"]["duration"]) - 10) < 0.5
+    assert "kbit/s to fit" in file.note
+
+
+# Pictures
+
+
+async def test_large_picture_becomes_smaller(fit: Fit, shelf: Path) -> None:
+    noise = ["-f", "lavfi", "-i", "nullsrc=s=400x300,geq=random(1)*255:128:128"]
+    clear = [
+        "-f",
+        "lavfi",
+        "-i",
+        "nullsrc=s=300x300,format=rgba,geq=r=random(1)*255:g=0:b=0:a=X/2",
+    ]
+    one = ["-frames:v", "1"]
+    sources = [
+        make(shelf / "noise.png", *noise, *one),
+        make(shelf / "noise.jpg", *noise, *one, "-q:v", "1"),
+        make(shelf / "clear.png", *clear, *one),
+        make(shelf / "a.bmp", *noise, *one),
+    ]
+    files = await fit(*sources, limit=30_000)
+    assert [file.failure for file in files] == [None] * 4
+    assert [file.path.suffix for file in files] == [".jpg", ".jpg", ".webp", ".jpg"]
+    for file in files:
+        assert file.size <= 30_000 and "to fit 29.3 KiB" in file.note
+        [stream] = probed(file.path)["streams"]
+        assert 2 <= stream["width"] <= 400
+    assert "a" in probed(files[2].path)["streams"][0]["pix_fmt"]
+
+
+async def test_photo_stays_turned_as_the_camera_was(fit: Fit, shelf: Path) -> None:
+    plain = media.image(shelf).read_bytes()
+    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    exif = b"Exif\0\0" + tiff
+    photo = shelf / "photo.jpg"
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    photo.write_bytes(plain[:2] + segment + plain[2:] + bytes(5000))
+    [file] = await fit(photo, limit=photo.stat().st_size - 1)
+    [stream] = probed(file.path)["streams"]
+    assert (stream["width"], stream["height"]) == (64, 96)
+
+
+async def test_gif_over_the_limit_becomes_a_video(fit: Fit, shelf: Path) -> None:
+    source = make(shelf / "a.gif", *pattern("161x97", "10", 2))
+    [file] = await fit(source, limit=source.stat().st_size - 1)
+    check(file.path, source)
+
+
+# What cannot be posted
+
+
+def cut(source: Path, share: float = 0.6) -> Path:
+    path = source.with_name(f"cut-{source.name}")
+    path.write_bytes(source.read_bytes()[: int(source.stat().st_size * share)])
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "front.mp4",
+        "behind.mp4",
+        "a.mkv",
+        "b.webm",
+        "a.flv",
+        "a.avi",
+        "a.wav",
+        "a.ogg",
+        "a.flac",
+        "a.mp3",
+        "a.m4a",
+        "a.jpg",
+        "a.png",
+        "a.gif",
+        "a.webp",
+    ],
+)
+async def test_file_that_is_cut_short_is_a_failure(
+    fit: Fit, shelf: Path, name: str
+) -> None:
+    kind = name[2:]
+    codecs = {"webm": ["-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libopus"]}
+    if kind in ("jpg", "png", "gif", "webp"):
+        whole = make(
+            shelf / name, *pattern(), "-frames:v", "2" if kind == "gif" else "1"
+        )
+    elif kind in ("wav", "ogg", "flac", "mp3", "m4a"):
+        whole = make(shelf / name, *tone(3))
+    else:
+        flags = ["-movflags", "+faststart"] if name == "front.mp4" else []
+        how = codecs.get(kind, [*H264, *AAC])
+        whole = make(shelf / name, *pattern(length_s=3), *tone(3), *how, *flags)
+    failed, fine = await fit(cut(whole), media.image(shelf))
+    assert failed.failure and failed.failure.cause is Cause.NO_MEDIA
+    assert "cut short" in str(failed.failure) or "damaged" in str(failed.failure)
+    assert not fine.failure, "the others are posted"
+
+
+async def test_what_lies_about_itself_is_a_failure(fit: Fit, shelf: Path) -> None:
+    whole = make(shelf / "whole.mp4", *BOTH, *H264, *AAC, "-movflags", "+faststart")
+    data = whole.read_bytes()
+    lie = shelf / "lie.mp4"  # the boxes are there, and nothing in them is true
+    place = data.index(b"mdat") + 4
+    lie.write_bytes(data[:place] + (b"<html>" * len(data))[: len(data) - place])
+    named = data.replace(b"avc1", b"xvc1")
+    (shelf / "codec.mp4").write_bytes(named)
+    for file in await fit(lie, shelf / "codec.mp4"):
+        assert file.failure and file.failure.cause is Cause.NO_MEDIA
+        assert "damaged" in str(file.failure)
