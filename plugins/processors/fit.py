@@ -80,11 +80,11 @@ class Config(PluginConfig):
     )
 
 
-@hookimpl
+@hookimpl(trylast=True)  # so that what others have made fits, too
 async def process_files(
     files: list[MediaFile], bench: Bench, config: Config
 ) -> list[MediaFile]:
-    """See docs/plugins.md. A file that cannot be posted keeps the others from nothing."""
+    """See docs/plugins.md. What becomes of one file is nothing to the others."""
     return [await fitted(file, bench, config) for file in files]
 
 

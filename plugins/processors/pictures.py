@@ -45,7 +45,7 @@ TURNS = {
 }
 
 
-@hookimpl
+@hookimpl(trylast=True)  # so that what others have made fits, too
 async def process_files(files: list[MediaFile], bench: Bench) -> list[MediaFile]:
     """See docs/plugins.md. Pictures that move and are too large are left to ``fit``."""
     return [await fitted(file, bench) for file in files]

@@ -92,6 +92,7 @@ async def burnt_in(video: MediaFile, text: MediaFile, bench: Bench) -> MediaFile
         *("-pix_fmt", "yuv420p", *sound, "-movflags", "+faststart", path),
         label=_("Burning in the subtitles"),
         length_s=length_s,
+        encodes=True,
     )
     made = await bench.file(path)
     video.path.unlink()

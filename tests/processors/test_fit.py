@@ -400,7 +400,6 @@ def cut(source: Path, share: float = 0.6) -> Path:
     "name",
     [
         "front.mp4",
-        "behind.mp4",
         "a.mkv",
         "b.webm",
         "a.flv",
@@ -409,7 +408,6 @@ def cut(source: Path, share: float = 0.6) -> Path:
         "a.ogg",
         "a.flac",
         "a.mp3",
-        "a.m4a",
         "a.jpg",
         "a.png",
         "a.gif",
