@@ -21,7 +21,7 @@ from bossbot import (
     show_link,
 )
 
-MAX_TITLE, MAX_NAME = 100, 50  # characters
+MAX_TITLE, MAX_NAME = 70, 40  # characters
 MAX_CONTENT = 2000  # Discord, 2026-11: characters
 
 

@@ -47,8 +47,8 @@ def shown(facts: dict[str, Any], platform: Platform | None = SITE, **job: Any) -
         ({"title": "שלום עולם"}, "שלום עולם · "),
         ({"title": "👩‍🚀 🎉"}, "👩🚀 🎉 · "),
         ({"title": "z" + "\u0301" * 40}, "z" + "\u0301" * 4 + " · "),
-        ({"title": "word " * 40}, "word " * 18 + "word… · "),
-        ({"title": "x" * 5000}, "x" * 99 + "… · "),
+        ({"title": "word " * 40}, "word " * 12 + "word… · "),
+        ({"title": "x" * 5000}, "x" * 69 + "… · "),
     ],
 )
 def test_caption_is_one_harmless_line(facts: dict[str, Any], expected: str) -> None:

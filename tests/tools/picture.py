@@ -1,12 +1,14 @@
 """Makes docs/conversation.png, the README's picture, from what the bot really answers.
 
     python tests/tools/picture.py
+    python tests/tools/picture.py --phone FOLDER
 
 Runs the bot on the fake Discord, has a member paste two links, and draws the channel
-as Discord's dark theme would, with ffmpeg for the media and a headless Chromium
+as Discord's dark theme would, or with ``--phone`` a few posts on a phone's width, with ffmpeg for the media and a headless Chromium
 (``chromium`` or ``google-chrome`` on the PATH) for the drawing.
 """
 
+import argparse
 import asyncio
 import base64
 import functools
@@ -24,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 
 PICTURE = ROOT / "docs" / "conversation.png"
-WIDTH = 640  # CSS pixels; twice as many in the file
+WIDTH, PHONE = 640, 390  # CSS pixels; twice as many in the file
 CHROMIUM = "chromium", "chromium-browser", "google-chrome"
 FLAGS = (
     "--headless",
@@ -51,7 +53,7 @@ import shutil
 import time
 from pathlib import Path
 
-from bossbot import Engine, Progress, hookimpl
+from bossbot import Cause, Engine, JobFailed, Progress, hookimpl
 
 MEDIA = Path({media!r})
 TOTAL = 13_002_342
@@ -71,13 +73,45 @@ def download(request, report):
         for _ in range(600):
             report.progress(Progress("sunrise.mp4", TOTAL * 63 // 100, TOTAL, 3.25e6))
             time.sleep(0.1)
-    time.sleep(1.2)  # as photos from a real site would take
+    what = request.url.split("/")[3]
+    if what == "gone":
+        raise JobFailed(Cause.GONE)
+    if what == "photos":
+        time.sleep(1.2)  # as photos from a real site would take
     report.info(title="A week in the hills", uploader="Ana Ruiz")
-    for number, source in enumerate(sorted(MEDIA.glob("*.jpg")), 1):
-        path = request.folder / f"{{request.prefix}}_{{number:04d}}.jpg"
+    report.info(**FACTS.get(what, {{}}))
+    photos, clips = sorted(MEDIA.glob("*.jpg")), sorted(MEDIA.glob("*.mp4"))
+    files = {{"photo": photos[:1], "album": photos * 3, "video": clips, "words": []}}
+    for number, source in enumerate(files.get(what, photos), 1):
+        path = request.folder / f"{{request.prefix}}_{{number:04d}}{{source.suffix}}"
         shutil.copy(source, path)
         report.file(path)
+        if what == "album" and number == 11:
+            report.item_failed(JobFailed(Cause.GONE))
+            return
+
+
+FACTS = {{
+    "photo": {{"title": "First light", "uploader": "שרה כהן"}},
+    "video": {{"title": "Sunrise over the ridge, filmed from the hut at five in the morn"
+              "ing while everybody else was still asleep 🌄 #sunrise @everyone"}},
+    "words": {{"title": "", "text": "Snow until noon, then *sun*.\\nWe stay another day: "
+              "the hut has soup, a stove and a very old piano."}},
+    "album": {{"items": 12}},
+}}
 '''
+# Says of clips what the plugin that makes them fit says.
+FIT = """
+from dataclasses import replace
+from bossbot import hookimpl
+
+@hookimpl
+async def process_files(files):
+    note = "1080p to 720p to fit 20 MiB"
+    return [replace(f, note=note) if f.mime[:5] == "video" else f for f in files]
+"""
+QUIET = "ffmpeg", "-nostdin", "-loglevel", "error", "-y"
+POSTS = "photo", "album", "video", "words", "gone"
 
 
 @dataclass
@@ -88,13 +122,14 @@ class Line:
     content: str
     at: datetime
     bot: bool = False
-    files: list[bytes] = field(default_factory=list)
+    files: list[tuple[str, bytes]] = field(default_factory=list)  # name and content
     buttons: list[str] = field(default_factory=list)
     replied_to: tuple[str, str] = ("", "")  # author and content
 
 
-async def converse(folder: Path) -> list[Line]:
-    """What is said in the channel when a member pastes two links."""
+async def converse(folder: Path, what: str = "") -> list[Line]:
+    """What is said in the channel when a member pastes two links, or one to a post of
+    a kind."""
     from discord_support import Stage
     from fake_discord import FakeDiscord
 
@@ -103,7 +138,17 @@ async def converse(folder: Path) -> list[Line]:
     async with FakeDiscord() as fake:
         stage = Stage(fake, art, folder / "stage")
         stage.write_plugin("hills", ENGINE.format(media=str(art)))
+        stage.write_plugin("fitted", FIT)
         async with stage.bot():
+            if what:
+                await stage.says(f"$dlt https://hills.example/{what}/42")
+                if what == "gone":
+                    await stage.hears("failed")
+                else:  # the status message, which names the job, has gone
+                    await stage.hears("[link]")
+                    done = lambda: not any("`" in one.content for one in stage.said())
+                    await fake.wait_for(done)
+                return [to_line(message) for message in fake.messages(fake.channel.id)]
             await stage.says("$dlt https://hills.example/photos/42")
             await stage.gets(len(ART))
             await stage.fake.wait_for(lambda: stage.said() == stage.posted())
@@ -121,7 +166,7 @@ def to_line(message: object) -> Line:
         content=m.content,  # type: ignore[attr-defined]
         at=m.created_at,  # type: ignore[attr-defined]
         bot=m.author.bot,  # type: ignore[attr-defined]
-        files=[file.data for file in m.files],  # type: ignore[attr-defined]
+        files=[(file.filename, file.data) for file in m.files],  # type: ignore[attr-defined]
         buttons=m.buttons,  # type: ignore[attr-defined]
         replied_to=(told.author.name, told.content) if told else ("", ""),
     )
@@ -144,9 +189,12 @@ def draw_art(folder: Path) -> Path:
             shown = f"if(gt({front},0),{near},if(gt({hill},0),{far},{sky}))"
             channels.append(f"{channel}='{shown}'")
         source = f"color=s=640x480,format=rgb24,geq={':'.join(channels)}"
-        quiet = ["ffmpeg", "-nostdin", "-loglevel", "error", "-y", "-f", "lavfi"]
-        frame = ["-i", source, "-frames:v", "1", "-update", "1", "-q:v", "3"]
-        subprocess.run([*quiet, *frame, str(folder / name)], check=True)
+        frame = ["-frames:v", "1", "-update", "1", "-q:v", "3"]
+        make = [*QUIET, "-f", "lavfi", "-i", source, *frame, str(folder / name)]
+        subprocess.run(make, check=True)
+    still = ["-loop", "1", "-i", str(folder / "1-dawn.jpg"), "-t", "1"]
+    how = ["-pix_fmt", "yuv420p", "-movflags", "+faststart", str(folder / "clip.mp4")]
+    subprocess.run([*QUIET, *still, *how], check=True)
     return folder
 
 
@@ -174,19 +222,23 @@ code { background: #2b2d31; border-radius: 3px; padding: 1px 4px; font-size: 13p
   font-family: "DejaVu Sans Mono", Consolas, monospace } a { color: #00a8fc }
 blockquote { border-left: 4px solid #4e5058; padding-left: 10px }
 .files { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; margin-top: 6px;
-  width: 400px; border-radius: 8px; overflow: hidden }
+  max-width: 400px; border-radius: 8px; overflow: hidden }
+figure { position: relative } figure b { position: absolute; inset: 0; margin: auto;
+  width: 48px; height: 48px; line-height: 48px; text-align: center; color: #fff;
+  background: #000a; border-radius: 50%% }
 .files img { width: 100%%; height: 132px; object-fit: cover; display: block }
 .button { display: inline-block; background: #4e5058; color: #fff; font-size: 13px;
   border-radius: 3px; padding: 6px 16px; margin: 8px 8px 0 0 }
-.files img:only-child { grid-column: 1 / 3; height: 225px }
+figure:only-child { grid-column: 1 / 3 } figure:only-child img { height: 225px }
+p { overflow-wrap: anywhere }
 """
 COLOURS = "#f0b232", "#eb459e", "#3ba55d", "#ed4245"
 
 
-def to_html(lines: list[Line]) -> str:
+def to_html(lines: list[Line], width: int = WIDTH) -> str:
     """The page of a conversation."""
     articles = "".join(map(to_article, lines))
-    style = STYLE % WIDTH
+    style = STYLE % width
     return (
         f'<!doctype html><meta charset="utf-8"><style>{style}</style>'
         f"<header><i>#</i> general</header>{articles}"
@@ -199,10 +251,7 @@ def to_article(line: Line) -> str:
     author, said = line.replied_to
     said = f"<b>@{html.escape(author)}</b> {html.escape(said)}"
     told = f'<p class="told">{said}</p>' if author else ""
-    images = "".join(
-        f'<img src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
-        for data in line.files
-    )
+    images = "".join(f"<figure>{picture_of(*file)}</figure>" for file in line.files)
     files = f'<div class="files">{images}</div>' if images else ""
     for label in line.buttons:
         files += f'<span class="button">{html.escape(label)}</span>'
@@ -212,6 +261,16 @@ def to_article(line: Line) -> str:
         f"{html.escape(line.author)}</span>{tag}<time>{line.at:%H:%M}</time></p>"
         f"<p>{markup(line.content)}</p>{files}</article>"
     )
+
+
+def picture_of(name: str, data: bytes) -> str:
+    """A photo, or the first frame of a clip with the mark that it plays."""
+    mark = ""
+    if name.endswith(".mp4"):
+        command = [*QUIET, "-i", "-", "-frames:v", "1", "-f", "mjpeg", "-"]
+        ran = subprocess.run(command, input=data, capture_output=True, check=True)
+        data, mark = ran.stdout, "<b>▶</b>"
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">{mark}'
 
 
 def markup(text: str) -> str:
@@ -227,6 +286,11 @@ def markup(text: str) -> str:
         r"`([^`]+)`", lambda m: keep(f"<code>{html.escape(m[1])}</code>"), text
     )
     text = re.sub(
+        r"\[(\w+)\]\(<https?://[^>]+>\)",
+        lambda m: keep(f"<a>{html.escape(m[1])}</a>"),
+        text,
+    )
+    text = re.sub(
         r"<?(https?://[^\s>]+)>?", lambda m: keep(f"<a>{html.escape(m[1])}</a>"), text
     )
     text = re.sub(r"\\([^\w\s])", lambda m: keep(html.escape(m[1])), text)
@@ -239,7 +303,7 @@ def markup(text: str) -> str:
     return re.sub("\0(\\d+)\0", lambda m: kept[int(m[1])], text)
 
 
-def draw(page: str, target: Path, folder: Path) -> None:
+def draw(page: str, target: Path, folder: Path, width: int = WIDTH) -> None:
     """Write the page as a PNG of its own height."""
     browser = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if browser is None:
@@ -251,14 +315,14 @@ def draw(page: str, target: Path, folder: Path) -> None:
         subprocess.run, check=True, capture_output=True, text=True, timeout=60
     )
     flags = [browser, *FLAGS, f"--user-data-dir={folder / 'profile'}"]
-    shown = run([*flags, f"--window-size={WIDTH},400", "--dump-dom", file.as_uri()])
+    shown = run([*flags, f"--window-size={width},400", "--dump-dom", file.as_uri()])
     title = re.search(r"<title>(\d+)", shown.stdout)
     height = int(title[1]) if title else 900
     run(
         [
             *flags,
             "--force-device-scale-factor=2",
-            f"--window-size={WIDTH},{height}",
+            f"--window-size={width},{height}",
             f"--screenshot={target}",
             file.as_uri(),
         ]
@@ -266,11 +330,16 @@ def draw(page: str, target: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        lines = asyncio.run(converse(folder))
-        draw(to_html(lines), PICTURE, folder)
-    print(f"{PICTURE}: {PICTURE.stat().st_size // 1024} KiB")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--phone", type=Path, metavar="FOLDER")
+    target = parser.parse_args().phone
+    for what in POSTS if target else ("",):
+        with tempfile.TemporaryDirectory() as name:
+            folder, width = Path(name), PHONE if what else WIDTH
+            picture = target / f"{what}.png" if target else PICTURE
+            lines = asyncio.run(converse(folder, what))
+            draw(to_html(lines, width), picture, folder, width)
+        print(f"{picture}: {picture.stat().st_size // 1024} KiB")
 
 
 if __name__ == "__main__":
