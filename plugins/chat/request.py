@@ -61,6 +61,8 @@ async def suppress(app: App, job: Job) -> None:
     try:
         await app.bot.http.request(route, json={"flags": flags.value})
     except UNREACHABLE as error:
+        if not isinstance(error, (discord.Forbidden, discord.NotFound)):
+            _suppressed.pop(job.message_id, None)  # the next change tries again
         await explain(app, job, "suppress_preview", error)
     else:
         await forget_lack(app, job, "suppress_preview")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bossbot_plugins import auto_links
 from discord_support import Stage, job_at, link, until
-from fake_discord import Message
+from fake_discord import SUPPRESS_EMBEDS, Message
 
 from bossbot import JobFailed, Status
 
@@ -191,7 +191,8 @@ async def test_missing_permission_is_said_once_in_the_log_and_in_the_settings(
 async def test_every_link_of_a_post_is_downloaded_at_once_without_a_word(
     room: Stage,
 ) -> None:
-    allow(room, "on")
+    room.add_plugin("request")
+    allow(room, "on", "[request]\ndelete_request = true\nsuppress_preview = true\n")
     one, two, three = (link(room.image(number)) for number in (1, 2, 3))
     async with room.bot() as bot:
         message = await room.says(f"{one} ||{two}|| <{three}> {one} https://x.example/")
@@ -206,6 +207,7 @@ async def test_every_link_of_a_post_is_downloaded_at_once_without_a_word(
     assert names[room.bytes_of(room.image(2))].startswith("SPOILER_")
     assert all(post.replied_to is message for post in posts)
     assert room.said() == posts and not message.reactions
+    assert message.flags == SUPPRESS_EMBEDS and not message.deleted
 
 
 async def has_none(jobs: Any) -> bool:

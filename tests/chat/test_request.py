@@ -47,6 +47,7 @@ async def test_request_stays_when_something_failed(stage: Stage) -> None:
 async def test_previews_of_a_request_go_at_once(stage: Stage, links: int) -> None:
     set_up(stage, "suppress_preview")
     urls = [link("wait=gate", stage.image(n)) for n in range(1, links + 1)]
+    stage.fake.fault("edit", 503)  # Discord is not there for a moment
     async with stage.bot():
         request = await stage.says(f"$download {' '.join(urls)}")
         await stage.fake.wait_for(lambda: request.flags & SUPPRESSED)
