@@ -645,13 +645,12 @@ def has_login(job: Job, platform: Platform) -> bool:
 def with_alts(
     processed: Sequence[MediaFile], files: Sequence[MediaFile]
 ) -> list[MediaFile]:
-    """Processed files with what can be seen on those they were made of, where each has
-    become one."""
-    if len(processed) != len(files):
-        return [*processed]
+    """Processed files with what can be seen on those they were made of, in whose names
+    theirs end."""
+    alts = {source_of(file)[0]: file.alt for file in files}
     return [
-        new if new.alt else dataclasses.replace(new, alt=old.alt)
-        for new, old in zip(processed, files, strict=True)
+        dataclasses.replace(file, alt=file.alt or alts.get(source_of(file)[0], ""))
+        for file in processed
     ]
 
 

@@ -131,3 +131,28 @@ async def test_pictures_keep_their_descriptions_through_a_crash(
     told = [file.description for file in message.files]
     assert told == ["A cat", "", "😀" * 511 + "…"]
     assert message.content.startswith("**toy.example** · [link](<")
+
+
+# Makes other files of pictures, under other names, and leaves the order to the last.
+REMADE = """async def process_files(files, bench):
+    from dataclasses import replace
+    made = []
+    for file in files[1:]:
+        path = bench.path(f"{file.path.stem}.png")
+        path.write_bytes(file.path.read_bytes())
+        made.append(await bench.file(path))
+    return [*made[::-1], files[0]]
+"""
+
+
+async def test_file_that_is_made_of_another_keeps_its_description(
+    stage: Stage,
+) -> None:
+    stage.hook("remade", REMADE)
+    alts = [stage.alt(f"alt{number}", f"Picture {number}") for number in (1, 2)]
+    steps = [alts[0], stage.image(1), alts[1], stage.image(2), stage.image(3)]
+    async with stage.bot():
+        await stage.says(f"$download {link(*steps)}")
+        [message] = await stage.gets(3)
+    told = [file.description for file in message.files]
+    assert told == ["", "Picture 2", "Picture 1"]
