@@ -42,7 +42,7 @@ from bossbot import (
 
 READY, FAILED = "\N{INBOX TRAY}", "\N{CROSS MARK}"
 MAX_LINKS = 25  # of one message
-MAX_BUSY = 20  # messages and clicks of a server that are looked at; others pass
+MAX_BUSY = 100  # messages and clicks of a server that are looked at; others pass
 MAX_ASKED = 20  # links in one question to the engines
 MAX_WAITING = 200  # links that wait for one; others count as unknown
 MAX_KNOWN = 2000  # answers that are remembered
@@ -212,7 +212,7 @@ class Links(commands.Cog):
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
-        if not is_a_member_s(message):
+        if "/" not in text_of(message) or not is_a_member_s(message):
             return
         assert message.guild
         mode = self.mode_at(message.guild.id, message.channel)
@@ -222,7 +222,8 @@ class Links(commands.Cog):
         if not links or await self.is_command(message):
             return
         with self.room(message.guild.id) as is_free:
-            known = await self.supported(links) if is_free else []
+            guild_id = message.guild.id
+            known = await self.supported(guild_id, links) if is_free else []
             if not known or self.lacks(message.channel, mode):
                 return
             if mode == "react":
@@ -258,7 +259,7 @@ class Links(commands.Cog):
             return
         offered = any(one.me and str(one.emoji) == READY for one in message.reactions)
         if offered and is_a_member_s(message) and not await self.is_command(message):
-            links = await self.supported(self.find(message))
+            links = await self.supported(channel.guild.id, self.find(message))
             await self.take_all(message, member, links)
 
     @contextlib.contextmanager
@@ -303,10 +304,8 @@ class Links(commands.Cog):
 
     def find(self, message: discord.Message) -> list[Found]:
         platforms = self.app.plugins.registered("platforms").values()
-        text = text_of(message)
-        if "/" not in text:
-            return []
-        return find_spoilers(without_code(text), known_by(platforms))[:MAX_LINKS]
+        text = without_code(text_of(message))
+        return find_spoilers(text, known_by(platforms))[:MAX_LINKS]
 
     async def is_command(self, message: discord.Message) -> bool:
         """Whether a message gives a command, or tries to."""
@@ -315,12 +314,19 @@ class Links(commands.Cog):
         named = context.command or re.fullmatch("[a-z]{2,20}", word, re.IGNORECASE)
         return context.prefix is not None and bool(named)
 
-    async def supported(self, links: Iterable[Found]) -> list[tuple[Found, str]]:
-        """The links of known sites, each as it is normalised."""
+    async def supported(
+        self, guild_id: int, links: Iterable[Found]
+    ) -> list[tuple[Found, str]]:
+        """The links of known sites that a server allows, each as it is normalised."""
         routes = []
+        # What nobody may have is not offered, nor does it fail each time.
+        permissions = self.app.guilds.tables(guild_id).get("permissions", {})
+        allowed = permissions.get("platforms")
         for found in links:
             with contextlib.suppress(Refused):
-                routes.append((found, self.app.router.route(found.link)))
+                route = self.app.router.route(found.link)
+                if not allowed or route.platform in allowed:
+                    routes.append((found, route))
         asked = [
             self.engines.know(route.url) for _, route in routes if not route.platform
         ]
@@ -389,25 +395,26 @@ class Links(commands.Cog):
         action = await self.action_of(member, message.channel, message.id)
         if action is None:
             return
-        refused = False
+        refused = taken = False
         for found, url in links:
             link = hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()[:20]
             try:
-                await self.take(message, found, link, action)
+                taken = await self.take(message, found, link, action) or taken
             except Refused as error:
                 refused = True
                 log = logger.bind(guild=action.guild_id, user=member.id)
                 log.info("a link of message {} is refused: {}", message.id, error)
-        if refused:
-            await mark(self.bot, message.channel.id, message.id)
+        failed = any(one.me and str(one.emoji) == FAILED for one in message.reactions)
+        if refused or (taken and failed):  # it may have been over a limit before
+            await mark(self.bot, message.channel.id, message.id, failed=refused)
 
     async def take(
         self, message: discord.Message, found: Found, link: str, action: Action
-    ) -> None:
-        """Take in one link; raises Refused."""
+    ) -> bool:
+        """Take in one link, unless it was taken before; raises Refused."""
         known = "SELECT 1 FROM auto_links WHERE message_id = ? AND link = ?"
         if await self.app.database.one(known, message.id, link):
-            return
+            return False
         accepted = await self.app.intake(
             found.link,
             guild_id=action.guild_id,
@@ -429,6 +436,7 @@ class Links(commands.Cog):
                 )
             except UNREACHABLE as error:
                 logger.info("an answer could not be sent: {!r}", error)
+        return True
 
 
 # ── How it ended ───────────────────────────────────────────────────────────────────

@@ -86,7 +86,9 @@ async def test_what_counts_is_the_message_as_it_is_when_it_is_clicked(
         await fake.member_edits(edited, f"||{link(room.image(4))}||")
         await fake.member_edits(emptied, "nothing to see")
         await fake.delete_message(deleted.id)
-        for message in (deleted, emptied, edited):
+        cleared = await offered(room, await room.says(link(room.image(5))))
+        cleared.reactions.clear()  # by a moderator
+        for message in (deleted, emptied, cleared, edited):
             await fake.member_reacts(message, READY)
         [post] = await room.gets(1)
         assert len(await bot.app.queue.list()) == 1
@@ -142,6 +144,22 @@ async def test_rule_of_a_channel_covers_its_threads_and_no_other_channel(
         await fake.settle()
         assert not message.reactions and bot.app
     assert not stage.said()
+
+
+async def test_site_that_the_server_does_not_allow_is_not_offered(room: Stage) -> None:
+    allow(room, "react", '[permissions]\nplatforms = ["Pics"]\n')
+    room.hook(
+        "pics",
+        "def register_platforms():\n"
+        "    link = 'https://toy.example/file=image-1.jpg'\n"
+        "    return [Platform('Pics', link, link, 'toy')]",
+    )
+    async with room.bot():
+        refused = await room.says(link(room.image(2)))
+        await offered(
+            room, await room.says(link(room.image(1)).removeprefix("https://"))
+        )
+        assert not refused.reactions
 
 
 async def test_who_may_not_download_there_clicks_in_vain(room: Stage) -> None:
@@ -225,6 +243,15 @@ async def test_rate_and_quota_count_and_the_cooldown_does_not(room: Stage) -> No
         over = await room.says(link(room.image(4)))
         await offered(room, over, FAILED)
         assert len(await bot.app.queue.list()) == 3
+        # Who is not over the limit can have it, where a click is enough.
+        allow(room, "react", "[limits]\nrate_per_minute = 3\n")
+        friend = room.fake.add_member("frieda")
+        await room.fake.member_says(room.channel_id, "$ping", friend.id)
+        over.reactions[READY] = [room.fake.bot]
+        await room.fake.member_reacts(over, READY)
+        await room.fake.member_reacts(over, READY, friend.id)
+        await room.gets(4)
+        await room.fake.wait_for(lambda: FAILED not in over.reactions)
     assert len([said for said in room.said() if "minute" in said.content]) == 0
 
 
