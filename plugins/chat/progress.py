@@ -54,6 +54,7 @@ from bossbot import (
 MAX_EMBEDS = 3  # that describe a failure: they fit in one message
 MAX_FAILURES = 5  # of edits in turn, then that state is given up
 MAX_ENDED = 100  # requests whose jobs have ended, and which may get one more
+HELD_BACK_S = 1.0  # a write that takes longer waits for other requests of the bot
 UNTOLD_S = 86400.0  # an end that could not be told for so long is no longer news
 
 
@@ -157,6 +158,7 @@ class Tracker:
     def __init__(self) -> None:
         self.groups: dict[str, Group] = {}
         self.ended: dict[str, Group] = {}  # the newest last
+        self.room_at_s = 0.0  # by the loop's clock: when progress may be shown again
 
     def add(self, job: Job) -> Group:
         """The group of a job, with this state of it."""
@@ -212,7 +214,8 @@ class Tracker:
         later_s = clock() + interval_s
         while True:
             if group.message_id and not group.ended:
-                await _first_of(max(later_s, group.next_s), app.stopping, group.over)
+                until_s = max(later_s, group.next_s, self.room_at_s)
+                await _first_of(until_s, app.stopping, group.over)
             await _first_of(group.next_s, app.stopping)
             text, ended = render_all(group.jobs.values(), group.progress), group.ended
             shown = (text, *buttons_of(group))
@@ -220,6 +223,7 @@ class Tracker:
                 break
             last, before = failures == MAX_FAILURES, group.message_id
             gone = group.done and goes(app, group)
+            began_s = clock()
             if await self._write(app, group, text, gone, last) or last:
                 group.shown, failures = () if gone else shown, 0
             elif app.stopping.is_set():
@@ -227,6 +231,9 @@ class Tracker:
             else:
                 failures += 1
             later_s = clock() + interval_s
+            # Discord holds the bot's requests back: files and ends need all of them.
+            if clock() - began_s > HELD_BACK_S:
+                self.room_at_s = clock() + 4 * interval_s
             if group.message_id == before:  # else the end may follow the answer at once
                 group.next_s = later_s
             if ended and not failures and group.ended:

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import dataclasses
 import errno
+import math
 import random
 import secrets
 import socket
@@ -94,6 +95,9 @@ class LocalWorker(Worker):
     max_retry_wait_s = 60.0  # that sites may ask for, in all tries of a job
     insist_s = 5.0  # before a state that could not be stored is written again
     early_s = 1.0  # a download that takes longer is posted while it goes on
+    # A message goes before it is full after so long, each next one after four times as
+    # long: the first files come soon, and all of them in few messages.
+    patience_s = 3.0
 
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
@@ -331,9 +335,17 @@ class LocalWorker(Worker):
             if job.sources:
                 await self._post_frozen(job)
             first = not job.posts  # else only all files show which ones are missing
+            clock, patience_s = asyncio.get_running_loop().time, self.patience_s
+            began_s = last_s = clock()
             while first and (so_far := await came.get()):
                 await asyncio.wait([until, fetching], return_when="FIRST_COMPLETED")
-                first = await self._post_full(job, so_far, fetching)
+                late = clock() - last_s > patience_s
+                if late and left_s(so_far, clock() - began_s) < self.patience_s:
+                    late = False
+                before = so_far.checked
+                first = await self._post_some(job, so_far, fetching, late)
+                if so_far.checked > before:
+                    last_s, patience_s = clock(), 4 * patience_s
             fetched = await fetching
         finally:
             until.cancel()
@@ -351,27 +363,29 @@ class LocalWorker(Worker):
                 raise JobFailed(Cause.INTERNAL, str(error)) from error
             job.sources = []  # all is posted anew
 
-    async def _post_full(
-        self, job: Job, fetched: Fetched, fetching: asyncio.Task[Fetched]
+    async def _post_some(
+        self, job: Job, fetched: Fetched, fetching: asyncio.Task[Fetched], late: bool
     ) -> bool:
-        """Post the messages that are full, while more files come; False if that has to
-        wait until all are there."""
+        """Post the messages that are full, while more files come, and if it is late
+        also what else there is but the last file; False if that has to wait until all
+        are there."""
         paths = fetched.paths[fetched.checked :]
         came = [MediaFile(path, size_of(path), "", "") for path in paths]
-        for full in self.app.courier.split(came)[:-1]:
-            names = [one.name for one in full if one.path.parent == fetched.folder]
-            if fetching.done() or len(names) < len(full):
+        *parts, rest = self.app.courier.split(came) or [[]]
+        for some in [*parts, rest[:-1]] if late else parts:
+            names = [one.name for one in some if one.path.parent == fetched.folder]
+            if fetching.done() or not some or len(names) < len(some):
                 return True
             part = await self.app.storage.set_apart(job, names)
             before, lost = len(fetched.files), len(fetched.failures)
-            await self._inspect(job, fetched, part, len(full))
+            await self._inspect(job, fetched, part, len(some))
             new = fetched.files[before:]
             if new:
                 try:
                     await self._freeze(job, fetched, new, part, lambda progress: None)
                 except Later:  # these, too, go with the rest
                     del fetched.files[before:], fetched.failures[lost:]
-                    fetched.checked -= len(full)
+                    fetched.checked -= len(some)
                     return False
                 await self.app.courier.post(job)
         return True
@@ -659,6 +673,12 @@ def size_of(path: Path) -> int:
     with contextlib.suppress(OSError):  # seen when it is inspected
         return path.lstat().st_size
     return 0
+
+
+def left_s(fetched: Fetched, took_s: float) -> float:
+    """How long the files that are missing will take, as far as their number is known."""
+    came, items = len(fetched.paths), fetched.facts.get("items") or 0
+    return (items - came) * took_s / came if items >= came else math.inf
 
 
 def posted_of(job: Job) -> str:

@@ -3,7 +3,9 @@ whatever happens on the way, each file is posted once."""
 
 import asyncio
 import json
+import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from discord_support import (
 )
 from fake_discord import Action
 
-from bossbot import BossBot, Cause, MediaFile, Status
+from bossbot import BossBot, Cause, Fetched, MediaFile, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -103,6 +105,31 @@ async def test_several_messages_are_posted_on_the_way(stage: Stage) -> None:
         await stage.hears("Done in")
     assert messages[3].content == "(4/4)"
     assert contents(stage) == wanted(stage, 32)
+
+
+async def test_first_files_of_a_slow_post_do_not_wait_for_a_full_message(
+    stage: Stage,
+) -> None:
+    steps = stage.images(3)
+    async with stage.bot() as bot:
+        be_early(bot).patience_s = 0
+        await stage.says(f"$download {link(*steps[:2], 'wait=gate', steps[2])}")
+        [first] = await stage.gets(1)  # the second may be the last one
+        assert "first 1 file" in first.content
+        stage.open_gate("gate")
+        await stage.gets(3)
+        await stage.hears("Done in")
+    assert contents(stage) == wanted(stage, 3)
+
+
+@pytest.mark.parametrize(
+    ("items", "left"), [(8, 6.0), (2, 0), (None, math.inf), (1, math.inf)]
+)
+def test_post_that_is_almost_there_is_worth_a_wait(
+    items: int | None, left: float
+) -> None:
+    fetched = Fetched([Path("1"), Path("2")], {"items": items} if items else {})
+    assert module("local_worker").left_s(fetched, 2.0) == left
 
 
 async def test_gallery_that_comes_at_once_is_posted_as_a_whole(stage: Stage) -> None:

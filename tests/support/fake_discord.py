@@ -428,6 +428,7 @@ class FakeDiscord:
         self.nonce_window_s = 300.0
         self.shows_history = True  # else what was posted is not to be seen yet
         self.request_limit_bytes = 25 * MIB  # of several files together
+        self.requests_per_s = 0  # of a bot, by Discord 50; 0: any number
         self.acknowledge_within_s = 3.0  # an interaction; else it is unknown
         self.interaction_s = 900.0  # how long it can be answered
         self.sessions: Counter[str] = Counter()  # connect, identify, resume, heartbeat
@@ -442,6 +443,7 @@ class FakeDiscord:
         self._changed = asyncio.Event()
         self._last_id = 0
         self._faults: list[Fault] = []
+        self._second: Counter[int] = Counter()  # requests that were let in
         self.interactions: dict[int, Interaction] = {}
         self._sessions: dict[str, Session] = {}
         self.bot = self.add_member("Boss-Bot", bot=True)
@@ -568,6 +570,12 @@ class FakeDiscord:
         guild = self._new_guild(name, premium_tier, owner)
         channel = self._new_channel("general", guild=guild)
         await self._emit("GUILD_CREATE", self._guild_payload(guild))
+        return channel
+
+    async def add_channel(self, name: str) -> Channel:
+        """One more channel of the first guild."""
+        channel = self._new_channel(name, guild=self.guild)
+        await self._emit("CHANNEL_CREATE", channel.payload())
         return channel
 
     async def add_thread(self, parent_id: int, name: str) -> Channel:
@@ -1479,6 +1487,8 @@ class FakeDiscord:
         if fault and fault.action == "reset":
             return reset(request)
         call = await read_call(request)
+        if (left_s := self._full_second()) and not fault:
+            return fault_answer(429, left_s, everywhere=True)
         if fault and isinstance(fault.action, int):
             return fault_answer(fault.action, fault.retry_after_s, fault.code)
         if fault and fault.action == "hang":
@@ -1503,6 +1513,14 @@ class FakeDiscord:
         response.headers["X-RateLimit-Remaining"] = "4"
         response.headers["X-RateLimit-Reset-After"] = "0.1"
         return response
+
+    def _full_second(self) -> float:
+        """How long no more requests are let in, 0 if there is room for this one."""
+        second, part_s = divmod(time.monotonic(), 1)
+        if 0 < self.requests_per_s <= self._second[int(second)]:
+            return 1 - part_s
+        self._second[int(second)] += 1
+        return 0
 
 
 def check_limits(payload: Payload, file_count: int) -> None:
@@ -1585,10 +1603,12 @@ def answer(status: int, data: Any) -> web.Response:
     return web.Response(status=status, body=body, content_type="application/json")
 
 
-def fault_answer(status: int, retry_after_s: float, code: int = 0) -> web.Response:
+def fault_answer(
+    status: int, retry_after_s: float, code: int = 0, everywhere: bool = False
+) -> web.Response:
     if status == 429:
         data = {"message": "You are being rate limited.", "retry_after": retry_after_s}
-        response = answer(429, data | {"global": False})
+        response = answer(429, data | {"global": everywhere})
         response.headers["Via"] = "1.1 google"  # without it, it is Cloudflare's
         return response
     if status > 500:  # from the proxy before Discord

@@ -136,6 +136,7 @@ class Bot:
         self.folder, self.fake, self.asked = folder, fake, 0
         self.environment = environment or {}
         self.times: dict[str, list[float]] = defaultdict(list)
+        self.members: list[tuple[int, int]] = []  # each with a channel
         for name in ("bossbot.py", "config.toml"):
             shutil.copy(root / name, folder)
         shutil.copytree(root / "plugins", folder / "plugins")
@@ -168,11 +169,20 @@ class Bot:
         self.process.terminate()
         await self.process.wait()
 
-    async def ask(self, link: str, user_id: int | None = None) -> Message:
+    async def ask(self, link: str, user_id: int = 0, channel_id: int = 0) -> Message:
         self.asked += 1
         words = f"$download {link.format(self.asked)}"
-        who = {} if user_id is None else {"user_id": user_id}
-        return await self.fake.member_says(self.fake.channel.id, words, **who)
+        channel_id = channel_id or self.fake.channel.id
+        return await self.fake.member_says(channel_id, words, user_id or None)
+
+    async def all_ask(self, link: str) -> list[Message]:
+        """20 members ask for a link each. Each has a channel, as Discord takes only
+        five messages at once in one."""
+        while len(self.members) < 20:
+            channel = await self.fake.add_channel(f"channel{len(self.members)}")
+            member = self.fake.add_member(f"member{len(self.members)}")
+            self.members.append((member.id, channel.id))
+        return [await self.ask(link, *where) for where in self.members]
 
     def replies(self, request: Message, files: bool) -> list[Message]:
         """Also those that are gone: a status message, once the files are there."""
@@ -187,24 +197,43 @@ class Bot:
         )
         return (reply.created_at - request.created_at).total_seconds() * 1000
 
+    def told(self, request: Message) -> bool:
+        """Whether the files are there, and the status message says so or is gone."""
+        said = self.replies(request, False)  # none if the files came before it
+        over = all(one.deleted or "Done in" in one.content for one in said)
+        return over and bool(self.replies(request, True))
+
     async def ask_and_wait(self, kind: str, link: str) -> None:
         cpu_s = self.cpu_s()
         request = await self.ask(link)
         self.times[f"{kind} answer"].append(await self.waited_ms(request, False))
         self.times[f"{kind} post"].append(await self.waited_ms(request, True))
-        [status] = self.replies(request, False)
-        await self.fake.wait_for(lambda: status.deleted or "Done in" in status.content)
+        await self.fake.wait_for(lambda: self.told(request))
         self.times[f"{kind} cpu"].append((self.cpu_s() - cpu_s) * 1000)
 
     async def crowd(self) -> None:
         """20 members, a link each, at once."""
-        members = [self.fake.add_member(f"member{n}") for n in range(20)]
-        link = LINKS["gallery-dl"]
-        asked = [await self.ask(link, member.id) for member in members]
+        asked = await self.all_ask(LINKS["gallery-dl"])
         answers = [await self.waited_ms(one, False) for one in asked]
         self.times["crowd answer"].append(statistics.median(answers))
         ends = [await self.waited_ms(one, True) for one in asked]
         self.times["crowd post"].append(max(ends))
+
+    async def flood(self) -> None:
+        """200 links, with as many requests as Discord takes in a second."""
+
+        before, started_s = len(self.fake.requests), time.perf_counter()
+        self.fake.requests_per_s = 50
+        asked = [
+            request for _ in range(10) for request in await self.all_ask(LINKS["gallery-dl"])
+        ]
+        async with asyncio.timeout(60):
+            while not all(map(self.told, asked)):
+                await asyncio.sleep(0.1)
+        self.fake.requests_per_s = 0
+        self.times["told"] = [len(asked) / (time.perf_counter() - started_s)]
+        requests = len(self.fake.requests) - before
+        self.times["requests"] = [requests / len(asked)]
 
     def tree(self) -> dict[int, list[int]]:
         """The processes, and their times on the processor in ticks: own ones, then
@@ -480,10 +509,9 @@ async def gallery(folder: Path, sites: Sites, roots: list[Path]) -> None:
             await bot.ask_and_wait("warm", LINKS["gallery-dl"])
             request = await bot.ask(link, fake.add_member("another").id)
             first_ms = await bot.waited_ms(request, True)
-            [status] = bot.replies(request, False)
-            await fake.wait_for(lambda status=status: "Done in" in status.content, 60)
+            await fake.wait_for(partial(bot.told, request), 60)
             posted = bot.replies(request, True)
-            assert sum(len(one.files) for one in posted) == 50, status.content
+            assert sum(len(one.files) for one in posted) == 50
             took = posted[-1].created_at - request.created_at
             bot.times["first"] = [first_ms / 1000]
             bot.times["last"] = [took.total_seconds()]
