@@ -1,5 +1,4 @@
-"""The history: a row for every job that has ended, for statistics and quotas, and
-totals, which stay when rows are removed."""
+"""The history: a row for every job that has ended."""
 
 import asyncio
 import sqlite3
@@ -75,6 +74,7 @@ def register_tables() -> list[str]:
                 total_bytes = total_bytes + excluded.total_bytes;
         END;
         """,
+        "DROP TRIGGER history_added; DROP TABLE history_totals",  # stats has them
     ]
 
 
@@ -121,7 +121,7 @@ async def store(app: App, jobs: Sequence[Job]) -> None:
 
 
 async def remove_old(app: App, keep_days: float) -> None:
-    """Remove the rows that are older; the totals stay."""
+    """Remove the rows that are older."""
     before = now() - keep_days * 86400
     sql = (
         "DELETE FROM history WHERE id IN (SELECT id FROM history WHERE finished_at < ? "
