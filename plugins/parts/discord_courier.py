@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import discord
+from bossbot_plugins._insist import insist
 from bossbot_plugins._lacking import forget_lack, tell_lack
 from bossbot_plugins._nonce import nonce
 from bossbot_plugins._quota import most_bytes
@@ -463,18 +464,9 @@ class DiscordCourier(Courier):
         Raises:
             JobFailed: the claim was lost, so that another worker may be posting.
         """
-        if not await self._ask(partial(self.app.queue.save, job, self.lease_s), job):
+        save = partial(self.app.queue.save, job, self.lease_s)
+        if not await insist(save, job, self.write_wait_s):
             raise JobFailed(Cause.CANCELLED, "the claim was lost")
-
-    async def _ask(self, work: Callable[[], Awaitable[Any]], job: Job) -> Any:
-        """What the queue answers, even when it takes a while: a full disk."""
-        while True:
-            try:
-                return await work()
-            except Exception as error:  # each queue has its own
-                log = logger.bind(job=job.id)
-                log.error("the queue cannot be used while posting: {}", error)
-                await asyncio.sleep(self.write_wait_s)
 
     async def _send_once(
         self,

@@ -59,12 +59,6 @@ def register_parts() -> dict[str, Callable[[App], Part]]:
     return {"storage": FileStorage}
 
 
-def inspect_file(path: Path, folder: Path) -> MediaFile:
-    """See ``Storage.inspect``, here without ffprobe; reads the whole file."""
-    file, _ = _measured(path, folder)
-    return _media_or_refused(file)
-
-
 def _measured(path: Path, folder: Path) -> tuple[MediaFile, bool]:
     """A file with what it seems to hold, and whether that is sure."""
     status = path.lstat()

@@ -19,6 +19,7 @@ from typing import Any, cast
 from bossbot_plugins._bench import ENCODERS, JobBench, Later
 from bossbot_plugins._cookies import keep_cookies, write_cookies
 from bossbot_plugins._failures import named_reason
+from bossbot_plugins._insist import insist
 from loguru import logger
 from pydantic import Field
 
@@ -228,14 +229,7 @@ class LocalWorker(Worker):
         await self._insist(partial(self.app.queue.release, job, delay_s), job)
 
     async def _insist(self, write: Callable[[], Awaitable[bool]], job: Job) -> bool:
-        """Write a job's state even when it takes a while: a full disk, a lock. A stop
-        ends that; the next start takes the job up as it is stored."""
-        while True:
-            try:
-                return await write()
-            except Exception as error:  # each queue has its own
-                logger.bind(job=job.id).error("the state cannot be stored: {}", error)
-                await asyncio.sleep(self.insist_s)
+        return await insist(write, job, self.insist_s)
 
     @contextlib.asynccontextmanager
     async def _leased(self, job: Job) -> AsyncIterator[None]:

@@ -1,5 +1,6 @@
 """Storage: names, what may be posted, the folders."""
 
+import asyncio
 import errno
 import hashlib
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 import media
 import pytest
-from bossbot_plugins.file_storage import FileStorage, inspect_file, safe_name, suffix_of
+from bossbot_plugins.file_storage import FileStorage, safe_name, suffix_of
 from conftest import MakeSettings, make_job
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from bossbot import (
     JobFailed,
     MediaFile,
     Post,
+    Settings,
     Storage,
     Stored,
     prepare_data,
@@ -37,6 +39,12 @@ TITLES = st.text(st.characters(), max_size=300) | st.lists(
     | st.text(max_size=9)
 ).map("".join)
 EXAMPLES = settings(max_examples=300, deadline=None)
+
+
+@pytest.fixture
+def storage(make_settings: MakeSettings) -> FileStorage:
+    prepare_data(make_settings().data_dir)
+    return FileStorage(App(make_settings()))
 
 
 # Names
@@ -100,25 +108,27 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n"
         ("latin.txt", b"caf\xe9 cr\xe8me"),
     ],
 )
-def test_what_is_no_media_is_refused_whatever_its_name(
-    tmp_path: Path, name: str, content: bytes
+async def test_what_is_no_media_is_refused_whatever_its_name(
+    storage: FileStorage, tmp_path: Path, name: str, content: bytes
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(JobFailed) as caught:
-        inspect_file(path, tmp_path)
+        await storage.inspect(path, tmp_path)
     assert caught.value.cause is Cause.NO_MEDIA
 
 
-def test_symlink_is_refused(tmp_path: Path) -> None:
+async def test_symlink_is_refused(storage: FileStorage, tmp_path: Path) -> None:
     (tmp_path / "real.txt").write_text("words")
     link = tmp_path / "link.txt"
     link.symlink_to(tmp_path / "real.txt")
     with pytest.raises(JobFailed):
-        inspect_file(link, tmp_path)
+        await storage.inspect(link, tmp_path)
 
 
-def test_file_outside_of_the_jobs_folder_is_refused(tmp_path: Path) -> None:
+async def test_file_outside_of_the_jobs_folder_is_refused(
+    storage: FileStorage, tmp_path: Path
+) -> None:
     folder, outside = tmp_path / "job", tmp_path / "job2"
     folder.mkdir()
     outside.mkdir()
@@ -130,15 +140,17 @@ def test_file_outside_of_the_jobs_folder_is_refused(tmp_path: Path) -> None:
         folder / "way/a.txt",
     ):
         with pytest.raises(JobFailed, match="inside the bot"):
-            inspect_file(path, folder)
+            await storage.inspect(path, folder)
 
 
-def test_pipe_or_folder_is_refused_at_once(tmp_path: Path) -> None:
+async def test_pipe_or_folder_is_refused_at_once(
+    storage: FileStorage, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "folder.mp4").mkdir()
     for name in ("pipe.mp4", "folder.mp4"):
         with pytest.raises(JobFailed):
-            inspect_file(tmp_path / name, tmp_path)
+            await storage.inspect(tmp_path / name, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +166,8 @@ def test_pipe_or_folder_is_refused_at_once(tmp_path: Path) -> None:
         ("m4a", "audio/mp4"),
     ],
 )
-def test_real_media_is_recognised_whatever_its_name(
-    tmp_path: Path, media_folder: Path, kind: str, mime: str
+async def test_real_media_is_recognised_whatever_its_name(
+    storage: FileStorage, tmp_path: Path, media_folder: Path, kind: str, mime: str
 ) -> None:
     if kind in ("mp3", "m4a"):
         made = media.audio(media_folder, kind=kind)
@@ -164,7 +176,7 @@ def test_real_media_is_recognised_whatever_its_name(
     else:
         made = media.image(media_folder, kind=kind)
     content = made.read_bytes()
-    file = inspect_file(made, media_folder)
+    file = await storage.inspect(made, media_folder)
     assert file.mime in (mime, mime.replace("/mp4", "/m4a"), "audio/x-m4a")
     assert file == MediaFile(
         made, len(content), hashlib.sha256(content).hexdigest(), file.mime
@@ -172,27 +184,33 @@ def test_real_media_is_recognised_whatever_its_name(
     assert suffix_of(file) == kind
     for name in ("photo.exe", "noname", "page.html", "a.jpg png"):
         shutil.copy(made, tmp_path / name)
-        assert suffix_of(inspect_file(tmp_path / name, tmp_path)) == kind
+        assert suffix_of(await storage.inspect(tmp_path / name, tmp_path)) == kind
 
 
-def test_gif_is_no_transport_stream(tmp_path: Path, media_folder: Path) -> None:
+async def test_gif_is_no_transport_stream(
+    storage: FileStorage, tmp_path: Path, media_folder: Path
+) -> None:
     content = bytearray(media.image(media_folder, kind="gif").read_bytes())
     content[188:189] = b"G"
     path = tmp_path / "a.gif"
     path.write_bytes(content)
-    assert suffix_of(inspect_file(path, tmp_path)) == "gif"
+    assert suffix_of(await storage.inspect(path, tmp_path)) == "gif"
 
 
-def test_transport_stream_and_text_are_media_too(tmp_path: Path) -> None:
+async def test_transport_stream_and_text_are_media_too(
+    storage: FileStorage, tmp_path: Path
+) -> None:
     stream, words, subtitles = (tmp_path / n for n in ("a.bin", "b.TXT", "c.srt"))
     stream.write_bytes((b"G" + bytes(187)) * 50)
     words.write_text("Grüße, 漢字\n" * 2000)
     subtitles.write_text("1\n00:00:01,000 --> 00:00:02,000\n<i>Hi</i>\n")
-    files = [inspect_file(path, tmp_path) for path in (stream, words, subtitles)]
+    files = [
+        await storage.inspect(path, tmp_path) for path in (stream, words, subtitles)
+    ]
     assert [suffix_of(file) for file in files] == ["ts", "txt", "srt"]
 
 
-@EXAMPLES
+@settings(EXAMPLES, max_examples=100)
 @given(
     st.binary(max_size=300)
     | st.sampled_from(
@@ -206,8 +224,9 @@ def test_any_content_is_either_refused_or_gets_a_safe_ending(
     folder = tmp_path_factory.getbasetemp()
     path = folder / f"any.{suffix}"
     path.write_bytes(content)
+    storage = FileStorage(App(Settings(data_dir=folder)))
     try:
-        ending = suffix_of(inspect_file(path, folder))
+        ending = suffix_of(asyncio.run(storage.inspect(path, folder)))
     except JobFailed:
         return
     assert re.fullmatch(r"[a-z0-9]{2,5}", ending)
@@ -215,12 +234,6 @@ def test_any_content_is_either_refused_or_gets_a_safe_ending(
 
 
 # Where files are
-
-
-@pytest.fixture
-def storage(make_settings: MakeSettings) -> FileStorage:
-    prepare_data(make_settings().data_dir)
-    return FileStorage(App(make_settings()))
 
 
 FACTS = {

@@ -25,11 +25,12 @@ import media
 import pytest
 import pytest_asyncio
 from bossbot_plugins._child import is_public
-from bossbot_plugins.file_storage import inspect_file, suffix_of
+from bossbot_plugins.file_storage import FileStorage, suffix_of
 from conftest import (
     PARTS,
     ROOT,
     SUPPORT_PLUGINS,
+    MakeSettings,
     be_quick,
     link_plugins,
     make_job,
@@ -588,16 +589,20 @@ UPLOADS = [
 
 
 @pytest.mark.parametrize(("name", "content", "posted"), UPLOADS)
-def test_only_media_is_posted_under_an_ending_that_suits_it(
-    tmp_path: Path, name: str, content: bytes, posted: str | None
+async def test_only_media_is_posted_under_an_ending_that_suits_it(
+    make_settings: MakeSettings,
+    tmp_path: Path,
+    name: str,
+    content: bytes,
+    posted: str | None,
 ) -> None:
-    path = tmp_path / name
+    path, storage = tmp_path / name, FileStorage(App(make_settings()))
     path.write_bytes(content)
     if posted:
-        assert suffix_of(inspect_file(path, tmp_path)) == posted
+        assert suffix_of(await storage.inspect(path, tmp_path)) == posted
     else:
         with pytest.raises(JobFailed) as caught:
-            inspect_file(path, tmp_path)
+            await storage.inspect(path, tmp_path)
         assert caught.value.cause is Cause.NO_MEDIA
 
 

@@ -225,7 +225,9 @@ class Bot:
         before, started_s = len(self.fake.requests), time.perf_counter()
         self.fake.requests_per_s = 50
         asked = [
-            request for _ in range(10) for request in await self.all_ask(LINKS["gallery-dl"])
+            request
+            for _ in range(10)
+            for request in await self.all_ask(LINKS["gallery-dl"])
         ]
         async with asyncio.timeout(60):
             while not all(map(self.told, asked)):
@@ -362,31 +364,38 @@ async def slowly_synced(folder: Path, roots: list[Path]) -> None:
 ENDED, KEPT, WAITING = 10**6, 100_000, 50_000
 
 
-def pile_up(data: Path, kept: int) -> None:
-    """A million jobs that have ended, some with kept files."""
+def pile_up(data: Path, kept: int, guild_id: int = 1, user_id: int = 1) -> None:
+    """A million jobs that have ended, some with kept files. A third is of that guild,
+    one in 99 of that member, and one in ten failed."""
     job = Job(id="", url=f"{SITE}/picture/1.jpg", platform="other", channel_id=1)
     job.status, job.facts = Status.COMPLETED, {"title": "A title of a usual length"}
     job.posts = [Post(1, "A title of a usual length", {"name.jpg": "0" * 64}, "sent")]
-    row = job.to_row() | {"file_count": 1, "total_bytes": 50_000}
+    row = job.to_row() | {"file_count": 1, "total_bytes": 50_000, "title": "A title"}
     made = {
         "id": "printf('%010x', n)",
         "request_key": "n",
-        "guild_id": "n % 1000",
-        "user_id": "n % 5000",
-        "finished_at": f"{now()} - n % 500000",
+        "guild_id": f"iif(n % 3, n % 1000, {guild_id})",
+        "user_id": f"iif(n % 99, n % 5000, {user_id})",
+        "status": "iif(n % 10, 'completed', 'failed')",
+        "finished_at": f"{now()} - 4000 - n % 500000",
         "folder": f"iif(n < {kept}, 'downloads/' || n, '')",
     }
-    values = ", ".join(made.get(name, f":{name}") for name in row)
     count = f"WITH c(n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM c LIMIT {ENDED}) "
     with contextlib.closing(sqlite3.connect(data / "bossbot.db")) as connection:
-        connection.execute(
-            f"INSERT INTO jobs ({', '.join(row)}) {count} SELECT {values} FROM c", row
-        )
-        named = {one[1] for one in connection.execute("PRAGMA table_info(history)")}
-        both = ", ".join(named - {"title"})
-        connection.execute(
-            f"INSERT INTO history ({both}, title) SELECT {both}, 'A title' FROM jobs"
-        )
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA cache_size=-300000")  # KiB
+        for table in ("jobs", "history"):
+            about = connection.execute(f"PRAGMA table_info({table})").fetchall()
+            names = [one[1] for one in about if one[3]] or ["id"]  # what must be there
+            values = [made.get(n, f":{n}" if n in row else "0") for n in names]
+            if about:
+                connection.execute(
+                    f"INSERT INTO {table} ({', '.join(names)}) {count} "
+                    f"SELECT {', '.join(values)} FROM c",
+                    row,
+                )
+        if about:
+            count_all(connection, guild_id)
         connection.commit()
     for n in range(kept):
         folder = data / "downloads" / f"{n % 1000}" / f"day{n % 7}" / f"{n:010x}"
@@ -394,7 +403,27 @@ def pile_up(data: Path, kept: int) -> None:
         (folder / "content" / "name.jpg").write_bytes(b"0" * 1000)
 
 
-async def piled_up(folder: Path, roots: list[Path]) -> None:
+def count_all(connection: sqlite3.Connection, guild_id: int) -> None:
+    """What the statistics have of these jobs: a year, of eight sites."""
+    today = int(now() // 86400)
+    for where in (guild_id, -1):
+        for day in (0, *range(today - 365, today + 1)):
+            sites = [(where, day, f"site{n}", 100, 10, 10**7) for n in range(8)]
+            times = [
+                (where, day, kind, n, 10)
+                for kind in ("wait", "duration")
+                for n in range(40)
+            ]
+            connection.executemany("INSERT INTO stats VALUES (?, ?, ?, ?, ?, ?)", sites)
+            connection.executemany(
+                "INSERT INTO stats_times VALUES (?, ?, ?, ?, ?)", times
+            )
+    members = [(guild_id, n, n % 999, 10**7) for n in range(5000)]
+    connection.executemany("INSERT INTO stats_members VALUES (?, ?, ?, ?)", members)
+    connection.execute("INSERT INTO stats_jobs VALUES (1, '', ?)", (now(),))
+
+
+async def piled_up(folder: Path, sites: Sites, roots: list[Path]) -> None:
     app = make_app(folder / "app")
     await app.database.start()
     await asyncio.to_thread(pile_up, app.settings.data_dir, KEPT)
@@ -412,11 +441,13 @@ async def piled_up(folder: Path, roots: list[Path]) -> None:
             await bot.start()
             await bot.stop()
             if number:
-                await asyncio.to_thread(pile_up, place / "data", 0)
+                who = (fake.guild.id, fake.owner.id)
+                await asyncio.to_thread(pile_up, place / "data", 0, *who)
         for _ in range(6):
             for bot in all_bots:
                 await bot.start()
                 await bot.stop()
+        await commands(folder, sites, all_bots[1])
     empty, *all_bots = all_bots
     for bot in [empty, *all_bots]:
         bot.times["start"] = bot.times["start"][2:]
@@ -424,6 +455,88 @@ async def piled_up(folder: Path, roots: list[Path]) -> None:
     mine, none = (statistics.median(b.times["start"]) for b in (all_bots[0], empty))
     goal = "at most 1.2 times"
     show("the same, beside an empty database", f"{mine / none:.2f} times", goal)
+
+
+# A command, and its options in order; "waiting" and "failed" stand for the id of such a
+# job. Those of the second list are the owner's.
+COMMON: list[tuple[str, dict[str, str]]] = [
+    ("download", {"url": "no-link"}),
+    ("queue list", {}),
+    ("queue move", {"id": "waiting", "priority": "high"}),
+    ("queue cancel", {"id": "waiting"}),
+    ("queue retry", {"id": "failed"}),
+    ("queue clear", {}),
+    ("queue purge", {}),
+    ("settings view", {}),
+    ("settings view", {"setting": "quality"}),
+    ("settings update", {"setting": "quality", "value": "720"}),
+    ("stats", {}),
+    ("help", {}),
+    ("help", {"command": "download"}),
+    ("ping", {}),
+    ("about", {}),
+    ("privacy stats", {"choice": "off"}),
+    ("privacy forget", {}),
+]
+OWNERS: list[tuple[str, dict[str, str]]] = [
+    ("stats", {"where": "everywhere"}),
+    ("privacy show", {}),  # 10,000 rows
+    ("plugins list", {}),
+    ("plugins reload", {"name": "help"}),
+    ("plugins sync", {}),
+]
+
+
+async def commands(folder: Path, sites: Sites, bot: Bot) -> None:
+    """Every command in both ways, with 5 downloads running, 50 that wait, and a million
+    that have ended."""
+    hold = Answer(media.padded_video(folder, 4 * 2**20), piece_bytes=8192, pause_s=0.02)
+    sites.serve(f"{SITE}/held/*", hold)
+    fake, before = bot.fake, len(sites.requests)
+    bot.environment = {"BOSS_BOT_DISABLED_PLUGINS": "[]"}  # with limits
+    await bot.start()
+    asked = [
+        await bot.ask(f"{SITE}/held/{{}}.mp4", fake.add_member(f"held{n}").id)
+        for n in range(55)
+    ]
+    while held_since(sites, before) < 5:
+        await asyncio.sleep(0.05)
+    answers = [await fake.wait_for(partial(bot.replies, one, False)) for one in asked]
+    waiting = [one[0].content.rpartition(" ")[2].strip("`") for one in answers]
+    failed = [f"{30 * n:010x}" for n in range(1, 100)]
+    place = await fake.add_channel("commands")
+    times: dict[str, list[float]] = defaultdict(list)
+    for _ in range(5):
+        for name, options in [*COMMON, *OWNERS]:
+            for way in "$/":
+                ids = {"waiting": waiting.pop, "failed": failed.pop}
+                given = {k: ids.get(v, v.strip)() for k, v in options.items()}
+                who = fake.owner
+                if (name, options) not in OWNERS:  # each has limits of his own
+                    who = await fake.add_moderator("moderator", "administrator")
+                started_s = time.perf_counter()
+                if way == "$":
+                    words = " ".join([f"${name}", *given.values()])
+                    request = await fake.member_says(place.id, words, who.id)
+                    await fake.wait_for(partial(answered, bot, request))
+                else:
+                    slash = await fake.slash(place.id, name, given, who.id)
+                    await fake.answered(slash)
+                took_ms = (time.perf_counter() - started_s) * 1000
+                times[" ".join([way + name, *options.values()])].append(took_ms)
+    await bot.stop()
+    medians = {words: statistics.median(took) for words, took in times.items()}
+    pictured = [medians.pop(words) for words in list(medians) if "stats" in words[:6]]
+    slowest = sorted(medians, key=lambda words: -medians[words])
+    told = ", ".join(f"{words} {medians[words]:.0f} ms" for words in slowest[:3])
+    what = "a command, 5 running, 1M ended"
+    text = f"median {statistics.median(medians.values()):.0f} ms; slowest: {told}"
+    show(what, text, "100 ms each")
+    show("/stats with its picture, the same", f"{max(pictured):.0f} ms", "1000 ms")
+
+
+def answered(bot: Bot, request: Message) -> bool:
+    return bool(bot.replies(request, False) or bot.replies(request, True))
 
 
 async def claiming(app: App) -> None:
@@ -573,7 +686,7 @@ async def main() -> None:
         await fetching(folder / "fetch")
         await working(folder / "work", sites, roots)
         await slowly_synced(folder / "slow", roots)
-        await piled_up(folder / "pile", roots)
+        await piled_up(folder / "pile", sites, roots)
         await gallery(folder / "gallery", sites, roots)
     table = Table("what", "measured", "goal", box=None)
     for row in rows:

@@ -1,0 +1,22 @@
+"""Asking the queue until it answers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from loguru import logger
+
+from bossbot import Job
+
+T = TypeVar("T")
+
+
+async def insist(ask: Callable[[], Awaitable[T]], job: Job, wait_s: float) -> T:
+    """What the queue answers about a job, even when it takes a while: a full disk, a
+    lock. A stop ends that; the next start takes the job up as it is stored."""
+    while True:
+        try:
+            return await ask()
+        except Exception as error:  # each queue has its own
+            logger.bind(job=job.id).error("the queue does not answer: {}", error)
+            await asyncio.sleep(wait_s)
