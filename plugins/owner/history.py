@@ -74,7 +74,12 @@ def register_tables() -> list[str]:
                 total_bytes = total_bytes + excluded.total_bytes;
         END;
         """,
-        "DROP TRIGGER history_added; DROP TABLE history_totals",  # stats has them
+        """
+        DROP TRIGGER history_added;  -- of the totals, which the statistics have
+        DROP TABLE history_totals;
+        DROP INDEX history_by_user;  -- forgetting would read all rows of a server
+        CREATE INDEX history_by_user ON history (user_id, guild_id, finished_at);
+        """,
     ]
 
 
