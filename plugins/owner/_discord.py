@@ -15,6 +15,11 @@ PERMISSIONS = {
     "attach_files": "Attach Files",
     "read_message_history": "Read Message History",
 }
+# What only some settings of a server need, and the link does not ask for.
+MORE = (
+    "Manage Messages (delete_request, suppress_preview), "
+    "Create Public Threads (thread_above), Add Reactions (auto_links)"
+)
 
 
 async def look_up(token: str) -> tuple[str, str]:

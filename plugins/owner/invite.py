@@ -14,7 +14,7 @@ async def invite(app: App, args: argparse.Namespace) -> int:
     """Print the link, and the permissions it asks for."""
     import aiohttp
     import discord
-    from bossbot_plugins._discord import PERMISSIONS, look_up
+    from bossbot_plugins._discord import MORE, PERMISSIONS, look_up
 
     token = app.settings.discord_token
     if not token:
@@ -30,4 +30,5 @@ async def invite(app: App, args: argparse.Namespace) -> int:
         raise BossbotError(reason) from error
     print(f"Invite {name} to a server with this link:\n  {link}")
     print(f"It asks for: {', '.join(PERMISSIONS.values())}.")
+    print(f"Settings that need more of the bot's role on a server: {MORE}.")
     return 0

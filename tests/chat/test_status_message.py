@@ -1,5 +1,6 @@
 """The status message that the links of one request share."""
 
+import asyncio
 import re
 from itertools import pairwise
 from typing import Any
@@ -13,6 +14,7 @@ from discord_support import (
     job_at,
     job_ids,
     link,
+    module,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -89,6 +91,23 @@ async def test_quick_links_end_at_once_and_with_one_edit(
         status = await stage.hears("Done in", "(gone)")
     assert len(status.versions) == 2
     assert [r.kind for r in stage.fake.requests].count("edit") == 1
+
+
+async def test_progress_gives_way_while_discord_holds_the_bot_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = asyncio.get_running_loop().time
+    async with stage.bot(edit_interval_s=1):
+        progress = module("progress")
+        progress.tracker.room_at_s = clock() + 1.6
+        await ask(stage, "$", link(stage.image(1), "wait=gate"))
+        await stage.hears("Downloading")
+        monkeypatch.setattr(progress, "HELD_BACK_S", 0)  # as if each write were
+        stage.open_gate("gate")
+        await stage.hears("Done in")  # the end does not wait
+        assert progress.tracker.room_at_s > clock() + 1
+    sent, *edits = [r.at for r in stage.fake.requests if r.kind in ("edit", "send")]
+    assert edits[0] - sent > 1.4
 
 
 async def test_end_of_a_late_link_waits_for_its_time(stage: Stage) -> None:

@@ -173,6 +173,7 @@ async def test_invite_prints_the_link_and_its_permissions_in_words(
     [words] = re.findall(r"It asks for: (.+)\.", terminal.shown)
     assert len(words.split(", ")) == len(asked)
     assert "Attach Files" in words and "attach_files" in asked
+    assert "Manage Messages (delete_request" in terminal.shown  # where it is needed
     assert fake.token not in terminal.shown
 
 
