@@ -672,7 +672,7 @@ def size_of(path: Path) -> int:
 def left_s(fetched: Fetched, took_s: float) -> float:
     """How long the files that are missing will take, as far as their number is known."""
     came, items = len(fetched.paths), fetched.facts.get("items") or 0
-    return (items - came) * took_s / came if items >= came else math.inf
+    return max(items - came, 0) * took_s / came if items else math.inf
 
 
 def posted_of(job: Job) -> str:

@@ -443,7 +443,7 @@ class FakeDiscord:
         self._changed = asyncio.Event()
         self._last_id = 0
         self._faults: list[Fault] = []
-        self._second: Counter[int] = Counter()  # requests that were let in
+        self.let_in: Counter[int] = Counter()  # requests, by the second
         self.interactions: dict[int, Interaction] = {}
         self._sessions: dict[str, Session] = {}
         self.bot = self.add_member("Boss-Bot", bot=True)
@@ -1517,9 +1517,9 @@ class FakeDiscord:
     def _full_second(self) -> float:
         """How long no more requests are let in, 0 if there is room for this one."""
         second, part_s = divmod(time.monotonic(), 1)
-        if 0 < self.requests_per_s <= self._second[int(second)]:
+        if 0 < self.requests_per_s <= self.let_in[int(second)]:
             return 1 - part_s
-        self._second[int(second)] += 1
+        self.let_in[int(second)] += 1
         return 0
 
 

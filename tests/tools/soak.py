@@ -166,7 +166,7 @@ def ended(text: str) -> bool:
     return text.startswith(("Done in", "**Download failed**"))
 
 
-async def main(jobs: int, kills: int, seed: int) -> int:
+async def main(jobs: int, kills: int, seed: int, life_s: float) -> int:
     # The fake is told of every connection that a kill cuts.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +174,8 @@ async def main(jobs: int, kills: int, seed: int) -> int:
         media.mkdir()
         own.mkdir()
         async with FakeDiscord() as fake:
-            figures = await soak(Stage(fake, media, own), jobs, kills, seed)
+            stage = Stage(fake, media, own)
+            figures = await soak(stage, jobs, kills, seed, life_s)
     print(json.dumps({"seed": seed, **vars(figures)}, indent=2))
     return 0 if figures.ok else 1
 
@@ -183,5 +184,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--life-s", type=float, default=LIFE_S)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     sys.exit(asyncio.run(main(**vars(parser.parse_args()))))
