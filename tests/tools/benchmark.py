@@ -120,6 +120,33 @@ async def fetching(folder: Path) -> None:
     await app.stop()
 
 
+async def choosing(folder: Path, sites: Sites) -> None:
+    """A video in three sizes, of which one can be posted as it is."""
+    offered = {1080: 80, 720: 35, 480: 15}  # MB
+    tags, files = [], {}
+    for number, (side, size) in enumerate(offered.items(), 1):
+        path = f"/video-{side}.mp4"
+        files[path] = media.padded_video(folder, size * 1_000_000, number)
+        url = sites.serve(f"{SITE}{path}", files[path])
+        tags.append(f'<source src="{url}" type="video/mp4" label="{side}p">')
+    page = sites.serve(f"{SITE}/sizes", f"<video>{''.join(tags)}</video>")
+    app = make_app(folder / "app")
+    await app.runner.start()
+    before = len(sites.requests)
+    job = Job(id="choosing00", url=page, engine="yt-dlp", limit_bytes=20 * 2**20)
+    fetched = await app.worker.complete(job, nobody_watches)
+    asked = [one for one in sites.requests[before:] if one.method == "GET"]
+    size = sum(files[one.path].stat().st_size for one in asked if one.path in files)
+    [file] = fetched.files
+    same = file.path.read_bytes() == files["/video-480.mp4"].read_bytes()
+    show(
+        "1080p of 80 MB, 720p of 35 MB, 480p of 15 MB, for 20 MiB: fetched",
+        f"{size / 10**6:.0f} MB, posted {'as it is' if same else 'changed'}",
+        "16 MB",
+    )
+    await app.stop()
+
+
 # The bot, in a process of its own
 
 
@@ -696,9 +723,10 @@ async def main() -> None:
         os.environ |= trusting(sites, folder)
         sites.serve(f"{SITE}/picture/*", media.padded_image(folder, 50_000))
         sites.serve(f"{SITE}/video/*", media.padded_video(folder, 50_000))
-        for name in ("fetch", "work", "slow", "pile", "gallery"):
+        for name in ("fetch", "work", "slow", "pile", "gallery", "choose"):
             (folder / name).mkdir()
         await fetching(folder / "fetch")
+        await choosing(folder / "choose", sites)
         await working(folder / "work", sites, roots)
         await slowly_synced(folder / "slow", roots)
         await piled_up(folder / "pile", sites, roots)
