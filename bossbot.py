@@ -693,7 +693,8 @@ class Report(Protocol):
     def info(self, **facts: Any) -> None:
         """Report on the post: title, uploader, date (ISO 8601), text, adult (true or
         false); items, how many files it has; more, whether some were left out; mute,
-        whether a video's sound was. What is known of a file comes before it: it may be
+        whether a video's sound was; side and best_side, the shorter sides in pixels of
+        the video that was chosen to fit and of the best there is. What is known of a file comes before it: it may be
         posted while others are downloaded."""
 
     def progress(self, progress: Progress) -> None:

@@ -78,22 +78,44 @@ def wanted(request: Request) -> Wanted:
     )
 
 
-def selector(engine: Any, request: Request, info: Format) -> Callable[[Any], Any]:
-    """What yt-dlp takes to select the formats of a video."""
+def selector(
+    engine: Any, request: Request, video: Format, info: Callable[..., None]
+) -> Callable[[Any], Any]:
+    """What yt-dlp takes to select the formats of a video; ``info`` is told if one was
+    chosen only to fit."""
     want = wanted(request)
     both, one = map(engine.build_format_selector, ("bv*+ba", "b*"))
 
     def select(context: dict[str, Any]) -> Iterator[Format]:
         formats = list(context["formats"])
         ask = partial(_asked, engine, formats)
-        for parts in choose(formats, want, seconds_of(info, formats), ask):
+        for parts in choose(formats, want, seconds_of(video, formats), ask):
             select = both if len(parts) > 1 else one
             # It tries those of which it is not sure.
             if found := next(iter(select({**context, "formats": list(parts)})), None):
+                info(**shrunk(parts, formats, want, seconds_of(video, formats)))
                 yield found
                 return
 
     return select
+
+
+def shrunk(
+    parts: Sequence[Format],
+    formats: Sequence[Format],
+    want: Wanted,
+    length_s: float | None,
+) -> dict[str, float]:
+    """The shorter sides of what was chosen and of the best within the quality, as facts
+    to report; none if the best was not too large, or the other is as well."""
+    best = max(_candidates(formats, want), key=lambda one: side_of(one.picture) or 0)
+    sides = side_of(parts[0]) or 0, side_of(best.picture) or 0
+    sizes = Choice(tuple(parts), ()).bytes(length_s), best.bytes(length_s)
+    if want.sound_only or not want.target_bytes or not 0 < sides[0] < sides[1]:
+        return {}
+    if (sizes[0] or 0) > want.target_bytes or (sizes[1] or 0) <= want.target_bytes:
+        return {}
+    return {"side": sides[0], "best_side": sides[1]}
 
 
 def _asked(engine: Any, formats: Sequence[Format], one: Format) -> float | None:

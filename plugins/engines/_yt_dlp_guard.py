@@ -79,10 +79,12 @@ def unexpanded(path: Path) -> str:
     return os.path.relpath(os.path.realpath(path), os.getcwd())
 
 
-def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) -> None:
+def guard_yt_dlp(
+    request: Request, info: Callable[..., None] = lambda **facts: None
+) -> None:
     """Confine yt-dlp in this process to what the request allows, and have it choose
     formats as `_formats` does, unless an option names them; a second call replaces the
-    first. ``on_mute`` is called for a video whose sound was left behind.
+    first. ``info`` gets what there is to report of a video: see ``Report``.
 
     yt-dlp then starts only the helper programs: ffmpeg and ffprobe on local media files,
     and a JavaScript runtime with the memory it needs. It loads no plugins, and makes no
@@ -151,19 +153,19 @@ def guard_yt_dlp(request: Request, on_mute: Callable[[], None] | None = None) ->
         return periods
 
     @functools.wraps(process_video)
-    def choose(self: Any, info: dict[str, Any], *rest: Any, **how: Any) -> Any:
-        tidy(info, info.get("formats"))
+    def choose(self: Any, video: dict[str, Any], *rest: Any, **how: Any) -> Any:
+        tidy(video, video.get("formats"))
         if not self.params.get("format"):
-            self.format_selector = selector(self, request, info)
-        return process_video(self, info, *rest, **how)
+            self.format_selector = selector(self, request, video, info)
+        return process_video(self, video, *rest, **how)
 
     @functools.wraps(process_info)
-    def process(self: Any, info: dict[str, Any]) -> Any:
-        processed = process_info(self, info)
-        if on_mute and info.get("acodec") == "none":
-            others = info.get("formats") or ()
+    def process(self: Any, video: dict[str, Any]) -> Any:
+        processed = process_info(self, video)
+        if video.get("acodec") == "none":
+            others = video.get("formats") or ()
             if any(one.get("acodec") != "none" for one in others):
-                on_mute()
+                info(mute=True)
         return processed
 
     @functools.wraps(urlopen)

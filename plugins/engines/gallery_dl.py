@@ -27,7 +27,15 @@ from bossbot_plugins._failures import (
     retry_after_s,
     wait_asked_s,
 )
-from bossbot_plugins._formats import ASK_S, Wanted, choose, number, side_of, wanted
+from bossbot_plugins._formats import (
+    ASK_S,
+    Wanted,
+    choose,
+    number,
+    shrunk,
+    side_of,
+    wanted,
+)
 from bossbot_plugins._tls import SharedContext
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
@@ -260,7 +268,7 @@ def _table() -> tuple[list[Callable[[str], Any]], list[Any]]:
 
 def download(request: Request, report: Report) -> None:
     _configure(request)
-    _choose_variants(request)
+    _choose_variants(request, report)
     post = Post(request, report)
     with _collecting_log(post.log):
         found = _find(request.url)
@@ -278,7 +286,7 @@ def download(request: Request, report: Report) -> None:
     post.finish()
 
 
-def _choose_variants(request: Request) -> None:
+def _choose_variants(request: Request, report: Report) -> None:
     """Have the videos of Twitter and Instagram chosen as any other; the engine always
     takes one of the largest."""
     from gallery_dl.extractor.instagram import InstagramExtractor
@@ -293,7 +301,7 @@ def _choose_variants(request: Request) -> None:
         for media in entities:
             with contextlib.suppress(*NO_FIND):  # the engine will say so
                 info = media["video_info"]
-                info["variants"] = [best_variant(info, want)]
+                info["variants"] = [best_variant(info, want, report.info)]
         return extract(self, tweet, entities, files)
 
     @functools.wraps(parse)
@@ -316,7 +324,9 @@ def _choose_variants(request: Request) -> None:
     InstagramExtractor._parse_post = parsed
 
 
-def best_variant(info: dict[str, Any], want: Wanted) -> dict[str, Any]:
+def best_variant(
+    info: dict[str, Any], want: Wanted, tell: Callable[..., None]
+) -> dict[str, Any]:
     """The variant to fetch of a video on Twitter, whose links tell the sizes."""
     formats = []
     for variant in info["variants"]:
@@ -332,6 +342,7 @@ def best_variant(info: dict[str, Any], want: Wanted) -> dict[str, Any]:
         formats.append(form | ({"preference": -100} if ".m3u8" in url else {}))
     length_s = (number(info.get("duration_millis")) or 0) / 1000
     (best,) = next(choose(rising(formats), want, length_s), ())
+    tell(**shrunk([best], formats, want, length_s))
     return cast(dict[str, Any], best["variant"])
 
 
@@ -596,7 +607,7 @@ def _job_class(post: Post) -> Any:
                 kwdict["_fallback"] = others
             kwdict["_http_validate"] = check
             if url.startswith("ytdl:"):
-                guard_yt_dlp(post.request, lambda: post.report.info(mute=True))
+                guard_yt_dlp(post.request, post.report.info)
             if url.startswith(("http://", "https://", "ytdl:http")):
                 super().handle_url(url, kwdict)
             if post.path is None:

@@ -198,7 +198,7 @@ def download(request: Request, report: Report) -> None:
     from yt_dlp.utils import DownloadCancelled
 
     video = Video(request, report)
-    guard_yt_dlp(request, lambda: report.info(mute=True))
+    guard_yt_dlp(request, report.info)
     # Extractors pass data to each other in the fragment; a member must not.
     url = request.url.partition("#__youtubedl_smuggle")[0]
     with _downloader(video) as engine:

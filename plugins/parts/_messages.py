@@ -74,7 +74,7 @@ def known_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
         "title": lambda said: one_line(_text(said))[:MAX_TITLE].strip(),
         **dict.fromkeys(("uploader", "date", "text"), _text),
         **dict.fromkeys(("adult", "more", "mute"), bool),
-        "items": number,
+        **dict.fromkeys(("items", "side", "best_side"), number),
     }
     known = {
         name: forms[name](value)

@@ -41,6 +41,7 @@ from bossbot import (
     Status,
     Worker,
     _,
+    format_size,
     hookimpl,
     language,
     ngettext,
@@ -489,7 +490,8 @@ class LocalWorker(Worker):
             try:
                 file = await self.app.storage.inspect(path, folder)
                 alt = fetched.alts.get(path.name, "")
-                fetched.files.append(dataclasses.replace(file, alt=alt))
+                note = self._note(job, file, fetched.facts)
+                fetched.files.append(dataclasses.replace(file, alt=alt, note=note))
             except JobFailed as error:
                 fetched.failures.append(error)
             except OSError as error:
@@ -498,6 +500,16 @@ class LocalWorker(Worker):
             fetched.checked += 1
         facts = fetched.facts
         job.facts = {name: facts[name] for name in STORED_FACTS if facts.get(name)}
+
+    def _note(self, job: Job, file: MediaFile, facts: dict[str, Any]) -> str:
+        """How a video was chosen to fit, if it is the only one; else ""."""
+        side, best = (round(facts.get(name) or 0) for name in ("side", "best_side"))
+        alone = file.mime.startswith("video/") and (facts.get("items") or 1) == 1
+        if not alone or not 0 < side < best:
+            return ""
+        limit = format_size(job.limit_bytes or int(self.app.settings.max_file_size))
+        text = _("{side}p instead of {best}p to fit {limit}")
+        return text.format(side=side, best=best, limit=limit)
 
     def _platform(self, job: Job) -> Platform:
         platforms = self.app.plugins.registered("platforms")
@@ -654,11 +666,11 @@ def with_alts(
     processed: Sequence[MediaFile], files: Sequence[MediaFile]
 ) -> list[MediaFile]:
     """Processed files with what can be seen on those they were made of, in whose names
-    theirs end."""
-    alts = {source_of(file)[0]: file.alt for file in files}
+    theirs end, and how those were chosen."""
+    known = {source_of(file)[0]: file for file in files}
     return [
-        dataclasses.replace(file, alt=file.alt or alts.get(source_of(file)[0], ""))
-        for file in processed
+        dataclasses.replace(file, alt=file.alt or of.alt, note=file.note or of.note)
+        for file, of in ((one, known.get(source_of(one)[0], one)) for one in processed)
     ]
 
 

@@ -277,6 +277,7 @@ def test_site_that_tells_sizes(yt_dlp: Lab, sites: Sites, media_folder: Path,
     assert got.cause is None
     asked = [r.query["itag"] for r in sites.requests if "videoplayback" in r.path]
     assert asked == ["202", "140"]
+    assert (got.facts["side"], got.facts["best_side"]) == (480, 1080)
 
 
 def test_page_that_tells_no_sizes(
@@ -427,11 +428,17 @@ def test_variant_of_a_tweet_is_the_best_that_fits(
     length_ms = seconds if seconds == "nan" else seconds * 1000
     info = {"variants": VARIANTS, "duration_millis": length_ms}
     want = Wanted(WANT.target_bytes, WANT.max_bytes, side)
-    assert f"/{width}x" in gallery_dl.best_variant(info, want)["url"]
+    told = dict[str, Any]()
+    found = gallery_dl.best_variant(info, want, told.update)
+    assert f"/{width}x" in found["url"]
+    sides = {"1280": 720, "320": 180}
+    smaller = seconds in (60, 400) and not side
+    assert told == ({"side": sides[width], "best_side": 1080} if smaller else {})
 
 
 def test_tweet_of_a_list_of_segments_alone_stays() -> None:
-    assert gallery_dl.best_variant({"variants": VARIANTS[3:]}, WANT) == VARIANTS[3]
+    only = {"variants": VARIANTS[3:]}
+    assert gallery_dl.best_variant(only, WANT, lambda **facts: None) == VARIANTS[3]
 
 
 def test_picture_of_a_tweet_is_the_largest_that_fits(

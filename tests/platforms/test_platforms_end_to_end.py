@@ -540,6 +540,24 @@ async def test_youtube_without_ffmpeg_is_the_file_with_both(
     assert same(await web.fetch(link), video)
 
 
+async def test_subtitles_are_kept_and_sound_has_its_cover(
+    web: Web, video: Path, sound: Path, photos: Photos, tmp_path: Path
+) -> None:
+    youtube = YouTube(web.sites)
+    link = youtube.video(VIDEO_ID, video, sound=sound)
+    youtube.add_subtitles(VIDEO_ID, de="die Worte", en="the words")
+    web.sites.serve("https://i.ytimg.com/*", photos(1)[0])
+    async with web.running() as app:
+        job = await web.finish(link, app)
+        assert web.kept(job, app) == [video.read_bytes()]
+        [beside] = await app.storage.beside(job)
+        assert beside.name == "0001.en.srt"
+        assert "the words" in beside.path.read_text()
+        job = await web.finish(link, app, quality="audio")
+        [heard] = web.kept(job, app)
+        assert (b"covr" in heard, f"Video {VIDEO_ID}".encode() in heard) == (True, True)
+
+
 async def test_playlist_is_capped_and_keeps_its_order(
     web: Web, media_folder: Path
 ) -> None:

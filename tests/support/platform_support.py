@@ -34,7 +34,7 @@ from bossbot import (
 )
 
 PLATFORMS = ("twitter", "reddit", "instagram", "youtube", "tiktok")
-NEEDED = (*PARTS, *PLATFORMS, "gallery_dl", "yt_dlp")
+NEEDED = (*PARTS, *PLATFORMS, "gallery_dl", "yt_dlp", "sound_only", "subtitles")
 NOWHERE = Path(__file__).parent / "plugins" / "nowhere.py"
 
 
@@ -142,8 +142,9 @@ class Web:
         finally:
             await app.stop()
 
-    async def finish(self, link: str, app: App) -> Job:
-        """The job of a link once it has ended, retries and all."""
+    async def finish(self, link: str, app: App, **options: Any) -> Job:
+        """The job of a link once it has ended, retries and all; keywords are what is
+        asked for."""
         async with asyncio.timeout(30):
             accepted = await app.intake(
                 link,
@@ -151,6 +152,7 @@ class Web:
                 channel_id=2,
                 user_id=3,
                 request_key=secrets.token_hex(),
+                options=options,
             )
             assert accepted and accepted.job
             async for _ in app.queue.changes():
