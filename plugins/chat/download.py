@@ -4,7 +4,7 @@ entry of a message's menu."""
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Literal, get_args
 
 import discord
@@ -18,6 +18,7 @@ from bossbot_plugins._commands import (
 )
 from bossbot_plugins._links import Found, find_links, find_spoilers, known_by, text_of
 from bossbot_plugins._refusals import UNREACHABLE
+from bossbot_plugins._spoilers import bars
 from discord.ext import commands
 from loguru import logger
 from pydantic import Field
@@ -219,7 +220,8 @@ class Download(commands.Cog):
             # Else the first answer would be as public as "is thinking" is.
             with contextlib.suppress(*UNREACHABLE):
                 await ctx.interaction.delete_original_response()
-        for text in packed(explained(refused)):
+        hidden = {found.link for found in links if found.spoiler}
+        for text in packed(explained(refused, hidden)):
             await self.say(ctx, text, private=True)
 
     async def take(
@@ -296,12 +298,13 @@ def no_thread(app: App, job: Job) -> str:
     return text.format(link=show_link(job.url, 200) or escape(job.url, 100))
 
 
-def explained(refused: dict[str, list[str]]) -> list[str]:
-    """Each reason, with the links that were refused for it."""
+def explained(refused: dict[str, list[str]], hidden: Collection[str] = ()) -> list[str]:
+    """Each reason, with the links that were refused for it, some of them hidden."""
     texts = []
     for reason, links in refused.items():
-        shown = [show_link(link, 200) or escape(link, 100) for link in links]
-        texts.append("\n".join([reason, *shown]))
+        shown = {link: show_link(link, 200) or escape(link, 100) for link in links}
+        shown |= {link: bars(shown[link]) for link in links if link in hidden}
+        texts.append("\n".join([reason, *(shown[link] for link in links)]))
     return texts
 
 

@@ -12,10 +12,14 @@ def is_spoiler(job: Job) -> bool:
     return bool(job.options.get("spoiler"))
 
 
+def bars(text: str) -> str:
+    return f"{BARS}{text}{BARS}"
+
+
 def hide(job: Job, text: str) -> str:
     """A piece of text about a job, hidden if the job is a spoiler; it is escaped, so
     that no bars are in it."""
-    return f"{BARS}{text}{BARS}" if text and is_spoiler(job) else text
+    return bars(text) if text and is_spoiler(job) else text
 
 
 def hide_lines(content: str, shown: str) -> str:
@@ -34,4 +38,4 @@ def _hidden(line: str) -> str:
     match = re.fullmatch(r"((?:> |-# )?)(.*?)((?: · )?)", line, re.DOTALL)
     if not line.strip() or BARS in line or not match:
         return line
-    return f"{match[1]}{BARS}{match[2]}{BARS}{match[3]}"
+    return f"{match[1]}{bars(match[2])}{match[3]}"

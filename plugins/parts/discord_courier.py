@@ -154,15 +154,21 @@ class DiscordCourier(Courier):
         """See ``Courier``; learnt from 413 answers, too."""
         most = self.app.settings.max_file_size
         limits: list[float] = [self._tier_limit(job), most, most_bytes(self.app, job)]
+        if job.limit_bytes and not self._guild(job):
+            limits.append(job.limit_bytes)
         with logger.catch(message="the learnt limit cannot be read"):
             limits.append(await self._learnt(job))
         return int(min(limits))
 
+    def _guild(self, job: Job) -> discord.Guild | None:
+        """A job's guild, if it is one, and the gateway has told about it."""
+        guild = self.app.bot.get_guild(job.guild_id) if job.guild_id else None
+        return None if guild is None or guild.unavailable else guild
+
     def _tier_limit(self, job: Job) -> int:
         """Discord's limit by the guild's boosts, as they are now."""
         limits = self.config.upload_limits
-        guild = self.app.bot.get_guild(job.guild_id) if job.guild_id else None
-        if guild and not guild.unavailable:
+        if guild := self._guild(job):
             return limits[min(guild.premium_tier, len(limits) - 1)]
         # Without the gateway there is what was known at intake.
         known = job.limit_bytes if job.guild_id else 0
@@ -563,10 +569,10 @@ class DiscordCourier(Courier):
                 raise FileNotFoundError(f"Discord takes only {format_size(limit)}")
             files, notes = await self._fit(job, files, limit, job.posted)
             groups = split_files(files) or [[]]
-        lines = []
+        lines = [line for one in unsent for line in one.content.split("\n")[1:]]
         if all(one.state != "sent" for one in job.posts):  # this one names the post
             first = first_line(measure(job, files), noted(groups[0]), ping(job))
-            lines = [first, *post.content.split("\n")[1:]]
+            lines = [first, *lines]
         contents = ["\n".join([*lines, *notes]), *[""] * (len(groups) - 1)]
         post.state = "dropped"
         kept = [one for one in job.posts if one.state in ("sent", "dropped")]

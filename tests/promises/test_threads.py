@@ -262,6 +262,8 @@ async def test_spoiler_hides_everything_that_tells_what_it_is(stage: Stage) -> N
         await stage.fake.wait_for(lambda: "Done in" in status.content)
         await stage.says(f"$download ||{link(facts, large)}||")
         failed = await stage.hears("Download failed")
+        await stage.says("$download ||https://user@toy.example/facts=/||")
+        await stage.hears("||<https://user@toy.example/facts=/>||")
         assert not [p for p in bot.app.plugins.all.values() if p.off]
     assert thread.name == "Album"
     told = [*stage.said(), *stage.said(thread.id)]

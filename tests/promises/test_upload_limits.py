@@ -146,7 +146,7 @@ async def test_limit_is_the_lowest_of_all(stage: Stage) -> None:
         assert await limit(guild=0) == 20
         # A server that is not known, as without the gateway: what was found at intake.
         assert await limit(guild=1, limit_bytes=30 * MIB) == 30
-        assert await limit(guild=1, limit_bytes=10 * MIB) == 20
+        assert await limit(guild=1, limit_bytes=10 * MIB) == 10
         assert await limit(guild=1) == 20
 
 
