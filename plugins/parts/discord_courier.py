@@ -66,6 +66,7 @@ FILTERED = (200000, 240000)
 SMALLER_LIMITS = [n * 2**20 for n in (100, 50, 25, 20, 10, 8, 4, 2, 1)]  # after a 413
 LEARNT_S = 7 * 86400.0  # then the guild's own limit is tried again
 ATTEMPTS = 3  # of a worker at a job
+UNKNOWN_CHANNEL = 10003  # Discord: or thread
 THREAD_EXISTS = 160004  # Discord: the message has a thread, which has its id
 THREAD_NEEDS = ("create_public_threads", "send_messages_in_threads")
 
@@ -102,7 +103,7 @@ class _Oversize(Exception):
 class DiscordCourier(Courier):
     """The ``Courier`` to Discord: every message is frozen in the job first, and then sent
     under the job's claim and with a nonce of its own, so that a crash posts nothing
-    twice. It asks nothing of the gateway's cache but the boost tier, at intake."""
+    twice. It works without the gateway's cache, if with less to go by."""
 
     lease_s = 60.0  # prolonged before each try
     retry_wait_s = 1.0  # at most, before the second try; twice as long before each next
@@ -305,7 +306,8 @@ class DiscordCourier(Courier):
                 refusal = error.__cause__
                 if not post.thread_id or not isinstance(refusal, discord.HTTPException):
                     raise
-                await self._leave_thread(job, refusal)
+                if not await self._was_sent(job, post):  # by an earlier try
+                    await self._leave_thread(job, refusal)
 
     # Threads
 
@@ -407,7 +409,12 @@ class DiscordCourier(Courier):
         was, no clock can say for sure, so the channel is asked."""
         if post.state == "sending":
             find = partial(self._find_sent, job, self._channel(job, post), post)
-            post.message_id = await self._insist(job, find)
+            try:
+                post.message_id = await self._insist(job, find)
+            except JobFailed as error:
+                gone = getattr(error.__cause__, "code", 0) == UNKNOWN_CHANNEL
+                if not (post.thread_id and gone):
+                    raise error from None  # it may be there, so no other place gets it
             post.state, post.sending_at = "waiting", 0
         if post.message_id:
             post.state = "sent"
