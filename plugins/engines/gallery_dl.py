@@ -703,10 +703,10 @@ def alt_of(known: dict[str, Any]) -> str:
     for name, key in (("media", "description"), ("file", "comment")):
         if isinstance(inside := known.get(name), dict):  # Mastodon, Misskey
             alt = alt or inside.get(key)
-    items = (known.get("gallery_data") or {}).get("items") or ()  # Reddit's galleries
-    for item in items:
-        if item.get("media_id") and item["media_id"] == known.get("filename"):
-            alt = alt or item.get("caption")
+    with contextlib.suppress(*NO_FIND):  # Reddit's galleries
+        for item in known["gallery_data"]["items"]:
+            if item["media_id"] == known["filename"]:
+                alt = alt or item.get("caption")
     return alt if isinstance(alt, str) else ""
 
 

@@ -575,3 +575,36 @@ def test_the_engine_never_asks_at_the_terminal(fetch: Fetch, sites: Sites) -> No
         Cause.LOGIN,
         "AbortExtraction: User input required (Code)",
     )
+
+
+@pytest.mark.parametrize(
+    ("known", "alt"),
+    [
+        ({"category": "twitter", "description": "A cat"}, "A cat"),
+        ({"category": "bluesky", "description": "A cat"}, "A cat"),
+        ({"category": "pixiv", "description": "The text of the post"}, ""),
+        ({"category": "mastodon.social", "media": {"description": "A cat"}}, "A cat"),
+        ({"category": "misskey.io", "file": {"comment": "A cat"}}, "A cat"),
+        (
+            {
+                "filename": "b",
+                "gallery_data": {
+                    "items": [
+                        {"media_id": "a", "caption": "A dog"},
+                        {"media_id": "b", "caption": "A cat"},
+                    ]
+                },
+            },
+            "A cat",
+        ),
+        ({"filename": "b", "gallery_data": {"items": [1, {"media_id": "b"}]}}, ""),
+        ({"category": "twitter", "description": None}, ""),
+        ({"category": "twitter", "description": ["A cat"]}, ""),
+        ({"media": [], "file": "a.jpg", "gallery_data": ["a"], "filename": "a"}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_can_be_seen_on_a_file_is_what_the_site_says(
+    known: dict[str, Any], alt: str
+) -> None:
+    assert engine.alt_of(known) == alt
