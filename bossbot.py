@@ -102,22 +102,98 @@ __version__ = "1.0.0"
 API = 1  # a plugin that needs more than this one sets an API of its own
 # What plugins may rely on; docs/plugins.md mentions each.
 __all__ = [
-    "API", "HERE", "HOOKS", "MAX_LINE", "N_", "PARTS", "PLUGIN_PACKAGE", "SENTENCES",
-    "SLOT_STATUSES", "STOP_WITHIN_S", "TERMINAL_STATUSES", "Accepted", "Action",
-    "App", "Bench", "BossBot", "BossbotError", "Cause", "Change", "ChannelId",
+    "API",
+    "HERE",
+    "HOOKS",
+    "MAX_LINE",
+    "N_",
+    "PARTS",
+    "PLUGIN_PACKAGE",
+    "SENTENCES",
+    "SLOT_STATUSES",
+    "STOP_WITHIN_S",
+    "TERMINAL_STATUSES",
+    "Accepted",
+    "Action",
+    "App",
+    "Bench",
+    "BossBot",
+    "BossbotError",
+    "Cause",
+    "Change",
+    "ChannelId",
     "Client",
-    "Courier", "Database", "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds",
-    "Hooks", "Job", "JobFailed", "MediaFile", "Message", "OwnPath", "Part",
-    "Platform", "PlatformConfig", "PlatformName", "Plugin", "PluginConfig", "PluginError",
-    "Plugins", "Post", "Priority", "Probe", "Progress", "Queue", "QueueFull", "Ran",
-    "Refused", "Report", "Request", "RoleId", "Route", "Router", "Runner", "Settings",
-    "StartError", "Status", "Storage", "Stored", "Subcommand", "UserId", "Worker", "_",
-    "catalogues", "cut_line", "did_you_mean", "escape", "explain", "format_size",
-    "format_time", "hide_secrets", "hookimpl", "import_plugin", "in_thread",
-    "language", "make_private", "ngettext", "now", "off_the_clock", "one_line",
+    "Courier",
+    "Database",
+    "Encoded",
+    "Engine",
+    "Facts",
+    "Fetched",
+    "Finding",
+    "Guilds",
+    "Hooks",
+    "Job",
+    "JobFailed",
+    "MediaFile",
+    "Message",
+    "OwnPath",
+    "Part",
+    "Platform",
+    "PlatformConfig",
+    "PlatformName",
+    "Plugin",
+    "PluginConfig",
+    "PluginError",
+    "Plugins",
+    "Post",
+    "Priority",
+    "Probe",
+    "Progress",
+    "Queue",
+    "QueueFull",
+    "Ran",
+    "Refused",
+    "Report",
+    "Request",
+    "RoleId",
+    "Route",
+    "Router",
+    "Runner",
+    "Settings",
+    "StartError",
+    "Status",
+    "Storage",
+    "Stored",
+    "Subcommand",
+    "UserId",
+    "Worker",
+    "_",
+    "catalogues",
+    "cut_line",
+    "did_you_mean",
+    "escape",
+    "explain",
+    "format_size",
+    "format_time",
+    "hide_secrets",
+    "hookimpl",
+    "import_plugin",
+    "in_thread",
+    "language",
+    "make_private",
+    "ngettext",
+    "now",
+    "off_the_clock",
+    "one_line",
     "open_plugins",
-    "plugin_folders", "public_url", "redact", "show_link", "unsupported",
-    "without_queries", "write_atomically",
+    "plugin_folders",
+    "public_url",
+    "redact",
+    "show_link",
+    "time_left_s",
+    "unsupported",
+    "without_queries",
+    "write_atomically",
 ]  # fmt: skip
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
@@ -1991,19 +2067,25 @@ class _HookCall:
 _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
 
 
+def time_left_s() -> float | None:
+    """How long the hook that asks may still take; None for no limit."""
+    call = _hook_call.get()
+    due_s = call.limit.when() if call and call.limit else None
+    return None if due_s is None else due_s - asyncio.get_running_loop().time()
+
+
 @contextlib.contextmanager
 def off_the_clock() -> Iterator[None]:
     """Time that a hook spends in here does not count for its limit."""
-    call, began_s = _hook_call.get(), time.monotonic()
-    limit = call.limit if call else None
-    due_s = limit.when() if limit else None
-    if limit and due_s:
+    call, left_s = _hook_call.get(), time_left_s()
+    limit = call.limit if call and left_s is not None else None
+    if limit:
         limit.reschedule(None)
     try:
         yield
     finally:
-        if limit and due_s and not limit.expired():
-            limit.reschedule(due_s + time.monotonic() - began_s)
+        if limit and left_s is not None:
+            limit.reschedule(asyncio.get_running_loop().time() + left_s)
 
 
 class Plugins:

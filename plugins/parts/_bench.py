@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from bossbot import (
     _,
     format_time,
     off_the_clock,
+    time_left_s,
 )
 
 # The containers that may be opened; a playlist could lead to other files.
@@ -66,9 +66,6 @@ class JobBench(Bench):
         self.app = app
         self._encoders = encoders or asyncio.Semaphore(ENCODERS)
         self._early = job.status is Status.DOWNLOADING
-        # Of the time for all programs; a hook that is at its end has failed.
-        limit_s = app.settings.process_timeout_s
-        self._left_s = limit_s - min(5.0, limit_s / 10)
         self.job = job
         self.limit_bytes = job.limit_bytes or int(app.settings.max_file_size)
         self.on_progress = on_progress
@@ -138,18 +135,18 @@ class JobBench(Bench):
             if encodes:
                 with off_the_clock():
                     await stack.enter_async_context(self._encoders)
-            began_s = time.monotonic()
+            limit_s = self.app.settings.process_timeout_s
+            left_s = time_left_s()
+            # Before the hook itself is given up, which would count as its failure.
+            end_s = (limit_s if left_s is None else left_s) - min(5.0, limit_s / 10)
             try:
-                async with asyncio.timeout(self._left_s):
+                async with asyncio.timeout(end_s):
                     yield
             except TimeoutError:
                 text = _("Making it fit took longer than {time}, so it was stopped.")
-                limit = format_time(self.app.settings.process_timeout_s)
-                raise JobFailed(
-                    Cause.TIMED_OUT, "over process_timeout_s", text.format(time=limit)
-                ) from None
-            finally:
-                self._left_s -= time.monotonic() - began_s
+                said = text.format(time=format_time(limit_s))
+                late = JobFailed(Cause.TIMED_OUT, "over process_timeout_s", said)
+                raise late from None
 
     async def probe(self, file: MediaFile) -> Probe:
         """See ``Bench``."""

@@ -1,0 +1,170 @@
+"""What is too large, or plays nowhere, reaches the channel so that it fits and plays; and
+if it cannot, the reason and the source do, with all the rest."""
+
+import asyncio
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import media
+import pytest
+from bossbot_plugins._mp4 import read_mp4
+from discord_support import Stage, job_id, job_when, link, until
+
+from bossbot import Status
+
+pytest_plugins = ("discord_fixtures",)
+
+ENCODER = """#!/bin/sh
+case "$*" in *libx264*) exec sleep 600;; esac
+exec {ffmpeg} "$@"
+"""
+
+
+@pytest.fixture
+def fitting(stage: Stage) -> Stage:
+    """With the plugins that make files fit."""
+    for name in ("fit", "pictures", "split"):
+        stage.add_plugin(name)
+    return stage
+
+
+def video(stage: Stage, kind: str = "webm") -> str:
+    """The step of a small video that does not play everywhere."""
+    return f"file={media.video(stage.media, kind=kind, sound=False).name}"
+
+
+def long_video(stage: Stage) -> str:
+    """The step of one that looks acceptable only in two files of 15,000 bytes."""
+    source = stage.media / "long.mp4"
+    if not source.exists():
+        pattern = "testsrc2=s=320x240:r=10:d=12,noise=alls=9:allf=t"
+        how = ["-f", "lavfi", "-i", pattern, *media.X264, "-crf", "30", "-g", "10"]
+        media._made(source, how)
+    return f"file={source.name}"
+
+
+@pytest.fixture
+def slow(fitting: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """With an encoder that never ends."""
+    folder = fitting.media / "slow"
+    folder.mkdir(exist_ok=True)
+    for path in os.environ["PATH"].split(os.pathsep):
+        if (real := Path(path, "ffmpeg")).is_file() and folder.name not in path:
+            (folder / "ffmpeg").write_text(ENCODER.format(ffmpeg=real))
+            (folder / "ffmpeg").chmod(0o755)
+            break
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return fitting
+
+
+def encoders(stage: Stage) -> int:
+    """How many of them run for the bot of this test."""
+    count = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            mine = (path / "cwd").readlink().is_relative_to(stage.folder)
+            count += mine and (path / "cmdline").read_bytes().startswith(b"sleep")
+    return count
+
+
+async def encoding(stage: Stage) -> None:
+    async with asyncio.timeout(10):
+        while not encoders(stage):
+            await asyncio.sleep(0.01)
+
+
+async def test_parts_of_a_long_video_are_counted_in_their_messages(
+    fitting: Stage,
+) -> None:
+    url = link(long_video(fitting))
+    async with fitting.bot(max_file_size=15_000) as bot:
+        await fitting.says(f"$download {url}")
+        messages = await fitting.gets(2, timeout_s=30)
+        status = await fitting.hears("Done in")
+        job = await job_when(bot, job_id(status), lambda job: job.finished_at > 0)
+    files = [file for message in messages for file in message.files]
+    text = "\n".join(message.content for message in messages)
+    assert f"<{url}>" in text or f"({url})" in text or f"(<{url}>)" in text
+    assert "part 1 of 2" in text and "part 2 of 2" in text
+    for number, file in enumerate(files):
+        path = fitting.folder / f"{number}.mp4"
+        path.write_bytes(file.data)
+        boxes = read_mp4(path)
+        assert boxes and boxes.plays and len(file.data) <= 15_000
+    assert (job.file_count, len(job.sources)) == (2, 1)
+
+
+async def test_damaged_file_is_told_and_the_others_are_posted(fitting: Stage) -> None:
+    whole = media.image(fitting.media, 5, "png")
+    (fitting.media / "cut.png").write_bytes(whole.read_bytes()[:-20])
+    async with fitting.bot():
+        await fitting.says(f"$download {link('file=cut.png', fitting.image())}")
+        [message] = await fitting.gets(1)
+        await fitting.says(f"$download {link('file=cut.png')}")
+        failed = await fitting.hears("(no_media)", after=message.id)
+    assert "cut short" in message.content and "cut short" in failed.content
+    assert message.files[0].data == fitting.bytes_of(fitting.image())
+
+
+async def test_without_ffmpeg_what_fits_is_posted_and_the_rest_is_linked(
+    fitting: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [video(fitting), fitting.padded(60_000), long_video(fitting)]
+    monkeypatch.setenv("PATH", str(fitting.folder))
+    async with fitting.bot(max_file_size=50_000):
+        await fitting.says(f"$download {link(*steps)}")
+        [message] = await fitting.gets(1)
+    assert message.files[0].data == fitting.bytes_of(steps[0])
+    assert message.content.count("needs ffmpeg, which is missing here") == 2
+
+
+async def test_cancel_ends_the_encoder_at_once(slow: Stage) -> None:
+    async with slow.bot() as bot:
+        await slow.says(f"$download {link(video(slow))}")
+        await encoding(slow)
+        [job] = await bot.app.queue.list()
+        began_s = time.monotonic()
+        await bot.app.queue.cancel(job.id)
+        await until(lambda: asyncio.sleep(0, not encoders(slow)))
+        assert time.monotonic() - began_s < 2
+        await slow.hears("Cancelled")
+    assert not slow.posted()
+
+
+async def test_encoder_that_takes_too_long_ends_in_the_source(slow: Stage) -> None:
+    url = link(video(slow), slow.image())
+    async with slow.bot(process_timeout_s=3) as bot:
+        await slow.says(f"$download {url}")
+        [message] = await slow.gets(1, timeout_s=20)
+        assert not bot.app.plugins.all["fit"].failures
+        alone = link(video(slow))
+        await slow.says(f"$download {alone}")
+        failed = await slow.hears("(timed_out)", after=message.id, timeout_s=20)
+    assert message.files[0].data == slow.bytes_of(slow.image())
+    for said in (message, failed):
+        assert "took longer than 3 s, so it was stopped" in said.content
+    assert f"<{alone}>" in failed.content
+    assert not encoders(slow)
+
+
+async def test_small_links_go_past_a_long_encode(slow: Stage) -> None:
+    one = {"max_concurrent_downloads": 1, "max_concurrent_per_user": 1}
+    async with slow.bot(**one, max_concurrent_per_guild=1) as bot:
+        # A gallery with such a video is posted when all of it is there.
+        steps = [video(slow), *slow.images(10), "wait=gate"]
+        await slow.says(f"$download {link(*steps)}")
+        slow.open_gate("gate")
+        await encoding(slow)
+        [job] = await bot.app.queue.list()
+        assert job.status is Status.PROCESSING
+        member = slow.fake.member
+        other = slow.fake.add_member("Other")
+        slow.fake.member = other
+        await slow.says(f"$download {link(slow.image(7))}")
+        [message] = await slow.gets(1)
+        slow.fake.member = member
+        assert message.files[0].data == slow.bytes_of(slow.image(7))
+        assert encoders(slow) == 1
+        await bot.app.queue.cancel(job.id)
