@@ -46,7 +46,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for the files; default: the current one",
     )
-    parser.add_argument("--limit", type=size, metavar="20MiB", help="skip larger files")
+    parser.add_argument(
+        "--limit",
+        type=size,
+        metavar="20MiB",
+        help="make larger files fit, or skip them",
+    )
 
 
 async def get(app: App, args: argparse.Namespace) -> int:
@@ -134,6 +139,7 @@ async def download(
     """
     url, platform, engine = app.router.route(url)
     job = Job(id=secrets.token_hex(5), url=url, platform=platform, engine=engine)
+    job.limit_bytes = limit or 0
     try:
         fetched = await app.worker.complete(job, show)
         files = fetched.files

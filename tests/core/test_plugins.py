@@ -391,6 +391,25 @@ async def test_process_files_has_a_time_limit_of_its_own(load: Load) -> None:
     assert await plugins.fold("process_files", "files", **values) == []
 
 
+async def test_wait_off_the_clock_does_not_count_for_the_limit(load: Load) -> None:
+    code = """
+        from bossbot import off_the_clock, time_left_s
+        @hookimpl
+        async def process_files(files):
+            with off_the_clock():
+                assert time_left_s() is None
+                await asyncio.sleep(0.3)
+            assert 0 < time_left_s() < 0.2
+            await asyncio.sleep({})
+            return [1]
+        """
+    values = {"job": make_job(), "files": [], "bench": None}
+    plugins = load({"process_timeout_s": 0.2}, a=code.format(0))
+    assert await plugins.fold("process_files", "files", **values) == [1]
+    plugins = load({"process_timeout_s": 0.2}, a=code.format(30))
+    assert await plugins.fold("process_files", "files", **values) == []
+
+
 async def test_plugin_is_switched_off_after_five_failures_in_a_row(
     load: Load, logged: list[str]
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -249,7 +250,7 @@ async def test_ffmpeg_cannot_fill_the_disk(
 async def endless(table: Table, source: MediaFile) -> None:
     """An encoding that goes on until it is killed."""
     argv = ["-stream_loop", "-1", "-readrate", "1", "-i", source.path]
-    await table.bench.ffmpeg(*argv, "-f", "null", "-")
+    await table.bench.ffmpeg(*argv, "-f", "null", "-", encodes=True)
 
 
 async def test_ffmpeg_is_killed_with_the_task_that_waits_for_it(
@@ -259,7 +260,10 @@ async def test_ffmpeg_is_killed_with_the_task_that_waits_for_it(
     working = asyncio.create_task(endless(table, source))
     attempt = table.folder.parent
     await until(lambda: len(table.seen) > 1)
-    assert len(processes_of(attempt)) == 2  # the child, and its ffmpeg
+    running = processes_of(attempt)
+    assert len(running) == 2  # the child, and its ffmpeg
+    idle = {os.sched_getscheduler(process) for process in running}
+    assert idle == {os.SCHED_IDLE}
     working.cancel()
     with pytest.raises(asyncio.CancelledError):
         await working
@@ -276,6 +280,7 @@ async def test_ffmpeg_is_killed_when_a_member_cancels_the_job(
     await app.queue.add(job)
     claimed = await app.queue.claim("me", 60)
     assert claimed
+    claimed.status = Status.PROCESSING
     table = Table(app, await app.storage.attempt_folder(claimed), claimed)
     source = await table.put(media.video(media_folder))
     worker._spawn(claimed, endless(table, source))

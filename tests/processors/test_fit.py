@@ -446,3 +446,17 @@ async def test_what_lies_about_itself_is_a_failure(fit: Fit, shelf: Path) -> Non
     for file in await fit(lie, shelf / "codec.mp4"):
         assert file.failure and file.failure.cause is Cause.NO_MEDIA
         assert "damaged" in str(file.failure)
+
+
+# Encoders
+
+
+async def test_hardware_that_fails_gives_way_to_software(
+    app: App, fit: Fit, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = app.plugins.all["fit"]
+    config = type(plugin.config)(encoder="h264_nvenc")  # no machine of ours has one
+    monkeypatch.setattr(plugin, "config", config)
+    source = make(shelf / "hard.mkv", *pattern(), "-c:v", "mpeg4")
+    [file] = await fit(source)
+    check(file.path, source)

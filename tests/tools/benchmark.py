@@ -32,6 +32,7 @@ sys.path[:0] = [str(ROOT), str(SUPPORT), str(ROOT / "tests" / "tools")]
 
 import media
 import requests
+from benchmark_fit import made_to_fit
 from fake_discord import FakeDiscord, Message
 from loguru import logger
 from rich.console import Console
@@ -674,6 +675,29 @@ async def gallery(folder: Path, sites: Sites, roots: list[Path]) -> None:
     compare("50 pictures of 0.5 s: all posted", all_bots, "last", "{:.1f} s")
 
 
+async def behind_an_encode(folder: Path, sites: Sites, source: Path) -> None:
+    """10 small links alone, and while a large video is made to fit."""
+    sites.serve(f"{SITE}/large/*", source)
+    async with bots(folder, [ROOT]) as [bot]:
+        for what in ("alone", "alone", "behind"):
+            if what == "behind":
+                large = await bot.ask(f"{SITE}/large/{{}}.mp4")
+                [status] = await bot.fake.wait_for(
+                    partial(bot.replies, large, False), 60
+                )
+                await bot.fake.wait_for(
+                    lambda status=status: "Making it fit" in status.content, 60
+                )
+            began_s = time.perf_counter()
+            asked = [await bot.ask(LINKS["gallery-dl"]) for _ in range(10)]
+            for one in asked:
+                await bot.waited_ms(one, True)
+            bot.times[what] = [time.perf_counter() - began_s]
+        assert not bot.replies(large, True), "the encoding was over too soon"
+        [alone], [behind] = bot.times["alone"], bot.times["behind"]
+    show("10 small links behind an encode", f"{behind / alone:.2f} times", "1.2 times")
+
+
 def held_since(sites: Sites, before: int) -> int:
     return sum("/held/" in one.url for one in sites.requests[before:])
 
@@ -723,7 +747,8 @@ async def main() -> None:
         os.environ |= trusting(sites, folder)
         sites.serve(f"{SITE}/picture/*", media.padded_image(folder, 50_000))
         sites.serve(f"{SITE}/video/*", media.padded_video(folder, 50_000))
-        for name in ("fetch", "work", "slow", "pile", "gallery", "choose"):
+        names = ("fetch", "work", "slow", "pile", "gallery", "choose", "fit", "behind")
+        for name in names:
             (folder / name).mkdir()
         await fetching(folder / "fetch")
         await choosing(folder / "choose", sites)
@@ -731,6 +756,8 @@ async def main() -> None:
         await slowly_synced(folder / "slow", roots)
         await piled_up(folder / "pile", sites, roots)
         await gallery(folder / "gallery", sites, roots)
+        source = await made_to_fit(folder / "fit", show)
+        await behind_an_encode(folder / "behind", sites, source)
     table = Table("what", "measured", "goal", box=None)
     for row in rows:
         table.add_row(*row)
