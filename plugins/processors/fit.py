@@ -232,7 +232,7 @@ class Fitting:
         best = None
         for number in range(1, MAX_TRIES + 1):
             last = number == MAX_TRIES  # it has to fit, more than to look good
-            turn = Pass(min(number, 2), None if last else stats, aim.ample or last)
+            turn = Pass(min(number, 2), None if last else stats, aim.ample, last)
             made = await self._encode(aim, turn)
             size = made.file.size
             if size <= self.limit and (best is None or size > best.size):
@@ -242,6 +242,8 @@ class Fitting:
             if best and (enough or best.size >= HIT * self.limit):
                 break
             aim = self._better(aim, made, bool(stats) and number == 1)
+            if number == MAX_TRIES - 1:
+                aim = dataclasses.replace(aim, video_bps=int(aim.video_bps * 0.8))
         return self._noted(best or made.file, self._words(aim))
 
     def _better(self, aim: Plan, made: Made, exact: bool) -> Plan:
@@ -288,8 +290,9 @@ class Fitting:
         """ffmpeg's words before the input, and those for the picture."""
         bps = str(aim.video_bps)
         rate = ["-b:v", bps]
-        if turn.capped:
-            rate += ["-maxrate", bps, "-bufsize", str(min(2 * aim.video_bps, MAX_BPS))]
+        if turn.capped or turn.strict:
+            stored = aim.video_bps // 2 if turn.strict else 2 * aim.video_bps
+            rate += ["-maxrate", bps, "-bufsize", str(min(stored, MAX_BPS))]
         filters = self._filters(aim, mapped)
         if way != "libx264":
             device = ["-vaapi_device", self.config.device] if "vaapi" in way else []
@@ -369,8 +372,10 @@ class Fitting:
         if self.file.size > self.limit:
             text = _("from {size} to fit {limit}")
             return text.replace("{size}", format_size(self.file.size))
-        text = _("from {codec} to H.264")
-        return text.replace("{codec}", self.source.probe.video.upper())
+        codec = self.source.probe.video.upper()
+        if codec == "H264":  # of a kind that does not play everywhere
+            codec = f"H.264 {self.source.probe.profile}"
+        return _("from {codec} to H.264").replace("{codec}", codec)
 
 
 class Pass(NamedTuple):
@@ -378,11 +383,12 @@ class Pass(NamedTuple):
 
     number: int
     stats: Path | None  # where it leaves, or finds, what was learnt
-    capped: bool  # whether no second may take more than its share
+    capped: bool  # whether few seconds may take more than their share
+    strict: bool  # whether none may
 
 
 CONTAINER = [
-    *("-sn", "-dn", "-map_chapters", "-1"),
+    *("-sn", "-dn", "-map_chapters", "-1", "-write_tmcd", "0"),
     *("-movflags", "+faststart", "-max_muxing_queue_size", "4096"),
 ]
 
