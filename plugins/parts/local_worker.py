@@ -331,11 +331,12 @@ class LocalWorker(Worker):
                 await self._post_frozen(job)
             first = not job.posts  # else only all files show which ones are missing
             clock, patience_s = asyncio.get_running_loop().time, self.patience_s
-            began_s = last_s = clock()
+            last_s, first_s = clock(), 0.0
             while first and (so_far := await came.get()):
+                first_s = first_s or clock()
                 await asyncio.wait([until, fetching], return_when="FIRST_COMPLETED")
                 late = clock() - last_s > patience_s
-                if late and left_s(so_far, clock() - began_s) < self.patience_s:
+                if late and left_s(so_far, clock() - first_s) < self.patience_s:
                     late = False
                 before = so_far.checked
                 first = await self._post_some(job, so_far, fetching, late)
@@ -682,9 +683,10 @@ def size_of(path: Path) -> int:
 
 
 def left_s(fetched: Fetched, took_s: float) -> float:
-    """How long the files that are missing will take, as far as their number is known."""
+    """How long the missing files will take, as far as their number is known, by the time
+    since the first one."""
     came, items = len(fetched.paths), fetched.facts.get("items") or 0
-    return max(items - came, 0) * took_s / came if items else math.inf
+    return max(items - came, 0) * took_s / max(came - 1, 1) if items else math.inf
 
 
 def posted_of(job: Job) -> str:

@@ -124,7 +124,7 @@ async def test_first_files_of_a_slow_post_do_not_wait_for_a_full_message(
 
 @pytest.mark.parametrize(
     ("items", "left"),
-    [(8, 6.0), (2, 0), (None, math.inf), (1, 0)],  # the last one with its subtitles
+    [(8, 12.0), (2, 0), (None, math.inf), (1, 0)],  # the last one with its subtitles
 )
 def test_post_that_is_almost_there_is_worth_a_wait(
     items: int | None, left: float
