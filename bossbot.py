@@ -107,6 +107,7 @@ __all__ = [
     "HOOKS",
     "MAX_LINE",
     "N_",
+    "OWN_CAUSES",
     "PARTS",
     "PLUGIN_PACKAGE",
     "SENTENCES",
@@ -442,6 +443,9 @@ class Cause(StrEnum):
     INTERNAL = "internal"
 
 
+# Of these, only the job's own member and channel are at fault.
+OWN_CAUSES = (Cause.CANCELLED, Cause.PERMISSION, Cause.QUOTA)
+
 # What a member reads: what happened, and what to do next.
 SENTENCES = {
     Cause.INVALID_URL: N_(
@@ -495,6 +499,7 @@ class Post:
     alts: dict[str, str] = field(default_factory=dict)  # likewise
     # The channel's thread that it goes into, 0 until that is made; None for none.
     thread_id: int | None = None
+    channel_id: int = 0  # where it is, once it is sent
 
 
 @dataclass(slots=True, kw_only=True)
@@ -514,12 +519,14 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)  # asked for: spoiler...
     guild_settings: dict[str, Any] = field(default_factory=dict)  # as they were then
     limit_bytes: int = 0  # of one file in its channel
+    same: str = ""  # while it is under way, others with the same join it; "": none
     created_at: float = field(default_factory=now)
 
     # Set by the queue's own verbs:
     status: Status = Status.QUEUED
     priority: Priority = Priority.NORMAL
     position: int = 0  # in its guild's line when it was added; 0: it starts at once
+    joins: str = ""  # the id of the job that brings its files, too; then it never runs
     status_message_id: int = 0  # our message that shows the progress
     worker: str = ""  # the holder of the claim
     claim_number: int = 0  # grows with each claim; an older attempt changes nothing
@@ -682,6 +689,7 @@ class Accepted(NamedTuple):
 
     job: Job | None
     answer: str = ""
+    view: discord.ui.View | None = None  # the answer's buttons
 
 
 @dataclass(kw_only=True)
@@ -723,6 +731,8 @@ class Platform:
     title: str = ""  # as people write its name; "" for the name itself
     # Folds aliases and tracking parameters; may raise Refused.
     normalise: Callable[[str], str] = lambda url: url
+    # The same for all normalised links to one post.
+    identity: Callable[[str], str] = lambda url: url
     cookies: dict[str, SecretStr | None] = field(default_factory=dict)
     cookies_file: Path | None = None  # cookies.txt; rotated cookies are written back
     cookies_domain: str = ""  # ".x.com": where named cookies go, and nowhere else
@@ -1033,6 +1043,11 @@ class Storage(Part):
     async def kept_files(self, job: Job, names: Sequence[str]) -> list[MediaFile]:
         """Files that ``keep`` left, by name; raises FileNotFoundError if one is gone."""
 
+    async def copy_kept(self, job: Job, folder: Path) -> list[Path]:
+        """Copy all files that ``keep`` left of a job into a folder, in order; raises
+        OSError if one is not there, or not as it was."""
+        raise FileNotFoundError("not offered")
+
     @abstractmethod
     async def beside(self, job: Job) -> list[MediaFile]:
         """The files that ``keep`` left beside those in posts."""
@@ -1121,6 +1136,11 @@ class Queue(Part):
     async def add(self, job: Job) -> int | None:
         """Commit a new job; returns its place in its guild's line, from 1, or 0 when it
         starts at once. None when its request was taken before, by another job.
+
+        A job that is the ``same`` as an unfinished one joins it: it is never claimed,
+        and in one step with that one it ends in the same way, with the same posts. When
+        that one is cancelled, or fails by one of OWN_CAUSES, the oldest that has joined
+        it waits in the line, joined by the others.
 
         Raises:
             Refused: it cannot be stored.
@@ -1872,8 +1892,8 @@ class Hooks(Protocol):
         """Return nothing; called when a job is not queued, whatever check_job said."""
 
     @hookspec(firstresult=True)
-    def answer_job(self, job: Job) -> str | None:
-        """Return a text in place of a download, or None; called after check_job."""
+    def answer_job(self, job: Job) -> str | Message | None:
+        """Return an answer in place of a download, or None; called after check_job."""
 
     # It is worked on
 
@@ -2778,6 +2798,8 @@ class App:
         try:
             await self.plugins.call("check_job", job=job)
             if answer := await self.plugins.call_first("answer_job", job=job):
+                if isinstance(answer, Message):
+                    return Accepted(None, answer.content, answer.view)
                 return Accepted(None, str(answer))
             return None if await self.queue.add(job) is None else Accepted(job)
         except Exception:  # whatever it is, no plugin must count the link

@@ -417,7 +417,7 @@ class DiscordCourier(Courier):
                     raise error from None  # it may be there, so no other place gets it
             post.state, post.sending_at = "waiting", 0
         if post.message_id:
-            post.state = "sent"
+            post.state, post.channel_id = "sent", post.thread_id or job.channel_id
             await self._save(job)
         return bool(post.message_id)
 
@@ -468,7 +468,7 @@ class DiscordCourier(Courier):
                 return await attempt()
 
         post.message_id = await self._insist(job, attempt)
-        post.state = "sent"
+        post.state, post.channel_id = "sent", post.thread_id or job.channel_id
         await self._save(job)
 
     async def _save(self, job: Job) -> None:

@@ -21,6 +21,7 @@ from loguru import logger
 from pydantic import Field
 
 from bossbot import (
+    OWN_CAUSES,
     SLOT_STATUSES,
     TERMINAL_STATUSES,
     App,
@@ -53,10 +54,11 @@ def _sql_list(statuses: Iterable[Status]) -> str:
 ENDED = _sql_list(TERMINAL_STATUSES)
 CLAIMED = _sql_list((*SLOT_STATUSES, Status.UPLOADING))
 # The indexes of what is under way serve only queries with these very words.
-WAITS = "status = 'queued'"
+WAITS = "status = 'queued' AND joins = ''"
 UNFINISHED = "status IN ('queued', 'downloading', 'processing', 'uploading')"
 RUNS = f"{UNFINISHED} AND status = 'downloading'"  # and has a slot
 ENCODES = f"{UNFINISHED} AND status = 'processing'"
+JOINED = f"{UNFINISHED} AND joins != '' AND joins = :id"
 
 
 @hookimpl
@@ -95,7 +97,7 @@ def register_tables() -> list[str]:
         -- The next job of all, and that of a guild, with all that a claim asks of it.
         CREATE INDEX jobs_waiting ON jobs
             (priority DESC, seq, guild_id, not_before, user_id, status)
-            WHERE {WAITS};
+            WHERE status = 'queued';
         CREATE INDEX jobs_unfinished ON jobs
             (status, guild_id, priority DESC, seq, not_before, user_id, worker)
             WHERE {UNFINISHED};
@@ -116,6 +118,20 @@ def register_tables() -> list[str]:
             WHERE folder != '';
         """,
         "ALTER TABLE jobs ADD COLUMN sources TEXT NOT NULL DEFAULT '[]'",
+        f"""
+        ALTER TABLE jobs ADD COLUMN same TEXT NOT NULL DEFAULT '';
+        ALTER TABLE jobs ADD COLUMN joins TEXT NOT NULL DEFAULT '';
+        DROP INDEX jobs_waiting;
+        CREATE INDEX jobs_waiting ON jobs
+            (priority DESC, seq, guild_id, not_before, user_id, status)
+            WHERE {WAITS};
+        DROP INDEX jobs_unfinished;
+        CREATE INDEX jobs_unfinished ON jobs
+            (status, guild_id, joins, priority DESC, seq, not_before, user_id, worker)
+            WHERE {UNFINISHED};
+        CREATE INDEX jobs_same ON jobs (same) WHERE {UNFINISHED} AND same != '';
+        CREATE INDEX jobs_joined ON jobs (joins) WHERE {UNFINISHED} AND joins != '';
+        """,
     ]
 
 
@@ -172,6 +188,39 @@ def must_last(row: sqlite3.Row) -> bool:
     return row["status"] in TERMINAL_STATUSES or any(
         post["state"] == "sending" for post in posts
     )
+
+
+def end_joined(database: sqlite3.Connection, ended: sqlite3.Row) -> list[Any]:
+    """End the jobs that have joined one that has ended, as the contract says; returns
+    their rows that have changed."""
+    if ended["status"] not in TERMINAL_STATUSES:
+        return []
+    if ended["cause"] in OWN_CAUSES:
+        return let_go(database, ended["id"])
+    names = ("facts", "posts", "cause", "error", "detail", "finished_at", "engine")
+    pairs = ", ".join(f"{name} = :{name}" for name in (*names, "status"))
+    return database.execute(
+        f"UPDATE jobs SET previous = status, {pairs}, "
+        f"started_at = max(created_at, :started_at) WHERE {JOINED} RETURNING *",
+        dict(ended),
+    ).fetchall()
+
+
+def let_go(database: sqlite3.Connection, job_id: str) -> list[Any]:
+    """Have the oldest of the jobs that have joined one wait in the line, joined by the
+    others; returns its row."""
+    sql = f"SELECT id FROM jobs WHERE {JOINED} ORDER BY seq LIMIT 1"
+    if not (first := database.execute(sql, {"id": job_id}).fetchone()):
+        return []
+    values = {"id": job_id, "first": first["id"]}
+    database.execute(
+        f"UPDATE jobs SET joins = :first WHERE {JOINED} AND id != :first", values
+    )
+    # For the line it is new, so that it has no status before.
+    return database.execute(
+        "UPDATE jobs SET previous = NULL, joins = '' WHERE id = :first RETURNING *",
+        values,
+    ).fetchall()
 
 
 def storable(job: Job) -> dict[str, Any]:
@@ -249,7 +298,7 @@ class SQLiteQueue(Queue):
             while self._to_tell and self._to_tell[0][1]:
                 for row in self._to_tell.popleft()[0]:
                     previous = Status(row["previous"]) if row["previous"] else None
-                    if self._waiting is not None:
+                    if self._waiting is not None and not row["joins"]:
                         self._waiting += row["status"] == Status.QUEUED
                         self._waiting -= previous is Status.QUEUED
                     for listener in self._listeners:  # each gets a job of its own
@@ -292,16 +341,31 @@ class SQLiteQueue(Queue):
         return await asyncio.shield(task)
 
     async def _change(
-        self, assignments: str, where: str, always: bool = False, **values: Any
+        self,
+        assignments: str,
+        where: str,
+        always: bool = False,
+        ends: bool = False,
+        **values: Any,
     ) -> list[sqlite3.Row]:
-        """Change rows, and announce each that has another status now, or ``always``.
-        An end, and a post that is about to be sent, are on the disk then."""
+        """Change rows, and announce each that has another status now, or ``always``;
+        with those that have joined them, if it ``ends`` them. An end, and a post that is
+        about to be sent, are on the disk then."""
         sql = f"UPDATE jobs SET previous = status, {assignments} WHERE {where} "
 
+        def end(database: sqlite3.Connection) -> tuple[list[Any], list[Any]]:
+            rows = database.execute(f"{sql} RETURNING *", values).fetchall()
+            return rows, [one for row in rows for one in end_joined(database, row)]
+
         async def change() -> list[sqlite3.Row]:
-            rows = await self.app.database.all(f"{sql} RETURNING *", **values)
+            if ends:
+                rows, joined = await self.app.database.run(end)
+            else:
+                rows = await self.app.database.all(f"{sql} RETURNING *", **values)
+                joined = []
             told = [row for row in rows if always or row["previous"] != row["status"]]
-            lasts = any(map(must_last, rows))
+            told = joined + told
+            lasts = any(map(must_last, rows + joined))
             await self._announce(told, self.app.database.sync() if lasts else None)
             return rows
 
@@ -333,11 +397,42 @@ class SQLiteQueue(Queue):
         return job.position
 
     def _insert(self, job: Job, database: sqlite3.Connection) -> list[Any]:
-        """A new job's row, with its place in the line; raises QueueFull."""
+        """A new job's row, with its place in the line or what it joins; raises
+        QueueFull."""
 
         def rows(sql: str, **values: Any) -> list[Any]:
             return database.execute(sql, values).fetchall()
 
+        leader = rows(
+            f"SELECT id FROM jobs WHERE {UNFINISHED} AND same != '' AND same = :same "
+            "AND joins = ''",
+            same=job.same,
+        )
+        if leader:
+            job.joins, job.position = leader[0]["id"], 0
+            (joined,) = rows(f"SELECT count(*) FROM jobs WHERE {JOINED}", id=job.joins)
+            self._check_room(joined[0])
+            sql = "UPDATE jobs SET priority = max(priority, ?) WHERE id = ?"
+            database.execute(sql, (int(job.priority), job.joins))
+        else:
+            job.position = self._place(job, rows)
+        values = storable(job)
+        names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        return rows(
+            f"INSERT INTO jobs ({names}, untold) VALUES ({marks}, 1) RETURNING *",
+            **values,
+        )
+
+    def _check_room(self, waiting: int) -> None:
+        if waiting >= (most := self.app.settings.max_queue_size):
+            text = _(
+                "The queue is full: {count} links are waiting. Try again when some are "
+                "done."
+            )
+            raise QueueFull(text.format(count=most))
+
+    def _place(self, job: Job, rows: Callable[..., list[Any]]) -> int:
+        """A new job's place in the line, 0 when it starts at once; raises QueueFull."""
         settings = self.app.settings
         most = settings.max_concurrent_downloads
         (count,) = rows(
@@ -358,12 +453,7 @@ class SQLiteQueue(Queue):
             most=most,
         )
         running, here, waiting, of_guild, before = count
-        if of_guild >= settings.max_queue_size:
-            text = _(
-                "The queue is full: {count} links are waiting. Try again when some are "
-                "done."
-            )
-            raise QueueFull(text.format(count=settings.max_queue_size))
+        self._check_room(of_guild)
         at_once = (
             running + waiting < most
             and here + of_guild < settings.max_concurrent_per_guild
@@ -371,17 +461,12 @@ class SQLiteQueue(Queue):
         if at_once:  # then few are under way
             ((mine,),) = rows(
                 f"SELECT count(*) FROM jobs WHERE {UNFINISHED} AND user_id = "
-                ":user_id AND status NOT IN ('processing', 'uploading')",
+                ":user_id AND status NOT IN ('processing', 'uploading') "
+                "AND joins = ''",
                 user_id=job.user_id,
             )
             at_once = mine < settings.max_concurrent_per_user
-        job.position = 0 if at_once else before + 1
-        values = storable(job)
-        names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
-        return rows(
-            f"INSERT INTO jobs ({names}, untold) VALUES ({marks}, 1) RETURNING *",
-            **values,
-        )
+        return 0 if at_once else int(before) + 1
 
     async def _synced_or_removed(self, added: list[Any]) -> None:
         """Wait until a new job is on the disk. One that does not get there is refused,
@@ -389,9 +474,14 @@ class SQLiteQueue(Queue):
         try:
             await self.app.database.sync()
         except (sqlite3.Error, OSError):
-            sql = f"DELETE FROM jobs WHERE id = ? AND {WAITS} RETURNING id"
-            if await self.app.database.all(sql, added[0]["id"]):
-                added.clear()
+            sql = "DELETE FROM jobs WHERE id = ? AND status = 'queued' RETURNING *"
+
+            def remove(database: sqlite3.Connection) -> list[Any] | None:
+                removed = database.execute(sql, (added[0]["id"],)).fetchall()
+                return let_go(database, removed[0]["id"]) if removed else None
+
+            if (freed := await self.app.database.run(remove)) is not None:
+                added[:] = freed
                 raise
 
     def waits(self) -> bool:
@@ -419,12 +509,12 @@ class SQLiteQueue(Queue):
         job.lease_until = now() + lease_s
         return await self._store(job, HELD)
 
-    async def _store(self, job: Job, names: Sequence[str]) -> bool:
+    async def _store(self, job: Job, names: Sequence[str], ends: bool = False) -> bool:
         names = (*names, "lease_until")
         pairs = ", ".join(f"{name} = :{name}" for name in names)
         row = storable(job)
         wanted = {n: row[n] for n in (*names, "id", "claim_number", "worker")}
-        return bool(await self._change(pairs, GUARD, **wanted))
+        return bool(await self._change(pairs, GUARD, ends=ends, **wanted))
 
     async def keep(self, job: Job, lease_s: float) -> bool:
         """See ``Queue``."""
@@ -441,7 +531,7 @@ class SQLiteQueue(Queue):
         """See ``Queue``."""
         job.lease_until = 0
         job.finished_at = job.finished_at or now()
-        return await self._store(job, HELD)
+        return await self._store(job, HELD, ends=True)
 
     async def recover(self, worker: str, lease_s: float) -> Sequence[Job]:
         """See ``Queue``."""
@@ -521,7 +611,8 @@ class SQLiteQueue(Queue):
         row = await self.app.database.one(
             f"""
             SELECT count(*) FROM jobs AS other, jobs AS mine
-            WHERE mine.id = ? AND mine.status = 'queued' AND other.status = 'queued'
+            WHERE mine.id = ? AND mine.status = 'queued' AND mine.joins = ''
+                AND other.status = 'queued' AND other.joins = ''
                 AND other.{UNFINISHED} AND other.guild_id = mine.guild_id
                 AND (-other.priority, other.seq) <= (-mine.priority, mine.seq)
             """,
@@ -533,7 +624,7 @@ class SQLiteQueue(Queue):
         """See ``Queue``."""
         rows = await self._change(
             "priority = :priority",
-            "id = :id AND status = 'queued'",
+            f"id = :id AND {WAITS}",
             always=True,
             priority=int(priority),
             id=job_id,
@@ -547,6 +638,7 @@ class SQLiteQueue(Queue):
             "status = 'cancelled', cause = 'cancelled', finished_at = :now, "
             "claim_number = claim_number + 1",
             f"id = :id AND status IN {_sql_list(which)}",
+            ends=True,
             now=now(),
             id=job_id,
         )

@@ -296,7 +296,9 @@ async def test_no_work_grows_with_what_has_ended_or_waits(queue: Queue) -> None:
             new = {"id": f"{number}", "request_key": number, "guild_id": number // 20}
             new["user_id"] = number // 5
             if number % 2:
-                new |= {"status": "queued", "finished_at": 0}
+                new |= {"status": "queued", "finished_at": 0, "same": f"{number}"}
+            if number % 10 == 9:
+                new["joins"] = f"{number - 2}"
             sql = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({names})"
             await connection.execute(sql, {**row, **new})
     await queue.add(waiting := a_job())
@@ -322,6 +324,8 @@ async def test_no_work_grows_with_what_has_ended_or_waits(queue: Queue) -> None:
     await count("position", queue.position(waiting.id))
     await count("move", queue.move(waiting.id, HIGH))
     await count("cancel", queue.cancel(running.id))
+    await count("add one that joins", queue.add(a_job(same="19995")))
+    await count("cancel one that is joined", queue.cancel("19997"))
     await count("recover", queue.recover("me", LEASE_S))
     assert max(steps.values()) <= 5, steps
 
@@ -406,10 +410,12 @@ FULL: dict[str, Any] = {
     "options": {"quality": 720, "tags": ["a", None, 1.5]},
     "guild_settings": {"stats": {"shown": True}},
     "limit_bytes": 2**40,
+    "same": "link",
     "created_at": 1.25,
     "status": Status.UPLOADING,
     "priority": HIGH,
     "position": 5,
+    "joins": "9876543210",
     "status_message_id": 6,
     "worker": "me",
     "claim_number": 7,
@@ -1092,6 +1098,135 @@ async def test_link_that_cannot_be_brought_to_the_disk_is_refused_and_never_come
         (job.id, "downloading"),
         (job.id, "completed"),
     ]
+
+
+# Jobs that join another
+
+
+async def finished(queue: Queue, job: Job, status: Status, **fields: Any) -> None:
+    job.status = status
+    for name, value in fields.items():
+        setattr(job, name, value)
+    assert await queue.finish(job)
+
+
+async def test_job_that_is_the_same_joins_and_ends_with_the_other(queue: Queue) -> None:
+    first, second, other = a_job(same="x"), a_job(same="x"), a_job(same="y")
+    await added(queue, first, second, other)
+    third = a_job(same="x")
+    mine = await claim(queue)
+    assert await queue.add(third) == 0
+    assert await claim_all(queue) == [other.id]
+    assert not queue.waits()
+    assert await queue.position(second.id) == 0
+    assert not await queue.move(second.id, HIGH)
+    assert mine.id == first.id
+    changes = await listen(queue)
+    posts = [Post(1, "words", {"a": "11"}, "sent", 5, channel_id=6)]
+    facts = {"title": "t"}
+    await finished(queue, mine, Status.COMPLETED, posts=posts, facts=facts, folder="f")
+    told = [await anext(changes) for _ in range(3)]
+    assert [c.job.id for c in told if c] == [second.id, third.id, first.id]
+    for one in (second, third):
+        job = await stored(queue, one)
+        assert (job.status, job.joins, job.posts) == (Status.COMPLETED, first.id, posts)
+        assert (job.facts, job.folder, job.total_bytes) == (facts, "", 0)
+        assert job.finished_at == mine.finished_at
+    await queue.add(later := a_job(same="x"))
+    assert await claim_all(queue) == [later.id]
+
+
+async def test_failure_of_a_link_is_that_of_all_who_asked_for_it(queue: Queue) -> None:
+    first, second = a_job(same="x"), a_job(same="x")
+    await added(queue, first, second)
+    why = {"cause": Cause.GONE, "error": "It is gone.", "detail": "404"}
+    await finished(queue, await claim(queue), Status.FAILED, **why)
+    job = await stored(queue, second)
+    assert (job.status, job.cause, job.error) == (
+        Status.FAILED,
+        Cause.GONE,
+        why["error"],
+    )
+    assert await claim_all(queue) == []
+
+
+@pytest.mark.parametrize("how", ["cancel waiting", "cancel running", "permission"])
+async def test_what_is_the_first_ones_own_lets_the_others_go_on(
+    open_queue: Open, how: str
+) -> None:
+    queue = await open_queue()
+    first, second, third = (a_job(same="x") for _ in range(3))
+    await added(queue, first, second, third)
+    if how == "cancel waiting":
+        await queue.cancel(first.id)
+    else:
+        mine = await claim(queue)
+        if how == "cancel running":
+            await queue.cancel(first.id)
+        else:
+            await finished(queue, mine, Status.FAILED, cause=Cause.PERMISSION)
+    assert queue.waits()
+    queue = await open_queue()  # it is so after a restart, too
+    mine = await claim(queue)
+    assert mine.id == second.id
+    assert (await stored(queue, third)).joins == second.id
+    await finished(queue, mine, Status.COMPLETED)
+    assert await status(queue, third) is Status.COMPLETED
+    assert not queue.waits()
+
+
+async def test_who_has_joined_only_leaves(queue: Queue) -> None:
+    first, second, third = (a_job(same="x") for _ in range(3))
+    await added(queue, first, second, third)
+    mine = await claim(queue)
+    assert await queue.cancel(second.id)
+    await finished(queue, mine, Status.COMPLETED)
+    assert await status(queue, second) is Status.CANCELLED
+    assert await status(queue, third) is Status.COMPLETED
+
+
+async def test_many_who_ask_at_once_are_one_job(queue: Queue) -> None:
+    jobs = [a_job(same="x") for _ in range(10)]
+    await asyncio.gather(*map(queue.add, jobs))
+    [mine] = await claim_all(queue)
+    joins = [(await stored(queue, job)).joins for job in jobs if job.id != mine]
+    assert joins == [mine] * 9
+
+
+async def test_those_who_join_are_no_more_than_may_wait(open_queue: Open) -> None:
+    queue = await open_queue(max_queue_size=2)
+    await added(queue, *(a_job(same="x") for _ in range(3)))
+    with pytest.raises(QueueFull):
+        await queue.add(a_job(same="x"))
+    await added(queue, a_job())  # they take no places in the line
+
+
+async def test_joined_job_goes_as_early_as_the_one_that_joins(queue: Queue) -> None:
+    first, second = a_job(), a_job(same="x")
+    await added(queue, first, second, a_job(same="x", priority=HIGH))
+    assert (await claim(queue)).id == second.id
+
+
+async def test_job_that_never_got_to_the_disk_lets_go_of_those_that_joined_it(
+    queue: Queue, disk: Disk
+) -> None:
+    disk.free.clear()
+    first, second = a_job(same="x"), a_job(same="x")
+    adding = asyncio.create_task(queue.add(first))
+    while not await queue.get(first.id):
+        await asyncio.sleep(0)
+    disk.error = OSError("no")
+    also = asyncio.create_task(queue.add(second))
+    while not await queue.get(second.id):
+        await asyncio.sleep(0)
+    disk.free.set()
+    with pytest.raises(Refused):
+        await adding
+    disk.error = None
+    with contextlib.suppress(Refused):
+        await also
+    assert await queue.get(first.id) is None
+    assert all(not job.joins for job in await queue.list())
 
 
 # Changes
