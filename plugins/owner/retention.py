@@ -195,6 +195,7 @@ async def _walk(app: App, config: Config) -> tuple[int, bool]:
         return bool(over) or room(app.settings, config) < 0
 
     oldest.sort()
+    too_old = removed
     while oldest and too_many():
         _, _, stored, named = oldest.pop()
         await forget(app, stored, named)
@@ -204,7 +205,8 @@ async def _walk(app: App, config: Config) -> tuple[int, bool]:
     await write_notes(app, jobs, sizes)
     total = format_size(sizes.total())
     logger.info("maintenance: files of {} jobs removed, {} kept", removed, total)
-    return removed, number > MAX_OLDEST and too_many()
+    # What is removed may free nothing, if it was shared.
+    return removed, removed > too_old
 
 
 async def _with_jobs(

@@ -11,9 +11,10 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 TOO_DEEP_BYTES = 2**60  # what counts as endless
 
 
-def size_of(folder: Path, too_deep_bytes: int = 0) -> int:
+def size_of(folder: Path, too_deep_bytes: int = 0, shared: bool = False) -> int:
     """Bytes of all files below a folder, which come and go; follows no link. A folder
-    whose path is too long to be looked at counts as ``too_deep_bytes``."""
+    whose path is too long to be looked at counts as ``too_deep_bytes``. With ``shared``,
+    a file of several names counts in part for each."""
     total, left = 0, [str(folder)]
     while left:
         try:
@@ -23,7 +24,9 @@ def size_of(folder: Path, too_deep_bytes: int = 0) -> int:
                         left.append(entry.path)
                     else:
                         with contextlib.suppress(OSError):
-                            total += entry.stat(follow_symlinks=False).st_size
+                            status = entry.stat(follow_symlinks=False)
+                            names = max(status.st_nlink, 1) if shared else 1
+                            total += status.st_size // names
         except OSError as error:
             total += too_deep_bytes * (error.errno == errno.ENAMETOOLONG)
     return total

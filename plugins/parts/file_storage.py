@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import stat
+import threading
 import time
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
@@ -48,6 +49,8 @@ from bossbot import (
 
 MAX_CACHE_BYTES = 64 * 2**20  # of a platform; engines keep a few
 PAGE = 200  # folders that are looked at in one go
+CONTENTS = ".contents"  # beside the guilds' folders: a folder for each content
+SHA256 = "[0-9a-f]{64}"
 PROBE_S = 20.0  # for ffprobe to look at one file
 # Large files, up to so many, are not read again for their hash until they change.
 LARGE_BYTES, MAX_HASHES = 2**20, 1000
@@ -122,6 +125,8 @@ class FileStorage(Storage):
     def __init__(self, app: App) -> None:
         super().__init__(app)
         self.data = app.settings.data_dir
+        self.contents = self.data / "downloads" / CONTENTS
+        self._sharing = threading.Lock()  # else two at once would not see each other
 
     async def inspect(self, path: Path, folder: Path) -> MediaFile:
         """See ``Storage``; ffprobe is asked about what its first bytes do not tell."""
@@ -212,6 +217,26 @@ class FileStorage(Storage):
             await asyncio.wait([keeping])
             raise
 
+    async def copy_kept(self, job: Job, folder: Path) -> list[Path]:
+        """See ``Storage``."""
+        content = self.data / job.folder / "content"
+
+        def copy() -> list[Path]:
+            copies = []
+            try:
+                for name, sha256 in _files_of(content.parent).items():
+                    copies.append(folder / name)
+                    _copy(content / name, folder / name)
+                    if _measured(folder / name, folder)[0].sha256 != sha256:
+                        raise FileNotFoundError(f"{content / name} has changed")
+            except (OSError, JobFailed) as error:
+                for path in copies:
+                    _remove(path)
+                raise FileNotFoundError(str(error)) from error
+            return copies
+
+        return await asyncio.to_thread(copy)
+
     def _keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
         folder = self._kept_folder(job)
         content, about = folder / "content", folder / "metadata.json"
@@ -220,7 +245,10 @@ class FileStorage(Storage):
             if name not in known:
                 _remove(content / name)
         first = max(map(number_of, known), default=0) + 1
-        kept = place_files(job, [f for f in files if not f.beside], content, first)
+        with self._sharing:
+            kept = place_files(job, [f for f in files if not f.beside], content, first)
+            for file in kept:
+                self._share(job, file)
         others = _put_beside([f for f in files if f.beside], folder / "beside", known)
         facts = {
             key: job.facts.get(key) for key in ("title", "uploader", "date", "text")
@@ -253,6 +281,47 @@ class FileStorage(Storage):
             _sync(path)
         job.folder = str(folder.relative_to(self.data))
         return kept
+
+    def _share(self, job: Job, file: MediaFile) -> None:
+        """Have a kept file share its place on the disk with another one that holds the
+        same, and be found by the next. Each has a name of its own, so that what one job
+        forgets stays for the other."""
+        known, path = self.contents / file.sha256, file.path
+        with contextlib.suppress(OSError):  # not every file system can do it
+            for other in [(known / name).resolve() for name in _names(known)]:
+                with contextlib.suppress(OSError, JobFailed):
+                    if other.samefile(path):
+                        break
+                    if _measured(other, self.data)[0].sha256 == file.sha256:
+                        aside = path.with_name(f".{path.name}")
+                        aside.unlink(missing_ok=True)
+                        os.link(other, aside)
+                        aside.replace(path)
+                        _remember(path.lstat(), file.sha256)
+                        break
+            known.mkdir(parents=True, exist_ok=True)
+            (known / job.id).unlink(missing_ok=True)
+            (known / job.id).symlink_to(os.path.relpath(path, known))
+
+    def _forget_kept(self, folder: Path) -> None:
+        """Remove a folder of kept files; what others share stays theirs."""
+        shared = set[str]()
+        with contextlib.suppress(OSError):
+            shared = {*_files_of(folder).values()}
+        _remove(folder)
+        for sha256 in shared:
+            with contextlib.suppress(OSError):
+                (self.contents / sha256 / folder.name).unlink(missing_ok=True)
+                (self.contents / sha256).rmdir()
+
+    def _forget_gone(self) -> None:
+        """Remove what leads to kept files that are gone."""
+        for known in _folders(self.contents):
+            with contextlib.suppress(OSError):
+                for name in _names(known):
+                    if not (known / name).exists():
+                        (known / name).unlink()
+                known.rmdir()  # if it is empty
 
     async def place(
         self, job: Job, files: Sequence[MediaFile], folder: Path
@@ -290,13 +359,16 @@ class FileStorage(Storage):
 
     def _kept(self) -> Iterator[Stored]:
         for guild in _folders(self.data / "downloads"):
+            if guild == self.contents:
+                continue
             guild_id = int(guild.name) if guild.name.isdecimal() else 0
             for day in _folders(guild):
                 for folder in _folders(day):
-                    yield _stored(folder, guild_id)
+                    yield _stored(folder, guild_id, shared=True)
                 if time.time() - _changed_at(day) > 60:  # else a job may need it soon
                     with contextlib.suppress(OSError):  # it is not empty
                         day.rmdir()
+        self._forget_gone()
 
     def _kept_folder(self, job: Job) -> Path:
         day = datetime.fromtimestamp(job.created_at, UTC).strftime("%Y-%m-%d")
@@ -304,14 +376,14 @@ class FileStorage(Storage):
 
     async def forget(self, job: Job) -> None:
         """See ``Storage``."""
-        await asyncio.to_thread(_remove, self._kept_folder(job))
+        await asyncio.to_thread(self._forget_kept, self._kept_folder(job))
 
     async def remove(self, stored: Stored, before: int | None = None) -> None:
         """See ``Storage``."""
 
         def remove() -> None:
             if before is None or stored.path.is_symlink():
-                _remove(stored.path)
+                self._forget_kept(stored.path)
                 return
             for attempt in _attempts(stored.path, before):
                 _remove(attempt)
@@ -367,6 +439,19 @@ def number_of(name: str) -> int:
     return int(number) if number.isdecimal() else 0
 
 
+def _files_of(folder: Path) -> dict[str, str]:
+    """The kept files in a folder, in order, and their SHA-256, by its metadata; raises
+    OSError if that is missing or broken."""
+    try:
+        files = json.loads((folder / "metadata.json").read_text("utf-8"))["files"]
+        found = {str(one["name"]): str(one["sha256"]) for one in files}
+    except (ValueError, LookupError, TypeError) as error:
+        raise FileNotFoundError(f"{folder}: {error!r}") from error
+    if not all(Path(n).name == n and re.fullmatch(SHA256, s) for n, s in found.items()):
+        raise FileNotFoundError(f"{folder}: these are no names of files")
+    return found
+
+
 def _named(about: Path, names: Collection[str]) -> list[Any]:
     """What a ``metadata.json`` says of some files."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
@@ -407,8 +492,9 @@ async def _in_pages(walk: Iterator[Stored]) -> AsyncIterator[Stored]:
             yield stored
 
 
-def _stored(path: Path, guild_id: int) -> Stored:
-    return Stored(path.name, guild_id, path, size_of(path), _changed_at(path))
+def _stored(path: Path, guild_id: int, shared: bool = False) -> Stored:
+    size_bytes = size_of(path, shared=shared)
+    return Stored(path.name, guild_id, path, size_bytes, _changed_at(path))
 
 
 def _attempts(folder: Path, last: int) -> list[Path]:

@@ -7,10 +7,18 @@ import dataclasses
 import errno
 import math
 import random
+import re
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -57,7 +65,15 @@ MAX_TRIES = 3
 # something else than the link means.
 NO_ANSWERS = (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL)
 GUESSES = (Cause.LOGIN, Cause.GONE, Cause.PRIVATE, Cause.AGE, Cause.ENGINE_OUTDATED)
-STORED_FACTS = ("title", "uploader", "date", "text", "adult", "items")  # with a job
+# With a job; "login" is ours: whether an account of the owner's was used.
+STORED_FACTS = (
+    *("title", "uploader", "date", "text", "adult", "items", "more", "mute"),
+    "login",
+)
+# An option of an engine that logs in.
+LOGIN = re.compile(r"(?i)token|secret|passw|session|cookie|auth|api.?key|user.?name")
+# A file of this share of its limit would have come in a larger form, had there been one.
+SMALL = 1 / 4
 NO_PLATFORM = Platform("", "", "", "")
 
 
@@ -452,6 +468,8 @@ class LocalWorker(Worker):
     ) -> Fetched:
         platform = self._platform(job)
         folder = await self.app.storage.attempt_folder(job)
+        if kept := await self._kept(job, folder / "files"):
+            return kept
         request = await self._request(job, platform, folder)
 
         def came(so_far: Fetched) -> None:
@@ -459,7 +477,9 @@ class LocalWorker(Worker):
             on_file(so_far)
 
         try:
-            return await self.app.runner.fetch(request, on_progress, came)
+            fetched = await self.app.runner.fetch(request, on_progress, came)
+            fetched.facts["login"] = logs_in(request)
+            return fetched
         except JobFailed as error:
             if str(error) != SENTENCES[error.cause]:
                 raise
@@ -473,10 +493,23 @@ class LocalWorker(Worker):
             if request.cookies_file:
                 await asyncio.to_thread(keep_cookies, platform, request.cookies_file)
 
+    async def _kept(self, job: Job, folder: Path) -> Fetched | None:
+        """What is kept of an earlier job for the same link, if that may be posted for
+        this one and would be fetched in the same form."""
+        with contextlib.suppress(OSError):
+            kept = await self.app.queue.get(str(job.options.get("kept") or ""))
+            if kept and may_serve(kept, job):
+                paths = await self.app.storage.copy_kept(kept, folder)
+                job.engine = kept.engine
+                return Fetched(paths, {**kept.facts}, folder=folder)
+        return None
+
     async def _inspect_all(self, job: Job, fetched: Fetched) -> None:
         """Inspect all files; raises JobFailed when there is neither one nor text."""
         left = len(fetched.paths) - fetched.checked
         await self._inspect(job, fetched, fetched.folder, left)
+        if fetched.failures:
+            job.facts["lost"] = len(fetched.failures)
         if not fetched.files and not fetched.facts.get("text"):
             failures = fetched.failures or [JobFailed(Cause.NO_MEDIA)]
             raise failures[0]
@@ -654,6 +687,33 @@ class LocalWorker(Worker):
             await self._broken(job, error)
         else:
             await self._end(job, Status.COMPLETED)
+
+
+def may_serve(kept: Job, job: Job) -> bool:
+    """Whether the kept files of an earlier job may be posted for a later one, and would
+    not be larger if they were fetched for it."""
+    here = job.guild_id or job.channel_id
+    other = (kept.guild_id or kept.channel_id) != here
+    if kept.status is not Status.COMPLETED or not kept.folder or kept.facts.get("lost"):
+        return False
+    if other and kept.facts.get("login"):
+        return False
+    small = kept.total_bytes <= kept.limit_bytes * SMALL
+    return small or 0 < job.limit_bytes <= kept.limit_bytes
+
+
+def logs_in(request: Request) -> bool:
+    """Whether a download goes with an account of the owner's: by cookies, or by options
+    of the engine."""
+    return bool(request.cookies_file) or any(names_login(request.engine_options))
+
+
+def names_login(options: Mapping[str, Any]) -> Iterator[bool]:
+    """Whether each option that has a value is for a login."""
+    for name, value in options.items():
+        yield bool(value and LOGIN.search(str(name)))
+        if isinstance(value, Mapping):
+            yield from names_login(value)
 
 
 def has_login(job: Job, platform: Platform) -> bool:
