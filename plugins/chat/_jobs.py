@@ -16,6 +16,7 @@ from bossbot import (
     App,
     Cause,
     Job,
+    Post,
     Progress,
     Refused,
     Status,
@@ -166,6 +167,23 @@ def ids_in(text: str) -> list[str]:
     return re.findall(r"`([0-9a-f]{10})`", text)
 
 
+def place_of(job: Job, post: Post) -> int:
+    """The channel that a post of a job is in."""
+    return post.channel_id or post.thread_id or job.channel_id
+
+
+def message_link(guild_id: int, channel_id: int, message_id: int) -> str:
+    """A link to a message, which Discord shows as the name of its channel."""
+    return f"https://discord.com/channels/{guild_id or '@me'}/{channel_id}/{message_id}"
+
+
+def post_link(job: Job) -> str:
+    """A link to the first message with a job's files; "" when there is none."""
+    sent = (post for post in job.posts if post.message_id)
+    links = (message_link(job.guild_id, place_of(job, p), p.message_id) for p in sent)
+    return next(links, "")
+
+
 def share_of(job: Job, progress: Progress | None) -> float | None:
     """How much of a step is done, from 0 to 1, if that is known."""
     if progress is None or job.status not in SLOT_STATUSES:
@@ -179,6 +197,8 @@ def stage(job: Job, progress: Progress | None = None) -> str:
     """Where a job is, in a few words."""
     share = share_of(job, progress)
     match job.status:
+        case Status.QUEUED if job.joins:
+            text = _("comes with an earlier request")
         case Status.QUEUED:
             text = _("waiting")
         case Status.DOWNLOADING:

@@ -3,6 +3,8 @@
 The convention by which every plugin takes part: a table with a column ``user_id`` holds
 rows about members, and with ``guild_id`` says on which server. With ``posts`` (JSON of
 ``bossbot.Post``) and ``channel_id``, its rows are about downloads and name our messages.
+With ``message_id`` and ``shared``, a row where that is 1 says that its member asked for a
+message that somebody else asked for, too: it stays as long as one of these rows does.
 So rows are also forgotten of plugins that are switched off.
 """
 
@@ -45,7 +47,7 @@ class Forgotten:
         self.size_bytes += job.total_bytes if job.folder else 0
         if job.status_message_id:
             self.messages.add((job.channel_id, job.status_message_id))
-        posts = [(post.thread_id, post.message_id) for post in job.posts]
+        posts = [(p.channel_id, p.thread_id, p.message_id) for p in job.posts]
         self.messages |= messages_of(job.channel_id, posts)
 
 
@@ -116,7 +118,7 @@ async def forget_rows(
             rows = await app.database.all(sql, **wanted)
             for row in rows if table.of_downloads else ():
                 posts = [
-                    (post.get("thread_id"), post["message_id"])
+                    (post.get("channel_id"), post.get("thread_id"), post["message_id"])
                     for post in json.loads(row["posts"])
                 ]
                 forgotten.messages |= messages_of(row["channel_id"], posts)
@@ -127,11 +129,31 @@ async def forget_rows(
 
 
 def messages_of(
-    channel_id: int, posts: Iterable[tuple[int | None, int]]
+    channel_id: int, posts: Iterable[tuple[int, int | None, int]]
 ) -> set[tuple[int, int]]:
-    """The messages of posts, given by thread and number, and their threads."""
-    found = {(thread or channel_id, number) for thread, number in posts if number}
-    return found | {(thread, -thread) for thread, _number in posts if thread}
+    """The messages of posts, given by place (0 for the job's), thread and number, and
+    their threads."""
+    found = {(place or thread or channel_id, n) for place, thread, n in posts if n}
+    return found | {(thread, -thread) for _place, thread, _n in posts if thread}
+
+
+async def without_shared(
+    app: App, messages: Iterable[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """The messages but those that another member has asked for, too."""
+    places = {number: (place, number) for place, number in messages}
+    threads = {-number for number in places if number < 0}
+    for table in await tables(app):
+        if {"shared", "message_id", "channel_id"} <= table.columns:
+            sql = (
+                f'SELECT message_id, channel_id FROM "{table.name}" WHERE shared = 1 '
+                "AND message_id IN (SELECT value FROM json_each(?))"
+            )
+            for number, place in await app.database.all(sql, json.dumps([*places])):
+                places.pop(number, None)
+                if place in threads:
+                    places.pop(-place, None)
+    return list(places.values())
 
 
 # ── Statistics ─────────────────────────────────────────────────────────────────────

@@ -247,22 +247,30 @@ class Download(commands.Cog):
         )
         if accepted and accepted.job and options.get("thread"):
             return no_thread(self.bot.app, accepted.job)
+        if accepted and accepted.view:  # its buttons are about this link only
+            await self.say(ctx, accepted.answer, view=accepted.view)
+            return ""
         return accepted.answer if accepted else ""
 
     async def say(
-        self, ctx: commands.Context[Any], text: str, private: bool = False
+        self,
+        ctx: commands.Context[Any],
+        text: str,
+        private: bool = False,
+        view: discord.ui.View | None = None,
     ) -> None:
         """Answer the request, or its channel when that fails or the request is gone; a
         slash command's ``private`` answer is for its member only."""
+        shown: dict[str, Any] = {"view": view} if view else {}
         try:
             if ctx.interaction:
                 with contextlib.suppress(*UNREACHABLE):
-                    await ctx.send(text, ephemeral=private)
+                    await ctx.send(text, ephemeral=private, **shown)
                     return
-                await ctx.channel.send(text)
+                await ctx.channel.send(text, **shown)
                 return
             reference = ctx.message.to_reference(fail_if_not_exists=False)
-            await ctx.send(text, reference=reference, mention_author=False)
+            await ctx.send(text, reference=reference, mention_author=False, **shown)
         except UNREACHABLE as error:
             logger.warning("an answer could not be sent: {!r}", error)
 

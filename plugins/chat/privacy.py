@@ -21,6 +21,7 @@ from bossbot_plugins._privacy import (
     in_statistics,
     set_in_statistics,
     tables,
+    without_shared,
 )
 from bossbot_plugins._refusals import UNREACHABLE
 from bossbot_plugins._words import Everywhere, Messages, check_words
@@ -209,6 +210,7 @@ async def forget(
     forgotten = await forget_ended(app, guild_id, user_id)
     await forget_rows(app, forgotten, await tables(app), guild_id, user_id)
     if messages:
+        forgotten.messages = {*await without_shared(app, forgotten.messages)}
         for place in forgotten.messages:
             sql = "INSERT OR IGNORE INTO privacy_messages VALUES (?, ?)"
             await app.database.all(sql, *place)

@@ -21,6 +21,7 @@ from bossbot_plugins._jobs import (
     details,
     ids_in,
     is_quiet,
+    post_link,
     retry,
     share_of,
     split_key,
@@ -340,7 +341,10 @@ def message_of(app: App, group: Group) -> discord.PartialMessage | None:
 
 
 def goes(app: App, group: Group) -> bool:
-    """Whether the server wants the message deleted when all files are there."""
+    """Whether the server wants the message deleted when all files are there. One that
+    says where they are stays."""
+    if any(job.joins for job in group.jobs.values()):
+        return False
     plugin = app.plugins.all["progress"]
     guild: Any = app.plugins.guild_config(plugin, group.first)
     return bool(guild.status_when_done == "delete")
@@ -558,6 +562,13 @@ def render(job: Job, progress: Progress | None) -> str:
     if job.posted:
         posted = " · " + _("{count} posted").format(count=job.posted)
     match job.status:
+        case Status.QUEUED if job.joins:
+            text = _(
+                "That is being downloaded already. You read here when it is there."
+            )
+            return text + tag
+        case Status.COMPLETED if job.joins:
+            return _("It is here: {link}").format(link=post_link(job)) + tag
         case Status.QUEUED if job.position:
             text = _("Download queued. Position in queue: {position}")
             return text.format(position=job.position) + tag

@@ -247,11 +247,13 @@ async def list_page(
 
     jobs = await jobs_here(app, asked, UNFINISHED)
     running = [job for job in jobs if job.status is not Status.QUEUED]
-    waiting = [job for job in jobs if job.status is Status.QUEUED]
+    waiting = [job for job in jobs if job.status is Status.QUEUED and not job.joins]
+    joined = [job for job in jobs if job.status is Status.QUEUED and job.joins]
     waiting.sort(key=lambda job: -job.priority)  # those of a kind stay in order
     lines = [line(job) for job in running]
     for place, job in enumerate(waiting, 1):
         lines.append(f"{place}. {line(job)}{marked(job)}")
+    lines += map(line, joined)
     pages = max(-(-len(lines) // PER_PAGE), 1)
     number = min(max(number, 1), pages)
     shown = lines[(number - 1) * PER_PAGE : number * PER_PAGE]

@@ -5,6 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from bossbot import Platform
 
@@ -32,6 +33,15 @@ AFTER = ".,;:!?'|"  # at a link's end it belongs to the sentence
 PAIRS = {")": "(", "]": "[", "}": "{"}
 # Before a link inside a link, as an archive has it. After anything else begins a second.
 INSIDE = "/=?#&:%@"
+# What a link is given on its way, and what leads to nothing else.
+TRACKING = re.compile(
+    r"utm_\w+|(?:fb|g|d|tw|tt|y|ys)clid|msclkid|gclsrc|[gw]braid|igsh|igshid|si|mc_[ce]id"
+    r"|mkt_tok|_hs(?:enc|mi)|ref_(?:src|url)|share_id|vero_\w+|oly_\w+|at_medium"
+    r"|at_campaign|s_kwcid",
+    re.IGNORECASE,
+)
+# Characters that need no percent sign.
+PLAIN = re.compile(r"%(?:2[DE]|3\d|[46][1-9A-F]|[57][0-9A]|5F|7E)", re.IGNORECASE)
 UNSEEN = "\u034f\u115f\u1160\u2800\u3164\uffa0"  # though they count as letters
 
 
@@ -203,3 +213,19 @@ def is_hidden(char: str) -> bool:
         or char in UNSEEN
         or "\ufe00" <= char <= "\ufe0f"
     )
+
+
+def without_tracking(link: str) -> str:
+    """What the links to a page have in common, whoever shares it how: not to be opened,
+    but compared."""
+    parts = urlsplit(link)
+    netloc = parts.netloc.lower().removeprefix("www.").removesuffix(".")
+    query = [
+        (name, value)
+        for name, value in parse_qsl(parts.query, keep_blank_values=True)
+        if not TRACKING.fullmatch(name)
+    ]
+    path = PLAIN.sub(lambda match: unquote(match[0]), parts.path).rstrip("/")
+    fragment = parts.fragment.partition(":~:")[0]
+    pairs = urlencode(sorted(query, key=lambda pair: pair[0]))
+    return urlunsplit(("", netloc, path, pairs, fragment))

@@ -28,6 +28,7 @@ from bossbot_plugins._bench import ENCODERS, JobBench, Later
 from bossbot_plugins._cookies import keep_cookies, write_cookies
 from bossbot_plugins._failures import named_reason
 from bossbot_plugins._insist import insist
+from bossbot_plugins._kept import may_serve
 from loguru import logger
 from pydantic import Field
 
@@ -72,8 +73,6 @@ STORED_FACTS = (
 )
 # An option of an engine that logs in.
 LOGIN = re.compile(r"(?i)token|secret|passw|session|cookie|auth|api.?key|user.?name")
-# A file of this share of its limit would have come in a larger form, had there been one.
-SMALL = 1 / 4
 NO_PLATFORM = Platform("", "", "", "")
 
 
@@ -687,19 +686,6 @@ class LocalWorker(Worker):
             await self._broken(job, error)
         else:
             await self._end(job, Status.COMPLETED)
-
-
-def may_serve(kept: Job, job: Job) -> bool:
-    """Whether the kept files of an earlier job may be posted for a later one, and would
-    not be larger if they were fetched for it."""
-    here = job.guild_id or job.channel_id
-    other = (kept.guild_id or kept.channel_id) != here
-    if kept.status is not Status.COMPLETED or not kept.folder or kept.facts.get("lost"):
-        return False
-    if other and kept.facts.get("login"):
-        return False
-    small = kept.total_bytes <= kept.limit_bytes * SMALL
-    return small or 0 < job.limit_bytes <= kept.limit_bytes
 
 
 def logs_in(request: Request) -> bool:

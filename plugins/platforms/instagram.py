@@ -59,6 +59,7 @@ def register_platforms(config: Config) -> list[Platform]:
             example="https://www.instagram.com/p/BQ0eAlwhDrw/",
             engine="gallery-dl",
             normalise=normalise,
+            identity=lambda url: re.sub(r"\.com/(?:tv|reel)/", ".com/p/", url),
             options={
                 # Leave out the still pictures of videos and the covers.
                 "extractor.instagram.previews": False,

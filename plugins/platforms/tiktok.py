@@ -70,6 +70,10 @@ def register_platforms(config: Config) -> list[Platform]:
             engine="yt-dlp",
             routes=[(PHOTOS, "gallery-dl")],
             normalise=normalise,
+            # Whoever is named in it, the number is the post's, also of a slideshow.
+            identity=lambda url: re.sub(
+                r"/@[\w.-]*/(?:video|photo)/", "/@/video/", url
+            ),
             options={"extractor.tiktok.audio": config.music},
             cookies={"sessionid": config.sessionid},
             cookies_domain=".tiktok.com",

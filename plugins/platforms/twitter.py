@@ -85,6 +85,8 @@ def register_platforms(config: Config) -> list[Platform]:
             engine="gallery-dl",
             routes=[(PLAYERS, "yt-dlp")],
             normalise=normalise,
+            # Whoever is named in it, the number is the post's.
+            identity=lambda url: re.sub(r"x\.com/\w+/status/", "x.com/i/status/", url),
             options={**options, **(thread if config.thread else {})},
             thread_options=thread,
             cookies={"auth_token": config.auth_token},

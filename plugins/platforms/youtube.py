@@ -79,6 +79,7 @@ def register_platforms(config: Config) -> list[Platform]:
             example="https://www.youtube.com/watch?v=YE7VzlLtp-4",
             engine="yt-dlp",
             normalise=normalise,
+            identity=lambda url: url.replace("//music.", "//www.", 1),
             options={
                 # A link to a video in a list has lost its list by now.
                 "noplaylist": False,

@@ -241,6 +241,20 @@ async def test_oldest_files_go_when_there_are_too_many(make_bot: MakeBot) -> Non
     assert await bot.sweep() == 0
 
 
+async def test_content_of_several_jobs_counts_once(make_bot: MakeBot) -> None:
+    bot = await make_bot(retention__max_storage=25 * KIB)
+    jobs = [await bot.job(age_s=age_s, size=10 * KIB) for age_s in (400, 300, 200)]
+    paths = [bot.data / job.folder / "content" / "a.jpg" for job in jobs]
+    for path in paths[1:]:
+        path.unlink()
+        os.link(paths[0], path)
+    assert await bot.sweep() == 0
+    # What is removed for want of room frees none, until the last one that shares it is.
+    other = await bot.job(age_s=100, size=20 * KIB)
+    assert await bot.sweep() == 3
+    assert [await bot.has_files(job) for job in (*jobs, other)] == [*[False] * 3, True]
+
+
 async def test_room_made_by_age_spares_the_young(make_bot: MakeBot) -> None:
     bot = await make_bot(retention__max_storage=15 * KIB)
     old = await bot.job(age_s=2 * DAY_S, size=10 * KIB)

@@ -14,6 +14,7 @@ from typing import Any
 
 import media
 import pytest
+from bossbot_plugins._files import remove_tree
 from bossbot_plugins.file_storage import FileStorage, safe_name, suffix_of
 from conftest import MakeSettings, make_job
 from hypothesis import given, settings
@@ -574,6 +575,94 @@ async def test_kept_folders_come_guild_by_guild_and_day_by_day(
     assert not day.exists() and kept[1].path.is_dir()
     note = storage.data / "downloads" / "11" / ".stats"
     assert json.loads(note.read_text()) == {"kept_jobs": 2}
+
+
+def names_of(files: list[MediaFile]) -> list[int]:
+    """How many names the contents of files have."""
+    return [file.path.stat().st_nlink for file in files]
+
+
+async def test_same_content_is_stored_once_and_stays_as_long_as_a_job_has_it(
+    storage: FileStorage,
+) -> None:
+    jobs = [a_job(id=f"{n:010x}", guild_id=n) for n in range(3)]
+    texts = [["same", "mine"], ["same"], ["same", "same"]]
+    kept = [
+        await storage.keep(job, await fetched(storage, job, text))
+        for job, text in zip(jobs, texts, strict=True)
+    ]
+    assert [names_of(files) for files in kept] == [[4, 1], [4], [4, 4]]
+    about = sum(s.stat().st_size for s in storage.data.rglob("metadata.json"))
+    assert sum(s.size_bytes for s in await kept_of(storage)) == about + 4 + 4
+    await storage.forget(jobs[0])
+    assert [names_of(files) for files in kept[1:]] == [[3], [3, 3]]
+    await storage.keep(jobs[0], await fetched(storage, jobs[0], ["same"]))
+    for stored in await kept_of(storage):
+        await storage.remove(stored)
+    contents = storage.data / "downloads" / ".contents"
+    assert list(contents.iterdir()) == []
+    # What was removed while nobody knew of it.
+    await storage.keep(jobs[0], await fetched(storage, jobs[0], ["same"]))
+    remove_tree(storage.data / jobs[0].folder)
+    assert await kept_of(storage) == [] and list(contents.iterdir()) == []
+
+
+async def test_content_that_was_changed_behind_our_back_is_not_shared(
+    storage: FileStorage,
+) -> None:
+    first, second = (a_job(id=f"{n:010x}") for n in range(2))
+    [old] = await storage.keep(first, await fetched(storage, first, ["same"]))
+    old.path.write_text("else")
+    [new] = await storage.keep(second, await fetched(storage, second, ["same"]))
+    assert new.path.read_text() == "same" and old.path.read_text() == "else"
+
+
+async def test_without_hard_links_everything_is_stored_as_it_comes(
+    storage: FileStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(*_: Any, **__: Any) -> None:
+        raise OSError("not supported")
+
+    monkeypatch.setattr(os, "link", no_link)
+    for number in range(2):
+        job = a_job(id=f"{number:010x}")
+        kept = await storage.keep(job, await fetched(storage, job, ["same"]))
+        assert [file.path.read_text() for file in kept] == ["same"]
+
+
+async def test_same_content_that_is_kept_at_once_is_stored_once(
+    storage: FileStorage,
+) -> None:
+    jobs = [a_job(id=f"{n:010x}") for n in range(8)]
+    files = [await fetched(storage, job, ["same"]) for job in jobs]
+    kept = await asyncio.gather(*map(storage.keep, jobs, files))
+    assert [names_of(files) for files in kept] == [[8]] * 8
+
+
+@pytest.mark.parametrize("wrong", ["", "gone", "changed", "outside", "no metadata"])
+async def test_copies_of_kept_files_are_whole_or_there_are_none(
+    storage: FileStorage, wrong: str, tmp_path: Path
+) -> None:
+    job, again = a_job(), a_job(id="00000000bb")
+    kept = await storage.keep(job, await fetched(storage, job, ["one", "two"]))
+    folder = await storage.attempt_folder(again) / "files"
+    about = storage.data / job.folder / "metadata.json"
+    if wrong == "gone":
+        kept[1].path.unlink()
+    elif wrong == "changed":
+        kept[1].path.write_text("els")
+    elif wrong == "outside":
+        about.write_text(about.read_text().replace(kept[1].name, "../../x"))
+    elif wrong:
+        about.unlink()
+    if wrong:
+        with pytest.raises(OSError):
+            await storage.copy_kept(job, folder)
+        assert os.listdir(folder) == []
+        return
+    copies = await storage.copy_kept(job, folder)
+    assert [path.read_text() for path in copies] == ["one", "two"]
+    assert names_of(kept) == [1, 1]  # whatever becomes of the copies
 
 
 async def test_note_is_replaced_whole(storage: FileStorage) -> None:

@@ -1,0 +1,449 @@
+"""Answers a link that was posted here before with where it is, has those join who ask for
+what is under way, and names the kept files that can spare a download."""
+
+import asyncio
+import hashlib
+import json
+import re
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Self
+
+import discord
+from bossbot_plugins._commands import MEDIA_NEEDS, admit, cannot_post
+from bossbot_plugins._jobs import (
+    UNFINISHED,
+    belongs_here,
+    guild_id_of,
+    message_link,
+    place_of,
+)
+from bossbot_plugins._kept import may_serve
+from bossbot_plugins._links import without_tracking
+from bossbot_plugins._refusals import UNREACHABLE
+from discord.ext import commands
+from loguru import logger
+
+from bossbot import (
+    TERMINAL_STATUSES,
+    Action,
+    App,
+    BossBot,
+    Job,
+    Message,
+    Platform,
+    Refused,
+    Status,
+    _,
+    hookimpl,
+    now,
+)
+
+# Options that change nothing about the files, or only how they are posted.
+NOT_OF_THE_FILES = ("again", "kept", "language", "spoiler")
+MAX_REMEMBERED = 10_000  # who asks, and links that are under way
+MAX_LOOKED_AT = 3  # posts of one link, the newest first
+MAX_KEPT = 50  # messages of jobs that may have its files
+MAX_HISTORY = 100  # Discord, 2026-11: messages of one request
+LOOK_S = 2.0  # for Discord to say whether a message is there
+LOOK_BACK_S = 3600.0  # before the newest row, for older ones that are missing
+PAGE = 200
+SWEEP_S = 3600.0
+
+
+@hookimpl
+def register_tables() -> list[str]:
+    return [
+        """
+        -- The messages that links were posted in, one a row.
+        CREATE TABLE already_here (
+            number INTEGER PRIMARY KEY,
+            id TEXT NOT NULL,  -- of the job
+                same TEXT NOT NULL,  -- hash of link, what was asked for, where; '': gone
+            content TEXT NOT NULL,  -- hash of what makes the files
+            guild_id INTEGER NOT NULL, channel_id INTEGER NOT NULL,
+            user_id INTEGER NOT NULL, message_id INTEGER NOT NULL,
+            posts TEXT NOT NULL,  -- the message as JSON, by which it is forgotten
+            url TEXT NOT NULL, options TEXT NOT NULL, at_s REAL NOT NULL,
+            shared INTEGER NOT NULL,  -- whether several members have asked for it
+            UNIQUE (id, message_id)
+        );
+        CREATE INDEX already_here_by_link ON already_here (same, at_s);
+        CREATE INDEX already_here_by_content ON already_here (content, at_s);
+        CREATE INDEX already_here_by_message ON already_here (message_id);
+        CREATE INDEX already_here_by_user ON already_here (user_id, guild_id);
+        CREATE INDEX already_here_by_guild ON already_here (guild_id);
+        CREATE INDEX already_here_by_time ON already_here (at_s) WHERE shared = 0;
+        """
+    ]
+
+
+@hookimpl
+def register_commands(bot: BossBot) -> list[Any]:
+    return [Deletions(bot), AgainButton]
+
+
+# ── What is the same ───────────────────────────────────────────────────────────────
+
+
+class Keys(NamedTuple):
+    """What two links have in common."""
+
+    content: str  # if they bring the same files
+    same: str  # if one answers the other
+
+
+def keys_of(app: App, job: Job) -> Keys:
+    """By the link, whatever its form, and by what was asked for."""
+    platform = app.plugins.registered("platforms").get(job.platform)
+    options = {
+        name: value
+        for name, value in job.options.items()
+        if value and name not in NOT_OF_THE_FILES
+    }
+    if options.get("subtitles"):
+        options["language"] = job.language
+    if platform and not platform.thread_options:
+        options.pop("thread", None)
+    content = hashed(identity(platform, job.url), options)
+    # A direct message is its member's own.
+    place: Any = job.guild_id or [job.channel_id, job.user_id]
+    how = [bool(job.options.get("spoiler")), is_restricted(app, job.channel_id)]
+    return Keys(content, hashed(place, content, how))
+
+
+def identity(platform: Platform | None, url: str) -> str:
+    """What all links to a post have in common."""
+    if platform is None:
+        return without_tracking(url)
+    try:
+        return str(platform.identity(url))
+    except Exception as error:  # the boundary of a plugin
+        logger.warning("platform {} does not know its link: {!r}", platform.name, error)
+        return url
+
+
+def hashed(*values: Any) -> str:
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
+
+
+def is_restricted(app: App, channel_id: int) -> bool:
+    """Whether a channel is age-restricted: what is posted there is no answer elsewhere."""
+    channel: Any = app.bot.get_channel(channel_id)
+    return bool(channel and getattr(channel, "is_nsfw", bool)())
+
+
+# ── The answer ─────────────────────────────────────────────────────────────────────
+
+members: dict[str, Any] = {}  # who asks, by the command's or click's id
+running: dict[str, tuple[str, int]] = {}  # job and channel, by what is the same
+
+
+def remember(table: dict[str, Any], key: str, value: Any) -> None:
+    table[key] = value
+    for old in list(table)[:1] if len(table) > MAX_REMEMBERED else ():
+        del table[old]
+
+
+def ended(job: Job) -> None:
+    """It is not under way, or will never be."""
+    if running.get(job.same, ("",))[0] == job.id:
+        del running[job.same]
+
+
+@hookimpl
+async def check_action(action: Action) -> None:
+    """See docs/plugins.md; refuses nothing."""
+    if action.group == "download" and not action.dry:
+        remember(members, action.request, action.user)
+
+
+@hookimpl(trylast=True)  # an answer of the owner's own comes first
+async def answer_job(job: Job, app: App) -> Message | None:
+    if not job.channel_id or not app.has_gateway:
+        return None
+    keys = keys_of(app, job)
+    if not job.options.get("again") and (answer := await find(app, job, keys.same)):
+        return answer
+    job.same = keys.same
+    if job.same not in running:  # nothing else happens in between
+        remember(running, job.same, (job.id, job.channel_id))
+    channel_id = running[job.same][1]
+    if channel_id != job.channel_id and not await can_open(app, job, channel_id):
+        job.same = hashed(keys.same, job.channel_id)  # joined only from there
+    job.options.pop("kept", None)
+    if kept := await kept_job(app, job, keys.content):
+        job.options["kept"] = kept.id
+    return None
+
+
+async def find(app: App, job: Job, same: str) -> Message | None:
+    """Where a link was posted that its member can open, if it is still there."""
+    rows = await app.database.all(
+        "SELECT * FROM already_here WHERE same = ? AND at_s >= ? ORDER BY at_s DESC, id, "
+        f"message_id LIMIT {MAX_HISTORY}",
+        *(same, oldest_s(app)),
+    )
+    posts: dict[int, list[sqlite3.Row]] = {}  # by their first message
+    by_job: dict[str, list[sqlite3.Row]] = {}
+    for row in rows:
+        by_job.setdefault(row["id"], []).append(row)
+    for messages in by_job.values():
+        posts.setdefault(messages[0]["message_id"], messages)
+    for messages in list(posts.values())[:MAX_LOOKED_AT]:
+        first = messages[0]
+        if not await can_open(app, job, first["channel_id"]):
+            continue
+        if not await are_there(app, job.guild_id, messages):
+            continue
+        link = message_link(job.guild_id, first["channel_id"], first["message_id"])
+        text = _("That is here already, posted {when}: {link}")
+        view = discord.ui.View(timeout=None)
+        view.add_item(AgainButton(first["id"]))
+        shown = text.format(when=f"<t:{int(first['at_s'])}:R>", link=link)
+        return Message(shown, view=view)
+    return None
+
+
+def oldest_s(app: App) -> float:
+    """From when on a post counts: as long as its files are kept."""
+    plugin = app.plugins.all.get("retention")
+    keep_s = getattr(plugin.config, "completed_retention_s", 0) if plugin else 0
+    return now() - keep_s if keep_s and plugin and not plugin.off else 0
+
+
+async def are_there(app: App, guild_id: int, rows: list[sqlite3.Row]) -> bool:
+    """Whether all messages of a post are in the channel; asks Discord, once."""
+    wanted = {row["message_id"] for row in rows}
+    channel = app.bot.get_partial_messageable(
+        rows[0]["channel_id"], guild_id=guild_id or None
+    )
+    limit = 1 if len(wanted) == 1 else MAX_HISTORY
+    after = discord.Object(min(wanted) - 1)
+    try:
+        async with asyncio.timeout(LOOK_S):
+            found = {m.id async for m in channel.history(limit=limit, after=after)}
+    except discord.NotFound:  # nor is the channel
+        found = set()
+    except (*UNREACHABLE, TimeoutError) as error:
+        logger.info("whether a message is there cannot be seen: {!r}", error)
+        return False
+    if gone := wanted - found:
+        await note_deleted(app, gone)
+    return not gone
+
+
+async def can_open(app: App, job: Job, channel_id: int) -> bool:
+    """Whether the member of a job can open a message in a channel of its server."""
+    guild = app.bot.get_guild(job.guild_id)
+    if guild is None:
+        return channel_id == job.channel_id
+    member = members.get(job.request_key.partition(":")[0])
+    try:
+        async with asyncio.timeout(LOOK_S):
+            if member is None or member.id != job.user_id:
+                member = guild.get_member(job.user_id)
+                member = member or await guild.fetch_member(job.user_id)
+            channel: Any = guild.get_channel_or_thread(channel_id)
+            channel = channel or await guild.fetch_channel(channel_id)
+            may = channel.permissions_for(member)
+    except (*UNREACHABLE, TimeoutError, discord.ClientException) as error:
+        logger.info("what a member can open cannot be seen: {!r}", error)
+        return False
+    closed = isinstance(channel, discord.Thread) and channel.is_private()
+    inside = channel_id == job.channel_id or may.manage_threads or not closed
+    return bool(may.view_channel and may.read_message_history and inside)
+
+
+async def kept_job(app: App, job: Job, content: str) -> Job | None:
+    """An earlier job whose kept files can be posted for this one."""
+    rows = await app.database.all(
+        "SELECT id FROM already_here WHERE content = ? "
+        f"ORDER BY at_s DESC LIMIT {MAX_KEPT}",
+        content,
+    )
+    ids = [*dict.fromkeys(row["id"] for row in rows)]
+    jobs = await app.queue.find(ids)
+    found = (jobs[one] for one in ids if one in jobs)
+    return next((kept for kept in found if may_serve(kept, job)), None)
+
+
+# ── What was posted ────────────────────────────────────────────────────────────────
+
+
+@hookimpl
+async def run(app: App) -> None:
+    """Add what ended while nobody wrote it down; remove what is too old to count."""
+    for job in await app.queue.list(statuses=UNFINISHED):
+        under_way(job)
+    newest = await app.database.one("SELECT max(at_s) FROM already_here")
+    since = (newest[0] or 0) - LOOK_BACK_S if newest else 0
+    page: list[Job] = []
+    async for job in app.queue.ended(max(since, oldest_s(app), 0)):
+        page.append(job)
+        if len(page) == PAGE:
+            await note(app, page)
+            page = []
+    await note(app, page)
+    sql = (
+        "DELETE FROM already_here WHERE number IN (SELECT number FROM already_here "
+        f"WHERE shared = 0 AND at_s < ? LIMIT {PAGE}) RETURNING 1"
+    )
+    while True:
+        with logger.catch(message="old rows of what is here stay for now"):
+            while len(await app.database.all(sql, oldest_s(app))) == PAGE:
+                await asyncio.sleep(0)
+        await asyncio.sleep(SWEEP_S)
+
+
+@hookimpl(tryfirst=True)  # before a job that is to be forgotten is
+async def job_changed(job: Job, app: App) -> None:
+    if job.status not in TERMINAL_STATUSES:
+        under_way(job)
+        return
+    ended(job)
+    await note(app, [job])
+
+
+@hookimpl
+async def job_refused(job: Job) -> None:
+    ended(job)
+
+
+def under_way(job: Job) -> None:
+    if job.same and not job.joins:
+        remember(running, job.same, (job.id, job.channel_id))
+
+
+async def note(app: App, jobs: Iterable[Job]) -> None:
+    """Write down what was posted whole; twice does no harm."""
+    rows = [row for job in jobs for row in rows_of(app, job)]
+    if not rows:
+        return
+    names, marks = ", ".join(rows[0]), ", ".join(f":{name}" for name in rows[0])
+    add = f"INSERT OR IGNORE INTO already_here ({names}) VALUES ({marks})"
+    others = "WHERE message_id = :message_id AND id != :id"
+    share = f"UPDATE already_here SET shared = 1 {others} RETURNING 1"
+
+    def insert(database: sqlite3.Connection) -> None:
+        for row in rows:
+            shared = bool(database.execute(share, row).fetchall())
+            database.execute(add, {**row, "shared": int(shared or row["shared"])})
+
+    await app.database.run(insert)
+
+
+def rows_of(app: App, job: Job) -> Iterable[dict[str, Any]]:
+    sent = [post for post in job.posts if post.state == "sent" and post.message_id]
+    if job.status is not Status.COMPLETED or not job.channel_id or not sent:
+        return
+    if job.facts.get("lost"):  # the next try may bring more
+        return
+    keys = keys_of(app, job)
+    options = {n: v for n, v in job.options.items() if n not in ("again", "kept")}
+    for post in sent:
+        channel_id = place_of(job, post)
+        message = {"message_id": post.message_id, "channel_id": channel_id}
+        yield {
+            "id": job.id,
+            "same": keys.same,
+            "content": keys.content,
+            "guild_id": job.guild_id,
+            "channel_id": channel_id,
+            "user_id": job.user_id,
+            "message_id": post.message_id,
+            "posts": json.dumps([message]),
+            "url": job.url.encode("utf-8", "replace").decode(),
+            "options": json.dumps(options, default=str),
+            "at_s": job.finished_at,
+            "shared": int(bool(job.joins)),
+        }
+
+
+async def note_deleted(app: App, message_ids: Iterable[int]) -> None:
+    """Each post of which a message is gone answers nothing any more."""
+    await app.database.all(
+        "UPDATE already_here SET same = '' WHERE id IN (SELECT id FROM already_here "
+        "WHERE message_id IN (SELECT value FROM json_each(?)))",
+        json.dumps([*message_ids]),
+    )
+
+
+class Deletions(commands.Cog):
+    """Hears of messages that are deleted. What it misses is found when it is asked for."""
+
+    def __init__(self, bot: BossBot) -> None:
+        self.app: App = bot.app
+
+    @commands.Cog.listener()
+    async def on_raw_message_delete(self, event: discord.RawMessageDeleteEvent) -> None:
+        await note_deleted(self.app, [event.message_id])
+
+    @commands.Cog.listener()
+    async def on_raw_bulk_message_delete(
+        self, event: discord.RawBulkMessageDeleteEvent
+    ) -> None:
+        await note_deleted(self.app, event.message_ids)
+
+
+# ── Post again ─────────────────────────────────────────────────────────────────────
+
+
+class AgainButton(
+    discord.ui.DynamicItem[discord.ui.Button[Any]],
+    template=r"here:again:(?P<id>[0-9a-f]{10})",
+):
+    """Takes the link of a job once more, for whoever clicks, where it is clicked."""
+
+    def __init__(self, job_id: str) -> None:
+        custom_id = f"here:again:{job_id}"
+        super().__init__(discord.ui.Button(label=_("Post again"), custom_id=custom_id))
+        self.job_id = job_id
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction, item: Any, match: re.Match[str], /
+    ) -> Self:
+        return cls(match["id"])
+
+    async def callback(self, interaction: discord.Interaction) -> None:
+        bot: Any = interaction.client
+        app: App = bot.app
+        action = await admit(
+            interaction, "download", group="download", needs=MEDIA_NEEDS
+        )
+        if cannot := cannot_post(interaction.channel):
+            raise Refused(cannot)
+        url, options = await self.asked_for(app, interaction)
+        await interaction.response.defer()
+        accepted = await app.intake(
+            url,
+            guild_id=guild_id_of(interaction),
+            channel_id=action.channel.id,
+            user_id=interaction.user.id,
+            request_key=f"{interaction.id}:0",
+            options={**options, "again": True},
+            priority=action.priority,
+        )
+        if accepted and accepted.answer:
+            await interaction.followup.send(accepted.answer, ephemeral=True)
+
+    async def asked_for(
+        self, app: App, interaction: discord.Interaction
+    ) -> tuple[str, dict[str, Any]]:
+        """The link, and what was asked for with it."""
+        job = await app.queue.get(self.job_id)
+        if job and belongs_here(interaction, job):
+            return job.url, {n: v for n, v in job.options.items() if n != "kept"}
+        row = await app.database.one(
+            "SELECT * FROM already_here WHERE id = ? LIMIT 1", self.job_id
+        )
+        here = (guild_id_of(interaction), interaction.user.id)
+        if (
+            row
+            and row["guild_id"] == here[0]
+            and (here[0] or row["user_id"] == here[1])
+        ):
+            return row["url"], json.loads(row["options"])
+        raise Refused(_("That download is no longer known here."))

@@ -1,0 +1,445 @@
+"""A link that is here already is answered with where; who asks for what is under way joins
+it; and what is kept is not fetched again."""
+
+import asyncio
+import time
+from functools import partial
+from typing import Any
+
+import discord
+import pytest
+from bossbot_plugins._kept import may_serve
+from bossbot_plugins._links import without_tracking
+from conftest import ROOT, MakeApp, MakeSettings, make_job
+from discord_support import BotProcess, Stage, job_at, job_id, link, until
+from fake_discord import Message, User
+
+from bossbot import BossBot, Status
+
+pytest_plugins = ("discord_fixtures",)
+
+
+QUICK = """
+[progress]
+status_when_done = "keep"
+[limits]
+rate_per_minute = 0
+cooldown_s = 0
+"""
+
+
+@pytest.fixture
+def stage(stage: Stage) -> Stage:
+    names = ("already_here", "adult", "history", "limits", "privacy", "queue")
+    for name in (*names, "retention", "stats"):
+        stage.add_plugin(name)
+    stage.guild_settings(QUICK)
+    return stage
+
+
+def once(stage: Stage, *steps: str) -> str:
+    """A link that brings files only the first time: `spent` makes it fail then."""
+    return link(stage.steps("once", *steps))
+
+
+def spent(stage: Stage) -> None:
+    stage.steps("once", "fail=gone")
+
+
+async def ask(
+    stage: Stage, words: str, user: User | None = None, place: int | None = None
+) -> Message:
+    said = stage.fake.member_says
+    return await said(place or stage.channel_id, f"$dl {words}", user and user.id)
+
+
+def answers(stage: Stage, request: Message) -> list[Message]:
+    """What the bot said to a request."""
+    said = stage.fake.messages(request.channel.id, bot_only=True)
+    return [message for message in said if message.replied_to is request]
+
+
+async def told(stage: Stage, request: Message, text: str) -> Message:
+    def find() -> Message | None:
+        found = (m for m in answers(stage, request) if text in m.content)
+        return next(found, None)
+
+    message: Message = await stage.fake.wait_for(find)
+    return message
+
+
+async def files_of(stage: Stage, request: Message) -> Message:
+    def find() -> Message | None:
+        return next((m for m in answers(stage, request) if m.files), None)
+
+    message: Message = await stage.fake.wait_for(find)
+    return message
+
+
+async def posted(stage: Stage, words: str, **who: Any) -> Message:
+    """The message with the files of a new link, once the job has ended."""
+    request = await ask(stage, words, **who)
+    message = await files_of(stage, request)
+    await told(stage, request, "Done")
+    return message
+
+
+def address(message: Message) -> str:
+    place = message.channel
+    guild = place.guild.id if place.guild else "@me"
+    return f"https://discord.com/channels/{guild}/{place.id}/{message.id}"
+
+
+async def counted(bot: BossBot, user: User) -> int:
+    sql = "SELECT completed FROM stats_members WHERE user_id = ?"
+    row = await bot.app.database.one(sql, user.id)
+    return int(row[0]) if row else 0
+
+
+# Posted before
+
+
+async def test_repeated_link_is_answered_with_where_it_is_and_can_be_posted_again(
+    stage: Stage,
+) -> None:
+    otto = stage.fake.add_member("otto")
+    url = once(stage, stage.image())
+    async with stage.bot() as bot:
+        post = await posted(stage, url)
+        spent(stage)
+        asked = await ask(stage, f"{url}?utm_source=x#:~:text=y", otto)
+        answer = await told(stage, asked, "here already")
+        assert address(post) in answer.content
+        assert answer.buttons == ["Post again"]
+        slash = await stage.fake.slash(stage.channel_id, "download", {"url": url})
+        assert address(post) in (await stage.fake.answered(slash)).content
+        assert len(await bot.app.queue.list()) == 1
+    async with stage.bot() as bot:  # the button outlives the bot
+        await stage.fake.click(answer.id, "Post again", otto.id)
+        [_, again] = await stage.gets(2)
+        assert again.files[0].data == post.files[0].data
+        await until(partial(counted, bot, otto))
+        # Who may not download may not do it by the button.
+        stage.guild_settings(f"[permissions]\ndenied_users = [{otto.id}]\n")
+        click = await stage.fake.click(answer.id, "Post again", otto.id)
+        assert "may not use this bot" in (await stage.fake.answered(click)).text
+        assert len(stage.posted()) == 2
+
+
+@pytest.mark.parametrize("how", ["told", "untold", "channel"])
+async def test_post_that_was_deleted_does_not_count(stage: Stage, how: str) -> None:
+    url = once(stage, *stage.images(11))  # two messages, of which one goes
+    place = await stage.fake.add_thread(stage.channel_id, "place")
+    async with stage.bot() as bot:
+        request = await ask(stage, url, place=place.id)
+        await told(stage, request, "Done")
+        post = [m for m in answers(stage, request) if m.files][-1]
+        rows = partial(bot.app.database.all, "SELECT * FROM already_here")
+        assert len(await rows()) == 2
+        if how == "told":
+            await stage.fake.delete_message(post.id)
+
+            async def gone() -> bool:
+                return not any(row["same"] for row in await rows())
+
+            await until(gone)
+        elif how == "untold":
+            post.deleted = True
+        else:
+            await stage.fake.delete_channel(place.id)
+        spent(stage)
+        again = await ask(stage, url)
+        await files_of(stage, again)
+
+
+async def test_post_that_its_asker_cannot_open_is_no_answer(stage: Stage) -> None:
+    fake, url = stage.fake, once(stage, stage.image())
+    otto, away = fake.add_member("otto"), await fake.add_guild("Away")
+    closed = await fake.add_thread(stage.channel_id, "closed")
+    async with stage.bot():
+        await posted(stage, url)
+        spent(stage)
+        await fake.deny_member(stage.channel_id, otto.id, "read_message_history")
+        # In another server, nothing is here; the files are posted anew all the same.
+        for user, place in ((fake.member, away), (otto, fake.channel)):
+            asked = await ask(stage, url, user, place.id)
+            message = await files_of(stage, asked)
+            assert message.files[0].data == stage.bytes_of(stage.image())
+        assert closed
+
+
+@pytest.mark.parametrize("why", ["lost", "failed", "old", "spoiler", "quality"])
+async def test_what_is_no_answer_is_downloaded(stage: Stage, why: str) -> None:
+    steps = {"lost": ["lose=gone"], "failed": ["fail=gone"]}.get(why, [])
+    url = once(stage, stage.image(), *steps)
+    async with stage.bot() as bot:
+        first = await ask(stage, url)
+        await told(stage, first, "failed" if why == "failed" else "Done")
+        if why == "old":
+            day = "UPDATE already_here SET at_s = at_s - 86401"
+            await bot.app.database.all(day)
+        stage.steps("once", stage.image(2))
+        words = why if why == "spoiler" else "480" * (why == "quality")
+        again = await ask(stage, f"{words} {url}")
+        message = await files_of(stage, again)
+        kept = why in ("old", "spoiler")  # which is not fetched
+        number = 1 if kept else 2
+        assert message.files[0].data == stage.bytes_of(stage.image(number))
+        assert message.files[0].filename.startswith("SPOILER_") == (why == "spoiler")
+
+
+async def test_direct_message_answers_only_its_own_member(stage: Stage) -> None:
+    otto, url = stage.fake.add_member("otto"), once(stage, stage.image())
+    mine, theirs = map(stage.fake.open_dm, (stage.fake.member.id, otto.id))
+    async with stage.bot(download__direct_messages=True):
+        stage.guild_settings(QUICK, 0)
+        post = await posted(stage, url, place=mine.id)
+        answer = await told(stage, await ask(stage, url, place=mine.id), "here already")
+        assert address(post) in answer.content
+        spent(stage)
+        await files_of(stage, await ask(stage, url, otto, theirs.id))
+
+
+# Under way
+
+
+async def test_all_who_ask_for_a_link_at_once_are_one_job_and_are_told(
+    stage: Stage,
+) -> None:
+    fake = stage.fake
+    otto, ida = fake.add_member("otto"), fake.add_member("ida")
+    url = once(stage, "wait=gate", stage.image())
+    other = await fake.add_thread(stage.channel_id, "other")
+    async with stage.bot() as bot:
+        first, second = await asyncio.gather(ask(stage, url), ask(stage, url, otto))
+        third = await ask(stage, url, ida, other.id)
+        await told(stage, third, "downloaded already")
+        listed = await stage.fake.slash(stage.channel_id, "queue list")
+        text = (await stage.fake.answered(listed)).text
+        assert text.count("comes with an earlier request") == 2, text
+        assert "1 running, 0 waiting" in text
+        stage.open_gate("gate")
+        [post] = await stage.gets(1)
+        users = {first.id: fake.member, second.id: otto, third.id: ida}
+        for request in {first, second, third} - {post.replied_to}:
+            assert address(post) in (await told(stage, request, "is here")).content
+        for user in users.values():
+            await until(partial(counted, bot, user))
+        sums = await bot.app.database.one(
+            "SELECT sum(completed), max(bytes), sum(bytes) FROM stats WHERE day = 0 AND "
+            "guild_id > 0"
+        )
+        assert sums and sums[0] == 3 and sums[1] == sums[2] == len(post.files[0].data)
+        assert len(stage.posted()) == 1
+        assert (await told(stage, await ask(stage, url, otto), "here already")).buttons
+
+
+async def test_failure_is_told_to_all_who_asked(stage: Stage) -> None:
+    otto, url = stage.fake.add_member("otto"), link("wait=gate", "fail=gone")
+    async with stage.bot():
+        first = await ask(stage, url)
+        await told(stage, first, "Downloading")
+        second = await ask(stage, url, otto)
+        await told(stage, second, "downloaded already")
+        stage.open_gate("gate")
+        for request in (first, second):
+            status = await told(stage, request, "deleted or never existed")
+            assert "Try again" in status.buttons
+
+
+@pytest.mark.parametrize("who", ["first", "second"])
+async def test_who_cancels_leaves_and_the_other_gets_the_files(
+    stage: Stage, who: str
+) -> None:
+    otto, url = stage.fake.add_member("otto"), link("wait=gate", stage.image())
+    async with stage.bot():
+        first = await ask(stage, url)
+        await told(stage, first, "Downloading")
+        second = await ask(stage, url, otto)
+        status = await told(stage, second, "downloaded already")
+        leaves, stays = (first, second) if who == "first" else (second, first)
+        if who == "first":
+            mine = job_id(await told(stage, first, "Downloading"))
+            await stage.says(f"$queue cancel {mine}")
+        else:
+            await stage.fake.click(status.id, "Cancel", otto.id)
+        await told(stage, leaves, "Cancelled")
+        stage.open_gate("gate")
+        message = await files_of(stage, stays)
+        await told(stage, stays, "Done")
+        assert stage.posted() == [message]
+
+
+async def test_job_in_a_channel_that_cannot_be_opened_is_not_joined(
+    stage: Stage,
+) -> None:
+    fake, url = stage.fake, link("wait=gate", stage.image())
+    otto, place = fake.add_member("otto"), await fake.add_thread(stage.channel_id, "x")
+    async with stage.bot(max_concurrent_per_guild=1) as bot:
+        first = await ask(stage, url, place=place.id)
+        await told(stage, first, "Downloading")
+        guild = bot.get_guild(fake.guild.id)
+        thread = guild and guild.get_thread(place.id)
+        assert thread
+        thread._type = discord.ChannelType.private_thread
+        second = await ask(stage, url, otto)
+        await told(stage, second, "queued")
+        stage.open_gate("gate")
+        await files_of(stage, second)
+
+
+async def test_kill_loses_nobody_who_has_joined(
+    stage: Stage, process: BotProcess
+) -> None:
+    otto, url = stage.fake.add_member("otto"), link("hang=gate", stage.image())
+    fault = stage.fake.fault("upload", "hang_answer")
+    await process.start()
+    first = await ask(stage, url)
+    await told(stage, first, "Downloading")
+    second = await ask(stage, url, otto)
+    await told(stage, second, "downloaded already")
+    stage.open_gate("gate")
+    await stage.fake.wait_for(lambda: fault.hits)
+    await process.kill("bot")  # it is there, which nobody knows yet
+    fault.release()
+    await process.family_ended()
+    await process.start()
+    await told(stage, second, "is here")
+    await told(stage, first, "Done")
+    assert len(stage.posted()) == 1
+
+
+# Forgetting
+
+
+async def test_forgetting_takes_nothing_of_another_member(stage: Stage) -> None:
+    fake, url = stage.fake, link("wait=gate", stage.image())
+    otto = fake.add_member("otto")
+    async with stage.bot(retention__completed_retention_s=0) as bot:
+        await ask(stage, url)
+        await stage.hears("Downloading")
+        second = await ask(stage, url, otto)
+        await told(stage, second, "downloaded already")
+        stage.open_gate("gate")
+        [post] = await stage.gets(1)
+        await told(stage, second, "is here")
+        ids = {job.id: job for job in await bot.app.queue.list()}
+        for job in ids:
+            await job_at(bot, job, Status.COMPLETED)
+        for user, left in ((fake.member, [otto.id]), (otto, [])):
+            options = {"messages": True}
+            forget = await fake.slash(
+                stage.channel_id, "privacy forget", options, user.id
+            )
+            await fake.answered(forget)
+            rows = await bot.app.database.all("SELECT user_id FROM already_here")
+            assert [row[0] for row in rows] == left
+            if user is fake.member:
+                again = await told(stage, await ask(stage, url, otto), "here already")
+                assert address(post) in again.content
+        await fake.wait_for(lambda: post.deleted)
+
+
+# What is the same
+
+
+X = "https://x.com/nasa/status/1"
+SAME = [
+    (X, "https://mobile.twitter.com/NASA/status/1?s=20&t=a", True),
+    (X, "https://fxtwitter.com/i/web/status/1/photo/2", True),
+    (X, "https://x.com/nasa/status/2", False),
+    (
+        "https://youtu.be/jNQXAC9IVRw?si=abc",
+        "https://music.youtube.com/watch?v=jNQXAC9IVRw&list=x",
+        True,
+    ),
+    (
+        "https://old.reddit.com/r/aww/comments/90bu6w/title/",
+        "https://redd.it/90bu6w",
+        True,
+    ),
+    (
+        "https://www.instagram.com/reel/BQ0eAlwhDrw/?igsh=x",
+        "https://ddinstagram.com/nasa/p/BQ0eAlwhDrw",
+        True,
+    ),
+    (
+        "https://www.tiktok.com/@nasa/video/7106594312292453675?is_from_webapp=1",
+        "https://m.tiktok.com/v/7106594312292453675.html",
+        True,
+    ),
+    ("https://a.example/p?b=2&a=1&fbclid=x", "http://www.a.example/p/?a=1&b=2", True),
+    ("https://a.example/p?a=1", "https://a.example/p?a=2", False),
+    ("https://a.example/%7Eada/P", "https://a.example/~ada/P#", True),
+    ("https://a.example/p", "https://a.example/P", False),
+]
+OPTIONS = [
+    ({"quality": "480"}, {}, False, False),
+    ({"spoiler": True}, {}, False, True),
+    ({"subtitles": True, "language": "de"}, {"subtitles": True}, False, False),
+    ({"language": "de"}, {"again": True, "kept": "x"}, True, True),
+    ({"thread": True}, {}, True, True),  # which there is none to be had of
+    ({"own": 1}, {}, False, False),
+]
+
+
+async def test_links_and_options_that_mean_the_same_are_known(
+    make_settings: MakeSettings, make_app: MakeApp
+) -> None:
+    from bossbot_plugins.already_here import keys_of
+
+    app = make_app(make_settings(), ROOT / "plugins")
+
+    def keys(url: str, **fields: Any) -> Any:
+        route = app.router.route(url)
+        job = make_job(url=route.url, platform=route.platform, guild_id=1, **fields)
+        return keys_of(app, job)
+
+    for one, other, same in SAME:
+        assert (keys(one) == keys(other)) == same, (one, other)
+    for first, second, same, files in OPTIONS:
+        one, other = keys(X, options=first), keys(X, options=second)
+        assert (one.same == other.same, one.content == other.content) == (same, files)
+    assert keys(X).content == keys(X, channel_id=5).content
+    in_guilds = (keys(X), make_job(guild_id=2))
+    assert in_guilds[0].same != keys_of(app, in_guilds[1]).same
+
+
+def test_comparing_links_takes_time_in_proportion_to_them() -> None:
+    def took_s(length: int) -> float:
+        started_s = time.perf_counter()
+        without_tracking("https://a.example/" + "%41" * length + "?" + "a&" * length)
+        return time.perf_counter() - started_s
+
+    took_s(10)
+    assert took_s(8000) < 100 * max(took_s(800), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kept", "job", "may"),
+    [
+        ({}, {}, True),
+        ({}, {"guild_id": 2}, True),
+        ({"facts": {"login": True}}, {}, True),
+        ({"facts": {"login": True}}, {"guild_id": 2}, False),
+        ({"facts": {"login": True}, "guild_id": 0}, {"guild_id": 0}, True),
+        (
+            {"facts": {"login": True}, "guild_id": 0},
+            {"guild_id": 0, "channel_id": 9},
+            False,
+        ),
+        ({"facts": {"lost": 1}}, {}, False),
+        ({"folder": ""}, {}, False),
+        ({"status": Status.FAILED}, {}, False),
+        ({}, {"limit_bytes": 50}, True),  # it is made to fit
+        ({}, {"limit_bytes": 200}, False),  # there may be a better one
+        ({"total_bytes": 20}, {"limit_bytes": 200}, True),
+    ],
+)
+def test_kept_files_serve_where_they_may_and_nothing_better_is_to_be_had(
+    kept: dict[str, Any], job: dict[str, Any], may: bool
+) -> None:
+    values: dict[str, Any] = {"guild_id": 1, "channel_id": 3, "limit_bytes": 100}
+    was = {"status": Status.COMPLETED, "folder": "f", "total_bytes": 90}
+    earlier = make_job(**{**values, **was, **kept})
+    assert may_serve(earlier, make_job(**{**values, **job})) == may
