@@ -21,7 +21,6 @@ from bossbot_plugins._jobs import (
 from bossbot_plugins._kept import may_serve
 from bossbot_plugins._links import without_tracking
 from bossbot_plugins._refusals import UNREACHABLE
-from discord.ext import commands
 from loguru import logger
 
 from bossbot import (
@@ -80,7 +79,7 @@ def register_tables() -> list[str]:
 
 @hookimpl
 def register_commands(bot: BossBot) -> list[Any]:
-    return [Deletions(bot), AgainButton]
+    return [AgainButton]
 
 
 # ── What is the same ───────────────────────────────────────────────────────────────
@@ -286,6 +285,13 @@ async def run(app: App) -> None:
             await note(app, page)
             page = []
     await note(app, page)
+    async with asyncio.TaskGroup() as tasks:
+        if app.has_gateway:
+            tasks.create_task(hear_of_deletions(app))
+        tasks.create_task(sweep(app))
+
+
+async def sweep(app: App) -> None:
     sql = (
         "DELETE FROM already_here WHERE number IN (SELECT number FROM already_here "
         f"WHERE shared = 0 AND at_s < ? LIMIT {PAGE}) RETURNING 1"
@@ -362,7 +368,7 @@ def rows_of(app: App, job: Job) -> Iterable[dict[str, Any]]:
 
 
 async def note_deleted(app: App, message_ids: Iterable[int]) -> None:
-    """Each post of which a message is gone answers nothing any more."""
+    """A post of which a message is gone answers nothing any more."""
     await app.database.all(
         "UPDATE already_here SET same = '' WHERE id IN (SELECT id FROM already_here "
         "WHERE message_id IN (SELECT value FROM json_each(?)))",
@@ -370,21 +376,26 @@ async def note_deleted(app: App, message_ids: Iterable[int]) -> None:
     )
 
 
-class Deletions(commands.Cog):
-    """Hears of messages that are deleted. What it misses is found when it is asked for."""
+async def hear_of_deletions(app: App) -> None:
+    """Note the messages that are deleted. What this misses, Discord is asked about."""
 
-    def __init__(self, bot: BossBot) -> None:
-        self.app: App = bot.app
+    async def one(event: discord.RawMessageDeleteEvent) -> None:
+        await note_deleted(app, [event.message_id])
 
-    @commands.Cog.listener()
-    async def on_raw_message_delete(self, event: discord.RawMessageDeleteEvent) -> None:
-        await note_deleted(self.app, [event.message_id])
+    async def several(event: discord.RawBulkMessageDeleteEvent) -> None:
+        await note_deleted(app, event.message_ids)
 
-    @commands.Cog.listener()
-    async def on_raw_bulk_message_delete(
-        self, event: discord.RawBulkMessageDeleteEvent
-    ) -> None:
-        await note_deleted(self.app, event.message_ids)
+    listeners: dict[str, Any] = {
+        "on_raw_message_delete": one,
+        "on_raw_bulk_message_delete": several,
+    }
+    for name, listener in listeners.items():
+        app.bot.add_listener(listener, name)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        for name, listener in listeners.items():
+            app.bot.remove_listener(listener, name)
 
 
 # ── Post again ─────────────────────────────────────────────────────────────────────

@@ -496,7 +496,8 @@ class LocalWorker(Worker):
         """What is kept of an earlier job for the same link, if that may be posted for
         this one and would be fetched in the same form."""
         with contextlib.suppress(OSError):
-            kept = await self.app.queue.get(str(job.options.get("kept") or ""))
+            named = job.options.get("kept")
+            kept = await self.app.queue.get(str(named)) if named else None
             if kept and may_serve(kept, job):
                 paths = await self.app.storage.copy_kept(kept, folder)
                 job.engine = kept.engine
