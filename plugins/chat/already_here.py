@@ -40,7 +40,8 @@ from bossbot import (
 
 # Options that change nothing about the files, or only how they are posted.
 NOT_OF_THE_FILES = ("again", "kept", "language", "spoiler")
-MAX_REMEMBERED = 10_000  # who asks, and links that are under way
+MAX_MEMBERS = 1000  # who ask, remembered until it is known what they get
+MAX_RUNNING = 10_000  # links that are under way
 MAX_LOOKED_AT = 3  # posts of one link, the newest first
 MAX_KEPT = 50  # messages of jobs that may have its files
 MAX_HISTORY = 100  # Discord, 2026-11: messages of one request
@@ -139,10 +140,10 @@ members: dict[str, Any] = {}  # who asks, by the command's or click's id
 running: dict[str, tuple[str, int]] = {}  # job and channel, by what is the same
 
 
-def remember(table: dict[str, Any], key: str, value: Any) -> None:
+def remember(table: dict[str, Any], key: str, value: Any, most: int) -> None:
     table[key] = value
-    for old in list(table)[:1] if len(table) > MAX_REMEMBERED else ():
-        del table[old]
+    if len(table) > most:
+        del table[next(iter(table))]
 
 
 def ended(job: Job) -> None:
@@ -155,7 +156,7 @@ def ended(job: Job) -> None:
 async def check_action(action: Action) -> None:
     """See docs/plugins.md; refuses nothing."""
     if action.group == "download" and not action.dry:
-        remember(members, action.request, action.user)
+        remember(members, action.request, action.user, MAX_MEMBERS)
 
 
 @hookimpl(trylast=True)  # an answer of the owner's own comes first
@@ -167,10 +168,10 @@ async def answer_job(job: Job, app: App) -> Message | None:
         return answer
     job.same = keys.same
     if job.same not in running:  # nothing else happens in between
-        remember(running, job.same, (job.id, job.channel_id))
+        remember(running, job.same, (job.id, job.channel_id), MAX_RUNNING)
     channel_id = running[job.same][1]
     if channel_id != job.channel_id and not await can_open(app, job, channel_id):
-        job.same = hashed(keys.same, job.channel_id)  # joined only from there
+        job.same = f"{keys.same} {job.channel_id}"  # joined only from there
     job.options.pop("kept", None)
     if kept := await kept_job(app, job, keys.content):
         job.options["kept"] = kept.id
@@ -319,7 +320,7 @@ async def job_refused(job: Job) -> None:
 
 def under_way(job: Job) -> None:
     if job.same and not job.joins:
-        remember(running, job.same, (job.id, job.channel_id))
+        remember(running, job.same, (job.id, job.channel_id), MAX_RUNNING)
 
 
 async def note(app: App, jobs: Iterable[Job]) -> None:
@@ -342,19 +343,19 @@ async def note(app: App, jobs: Iterable[Job]) -> None:
 
 def rows_of(app: App, job: Job) -> Iterable[dict[str, Any]]:
     sent = [post for post in job.posts if post.state == "sent" and post.message_id]
-    if job.status is not Status.COMPLETED or not job.channel_id or not sent:
+    if job.status is not Status.COMPLETED or not job.same or not sent:
         return
     if job.facts.get("lost"):  # the next try may bring more
         return
-    keys = keys_of(app, job)
     options = {n: v for n, v in job.options.items() if n not in ("again", "kept")}
     for post in sent:
         channel_id = place_of(job, post)
         message = {"message_id": post.message_id, "channel_id": channel_id}
         yield {
             "id": job.id,
-            "same": keys.same,
-            "content": keys.content,
+            # As it was then: the channel may be unknown by now.
+            "same": job.same.partition(" ")[0],
+            "content": keys_of(app, job).content,
             "guild_id": job.guild_id,
             "channel_id": channel_id,
             "user_id": job.user_id,

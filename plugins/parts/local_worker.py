@@ -72,7 +72,9 @@ STORED_FACTS = (
     "login",
 )
 # An option of an engine that logs in.
-LOGIN = re.compile(r"(?i)token|secret|passw|session|cookie|auth|api.?key|user.?name")
+LOGIN = re.compile(
+    r"(?i)token|secret|passw|session|cookie|auth|api.?key|user.?name|netrc"
+)
 NO_PLATFORM = Platform("", "", "", "")
 
 
@@ -477,7 +479,8 @@ class LocalWorker(Worker):
 
         try:
             fetched = await self.app.runner.fetch(request, on_progress, came)
-            fetched.facts["login"] = logs_in(request)
+            if logs_in(request):
+                fetched.facts["login"] = True
             return fetched
         except JobFailed as error:
             if str(error) != SENTENCES[error.cause]:

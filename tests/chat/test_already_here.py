@@ -4,17 +4,19 @@ it; and what is kept is not fetched again."""
 import asyncio
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import discord
 import pytest
 from bossbot_plugins._kept import may_serve
 from bossbot_plugins._links import without_tracking
+from bossbot_plugins.local_worker import logs_in
 from conftest import ROOT, MakeApp, MakeSettings, make_job
 from discord_support import BotProcess, Stage, job_at, job_id, link, until
 from fake_discord import Message, User
 
-from bossbot import BossBot, Status
+from bossbot import BossBot, Request, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -403,6 +405,27 @@ async def test_links_and_options_that_mean_the_same_are_known(
     assert keys(X).content == keys(X, channel_id=5).content
     in_guilds = (keys(X), make_job(guild_id=2))
     assert in_guilds[0].same != keys_of(app, in_guilds[1]).same
+
+
+@pytest.mark.parametrize(
+    ("options", "cookies", "login"),
+    [
+        ({}, None, False),
+        ({"extractor.reddit.client-id": "x", "extractor_args": {"a": {}}}, None, False),
+        ({}, Path("cookies.txt"), True),
+        ({"extractor.reddit.refresh-token": "x"}, None, True),
+        ({"extractor.reddit.refresh-token": ""}, None, False),
+        ({"extractor": {"a": {"username": "x"}}}, None, True),
+        ({"usenetrc": True}, None, True),
+    ],
+)
+def test_what_a_login_has_fetched_is_known(
+    options: dict[str, Any], cookies: Path | None, login: bool
+) -> None:
+    request = Request(
+        url="", folder=Path(), prefix="", engine_options=options, cookies_file=cookies
+    )
+    assert logs_in(request) == login
 
 
 def test_comparing_links_takes_time_in_proportion_to_them() -> None:

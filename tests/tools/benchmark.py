@@ -329,6 +329,12 @@ async def working(folder: Path, sites: Sites, roots: list[Path]) -> None:
             await bot.flood()
         for bot in all_bots:
             before = len(sites.requests)
+            for _ in range(REPEAT):
+                request = await bot.ask(LINKS["gallery-dl"].format(1))
+                bot.times["again"].append(await bot.waited_ms(request, False))
+            bot.times["fetched"] = [float(len(sites.requests) - before)]
+        for bot in all_bots:
+            before = len(sites.requests)
             for _ in range(5):
                 await bot.ask(f"{SITE}/held/{{}}.mp4")
             held = partial(held_since, sites, before)
@@ -354,6 +360,8 @@ async def working(folder: Path, sites: Sites, roots: list[Path]) -> None:
     flooded = "200 links, 50 requests a second: {}".format
     compare(flooded("told a second"), all_bots, "told", "{:.1f}")
     compare(flooded("requests a link"), all_bots, "requests", "{:.2f}")
+    compare("a repeated link: answered", all_bots, "again", "{:.0f} ms")
+    compare("15 repeated links: requests to the site", all_bots, "fetched", "{:.0f}")
     compare("answer, 5 downloads running", all_bots, "busy answer", "{:.0f} ms")
     compare("start to READY", all_bots, "start", "{:.2f} s")
     compare("memory of the process tree, idle", all_bots, "idle", "{:.0f} MB")
@@ -714,6 +722,8 @@ GOALS = {
     "20 links at once, syncs of 30 ms: answer": "200 ms",
     "200 links, 50 requests a second: told a second": "17",
     "50 pictures of 0.5 s: the first one posted": "5 s",
+    "a repeated link: answered": "100 ms",
+    "15 repeated links: requests to the site": "0",
     "answer, 5 downloads running": "50 ms",
     "start to READY": "2 s",
     "memory of the process tree, idle": "130 MB",
