@@ -214,24 +214,34 @@ def oldest_s(app: App) -> float:
 
 
 async def are_there(app: App, guild_id: int, rows: list[sqlite3.Row]) -> bool:
-    """Whether all messages of a post are in the channel; asks Discord, once."""
-    wanted = {row["message_id"] for row in rows}
-    channel = app.bot.get_partial_messageable(
-        rows[0]["channel_id"], guild_id=guild_id or None
-    )
-    limit = 1 if len(wanted) == 1 else MAX_HISTORY
-    after = discord.Object(min(wanted) - 1)
+    """Whether all messages of a post are there; asks Discord, once for each channel."""
+    places: dict[int, set[int]] = {}  # an album may go on in a thread
+    for row in rows:
+        places.setdefault(row["channel_id"], set()).add(row["message_id"])
+    gone = set[int]()
     try:
         async with asyncio.timeout(LOOK_S):
-            found = {m.id async for m in channel.history(limit=limit, after=after)}
-    except discord.NotFound:  # nor is the channel
-        found = set()
+            for channel_id, wanted in places.items():
+                gone |= wanted - await found_of(app, guild_id, channel_id, wanted)
     except (*UNREACHABLE, TimeoutError) as error:
         logger.info("whether a message is there cannot be seen: {!r}", error)
         return False
-    if gone := wanted - found:
+    if gone:
         await note_deleted(app, gone)
     return not gone
+
+
+async def found_of(
+    app: App, guild_id: int, channel_id: int, wanted: set[int]
+) -> set[int]:
+    """The messages of a channel from the first one that is wanted on."""
+    channel = app.bot.get_partial_messageable(channel_id, guild_id=guild_id or None)
+    limit = 1 if len(wanted) == 1 else MAX_HISTORY
+    after = discord.Object(min(wanted) - 1)
+    try:
+        return {m.id async for m in channel.history(limit=limit, after=after)}
+    except discord.NotFound:  # nor is the channel
+        return set()
 
 
 async def can_open(app: App, job: Job, channel_id: int) -> bool:

@@ -504,7 +504,8 @@ class LocalWorker(Worker):
             if kept and may_serve(kept, job):
                 paths = await self.app.storage.copy_kept(kept, folder)
                 job.engine = kept.engine
-                return Fetched(paths, {**kept.facts}, folder=folder)
+                alts = {n: alt for post in kept.posts for n, alt in post.alts.items()}
+                return Fetched(paths, {**kept.facts}, folder=folder, alts=alts)
         return None
 
     async def _inspect_all(self, job: Job, fetched: Fetched) -> None:
