@@ -39,7 +39,10 @@ from bossbot import (
 )
 
 # Options that change nothing about the files, or only how they are posted.
-NOT_OF_THE_FILES = ("again", "kept", "language", "spoiler")
+NOT_OF_THE_FILES = (
+    *("again", "auto", "keep_subtitles", "kept", "language", "spoiler"),
+)
+OF_THE_ASKING = ("again", "auto", "kept")  # and not of the link
 MAX_MEMBERS = 1000  # who ask, remembered until it is known what they get
 MAX_RUNNING = 10_000  # links that are under way
 MAX_LOOKED_AT = 3  # posts of one link, the newest first
@@ -357,7 +360,7 @@ def rows_of(app: App, job: Job) -> Iterable[dict[str, Any]]:
         return
     if job.facts.get("lost"):  # the next try may bring more
         return
-    options = {n: v for n, v in job.options.items() if n not in ("again", "kept")}
+    options = {n: v for n, v in job.options.items() if n not in OF_THE_ASKING}
     for post in sent:
         channel_id = place_of(job, post)
         message = {"message_id": post.message_id, "channel_id": channel_id}
@@ -457,7 +460,8 @@ class AgainButton(
         """The link, and what was asked for with it."""
         job = await app.queue.get(self.job_id)
         if job and belongs_here(interaction, job):
-            return job.url, {n: v for n, v in job.options.items() if n != "kept"}
+            options = job.options.items()
+            return job.url, {n: v for n, v in options if n not in OF_THE_ASKING}
         row = await app.database.one(
             "SELECT * FROM already_here WHERE id = ? LIMIT 1", self.job_id
         )

@@ -19,7 +19,7 @@ from bossbot_plugins._commands import (
     lacked_by_bot,
     permission_titles,
 )
-from bossbot_plugins._jobs import is_quiet, split_key
+from bossbot_plugins._jobs import is_quiet, post_link, split_key
 from bossbot_plugins._links import Found, find_spoilers, known_by, text_of
 from bossbot_plugins._refusals import UNREACHABLE
 from discord.ext import commands
@@ -36,6 +36,7 @@ from bossbot import (
     PluginConfig,
     Refused,
     Status,
+    _,
     hookimpl,
     now,
 )
@@ -431,8 +432,14 @@ class Links(commands.Cog):
         if accepted and accepted.answer:
             try:
                 reference = message.to_reference(fail_if_not_exists=False)
+                shown: dict[str, Any] = {}
+                if accepted.view:
+                    shown["view"] = accepted.view
                 await message.channel.send(
-                    accepted.answer[:2000], reference=reference, mention_author=False
+                    accepted.answer[:2000],
+                    reference=reference,
+                    mention_author=False,
+                    **shown,
                 )
             except UNREACHABLE as error:
                 logger.info("an answer could not be sent: {!r}", error)
@@ -451,6 +458,10 @@ async def tell(app: App, job: Job) -> None:
             done = await mark(app.bot, job.channel_id, job.message_id)
         elif job.status is Status.COMPLETED and again:
             await mark(app.bot, job.channel_id, job.message_id, failed=False)
+        if job.status is Status.COMPLETED and job.joins:  # the files reply to another
+            with contextlib.suppress(*UNREACHABLE):
+                text = _("It is here: {link}").format(link=post_link(job))
+                await app.client.answer(job, text)
         if not done:
             return  # the next start tries again
     await app.queue.set_told([job.id])

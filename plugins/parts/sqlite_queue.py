@@ -536,7 +536,8 @@ class SQLiteQueue(Queue):
     async def recover(self, worker: str, lease_s: float) -> Sequence[Job]:
         """See ``Queue``."""
         await self._change(
-            "status = 'queued', worker = '', position = 0, not_before = 0", RUNS
+            "status = 'queued', worker = '', position = 0, not_before = 0",
+            f"{UNFINISHED} AND status IN {_sql_list(SLOT_STATUSES)}",
         )
         rows = await self._change(
             "worker = :worker, claim_number = claim_number + 1, "

@@ -726,7 +726,10 @@ async def test_clock_set_by_a_day_loses_no_job(
 # What survives
 
 
-async def test_job_that_ran_when_the_bot_died_runs_again(open_queue: Open) -> None:
+@pytest.mark.parametrize("runs", SLOT_STATUSES)
+async def test_job_that_ran_when_the_bot_died_runs_again(
+    open_queue: Open, runs: Status
+) -> None:
     queue = await open_queue()
     waiting, running, uploading, done = (a_job(guild) for guild in range(1, 5))
     await added(queue, running, uploading, done)
@@ -736,6 +739,8 @@ async def test_job_that_ran_when_the_bot_died_runs_again(open_queue: Open) -> No
             job.status = Status.UPLOADING
         elif job.id == done.id:
             job.status = Status.COMPLETED
+        else:
+            job.status = runs
         await queue.save(job, LEASE_S)
     await queue.add(waiting)
     for start in (1, 2, 3):
