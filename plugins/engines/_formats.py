@@ -183,6 +183,7 @@ def mark_streams(mpd: Any, formats: Sequence[Format], mpd_id: str | None) -> Non
     from yt_dlp.utils import parse_duration
 
     length_s = number(parse_duration(mpd.get("mediaPresentationDuration")))
+    live = mpd.get("type") == "dynamic"
     known = dict[str, Format]()
     languages = list[Any]()
     for group in mpd.findall(".//{*}AdaptationSet"):
@@ -201,6 +202,7 @@ def mark_streams(mpd: Any, formats: Sequence[Format], mpd_id: str | None) -> Non
             facts |= {"language_preference": preference} if sound else {}
             known.setdefault(str(stream.get("id")), facts)
     for form in formats:
+        form |= {"is_live": True} if live else {}
         name = str(form.get("format_id")).removeprefix(f"{mpd_id}-" if mpd_id else "")
         for key, value in known.get(name, {}).items():
             if value is not None and form.get(key) is None:
@@ -449,7 +451,7 @@ def _of_sound(
     language = _language(choice)
     within = not want.max_bytes or (size or 0) <= want.max_bytes
     small = -(size if size is not None else (side_of(sound) or 0))
-    worth = (_sound_plays(sound), kbps, 0) if fits else (good, small, kbps)
+    worth = (_sound_plays(sound, want), kbps, 0) if fits else (good, small, kbps)
     return (
         preference > BROKEN,
         within,
@@ -517,9 +519,10 @@ def _is_aac(one: Format) -> bool:
     return str(one.get("acodec") or "").startswith(("mp4a", "aac"))
 
 
-def _sound_plays(one: Format) -> bool:
+def _sound_plays(one: Format, want: Wanted) -> bool:
     codec = str(one.get("acodec") or "").lower()
-    return not codec or codec.startswith(PLAYING_SOUND)
+    placed = want.ffmpeg or one.get("ext") not in ("webm", "mka", "ts")
+    return placed and (not codec or codec.startswith(PLAYING_SOUND))
 
 
 def _plays(choice: Choice, want: Wanted) -> int:

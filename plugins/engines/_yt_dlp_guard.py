@@ -97,7 +97,7 @@ def guard_yt_dlp(
     from yt_dlp.globals import plugin_dirs
     from yt_dlp.networking.common import _REQUEST_HANDLERS
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
-    from yt_dlp.utils import Popen
+    from yt_dlp.utils import ExtractorError, Popen
 
     programs = {name: os.path.realpath(p) for name, p in request.programs.items()}
     runtimes = {programs[name] for name in JS_RUNTIMES if name in programs}
@@ -155,6 +155,10 @@ def guard_yt_dlp(
     @functools.wraps(process_video)
     def choose(self: Any, video: dict[str, Any], *rest: Any, **how: Any) -> Any:
         tidy(video, video.get("formats"))
+        live = any(one.get("is_live") for one in video.get("formats") or ())
+        video["is_live"] = video.get("is_live") or live
+        if video["is_live"] and not self.params.get("match_filter"):  # it says so
+            raise ExtractorError("unsupported: it is live", expected=True)
         if not self.params.get("format"):
             self.format_selector = selector(self, request, video, info)
         return process_video(self, video, *rest, **how)

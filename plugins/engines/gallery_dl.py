@@ -388,6 +388,25 @@ def smaller_pictures(candidates: Sequence[dict[str, Any]]) -> dict[str, list[str
     return {first["url"]: [one["url"] for one in shape]}
 
 
+def previews_of(url: str, known: dict[str, Any]) -> list[str]:
+    """The links of the smaller ones that Reddit has of a picture, from large to small;
+    of an animation as a video."""
+    found = list[str]()
+    with contextlib.suppress(*NO_FIND):
+        name = re.sub(r".*/|\..*", "", url)
+        if not url.startswith("https://i.redd.it/") or not name:
+            return []
+        for media_id, one in (known.get("media_metadata") or {}).items():
+            if media_id == name:
+                found += [one["s"]["mp4"]] if one["s"].get("mp4") else []
+                found += [small["u"] for small in reversed(one.get("p") or ())]
+        for one in () if found else known["preview"]["images"][:1]:
+            video = ((one.get("variants") or {}).get("mp4") or {}).get("source")
+            sizes = [video] if video else [one["source"], *one["resolutions"][::-1]]
+            found += [size["url"] for size in sizes]
+    return found
+
+
 class Fitting:
     """Looks at the answer for a file, and sends the engine on to a smaller variant of it
     when it is too large to post. Where none fits, the largest is fetched after all that
@@ -601,8 +620,9 @@ def _job_class(post: Post) -> Any:
             logged = len(post.log)
             check = kwdict.get("_http_validate")  # a post's files share the keywords
             check = check.check if isinstance(check, Fitting) else check
-            if post.request.target_bytes and kwdict.get("_fallback"):
-                others = list(islice(kwdict["_fallback"], MAX_VARIANTS))
+            others = list(islice(kwdict.get("_fallback") or (), MAX_VARIANTS))
+            others = others or previews_of(url, kwdict)[:MAX_VARIANTS]
+            if post.request.target_bytes and others:
                 check = Fitting(post.request, others, check)
                 kwdict["_fallback"] = others
             kwdict["_http_validate"] = check

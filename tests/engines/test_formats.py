@@ -21,6 +21,8 @@ from sites_canned.reddit import Reddit
 from sites_canned.twitter import Twitter
 from sites_canned.youtube import YouTube
 
+from bossbot import Cause
+
 MB = 1_000_000
 WANT = Wanted(target_bytes=20 * 2**20, max_bytes=200 * 2**20)
 
@@ -152,6 +154,9 @@ OTHERS: list[tuple[str, list[Format], Wanted, str]] = [
      SOUND, "a"),
     ("sound that plays", [sound("a", 1, abr=64), sound("b", 3, abr=384, acodec="ac-3")],
      SOUND, "a"),
+    ("sound that plays without ffmpeg",
+     [sound("a", 1, abr=64), sound("b", 3, abr=160, acodec="opus", ext="webm")],
+     Wanted(WANT.target_bytes, sound_only=True, ffmpeg=False), "a"),
     ("little for its sound", [whole(144, 2), whole(360, 9), whole(1080, 90)],
      SOUND, "360"),
     ("the owner's sorting", [whole(720, 9), whole(480, 9)],
@@ -467,6 +472,44 @@ def test_picture_of_a_tweet_is_the_largest_that_fits(
     assert got.contents == [files["4096x4096"].read_bytes()]
     got = gallery.fetch(link, tmp_path, target_bytes=100_000, **how)
     assert got.contents == [files["orig"].read_bytes()]
+
+
+def test_preview_comes_where_a_picture_of_reddit_is_too_large(
+    gallery: Lab, sites: Sites, media_folder: Path, tmp_path: Path
+) -> None:
+    reddit = Reddit(sites)
+    large = media.padded_image(media_folder, 90_000, 40)
+    small = media.padded_image(media_folder, 30_000, 41)
+    link = reddit.image("ab8", large)
+    preview = sites.serve("https://preview.redd.it/ab8.jpg", small)
+    source = {"url": "https://i.redd.it/ab8.jpg"}
+    images = [{"source": source, "resolutions": [{"url": ""}, {"url": preview}]}]
+    reddit._posts["ab8"]["preview"] = {"images": images}
+    how = {"environment": sites.environment}
+    got = gallery.fetch(link, tmp_path, target_bytes=40_000, **how)
+    assert got.contents == [small.read_bytes()], got.log
+    got = gallery.fetch(link, tmp_path, target_bytes=100_000, **how)
+    assert got.contents == [large.read_bytes()]
+
+
+def test_previews_are_those_of_the_picture() -> None:
+    small = [{"u": "1"}, {"u": "2"}]
+    known = {"media_metadata": {"a": {"s": {}, "p": small}, "b": {"s": {"mp4": "v"}}}}
+    found = [gallery_dl.previews_of(f"https://i.redd.it/{n}.png", known) for n in "abc"]
+    assert found == [["2", "1"], ["v"], []]
+    assert gallery_dl.previews_of("https://a.example/a.png", known) == []
+    assert gallery_dl.previews_of("https://i.redd.it/a.png", {"preview": [1]}) == []
+
+
+def test_stream_that_goes_on_is_not_fetched_by_gallery_dl(
+    gallery: Lab, sites: Sites, media_folder: Path, tmp_path: Path
+) -> None:
+    link = Reddit(sites).video("aa5", media.video(media_folder, 5, sound=False))
+    place = "https://v.redd.it/aa5/"
+    live = dash(sites, media_folder, place).replace('"static"', '"dynamic"')
+    sites.serve(f"{place}DASHPlaylist.mpd", Answer(live))
+    got = gallery.fetch(link, tmp_path, environment=sites.environment)
+    assert (got.cause, gets(sites)) == (Cause.UNSUPPORTED, [])
 
 
 @pytest.mark.parametrize("with_ffmpeg", [True, False])
