@@ -420,7 +420,6 @@ def _of_video(
         worth = (-(size or 0), 0, 0, 0, 0, 0)
     language = _language(choice)
     return (
-        _has(sound, "a"),
         preference > BROKEN,
         within,
         0 if language is None else language - best_language,

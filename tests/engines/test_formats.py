@@ -80,7 +80,10 @@ CHOICES = {
     ),
     "HEVC where there is nothing else": ([whole(720, 9, **HEVC)], "720"),
     "SDR at the same size": (
-        [whole(720, 9), whole(720, 12, format_id="hdr", dynamic_range="HDR10")],
+        [
+            whole(720, 9, **HEVC),
+            whole(720, 12, format_id="h", dynamic_range="HLG", **HEVC),
+        ],
         "720",
     ),
     "by its rate": (
