@@ -16,7 +16,6 @@ import _thread
 import argparse
 import asyncio
 import contextlib
-import copy
 import dataclasses
 import difflib
 import importlib
@@ -82,7 +81,6 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     field_validator,
 )
-from pydantic_core import to_jsonable_python
 
 if TYPE_CHECKING:
     import sqlite3
@@ -102,99 +100,21 @@ __version__ = "1.0.0"
 API = 1  # a plugin that needs more than this one sets an API of its own
 # What plugins may rely on; docs/plugins.md mentions each.
 __all__ = [
-    "API",
-    "HERE",
-    "HOOKS",
-    "MAX_LINE",
-    "N_",
-    "OWN_CAUSES",
-    "PARTS",
-    "PLUGIN_PACKAGE",
-    "SENTENCES",
-    "SLOT_STATUSES",
-    "STOP_WITHIN_S",
-    "TERMINAL_STATUSES",
-    "Accepted",
-    "Action",
-    "App",
-    "Bench",
-    "BossBot",
-    "BossbotError",
-    "Cause",
-    "Change",
-    "ChannelId",
-    "Client",
-    "Courier",
-    "Database",
-    "Encoded",
-    "Engine",
-    "Facts",
-    "Fetched",
-    "Finding",
-    "Guilds",
-    "Hooks",
-    "Job",
-    "JobFailed",
-    "MediaFile",
-    "Message",
-    "OwnPath",
-    "Part",
-    "Platform",
-    "PlatformConfig",
-    "PlatformName",
-    "Plugin",
-    "PluginConfig",
-    "PluginError",
-    "Plugins",
-    "Post",
-    "Priority",
-    "Probe",
-    "Progress",
-    "Queue",
-    "QueueFull",
-    "Ran",
-    "Refused",
-    "Report",
-    "Request",
-    "RoleId",
-    "Route",
-    "Router",
-    "Runner",
-    "Settings",
-    "StartError",
-    "Status",
-    "Storage",
-    "Stored",
-    "Subcommand",
-    "UserId",
-    "Worker",
-    "_",
-    "catalogues",
-    "cut_line",
-    "did_you_mean",
-    "escape",
-    "explain",
-    "format_size",
-    "format_time",
-    "hide_secrets",
-    "hookimpl",
-    "import_plugin",
-    "in_thread",
-    "language",
-    "make_private",
-    "ngettext",
-    "now",
-    "off_the_clock",
-    "one_line",
-    "open_plugins",
-    "plugin_folders",
-    "public_url",
-    "redact",
-    "show_link",
-    "time_left_s",
-    "unsupported",
-    "without_queries",
-    "write_atomically",
+    "API", "BROKEN_GUILD", "HERE", "HOOKS", "MAX_LINE", "N_", "OWN_CAUSES", "PARTS",
+    "PLUGIN_PACKAGE", "SENTENCES", "SLOT_STATUSES", "STOP_WITHIN_S",
+    "TERMINAL_STATUSES", "Accepted", "Action", "App", "Bench", "BossBot",
+    "BossbotError", "Cause", "Change", "ChannelId", "Client", "Courier", "Database",
+    "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hooks", "Job",
+    "JobFailed", "MediaFile", "Message", "OwnPath", "Part", "Platform",
+    "PlatformConfig", "PlatformName", "Plugin", "PluginConfig", "PluginError",
+    "Plugins", "Post", "Priority", "Probe", "Progress", "Queue", "QueueFull", "Ran",
+    "Refused", "Report", "Request", "RoleId", "Route", "Router", "Runner", "Settings",
+    "StartError", "Status", "Storage", "Stored", "Subcommand", "UserId", "Worker", "_",
+    "catalogues", "cut_line", "did_you_mean", "escape", "explain", "format_size",
+    "format_time", "hide_secrets", "hookimpl", "import_plugin", "in_thread", "language",
+    "make_private", "ngettext", "now", "off_the_clock", "one_line", "open_plugins",
+    "parse_toml", "plugin_folders", "public_url", "redact", "show_link", "time_left_s",
+    "unsupported", "without_queries", "write_atomically",
 ]  # fmt: skip
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
@@ -1125,6 +1045,44 @@ class Facts(Part):
         """Store a value in place of the old one; "" removes the fact."""
 
 
+class Guilds(Part):
+    """The settings that each server has of its own, a table per plugin. A direct message
+    is guild 0. While a guild's are broken, their last good state counts."""
+
+    folder: Path  # of one {guild_id}.toml each, which the owner may edit
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app)
+        self.broken: dict[int, str] = {}  # what is wrong now, by guild
+        self.on_broken: Callable[[int, str], None] = lambda guild_id, why: None
+
+    @abstractmethod
+    def tables(self, guild_id: int) -> dict[str, Any]:
+        """A guild's settings by plugin, as they are stored.
+
+        Raises:
+            Refused: they cannot be read, and never could.
+        """
+
+    @abstractmethod
+    async def set(
+        self, guild_id: int, stem: str, model: type[PluginConfig], key: str, value: Any
+    ) -> PluginConfig:
+        """Store one setting of a plugin; returns all of that plugin's.
+
+        Raises:
+            Refused: the key or the value is wrong, or the rest is; says so to the
+                member.
+        """
+
+    @abstractmethod
+    async def reset(
+        self, guild_id: int, stem: str, model: type[PluginConfig], key: str
+    ) -> PluginConfig:
+        """Drop one setting of a plugin, which then has its default; otherwise as
+        ``set``."""
+
+
 class Queue(Part):
     """Where jobs wait. A claim carries a lease and a number, so that several workers
     can share one queue. Every operation may be done twice, for an answer that was lost.
@@ -1583,7 +1541,7 @@ def _read_variables(dotenv: Path) -> Iterable[_Source]:
 def _read_toml(path: Path) -> _Source:
     try:
         text = path.read_text("utf-8-sig")  # Windows' editors write a mark first
-        values = _merge(*({k.lower(): v} for k, v in _parse_toml(text).items()))
+        values = _merge(*({k.lower(): v} for k, v in parse_toml(text).items()))
         return _Source(str(path), values, text)
     except (FileNotFoundError, NotADirectoryError):
         return _Source(str(path), {})
@@ -1591,7 +1549,7 @@ def _read_toml(path: Path) -> _Source:
         raise StartError(f"{path}: {error}. Correct it and start again.") from None
 
 
-def _parse_toml(text: str) -> dict[str, Any]:
+def parse_toml(text: str) -> dict[str, Any]:
     """The tables of a TOML file; raises ValueError."""
     with contextlib.suppress(RecursionError):
         tables = tomllib.loads(text)
@@ -1672,149 +1630,6 @@ def make_private(path: Path) -> str:
     return f"{path} was readable by others: {done}"
 
 
-BROKEN_GUILD = N_(
-    "This server's settings cannot be read. The bot's owner finds the reason in the log."
-)
-
-
-class Guilds:
-    """The settings that each server has of its own: ``{guild_id}.toml``, a table per
-    plugin, read again when it was edited by hand. A direct message is guild 0. While a
-    file is broken, its last good state counts, of which ``last_good`` has a copy."""
-
-    def __init__(
-        self,
-        folder: Path,
-        mistakes: Callable[[dict[str, Any]], list[str]] = lambda tables: [],
-    ) -> None:
-        self.folder = folder
-        self.mistakes = mistakes  # what is wrong in a file's tables, a line each
-        self.broken: dict[int, str] = {}  # what is wrong now, by guild
-        self.on_broken: Callable[[int, str], None] = lambda guild_id, why: None
-        self._known: dict[int, tuple[Any, dict[str, Any]]] = {}
-        self._turn = asyncio.Lock()
-
-    def _paths(self, guild_id: int) -> tuple[Path, Path]:
-        name = f"{guild_id}.toml"
-        return self.folder / name, self.folder / "last_good" / name
-
-    def tables(self, guild_id: int) -> dict[str, Any]:
-        """A guild's settings by plugin, as they are stored.
-
-        Raises:
-            Refused: the file cannot be read, and never could.
-        """
-        try:
-            status = self._paths(guild_id)[0].stat()
-            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-        except OSError:
-            stamp = None
-        known = self._known.get(guild_id)
-        if not known or known[0] != stamp:
-            tables = self._read(guild_id, known and known[1])
-            known = self._known[guild_id] = (stamp, tables)
-        return copy.deepcopy(known[1])
-
-    def _read(self, guild_id: int, before: dict[str, Any] | None) -> dict[str, Any]:
-        """The tables of a file, or those of its last good state."""
-        path, good = self._paths(guild_id)
-        text, tables = "", None
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                text = path.read_text("utf-8-sig")
-            tables = _parse_toml(text)
-            wrong = "; ".join(self.mistakes(tables))
-        except (OSError, ValueError) as error:
-            wrong = str(error) or repr(error)
-        if not wrong and tables is not None:
-            self.broken.pop(guild_id, None)
-            with contextlib.suppress(OSError):  # only a copy, which the next read makes
-                if (good.read_bytes() if good.exists() else b"") != text.encode():
-                    write_atomically(good, text.encode())
-            return tables
-        if self.broken.get(guild_id) != wrong:
-            self.broken[guild_id] = wrong
-            logger.warning("{}: {}", path, wrong)
-            self.on_broken(guild_id, wrong)
-        if before is None:
-            with contextlib.suppress(OSError, ValueError):
-                before = _parse_toml(good.read_text("utf-8"))
-        before = tables if before is None else before
-        if before is None:
-            raise Refused(_(BROKEN_GUILD))
-        return before
-
-    async def set(
-        self, guild_id: int, stem: str, model: type[PluginConfig], key: str, value: Any
-    ) -> PluginConfig:
-        """Store one setting of a plugin; returns all of that plugin's.
-
-        Raises:
-            Refused: the key or the value is wrong, or the file is; says so to the
-                member.
-        """
-
-        def change(table: dict[str, Any]) -> PluginConfig:
-            try:
-                config = model(**{**table, key: value})
-            except ValidationError as error:
-                wrong = "; ".join(explain(error, known=model.model_fields))
-                raise Refused(wrong) from None
-            table[key] = _to_toml(config.model_dump(include={key})[key])
-            if table[key] is None:  # which TOML cannot say
-                del table[key]
-                if getattr(model(**table), key) is not None:
-                    raise Refused(_("{key}: this cannot be stored").format(key=key))
-            return config
-
-        return await self._change(guild_id, stem, change)
-
-    async def reset(
-        self, guild_id: int, stem: str, model: type[PluginConfig], key: str
-    ) -> PluginConfig:
-        """Drop one setting of a plugin, which then has its default; otherwise as
-        ``set``."""
-
-        def change(table: dict[str, Any]) -> PluginConfig:
-            table.pop(key, None)
-            return model.model_validate(table)
-
-        return await self._change(guild_id, stem, change)
-
-    async def _change(
-        self, guild_id: int, stem: str, change: Callable[[dict[str, Any]], PluginConfig]
-    ) -> PluginConfig:
-        async with self._turn:
-            tables = self.tables(guild_id)
-            if guild_id in self.broken:  # it may be half edited
-                raise Refused(_(BROKEN_GUILD))
-            if not isinstance(tables.get(stem), dict):
-                tables[stem] = {}
-            config = change(tables[stem])
-            await asyncio.to_thread(self._write, guild_id, tables)
-        return config
-
-    def _write(self, guild_id: int, tables: dict[str, Any]) -> None:
-        import tomli_w
-
-        data = tomli_w.dumps(tables).encode()
-        path, good = self._paths(guild_id)
-        write_atomically(path, data)
-        with contextlib.suppress(OSError):  # the next read makes it
-            write_atomically(good, data)
-
-
-def _to_toml(value: Any) -> Any:
-    """A value of a model in what TOML can hold, secrets in plain text; None for None."""
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, Mapping):
-        return {str(_to_toml(k)): _to_toml(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_to_toml(one) for one in value]
-    return to_jsonable_python(value)
-
-
 # ── Hooks ──────────────────────────────────────────────────────────────────────────
 
 hookspec = pluggy.HookspecMarker("bossbot")
@@ -1824,6 +1639,9 @@ hookimpl = pluggy.HookimplMarker("bossbot")
 VETOES = ("check_action", "check_job", "check_claim", "check_attempt", "check_upload")
 BROKEN_CHECK = N_(
     "A check of this bot is broken; its owner finds the reason in the log."
+)
+BROKEN_GUILD = N_(
+    "This server's settings cannot be read. The bot's owner finds the reason in the log."
 )
 QUICK_HOOKS = (*VETOES, "answer_job")
 # What a hook may say by raising it; from others it is a failure.
@@ -2415,25 +2233,12 @@ class Plugins:
             guild = plugin.guild_config.model_validate(table)
         except ValidationError as error:
             wrong = "; ".join(explain(error, plugin.guild_config.model_fields))
-            path = self.app.guilds.folder / f"{asked.guild_id}.toml"
-            logger.warning("{}: [{}] {}", path, plugin.stem, wrong)
+            guild_id, stem = asked.guild_id, plugin.stem
+            logger.warning("guilds/{}.toml: [{}] {}", guild_id, stem, wrong)
             if closed:
                 raise Refused(_(BROKEN_GUILD)) from None
             guild = plugin.guild_config()
         return guild.within(plugin.config, self.settings)
-
-    def guild_mistakes(self, tables: dict[str, Any]) -> list[str]:
-        """What is wrong in a guild's settings, a line each; tables of plugins that are
-        off or not there are not looked at."""
-        wrong = []
-        for plugin in self.all.values():
-            table = {} if plugin.off else tables.get(plugin.stem, {})
-            try:
-                plugin.guild_config.model_validate(table)
-            except ValidationError as error:
-                lines = explain(error, plugin.guild_config.model_fields)
-                wrong += [f"[{plugin.stem}] {line}" for line in lines]
-        return wrong
 
     async def _call(self, impl: pluggy.HookImpl, hook: str, **values: Any) -> Any:
         """One implementation's answer. None when it failed, which is logged with its
@@ -2574,7 +2379,6 @@ class App:
     def __init__(self, settings: Settings, ours: Path = OURS) -> None:
         self.settings = settings
         self.plugins = Plugins(self, ours)
-        self.guilds = Guilds(settings.data_dir / "guilds", self.plugins.guild_mistakes)
         self.has_gateway = False  # whether commands come to this process
         self.works = False  # whether it downloads and posts
         self.started_at = now()  # Unix seconds
@@ -2594,6 +2398,7 @@ class App:
     storage = _part(Storage)
     database = _part(Database)
     facts = _part(Facts)
+    guilds = _part(Guilds)
     queue = _part(Queue)
     client = _part(Client)
     courier = _part(Courier)

@@ -31,13 +31,14 @@ PARTS = (
     "platform_router",
     "sqlite_database",
     "sqlite_facts",
+    "toml_guilds",
     "sqlite_queue",
     "local_worker",
     "child_runner",
     "file_storage",
 )
 # Those that a link needs to be queued, beside the owner's `nowhere` and `idle`.
-QUEUEING = (*PARTS[:4], "file_storage")
+QUEUEING = (*PARTS[:5], "file_storage")
 SUPPORT_PLUGINS = ROOT / "tests" / "support" / "plugins"
 
 

@@ -41,9 +41,14 @@ class Limits(PluginConfig):
 Write = Callable[..., Path]
 
 
+def anew(guilds: Guilds) -> Guilds:
+    """The same after a restart."""
+    return type(guilds)(guilds.app)
+
+
 @pytest.fixture
-def guilds(tmp_path: Path) -> Guilds:
-    return Guilds(tmp_path / "data" / "guilds")
+def guilds(small_app: SmallApp) -> Guilds:
+    return small_app().guilds
 
 
 @pytest.fixture
@@ -164,7 +169,7 @@ def test_last_good_values_outlive_a_restart(
         path.mkdir()
     else:
         write(broken)
-    again = Guilds(guilds.folder)
+    again = anew(guilds)
     assert again.tables(1) == {"a": {"x": 1}}
     assert again.broken.keys() == {1}
 
@@ -174,7 +179,7 @@ async def test_what_was_set_is_the_last_good_state(
 ) -> None:
     await guilds.set(1, "limits", Limits, "per_minute", 3)
     write("[a\n")
-    assert Guilds(guilds.folder).tables(1) == {"limits": {"per_minute": 3}}
+    assert anew(guilds).tables(1) == {"limits": {"per_minute": 3}}
 
 
 def test_file_that_was_removed_leaves_nothing_to_fall_back_to(
@@ -185,7 +190,7 @@ def test_file_that_was_removed_leaves_nothing_to_fall_back_to(
     path.unlink()
     assert guilds.tables(1) == {}
     write("[a\n")
-    assert Guilds(guilds.folder).tables(1) == {}
+    assert anew(guilds).tables(1) == {}
 
 
 def test_broken_file_is_told_once_and_again_when_it_is_broken_otherwise(
