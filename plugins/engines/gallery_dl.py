@@ -152,6 +152,7 @@ def warm() -> None:
     """Import all extractors, compile their patterns, and rehearse a download."""
     import sqlite3  # noqa: F401 - the engine's cache
 
+    sys.modules.setdefault("mutagen", cast(Any, None))  # 2 MB, to write tags
     from gallery_dl import extractor, job  # noqa: F401
     from gallery_dl.downloader import http, ytdl  # noqa: F401
     from yt_dlp import YoutubeDL  # noqa: F401

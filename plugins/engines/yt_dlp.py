@@ -106,6 +106,7 @@ def version() -> str:
 def warm() -> None:
     """Compile all extractors' patterns and rehearse a download. The extractors' modules
     are not imported: they take 20 MB, and only a site without an extractor needs all."""
+    sys.modules.setdefault("mutagen", cast(Any, None))  # 2 MB, to write tags
     from yt_dlp.globals import plugin_dirs
     from yt_dlp.networking import common
 

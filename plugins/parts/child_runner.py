@@ -248,8 +248,10 @@ class ChildRunner(Runner):
         environment = kept_environment()
         own, ours = self.app.settings.plugins_dir, self.app.plugins.ours
         folders = [str(folder) for folder in plugin_folders(own, ours)]
+        core = str(Path(__file__).with_name("_stand_in.py"))
         code = (
-            f"import os, sys; sys.path.insert(0, {str(HERE)!r}); import bossbot; "
+            f"import os, runpy, sys; sys.path.insert(0, {str(HERE)!r}); "
+            f"bossbot = runpy.run_path({core!r})['bossbot']; "
             f"bossbot.open_plugins({folders!r}); bossbot.import_plugin('_child').{call}"
         )
         return subprocess.Popen(

@@ -43,6 +43,7 @@ from bossbot import (
     Progress,
     Ran,
     Settings,
+    format_size,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -891,6 +892,35 @@ async def test_server_holds_no_plugin_and_one_thread(toys: Toys) -> None:
     server = toys.runner._server
     if server is not None:
         assert len(list(Path(f"/proc/{server.pid}/task").iterdir())) == 1
+
+
+async def test_child_has_the_core_without_pydantic_unless_an_engine_asks_for_it(
+    toys: Toys,
+) -> None:
+    sizes = [0, 5, 1023, 1024, 1.5 * 2**20, 20 * 2**20, 2**40, 2**51, 2**70]
+    body = f"""
+        import bossbot
+        early = sorted({{"pydantic", "loguru"}} & sys.modules.keys())
+        missing = [name for name in bossbot.__all__ if not hasattr(bossbot, name)]
+        from loguru import logger
+        from pydantic import BaseModel, Field, field_validator
+
+        class Config(bossbot.PluginConfig):
+            size: int = Field(1, ge=0)
+
+            @field_validator("size")
+            @classmethod
+            def check(cls, value): return value
+
+        class Model(BaseModel):
+            size: int = Field(1, ge=0)
+
+        logger.debug("it is there")
+        sizes = [bossbot.format_size(size) for size in {sizes}]
+        report.info(text=json.dumps([early, missing, Model(size="7").size, sizes]))
+        """
+    found = json.loads((await toys.fetch(body)).facts["text"])
+    assert found == [[], [], 7, [format_size(size) for size in sizes]]
 
 
 async def test_engines_are_asked_in_a_child(toys: Toys) -> None:
