@@ -1381,19 +1381,14 @@ class PlatformConfig(PluginConfig):
     cookies_file: OwnPath | None = Field(None, description="an account's cookies.txt")
     proxy: str | None = Field(None, description="a proxy for this site only")
     sleep_request_s: float = Field(0, ge=0, description="pause between two requests")
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="the engine's own options"
-    )
+    options: dict[str, Any] = Field({}, description="the engine's own options")
 
 
 class Settings(BaseModel):
     """The settings of the core; ``config.toml`` explains each."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        validate_default=True,
-        frozen=True,
-        hide_input_in_errors=True,
+        extra="forbid", validate_default=True, frozen=True, hide_input_in_errors=True
     )
 
     discord_token: SecretStr | None = Field(
@@ -1405,9 +1400,7 @@ class Settings(BaseModel):
     plugins_dir: OwnPath = Field(
         Path("plugins"), description="the folder of your own plugins"
     )
-    disabled_plugins: list[str] = Field(
-        default_factory=list, description="names of plugins, without .py"
-    )
+    disabled_plugins: list[str] = Field([], description="names of plugins, without .py")
     max_concurrent_downloads: int = Field(
         5, ge=1, le=100, description="downloads at once on this machine"
     )
@@ -1815,24 +1808,21 @@ def find_plugins(plugins_dir: Path, ours: Path = OURS) -> dict[str, Plugin]:
     return dict(sorted(found.items()))
 
 
-def code_in(folders: Iterable[Path]) -> Iterable[Path]:
-    """The bot's own code, the files that can be imported from folders, and the folders
-    that all of these are in."""
-    yield from (HERE, HERE / "bossbot.py", HERE / "config.toml", HERE / "plugins")
-    for folder in folders:
-        yield folder
-        for path in folder.glob("*"):
-            if path.suffix in (".py", ".so"):
-                yield path
-            elif path.name == "__pycache__" or (path / "__init__.py").exists():
-                yield from (path, *path.rglob("*"))
-
-
-def anyone_writes(path: Path) -> bool:
-    """Whether a file or folder is open to other users; not what is missing."""
-    with contextlib.suppress(OSError):
-        return bool(path.stat().st_mode & stat.S_IWOTH)
-    return False
+def writable_code(folders: Iterable[Path]) -> list[Path]:
+    """What anyone on this machine may write to: of the bot's own code, of the files that
+    can be imported from folders, and of the folders that all of these are in."""
+    code = {HERE, HERE / "bossbot.py", HERE / "config.toml", HERE / "plugins", *folders}
+    for path in [path for folder in folders for path in folder.glob("*")]:
+        if path.suffix in (".py", ".so"):
+            code.add(path)
+        elif path.name == "__pycache__" or (path / "__init__.py").exists():
+            code |= {path, *path.rglob("*")}
+    found = []
+    for path in sorted(code):
+        with contextlib.suppress(OSError):  # it may be missing
+            if path.stat().st_mode & stat.S_IWOTH:
+                found.append(path)
+    return found
 
 
 def _mentions(path: Path, text: str) -> bool:
@@ -1991,12 +1981,12 @@ class Plugins:
     def _writable(self) -> str:
         """Where anyone may write to the bot's code, and the remedy; "" if nowhere."""
         folders = plugin_folders(self.settings.plugins_dir, self.ours)
-        found = {str(path) for path in code_in(folders) if anyone_writes(path)}
+        found = writable_code(folders)
         if not found or self.settings.allow_writable_plugins:
             return ""
         both = shlex.join(map(str, (HERE, self.settings.plugins_dir)))
         return (
-            f"{', '.join(sorted(found)[:5])}: anyone on this machine can write there, "
+            f"{', '.join(map(str, found[:5]))}: anyone on this machine can write there, "
             f"and so run code as you. Run: chmod -R o-w {both} "
             "(or set allow_writable_plugins)."
         )
@@ -2339,10 +2329,8 @@ class Plugins:
 # ── The app: intake, feed, start and stop ──────────────────────────────────────────
 
 # What plugins have started, by stem, and in which call of a hook.
-_started: defaultdict[
-    str, weakref.WeakKeyDictionary[asyncio.Task[Any], _HookCall | None]
-]
-_started = defaultdict(weakref.WeakKeyDictionary)
+_Tasks = weakref.WeakKeyDictionary[asyncio.Task[Any], _HookCall | None]
+_started: defaultdict[str, _Tasks] = defaultdict(weakref.WeakKeyDictionary)
 
 
 def _start_task(
