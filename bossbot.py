@@ -2047,37 +2047,29 @@ class Plugins:
             self._register(plugin)
         # Anything may happen in a file from elsewhere, sys.exit() too.
         except (Exception, SystemExit) as error:
-            self._take_back(plugin.stem, self._reason(plugin.stem, error))
+            self._take_back(plugin.stem, error)
         return self.all[plugin.stem]
 
-    def _take_back(self, stem: str, reason: str = "") -> None:
-        """Take back everything that a plugin registered."""
+    def _take_back(self, stem: str, why: str | BaseException = "") -> None:
+        """Take back everything that a plugin registered; what it raised is logged."""
+        if isinstance(why, BaseException):
+            ours, error = isinstance(why, PluginError), why
+            why = str(error) if ours else f"{type(error).__name__}: {error}"
+            logger.error("{} is off: {}", stem, redact(why))
+            if not ours:
+                logger.opt(exception=error).debug("how {} failed", stem)
         if self.manager.has_plugin(stem):
             self.manager.unregister(name=stem)
         if old := self.all.get(stem):
-            self.all[stem] = Plugin(
-                stem, old.path, old.kind, old.replaces, off=redact(reason)
-            )
+            off = redact(why)
+            self.all[stem] = Plugin(stem, old.path, old.kind, old.replaces, off)
 
-    def switch_off(self, stem: str, reason: str) -> None:
+    def switch_off(self, stem: str, why: str | BaseException) -> None:
         """Take back everything that a plugin registered, and end its life."""
         old = self.all.get(stem)
-        self._take_back(stem, reason)
+        self._take_back(stem, why)
         if old:
             self.on_off(old)
-
-    def give_up(self, stem: str, error: BaseException) -> None:
-        """Switch off a plugin for what it has just raised."""
-        self.switch_off(stem, self._reason(stem, error))
-
-    def _reason(self, stem: str, error: BaseException) -> str:
-        """Why a plugin goes off, which is logged."""
-        ours = isinstance(error, PluginError)
-        reason = str(error) if ours else f"{type(error).__name__}: {error}"
-        logger.error("{} is off: {}", stem, redact(reason))
-        if not ours:
-            logger.opt(exception=error).debug("how {} failed", stem)
-        return reason
 
     def _check_hooks(self, module: types.ModuleType) -> list[str]:
         """The hooks a module implements; raises PluginError for a likely mistake."""
@@ -2414,7 +2406,7 @@ class App:
                 except StartError:
                     raise
                 except (Exception, SystemExit) as error:  # the boundary of a plugin
-                    self.plugins.give_up(plugin.stem, error)
+                    self.plugins.switch_off(plugin.stem, error)
                     continue
                 self._ends.push_async_callback(part.stop)
                 return part
@@ -2481,7 +2473,7 @@ class App:
                 if self.has_gateway:
                     await self.client.install(plugin)
             except PluginError as error:
-                self.plugins.give_up(stem, error)
+                self.plugins.switch_off(stem, error)
             loaded = self.plugins.all[stem]
             if loaded.off:
                 await asyncio.wait(self._endings)

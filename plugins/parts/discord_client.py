@@ -298,7 +298,7 @@ class DiscordClient(Client):
                     answer_errors_of_choices(command)
                 self._installed[plugin.stem] = undo.pop_all()
         except (Exception, SystemExit) as error:  # the boundary of a plugin
-            plugins.give_up(plugin.stem, error)
+            plugins.switch_off(plugin.stem, error)
 
     async def uninstall(self, stem: str) -> None:
         """See ``Client``."""

@@ -94,7 +94,7 @@ class SQLiteDatabase(Database):
             except PluginError as error:
                 if plugin.parts:
                     raise StartError(f"{plugin.stem}: {error}") from error
-                self.app.plugins.give_up(plugin.stem, error)
+                self.app.plugins.switch_off(plugin.stem, error)
 
     async def _open(self) -> None:
         # SQLite removes the WAL when all have closed the database.
