@@ -12,6 +12,13 @@ plugins, and the app that takes links in. Everything else is a plugin in ``plugi
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":  # plugins and core share one module, which is not this one
+    import bossbot
+
+    sys.exit(bossbot.main())
+
 import _thread
 import argparse
 import asyncio
@@ -28,7 +35,6 @@ import re
 import secrets
 import shlex
 import stat
-import sys
 import threading
 import time
 import tomllib
@@ -2892,9 +2898,3 @@ async def _session(
     finally:
         deadline.start()
         await app.stop()
-
-
-if __name__ == "__main__":
-    import bossbot  # plugins and core share one module, not this __main__
-
-    sys.exit(bossbot.main())

@@ -5,6 +5,7 @@ and the two would take 7 MB in the fork server and a third of the time to import
 An engine that asks for them gets them.
 """
 
+import importlib
 import sys
 from types import ModuleType
 from typing import Any, ClassVar
@@ -45,12 +46,16 @@ STAND_INS: dict[str, dict[str, Any]] = {
     },
     "loguru": {"logger": Nothing()},
 }
-for name, contents in STAND_INS.items():
-    module: Any = ModuleType(name)
-    vars(module).update(contents)
-    module.__getattr__ = lambda name: Nothing
-    sys.modules[name] = module
-import bossbot  # noqa: F401
 
-for name in STAND_INS:
-    del sys.modules[name]
+
+def import_core() -> ModuleType:
+    """The core, imported in a process that has just begun."""
+    for name, contents in STAND_INS.items():
+        module: Any = ModuleType(name)
+        vars(module).update(contents)
+        module.__getattr__ = lambda name: Nothing
+        sys.modules[name] = module
+    core = importlib.import_module("bossbot")
+    for name in STAND_INS:
+        del sys.modules[name]
+    return core

@@ -251,7 +251,7 @@ class ChildRunner(Runner):
         core = str(Path(__file__).with_name("_stand_in.py"))
         code = (
             f"import os, runpy, sys; sys.path.insert(0, {str(HERE)!r}); "
-            f"bossbot = runpy.run_path({core!r})['bossbot']; "
+            f"bossbot = runpy.run_path({core!r})['import_core'](); "
             f"bossbot.open_plugins({folders!r}); bossbot.import_plugin('_child').{call}"
         )
         return subprocess.Popen(
