@@ -151,9 +151,10 @@ class JobBench(Bench):
     async def probe(self, file: MediaFile) -> Probe:
         """See ``Bench``."""
         words = ["-v", "error", *GUARD, "-of", "json", "-show_entries", ENTRIES]
-        ran = await self.app.runner.run(
-            [_program("ffprobe"), *words, _word(file.path)], self._home
-        )
+        program = _program("ffprobe")
+        async with self._turn(False):
+            argv = [program, *words, _word(file.path)]
+            ran = await self.app.runner.run(argv, self._home)
         try:
             return _probe(json.loads(ran.stdout))
         except (ValueError, LookupError, TypeError) as error:

@@ -11,8 +11,9 @@ SHARE = 0.96  # of the limit that is aimed at; from 0.9 to 1 counts as a hit
 SOUND_KBPS = (128, 96, 64, 48, 32, 24, 16)
 MAX_FPS = 60.0
 MAX_BPS = 40_000_000  # nothing here looks better with more, and level 4.1 allows it
-# H.264, level 5.2: blocks of 16 x 16 pixels, in a picture and in a second.
-MAX_BLOCKS, MAX_BLOCKS_S = 36_864, 2_073_600
+# Blocks of 16 x 16 pixels in a picture: for more, x264 needs more memory than a program
+# may have. And in a second: H.264, level 5.2.
+MAX_BLOCKS, MAX_BLOCKS_S = 160 * 90, 2_073_600
 # How much H.264 needs for the same picture.
 NEEDS = {"hevc": 1.5, "av1": 1.8, "vp9": 1.4}
 
@@ -108,7 +109,7 @@ def sound_for(source: Source, total_bps: float) -> int:
 def sizes_of(width: int, height: int) -> list[tuple[int, int]]:
     """A picture's own size and the smaller ones, with even sides."""
     short = min(width, height)
-    sides = [short, *(side for side in SHORT_SIDES if side < short)]
+    sides = [short, *(side for side in SHORT_SIDES if side < 0.95 * short)]
     return [(even(width * s / short), even(height * s / short)) for s in sides]
 
 

@@ -366,7 +366,7 @@ class Fitting:
 
     def _words(self, aim: Plan) -> str:
         before, after = min(self.source.size), aim.short_side
-        if before - after > 1:
+        if before - after > 1 and self.file.size > self.limit:
             text = _("{before}p to {after}p to fit {limit}")
             return text.replace("{before}", str(before)).replace("{after}", str(after))
         if self.file.size > self.limit:

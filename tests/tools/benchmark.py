@@ -689,22 +689,21 @@ async def behind_an_encode(folder: Path, sites: Sites, source: Path) -> None:
     """10 small links alone, and while a large video is made to fit."""
     sites.serve(f"{SITE}/large/*", source)
     async with bots(folder, [ROOT]) as [bot]:
-        for what in ("alone", "alone", "behind"):
+        await bot.ask_and_wait("warm", LINKS["gallery-dl"])
+        for what in ("alone", "behind"):
             if what == "behind":
                 large = await bot.ask(f"{SITE}/large/{{}}.mp4")
-                [status] = await bot.fake.wait_for(
-                    partial(bot.replies, large, False), 60
-                )
-                await bot.fake.wait_for(
-                    lambda status=status: "Making it fit" in status.content, 60
-                )
-            began_s = time.perf_counter()
-            asked = [await bot.ask(LINKS["gallery-dl"]) for _ in range(10)]
-            for one in asked:
-                await bot.waited_ms(one, True)
-            bot.times[what] = [time.perf_counter() - began_s]
+                find = partial(bot.replies, large, False)
+                [status] = await bot.fake.wait_for(find, 60)
+                await bot.fake.wait_for(lambda: "Making it fit" in status.content, 60)
+            for _ in range(5):
+                began_s = time.perf_counter()
+                asked = [await bot.ask(LINKS["gallery-dl"]) for _ in range(10)]
+                for one in asked:
+                    await bot.waited_ms(one, True)
+                bot.times[what].append(time.perf_counter() - began_s)
         assert not bot.replies(large, True), "the encoding was over too soon"
-        [alone], [behind] = bot.times["alone"], bot.times["behind"]
+        alone, behind = (statistics.median(bot.times[w]) for w in ("alone", "behind"))
     show("10 small links behind an encode", f"{behind / alone:.2f} times", "1.2 times")
 
 

@@ -1,0 +1,66 @@
+"""How large a video becomes, by its length and the limit."""
+
+from typing import Any
+
+import pytest
+from bossbot_plugins._plan import SHARE, Source, parts_needed, plan
+
+from bossbot import Probe
+
+MIB = 2**20
+
+
+def source(
+    width: int, height: int, length_s: float, mbit_s: float = 8, **values: Any
+) -> Source:
+    """A video with sound of 128 kbit/s."""
+    known = {"video": "h264", "audio": "aac", "frames_per_s": 30.0, "ticks_per_s": 30.0}
+    probe = Probe("mov", width=width, height=height, **{**known, **values})
+    video = int(mbit_s * 125_000 * length_s)
+    return Source(probe, length_s, video, int(16_000 * length_s))
+
+
+SIZES = [
+    (source(1920, 1080, 60), (1920, 1080)),  # 0.043 bits for a pixel
+    (source(1920, 1080, 60, frames_per_s=60.0, ticks_per_s=60.0), (1280, 720)),
+    (source(1920, 1080, 120), (1280, 720)),
+    (source(1080, 1920, 120), (720, 1280)),
+    (source(1920, 1080, 120, rotation=90), (720, 1280)),
+    (source(1920, 1080, 240), (852, 480)),
+    (source(1920, 1080, 900), (640, 360)),
+    (source(641, 361, 900), (640, 360)),  # never larger
+    (source(320, 240, 3600), (320, 240)),
+    (source(3840, 2160, 1.5), (2560, 1440)),  # as much as the encoder has memory for
+    (source(1920, 1080, 1200, mbit_s=0.05), (1920, 1080)),  # it never had more bits
+]
+
+
+@pytest.mark.parametrize(("video", "size"), SIZES)
+def test_fewer_bits_first_then_fewer_pixels(
+    video: Source, size: tuple[int, int]
+) -> None:
+    aim = plan(video, 20 * MIB * SHARE)
+    assert (aim.width, aim.height) == size
+    total = (aim.video_bps + aim.sound_kbps * 1000) * video.length_s / 8
+    assert aim.ample or 0.85 < total / (20 * MIB) < 0.97
+
+
+def test_few_frames_of_an_uneven_video_are_not_made_many() -> None:
+    slides = source(1920, 1080, 7200, frames_per_s=0.2, ticks_per_s=1.0)
+    jerky = source(1920, 1080, 60, frames_per_s=22.0, ticks_per_s=90_000.0)
+    assert (slides.fps, jerky.fps) == (1, 30)
+
+
+@pytest.mark.parametrize(
+    ("video", "parts"),
+    [
+        (source(1920, 1080, 600), 1),
+        (source(1920, 1080, 900), 1),
+        (source(1920, 1080, 7200), 8),
+        (source(1920, 1080, 7200, mbit_s=0.001), 2),  # a still; its sound needs them
+        (source(0, 0, 7200, video=""), 2),
+        (source(0, 0, 3600, video=""), 1),
+    ],
+)
+def test_what_would_not_look_acceptable_is_split(video: Source, parts: int) -> None:
+    assert parts_needed(video, 20 * MIB) == parts
