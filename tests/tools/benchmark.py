@@ -685,6 +685,10 @@ async def gallery(folder: Path, sites: Sites, roots: list[Path]) -> None:
     compare("50 pictures of 0.5 s: all posted", all_bots, "last", "{:.1f} s")
 
 
+def said(message: Message, words: str) -> bool:
+    return words in message.content
+
+
 async def behind_an_encode(folder: Path, sites: Sites, source: Path) -> None:
     """10 small links alone, and while a large video is made to fit."""
     sites.serve(f"{SITE}/large/*", source)
@@ -695,7 +699,8 @@ async def behind_an_encode(folder: Path, sites: Sites, source: Path) -> None:
                 large = await bot.ask(f"{SITE}/large/{{}}.mp4")
                 find = partial(bot.replies, large, False)
                 [status] = await bot.fake.wait_for(find, 60)
-                await bot.fake.wait_for(lambda: "Making it fit" in status.content, 60)
+                begun = partial(said, status, "Making it fit")
+                await bot.fake.wait_for(begun, 60)
             for _ in range(5):
                 began_s = time.perf_counter()
                 asked = [await bot.ask(LINKS["gallery-dl"]) for _ in range(10)]
