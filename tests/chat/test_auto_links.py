@@ -10,7 +10,7 @@ from bossbot_plugins import auto_links
 from discord_support import Stage, job_at, link, until
 from fake_discord import SUPPRESS_EMBEDS, Message
 
-from bossbot import JobFailed, Status
+from bossbot import BossBot, Job, JobFailed, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -336,3 +336,34 @@ def test_leaving_out_takes_linear_time() -> None:
         began_s = time.perf_counter()
         auto_links.without_code(text)
         assert time.perf_counter() - began_s < 0.05
+
+
+async def test_link_that_is_under_way_or_here_is_answered_with_where_it_is(
+    room: Stage,
+) -> None:
+    room.add_plugin("already_here")
+    allow(room, "on", "[limits]\nrate_per_minute = 0\ncooldown_s = 0\n")
+    otto = room.fake.add_member("otto")
+    url = link("wait=gate", room.image())
+    async with room.bot() as bot:
+        await room.says(url)
+        [first, *_] = await jobs_of(bot, 1)
+        await job_at(bot, first.id, Status.DOWNLOADING)
+        second = await room.fake.member_says(room.channel_id, url, otto.id)
+        await jobs_of(bot, 2)
+        room.open_gate("gate")
+        [post] = await room.gets(1)
+        told = await room.hears("is here: https://discord.com/channels/", str(post.id))
+        assert told.replied_to is second
+        await room.says(url)
+        assert (await room.hears("here already")).buttons == ["Post again"]
+
+
+async def jobs_of(bot: BossBot, count: int) -> list[Job]:
+    """All jobs, once there are so many."""
+
+    async def there() -> bool:
+        return len(await bot.app.queue.list()) == count
+
+    await until(there)
+    return await bot.app.queue.list()
