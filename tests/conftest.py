@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ def link_plugins(folder: Path, *stems: str) -> Path:
             if not link.is_symlink():
                 link.symlink_to(path)
     return folder
+
+
+_shared: dict[tuple[str, ...], Path] = {}  # by their plugins; () has all of them
+
+
+def our_plugins(*stems: str) -> Path:
+    """The same for tests that change nothing there: made once for the same plugins."""
+    wanted = tuple(sorted({*stems}))
+    if wanted not in _shared:
+        _shared[wanted] = link_plugins(_shared[()] / str(len(_shared)), *wanted)
+    return _shared[wanted]
 
 
 def copy_bot(folder: Path, *names: str) -> None:
@@ -136,6 +148,27 @@ AddPlugin = Callable[[Path], Path]
 def _quiet_log() -> None:
     """No log on stderr; ``logged`` has what a test wants of it."""
     logger.remove()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _our_code_is_read_once(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    """Each app runs our plugins afresh, from code that is read from disk once."""
+    _shared[()] = tmp_path_factory.mktemp("ours")
+    read, known = SourceFileLoader.get_code, {}
+
+    def get_code(loader: SourceFileLoader, name: str) -> Any:
+        if not loader.path.startswith((f"{_shared[()]}/", f"{ROOT}/plugins/")):
+            return read(loader, name)
+        if loader.path not in known:
+            known[loader.path] = read(loader, name)
+        return known[loader.path]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SourceFileLoader, "get_code", get_code)
+        yield
+    _shared.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -214,9 +247,7 @@ async def make_app() -> AsyncIterator[MakeApp]:
 
 
 @pytest.fixture
-def small_app(
-    make_app: MakeApp, make_settings: MakeSettings, tmp_path: Path
-) -> SmallApp:
+def small_app(make_app: MakeApp, make_settings: MakeSettings) -> SmallApp:
     """Apps with the owner's plugins in tmp_path/plugins and some of ours, by name, that
     take links in, queue them, and do nothing more; keywords are settings."""
 
@@ -224,7 +255,7 @@ def small_app(
         settings = make_settings(**values)
         for name in ("nowhere", "idle"):
             shutil.copy(SUPPORT_PLUGINS / f"{name}.py", settings.plugins_dir)
-        return make_app(settings, link_plugins(tmp_path / "ours", *QUEUEING, *ours))
+        return make_app(settings, our_plugins(*QUEUEING, *ours))
 
     return make
 

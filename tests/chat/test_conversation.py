@@ -750,7 +750,7 @@ async def test_refused_slash_commands_do_not_stop_the_bot(stage: Stage) -> None:
 
 
 async def test_bot_does_not_start_without_a_part(stage: Stage) -> None:
-    (stage.ours / "parts" / "discord_courier.py").unlink()
+    stage.remove_plugin("discord_courier")
     with pytest.raises(bossbot.StartError, match="The part courier is missing"):
         async with stage.bot():
             pass

@@ -124,7 +124,7 @@ async def test_job_that_is_told_twice_or_was_missed_is_counted_once(
     async with stage.bot() as bot:
         await tell(bot.app, [ended(stage, id="0" * 10)] * 3)
     stage.database("UPDATE stats_jobs SET ended_at = 0")
-    (stage.ours / "chat" / "stats.py").unlink()
+    stage.remove_plugin("stats")
     async with stage.bot():
         await stage.says(f"$download {link(stage.image())}")
         await stage.hears("Done in")

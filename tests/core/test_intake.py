@@ -18,7 +18,7 @@ from conftest import (
     MakeApp,
     MakeSettings,
     SmallApp,
-    link_plugins,
+    our_plugins,
 )
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -246,7 +246,7 @@ def toy_app(
         for name in names:
             add_plugin(PLUGINS / f"{name}.py")
         add_plugin(SUPPORT_PLUGINS / "nowhere.py")
-        return make_app(make_settings(), link_plugins(tmp_path / "ours", *PARTS))
+        return make_app(make_settings(), our_plugins(*PARTS))
 
     return make
 

@@ -12,7 +12,7 @@ import media
 import pytest
 import requests
 from bossbot_plugins import gallery_dl as engine
-from engine_lab import Got, Lab, resetting_server
+from engine_lab import Got, Lab, Labs, resetting_server
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from sites import Answer, Sites, gzip_bomb, in_turn
 from sites_canned.reddit import Reddit
@@ -20,13 +20,14 @@ from sites_canned.twitter import Twitter
 
 from bossbot import HERE, Cause, Request
 
+pytest_plugins = ("engine_fixtures",)
+
 Fetch = Callable[..., Got]
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab("gallery_dl") as lab:
-        yield lab
+@pytest.fixture
+def lab(labs: Labs) -> Lab:
+    return labs("gallery_dl")
 
 
 @pytest.fixture(scope="module")

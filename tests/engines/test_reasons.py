@@ -8,7 +8,7 @@ from sites import Answer, redirect
 from bossbot import SENTENCES, Cause, Platform
 
 pytest_plugins = ("platform_fixtures",)
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 both_engines = pytest.mark.parametrize("engine", ["gallery-dl", "yt-dlp"])
 
 

@@ -8,9 +8,11 @@ import media
 import pytest
 from bossbot_plugins._programs import find_programs
 from bossbot_plugins._yt_dlp_guard import with_codecs
-from engine_lab import Got, Lab
+from engine_lab import Got, Lab, Labs
 from sites import Answer, Sites
 from sites_canned.reddit import Reddit
+
+pytest_plugins = ("engine_fixtures",)
 
 GROUP = (
     '#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="en",DEFAULT=YES,URI="sound/list.m3u8"'
@@ -22,16 +24,14 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(scope="module", params=["yt_dlp", "gallery_dl"])
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with Lab(request.param) as lab:
-        yield lab
+@pytest.fixture(params=["yt_dlp", "gallery_dl"])
+def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
+    return labs(request.param)
 
 
-@pytest.fixture(scope="module")
-def yt_dlp() -> Iterator[Lab]:
-    with Lab("yt_dlp") as lab:
-        yield lab
+@pytest.fixture
+def yt_dlp(labs: Labs) -> Lab:
+    return labs("yt_dlp")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any, cast
 import media
 import pytest
 from bossbot_plugins import yt_dlp as engine
-from engine_lab import Got, Lab, resetting_server
+from engine_lab import Got, Lab, Labs, resetting_server
 from sites import Answer, Sites, gzip_bomb
 from sites_canned.tiktok import TikTok
 from sites_canned.youtube import YouTube
@@ -19,14 +19,15 @@ from sites_canned.youtube import YouTube
 import bossbot
 from bossbot import Cause, Request
 
+pytest_plugins = ("engine_fixtures",)
+
 Fetch = Callable[..., Got]
 PLAYLIST = {"Content-Type": "application/vnd.apple.mpegurl"}
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab("yt_dlp") as lab:
-        yield lab
+@pytest.fixture
+def lab(labs: Labs) -> Lab:
+    return labs("yt_dlp")
 
 
 @pytest.fixture(scope="module")

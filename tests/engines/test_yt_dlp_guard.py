@@ -2,18 +2,19 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import media
 import pytest
 from bossbot_plugins._programs import JS_RUNTIMES
 from bossbot_plugins._yt_dlp_guard import MEDIA, fixed_options
-from engine_lab import ROOT, Got, Lab
+from engine_lab import ROOT, Got, Lab, Labs
 from sites import Sites
 from sites_canned.reddit import Reddit
 
 from bossbot import Request
+
+pytest_plugins = ("engine_fixtures",)
 
 # Before the engine starts: a request handler and a plugin that must not be used, and a
 # record of the programs that start. Before the download: attempts to start one.
@@ -61,10 +62,9 @@ SETUP = """if True:
 """
 
 
-@pytest.fixture(scope="module", params=["gallery_dl", "yt_dlp"])
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with Lab(request.param) as lab:
-        yield lab
+@pytest.fixture(params=["gallery_dl", "yt_dlp"])
+def lab(request: pytest.FixtureRequest, labs: Labs) -> Lab:
+    return labs(request.param)
 
 
 @pytest.fixture

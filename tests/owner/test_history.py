@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PARTS, MakeSettings, link_plugins, make_job
+from conftest import PARTS, MakeSettings, make_job, our_plugins
 from discord_support import Stage, job_id, link
 from platform_support import NOWHERE
 
@@ -24,18 +24,17 @@ Running = Callable[..., AbstractAsyncContextManager[App]]
 
 
 @pytest.fixture
-def running(make_settings: MakeSettings, tmp_path: Path) -> Running:
+def running(make_settings: MakeSettings) -> Running:
     """A started app on the data folder of the test, which has looked for what its
     history lacks. At the end of the block it stops, and has told every change."""
-    ours = link_plugins(tmp_path / "ours", *PARTS, "history")
 
     @asynccontextmanager
-    async def run(**values: Any) -> AsyncIterator[App]:
+    async def run(*, history: bool = True, **values: Any) -> AsyncIterator[App]:
         settings = make_settings(**values)
         nowhere = settings.plugins_dir / NOWHERE.name
         if not nowhere.is_symlink():
             nowhere.symlink_to(NOWHERE)
-        app = App(settings, ours)
+        app = App(settings, our_plugins(*PARTS, *["history"] * history))
         app.plugins.load()
         prepare_data(settings.data_dir)
         try:
@@ -160,17 +159,13 @@ async def test_jobs_that_ended_unwritten_are_added_at_the_next_start(
 
 
 async def test_bot_without_the_history_leaves_its_table(
-    running: Running, rows: Rows, tmp_path: Path
+    running: Running, rows: Rows
 ) -> None:
     async with running() as app:
         first = await ended(app, Status.COMPLETED)
-    shelved = tmp_path / "ours" / "owner" / "history.py"
-    file = shelved.readlink()
-    shelved.unlink()
-    async with running() as app:
+    async with running(history=False) as app:
         assert "history" not in app.plugins.all
     assert rows().keys() == {first.id}
-    shelved.symlink_to(file)
     async with running() as app:
         assert not app.plugins.all["history"].off
         second = await ended(app, Status.FAILED)

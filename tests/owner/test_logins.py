@@ -30,7 +30,7 @@ import bossbot
 from bossbot import Cause, JobFailed, Platform, Status
 
 pytest_plugins = ("platform_fixtures", "discord_fixtures")
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 in_discord = pytest.mark.asyncio(loop_scope="function")
 both_engines = pytest.mark.parametrize("kind", ["jpg", "mp4"])
 

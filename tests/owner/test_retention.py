@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from bossbot_plugins._files import remove_tree, size_of
-from conftest import PARTS, AddPlugin, MakeApp, MakeSettings, link_plugins, make_job
+from conftest import PARTS, AddPlugin, MakeApp, MakeSettings, make_job, our_plugins
 from platform_support import NOWHERE, listening
 
 import bossbot
@@ -131,7 +131,7 @@ MakeBot = Callable[..., Awaitable[Bot]]
 async def make_bot(
     make_settings: MakeSettings, make_app: MakeApp, tmp_path: Path
 ) -> AsyncIterator[MakeBot]:
-    ours = link_plugins(tmp_path / "ours", *PARTS, "retention")
+    ours = our_plugins(*PARTS, "retention")
 
     async def make(*, started: bool = False, **values: Any) -> Bot:
         settings = make_settings(**values)

@@ -4,7 +4,7 @@ import asyncio
 import importlib
 
 import pytest
-from conftest import MakeApp, MakeSettings, WritePlugin, link_plugins
+from conftest import MakeApp, MakeSettings, WritePlugin, our_plugins
 
 GREEDY = """
 import time
@@ -25,8 +25,8 @@ async def test_plugin_that_blocks_the_loop_is_named(
     logged: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plugins = write_plugin("greedy", GREEDY).parent
-    app = make_app(make_settings(), link_plugins(plugins.parent / "ours", "watchdog"))
+    write_plugin("greedy", GREEDY)
+    app = make_app(make_settings(), our_plugins("watchdog"))
     watchdog = importlib.import_module("bossbot_plugins.watchdog")
     greedy = importlib.import_module("bossbot_plugins.greedy")
     monkeypatch.setattr(watchdog, "BLOCKED_S", 0.1)

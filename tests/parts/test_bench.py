@@ -15,7 +15,7 @@ import media
 import pytest
 import pytest_asyncio
 from bossbot_plugins._bench import JobBench
-from conftest import PARTS, link_plugins, make_job, spread
+from conftest import PARTS, make_job, our_plugins, spread
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,7 +41,7 @@ async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
     folder = tmp_path_factory.mktemp("bench")
     (folder / "own").mkdir()
     values = {"data_dir": folder / "data", "plugins_dir": folder / "own"}
-    app = App(Settings(**spread(values)), link_plugins(folder / "ours", *PARTS))
+    app = App(Settings(**spread(values)), our_plugins(*PARTS))
     app.plugins.load()
     bossbot.prepare_data(app.settings.data_dir)
     yield app

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from bossbot_plugins.sqlite_database import LAYOUT, split_script
-from conftest import ROOT, MakeApp, MakeSettings, WritePlugin, link_plugins
+from conftest import ROOT, MakeApp, MakeSettings, WritePlugin, our_plugins
 from discord_support import module
 from sqlite_support import Disk, locked_by_another_process, longest_pause_s, on_disk
 
@@ -25,16 +25,16 @@ Open = Callable[..., Awaitable[App]]
 
 @pytest.fixture
 async def open_app(
-    make_settings: MakeSettings, make_app: MakeApp, tmp_path: Path
+    make_settings: MakeSettings, make_app: MakeApp
 ) -> AsyncIterator[Open]:
-    """Opens the database of an app that has nothing else; what was open before is
+    """Opens the database of an app that has little else; what was open before is
     closed, as at a restart."""
-    ours = link_plugins(tmp_path / "ours", "sqlite_database", "sqlite_facts")
     opened: list[App] = []
 
-    async def open_app() -> App:
+    async def open_app(*more: str) -> App:
         while opened:
             await opened.pop().stop()
+        ours = our_plugins("sqlite_database", "sqlite_facts", *more)
         app = make_app(make_settings(), ours)
         opened.append(app)
         await app.database.start()
@@ -121,7 +121,7 @@ async def test_two_processes_cannot_own_the_data_folder(
     code = OWN.replace(
         "database.start()", "database.start()\n    print(1)\n    input()"
     )
-    ours = link_plugins(tmp_path / "ours", "sqlite_database")
+    ours = our_plugins("sqlite_database")
     app = make_app(make_settings(), ours)
     with own(data, tmp_path, code) as other:
         assert other.stdout and other.stdout.readline()
@@ -138,7 +138,7 @@ async def test_two_processes_cannot_own_the_data_folder(
 async def test_lock_that_cannot_be_taken_says_which_file(
     make_settings: MakeSettings, make_app: MakeApp, tmp_path: Path
 ) -> None:
-    app = make_app(make_settings(), link_plugins(tmp_path / "ours", "sqlite_database"))
+    app = make_app(make_settings(), our_plugins("sqlite_database"))
     lock = app.settings.data_dir / ".locks" / "bossbot.lock"
     lock.mkdir()  # as one that belongs to another user
     with pytest.raises(StartError) as caught:
@@ -342,11 +342,10 @@ async def test_newer_tables_are_left_alone_and_only_that_plugin_is_off(
 
 
 async def test_plugin_that_takes_the_name_of_our_table_is_off_and_ours_is_on(
-    open_app: Open, with_tables: Callable[..., Path], tmp_path: Path
+    open_app: Open, with_tables: Callable[..., Path]
 ) -> None:
-    link_plugins(tmp_path / "ours", "history")
     with_tables("a_history", "CREATE TABLE history (x)")  # comes first by its name
-    app = await open_app()
+    app = await open_app("history")
     assert "history already exists" in app.plugins.all["a_history"].off
     assert app.plugins.all["history"].off == ""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from conftest import ROOT, MakeApp, MakeSettings, link_plugins, make_job
+from conftest import ROOT, MakeApp, MakeSettings, make_job, our_plugins
 from discord_support import Stage, link, module
 from sqlite_support import (
     Disk,
@@ -58,7 +58,7 @@ async def open_queue(
 ) -> AsyncIterator[Open]:
     """Opens the queue, with other settings if wanted; what was open before is closed,
     as at a restart."""
-    ours = link_plugins(tmp_path / "ours", "sqlite_database", "sqlite_queue")
+    ours = our_plugins("sqlite_database", "sqlite_queue")
     opened: list[App] = []
 
     async def open_queue(**values: Any) -> Queue:

@@ -29,7 +29,7 @@ from sites_canned.youtube import YouTube
 from bossbot import SENTENCES, Cause
 
 pytest_plugins = ("platform_fixtures", "discord_fixtures")
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LOGGED_IN = {"auth_token": Twitter.auth_token}
 NEXT_STEP = "Ask the bot's owner to add a login"

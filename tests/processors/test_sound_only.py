@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from bossbot_plugins import _bench
 from bossbot_plugins._bench import JobBench
-from conftest import PARTS, link_plugins, make_job, spread
+from conftest import PARTS, make_job, our_plugins, spread
 
 import bossbot
 from bossbot import App, Cause, JobFailed, MediaFile, Settings, Status
@@ -26,7 +26,7 @@ async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
     folder = tmp_path_factory.mktemp("sound")
     (folder / "own").mkdir()
     values = {"data_dir": folder / "data", "plugins_dir": folder / "own"}
-    ours = link_plugins(folder / "ours", *PARTS, "sound_only")
+    ours = our_plugins(*PARTS, "sound_only")
     app = App(Settings(**spread(values)), ours)
     app.plugins.load()
     bossbot.prepare_data(app.settings.data_dir)

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from conftest import PARTS, MakeApp, MakeSettings, link_plugins, make_job
+from conftest import PARTS, MakeApp, MakeSettings, make_job, our_plugins
 from discord_support import Stage, link
 from loguru import logger
 
@@ -40,7 +40,7 @@ async def test_download_that_fills_the_disk_fails_with_that_word(
 ) -> None:
     settings = make_settings()
     shutil.copy(PLUGINS / "full_disk.py", settings.plugins_dir)
-    app = make_app(settings, link_plugins(tmp_path / "ours", *PARTS))
+    app = make_app(settings, our_plugins(*PARTS))
     job = make_job(engine="full disk")
     with pytest.raises(JobFailed) as failed:
         await app.worker.fetch(job, lambda progress: None)

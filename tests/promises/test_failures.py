@@ -19,7 +19,7 @@ from sites import Answer, Sites, in_turn
 from bossbot import SENTENCES, Cause, JobFailed, Platform
 
 pytest_plugins = ("platform_fixtures",)
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 PLUGINS = Path(__file__).parent / "plugins"
 # A link to a file goes to gallery-dl or to yt-dlp as the platform says.
 both_engines = pytest.mark.parametrize("engine", ["gallery-dl", "yt-dlp"])
@@ -191,7 +191,7 @@ async def test_other_engine_is_not_tried_when_the_site_has_answered(
 # Nobody there
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def bare_web(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Web]:

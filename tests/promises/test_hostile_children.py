@@ -27,7 +27,7 @@ import pytest
 import pytest_asyncio
 from bossbot_plugins import _landlock, _seccomp, _walls
 from bossbot_plugins._files import size_of
-from conftest import PARTS, link_plugins, make_job, spread
+from conftest import PARTS, make_job, our_plugins, spread
 
 import bossbot
 from bossbot import App, Job, JobFailed, Settings
@@ -122,7 +122,7 @@ async def a_prey(folder: Path, data: Path, **settings: Any) -> AsyncIterator[Pre
             **settings,
         }
     )
-    app = App(Settings(**values), link_plugins(folder / "ours", *PARTS))
+    app = App(Settings(**values), our_plugins(*PARTS))
     app.plugins.load()
     bossbot.prepare_data(data)
     (data / "bossbot.db").write_text(SECRET)

@@ -32,8 +32,8 @@ from conftest import (
     SUPPORT_PLUGINS,
     MakeSettings,
     be_quick,
-    link_plugins,
     make_job,
+    our_plugins,
     share_runner,
     spread,
 )
@@ -161,7 +161,7 @@ class Net:
             "child_runner__allow_private_addresses": not sandboxed,
             "local_worker__download_timeout_s": 20,
         }
-        ours = link_plugins(self.folder / "ours", *NEEDED)
+        ours = our_plugins(*NEEDED)
         app = App(Settings(**spread(values)), ours)
         app.plugins.load()
         assert not [one.off for one in app.plugins.all.values() if one.off]

@@ -17,7 +17,7 @@ import media
 import pytest
 import pytest_asyncio
 from bossbot_plugins._bench import JobBench
-from conftest import PARTS, ROOT, link_plugins, make_job, share_runner, spread
+from conftest import PARTS, ROOT, make_job, our_plugins, share_runner, spread
 from sites import Answer, Sites
 
 import bossbot
@@ -112,7 +112,7 @@ async def bot(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bot]:
 async def greedy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bot]:
     """A bot with one engine only, of plugins/greedy.py."""
     folder = tmp_path_factory.mktemp("greedy")
-    bot = Bot(folder, link_plugins(folder / "ours", *PARTS), "greedy")
+    bot = Bot(folder, our_plugins(*PARTS), "greedy")
     await bot.start()
     yield bot
     await bot.runner.stop()

@@ -7,15 +7,15 @@ from typing import Any
 
 import media
 import pytest
-from engine_lab import Lab, resetting_server
+from engine_lab import Labs, resetting_server
 from platform_support import Web
 from routing import route
 from sites import Answer, in_turn
 
 from bossbot import SENTENCES, App, Cause, Job, JobFailed, Platform
 
-pytest_plugins = ("platform_fixtures",)
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytest_plugins = ("engine_fixtures", "platform_fixtures")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 both_engines = pytest.mark.parametrize("engine", ["gallery-dl", "yt-dlp"])
 LINK = "https://files.example/a.mp4"
 
@@ -146,22 +146,24 @@ async def test_empty_body_is_fetched_again(web: Web, media_folder: Path) -> None
 
 
 @both_engines
-async def test_connection_that_is_reset_may_pass(engine: str, tmp_path: Path) -> None:
-    with resetting_server() as address, Lab(engine.replace("-", "_")) as lab:
-        options = {"downloader.retries": 0}
+async def test_connection_that_is_reset_may_pass(
+    engine: str, labs: Labs, tmp_path: Path
+) -> None:
+    lab, options = labs(engine.replace("-", "_")), {"downloader.retries": 0}
+    with resetting_server() as address:
         got = lab.fetch(f"{address}/a.mp4", tmp_path, engine_options=options)
     assert (got.cause, got.retry_after_s) == (Cause.NETWORK, 0), got.detail
 
 
 async def test_what_does_not_pass_is_tried_once(web: Web) -> None:
-    for status in (400, 401, 403, 404, 410, 451):
-        link = web.sites.serve(
-            f"https://files.example/{status}.mp4", Answer("", status)
-        )
-        async with web.running(files("gallery-dl")) as app:
+    async with web.running(files("gallery-dl")) as app:
+        for status in (400, 401, 403, 404, 410, 451):
+            link = web.sites.serve(
+                f"https://files.example/{status}.mp4", Answer("", status)
+            )
             with quick(app) as waits:
                 job = await web.finish(link, app)
-        assert (job.attempts, waits) == (1, [])
+            assert (status, job.attempts, waits) == (status, 1, [])
 
 
 async def test_waits_grow_and_differ(web: Web) -> None:

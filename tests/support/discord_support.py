@@ -38,7 +38,7 @@ from conftest import (
     SUPPORT_PLUGINS,
     be_quick,
     copy_bot,
-    link_plugins,
+    our_plugins,
     spread,
 )
 from fake_discord import FakeDiscord, Message
@@ -124,11 +124,11 @@ class Stage:
         self.folder = folder
         self.server = server
         self.plugins = folder / "plugins"  # the owner's
-        self.ours = folder / "home" / "plugins"
+        self.ours = our_plugins(*NEEDED)
+        self._stems = {*NEEDED}
         self.gates = media_folder / "gates" / folder.name
         self.gates.mkdir(parents=True)
         self.plugins.mkdir()
-        link_plugins(self.ours, *NEEDED)
         toy = media_folder / "toy.py"
         if not toy.exists():
             shutil.copy(SUPPORT_PLUGINS / "toy.py", toy)
@@ -173,7 +173,12 @@ class Stage:
 
     def add_plugin(self, name: str) -> None:
         """One of the repository's plugins."""
-        link_plugins(self.ours, name)
+        self._stems.add(name)
+        self.ours = our_plugins(*self._stems)
+
+    def remove_plugin(self, name: str) -> None:
+        self._stems.remove(name)
+        self.ours = our_plugins(*self._stems)
 
     def write_plugin(self, name: str, code: str) -> None:
         (self.plugins / f"{name}.py").write_text(code, "utf-8")
@@ -362,6 +367,9 @@ class BotProcess:
         settings = {
             f"BOSS_BOT_{n.upper()}": v for n, v in {**values, **variables}.items()
         }
+        plugins = self.home / "plugins"
+        plugins.unlink(missing_ok=True)
+        plugins.symlink_to(self.stage.ours)
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 *(

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -133,6 +133,9 @@ class Lab:
             left=sorted(os.listdir(home / "files")),
             **answer,
         )
+
+
+Labs = Callable[[str], Lab]  # by the engine plugin's stem
 
 
 class _Report:

@@ -8,7 +8,7 @@ from platform_support import Web, environment
 from sites import Sites
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared_web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Web]:
     with Sites() as sites:
         web = Web(sites, tmp_path_factory.mktemp("web"))
@@ -20,7 +20,7 @@ async def shared_web(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 @pytest.fixture
 def web(shared_web: Web) -> Iterator[Web]:
-    """The module's sites with nothing asked of them yet."""
+    """The sites with nothing asked of them yet."""
     sites = shared_web.sites
     for of_earlier_tests in (sites.requests, sites.hits, sites.unknown, sites._routes):
         of_earlier_tests.clear()

@@ -3,8 +3,8 @@
     got = await web.fetch(Twitter(web.sites).tweet("1001", photo))
     assert got.contents == [photo.read_bytes()]
 
-One warm fork server is shared by a module's tests, which therefore run on one loop; each
-fetch has an app, settings and folders of its own.
+One warm fork server is shared by all tests, which therefore run on one loop; each fetch
+has folders of its own.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PARTS, be_quick, link_plugins, share_runner, spread
+from conftest import PARTS, be_quick, our_plugins, share_runner, spread
 from loguru import logger
 from sites import Sites
 
@@ -66,8 +66,9 @@ class Web:
         self.plugins = folder / "plugins"  # the owner's
         self.plugins.mkdir()
         (self.plugins / NOWHERE.name).symlink_to(NOWHERE)
-        self.ours = link_plugins(folder / "ours", *NEEDED)
+        self.ours = our_plugins(*NEEDED)
         self.runner: Any = None  # a ChildRunner, once it is started
+        self._unused: dict[str, App] = {}  # those of fetches
 
     async def start(self) -> None:
         """Start the fork server in the environment of this moment."""
@@ -109,7 +110,7 @@ class Web:
         **values: Any,
     ) -> Got:
         """One attempt at a link, with more fields of the job; keywords as for `app`."""
-        app = self.app(platform, **values)
+        app = self._unused_app(platform, **values)
         url, name, routed = app.router.route(link)
         asked = Job(
             id=secrets.token_hex(5),
@@ -129,6 +130,15 @@ class Web:
             return Got(contents, names, fetched.facts, fetched.failures)
         finally:
             shutil.rmtree(app.settings.data_dir)
+            prepare_data(app.settings.data_dir)
+
+    def _unused_app(self, platform: Platform | None, **values: Any) -> App:
+        """An app as ``app`` makes it, of an earlier fetch if that asked for the same."""
+        own = sorted(self.plugins.iterdir())
+        wanted = repr((platform, sorted(values.items()), own))
+        if wanted not in self._unused:
+            self._unused[wanted] = self.app(platform, **values)
+        return self._unused[wanted]
 
     @asynccontextmanager
     async def running(
