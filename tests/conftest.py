@@ -50,6 +50,13 @@ def pytest_configure(config: pytest.Config) -> None:
         compileall.compile_dir(ROOT / "plugins", quiet=2)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For ``-n auto``: two more than there are cores, since tests often wait."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return 2 + (len(affinity(0)) if affinity else os.cpu_count() or 1)
+
+
 def link_plugins(folder: Path, *stems: str) -> Path:
     """Put some of the repository's plugins, and all libraries, on the shelves of a
     folder, to be an app's ``ours``; returns it."""

@@ -16,7 +16,7 @@ from conftest import make_job
 import bossbot
 from bossbot import App, Cause, JobFailed, Refused, Settings, Status
 
-SHORT, TIMES = 4_000, 8
+SHORT, TIMES = 2_000, 8
 # A quadratic function takes 64 times as long for a text 8 times as long.
 SLACK = 3.5
 NOTHING_S = 0.002  # is too short to be compared

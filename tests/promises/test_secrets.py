@@ -205,7 +205,7 @@ def test_state_is_readable_by_its_owner_alone(home: Home, media_folder: Path) ->
 # Fuzzing
 
 CASES = hypothesis_settings(
-    max_examples=int(os.environ.get("HYPOTHESIS_CASES", "1000")),
+    max_examples=int(os.environ.get("HYPOTHESIS_CASES", "300")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
