@@ -3,7 +3,7 @@ what strangers write does no harm.
 
 Secrets are planted wherever the bot gets some; then links succeed and fail, with all
 that can be logged, and everything that was written or said is searched. The second
-half is fuzzing: HYPOTHESIS_CASES says how many cases (1,000; try 100000 by hand).
+half is fuzzing: HYPOTHESIS_CASES says how many cases (300; try 100000 by hand).
 """
 
 import asyncio
