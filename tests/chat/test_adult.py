@@ -1,11 +1,12 @@
 """Adult media: free in age-restricted channels, elsewhere as the server says."""
 
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bossbot_plugins import adult as plugin
-from conftest import SmallApp, make_job
+from conftest import SUPPORT_PLUGINS, SmallApp, make_job
 from discord_support import Stage, job_at, job_id, link
 from fake_discord import Message
 
@@ -154,15 +155,9 @@ async def test_site_that_is_all_adult_is_refused_at_once(
     stage: Stage, rule: str
 ) -> None:
     stage.add_plugin("adult")
-    stage.hook(
-        "site",
-        "def register_platforms():\n"
-        "    example = 'https://toy.example/a'\n"
-        "    return [Platform('Toys', r'https://toy\\.example/', example, 'toy',"
-        " adult=True)]",
-    )
+    shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
     set_rule(stage, rule)
-    async with stage.bot() as bot:
+    async with stage.bot(toy_site__adult=True) as bot:
         await stage.says(f"$download {link(stage.image())}")
         if rule == "refuse":
             await stage.hears(NO)

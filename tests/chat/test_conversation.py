@@ -9,7 +9,7 @@ from pathlib import Path
 
 import discord
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SUPPORT_PLUGINS
 from discord_support import BotProcess, Stage, job_at, job_id, job_when, link, module
 from fake_discord import MESSAGE_CONTENT, MIB, Message
 
@@ -285,12 +285,7 @@ async def test_owner_is_told_once_a_day_that_a_site_wants_a_login(
 ) -> None:
     owner = stage.fake.open_dm(stage.fake.owner.id)
     stage.add_plugin("login_notice")
-    stage.hook(
-        "site",
-        "def register_platforms():\n"
-        "    example = 'https://toy.example/a'\n"
-        "    return [Platform('Toys', r'https://toy\\.example/', example, 'toy')]",
-    )
+    shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
     links = [link("wait=gate", f"fail={cause}") for cause in ("login", "age", "gone")]
     async with stage.bot() as bot:
         await stage.says(f"$download {' '.join(links)}")

@@ -1,6 +1,8 @@
 """What a member reads when something fails, and what the log says about it."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from bossbot_plugins._errors import misspelt
@@ -9,117 +11,8 @@ from fake_discord import Message
 
 pytest_plugins = ("discord_fixtures",)
 
-IMPORTS = """
-import errno
-from typing import Literal
-import discord
-from bossbot_plugins._commands import Denied
-from discord import app_commands
-from discord.ext import commands
-from bossbot import BossbotError, JobFailed, Cause, Refused, hookimpl
-"""
-TEASE = (
-    IMPORTS
-    + """
-class Button(discord.ui.DynamicItem[discord.ui.Button], template="tease:(.*)"):
-    def __init__(self, label="Dynamic"):
-        custom_id = f"tease:{label}"
-        super().__init__(discord.ui.Button(label=label, custom_id=custom_id))
+PLUGINS = Path(__file__).parent / "plugins"
 
-    @classmethod
-    async def from_custom_id(cls, interaction, item, match):
-        if item.label == "Lost":
-            raise KeyError("lost")
-        return cls()
-
-    async def callback(self, interaction):
-        raise KeyError("token=dynamic")
-
-
-class View(discord.ui.View):
-    @discord.ui.button(label="Plain")
-    async def plain(self, interaction, button):
-        raise KeyError("plain")
-
-    @discord.ui.button(label="Denied")
-    async def denied(self, interaction, button):
-        raise Denied("You may not click that.")
-
-
-@app_commands.context_menu(name="Tease")
-async def tease_menu(interaction, message: discord.Message):
-    raise KeyError("menu")
-
-
-class Tease(commands.Cog):
-    @commands.hybrid_command()
-    async def fail(self, ctx, how: str = ""):
-        match how:
-            case "defer":
-                await ctx.defer(ephemeral=True)
-            case "denied":
-                raise Denied("You may not, *really*.")
-            case "refused":
-                raise Refused("No, <@&1>.")
-            case "failed":
-                raise JobFailed(Cause.GONE, "detail")
-            case "unsafe":
-                raise BossbotError("**bold** @everyone")
-            case "disk":
-                raise OSError(errno.ENOSPC, "No space left on device")
-            case "slow":
-                raise TimeoutError
-            case "lost":
-                raise ConnectionResetError("reset")
-        raise KeyError(how)
-
-    @fail.autocomplete("how")
-    async def hows(self, interaction, typed):
-        raise KeyError("hows")
-
-    @commands.hybrid_command()
-    async def pick(self, ctx, size: Literal["small", "large"], count: int = 1):
-        await ctx.send("picked")
-
-    @pick.autocomplete("count")
-    async def counts(self, interaction, typed):
-        raise KeyError("choices")
-
-    @commands.command()
-    async def where(self, ctx, place: discord.TextChannel, times: commands.Range[int, 1, 3] = 1):
-        await ctx.send("found")
-
-    @commands.command()
-    async def bare(self, ctx):
-        await ctx.send(embed=discord.Embed(title="bare"))
-
-    @commands.command(ignore_extra=False)
-    async def strict(self, ctx):
-        await ctx.send("done")
-
-    @commands.command()
-    @commands.has_permissions(manage_guild=True)
-    async def manage(self, ctx):
-        await ctx.send("done")
-
-    @commands.command()
-    @commands.is_owner()
-    async def own(self, ctx):
-        await ctx.send("done")
-
-    @commands.hybrid_command()
-    async def buttons(self, ctx):
-        view = View()
-        view.add_item(Button())
-        view.add_item(Button("Lost"))
-        await ctx.send("Click.", view=view)
-
-
-@hookimpl
-def register_commands(bot):
-    return [Tease(), tease_menu, Button]
-"""
-)
 INTERNAL = "Something went wrong inside the bot."
 
 
@@ -139,7 +32,7 @@ def logged_as(logged: list[str], number: str) -> str:
 async def test_failure_of_a_prefix_command_has_an_id_that_the_log_has_too(
     stage: Stage, logged: list[str]
 ) -> None:
-    stage.write_plugin("tease", TEASE)
+    shutil.copy(PLUGINS / "tease.py", stage.plugins)
     async with stage.bot():
         asked = await stage.says("$fail boom")
         answer = await stage.hears(INTERNAL)
@@ -152,7 +45,7 @@ async def test_failure_of_a_prefix_command_has_an_id_that_the_log_has_too(
 async def test_failure_of_a_slash_command_is_told_its_member_only(
     stage: Stage, logged: list[str]
 ) -> None:
-    stage.write_plugin("tease", TEASE)
+    shutil.copy(PLUGINS / "tease.py", stage.plugins)
     fake = stage.fake
     async with stage.bot():
         for how in ("boom", "defer"):
@@ -170,7 +63,7 @@ async def test_failure_of_a_slash_command_is_told_its_member_only(
 async def test_failure_of_a_button_is_answered(
     stage: Stage, logged: list[str], button: str, raised: str
 ) -> None:
-    stage.write_plugin("tease", TEASE)
+    shutil.copy(PLUGINS / "tease.py", stage.plugins)
     fake = stage.fake
     async with stage.bot():
         await stage.says("$buttons")
@@ -182,7 +75,7 @@ async def test_failure_of_a_button_is_answered(
 
 
 async def test_failure_of_a_menu_is_answered(stage: Stage, logged: list[str]) -> None:
-    stage.write_plugin("tease", TEASE)
+    shutil.copy(PLUGINS / "tease.py", stage.plugins)
     fake = stage.fake
     async with stage.bot():
         said = await stage.says("hello")
@@ -194,7 +87,7 @@ async def test_failure_of_a_menu_is_answered(stage: Stage, logged: list[str]) ->
 async def test_failure_of_an_autocomplete_is_told_in_place_of_choices(
     stage: Stage, logged: list[str]
 ) -> None:
-    stage.write_plugin("tease", TEASE)
+    shutil.copy(PLUGINS / "tease.py", stage.plugins)
     fake, where = stage.fake, stage.channel_id
     async with stage.bot():
         assert await fake.autocomplete(where, "pick", "count", "1") == []
@@ -219,7 +112,7 @@ async def test_failure_of_a_form_is_answered_like_that_of_a_button(
 async def test_refusals_carry_no_id_and_are_private_for_slash(
     stage: Stage, logged: list[str]
 ) -> None:
-    stage.write_plugin("tease", TEASE)
+    shutil.copy(PLUGINS / "tease.py", stage.plugins)
     fake = stage.fake
     async with stage.bot():
         for how, text in (
@@ -268,7 +161,7 @@ ANSWERS = {
 async def test_errors_say_what_was_wrong_and_what_to_do(
     stage: Stage, logged: list[str]
 ) -> None:
-    stage.write_plugin("tease", TEASE)
+    shutil.copy(PLUGINS / "tease.py", stage.plugins)
     async with stage.bot():
         for said, answer in ANSWERS.items():
             asked = await stage.says(said.replace("#general", f"<#{stage.channel_id}>"))
@@ -282,7 +175,7 @@ async def test_errors_say_what_was_wrong_and_what_to_do(
 async def test_interaction_that_expired_is_answered_in_the_channel(
     stage: Stage, code: int
 ) -> None:
-    stage.write_plugin("tease", TEASE)
+    shutil.copy(PLUGINS / "tease.py", stage.plugins)
     fake = stage.fake
     async with stage.bot():
         fault = fake.fault("callback", 404, times=9, code=code)
@@ -302,7 +195,7 @@ async def test_interaction_that_expired_is_answered_in_the_channel(
 async def test_command_says_which_permission_the_bot_lacks(
     stage: Stage, command: str, denied: str, named: str
 ) -> None:
-    stage.write_plugin("tease", TEASE)
+    shutil.copy(PLUGINS / "tease.py", stage.plugins)
     fake = stage.fake
     async with stage.bot():
         await fake.deny_member(stage.channel_id, fake.bot.id, denied)
@@ -319,7 +212,7 @@ async def test_command_says_which_permission_the_bot_lacks(
 async def test_command_that_discord_still_shows_but_is_gone_is_answered(
     stage: Stage,
 ) -> None:
-    stage.write_plugin("tease", TEASE)
+    shutil.copy(PLUGINS / "tease.py", stage.plugins)
     fake = stage.fake
     async with stage.bot() as bot:
         kept = dict(fake.commands)

@@ -1,90 +1,13 @@
 """/help: what its member may use, made from the commands themselves."""
 
+import shutil
+from pathlib import Path
+
 from discord_support import Stage
 
 pytest_plugins = ("discord_fixtures",)
 
-TOOLS = '''
-"""Tools for the test."""
-
-from typing import Literal
-import discord
-from bossbot_plugins._commands import guard
-from discord import app_commands
-from discord.ext import commands
-from bossbot import hookimpl
-
-
-class Tools(commands.Cog):
-    @guard("tools fix", group="queue", needs=("manage_messages",))
-    @commands.hybrid_command(aliases=["mend"])
-    @app_commands.describe(size="how large", count="how many")
-    async def fix(self, ctx, size: Literal["small", "large"], id: str, count: int = 1):
-        """Fix something *now*.
-
-        What is not broken
-        stays as it is.
-        """
-
-    @guard("tools fix", group="queue", needs=("manage_messages",))
-    @commands.command(name="tfx", hidden=True)
-    async def tfx(self, ctx):
-        """Fix something."""
-
-    @commands.hybrid_group(name="box")
-    async def box(self, ctx):
-        """Boxes."""
-
-    @box.command()
-    async def open(self, ctx, name: str = ""):
-        """Open a box."""
-
-    @commands.command()
-    @commands.is_owner()
-    async def secret(self, ctx):
-        """For the owner."""
-
-    @commands.command()
-    @commands.check(lambda ctx: 1 / 0)
-    async def broken(self, ctx):
-        """Breaks."""
-
-
-@app_commands.command()
-async def slashed(interaction, url: str, limit: int = 1):
-    """Only a slash command."""
-
-
-@app_commands.context_menu(name="Fix it")
-async def menu(interaction, message: discord.Message):
-    """Fix what is behind a message."""
-
-menu.extras["action"] = "tools fix"
-
-
-@app_commands.context_menu(name="Look")
-async def look(interaction, message: discord.Message):
-    """Look at a message."""
-
-
-@hookimpl
-def register_commands(bot):
-    return [Tools(), slashed, menu, look]
-'''
-MANY = """
-from discord.ext import commands
-from bossbot import hookimpl
-
-@hookimpl
-def register_commands(bot):
-    def make(number):
-        @commands.hybrid_command(name=f"many{number:02}")
-        async def many(ctx):
-            pass
-        many.help = f"Do number {number}."
-        return many
-    return [make(number) for number in range(29)]
-"""
+PLUGINS = Path(__file__).parent / "plugins"
 
 
 async def help_of(stage: Stage, words: str = "", user: int = 0, door: str = "$") -> str:
@@ -106,7 +29,7 @@ async def test_help_lists_what_the_member_may_use_by_plugin_with_an_example(
     stage: Stage,
 ) -> None:
     stage.add_plugin("help")
-    stage.write_plugin("tools", TOOLS)
+    shutil.copy(PLUGINS / "tools.py", stage.plugins)
     fake = stage.fake
     moderator = await fake.add_moderator("mo")
     async with stage.bot():
@@ -137,7 +60,7 @@ async def test_help_lists_what_the_member_may_use_by_plugin_with_an_example(
 
 async def test_help_explains_one_command(stage: Stage) -> None:
     stage.add_plugin("help")
-    stage.write_plugin("tools", TOOLS)
+    shutil.copy(PLUGINS / "tools.py", stage.plugins)
     fake = stage.fake
     moderator = await fake.add_moderator("mo")
     async with stage.bot():
@@ -156,7 +79,7 @@ async def test_help_explains_one_command(stage: Stage) -> None:
 
 async def test_help_tells_nobody_of_what_they_may_not_use(stage: Stage) -> None:
     stage.add_plugin("help")
-    stage.write_plugin("tools", TOOLS)
+    shutil.copy(PLUGINS / "tools.py", stage.plugins)
     async with stage.bot():
         text = await help_of(stage, "fix")
         assert text == "There is no command fix that you may use."
@@ -178,7 +101,7 @@ async def test_short_form_gives_the_same(stage: Stage) -> None:
 
 async def test_long_help_comes_in_pages_that_survive_a_restart(stage: Stage) -> None:
     stage.add_plugin("help")
-    stage.write_plugin("many", MANY)
+    shutil.copy(PLUGINS / "many.py", stage.plugins)
     fake = stage.fake
     async with stage.bot():
         await stage.says("$help")
@@ -205,8 +128,7 @@ async def test_long_help_comes_in_pages_that_survive_a_restart(stage: Stage) -> 
 
 async def test_help_of_every_command_fits_discord(stage: Stage) -> None:
     stage.add_plugin("help")
-    long = MANY.replace('f"Do number {number}."', "'x ' * 3000")
-    stage.write_plugin("many", long)
-    async with stage.bot():
+    shutil.copy(PLUGINS / "many.py", stage.plugins)
+    async with stage.bot(many__help="x " * 3000):
         assert "many00" in await help_of(stage)
         assert "x x x" in await help_of(stage, "many00")

@@ -1,11 +1,13 @@
 """Links as people write them, and who may have them downloaded."""
 
 import re
+import shutil
 
 import pytest
 from bossbot_plugins import reddit
 from bossbot_plugins._links import Found, find_links, find_spoilers, known_by
 from bossbot_plugins.platform_router import check_link
+from conftest import SUPPORT_PLUGINS
 from discord_support import Stage, job_at, job_id, link
 
 from bossbot import BossBot, Platform, Refused, Status
@@ -19,10 +21,6 @@ PLATFORMS = [
     Platform("tube", r"https?://(?:www\.)?youtu\.be/", "https://youtu.be/x", "e"),
     Platform("x", r"https://(?:www\.)?x\.com/", "https://x.com/a", "e"),
 ]
-SITE = """def register_platforms():
-    example = 'https://toy.example/a'
-    return [Platform('Toys', r'https?://toy\\.example/', example, 'toy')]
-"""
 
 
 async def ask(stage: Stage, door: str, words: str) -> int:
@@ -343,7 +341,7 @@ def test_reddit_has_more_links_than_one(path: str, goal: str) -> None:
 async def test_link_with_words_around_it_is_downloaded(
     stage: Stage, door: str, words: str
 ) -> None:
-    stage.hook("site", SITE)
+    shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
     url = link(stage.image())
     words = words.replace("{path}", url.partition("example/")[2])
     if words == "{}:443":

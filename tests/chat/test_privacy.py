@@ -1,6 +1,7 @@
 """/privacy show, forget and stats, and the convention by which plugins forget."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,25 +16,14 @@ from bossbot import BossBot, Status
 
 pytest_plugins = ("discord_fixtures",)
 
-# A plugin of somebody else's, with rows about members.
-NOTES = """
-from bossbot import hookimpl
-
-@hookimpl
-def register_tables():
-    return [
-        "CREATE TABLE notes (guild_id INTEGER, user_id INTEGER, text TEXT)",
-        "CREATE TABLE notes_of_all (user_id INTEGER, text TEXT)",
-        "CREATE TABLE notes_totals (guild_id INTEGER, count INTEGER)",
-    ]
-"""
+PLUGINS = Path(__file__).parent / "plugins"
 
 
 @pytest.fixture
 def stage(stage: Stage) -> Stage:
     for name in ("privacy", "history", "queue"):
         stage.add_plugin(name)
-    stage.write_plugin("notes", NOTES)
+    shutil.copy(PLUGINS / "notes.py", stage.plugins)
     return stage
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,18 +16,6 @@ from engine_urls import links
 from platform_support import listening
 
 pytest_plugins = ("discord_fixtures",)
-
-DATED = """
-from bossbot import Engine, hookimpl
-
-
-@hookimpl
-def register_engines():
-    def version():
-        return {version!r}
-
-    return [Engine({name!r}, version, lambda: None, lambda url: False, None)]
-"""
 
 
 def days_ago(days: int, form: str = "%Y.%m.%d") -> str:
@@ -57,8 +46,7 @@ async def test_start_names_the_engines_and_how_to_update_the_old_one(
     stage: Stage, logged: list[str]
 ) -> None:
     stage.add_plugin("engine_versions")
-    for name, version in [("old", days_ago(61)), ("new", days_ago(60))]:
-        stage.write_plugin(name, DATED.format(name=name, version=version))
+    shutil.copy(Path(__file__).parent / "plugins" / "dated.py", stage.plugins)
     with listening("toy 1") as heard:
         async with stage.bot(), asyncio.timeout(10):
             await heard.wait()

@@ -2,30 +2,20 @@
 
 import asyncio
 import importlib
+from pathlib import Path
 
 import pytest
-from conftest import MakeApp, MakeSettings, WritePlugin, our_plugins
-
-GREEDY = """
-import time
-
-
-def work(logged):
-    for _ in range(1000):
-        if any("is blocked" in line for line in logged):
-            break
-        time.sleep(0.01)
-"""
+from conftest import AddPlugin, MakeApp, MakeSettings, our_plugins
 
 
 async def test_plugin_that_blocks_the_loop_is_named(
     make_app: MakeApp,
     make_settings: MakeSettings,
-    write_plugin: WritePlugin,
+    add_plugin: AddPlugin,
     logged: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write_plugin("greedy", GREEDY)
+    add_plugin(Path(__file__).parent / "plugins" / "greedy.py")
     app = make_app(make_settings(), our_plugins("watchdog"))
     watchdog = importlib.import_module("bossbot_plugins.watchdog")
     greedy = importlib.import_module("bossbot_plugins.greedy")

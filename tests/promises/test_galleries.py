@@ -5,6 +5,7 @@ import asyncio
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -174,18 +175,7 @@ async def test_message_that_is_full_without_more_to_come_waits_for_the_end(
 async def test_plugins_see_each_part_once_with_what_is_known_of_it(
     stage: Stage,
 ) -> None:
-    stage.write_plugin(
-        "watch",
-        "from bossbot import hookimpl\n"
-        "seen = []\n"
-        "@hookimpl\n"
-        "async def process_files(job, files):\n"
-        "    seen.append(('process', job.facts.get('adult'), len(files)))\n"
-        "    return files[::-1]\n"
-        "@hookimpl\n"
-        "async def check_upload(job, files):\n"
-        "    seen.append(('upload', job.facts.get('adult'), len(files)))\n",
-    )
+    shutil.copy(Path(__file__).parent / "plugins" / "watch.py", stage.plugins)
     steps = stage.images(12)
     facts = stage.facts("adult", adult=True)
     async with stage.bot() as bot:
