@@ -565,15 +565,7 @@ def assert_harmless(message: Message) -> None:
 
 
 async def test_check_job_vetoes_and_answer_job_answers(stage: Stage) -> None:
-    stage.hook(
-        "veto",
-        "async def check_job(job):\n"
-        "    if 'veto' in job.url:\n        raise Refused('Not on a Monday.')\n",
-    )
-    stage.hook(
-        "known",
-        "def answer_job(job):\n    return 'It is here.' if 'known' in job.url else None",
-    )
+    shutil.copy(PLUGINS / "veto.py", stage.plugins)
     async with stage.bot() as bot:
         await stage.says(f"$download {link('veto')} {link('known')}")
         await stage.hears("Not on a Monday.")
@@ -592,11 +584,7 @@ async def test_process_files_changes_what_is_posted(stage: Stage) -> None:
 
 
 async def test_check_upload_vetoes_the_posting(stage: Stage) -> None:
-    stage.hook(
-        "veto",
-        "async def check_upload(job, files, channel):\n"
-        "    raise Refused(f'{len(files)} files are too many for {channel.id}.')",
-    )
+    shutil.copy(PLUGINS / "veto.py", stage.plugins)
     async with stage.bot():
         await stage.says(f"$download {link(*stage.images(2))}")
         await stage.hears(
@@ -606,17 +594,7 @@ async def test_check_upload_vetoes_the_posting(stage: Stage) -> None:
 
 
 async def test_decorate_message_adds_text_embed_and_buttons(stage: Stage) -> None:
-    stage.hook(
-        "decor",
-        "async def decorate_message(job, message):\n"
-        "    import discord\n"
-        "    message.content += '\\nWith love'\n"
-        "    message.embed = discord.Embed(title='Look')\n"
-        "    message.view = discord.ui.View()\n"
-        "    url = 'https://toy.example'\n"
-        "    message.view.add_item(discord.ui.Button(label='Source', url=url))\n"
-        "    return message\n",
-    )
+    shutil.copy(PLUGINS / "decor.py", stage.plugins)
     async with stage.bot():
         await stage.says(f"$download {link(stage.image())}")
         [message] = await stage.gets(1)
@@ -626,20 +604,13 @@ async def test_decorate_message_adds_text_embed_and_buttons(stage: Stage) -> Non
 
 
 async def test_decoration_that_discord_refuses_is_left_out(stage: Stage) -> None:
-    stage.hook(
-        "decor",
-        "async def decorate_message(job, message):\n"
-        "    import discord\n"
-        "    message.embed = discord.Embed(url='nowhere', title='Look')\n"
-        "    message.content += 'y' * 50\n"
-        "    return message\n",
-    )
+    shutil.copy(PLUGINS / "decor.py", stage.plugins)
     stage.fake.fault("upload", 400)
-    async with stage.bot():
+    async with stage.bot(decor__embed="refused"):
         await stage.says(f"$download {link(stage.image())}")
         [message] = await stage.gets(1)
     assert not message.embeds
-    assert "yyy" not in message.content
+    assert "With love" not in message.content
 
 
 async def test_bot_in_shards_posts_all_the_same(stage: Stage) -> None:
@@ -651,24 +622,15 @@ async def test_bot_in_shards_posts_all_the_same(stage: Stage) -> None:
 
 
 async def test_decoration_that_is_no_embed_is_left_out(stage: Stage) -> None:
-    stage.hook(
-        "decor",
-        "async def decorate_message(job, message):\n"
-        "    message.embed = 'a text'\n"
-        "    return message\n",
-    )
-    async with stage.bot():
+    shutil.copy(PLUGINS / "decor.py", stage.plugins)
+    async with stage.bot(decor__embed="a text"):
         await stage.says(f"$download {link(stage.image())}")
         [message] = await stage.gets(1)
     assert message.files and not message.embeds
 
 
 async def test_deliver_file_gives_a_link_for_what_is_too_large(stage: Stage) -> None:
-    stage.hook(
-        "share",
-        "async def deliver_file(job, file):\n"
-        "    return f'Get it at https://host.example/{file.size}'",
-    )
+    shutil.copy(PLUGINS / "share.py", stage.plugins)
     large = stage.padded(60_000)
     async with stage.bot(max_file_size=50_000):
         await stage.says(f"$download {link(large, stage.image())}")
@@ -681,22 +643,10 @@ async def test_deliver_file_gives_a_link_for_what_is_too_large(stage: Stage) -> 
     assert not alone.files
 
 
-MARKS = """async def process_files(files):
-    from dataclasses import replace
-    cut = JobFailed(Cause.NO_MEDIA, message="It is cut short.")
-    return [replace(files[0], failure=cut), *[replace(f, note="S") for f in files[1:]]]
-"""
-
-
 async def test_file_that_failed_is_named_with_its_reason_whatever_its_size(
     stage: Stage,
 ) -> None:
-    stage.hook("mark", MARKS)
-    stage.hook(
-        "noted",
-        "async def check_upload(files):\n"
-        "    assert [file.note for file in files] == ['S']",
-    )
+    shutil.copy(PLUGINS / "mark.py", stage.plugins)
     async with stage.bot() as bot:
         await stage.says(f"$download {link(stage.image(1), stage.image(2))}")
         [message] = await stage.gets(1)

@@ -1,5 +1,7 @@
 """In which language members are answered."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ import bossbot
 from bossbot import Status
 
 pytest_plugins = ("discord_fixtures",)
+
+PLUGINS = Path(__file__).parent / "plugins"
 
 
 @pytest.mark.parametrize(
@@ -64,12 +68,7 @@ async def test_job_and_what_works_on_it_have_the_server_s_language(
 ) -> None:
     stage.fake.guild.locale = locale
     stage.add_plugin("language")
-    stage.hook(
-        "greeting",
-        "async def decorate_message(message):\n"
-        "    message.content += _('Cancelled.')\n"
-        "    return message\n",
-    )
+    shutil.copy(PLUGINS / "greeting.py", stage.plugins)
     async with stage.bot() as bot:
         await set_language(stage, bot.app, setting)
         await stage.says(f"$download {link(stage.image())}")
@@ -82,11 +81,7 @@ async def test_job_and_what_works_on_it_have_the_server_s_language(
 
 async def test_hooks_that_hear_of_a_job_have_its_language(stage: Stage) -> None:
     stage.add_plugin("language")
-    stage.hook(
-        "teller",
-        "async def job_changed(job, app):\n"
-        "    await app.facts.set(f'{job.status}', _('Cancelled.'))\n",
-    )
+    shutil.copy(PLUGINS / "greeting.py", stage.plugins)
     async with stage.bot() as bot:
         await set_language(stage, bot.app, "de")
         await stage.says(f"$download {link(stage.image())}")
