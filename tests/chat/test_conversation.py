@@ -605,7 +605,7 @@ async def test_decorate_message_adds_text_embed_and_buttons(stage: Stage) -> Non
 
 async def test_decoration_that_discord_refuses_is_left_out(stage: Stage) -> None:
     shutil.copy(PLUGINS / "decor.py", stage.plugins)
-    stage.fake.fault("upload", 400)
+    stage.fake.fault("upload", 400, times=2)  # with the words alone, too
     async with stage.bot(decor__embed="refused"):
         await stage.says(f"$download {link(stage.image())}")
         [message] = await stage.gets(1)
