@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from discord_support import Stage, link, module
 from fake_discord import Message, Role, User
 
@@ -609,7 +610,7 @@ async def test_broken_file_is_reported_and_not_overwritten(
 
 
 async def test_help_has_examples_of_the_settings(room: Moderated) -> None:
-    room.stage.add_plugin("help")
+    shutil.copy(ROOT / "plugins" / "chat" / "help.py", room.stage.plugins)
     await room.app.reload("help")
     asked = await room.fake.member_says(
         room.stage.channel_id, "$help settings update", room.moderator.id

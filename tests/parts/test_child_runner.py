@@ -28,7 +28,7 @@ import pytest
 import pytest_asyncio
 from bossbot_plugins._child import is_public
 from bossbot_plugins._cookies import keep_cookies, write_cookies
-from conftest import PARTS, ROOT, make_job, our_plugins, spread
+from conftest import PARTS, ROOT, link_plugins, make_job, spread
 from pydantic import SecretStr
 
 import bossbot
@@ -92,7 +92,7 @@ class Toys:
         self.write("pass")
         defaults = {"data_dir": folder / "data", "plugins_dir": self.plugin.parent}
         self.settings = Settings(**spread({**defaults, **settings}))
-        self.app = App(self.settings, our_plugins(*PARTS))
+        self.app = App(self.settings, link_plugins(folder / "ours", *PARTS))
         self.app.plugins.load()
         off = {name: one.off for name, one in self.app.plugins.all.items() if one.off}
         assert not off
