@@ -105,9 +105,12 @@ async def sound_of(
     is_sound = file.mime.startswith("audio/")
     try:
         found = await bench.probe(file)
-    except JobFailed:
+    except JobFailed as error:
         if is_sound:
             return file
+        if error.detail.endswith("missing"):  # ffprobe, and ffmpeg with it
+            text = _("Taking the sound of a video needs ffmpeg, which is missing here.")
+            raise JobFailed(error.cause, error.detail, text) from error
         raise
     if not found.audio:
         return None

@@ -184,6 +184,8 @@ async def test_without_ffmpeg_sound_stays_as_it_is(
     tone = media.audio(shelf)
     [file] = await process(tone, facts={"title": "a"})
     assert file.path.read_bytes() == tone.read_bytes()
+    with pytest.raises(JobFailed, match="needs ffmpeg, which is missing here"):
+        await process(media.video(shelf))
 
 
 @pytest.mark.parametrize("options", [{}, {"quality": "720"}, {"spoiler": True}])
