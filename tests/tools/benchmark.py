@@ -2,10 +2,10 @@
 
     python tests/tools/benchmark.py [another checkout, to be measured beside this one]
 
-Everything is real: the engines, the fork server, discord.py, TLS with as many
-certificate authorities as anywhere. The media come from loopback, Discord is
-tests/support/fake_discord.py. Ratios are taken in one run, by turns, since machines
-differ and are noisy.
+It takes some eight minutes for both. Everything is real: the engines, the fork server,
+discord.py, TLS with as many certificate authorities as anywhere. The media come from
+loopback, Discord is tests/support/fake_discord.py. Ratios are taken in one run, by
+turns, since machines differ and are noisy.
 """
 
 import asyncio
@@ -318,7 +318,7 @@ async def working(folder: Path, sites: Sites, roots: list[Path]) -> None:
             for kind, link in LINKS.items():
                 await bot.ask_and_wait(f"first {kind}", link)
             bot.times["idle"] = [bot.memory_mb()]
-        for _ in range(2 * REPEAT):
+        for _ in range(REPEAT):
             for kind, link in LINKS.items():
                 for bot in all_bots:
                     await bot.ask_and_wait(kind, link)
