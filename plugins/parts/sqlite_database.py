@@ -253,7 +253,8 @@ class SQLiteDatabase(Database):
 
     async def _sync(self) -> None:
         async with self._syncing:
-            self._next_sync = None
+            async with self._turn:  # those who are about to commit share it, too
+                self._next_sync = None
             self._stop_timer()
             if not self._wal.exists():
                 return

@@ -626,6 +626,16 @@ async def test_commit_that_nobody_waits_for_is_on_the_disk_before_long(
     assert disk.syncs == syncs
 
 
+async def test_those_who_come_at_once_share_a_sync(app: App, disk: Disk) -> None:
+    async def commit(key: str) -> None:
+        await app.facts.set(key, "1")
+        await app.database.sync()
+
+    before = disk.syncs
+    await asyncio.gather(*map(commit, "abcdefghij"))
+    assert disk.syncs == before + 1
+
+
 async def test_sync_brings_all_that_was_committed_before(app: App, disk: Disk) -> None:
     disk.free.clear()
     await app.facts.set("a", "1")
