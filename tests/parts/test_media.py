@@ -7,11 +7,11 @@ from pathlib import Path
 import media
 import pytest
 from bossbot_plugins._media import PROBED, SUFFIXES, mime_of, sniff, suffix_for
-from bossbot_plugins.file_storage import inspect_file, suffix_of
+from bossbot_plugins.file_storage import FileStorage, suffix_of
 from conftest import make_job
 from platform_support import Web
 
-from bossbot import Cause, JobFailed
+from bossbot import App, Cause, JobFailed, MediaFile, Settings
 
 pytest_plugins = ("platform_fixtures",)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,11 +21,16 @@ FRAGMENTS = (*COPY, "-movflags", "frag_keyframe+empty_moov+default_base_moof")
 AV1 = ("-an", "-c:v", "libaom-av1", "-cpu-used", "8", "-pix_fmt", "yuv420p")
 
 
-def held(path: Path) -> tuple[str, str]:
+async def measured(path: Path) -> MediaFile:
+    """What the storage makes of a file without ffprobe's word, which needs a home."""
+    return await FileStorage(App(Settings())).inspect(path, path.parent)
+
+
+async def held(path: Path) -> tuple[str, str]:
     """What the content of a file is, and its ending; its name says nothing."""
     bare = path.with_name(f"{path.name}-bare")
     bare.write_bytes(path.read_bytes())
-    file = inspect_file(bare, bare.parent)
+    file = await measured(bare)
     return file.mime, suffix_of(file)
 
 
@@ -49,9 +54,9 @@ def tone(media_folder: Path) -> Path:
 async def test_mp4_is_a_video_whatever_its_brand(clip: Path, brand: str) -> None:
     made = media.converted(clip, f"{brand}.mp4", *FRAGMENTS, "-brand", brand)
     assert made.read_bytes()[8:12] == brand.encode()
-    assert held(made) == ("video/mp4", "mp4")
+    assert await held(made) == ("video/mp4", "mp4")
     sound = media.converted(clip, f"{brand}-sound.mp4", *COPY, "-vn", "-brand", brand)
-    assert held(sound) == ("audio/mp4", "m4a")
+    assert await held(sound) == ("audio/mp4", "m4a")
 
 
 def _without_first_box(data: bytes) -> bytes:
@@ -89,14 +94,17 @@ async def test_mp4_may_begin_with_another_box(
     data = made.read_bytes()
     path = tmp_path / "a.mp4"
     path.write_bytes(change(data))
-    assert held(path) == ("video/mp4", "mp4")
+    assert await held(path) == ("video/mp4", "mp4")
 
 
 async def test_movie_with_its_index_at_the_end(clip: Path) -> None:
     made = media.converted(clip, "late.mp4", *COPY)
     assert made.read_bytes().index(b"mdat") < made.read_bytes().index(b"moov")
-    assert held(made) == ("video/mp4", "mp4")
-    assert held(media.converted(clip, "a.mov", *COPY)) == ("video/quicktime", "mov")
+    assert await held(made) == ("video/mp4", "mp4")
+    assert await held(media.converted(clip, "a.mov", *COPY)) == (
+        "video/quicktime",
+        "mov",
+    )
 
 
 async def test_broken_boxes_break_nothing(clip: Path, tmp_path: Path) -> None:
@@ -121,10 +129,10 @@ async def test_still_and_moving_avif(clip: Path, media_folder: Path) -> None:
     still = media.converted(still, "a.avif", *AV1, "-still-picture", "1")
     moving = media.converted(clip, "b.avif", *AV1, "-frames:v", "3")
     assert moving.read_bytes()[8:12] == b"avis"
-    assert held(still) == held(moving) == ("image/avif", "avif")
+    assert await held(still) == await held(moving) == ("image/avif", "avif")
     other = still.with_name("c.avif")
     other.write_bytes(still.read_bytes().replace(b"avif", b"mif1"))
-    assert held(other) == ("image/avif", "avif")
+    assert await held(other) == ("image/avif", "avif")
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"miaf", b"zzzz"])
@@ -142,17 +150,17 @@ async def test_heic(tmp_path: Path, brand: bytes) -> None:
         + box(b"meta", bytes(4) + handler + items)
         + box(b"mdat", bytes(100))
     )
-    assert held(path) == ("image/heic", "heic")
+    assert await held(path) == ("image/heic", "heic")
 
 
 async def test_jpeg_xl_in_a_box_and_bare(tmp_path: Path) -> None:
     boxed, bare = tmp_path / "a", tmp_path / "a.jxl"
     boxed.write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl " + bytes(8))
     bare.write_bytes(b"\xff\x0a" + bytes(50))
-    assert held(boxed) == ("image/jxl", "jxl")
-    assert inspect_file(bare, tmp_path).mime == "image/jxl"
+    assert await held(boxed) == ("image/jxl", "jxl")
+    assert (await measured(bare)).mime == "image/jxl"
     with pytest.raises(JobFailed):
-        held(bare)
+        await held(bare)
 
 
 # Sound
@@ -179,7 +187,7 @@ async def test_mp3_whose_first_frame_comes_late(
     }
     path = tmp_path / "a"
     path.write_bytes(before[lead] + made.read_bytes())
-    assert held(path) == ("audio/mpeg", "mp3")
+    assert await held(path) == ("audio/mpeg", "mp3")
 
 
 @pytest.mark.parametrize(
@@ -201,17 +209,15 @@ async def test_mp3_whose_first_frame_comes_late(
 async def test_sound(
     tone: Path, name: str, options: tuple[str, ...], mime: str
 ) -> None:
-    assert held(media.converted(tone, name, *options))[0] == mime
+    assert (await held(media.converted(tone, name, *options)))[0] == mime
 
 
 @pytest.mark.parametrize("name", ["theora.ogg", "theora.ogv", "theora.bin"])
 async def test_ogg_is_a_video_by_what_is_in_it(clip: Path, name: str) -> None:
     options = ("-c:v", "libtheora", "-c:a", "libvorbis", "-f", "ogg")
     made = media.converted(clip, name, *options)
-    assert held(made) == ("video/ogg", "ogv")
-    assert suffix_of(inspect_file(made, made.parent)) == (
-        "ogg" if "ogg" in name else "ogv"
-    )
+    assert await held(made) == ("video/ogg", "ogv")
+    assert suffix_of(await measured(made)) == ("ogg" if "ogg" in name else "ogv")
 
 
 async def test_every_kind_that_ffprobe_knows_has_an_ending() -> None:
@@ -237,7 +243,7 @@ async def test_packets_of_every_size(
         packets = [packet + bytes(16) for packet in packets]
     path = tmp_path / "a"
     path.write_bytes(b"".join(packets)[before * 10 :])
-    assert held(path) == ("video/mp2t", "ts")
+    assert await held(path) == ("video/mp2t", "ts")
 
 
 # What ffprobe says, where the first bytes do not tell
