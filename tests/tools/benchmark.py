@@ -751,7 +751,8 @@ def compare(
     mine, *other = [typical(bot.times[key]) for bot in all_bots]
     text = unit.format(mine)
     if other:
-        text += f", before {unit.format(other[0])}: {other[0] / mine:.2f} to 1"
+        text += f", before {unit.format(other[0])}"
+        text += f": {other[0] / mine:.2f} to 1" if mine else ""
     show(what, text, GOALS.get(what, ""))
 
 
