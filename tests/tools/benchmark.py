@@ -321,6 +321,8 @@ async def working(folder: Path, sites: Sites, roots: list[Path]) -> None:
         for _ in range(REPEAT):
             for kind, link in LINKS.items():
                 for bot in all_bots:
+                    # Who comes after the other's long wait would be measured cold.
+                    await bot.waited_ms(await bot.ask(link), True)
                     await bot.ask_and_wait(kind, link)
         for _ in range(3):
             for bot in all_bots:
