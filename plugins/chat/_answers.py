@@ -1,6 +1,7 @@
 """Answers to commands, of a size that Discord takes."""
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import discord
@@ -11,6 +12,9 @@ MAX_CONTENT = 2000  # Discord, 2026-11: characters
 # Of an embed, each, and of all its texts together.
 MAX_TITLE, MAX_DESCRIPTION, MAX_FIELDS, MAX_EMBED = 256, 4096, 25, 6000
 MAX_NAME, MAX_VALUE = 256, 1024
+MAX_BUTTONS = 25  # of a message
+
+Answer = tuple[str, discord.ui.View | None]
 
 
 async def reply(
@@ -40,6 +44,57 @@ def cut(text: str, limit: int) -> str:
         return text
     kept = text[: limit - 2]
     return (kept.rpartition("\n")[0] or kept) + "\n…"
+
+
+def packed(answers: Iterable[Answer]) -> list[Answer]:
+    """Answers in as few messages as hold them, each once; a longer text is cut. Buttons
+    of several in one message are numbered, as their lines are. What is no button that
+    outlives a restart stays in a message of its own."""
+    groups: list[list[Answer]] = []
+    seen = set[tuple[str, ...]]()
+    for text, view in answers:
+        text = cut(text, MAX_CONTENT - 5)  # a number may come before it
+        items = view.children if view else []
+        key = (text, *(getattr(item, "custom_id", None) or "" for item in items))
+        if key in seen:
+            continue
+        seen.add(key)
+        one = (text, view)
+        if groups and _fit([*groups[-1], one]):
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    return [_joined(group) for group in groups]
+
+
+def _fit(answers: list[Answer]) -> bool:
+    """Whether they can be one message."""
+    items = [item for _text, view in answers if view for item in view.children]
+    return (
+        sum(len(text) + 5 for text, _view in answers) <= MAX_CONTENT
+        and len(items) <= MAX_BUTTONS
+        and all(isinstance(one, discord.ui.DynamicItem) for one in items)
+        and all(isinstance(one.item, discord.ui.Button) for one in items)  # type: ignore[attr-defined]
+    )
+
+
+def _joined(answers: list[Answer]) -> Answer:
+    """They as one message; see ``packed``."""
+    views = [view for _text, view in answers if view]
+    if len(views) < 2:
+        text = "\n".join(text for text, _view in answers)
+        return text, views[0] if views else None
+    lines, joined, number = [], discord.ui.View(timeout=None), 0
+    for text, view in answers:
+        if view:
+            number += 1
+            text = f"{number}. {text}"
+        lines.append(text)
+        for item in view.children if view else ():
+            button: Any = item.item  # type: ignore[attr-defined]
+            button.label = f"{button.label} ({number})"
+            joined.add_item(item)
+    return "\n".join(lines), joined
 
 
 def fitted(embed: discord.Embed) -> discord.Embed:

@@ -18,6 +18,7 @@ NO = ("no", "n", "off", "false", "0")
 SHOWN = 10  # values of a list; then how many more there are
 MAX_VALUES = 50  # of a list that a member types
 MAX_COMMAS = 4  # in a name
+MIN_BYTES = 2**20  # of a size without a unit: fewer were meant to be mebibytes
 SIZE = TypeAdapter(ByteSize)
 ID = r"\d{15,20}"
 MENTION = r"<(?:@[!&]?|#)\d+>"
@@ -124,8 +125,21 @@ def names_of(member: discord.Member) -> set[str]:
 async def read(kind: Kind, text: str, place: Place, before: Any = None) -> Any:
     """A value of this kind, not checked for its limits. ``before`` is a dictionary that
     gets the entries of the text. Raises Wrong."""
+    try:
+        return await read_kind(kind, text, place, before or {})
+    except Wrong:
+        # As it is shown; but something may have that name.
+        if kind.inside and text.strip().casefold() in words_for("none", nothing(kind)):
+            return {} if kind.is_dict else []
+        raise
+
+
+async def read_kind(
+    kind: Kind, text: str, place: Place, before: Mapping[Any, Any]
+) -> Any:
+    """See ``read``."""
     if kind.is_dict:
-        return await read_entries(kind, text, place, before or {})
+        return await read_entries(kind, text, place, before)
     if kind.inside:
         # Mentions and ids need no commas.
         text = re.sub(MENTION, r"\g<0>,", text)
@@ -185,7 +199,8 @@ async def read_one(kind: Kind, text: str, place: Place) -> Any:
     if kind.choices:
         words = {word.casefold(): value for word, value in kind.choices.items()}
         if kind.type is bool:
-            words = dict.fromkeys(YES, True) | dict.fromkeys(NO, False)
+            yes, no = words_for(*YES, _("yes")), words_for(*NO, _("no"))
+            words = dict.fromkeys(yes, True) | dict.fromkeys(no, False)
         if text.casefold() not in words:
             raise Wrong(quoted(text) + did_you_mean(text, kind.choices))
         return words[text.casefold()]
@@ -193,7 +208,10 @@ async def read_one(kind: Kind, text: str, place: Place) -> Any:
         try:
             if not re.fullmatch(r"\d*\.?\d+\s*[A-Za-z]*", text, re.ASCII):
                 raise ValueError
-            return SIZE.validate_python(text)
+            size = SIZE.validate_python(text)
+            if 0 < size < MIN_BYTES and not text[-1].isalpha():
+                raise ValueError  # "10" are no bytes
+            return size
         except (ValueError, ValidationError, OverflowError):
             raise Wrong(quoted(text)) from None
     if kind.type in (int, float):
@@ -237,6 +255,11 @@ def exists(what: str, number: int, place: Place) -> bool:
     return place.guild.get_channel_or_thread(number) is not None
 
 
+def words_for(*words: str) -> set[str]:
+    """Words as they are compared: what a setting shows in another language counts, too."""
+    return {word.casefold() for word in words}
+
+
 def quoted(text: str) -> str:
     return f"“{escape(text, 100)}”"
 
@@ -247,7 +270,7 @@ def quoted(text: str) -> str:
 def show(kind: Kind, value: Any) -> str:
     """A value as members read it; of a long list the beginning."""
     if value is None or value in ("", [], {}, ()):
-        return _("none")
+        return nothing(kind)
     if isinstance(value, SecretStr):
         return "[…]"
     if kind.inside and isinstance(value, (Mapping, list, tuple, set, frozenset)):
@@ -275,6 +298,12 @@ def show(kind: Kind, value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return escape(str(value.value if isinstance(value, Enum) else value), 200)
+
+
+def nothing(kind: Kind) -> str:
+    """What stands for no value."""
+    every = kind.inside and kind.inside[0].what == "platform"
+    return _("all") if every else _("none")
 
 
 def takes(kind: Kind, place: Place) -> str:

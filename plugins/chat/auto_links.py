@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from weakref import WeakValueDictionary
 
 import discord
+from bossbot_plugins._answers import Answer, packed
 from bossbot_plugins._commands import (
     BOT_NEEDS,
     MEDIA_NEEDS,
@@ -397,25 +398,31 @@ class Links(commands.Cog):
         if action is None:
             return
         refused = taken = False
+        answers: list[Answer] = []
         for found, url in links:
             link = hashlib.sha256(url.encode("utf-8", "replace")).hexdigest()[:20]
             try:
-                taken = await self.take(message, found, link, action) or taken
+                answer = await self.take(message, found, link, action)
+                taken = taken or answer is not None
+                answers += [answer] if answer and answer[0] else []
             except Refused as error:
                 refused = True
                 log = logger.bind(guild=action.guild_id, user=member.id)
                 log.info("a link of message {} is refused: {}", message.id, error)
+        for text, view in packed(answers):
+            await self.say(message, text, view)
         failed = any(one.me and str(one.emoji) == FAILED for one in message.reactions)
         if refused or (taken and failed):  # it may have been over a limit before
             await mark(self.bot, message.channel.id, message.id, failed=refused)
 
     async def take(
         self, message: discord.Message, found: Found, link: str, action: Action
-    ) -> bool:
-        """Take in one link, unless it was taken before; raises Refused."""
+    ) -> Answer | None:
+        """Take in one link, and return an answer that it gets in place of a job, or an
+        empty one; None if it was taken before. Raises Refused."""
         known = "SELECT 1 FROM auto_links WHERE message_id = ? AND link = ?"
         if await self.app.database.one(known, message.id, link):
-            return False
+            return None
         accepted = await self.app.intake(
             found.link,
             guild_id=action.guild_id,
@@ -429,21 +436,21 @@ class Links(commands.Cog):
         # The queue knows it, too, but only for a while.
         add = "INSERT OR IGNORE INTO auto_links VALUES (?, ?)"
         await self.app.database.all(add, message.id, link)
-        if accepted and accepted.answer:
-            try:
-                reference = message.to_reference(fail_if_not_exists=False)
-                shown: dict[str, Any] = {}
-                if accepted.view:
-                    shown["view"] = accepted.view
-                await message.channel.send(
-                    accepted.answer[:2000],
-                    reference=reference,
-                    mention_author=False,
-                    **shown,
-                )
-            except UNREACHABLE as error:
-                logger.info("an answer could not be sent: {!r}", error)
-        return True
+        return (accepted.answer, accepted.view) if accepted else ("", None)
+
+    async def say(
+        self, message: discord.Message, text: str, view: discord.ui.View | None
+    ) -> None:
+        shown: dict[str, Any] = {"view": view} if view else {}
+        try:
+            await message.channel.send(
+                text,
+                reference=message.to_reference(fail_if_not_exists=False),
+                mention_author=False,
+                **shown,
+            )
+        except UNREACHABLE as error:
+            logger.info("an answer could not be sent: {!r}", error)
 
 
 # ── How it ended ───────────────────────────────────────────────────────────────────

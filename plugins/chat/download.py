@@ -4,11 +4,11 @@ entry of a message's menu."""
 import contextlib
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any, Literal, get_args
 
 import discord
-from bossbot_plugins._answers import MAX_CONTENT, cut
+from bossbot_plugins._answers import Answer, packed
 from bossbot_plugins._commands import (
     MEDIA_NEEDS,
     admit,
@@ -199,7 +199,7 @@ class Download(commands.Cog):
         self, ctx: commands.Context[Any], links: list[Found], options: dict[str, Any]
     ) -> None:
         """Take in each link; what becomes no job is answered together."""
-        answers: list[str] = []
+        answers: list[Answer] = []
         refused: dict[str, list[str]] = defaultdict(list)  # links by reason
         for number, found in enumerate(links[:MAX_LINKS]):
             try:
@@ -213,15 +213,16 @@ class Download(commands.Cog):
                 "other {left}."
             )
             left = len(links) - MAX_LINKS
-            answers.append(text.format(most=MAX_LINKS, count=len(links), left=left))
-        for text in packed(answers):
-            await self.say(ctx, text)
+            text = text.format(most=MAX_LINKS, count=len(links), left=left)
+            answers.append((text, None))
+        for text, view in packed(answers):
+            await self.say(ctx, text, view=view)
         if ctx.interaction and sum(map(len, refused.values())) == len(links):
             # Else the first answer would be as public as "is thinking" is.
             with contextlib.suppress(*UNREACHABLE):
                 await ctx.interaction.delete_original_response()
         hidden = {found.link for found in links if found.spoiler}
-        for text in packed(explained(refused, hidden)):
+        for text, _view in packed((one, None) for one in explained(refused, hidden)):
             await self.say(ctx, text, private=True)
 
     async def take(
@@ -230,7 +231,7 @@ class Download(commands.Cog):
         found: Found,
         number: int,
         options: dict[str, Any],
-    ) -> str:
+    ) -> Answer | None:
         """Take in one link, and return an answer when it becomes no job, or not the one
         that was asked for; for a job the status message is the answer. Raises Refused."""
         request = ctx.interaction.id if ctx.interaction else ctx.message.id
@@ -246,11 +247,11 @@ class Download(commands.Cog):
             priority=action.priority if action else Priority.NORMAL,
         )
         if accepted and accepted.job and options.get("thread"):
-            return no_thread(self.bot.app, accepted.job)
-        if accepted and accepted.view:  # its buttons are about this link only
-            await self.say(ctx, accepted.answer, view=accepted.view)
-            return ""
-        return accepted.answer if accepted else ""
+            text = no_thread(self.bot.app, accepted.job)
+            return (text, None) if text else None
+        return (
+            (accepted.answer, accepted.view) if accepted and accepted.answer else None
+        )
 
     async def say(
         self,
@@ -314,15 +315,3 @@ def explained(refused: dict[str, list[str]], hidden: Collection[str] = ()) -> li
         shown |= {link: bars(shown[link]) for link in links if link in hidden}
         texts.append("\n".join([reason, *(shown[link] for link in links)]))
     return texts
-
-
-def packed(texts: Iterable[str]) -> list[str]:
-    """Texts in as few messages as hold them; a longer one is cut."""
-    messages: list[str] = []
-    for text in texts:
-        text = cut(text, MAX_CONTENT)
-        if messages and len(messages[-1]) + len(text) < MAX_CONTENT:
-            messages[-1] += f"\n{text}"
-        else:
-            messages.append(text)
-    return messages

@@ -43,6 +43,7 @@ from bossbot import (
     did_you_mean,
     escape,
     hookimpl,
+    one_line,
 )
 
 Context = commands.Context[Any]
@@ -214,7 +215,7 @@ class GuildSettings(commands.Cog, name="Settings"):
         else:
             embed = all_shown(self.app, guild_id)
         if why := self.app.guilds.broken.get(guild_id):
-            embed.set_footer(text=broken(why)[:2000])
+            embed.set_footer(text=broken(one_line(why)[:500]))  # has no mark-up
         await reply(ctx, embed=embed)
 
     async def change(self, ctx: Context, setting: Setting, words: str) -> str:
@@ -225,7 +226,7 @@ class GuildSettings(commands.Cog, name="Settings"):
         async with self._turn:  # so that the audit log has what was before
             table = setting.table(guild_id)
             if why := guilds.broken.get(guild_id):
-                raise Refused(broken(why))
+                raise Refused(broken(escape(why, 500)))
             before = model.model_validate(table)
             after = model.model_validate({k: v for k, v in table.items() if k != key})
             reset = words.strip().casefold() == "default"
@@ -405,7 +406,7 @@ def broken(why: str) -> str:
         "The file with the settings of this server is broken, so that they cannot be "
         "changed now. What it said before counts. The bot's owner knows: {why}"
     )
-    return text.format(why=escape(why, 500))
+    return text.format(why=why)
 
 
 def place_of(bot: BossBot, ctx: Context) -> Place:

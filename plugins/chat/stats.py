@@ -332,9 +332,10 @@ async def shown(app: App, guild_id: int, today: int) -> discord.Embed:
             embed.add_field(name=_("Most requests"), value="\n".join(names))
     here = None if guild_id == EVERYWHERE else guild_id
     jobs = await app.queue.list(here, UNFINISHED)
-    waiting = sum(job.status is Status.QUEUED for job in jobs)
+    own = [job for job in jobs if not job.joins]  # the others come with them
+    waiting = sum(job.status is Status.QUEUED for job in own)
     text = _("{running} running, {waiting} waiting").format(
-        running=len(jobs) - waiting, waiting=waiting
+        running=len(own) - waiting, waiting=waiting
     )
     embed.add_field(name=_("Queue now"), value=text)
     if guild_id != EVERYWHERE and (line := await told(app, guild_id)):

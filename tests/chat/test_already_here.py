@@ -9,8 +9,10 @@ from typing import Any
 
 import discord
 import pytest
+from bossbot_plugins._answers import packed
 from bossbot_plugins._kept import may_serve
 from bossbot_plugins._links import without_tracking
+from bossbot_plugins.already_here import AgainButton
 from bossbot_plugins.local_worker import logs_in
 from conftest import ROOT, MakeApp, MakeSettings, make_job
 from discord_support import BotProcess, Stage, job_at, job_id, link, until
@@ -128,6 +130,49 @@ async def test_repeated_link_is_answered_with_where_it_is_and_can_be_posted_agai
         assert len(stage.posted()) == 2
 
 
+async def test_repeated_links_of_a_request_share_a_message(stage: Stage) -> None:
+    urls = [link(stage.image(1)), link(stage.image(2))]
+    async with stage.bot():
+        posts = [await posted(stage, url) for url in urls]
+        asked = await ask(stage, f"{urls[0]} {urls[0]}?utm_source=x {urls[1]}")
+        answer = await told(stage, asked, "here already")
+        assert [line[:2] for line in answer.content.split("\n")] == ["1.", "2."]
+        assert all(address(post) in answer.content for post in posts)
+        assert answer.buttons == ["Post again (1)", "Post again (2)"]
+        await stage.fake.click(answer.id, "Post again (2)")
+        again = (await stage.gets(3))[-1]
+        assert again.files[0].data == posts[1].files[0].data
+        told_so = [m for m in stage.said() if "here already" in m.content]
+        assert told_so == [answer]
+
+
+def again(number: int) -> AgainButton:
+    return AgainButton(f"{number:010x}")
+
+
+def answer_of(text: str, *buttons: discord.ui.Item[Any]) -> tuple[str, Any]:
+    view = discord.ui.View(timeout=None)
+    for button in buttons:
+        view.add_item(button)
+    return text, view
+
+
+async def test_answers_are_packed_in_as_few_messages_as_hold_them() -> None:
+    many = [answer_of(f"{n} " + 150 * "x", again(n)) for n in range(25)]
+    messages = packed([*many, *many, ("the end", None)])
+    assert len(messages) == 3
+    assert all(len(text) <= 2000 for text, _view in messages)
+    labels = [item.item.label for _text, view in messages for item in view.children]
+    assert len(labels) == 25
+    assert labels[:2] == ["Post again (1)", "Post again (2)"]
+    own = answer_of("own", discord.ui.Button(label="Own"))
+    alone = packed([answer_of("a", again(0)), own, ("b", None)])
+    assert [text for text, _view in alone] == ["a", "own", "b"]
+    assert alone[1][1] is own[1]
+    [(text, view)] = packed([("b", None), answer_of("a", again(0))])
+    assert (text, view.children[0].item.label) == ("b\na", "Post again")
+
+
 @pytest.mark.parametrize("how", ["told", "untold", "channel"])
 async def test_post_that_was_deleted_does_not_count(stage: Stage, how: str) -> None:
     url = once(stage, *stage.images(11))  # two messages, of which one goes
@@ -220,6 +265,8 @@ async def test_all_who_ask_for_a_link_at_once_are_one_job_and_are_told(
         text = (await stage.fake.answered(listed)).text
         assert text.count("comes with an earlier request") == 2, text
         assert "1 running, 0 waiting" in text
+        stats = await stage.fake.slash(stage.channel_id, "stats")
+        assert "1 running, 0 waiting" in (await stage.fake.answered(stats)).text
         stage.open_gate("gate")
         [post] = await stage.gets(1)
         users = {first.id: fake.member, second.id: otto, third.id: ida}

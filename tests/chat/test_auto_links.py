@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -355,8 +356,18 @@ async def test_link_that_is_under_way_or_here_is_answered_with_where_it_is(
         [post] = await room.gets(1)
         told = await room.hears("is here: https://discord.com/channels/", str(post.id))
         assert told.replied_to is second
-        await room.says(url)
-        assert (await room.hears("here already")).buttons == ["Post again"]
+        other = link(room.image(2))
+        await room.says(other)
+        await room.gets(2)
+        await until(partial(posted_in, bot, 2))
+        asked = await room.says(f"{url} {other}")
+        told = await room.hears("here already", after=asked.id)
+        assert told.buttons == ["Post again (1)", "Post again (2)"]
+
+
+async def posted_in(bot: BossBot, count: int) -> bool:
+    rows = await bot.app.database.all("SELECT DISTINCT message_id FROM already_here")
+    return len(rows) >= count
 
 
 async def jobs_of(bot: BossBot, count: int) -> list[Job]:

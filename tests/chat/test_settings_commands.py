@@ -148,7 +148,9 @@ async def test_values_are_read_and_stored(room: Moderated) -> None:
         ("loud", "off", False),
         ("size", "20MiB", 20 * 2**20),
         ("size", "1.5 GiB", int(1.5 * 2**30)),
-        ("size", "7", 7),
+        ("size", "1048577", 2**20 + 1),
+        ("size", "7b", 7),
+        ("size", "0", 0),
         ("mode", "BEE", "bee"),
         ("choice", "2", 2),
         ("choice", "One", "one"),
@@ -169,6 +171,9 @@ async def test_values_are_read_and_stored(room: Moderated) -> None:
         ("friends", "@Mary,mary,", [fake.member.id]),
         ("sites", "Reddit, youtube", ["reddit", "youtube"]),
         ("modes", "a,bee, a", ["a", "bee"]),
+        ("sites", "all", []),  # as /settings view shows it
+        ("friends", "None", []),
+        ("role_priority", "none", {}),
         ("download_roles", f"<@&{role.id}><@&{other.id}>", [role.id, other.id]),
         ("download_roles", "Owls, Movie Night, Crew", [other.id, role.id]),
         ("download_roles", f"{role.id} {other.id}", [role.id, other.id]),
@@ -207,7 +212,7 @@ WRONG = {
     "count": ["many", "-1", "10", "1.5", "", " ", "1e3", "٣", "9" * 40, "nan", "1,2"],
     "ratio": ["0", "-1", "nan", "inf", "half", "1,5"],
     "loud": ["maybe", "2", ""],
-    "size": ["big", "-5MiB", "20 MiBs", "1 2", "20MiB!", "", "9" * 40],
+    "size": ["big", "-5MiB", "20 MiBs", "1 2", "20MiB!", "", "10", "9" * 40],
     "mode": ["c", "A bee"],
     "choice": ["three", "1"],
     "greeting": ["longer than five"],
@@ -227,7 +232,7 @@ WRONG = {
     "allowed_channels": ["nowhere"],
     "denied_channels": ["nowhere"],
     "denied_users": ["nobody"],
-    "platforms": ["tiktok", "all"],
+    "platforms": ["tiktok", "every"],
     "role_priority": ["Owls", "Owls urgent", "Nobody high"],
     "language": ["tlh", "english"],
     "rate_per_minute": ["-1", "lots", "1001", "2.5"],
@@ -325,6 +330,23 @@ async def test_name_of_a_channel_that_the_moderator_cannot_see_is_unknown(
         room.moderator.id,
     )
     assert shown == []
+
+
+async def test_words_that_are_shown_are_taken_in_each_language(
+    room: Moderated,
+) -> None:
+    await room.fake.add_role("keine")
+    for language, yes, none in (("de", "ja", "keine"), ("fr", "oui", "aucun")):
+        await room.update("language", language)
+        await room.update("loud", "off")
+        assert yes in await room.update("loud", yes)
+        assert room.stored()["loud"] is True
+        await room.update("friends", f"<@{room.moderator.id}>")
+        assert none in await room.update("friends", none)
+        assert room.stored()["friends"] == []
+    await room.update("language", "de")
+    await room.update("download_roles", "keine")  # the role of that name
+    assert len(room.stored("permissions")["download_roles"]) == 1
 
 
 async def test_default_resets(room: Moderated) -> None:
@@ -592,6 +614,7 @@ async def test_broken_file_is_reported_and_not_overwritten(
         prepared.edit(broken)
         text = await prepared.view()
         assert "`count` 4 · this server" in text and "is broken" in text
+        assert "\\" not in text  # a footer has no mark-up
         assert "is broken" in await prepared.update("count", "5")
         assert prepared.file.read_text() == broken
         await fake.wait_for(told)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from bossbot_plugins import _cookies, _failures, _links, file_storage, platform_router
-from bossbot_plugins.download import explained, packed
+from bossbot_plugins._answers import packed
+from bossbot_plugins.download import explained
 from bossbot_plugins.progress import render_all
 from conftest import make_job
 
@@ -113,7 +114,9 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "wait_asked_s": lambda text: _failures.wait_asked_s({"Retry-After": text}),
     "cookies": _cookies._cookie_rows,
     "safe_name": file_storage.safe_name,
-    "refusals": lambda text: packed(explained({text: [text, text]})),
+    "refusals": lambda text: packed(
+        (one, None) for one in explained({text: [text, text]})
+    ),
     "status message": lambda text: render_all(
         [
             make_job(id=str(n), status=Status.FAILED, error=text, url=text)
