@@ -455,11 +455,13 @@ async def test_spoiler_is_posted_as_one(stage: Stage, door: str) -> None:
         open_link: {},
         hidden[1]: {"spoiler": True},
     }
-    title = "jo · The \\|\\|end\\|\\| · "
     for message in messages:
         spoiler = hidden[0] in message.content
         assert message.files[0].filename.startswith("SPOILER_") == spoiler
-        assert f"** · {'||' * spoiler}{title}[link](<" in message.content
+        bars = "||" * spoiler
+        title = f"{bars}jo · The \\|\\|end\\|\\|{bars}"
+        source = f"{bars}[link](<{hidden[0] if spoiler else open_link}>){bars}"
+        assert f"** · {title} · {source} · " in message.content
     assert "\n> ||It was a dream.||" in shown.content
 
 
