@@ -1103,8 +1103,9 @@ class Queue(Part):
 
         A job that is the ``same`` as an unfinished one joins it: it is never claimed,
         and in one step with that one it ends in the same way, with the same posts. When
-        that one is cancelled, or fails by one of OWN_CAUSES, the oldest that has joined
-        it waits in the line, joined by the others.
+        that one is cancelled, or fails by one of OWN_CAUSES, the oldest of each channel
+        that has joined it waits in the line, joined by the others there: not everybody
+        may see the other channels.
 
         Raises:
             Refused: it cannot be stored.

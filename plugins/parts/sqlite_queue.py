@@ -140,6 +140,7 @@ T = TypeVar("T")
 HELD = (
     *("status", "crashes", "engine", "facts", "posts", "sources", "folder"),
     *("file_count", "total_bytes", "cause", "error", "detail", "finished_at"),
+    "limit_bytes",
 )
 SWEEP_S = 3600.0  # between two removals of old rows
 SWEEP_ROWS = 500  # removed in one statement
@@ -207,19 +208,20 @@ def end_joined(database: sqlite3.Connection, ended: sqlite3.Row) -> list[Any]:
 
 
 def let_go(database: sqlite3.Connection, job_id: str) -> list[Any]:
-    """Have the oldest of the jobs that have joined one wait in the line, joined by the
-    others; returns its row."""
-    sql = f"SELECT id FROM jobs WHERE {JOINED} ORDER BY seq LIMIT 1"
-    if not (first := database.execute(sql, {"id": job_id}).fetchone()):
-        return []
-    values = {"id": job_id, "first": first["id"]}
-    database.execute(
-        f"UPDATE jobs SET joins = :first WHERE {JOINED} AND id != :first", values
-    )
-    # For the line it is new, so that it has no status before.
+    """Have the oldest in each channel of the jobs that have joined one wait in the line,
+    joined by the others there; returns the rows of the oldest."""
+    sql = f"SELECT id, channel_id FROM jobs WHERE {JOINED} ORDER BY seq DESC"
+    joined = database.execute(sql, {"id": job_id}).fetchall()
+    for channel, first in {row["channel_id"]: row["id"] for row in joined}.items():
+        database.execute(
+            f"UPDATE jobs SET joins = :first WHERE {JOINED} AND channel_id = :channel "
+            "AND id != :first",
+            {"id": job_id, "first": first, "channel": channel},
+        )
+    # For the line they are new, so that they have no status before.
     return database.execute(
-        "UPDATE jobs SET previous = NULL, joins = '' WHERE id = :first RETURNING *",
-        values,
+        f"UPDATE jobs SET previous = NULL, joins = '' WHERE {JOINED} RETURNING *",
+        {"id": job_id},
     ).fetchall()
 
 
@@ -460,7 +462,7 @@ class SQLiteQueue(Queue):
         )
         if at_once:  # then few are under way
             ((mine,),) = rows(
-                f"SELECT count(*) FROM jobs WHERE {UNFINISHED} AND user_id = "
+                f"SELECT count(*) FROM jobs WHERE {UNFINISHED} AND +user_id = "
                 ":user_id AND status NOT IN ('processing', 'uploading') "
                 "AND joins = ''",
                 user_id=job.user_id,

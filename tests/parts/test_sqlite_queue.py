@@ -1180,6 +1180,30 @@ async def test_what_is_the_first_ones_own_lets_the_others_go_on(
     assert not queue.waits()
 
 
+async def test_who_is_let_go_waits_for_files_in_a_channel_of_their_own(
+    queue: Queue,
+) -> None:
+    first, *others = (a_job(same="x", channel_id=n) for n in (2, 3, 4, 3, 4))
+    await added(queue, first, *others)
+    await queue.cancel(first.id)
+    joins = [(await stored(queue, job)).joins for job in others]
+    assert joins == ["", "", others[0].id, others[1].id]
+    for leader in others[:2]:
+        mine = await claim(queue)
+        assert mine.id == leader.id
+        await finished(queue, mine, Status.COMPLETED)
+    assert {await status(queue, job) for job in others} == {Status.COMPLETED}
+    assert not queue.waits()
+
+
+async def test_limit_that_its_worker_has_found_is_stored(queue: Queue) -> None:
+    await added(queue, job := a_job(limit_bytes=20))
+    mine = await claim(queue)
+    mine.limit_bytes = 10
+    assert await queue.save(mine, 60)
+    assert (await stored(queue, job)).limit_bytes == 10
+
+
 async def test_who_has_joined_only_leaves(queue: Queue) -> None:
     first, second, third = (a_job(same="x") for _ in range(3))
     await added(queue, first, second, third)
