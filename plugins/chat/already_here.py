@@ -6,8 +6,8 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Iterable
-from typing import Any, NamedTuple, Self
+from collections.abc import Coroutine, Iterable
+from typing import Any, NamedTuple, Self, TypeVar
 
 import discord
 from bossbot_plugins._commands import MEDIA_NEEDS, admit, cannot_post
@@ -48,10 +48,12 @@ MAX_RUNNING = 10_000  # links that are under way
 MAX_LOOKED_AT = 3  # posts of one link, the newest first
 MAX_KEPT = 50  # messages of jobs that may have its files
 MAX_HISTORY = 100  # Discord, 2026-11: messages of one request
-LOOK_S = 2.0  # for Discord to say whether a message is there
+LOOK_S = 2.0  # for Discord to say what is there, and who can open it
 LOOK_BACK_S = 3600.0  # before the newest row, for older ones that are missing
 PAGE = 200
 SWEEP_S = 3600.0
+
+T = TypeVar("T")
 
 
 @hookimpl
@@ -167,18 +169,30 @@ async def answer_job(job: Job, app: App) -> Message | None:
     if not job.channel_id or not app.has_gateway:
         return None
     keys = keys_of(app, job)
-    if not job.options.get("again") and (answer := await find(app, job, keys.same)):
+    again = job.options.get("again")
+    if not again and (answer := await in_time(find(app, job, keys.same))):
         return answer
     job.same = keys.same
     if job.same not in running:  # nothing else happens in between
         remember(running, job.same, (job.id, job.channel_id), MAX_RUNNING)
     channel_id = running[job.same][1]
-    if channel_id != job.channel_id and not await can_open(app, job, channel_id):
+    here = channel_id == job.channel_id
+    if not here and not await in_time(can_open(app, job, channel_id)):
         job.same = f"{keys.same} {job.channel_id}"  # joined only from there
     job.options.pop("kept", None)
     if kept := await kept_job(app, job, keys.content):
         job.options["kept"] = kept.id
     return None
+
+
+async def in_time(look: Coroutine[Any, Any, T]) -> T | None:
+    """What comes of asking Discord; None if that takes too long for an answer."""
+    try:
+        async with asyncio.timeout(LOOK_S):
+            return await look
+    except TimeoutError:
+        logger.info("Discord does not say in time what is here")
+        return None
 
 
 async def find(app: App, job: Job, same: str) -> Message | None:
@@ -223,10 +237,9 @@ async def are_there(app: App, guild_id: int, rows: list[sqlite3.Row]) -> bool:
         places.setdefault(row["channel_id"], set()).add(row["message_id"])
     gone = set[int]()
     try:
-        async with asyncio.timeout(LOOK_S):
-            for channel_id, wanted in places.items():
-                gone |= wanted - await found_of(app, guild_id, channel_id, wanted)
-    except (*UNREACHABLE, TimeoutError) as error:
+        for channel_id, wanted in places.items():
+            gone |= wanted - await found_of(app, guild_id, channel_id, wanted)
+    except UNREACHABLE as error:
         logger.info("whether a message is there cannot be seen: {!r}", error)
         return False
     if gone:
@@ -254,14 +267,13 @@ async def can_open(app: App, job: Job, channel_id: int) -> bool:
         return channel_id == job.channel_id
     member = members.get(job.request_key.partition(":")[0])
     try:
-        async with asyncio.timeout(LOOK_S):
-            if member is None or member.id != job.user_id:
-                member = guild.get_member(job.user_id)
-                member = member or await guild.fetch_member(job.user_id)
-            channel: Any = guild.get_channel_or_thread(channel_id)
-            channel = channel or await guild.fetch_channel(channel_id)
-            may = channel.permissions_for(member)
-    except (*UNREACHABLE, TimeoutError, discord.ClientException) as error:
+        if member is None or member.id != job.user_id:
+            member = guild.get_member(job.user_id)
+            member = member or await guild.fetch_member(job.user_id)
+        channel: Any = guild.get_channel_or_thread(channel_id)
+        channel = channel or await guild.fetch_channel(channel_id)
+        may = channel.permissions_for(member)
+    except UNREACHABLE as error:
         logger.info("what a member can open cannot be seen: {!r}", error)
         return False
     closed = isinstance(channel, discord.Thread) and channel.is_private()
@@ -290,7 +302,8 @@ async def run(app: App) -> None:
     """Add what ended while nobody wrote it down; remove what is too old to count."""
     for job in await app.queue.list(statuses=UNFINISHED):
         under_way(job)
-    newest = await app.database.one("SELECT max(at_s) FROM already_here")
+    sql = "SELECT max(at_s) FROM already_here WHERE shared = 0"  # for these, by index
+    newest = await app.database.one(sql)
     since = (newest[0] or 0) - LOOK_BACK_S if newest else 0
     page: list[Job] = []
     async for job in app.queue.ended(max(since, oldest_s(app), 0)):
@@ -337,7 +350,7 @@ def under_way(job: Job) -> None:
 
 
 async def note(app: App, jobs: Iterable[Job]) -> None:
-    """Write down what was posted whole; twice does no harm."""
+    """Write down what was posted; twice does no harm."""
     rows = [row for job in jobs for row in rows_of(app, job)]
     if not rows:
         return
@@ -355,10 +368,11 @@ async def note(app: App, jobs: Iterable[Job]) -> None:
 
 
 def rows_of(app: App, job: Job) -> Iterable[dict[str, Any]]:
+    """A row for each message of a job that answers others, or has joined one."""
     sent = [post for post in job.posts if post.state == "sent" and post.message_id]
-    if job.status is not Status.COMPLETED or not job.same or not sent:
-        return
-    if job.facts.get("lost"):  # the next try may bring more
+    # Where something was lost, the next try may bring more.
+    whole = job.status is Status.COMPLETED and not job.facts.get("lost")
+    if not job.same or not (whole or job.joins):
         return
     options = {n: v for n, v in job.options.items() if n not in OF_THE_ASKING}
     for post in sent:
@@ -367,7 +381,7 @@ def rows_of(app: App, job: Job) -> Iterable[dict[str, Any]]:
         yield {
             "id": job.id,
             # As it was then: the channel may be unknown by now.
-            "same": job.same.partition(" ")[0],
+            "same": job.same.partition(" ")[0] if whole else "",
             "content": keys_of(app, job).content,
             "guild_id": job.guild_id,
             "channel_id": channel_id,

@@ -475,6 +475,8 @@ class LocalWorker(Worker):
 
         def came(so_far: Fetched) -> None:
             job.engine = request.engine
+            if logs_in(request):
+                so_far.facts["login"] = True
             on_file(so_far)
 
         try:
@@ -537,6 +539,8 @@ class LocalWorker(Worker):
                 fetched.failures.append(failed)
             fetched.checked += 1
         facts = fetched.facts
+        if job.sources and job.facts.get("login"):  # that brought what is posted
+            facts["login"] = True
         job.facts = {name: facts[name] for name in STORED_FACTS if facts.get(name)}
 
     def _note(self, job: Job, file: MediaFile, facts: dict[str, Any]) -> str:

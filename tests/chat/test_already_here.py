@@ -2,6 +2,7 @@
 it; and what is kept is not fetched again."""
 
 import asyncio
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,13 @@ import pytest
 from bossbot_plugins._answers import packed
 from bossbot_plugins._kept import may_serve
 from bossbot_plugins._links import without_tracking
-from bossbot_plugins.already_here import AgainButton
-from bossbot_plugins.local_worker import logs_in
+from bossbot_plugins.already_here import AgainButton, answer_job
+from bossbot_plugins.local_worker import LocalWorker, logs_in
 from conftest import ROOT, MakeApp, MakeSettings, make_job
 from discord_support import BotProcess, Stage, job_at, job_id, link, until
 from fake_discord import Message, User
 
-from bossbot import BossBot, Request, Status
+from bossbot import BossBot, Fetched, Request, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -235,6 +236,28 @@ async def test_what_is_no_answer_is_downloaded(stage: Stage, why: str) -> None:
         assert message.files[0].filename.startswith("SPOILER_") == (why == "spoiler")
 
 
+async def test_link_is_not_held_up_by_a_discord_that_does_not_answer(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = once(stage, stage.image())
+    async with stage.bot() as bot:
+        here = bot.app.plugins.all["already_here"]
+        await posted(stage, url)
+        copy = "INSERT INTO already_here SELECT number + 1, {} FROM already_here"
+        names = [
+            *("id || 'x'", "same", "content", "guild_id", "channel_id", "user_id"),
+            *("message_id + 1", "posts", "url", "options", "at_s", "shared"),
+        ]
+        await bot.app.database.all(copy.format(", ".join(names)))
+        monkeypatch.setattr(sys.modules[answer_job.__module__], "LOOK_S", 0.3)
+        monkeypatch.setattr(bot.app.plugins, "quick_limit_s", 0.5)
+        fault = stage.fake.fault("history", "hang", times=9)
+        await files_of(stage, await ask(stage, url))
+        fault.release()
+        assert fault.hits == 1
+        assert not here.failures
+
+
 async def test_direct_message_answers_only_its_own_member(stage: Stage) -> None:
     otto, url = stage.fake.add_member("otto"), once(stage, stage.image())
     mine, theirs = map(stage.fake.open_dm, (stage.fake.member.id, otto.id))
@@ -361,8 +384,12 @@ async def test_kill_loses_nobody_who_has_joined(
 # Forgetting
 
 
-async def test_forgetting_takes_nothing_of_another_member(stage: Stage) -> None:
-    fake, url = stage.fake, link("wait=gate", stage.image())
+@pytest.mark.parametrize("lost", [False, True])
+async def test_forgetting_takes_nothing_of_another_member(
+    stage: Stage, lost: bool
+) -> None:
+    fake = stage.fake
+    url = link("wait=gate", stage.image(), *["lose=gone"] * lost)
     otto = fake.add_member("otto")
     async with stage.bot(retention__completed_retention_s=0) as bot:
         await ask(stage, url)
@@ -384,6 +411,8 @@ async def test_forgetting_takes_nothing_of_another_member(stage: Stage) -> None:
             rows = await bot.app.database.all("SELECT user_id FROM already_here")
             assert [row[0] for row in rows] == left
             if user is fake.member:
+                assert not post.deleted
+            if user is fake.member and not lost:
                 again = await told(stage, await ask(stage, url, otto), "here already")
                 assert address(post) in again.content
         await fake.wait_for(lambda: post.deleted)
@@ -452,6 +481,14 @@ async def test_links_and_options_that_mean_the_same_are_known(
     assert keys(X).content == keys(X, channel_id=5).content
     in_guilds = (keys(X), make_job(guild_id=2))
     assert in_guilds[0].same != keys_of(app, in_guilds[1]).same
+
+
+async def test_what_a_login_has_brought_in_part_is_known(tmp_path: Path) -> None:
+    worker = LocalWorker.__new__(LocalWorker)
+    for sources, login in (([["1", "sha"]], True), ([], None)):
+        job = make_job(sources=sources, facts={"login": True})
+        await worker._inspect(job, Fetched(), tmp_path, 0)  # a try without it
+        assert job.facts.get("login") is login
 
 
 @pytest.mark.parametrize(
