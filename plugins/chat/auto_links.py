@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Annotated, Any, Literal
 from weakref import WeakValueDictionary
 
@@ -457,21 +457,19 @@ class Links(commands.Cog):
 
 
 async def tell(app: App, job: Job) -> None:
-    """Show on the message that a job has failed, or that a later try has not."""
-    if job.finished_at > now() - UNTOLD_S:
-        again = split_key(job.request_key)[1] > 0
-        done = True
-        if job.status is Status.FAILED:
-            done = await mark(app.bot, job.channel_id, job.message_id)
-        elif job.status is Status.COMPLETED and again:
-            await mark(app.bot, job.channel_id, job.message_id, failed=False)
-        if job.status is Status.COMPLETED and job.joins:  # the files reply to another
-            with contextlib.suppress(*UNREACHABLE):
-                text = _("It is here: {link}").format(link=post_link(job))
-                await app.client.answer(job, text)
-        if not done:
-            return  # the next start tries again
-    await app.queue.set_told([job.id])
+    """Show on the message that a job has failed, or that a later try has not; and where
+    the files are if they reply to another message."""
+    news = job.finished_at > now() - UNTOLD_S
+    done, here = True, job.status is Status.COMPLETED
+    if news and job.status is Status.FAILED:
+        done = await mark(app.bot, job.channel_id, job.message_id)
+    if news and here and split_key(job.request_key)[1] > 0:
+        await mark(app.bot, job.channel_id, job.message_id, failed=False)
+    if news and here and job.joins:
+        text = _("It is here: {link}").format(link=post_link(job))
+        done = await is_told(job.message_id, app.client.answer(job, text))
+    if done:  # else the next start tries again
+        await app.queue.set_told([job.id])
 
 
 async def mark(
@@ -479,14 +477,18 @@ async def mark(
 ) -> bool:
     """Add the reaction for a failure, or remove it; False when it is worth another try."""
     message = bot.get_partial_messageable(channel_id).get_partial_message(message_id)
+    if failed:
+        return await is_told(message_id, message.add_reaction(FAILED))
+    assert bot.user
+    return await is_told(message_id, message.remove_reaction(FAILED, bot.user))
+
+
+async def is_told(message_id: int, telling: Awaitable[Any]) -> bool:
+    """Whether it is shown how a link of a message ended, or never can be."""
     try:
-        if failed:
-            await message.add_reaction(FAILED)
-        else:
-            assert bot.user
-            await message.remove_reaction(FAILED, bot.user)
+        await telling
     except UNREACHABLE as error:
-        logger.info("a failure is not shown on message {}: {}", message_id, error)
+        logger.info("how it ended is not shown on {}: {}", message_id, error)
         return isinstance(error, discord.HTTPException) and error.status < 500
     return True
 
