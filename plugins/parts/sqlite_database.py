@@ -228,11 +228,14 @@ class SQLiteDatabase(Database):
             result: T = await connection._execute(whole, connection._conn)
             return result
 
+    def _check_holder(self) -> None:
+        if self._holder is asyncio.current_task():  # it would wait for itself
+            raise RuntimeError("in a transaction, use its connection")
+
     @contextlib.asynccontextmanager
     async def _my_turn(self) -> AsyncIterator[Any]:
         """The connection, for one task at a time."""
-        if self._holder is asyncio.current_task():  # it would wait for itself
-            raise RuntimeError("in a transaction, use its connection")
+        self._check_holder()
         async with self._turn:
             if self.connection is None:
                 raise sqlite3.ProgrammingError("the database is closed")
@@ -247,6 +250,7 @@ class SQLiteDatabase(Database):
 
     async def sync(self) -> None:
         """See ``Database``. Those who come while a sync is under way share the next."""
+        self._check_holder()
         if self._next_sync is None:
             self._next_sync = asyncio.create_task(self._sync())
         await asyncio.shield(self._next_sync)
