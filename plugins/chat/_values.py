@@ -129,7 +129,11 @@ async def read(kind: Kind, text: str, place: Place, before: Any = None) -> Any:
         return await read_kind(kind, text, place, before or {})
     except Wrong:
         # As it is shown; but something may have that name.
-        if kind.inside and text.strip().casefold() in words_for("none", nothing(kind)):
+        if (
+            kind.inside
+            and not kind.has_whole
+            and text.strip().casefold() in words_for("none", nothing(kind))
+        ):
             return {} if kind.is_dict else []
         raise
 

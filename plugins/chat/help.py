@@ -277,7 +277,7 @@ async def explained(entry: Entry, ctx: Context, prefix: str) -> discord.Embed:
 def form(entry: Entry, prefix: str) -> str:
     """How a command is written: "/queue cancel id", "$queue cancel <id>"."""
     if isinstance(entry.command, app_commands.ContextMenu):
-        return _("right-click a message > Apps > {name}").format(name=entry.name)
+        return _("right-click a message > Apps > {name}").format(name=_(entry.name))
     if entry.slash and (prefix == "/" or not entry.words):
         takes = [
             one.display_name if one.required else f"[{one.display_name}]"

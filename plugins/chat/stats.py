@@ -251,6 +251,11 @@ async def top_members(app: App, guild_id: int) -> list[tuple[int, int]]:
     return found
 
 
+def name_of(platform: str) -> str:
+    """A platform's name, or what stands for the sites that are none."""
+    return _("other") if platform == OTHER else platform
+
+
 def date_of(day: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)
 
@@ -298,7 +303,8 @@ class Stats(commands.Cog):
         except (OSError, RuntimeError, TimeoutError) as error:
             logger.warning("the picture of /stats cannot be drawn: {!r}", error)
             return None
-        sums = (f"{name} {sum(values)}" for name, values in picture.parts.items())
+        parts = picture.parts.items()
+        sums = (f"{name_of(name)} {sum(values)}" for name, values in parts)
         text = _("Downloads a day, of the last two weeks: {sums}").format(
             sums=", ".join(sums)
         )
@@ -320,7 +326,7 @@ async def shown(app: App, guild_id: int, today: int) -> discord.Embed:
         lines = lines_of(await total(app, guild_id, days))
         embed.add_field(name=name, value="\n".join(lines))
     platforms = [
-        f"{escape(name)}: {completed} ({format_size(size)})"
+        f"{escape(name_of(name))}: {completed} ({format_size(size)})"
         for name, completed, size in (await by_platform(app, guild_id))[:10]
     ]
     if platforms:

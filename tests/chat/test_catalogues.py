@@ -8,6 +8,7 @@ from typing import Any
 import catalogues
 import pytest
 from bossbot_plugins._catalogues import load
+from bossbot_plugins.help import all_commands, entry_of
 from bossbot_plugins.language import LANGUAGES
 from discord_support import Stage
 
@@ -133,7 +134,12 @@ async def test_discord_gets_names_and_descriptions_in_each_language(
 ) -> None:
     for name in ("language", "queue", "privacy", "settings", "help", "about", "stats"):
         stage.add_plugin(name)
-    async with stage.bot():
+    async with stage.bot() as bot:
+        # So has /help, of menus, too.
+        shown = [entry_of(command) for command in all_commands(bot)]
+        assert {text for entry in shown for text in (entry.text, entry.group)} <= {
+            message.id for message in TEXTS
+        }
         payload = [*stage.fake.commands.values()]
         groups = list(commands_in(payload))
         [download] = [one for one in payload if one["name"] == "download"]

@@ -25,6 +25,15 @@ async def help_of(stage: Stage, words: str = "", user: int = 0, door: str = "$")
     return answer.text
 
 
+async def test_help_names_the_entry_of_a_menu_as_discord_does(stage: Stage) -> None:
+    stage.add_plugin("help")
+    stage.add_plugin("language")
+    stage.fake.guild.locale = "de"
+    async with stage.bot():
+        text = await help_of(stage)
+    assert "Apps > Medien herunterladen` Lädt herunter, was hinter den Links" in text
+
+
 async def test_help_lists_what_the_member_may_use_by_plugin_with_an_example(
     stage: Stage,
 ) -> None:

@@ -246,7 +246,15 @@ WRONG = {
     "max_file_size": ["big", "51MiB", "0"],
     "thread_above": ["-1", "many", "1.5"],
     "daily_quota": ["big", "501MiB", "0", "-1"],
-    "auto_links": ["maybe", "yes", "#general", "#general yes", "#nowhere on", "0 on"],
+    "auto_links": [
+        "maybe",
+        "yes",
+        "none",
+        "#general",
+        "#general yes",
+        "#nowhere on",
+        "0 on",
+    ],
 }
 
 

@@ -13,10 +13,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 from babel.messages.catalog import Catalog, Message
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
+from discord.app_commands import ContextMenu
 from discord.ext import commands
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,13 +79,23 @@ def of_commands() -> Iterator[Text]:
             yield ("", kind.__cog_name__, "")
             for command in kind.__cog_commands__:
                 yield from of_command(command)
+        if register := getattr(module, "register_commands", None):
+            takes = inspect.signature(register).parameters
+            for one in register(**dict.fromkeys(takes, MagicMock())):
+                if isinstance(one, ContextMenu):
+                    yield from docs_of(one)
 
 
-def of_command(command: Any) -> Iterator[Text]:
+def docs_of(command: Any) -> Iterator[Text]:
+    """What /help says of a command, or of an entry of a menu."""
     doc = inspect.getdoc(command.callback) or ""
     parts = [" ".join(part.split()) for part in doc.split("\n\n")]
     yield ("", parts[0], "")  # in the list
     yield ("", "\n\n".join(parts), "")
+
+
+def of_command(command: Any) -> Iterator[Text]:
+    yield from docs_of(command)
     if slash := getattr(command, "app_command", None):
         yield ("name", slash.name, "")
         yield ("", slash.description, "")
