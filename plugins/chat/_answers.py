@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import discord
+from bossbot_plugins._commands import lacked_by_bot
 from discord.ext import commands
 from discord.ext.commands.view import StringView
 
@@ -26,7 +27,13 @@ async def reply(
     **shown: Any,
 ) -> discord.Message:
     """Answer a command, as a reply to its message, or to the interaction: there only
-    its member sees it, unless it is not ``private``. What is too long is cut."""
+    its member sees it, unless it is not ``private``. What is too long is cut.
+
+    Raises:
+        BotMissingPermissions: Discord would drop the embed.
+    """
+    if embed and not ctx.interaction and lacked_by_bot(["embed_links"], ctx.channel):
+        raise commands.BotMissingPermissions(["embed_links"])
     if text:
         shown["content"] = cut(text, MAX_CONTENT)
     if embed:

@@ -11,7 +11,7 @@ import discord
 from pydantic import ByteSize, SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from bossbot import App, BossbotError, _, did_you_mean, escape, format_size
+from bossbot import App, BossbotError, Refused, _, did_you_mean, escape, format_size
 
 YES = ("yes", "y", "on", "true", "1")
 NO = ("no", "n", "off", "false", "0")
@@ -124,7 +124,7 @@ def names_of(member: discord.Member) -> set[str]:
 
 async def read(kind: Kind, text: str, place: Place, before: Any = None) -> Any:
     """A value of this kind, not checked for its limits. ``before`` is a dictionary that
-    gets the entries of the text. Raises Wrong."""
+    gets the entries of the text. Raises Wrong, or Refused with a whole sentence."""
     try:
         return await read_kind(kind, text, place, before or {})
     except Wrong:
@@ -178,7 +178,7 @@ async def several(text: str, read_it: Callable[[str], Awaitable[Any]]) -> list[A
     parts = [part for part in text.split(",") if part.strip()]
     found: list[Any] = []
     if len(parts) > MAX_VALUES:
-        raise Wrong(_("These are more than {count}.").format(count=MAX_VALUES))
+        raise Refused(_("These are more than {count}.").format(count=MAX_VALUES))
     while parts:
         for count in range(min(len(parts), 1 + MAX_COMMAS), 0, -1):
             try:
@@ -227,7 +227,7 @@ async def read_one(kind: Kind, text: str, place: Place) -> Any:
 
 
 async def find(what: str, text: str, place: Place) -> Any:
-    """The id or name of a role, channel, member or platform; raises Wrong."""
+    """The id or name of a role, channel, member or platform; raises Wrong or Refused."""
     sign = SIGNS.get(what, "")
     found = re.fullmatch(rf"<{sign}!?(\d+)>|({ID})", text) if sign else None
     if found and exists(what, number := int(found[1] or found[2]), place):
@@ -244,7 +244,7 @@ async def find(what: str, text: str, place: Place) -> Any:
             return ids.pop()
         if ids:
             several = _("{name} is the name of several. Use a mention or an id.")
-            raise Wrong(several.format(name=quoted(text)))
+            raise Refused(several.format(name=quoted(text)))
     raise Wrong(quoted(text) + did_you_mean(text, [name for name, _id in known]))
 
 

@@ -161,7 +161,7 @@ def setting_of(app: App, word: str) -> Setting:
     known = settings_of(app)
     name = "_".join(word.casefold().replace("-", "_").split())
     if name not in known:
-        text = _("There is no setting {name}{hint}.")
+        text = _("There is no setting {name}{hint}. /settings view lists them all.")
         hint = did_you_mean(name, known)
         raise Refused(text.format(name=quoted(word), hint=hint))
     return known[name]

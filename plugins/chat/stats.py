@@ -283,8 +283,6 @@ class Stats(commands.Cog):
             raise Refused(_("Only the bot's owner sees what other servers do."))
         await ctx.defer(ephemeral=everywhere)
         missing = [] if ctx.interaction else missing_here(ctx)
-        if "embed_links" in missing:
-            raise commands.BotMissingPermissions(["embed_links"])
         guild_id = EVERYWHERE if everywhere else guild_id_of(ctx)
         today = int(now() // DAY_S)
         embed = await shown(self.app, guild_id, today)

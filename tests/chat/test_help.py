@@ -34,6 +34,21 @@ async def test_help_names_the_entry_of_a_menu_as_discord_does(stage: Stage) -> N
     assert "Apps > Medien herunterladen` Lädt herunter, was hinter den Links" in text
 
 
+async def test_answer_that_needs_an_embed_says_that_the_bot_may_send_none(
+    stage: Stage,
+) -> None:
+    for name in ("about", "help", "queue", "settings"):
+        stage.add_plugin(name)
+    fake = stage.fake
+    async with stage.bot():
+        await fake.deny_member(stage.channel_id, fake.bot.id, "embed_links")
+        for words in ("$help", "$queue", "$settings", "$about"):
+            asked = await stage.says(words)
+            answer = await stage.hears("", after=asked.id)
+            assert answer.content.endswith("admin to give me: Embed Links."), words
+            assert not answer.buttons
+
+
 async def test_help_lists_what_the_member_may_use_by_plugin_with_an_example(
     stage: Stage,
 ) -> None:

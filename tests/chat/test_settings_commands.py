@@ -319,7 +319,8 @@ async def test_name_of_several_is_refused(room: Moderated) -> None:
     for _number in range(2):
         await room.fake.add_role("Twins")
     said = await room.update("fan", "Twins")
-    assert "is the name of several. Use a mention or an id" in said
+    assert said == "“Twins” is the name of several. Use a mention or an id."
+    assert await room.update("download_roles", "x," * 51) == "These are more than 50."
 
 
 async def test_name_of_a_channel_that_the_moderator_cannot_see_is_unknown(
