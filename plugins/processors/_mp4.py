@@ -14,6 +14,8 @@ from typing import BinaryIO, NamedTuple
 
 MAX_BOXES = 50_000  # of a file in fragments
 MAX_INDEX_BYTES = 64 * 2**20
+MAX_TRACKS = 100
+AT_ONCE = 2**16  # numbers; while it compares them, Python does nothing else
 PROFILES = (66, 77, 100)  # of H.264: baseline, main, high; all 8 bits and 4:2:0
 MAX_LEVEL = 52  # 5.2
 AAC = (2, 5, 29)  # object types: LC, and HE with one or two tools
@@ -25,7 +27,6 @@ class Track(NamedTuple):
     kind: str  # "vide", "soun", or another handler
     codec: str  # "avc1", "mp4a"...
     plays: bool  # wherever H.264 and AAC do
-    size: int  # bytes
     first: tuple[int, int] = (0, 0)  # its first sample: where, and how many bytes
     last: int = 0  # where the last of its pieces begins
 
@@ -87,6 +88,8 @@ def _read(file: BinaryIO) -> Mp4 | None:
         fragmented = fragmented or name == b"mvex"
         if name == b"trak":
             tracks.append(_track(body))
+        if len(tracks) > MAX_TRACKS:
+            return None
     places = [names.index(one) for one in (b"moov", b"mdat") if one in names]
     return Mp4(
         brand=brand,
@@ -145,8 +148,7 @@ def _is_there(file: BinaryIO, track: Track) -> bool:
 
 
 def _track(data: memoryview) -> Track:
-    kind, codec, plays, size = "", "", False, 0
-    first_size = 0
+    kind, codec, plays, first_size = "", "", False, 0
     places: Sequence[int] = ()
     left = [data]
     while left:
@@ -158,15 +160,15 @@ def _track(data: memoryview) -> Track:
             elif name == b"stsd":
                 codec, plays = _codec(body)
             elif name == b"stsz":
-                one, count = struct.unpack_from(">II", body, 4)
-                sizes: Sequence[int] = [one] if one else _numbers("I", body[12:], count)
-                size, first_size = one * count or sum(sizes), next(iter(sizes), 0)
+                same, count = struct.unpack_from(">II", body, 4)
+                sizes = _numbers("I", body[12:], min(count, 1))
+                first_size = same or sum(sizes)
             elif name in (b"stco", b"co64"):
                 (count,) = struct.unpack_from(">I", body, 4)
-                kind_of = "I" if name == b"stco" else "Q"
-                places = _numbers(kind_of, body[8:], count)
+                places = _numbers("I" if name == b"stco" else "Q", body[8:], count)
     first = next(iter(places), 0), first_size
-    return Track(kind, codec, plays, size, first, max(places, default=0))
+    pieces = (places[n : n + AT_ONCE] for n in range(0, len(places), AT_ONCE))
+    return Track(kind, codec, plays, first, max(map(max, pieces), default=0))
 
 
 def _numbers(kind: str, data: memoryview, count: int) -> Sequence[int]:

@@ -11,7 +11,8 @@ from typing import BinaryIO
 from bossbot_plugins._mp4 import read_mp4
 
 TAIL_BYTES = 2**17
-MAX_PICTURE_BYTES = 256 * 2**20
+MAX_PICTURE_BYTES = 64 * 2**20  # that is read at once
+AT_ONCE = 2**20  # bytes; while it searches them, Python does nothing else
 UNKNOWN = 0x7FFFFF00  # sizes from here on stand for "as much as comes"
 
 
@@ -26,13 +27,16 @@ def is_whole(path: Path, mime: str) -> bool:
         check = next(
             (one for start, one in CHECKS.items() if head[: len(start)] == start), None
         )
+        if check in (_jpeg, _gif) and path.stat().st_size > MAX_PICTURE_BYTES:
+            return True
         file.seek(0)
         return check is None or check(file)
 
 
 def _jpeg(file: BinaryIO) -> bool:
     """To its end marker, not that of a preview in it."""
-    data, place = file.read(MAX_PICTURE_BYTES), 2
+    data, place = file.read(), 2
+    marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
     while place + 4 <= len(data):
         if data[place] != 0xFF:
             return True  # no decoder minds what is between segments, nor do we
@@ -44,10 +48,11 @@ def _jpeg(file: BinaryIO) -> bool:
             continue
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
         if kind == 0xDA:  # the picture itself, up to the next marker
-            found = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search(data, place)
-            if not found:
+            starts = range(place, len(data), AT_ONCE)
+            found = (marker.search(data, at, at + AT_ONCE + 1) for at in starts)
+            if not (end := next(filter(None, found), None)):
                 return False
-            place = found.start()
+            place = end.start()
     return data[place : place + 2] == b"\xff\xd9"
 
 
@@ -64,7 +69,7 @@ def _png(file: BinaryIO) -> bool:
 
 def _gif(file: BinaryIO) -> bool:
     """To the end of a block; the end marker itself is often missing."""
-    data = file.read(MAX_PICTURE_BYTES)
+    data = file.read()
 
     def colours(flags: int) -> int:
         return 3 << (flags & 7) + 1 if flags & 0x80 else 0

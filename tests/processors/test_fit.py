@@ -443,9 +443,26 @@ async def test_what_lies_about_itself_is_a_failure(fit: Fit, shelf: Path) -> Non
     lie.write_bytes(data[:place] + (b"<html>" * len(data))[: len(data) - place])
     named = data.replace(b"avc1", b"xvc1")
     (shelf / "codec.mp4").write_bytes(named)
-    for file in await fit(lie, shelf / "codec.mp4"):
+    place = data.index(b"stco") + 12  # of a piece that would lie behind the end
+    (shelf / "place.mp4").write_bytes(data[:place] + b"\x7f" + data[place + 1 :])
+    failed, *files = await fit(shelf / "place.mp4", lie, shelf / "codec.mp4")
+    assert failed.failure and "cut short" in str(failed.failure)
+    for file in files:
         assert file.failure and file.failure.cause is Cause.NO_MEDIA
         assert "damaged" in str(file.failure)
+
+
+async def test_index_of_more_tracks_than_there_may_be_is_not_read(
+    tmp_path: Path,
+) -> None:
+    def box(name: bytes, body: bytes) -> bytes:
+        return (8 + len(body)).to_bytes(4, "big") + name + body
+
+    path, head = tmp_path / "a.mp4", box(b"ftyp", b"isom")
+    path.write_bytes(head + box(b"moov", box(b"trak", b"") * 1000))
+    assert read_mp4(path) is None
+    path.write_bytes(head + box(b"moov", box(b"trak", b"") * 10))
+    assert len(getattr(read_mp4(path), "tracks", ())) == 10
 
 
 # Encoders
