@@ -177,7 +177,7 @@ class Fitting:
         if made.size > self.limit:
             return too_large(self.file, self.bench, TOO_LARGE, f"{made.size} bytes")
         if made.path != self.file.path:
-            self.file.path.unlink(missing_ok=True)
+            await asyncio.to_thread(self.file.path.unlink, missing_ok=True)
         notes = [one for one in (self.file.note, made.note) if one]
         return dataclasses.replace(made, note=", ".join(notes), alt=self.file.alt)
 

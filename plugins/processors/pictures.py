@@ -72,7 +72,7 @@ async def fitted(file: MediaFile, bench: Bench) -> MediaFile:
         return file if fits else too_large(file, bench, TOO_LARGE, error.detail)
     if made.size > bench.limit_bytes:
         return too_large(file, bench, TOO_LARGE, f"{made.size} bytes")
-    file.path.unlink()
+    await asyncio.to_thread(file.path.unlink)
     return dataclasses.replace(made, alt=file.alt)
 
 

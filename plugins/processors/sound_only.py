@@ -148,7 +148,7 @@ async def sound_of(
         plain = ("-map", "0:a:0", "-vn", "-sn", "-dn", *codec, *how, path)
         await bench.ffmpeg("-i", file.path, *plain, label=label, length_s=length_s)
     made = await bench.file(path)
-    file.path.unlink()
+    await in_thread(file.path.unlink)
     return made
 
 

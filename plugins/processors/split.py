@@ -42,7 +42,7 @@ async def parts_of(file: MediaFile, bench: Bench) -> list[MediaFile]:
         parts = await split(file, source, source.length_s / count, bench)
     except JobFailed:  # the next one finds the same, and says so
         return [file]
-    file.path.unlink()
+    await asyncio.to_thread(file.path.unlink)
     text, count = _("part {number} of {count}"), len(parts)
     return [
         replace(part, note=text.format(number=number, count=count), alt=file.alt)

@@ -95,7 +95,7 @@ async def burnt_in(video: MediaFile, text: MediaFile, bench: Bench) -> MediaFile
         encodes=True,
     )
     made = await bench.file(path)
-    video.path.unlink()
+    await in_thread(video.path.unlink)
     return dataclasses.replace(made, note=video.note, alt=video.alt)
 
 
