@@ -23,6 +23,7 @@ from bossbot_plugins._reasons import (
     failed,
     too_large,
 )
+from bossbot_plugins._sounds import CONTAINERS, ENDINGS
 from bossbot_plugins._whole import is_whole
 from loguru import logger
 from pydantic import Field
@@ -39,18 +40,6 @@ from bossbot import (
     hookimpl,
 )
 
-SOUNDS = (  # that play as they are, but for what mp4 may hold
-    *("audio/mpeg", "audio/ogg", "audio/wav", "audio/x-wav"),
-    *("audio/flac", "audio/x-flac"),
-)
-# Where sound goes that plays, but not in its container.
-CONTAINERS = {
-    "aac": "m4a",
-    "mp3": "mp3",
-    "opus": "ogg",
-    "vorbis": "ogg",
-    "flac": "flac",
-}
 HIT = 0.9  # of the limit; what is smaller was encoded worse than it could be
 MAX_TRIES, SHORT_S = 4, 60.0  # what is short misses more, and is soon done again
 MAX_STATS_BYTES = 64 * 2**20  # for a second pass to have what the first one learnt
@@ -127,7 +116,7 @@ def plays(file: MediaFile, boxes: Mp4 | None) -> bool:
     if boxes and boxes.tracks:
         sounds = file.mime.startswith("audio/") and boxes.sounds
         return boxes.plays or sounds
-    return file.mime in SOUNDS
+    return ENDINGS.get(file.mime, "m4a") != "m4a"  # which its boxes tell
 
 
 def named(file: MediaFile, boxes: Mp4 | None) -> MediaFile:

@@ -7,6 +7,8 @@ import struct
 from functools import partial
 from pathlib import Path
 
+from bossbot_plugins._sounds import CONTAINERS, ENDINGS
+
 from bossbot import (
     Bench,
     Cause,
@@ -20,21 +22,6 @@ from bossbot import (
     one_line,
 )
 
-# The container for each codec that plays in most places; others become AAC.
-CONTAINERS = {
-    **dict.fromkeys(("aac", "alac"), "m4a"),
-    **dict.fromkeys(("opus", "vorbis"), "ogg"),
-    **dict.fromkeys(("pcm_s16le", "pcm_s24le", "pcm_u8"), "wav"),
-    "mp3": "mp3",
-    "flac": "flac",
-}
-PLAYING = {
-    "m4a": ("audio/mp4", "audio/x-m4a"),
-    "ogg": ("audio/ogg",),
-    "wav": ("audio/wav", "audio/x-wav"),
-    "mp3": ("audio/mpeg",),
-    "flac": ("audio/flac", "audio/x-flac"),
-}
 TO_AAC = ("-c:a", "aac", "-b:a", "192k", "-ac", "2")
 # What each container needs beside the sound.
 HOW = {
@@ -96,10 +83,7 @@ def tag_of(said: object) -> str:
 
 
 async def sound_of(
-    file: MediaFile,
-    bench: Bench,
-    tags: dict[str, str] | None = None,
-    cover: MediaFile | None = None,
+    file: MediaFile, bench: Bench, tags: dict[str, str], cover: MediaFile | None
 ) -> MediaFile | None:
     """The sound of a file, None if it has none. Without ffmpeg a sound stays as it is."""
     is_sound = file.mime.startswith("audio/")
@@ -116,37 +100,35 @@ async def sound_of(
         return None
     ending = CONTAINERS.get(found.audio, "m4a")
     codec = ("-c:a", "copy") if found.audio in CONTAINERS else TO_AAC
-    plays = file.mime in PLAYING[ending] and "copy" in codec
-    look = in_thread(partial(marks, file.path)) if is_sound else None
-    titled, covered = await look if look else (False, False)
-    if plays and (covered or not cover) and (titled or not tags):
-        return file
-    if plays and covered:  # it has what its maker gave it
-        return file
-    words = [] if titled else [f"{name}={tag}" for name, tag in (tags or {}).items()]
-    length_s = found.duration_s or 0
+    plays = found.audio in CONTAINERS and ENDINGS.get(file.mime) == ending
+    titled = covered = False
+    if is_sound:
+        titled, covered = await in_thread(partial(marks, file.path))
+    if plays and (covered or (not cover and (titled or not tags))):
+        return file  # it has what its maker gave it
     path = bench.path(f"{file.path.stem}.{ending}")
-    label = _("Taking the sound")
-    streams = ("-map", "0:a:0", "-vn", "-sn", "-dn", *codec)
-    options = [part for word in words for part in ("-metadata", word)]
+    ffmpeg = partial(
+        bench.ffmpeg, label=_("Taking the sound"), length_s=found.duration_s or 0
+    )
+    source = ("-i", file.path)
+    sound = ("-map", "0:a:0", *codec)
+    target = (*HOW.get(ending, ()), path)
+    texts = {} if titled else dict(tags)
+    front: tuple[str | Path, ...] = ()
     picture = await small_cover(cover, bench) if cover else None
-    if picture and ending in ("m4a", "mp3", "flac"):
-        streams = ("-map", "0:a:0", "-map", "1:v:0", "-sn", "-dn", *codec)
-        options += ["-c:v", "copy", "-disposition:v:0", "attached_pic"]
-    elif picture and ending == "ogg":
+    if picture and ending == "ogg":
         block = await in_thread(partial(block_of, picture))
-        options += ["-metadata", f"METADATA_BLOCK_PICTURE={block}"]
-    inputs = ("-i", file.path, *(("-i", picture) if "1:v:0" in streams else ()))
-    how = HOW.get(ending, ())
+        texts["METADATA_BLOCK_PICTURE"] = block
+    elif picture and ending != "wav":
+        front = ("-i", picture)
+        sound += ("-map", "1:v:0", "-c:v", "copy", "-disposition:v:0", "attached_pic")
+    told = [word for text in texts.items() for word in ("-metadata", "=".join(text))]
     try:
-        await bench.ffmpeg(
-            *inputs, *streams, *options, *how, path, label=label, length_s=length_s
-        )
+        await ffmpeg(*source, *front, *sound, *told, *target)
     except JobFailed:
         if plays:
             return file
-        plain = ("-map", "0:a:0", "-vn", "-sn", "-dn", *codec, *how, path)
-        await bench.ffmpeg("-i", file.path, *plain, label=label, length_s=length_s)
+        await ffmpeg(*source, "-map", "0:a:0", *codec, *target)
     made = await bench.file(path)
     await in_thread(file.path.unlink)
     return made

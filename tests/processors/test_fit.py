@@ -314,6 +314,7 @@ async def test_long_video_is_split_into_parts_that_play(fit: Fit, shelf: Path) -
         ("a.mka", ["-c:a", "libopus"], "opus"),
         ("a.aiff", [], "aac"),
         ("a.webm", ["-c:a", "libvorbis"], "vorbis"),
+        ("a.w64", ["-c:a", "pcm_s16le"], "pcm_s16le"),
         ("b.mka", ["-c:a", "aac"], "aac"),
     ],
 )
@@ -321,7 +322,8 @@ async def test_sound_of_other_kinds_plays(
     fit: Fit, shelf: Path, name: str, how: list[str], codec: str
 ) -> None:
     [file] = await fit(make(shelf / name, *tone(), *how))
-    assert file.path.suffix == (".m4a" if codec == "aac" else ".ogg")
+    ending = {"aac": ".m4a", "pcm_s16le": ".wav"}.get(codec, ".ogg")
+    assert file.path.suffix == ending
     [stream] = probed(file.path)["streams"]
     assert stream["codec_name"] == codec
 

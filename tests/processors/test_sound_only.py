@@ -80,6 +80,7 @@ CODECS = [
     ("e.mkv", ["-c:a", "pcm_s16le"], "wav", "pcm_s16le"),
     ("f.ts", ["-c", "copy"], "m4a", "aac"),
     ("g.mkv", ["-c:a", "ac3"], "m4a", "aac"),  # which plays
+    ("j.mkv", ["-c:a", "alac"], "m4a", "aac"),
     ("h.webm", ["-vn", "-c:a", "libopus"], "ogg", "opus"),
     ("i.mka", ["-vn", "-c:a", "ac3"], "m4a", "aac"),
 ]
