@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+from bossbot_plugins._plan import GOOD_BPP, SHORT_SIDES
+
 from bossbot import Request
 
 Format = dict[str, Any]
@@ -37,10 +39,6 @@ MAX_LIST_BYTES = 2**21  # of a playlist that is read for its length
 MAX_FORMATS = 200  # of a kind that are compared
 MAX_SOUNDS = 12  # that a picture is tried with
 
-# The sizes of pictures that a video is re-encoded to, by their shorter sides, and the
-# bits for each pixel below which a smaller one looks better.
-SIDES = (2160, 1440, 1080, 720, 480, 360)
-BITS_PER_PIXEL = 0.04
 GOOD_SIDE = 720  # to take when nobody knows how large a format is
 GOOD_SOURCE = 480  # a larger source makes a video that must shrink hardly better
 LEAST_SIDE = 240  # of a picture that is posted where a better one can be made
@@ -299,14 +297,14 @@ def choose(
         ask: the size of a format by its site; None if the site does not tell either.
     """
     choices = _candidates(formats, want)
-    score = partial(_of_sound if want.sound_only else _of_video, want, duration_s)
     best_language = max((_language(c) or 0 for c in choices), default=0)
     asked = set[int]()
 
     def value(choice: Choice, hope: bool) -> tuple[Any, ...]:
         size = choice.bytes(duration_s)
         hopeful = hope and any(id(part) not in asked for part in choice.parts)
-        return score(choice, size, hopeful, best_language)
+        fits = _fits(want, size, hopeful)
+        return _value(want, duration_s, choice, size, fits, best_language)
 
     while choices:
         hope = len(choices) > 1 and bool(want.target_bytes) and len(asked) < MAX_ASKED
@@ -384,82 +382,71 @@ def _few(sounds: list[tuple[int, Format]]) -> list[tuple[int, Format]]:
 # What a choice is worth: the larger, the better
 
 
+def _value(
+    want: Wanted,
+    duration_s: float | None,
+    choice: Choice,
+    size: float | None,
+    fits: int,
+    best_language: float,
+) -> tuple[Any, ...]:
+    sound, sound_kbps, source = choice.sound, 0.0, 0
+    if want.sound_only:
+        fits = 0 if _has(sound, "v") else fits
+        worth = _of_sound(want, sound, size, fits)
+        source = sound.get("source_preference") or 0
+    else:
+        fits, worth = _of_video(want, duration_s, choice, size, fits)
+        sound_kbps = _kbps(sound) if fits else -_kbps(sound)
+    within = not want.max_bytes or (size or 0) <= want.max_bytes
+    worth = worth if within else (-(size or 0),)
+    preference = choice.picture.get("preference")
+    preference = -1 if preference is None else preference
+    language = _language(choice)
+    return (
+        preference > BROKEN,
+        within,
+        0 if language is None else language - best_language,
+        source,
+        fits,
+        *(() if want.sorted_best and fits else (preference, *worth)),
+        sound_kbps,
+        choice.place,
+    )
+
+
 def _of_video(
     want: Wanted,
     duration_s: float | None,
     choice: Choice,
     size: float | None,
-    hopeful: bool,
-    best_language: float,
-) -> tuple[Any, ...]:
-    picture, sound = choice.picture, choice.sound
-    fits = _fits(want, size, hopeful)
+    fits: int,
+) -> tuple[int, tuple[Any, ...]]:
+    """Whether it fits and is worth fetching for that, and its worth."""
+    picture = choice.picture
     side, plays = side_of(picture) or 0, _plays(choice, want)
     fps = number(picture.get("fps"), 10**4) or 30
     good = _good_side(want, duration_s, picture, fps)
-    if fits and want.ffmpeg and 0 < side < LEAST_SIDE and good >= GOOD_SOURCE:
+    if want.ffmpeg and 0 < side < LEAST_SIDE and good >= GOOD_SOURCE:
         fits = 0  # a larger one makes a better video
+    if not fits:
+        large = min(side, good, GOOD_SOURCE) if want.ffmpeg else 0
+        return 0, (large, _is_sdr(picture), -(size or 0), plays)
     useful = GOOD_SIDE if fits == 1 else good if not plays else side
     usable = min(side, useful) - max(side - useful, 0) / 10**6
-    worth: tuple[Any, ...] = (
-        usable,
-        fps > SMOOTH,
-        _is_sdr(picture),
-        plays,
-        picture.get("quality") or 0,
-        _kbps(picture),
-    )
-    if fits == 0:
-        enough = min(good, GOOD_SOURCE) if want.ffmpeg else 0
-        large = min(side, enough)
-        worth = (large, _is_sdr(picture), -(size or 0), plays, 0, 0)
-    preference = picture.get("preference")
-    preference = -1 if preference is None else preference
-    within = not want.max_bytes or (size or 0) <= want.max_bytes
-    if not within:
-        worth = (-(size or 0), 0, 0, 0, 0, 0)
-    language = _language(choice)
-    return (
-        preference > BROKEN,
-        within,
-        0 if language is None else language - best_language,
-        fits,
-        *([] if want.sorted_best and fits else [preference, *worth]),
-        *(-_kbps(sound) if fits == 0 else _kbps(sound),),
-        choice.place,
-    )
+    sharp, kbps = picture.get("quality") or 0, _kbps(picture)
+    return fits, (usable, fps > SMOOTH, _is_sdr(picture), plays, sharp, kbps)
 
 
 def _of_sound(
-    want: Wanted,
-    duration_s: float | None,
-    choice: Choice,
-    size: float | None,
-    hopeful: bool,
-    best_language: float,
+    want: Wanted, sound: Format, size: float | None, fits: int
 ) -> tuple[Any, ...]:
-    """What a choice is worth for its sound. What has a picture, too, is only large."""
-    sound = choice.sound
-    kbps, pictured = _kbps(sound), _has(sound, "v")
-    if pictured:
-        kbps = number(sound.get("abr")) or 0
-    fits = 0 if pictured else _fits(want, size, hopeful)
+    """What has a picture, too, is only large."""
+    kbps = (number(sound.get("abr")) or 0) if _has(sound, "v") else _kbps(sound)
+    if fits:
+        return _sound_plays(sound, want), kbps
     good = kbps >= GOOD_SOUND_KBPS or (not kbps and (side_of(sound) or 360) >= 360)
-    preference = sound.get("preference")
-    preference = -1 if preference is None else preference
-    language = _language(choice)
-    within = not want.max_bytes or (size or 0) <= want.max_bytes
-    small = -(size if size is not None else (side_of(sound) or 0))
-    worth = (_sound_plays(sound, want), kbps, 0) if fits else (good, small, kbps)
-    return (
-        preference > BROKEN,
-        within,
-        0 if language is None else language - best_language,
-        sound.get("source_preference") or 0,
-        fits,
-        *([] if want.sorted_best and fits else [preference, *worth]),
-        choice.place,
-    )
+    return good, -(size if size is not None else (side_of(sound) or 0)), kbps
 
 
 def _fits(want: Wanted, size: float | None, hopeful: bool) -> int:
@@ -476,14 +463,14 @@ def _good_side(
 ) -> int:
     """The shorter side that a video of this length would be re-encoded to."""
     if not want.target_bytes or not want.ffmpeg:
-        return SIDES[0] if want.ffmpeg else 0
+        return SHORT_SIDES[0] if want.ffmpeg else 0
     if not duration_s:
         return GOOD_SIDE
     side, other = (number(picture.get(name), 10**6) for name in ("width", "height"))
     shape = max(side, other) / min(side, other) if side and other else 16 / 9
     bits_s = want.target_bytes * 8 / duration_s - SOUND_KBPS * 1000
-    enough = (s for s in SIDES if bits_s >= BITS_PER_PIXEL * s * s * shape * fps)
-    return next(enough, SIDES[-1])
+    enough = (s for s in SHORT_SIDES if bits_s >= GOOD_BPP * s * s * shape * fps)
+    return next(enough, SHORT_SIDES[-1])
 
 
 def side_of(one: Format) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from bossbot_plugins._plan import GOOD_BPP
 from loguru import logger
 
 from bossbot import (
@@ -28,9 +29,7 @@ TIMES = re.compile(rf"\s*{CLOCK}\s+-->\s+{CLOCK}")
 MARKUP = re.compile(r"<[^<>]{0,200}>|\{[^{}]{0,200}\}")
 MAX_CUES, MAX_LINES, MAX_LINE = 10_000, 4, 200
 MAX_BYTES = 2**20
-# Bits a second and pixel below which a smaller picture would look better: then the
-# video is made to fit later.
-ENOUGH = 0.04 * 25
+FPS = 25  # that are reckoned with
 SOUND_BITS_S = 128_000
 
 
@@ -81,7 +80,8 @@ async def burnt_in(video: MediaFile, text: MediaFile, bench: Bench) -> MediaFile
     length_s = found.duration_s or 0
     if bench.limit_bytes and length_s:
         bits_s = int(bench.limit_bytes * 7.6 / length_s - SOUND_BITS_S)
-        if bits_s > ENOUGH * found.width * found.height:
+        # With less, a smaller picture looks better, and the video is made to fit later.
+        if bits_s > GOOD_BPP * FPS * found.width * found.height:
             rate = ("-maxrate", f"{bits_s}", "-bufsize", f"{bits_s * 2}")
     sound = (
         ("-c:a", "copy") if found.audio == "aac" else ("-c:a", "aac", "-b:a", "128k")
