@@ -31,6 +31,7 @@ from bossbot import (
 MODERATOR = ("manage_messages",)
 CANCELLABLE = (Status.QUEUED, *SLOT_STATUSES)
 RETRYABLE = (Status.FAILED, Status.CANCELLED)
+MARKS = " `#*_.,;:!?<>()[]\"'“”‘’"  # around an id in a sentence
 UNFINISHED = tuple(status for status in Status if status not in TERMINAL_STATUSES)
 
 
@@ -59,7 +60,7 @@ async def jobs_here(
 
 async def find_job(app: App, asked: Asked, job_id: str) -> Job:
     """A job by its id; Refused for one that is not there, or is another server's."""
-    job = await app.queue.get(job_id.strip(" `#").lower())
+    job = await app.queue.get(job_id.strip(MARKS).lower())
     if job is None or not belongs_here(asked, job):
         name = f"`{escape(job_id, 20)}`"
         raise Refused(_("There is no download {id} here.").format(id=name))

@@ -17,6 +17,7 @@ YES = ("yes", "y", "on", "true", "1")
 NO = ("no", "n", "off", "false", "0")
 SHOWN = 10  # values of a list; then how many more there are
 MAX_VALUES = 50  # of a list that a member types
+QUOTES = "\"'`“”„‟‘’‚«»‹›"  # that members put around a value
 MAX_COMMAS = 4  # in a name
 MIN_BYTES = 2**20  # of a size without a unit: fewer were meant to be mebibytes
 SIZE = TypeAdapter(ByteSize)
@@ -128,6 +129,9 @@ async def read(kind: Kind, text: str, place: Place, before: Any = None) -> Any:
     try:
         return await read_kind(kind, text, place, before or {})
     except Wrong:
+        inside = text.strip().strip(QUOTES).strip()
+        if inside != text.strip():
+            return await read(kind, inside, place, before)
         # As it is shown; but something may have that name.
         if (
             kind.inside

@@ -8,6 +8,10 @@ from discord.ext import commands
 
 from bossbot import Refused, _, did_you_mean, escape
 
+# In place of "| None = None", which would pass a word on that cannot be converted, until
+# it is one too many.
+NOTHING: Any = commands.parameter(default=None)
+
 
 class Word(app_commands.Transformer, commands.Converter[str]):
     """A switch, which is its ``word`` when it is on. Those of one command share their

@@ -64,7 +64,10 @@ async def check_action(action: Action, guild: GuildConfig) -> None:
         return
     if action.group == "owner":
         raise Refused(_("Only the bot's owner may do that."))
-    if action.user.id in guild.denied_users:
+    of_own_data = (
+        action.group == "privacy" and not action.needs
+    )  # nobody is denied that
+    if action.user.id in guild.denied_users and not of_own_data:
         raise Refused(_("You may not use this bot on this server."))
     named = set(getattr(guild, f"{action.group}_roles", ()))
     if action.group in GRANTED and roles & named:

@@ -39,7 +39,9 @@ class Plugins(commands.Cog):
         self.app: App = bot.app
 
     @guard("plugins list", group="owner", needs=())
-    @commands.hybrid_group(invoke_without_command=True, ignore_extra=False)
+    @commands.hybrid_group(
+        invoke_without_command=True, ignore_extra=False, case_insensitive=True
+    )
     @app_commands.default_permissions()  # Discord shows it to administrators only
     async def plugins(self, ctx: Context) -> None:
         """See the plugins, and load one again."""

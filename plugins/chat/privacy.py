@@ -24,7 +24,7 @@ from bossbot_plugins._privacy import (
     without_shared,
 )
 from bossbot_plugins._refusals import UNREACHABLE
-from bossbot_plugins._words import Everywhere, Messages, check_words
+from bossbot_plugins._words import NOTHING, Everywhere, Messages, check_words
 from discord import app_commands
 from discord.ext import commands
 from loguru import logger
@@ -75,7 +75,7 @@ class Privacy(commands.Cog):
         self.app: App = bot.app
 
     @guard("privacy show", group="privacy", needs=())
-    @commands.hybrid_group(invoke_without_command=True)
+    @commands.hybrid_group(invoke_without_command=True, case_insensitive=True)
     async def privacy(self, ctx: Context, *, words: str = "") -> None:
         """See and forget what is stored about you."""
         check_words(self.privacy, words)
@@ -124,8 +124,8 @@ class Privacy(commands.Cog):
     async def forget(
         self,
         ctx: Context,
-        messages: Messages | None = None,
-        everywhere: Everywhere | None = None,
+        messages: Messages = NOTHING,
+        everywhere: Everywhere = NOTHING,
     ) -> None:
         """Cancel and forget all that you have asked for on this server."""
         await ctx.defer(ephemeral=True)

@@ -31,7 +31,7 @@ from bossbot_plugins._jobs import (
     tag,
 )
 from bossbot_plugins._privacy import forget_ended
-from bossbot_plugins._words import Running, check_words
+from bossbot_plugins._words import NOTHING, Running, check_words
 from discord import app_commands
 from discord.ext import commands
 
@@ -88,7 +88,7 @@ class Queue(commands.Cog):
 
     # A group's own body runs only for the prefix: "$queue" is "$queue list".
     @guard("queue list", group="queue")
-    @commands.hybrid_group(invoke_without_command=True)
+    @commands.hybrid_group(invoke_without_command=True, case_insensitive=True)
     async def queue(self, ctx: Context, *, words: str = "") -> None:
         """See and change what is waiting and running."""
         check_words(self.queue, words)
@@ -113,7 +113,7 @@ class Queue(commands.Cog):
     @guard("queue clear", group="queue", needs=MODERATOR)
     @queue.command(ignore_extra=False)
     @app_commands.describe(running="also stop what is running")
-    async def clear(self, ctx: Context, running: Running | None = None) -> None:
+    async def clear(self, ctx: Context, running: Running = NOTHING) -> None:
         """Remove all waiting links of this server, with running ones if you say so."""
         statuses = CANCELLABLE if running else (Status.QUEUED,)
         jobs = await jobs_here(self.app, ctx, statuses)
@@ -175,7 +175,7 @@ class Queue(commands.Cog):
     @guard("queue purge", group="privacy", needs=MODERATOR)
     @queue.command(ignore_extra=False)
     @app_commands.describe(member="only what this member asked for")
-    async def purge(self, ctx: Context, member: discord.User | None = None) -> None:
+    async def purge(self, ctx: Context, member: discord.User = NOTHING) -> None:
         """Forget the ended downloads of this server, and delete the files I have kept."""
         if member:
             question = _("Forget all downloads of {member} that have ended here?")

@@ -156,10 +156,19 @@ def settings_of(app: App) -> dict[str, Setting]:
     return found
 
 
+def name_in(word: str) -> str:
+    """The name of a setting, however a member writes it: "Download-roles:"."""
+    return "_".join(word.strip("`:=").casefold().replace("-", "_").split())
+
+
+def is_setting(app: App, word: str) -> bool:
+    return name_in(word) in settings_of(app)
+
+
 def setting_of(app: App, word: str) -> Setting:
     """The setting that a member names; raises Refused."""
     known = settings_of(app)
-    name = "_".join(word.casefold().replace("-", "_").split())
+    name = name_in(word)
     if name not in known:
         text = _("There is no setting {name}{hint}. /settings view lists them all.")
         hint = did_you_mean(name, known)
@@ -179,7 +188,7 @@ class GuildSettings(commands.Cog, name="Settings"):
         self._turn = asyncio.Lock()
 
     @guard("settings view", group="settings")
-    @commands.hybrid_group(invoke_without_command=True)
+    @commands.hybrid_group(invoke_without_command=True, case_insensitive=True)
     async def settings(self, ctx: Context, *, setting: str = "") -> None:
         """See and change the settings of this server."""
         await self.show(ctx, setting)
@@ -210,6 +219,11 @@ class GuildSettings(commands.Cog, name="Settings"):
 
     async def show(self, ctx: Context, word: str) -> None:
         guild_id, place = guild_id_of(ctx), place_of(self.bot, ctx)
+        name, _space, value = word.partition(" ")
+        if value and not ctx.interaction and is_setting(self.app, name):
+            words = f"{self.update} {name} {one_line(value)[:100]}".replace("`", "'")
+            text = _("Did you mean {command}?")
+            raise Refused(text.format(command=f"`{ctx.clean_prefix}{words}`"))
         if word:
             embed = one_shown(setting_of(self.app, word), guild_id, place)
         else:

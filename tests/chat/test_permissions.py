@@ -63,6 +63,7 @@ MAY = [
     action("settings", roles=(ROLE,), settings_roles=[ROLE], needs=("manage_guild",)),
     action("owner", owner=True),
     action(owner=True, denied_users=[MEMBER]),
+    action("privacy", needs=(), denied_users=[MEMBER]),
     action("queue", owner=True, needs=("manage_messages",)),
 ]
 MAY_NOT = [
@@ -73,6 +74,10 @@ MAY_NOT = [
     (
         "may not use this bot on",
         action("queue", "manage_messages", denied_users=[MEMBER]),
+    ),
+    (
+        "may not use this bot on",
+        action("privacy", "manage_messages", denied_users=[MEMBER]),
     ),
     ("in this channel", action(denied_channels=[CHANNEL])),
     (

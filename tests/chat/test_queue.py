@@ -66,7 +66,7 @@ async def test_list_shows_what_runs_and_what_waits(stage: Stage) -> None:
         assert lines[1].startswith(f"`{running}` downloading, ")
         assert "%" in lines[1] and f"<@{stage.fake.member.id}>" in lines[1]
         assert lines[2].startswith(f"1. `{second}` waiting · <https://toy.example/")
-        for words in ("$queue", "$queue list", "$dlq"):
+        for words in ("$queue", "$Queue List", "$dlq"):
             asked = await stage.says(words)
             answer = await stage.hears("1 running, 1 waiting", after=asked.id)
             assert answer.replied_to is asked
@@ -291,7 +291,7 @@ async def test_only_who_asked_or_a_moderator_cancels(stage: Stage) -> None:
         mine, theirs, last = await waiting(stage, bot, 3)
         refused = await use(stage, "queue cancel", stranger, id=mine.id)
         assert refused == "You may not do that here: it takes Manage Messages."
-        assert "is cancelled" in await use(stage, "queue cancel", id=mine.id)
+        assert "is cancelled" in await use(stage, "queue cancel", id=f"“#{mine.id}”.")
         assert "is cancelled" in await use(
             stage, "queue cancel", moderator, id=theirs.id
         )
@@ -486,7 +486,7 @@ async def test_purge_forgets_what_has_ended_and_its_files(stage: Stage) -> None:
         kept = {path.name for path in folders.glob("*/*/*")}
         assert kept == {job.id for job in left[:2]}
         await fake.member_says(stage.channel_id, "$queue purge @mray", moderator.id)
-        await stage.hears("a word too many")
+        await stage.hears("There is no \\@mray.")
         asked = await fake.member_says(stage.channel_id, "$queue purge", moderator.id)
         question = await stage.hears("Forget all downloads that", after=asked.id)
         await fake.click(question.id, "Forget", moderator.id)

@@ -151,6 +151,7 @@ async def test_values_are_read_and_stored(room: Moderated) -> None:
         ("size", "1048577", 2**20 + 1),
         ("size", "7b", 7),
         ("size", "0", 0),
+        ("size:", "“1 MiB”", 2**20),
         ("mode", "BEE", "bee"),
         ("choice", "2", 2),
         ("choice", "One", "one"),
@@ -202,7 +203,7 @@ async def test_values_are_read_and_stored(room: Moderated) -> None:
         ("language", "pt-br", "pt-BR"),  # in which the next one would be answered
     ]:
         said = await room.update(setting, value)
-        known = module("settings").settings_of(room.app)[setting.lower()]
+        known = module("settings").settings_of(room.app)[setting.lower().strip(":")]
         table = room.stored(known.plugin.stem)
         assert table[known.key] == stored, (setting, value, said)
         assert said.startswith((f"`{known.name}` is now", f"[{known.name}]")), said
@@ -436,6 +437,8 @@ async def test_prefix_commands_do_the_same(room: Moderated) -> None:
     await says("$settings view count", "a count")
     await says("$dls", "`count` 4 · this server")
     await says("$dls count", "a count")
+    await says("$Settings View count", "a count")
+    await says("$settings count 5", "Did you mean `$settings update count 5`?")
     await says("$settings update count x", "does not fit")
     assert room.stored()["count"] == 4
 
