@@ -603,11 +603,8 @@ class Probe:
     level: int = 0  # likewise: 41 for 4.1
     interlaced: bool = False
     ticks_per_s: float = 0  # what all times of its frames are multiples of
-    transfer: str = ""  # ffprobe's names of its colours: "smpte2084"
-    primaries: str = ""
+    transfer: str = ""  # ffprobe's name of its light: "smpte2084"
     channels: int = 0  # of the sound
-    video_bps: int = 0  # bits a second, 0 where the file does not say
-    audio_bps: int = 0
 
 
 class Accepted(NamedTuple):
@@ -706,8 +703,8 @@ class Report(Protocol):
         """Report on the post: title, uploader, date (ISO 8601), text, adult (true or
         false); items, how many files it has; more, whether some were left out; mute,
         whether a video's sound was; side and best_side, the shorter sides in pixels of
-        the video that was chosen to fit and of the best there is. What is known of a file comes before it: it may be
-        posted while others are downloaded."""
+        the video that was chosen to fit and of the best there is. What is known of a
+        file comes before it: it may be posted while others are downloaded."""
 
     def progress(self, progress: Progress) -> None:
         """Report how far a file is; cheap, call it for every chunk."""

@@ -39,8 +39,8 @@ GUARD = ("-protocol_whitelist", "file", "-format_whitelist", FORMATS)
 ENTRIES = (
     "format=format_name,duration:stream_disposition=attached_pic:stream_tags=rotate:"
     "stream_side_data=rotation:stream=index,codec_type,codec_name,profile,level,width,"
-    "height,pix_fmt,avg_frame_rate,r_frame_rate,field_order,sample_aspect_ratio,color_transfer,"
-    "color_primaries,channels,bit_rate,duration"
+    "height,pix_fmt,avg_frame_rate,r_frame_rate,field_order,sample_aspect_ratio,"
+    "color_transfer,channels,duration"
 )
 MAX_NAME = 60  # characters, of the end of a name
 CORES = os.cpu_count() or 1
@@ -207,10 +207,7 @@ def _probe(found: dict[str, Any]) -> Probe:
         interlaced=video.get("field_order", "") in ("tt", "bb", "tb", "bt"),
         ticks_per_s=rates[1],
         transfer=video.get("color_transfer", ""),
-        primaries=video.get("color_primaries", ""),
         channels=int(audio.get("channels", 0)),
-        video_bps=int(_number(video.get("bit_rate"))),
-        audio_bps=int(_number(audio.get("bit_rate"))),
     )
 
 

@@ -388,7 +388,7 @@ def _task_supports(request: dict[str, Any], bot: Bot) -> list[tuple[str, bool]]:
     """See ``choose``."""
     engines = _load_all(request["plugins"])
     raise_walls(bot, request)
-    how = request["without"], request["after_guess"], request.get("own", False)
+    how = request["without"], request["after_guess"], request["own"]
     return [choose(engines, url, *how) for url in request["urls"]]
 
 

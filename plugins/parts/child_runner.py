@@ -144,7 +144,7 @@ def find_all(proxies: Sequence[str]) -> set[tuple[str, int]]:
     return found
 
 
-HARDWARE = re.compile(r"^h264_(vaapi|nvenc|v4l2m2m|qsv)$")
+HARDWARE = re.compile(r"h264_(vaapi|nvenc|v4l2m2m|qsv)")
 
 
 def encoder_devices() -> list[str]:
@@ -583,7 +583,7 @@ class ChildRunner(Runner):
             lines=on_line is not None,
             programs=self.programs,
             background=background,
-            devices=encoder_devices() if any(map(HARDWARE.search, argv)) else [],
+            devices=encoder_devices() if any(map(HARDWARE.fullmatch, argv)) else [],
             cpu_s=self.app.settings.process_timeout_s * (os.cpu_count() or 1),
             max_file_bytes=int(self.app.settings.max_job_size),
         )

@@ -5,7 +5,7 @@ import re
 from bossbot_plugins._plan import Source
 from bossbot_plugins._reasons import CUT, DAMAGED
 
-from bossbot import Bench, Cause, JobFailed, MediaFile
+from bossbot import Bench, Cause, JobFailed, MediaFile, Probe
 
 # The containers whose head says how long they are.
 SAID = ("mov", "matroska", "asf", "flv", "avi")
@@ -25,9 +25,8 @@ async def measured(file: MediaFile, bench: Bench) -> Source:
         raise JobFailed(Cause.NO_MEDIA, error.detail, DAMAGED) from error
     if not probe.video and not probe.audio:
         raise JobFailed(Cause.NO_MEDIA, f"{file.name} has no streams", DAMAGED)
-    streams = [f"0:{n}" for n in (probe.index, probe.audio_index) if n >= 0]
-    maps = [word for stream in streams for word in ("-map", stream)]
-    read = await bench.ffmpeg("-i", file.path, *maps, "-c", "copy", "-f", "null", "-")
+    copied = (*maps_of(probe), "-c", "copy", "-f", "null", "-")
+    read = await bench.ffmpeg("-i", file.path, *copied)
     said_s, sizes = probe.duration_s or 0, sizes_in(read.said)
     short = 0 < read.length_s < said_s * 0.97 - 0.5
     if short and probe.container.partition(",")[0] in SAID:
@@ -38,6 +37,12 @@ async def measured(file: MediaFile, bench: Bench) -> Source:
         raise JobFailed(Cause.NO_MEDIA, "it has no length", DAMAGED)
     video = sizes.get("video", 0) if probe.video else 0
     return Source(probe, length_s, video, sizes.get("audio", 0))
+
+
+def maps_of(probe: Probe) -> list[str]:
+    """ffmpeg's words for the streams that are posted: a picture, a sound, or both."""
+    streams = (probe.video, probe.index), (probe.audio, probe.audio_index)
+    return [word for codec, n in streams if codec for word in ("-map", f"0:{n}")]
 
 
 def sizes_in(said: str) -> dict[str, int]:

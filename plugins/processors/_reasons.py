@@ -25,3 +25,10 @@ def too_large(file: MediaFile, bench: Bench, text: str, detail: str) -> MediaFil
     said = _(text).format(size=size, limit=limit)
     failure = JobFailed(Cause.TOO_LARGE, f"{file.name}: {detail}", said)
     return dataclasses.replace(file, failure=failure)
+
+
+def without_ffmpeg(file: MediaFile, bench: Bench) -> MediaFile:
+    """A file on a machine that has none: it stays as it is if it fits."""
+    if file.size <= bench.limit_bytes:
+        return file
+    return too_large(file, bench, NO_FFMPEG, "no ffmpeg")

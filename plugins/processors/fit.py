@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from bossbot_plugins._measure import measured, sizes_in
-from bossbot_plugins._mp4 import Mp4, read_mp4
+from bossbot_plugins._measure import maps_of, measured, sizes_in
+from bossbot_plugins._mp4 import MAX_LEVEL, Mp4, read_mp4
 from bossbot_plugins._plan import MAX_BPS, SHARE, Plan, Source, plan
 from bossbot_plugins._programs import find_programs
 from bossbot_plugins._reasons import (
     CUT,
     DAMAGED,
-    NO_FFMPEG,
     TOO_LARGE,
     failed,
     too_large,
+    without_ffmpeg,
 )
 from bossbot_plugins._sounds import CONTAINERS, ENDINGS
 from bossbot_plugins._whole import is_whole
@@ -43,7 +43,7 @@ from bossbot import (
 HIT = 0.9  # of the limit; what is smaller was encoded worse than it could be
 MAX_TRIES, SHORT_S = 4, 60.0  # what is short misses more, and is soon done again
 MAX_STATS_BYTES = 64 * 2**20  # for a second pass to have what the first one learnt
-HDR = {"smpte2084": "smpte2084", "arib-std-b67": "arib-std-b67"}  # PQ, HLG
+HDR = ("smpte2084", "arib-std-b67")  # PQ, HLG
 # From HDR's light to the one that other screens show.
 TO_SDR = (
     "zscale=tin={transfer}:min=bt2020nc:pin=bt2020:rin=tv:t=linear:npl=100,"
@@ -91,11 +91,7 @@ async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
     if file.size <= bench.limit_bytes and plays(file, boxes):
         return named(file, boxes)
     if "ffmpeg" not in find_programs():
-        return (
-            file
-            if file.size <= bench.limit_bytes
-            else too_large(file, bench, NO_FFMPEG, "no ffmpeg")
-        )
+        return without_ffmpeg(file, bench)
     try:
         source = await measured(file, bench)
         pictures = boxes and any(one.kind == "vide" for one in boxes.tracks)
@@ -165,8 +161,7 @@ class Fitting:
         made = await (self._video() if self.source.probe.video else self._sound())
         if made.size > self.limit:
             return too_large(self.file, self.bench, TOO_LARGE, f"{made.size} bytes")
-        if made.path != self.file.path:
-            await asyncio.to_thread(self.file.path.unlink, missing_ok=True)
+        await asyncio.to_thread(self.file.path.unlink)
         notes = [one for one in (self.file.note, made.note) if one]
         return dataclasses.replace(made, note=", ".join(notes), alt=self.file.alt)
 
@@ -192,13 +187,13 @@ class Fitting:
 
     async def _copied(self, sound: Sequence[str]) -> MediaFile:
         """The picture as it is, in an mp4."""
-        argv = [*self._maps(), "-c:v", "copy", *sound, *CONTAINER]
+        argv = [*maps_of(self.source.probe), "-c:v", "copy", *sound, *CONTAINER]
         file, _said = await self._run("mp4", argv, encodes=False)
         return file
 
     async def _sound(self) -> MediaFile:
         source, codec = self.source, self.source.probe.audio
-        maps = ["-map", f"0:{source.probe.audio_index}", "-map_chapters", "-1"]
+        maps = [*maps_of(source.probe), "-map_chapters", "-1"]
         if source.audio_bytes <= self.limit and (ending := CONTAINERS.get(codec)):
             made, _said = await self._run(ending, [*maps, "-c", "copy"], encodes=False)
             if made.size <= self.limit:
@@ -233,7 +228,7 @@ class Fitting:
             aim = self._better(aim, made, bool(stats) and number == 1)
             if number == MAX_TRIES - 1:
                 aim = dataclasses.replace(aim, video_bps=int(aim.video_bps * 0.8))
-        return self._noted(best or made.file, self._words(aim))
+        return self._told(best or made.file, aim)
 
     def _better(self, aim: Plan, made: Made, exact: bool) -> Plan:
         """The plan after a miss. With x264's notes the next try will be exact; else it
@@ -262,7 +257,7 @@ class Fitting:
         for number, (way, mapped) in enumerate(attempts, 1):
             before, picture = self._picture(way, aim, turn, mapped)
             sound = self._aac(aim.sound_kbps) if aim.sound_kbps else ["-an"]
-            argv = [*self._maps(), *picture, *sound, *CONTAINER]
+            argv = [*maps_of(self.source.probe), *picture, *sound, *CONTAINER]
             try:
                 return await self._run("mp4", argv, encodes=True, before=before)
             except JobFailed as error:
@@ -314,13 +309,8 @@ class Fitting:
         if abs(probe.shape - 1) < 0.01:
             found.append("setsar=1")
         if mapped:
-            found.append(TO_SDR.format(transfer=HDR[probe.transfer]))
+            found.append(TO_SDR.format(transfer=probe.transfer))
         return found
-
-    def _maps(self) -> list[str]:
-        probe = self.source.probe
-        sound = ["-map", f"0:{probe.audio_index}"] if probe.audio else []
-        return ["-map", f"0:{probe.index}", *sound]
 
     def _aac(self, kbps: int) -> list[str]:
         if self.source.probe.audio == "aac" and self.source.audio_bps <= kbps * 1100:
@@ -353,18 +343,19 @@ class Fitting:
         note = text.format(limit=format_size(self.limit), **values)
         return dataclasses.replace(made, note=note)
 
-    def _words(self, aim: Plan) -> str:
+    def _told(self, made: MediaFile, aim: Plan) -> MediaFile:
+        """What was encoded, with a note of what has changed most."""
         before, after = min(self.source.size), aim.short_side
-        if before - after > 1 and self.file.size > self.limit:
+        if self.file.size <= self.limit:
+            codec = self.source.probe.video.upper()
+            if codec == "H264":  # of a kind that does not play everywhere
+                codec = f"H.264 {self.source.probe.profile}"
+            return self._noted(made, _("from {codec} to H.264"), codec=codec)
+        if before - after > 1:
             text = _("{before}p to {after}p to fit {limit}")
-            return text.replace("{before}", str(before)).replace("{after}", str(after))
-        if self.file.size > self.limit:
-            text = _("from {size} to fit {limit}")
-            return text.replace("{size}", format_size(self.file.size))
-        codec = self.source.probe.video.upper()
-        if codec == "H264":  # of a kind that does not play everywhere
-            codec = f"H.264 {self.source.probe.profile}"
-        return _("from {codec} to H.264").replace("{codec}", codec)
+            return self._noted(made, text, before=before, after=after)
+        size = format_size(self.file.size)
+        return self._noted(made, _("from {size} to fit {limit}"), size=size)
 
 
 class Pass(NamedTuple):
@@ -386,7 +377,7 @@ def is_plain(source: Source) -> bool:
     """Whether the picture plays anywhere in an mp4."""
     probe = source.probe
     plain = probe.pixel_format in ("yuv420p", "yuvj420p")
-    return probe.video == "h264" and plain and 0 < probe.level <= 52
+    return probe.video == "h264" and plain and 0 < probe.level <= MAX_LEVEL
 
 
 def is_fine(said: str) -> bool:
@@ -408,12 +399,5 @@ def aac(kbps: int, channels: int) -> list[str]:
     """ffmpeg's words for AAC, in mono and with fewer tones where the bits are few."""
     most = 1 if kbps <= 32 else 2
     hertz = ["-ar", "24000"] if kbps <= 24 else ["-ar", "48000"] if kbps > 64 else []
-    return [
-        "-c:a",
-        "aac",
-        "-b:a",
-        f"{kbps}k",
-        "-ac",
-        str(min(max(channels, 1), most)),
-        *hertz,
-    ]
+    count = str(min(max(channels, 1), most))
+    return ["-c:a", "aac", "-b:a", f"{kbps}k", "-ac", count, *hertz]

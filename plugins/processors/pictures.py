@@ -11,10 +11,10 @@ from bossbot_plugins._programs import find_programs
 from bossbot_plugins._reasons import (
     CUT,
     DAMAGED,
-    NO_FFMPEG,
     TOO_LARGE,
     failed,
     too_large,
+    without_ffmpeg,
 )
 from bossbot_plugins._whole import is_whole
 from loguru import logger
@@ -61,7 +61,7 @@ async def fitted(file: MediaFile, bench: Bench) -> MediaFile:
     if (fits and file.mime in SHOWN) or file.mime in ("image/gif", "image/apng"):
         return file
     if "ffmpeg" not in find_programs():
-        return file if fits else too_large(file, bench, NO_FFMPEG, "no ffmpeg")
+        return without_ffmpeg(file, bench)
     try:
         made = await smaller(file, bench)
     except JobFailed as error:

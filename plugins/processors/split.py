@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 
-from bossbot_plugins._measure import measured
+from bossbot_plugins._measure import maps_of, measured
 from bossbot_plugins._plan import SHARE, Source, parts_needed
 from bossbot_plugins._programs import find_programs
 from bossbot_plugins._whole import is_whole
@@ -13,8 +13,7 @@ from bossbot import N_, Bench, JobFailed, MediaFile, _, hookimpl
 MAX_PARTS = 20  # of a file; more would fill the channel
 MANY = 2.5  # times as many parts without encoding are better than a long encoding
 SPLITTING = N_("Splitting it")
-# What a part is kept in until it is made to fit; Matroska takes any codec.
-PARTS = {"mov": "mp4", "mp3": "mp3", "ogg": "ogg", "flac": "flac", "wav": "wav"}
+SOUNDS = ("mp3", "ogg", "flac", "wav")  # whose parts are as the whole
 
 
 @hookimpl  # after what is done to the whole, and before its parts are made to fit
@@ -63,27 +62,19 @@ async def split(
 ) -> list[MediaFile]:
     """The parts of a file, each of about that length: they begin at key frames."""
     probe = source.probe
-    ending = PARTS.get(probe.container.partition(",")[0], "mkv")
-    if probe.video:
-        ending = "mp4" if ending == "mp4" else "mkv"
+    kind = probe.container.partition(",")[0]
+    ending = "mp4" if kind == "mov" else "mkv"
+    if kind in SOUNDS and not probe.video:
+        ending = kind
     first = bench.path(f"part.{ending}")
     pattern = first.with_stem(f"{first.stem}-%03d")
-    streams = [n for n in (probe.index, probe.audio_index) if n >= 0]
-    maps = [word for stream in streams for word in ("-map", f"0:{stream}")]
-    front = (
-        ["-segment_format_options", "movflags=+faststart"] if ending == "mp4" else []
-    )
-    how = [
-        "-f",
-        "segment",
-        "-segment_time",
-        f"{length_s:.3f}",
-        "-reset_timestamps",
-        "1",
-    ]
-    words = [*maps, "-c", "copy", "-map_chapters", "-1", *how, *front]
+    front = ["-segment_format_options", "movflags=+faststart"]
+    how = ["-f", "segment", "-segment_time", f"{length_s:.3f}"]
+    how += ["-reset_timestamps", "1", *(front if ending == "mp4" else ())]
+    argv = [*maps_of(probe), "-c", "copy", "-map_chapters", "-1", *how]
+    length_s = source.length_s
     await bench.ffmpeg(
-        "-i", file.path, *words, pattern, label=SPLITTING, length_s=source.length_s
+        "-i", file.path, *argv, pattern, label=SPLITTING, length_s=length_s
     )
     parts = []
     for number in range(MAX_PARTS * 4):

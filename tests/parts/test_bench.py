@@ -372,9 +372,7 @@ async def test_probe_of_a_video(table: Table, media_folder: Path) -> None:
     file = await table.put(media.video(media_folder, seconds=2))
     probe = await table.bench.probe(file)
     assert probe.duration_s is not None and abs(probe.duration_s - 2) < 0.1
-    assert probe.video_bps > 1000 and probe.audio_bps > 1000
-    known = {"duration_s": None, "video_bps": 0, "audio_bps": 0}
-    assert dataclasses.replace(probe, **known) == Probe(
+    assert dataclasses.replace(probe, duration_s=None) == Probe(
         container="mov,mp4,m4a,3gp,3g2,mj2",
         video="h264",
         width=96,
@@ -395,7 +393,7 @@ async def test_probe_of_a_video(table: Table, media_folder: Path) -> None:
 async def test_probe_of_sound(table: Table, media_folder: Path) -> None:
     probe = await table.bench.probe(await table.put(media.audio(media_folder)))
     assert probe.duration_s is not None and abs(probe.duration_s - 1) < 0.2
-    found = dataclasses.replace(probe, duration_s=None, audio_bps=0)
+    found = dataclasses.replace(probe, duration_s=None)
     assert found == Probe("mp3", audio="mp3", audio_index=0, channels=1)
 
 

@@ -933,7 +933,12 @@ async def test_engines_are_asked_in_a_child(toys: Toys) -> None:
     toys.plugin.with_name("generic.py").write_text(code)
     urls, stems = ["https://toy/", "https://other/"], ["broken", "toy"]
     ask = partial(
-        toys.runner._ask, "supports", urls=urls, without="", after_guess=False
+        toys.runner._ask,
+        "supports",
+        urls=urls,
+        without="",
+        after_guess=False,
+        own=False,
     )
     assert await ask(plugins=stems) == [["toy", False], ["", False]]
     assert await ask(plugins=[*stems, "generic"]) == [
