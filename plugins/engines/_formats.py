@@ -152,13 +152,18 @@ def measured(playlist: str) -> tuple[float | None, float | None]:
     return number(told), number(sum(map(float, lengths)), MAX_SECONDS)
 
 
-def mark_sounds(playlist: str, formats: Sequence[Format]) -> None:
-    """Tell which sounds of an HLS master are in the default language."""
+def sounds_of(playlist: str) -> list[dict[str, str]]:
+    """The attributes of the sounds that an HLS master has in lists of their own."""
     from yt_dlp.utils import parse_m3u8_attributes
 
     lines = re.findall(r"^#EXT-X-MEDIA:.*", playlist, re.MULTILINE)
-    sounds = [one for one in map(parse_m3u8_attributes, lines) if one.get("URI")]
-    sounds = [one for one in sounds if one.get("TYPE") == "AUDIO"]
+    media = map(parse_m3u8_attributes, lines)
+    return [one for one in media if one.get("TYPE") == "AUDIO" and one.get("URI")]
+
+
+def mark_sounds(playlist: str, formats: Sequence[Format]) -> None:
+    """Tell which sounds of an HLS master are in the default language."""
+    sounds = sounds_of(playlist)
     preferences = dict[tuple[Any, Any], int]()
     for one in sounds:
         name = one.get("NAME"), one.get("LANGUAGE")

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bossbot_plugins._failures import request_counter
-from bossbot_plugins._formats import mark_sounds, mark_streams, selector, tidy
+from bossbot_plugins._formats import (
+    mark_sounds,
+    mark_streams,
+    selector,
+    sounds_of,
+    tidy,
+)
 from bossbot_plugins._programs import JS_RUNTIMES
 
 from bossbot import Request
@@ -20,7 +26,6 @@ from bossbot import Request
 # The containers that ffmpeg may open. A playlist is not among them: it could name other
 # files.
 MEDIA = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,aac,mp3,ogg,flac,wav,flv"
-MEDIA_LINE = re.compile("#EXT-X-MEDIA:")
 MAX_FRAGMENTS = 5000  # of one file; 2.7 hours in pieces of two seconds
 YT_DLP_NAMES = {"qjs": "quickjs"}  # of the runtimes that it calls by another name
 
@@ -204,23 +209,17 @@ def with_codecs(playlist: str) -> str:
     yt-dlp takes one without for complete, and would fetch the picture only."""
     from yt_dlp.utils import parse_m3u8_attributes
 
-    lines = playlist.splitlines()
-    media = map(parse_m3u8_attributes, filter(MEDIA_LINE.match, lines))
-    apart = {
-        one.get("GROUP-ID")
-        for one in media
-        if one.get("TYPE") == "AUDIO" and one.get("URI")
-    }
+    apart = {one.get("GROUP-ID") for one in sounds_of(playlist)}
 
     def changed(line: str) -> str:
-        if not apart or not line.startswith("#EXT-X-STREAM-INF:"):
+        if not line.startswith("#EXT-X-STREAM-INF:"):
             return line
         known = parse_m3u8_attributes(line)
         if known.get("CODECS") or known.get("AUDIO") not in apart:
             return line
         return f'{line.rstrip(",")},CODECS="avc1"'
 
-    return "\n".join(map(changed, lines))
+    return "\n".join(map(changed, playlist.splitlines())) if apart else playlist
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ ADULT_SITES = re.compile(
 ADULT_RATING = r"e|explicit|q|questionable|adult|mature|ecchi|nsfw|r-?18g?"
 
 # The response, if there was one, lacks what the extractor looks for.
-NO_FIND = (LookupError, AttributeError, TypeError, ValueError)
+NO_FIND = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
 OUT_OF_REACH = [
     (r"NameResolution|failed to resolve|SSLError|certificate|ProxyErr", Cause.NETWORK),
     (r"timed ?out|timeout", Cause.TIMED_OUT),
@@ -408,7 +408,7 @@ def previews_of(url: str, known: dict[str, Any]) -> list[str]:
     return found
 
 
-class Fitting:
+class SizeCheck:
     """Looks at the answer for a file, and sends the engine on to a smaller variant of it
     when it is too large to post. Where none fits, the largest is fetched after all that
     may be."""
@@ -620,11 +620,11 @@ def _job_class(post: Post) -> Any:
             post.next_file(str(kwdict.get("filename") or ""), alt_of(kwdict))
             logged = len(post.log)
             check = kwdict.get("_http_validate")  # a post's files share the keywords
-            check = check.check if isinstance(check, Fitting) else check
+            check = check.check if isinstance(check, SizeCheck) else check
             others = list(islice(kwdict.get("_fallback") or (), MAX_VARIANTS))
             others = others or previews_of(url, kwdict)[:MAX_VARIANTS]
             if post.request.target_bytes and others:
-                check = Fitting(post.request, others, check)
+                check = SizeCheck(post.request, others, check)
                 kwdict["_fallback"] = others
             kwdict["_http_validate"] = check
             if url.startswith("ytdl:"):

@@ -16,6 +16,7 @@ MAX_BOXES = 50_000  # of a file in fragments
 MAX_INDEX_BYTES = 64 * 2**20
 MAX_TRACKS = 100
 AT_ONCE = 2**16  # numbers; while it compares them, Python does nothing else
+FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free")
 PROFILES = (66, 77, 100)  # of H.264: baseline, main, high; all 8 bits and 4:2:0
 MAX_LEVEL = 52  # 5.2
 AAC = (2, 5, 29)  # object types: LC, and HE with one or two tools
@@ -64,7 +65,8 @@ def all_play(tracks: list[Track]) -> bool:
 def read_mp4(path: Path) -> Mp4 | None:
     """None for a file that has no such boxes."""
     with path.open("rb") as file, contextlib.suppress(ValueError, struct.error):
-        return _read(file)
+        if file.read(8)[4:] in FIRST_BOXES:
+            return _read(file)
     return None
 
 

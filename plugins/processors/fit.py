@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -83,9 +84,10 @@ async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
     moves = file.mime in ("image/gif", "image/apng") and file.size > bench.limit_bytes
     if file.failure or not (kind in ("video", "audio") or moves):
         return file
-    if not await asyncio.to_thread(is_whole, file.path, file.mime):
-        return failed(file, CUT, "cut short")
     boxes = await asyncio.to_thread(read_mp4, file.path)
+    look = partial(is_whole, file.path, file.mime)
+    if not (boxes.whole if boxes else await asyncio.to_thread(look)):
+        return failed(file, CUT, "cut short")
     if boxes and not boxes.true:
         return failed(file, DAMAGED, "there is no picture where there should be one")
     if file.size <= bench.limit_bytes and plays(file, boxes):

@@ -554,3 +554,9 @@ def test_version_and_smaller_pictures_of_instagram() -> None:
     square = {"width": 150, "height": 100, "url": "cut"}
     found = gallery_dl.smaller_pictures([*candidates, square])
     assert found == {"1440": ["1080", "320"]}
+
+
+@pytest.mark.parametrize("odd", [{"height": 0}, {"width": "x"}, {"url": []}])
+def test_odd_pictures_of_instagram_are_passed_over(odd: Format) -> None:
+    with pytest.raises(gallery_dl.NO_FIND):  # which the engine goes on after
+        gallery_dl.smaller_pictures([{"width": 1, "height": 1, "url": "a", **odd}])
