@@ -625,8 +625,7 @@ def _job_class(post: Post) -> Any:
             others = others or previews_of(url, kwdict)[:MAX_VARIANTS]
             if post.request.target_bytes and others:
                 check = SizeCheck(post.request, others, check)
-                kwdict["_fallback"] = others
-            kwdict["_http_validate"] = check
+            kwdict |= {"_fallback": others, "_http_validate": check}
             if url.startswith("ytdl:"):
                 guard_yt_dlp(post.request, post.report.info)
             if url.startswith(("http://", "https://", "ytdl:http")):

@@ -245,10 +245,11 @@ class Fitting:
     # How a plan is carried out
 
     def _stats_fit(self, aim: Plan) -> bool:
-        """Whether x264's notes for a second pass are small enough to be written."""
+        """Whether x264 is to leave notes for a second pass: they are small enough to be
+        written, and no other encoder comes first."""
         blocks = aim.width * aim.height / 256
         size = 2 * blocks * self.source.fps * self.source.length_s
-        return not aim.ample and size <= MAX_STATS_BYTES
+        return not (aim.ample or self.config.encoder) and size <= MAX_STATS_BYTES
 
     async def _encode(self, aim: Plan, turn: "Pass") -> Made:
         """Encoded by the hardware if the owner named one that can, else by x264."""

@@ -31,7 +31,8 @@ from bossbot import (
 )
 
 SHOWN = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/apng")
-QUALITIES = (2, 4, 7)  # of JPEG, by ffmpeg's count; then it gets fewer pixels
+QUALITIES = (2, 4, 7)  # of JPEG, by ffmpeg's count
+SMALLER = (5, 5, 5, 5)  # likewise, when it gets fewer pixels each time
 MOST = {"jpg": 16_384, "webp": 16_383, "png": 2**31}  # pixels of a side
 # What turns a photo as its camera was held: EXIF, orientation.
 TURNS = {
@@ -87,8 +88,8 @@ async def smaller(file: MediaFile, bench: Bench) -> MediaFile:
     ending = "webp" if clear else "jpg"
     scale = min(1.0, MOST[ending] / max(probe.width, probe.height))
     made = None
-    for quality in (*QUALITIES, 5, 5, 5, 5):
-        if made and quality == 5:
+    for number, quality in enumerate(QUALITIES + SMALLER):
+        if made and number >= len(QUALITIES):
             scale *= min(0.9, 0.95 * math.sqrt(bench.limit_bytes / made.size))
         made = await drawn(file, probe, bench, ending, scale, quality, turn)
         if made.size <= bench.limit_bytes:

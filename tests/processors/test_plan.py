@@ -1,8 +1,9 @@
 """How large a video becomes, by its length and the limit."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from bossbot_plugins import fit
 from bossbot_plugins._plan import SHARE, Source, parts_needed, plan
 
 from bossbot import Probe
@@ -64,3 +65,10 @@ def test_few_frames_of_an_uneven_video_are_not_made_many() -> None:
 )
 def test_what_would_not_look_acceptable_is_split(video: Source, parts: int) -> None:
     assert parts_needed(video, 20 * MIB) == parts
+
+
+@pytest.mark.parametrize(("encoder", "notes"), [("", True), ("h264_vaapi", False)])
+def test_only_x264_leaves_notes_for_a_second_pass(encoder: str, notes: bool) -> None:
+    video, config = source(1920, 1080, 120), fit.Config(encoder=encoder)
+    work = fit.Fitting(cast(Any, None), video, cast(Any, None), config)
+    assert work._stats_fit(plan(video, 10 * MIB)) is notes
