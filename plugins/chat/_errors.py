@@ -257,7 +257,7 @@ def lacks(missing: list[str]) -> str:
 
 async def suggest(context: commands.Context[Any]) -> None:
     """Answer an unknown command if it looks like a misspelt one that its member may
-    use; say nothing to "$5" and "$lol"."""
+    use, or is a link; say nothing to "$5" and "$lol"."""
     bot, word = context.bot, (context.invoked_with or "").lower()
     names = {
         name: command
@@ -266,10 +266,12 @@ async def suggest(context: commands.Context[Any]) -> None:
         for name in (command.name, *command.aliases)
     }
     name = misspelt(word, list(names))
+    if re.match("https?://", word):  # after the prefix or the bot's name
+        name = "download"
     if not name:
         return
     with contextlib.suppress(commands.CommandError):
-        if await names[name].can_run(context):
+        if name in names and await names[name].can_run(context):
             meant = f"`{context.clean_prefix}{name}`"
             await _tell(context, _("Did you mean {command}?").format(command=meant))
 

@@ -108,7 +108,7 @@ async def check_machine(settings: Settings, config: Config) -> list[Finding]:
 
 # Also a mark that cannot be seen.
 NAME_AND_MARK = re.compile(
-    r"(?P<name>[A-Za-z]+)[<|(\[`\"*_~:,\u200b-\u200f\u2060\ufeff]"
+    r"(?P<name>[A-Za-z]+?)((?=https?://)|[<|(\[`\"*_~:,\u200b-\u200f\u2060\ufeff])"
 )
 
 
@@ -140,7 +140,7 @@ class Bot(commands.Bot):
 
     async def get_context(self, origin: Any, /, *, cls: Any = commands.Context) -> Any:
         """The context of a message or interaction. What follows a command's name needs
-        no space before it if it begins with a mark: "$download<link>"."""
+        no space before it if it begins with a mark, or is a link: "$download<link>"."""
         context = await super().get_context(origin, cls=cls)
         word = context.invoked_with or ""
         glued = NAME_AND_MARK.match(word)

@@ -273,6 +273,9 @@ async def test_unknown_command_is_answered_with_the_one_that_was_meant(
         await stage.fake.settle()
         assert answer.content == "Did you mean `$download`?"
         assert stage.said() == [answer]
+        asked = await stage.says(f"<@{stage.fake.bot.id}> https://toy.example/x")
+        answer = await stage.hears("Did you mean", after=asked.id)
+        assert answer.content == "Did you mean `@Boss-Bot download`?"
 
 
 async def test_command_that_the_member_may_not_use_is_not_what_was_meant(

@@ -546,7 +546,15 @@ async def test_in_a_thread_it_is_the_permission_for_threads(
 
 
 @pytest.mark.parametrize(
-    "words", ["$download<{}>", "$DL`{}`", "$download\u200b {}", "$dl: {}", "$dlt(<{}>)"]
+    "words",
+    [
+        "$download<{}>",
+        "$DL`{}`",
+        "$dl{}",
+        "$download\u200b {}",
+        "$dl: {}",
+        "$dlt(<{}>)",
+    ],
 )
 async def test_what_follows_a_name_may_do_without_a_space(
     stage: Stage, words: str
