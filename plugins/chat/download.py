@@ -109,6 +109,10 @@ class Download(commands.Cog):
 
     def __init__(self, bot: BossBot) -> None:
         self.bot = bot
+        # A $ command may be a reply to the link, but Discord's own form opens with what
+        # is required, and a phone would hide the rest.
+        slash: Any = self.download.app_command
+        slash._params["url"].required = True
 
     @guard("download", group="download", needs=MEDIA_NEEDS)
     # A converter would hide "Invalid URL" behind its own error: the words are ours.

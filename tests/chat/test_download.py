@@ -150,13 +150,9 @@ async def test_only_the_sound_is_posted_where_that_is_asked_for(
     assert file.filename.endswith(".m4a")
 
 
-@pytest.mark.parametrize("door", ["$", "/"])
-async def test_words_without_a_link_get_an_example(stage: Stage, door: str) -> None:
+async def test_words_without_a_link_get_an_example(stage: Stage) -> None:
     async with stage.bot():
-        if door == "$":
-            await stage.says("$dl audio 720")
-        else:
-            await stage.fake.slash(stage.channel_id, "download", {"quality": "audio"})
+        await stage.says("$dl audio 720")
         await stage.hears("Give me a link")
 
 

@@ -77,7 +77,7 @@ async def test_help_lists_what_the_member_may_use_by_plugin_with_an_example(
         assert "`/fix size id [count]` Fix" in text
         assert "-# Example: `/fix size:small id:4f09c1d2aa`" in text
         assert (
-            "`/download [url] [quality] [thread] [spoiler] [subtitles]`" in text
+            "`/download url [quality] [thread] [spoiler] [subtitles]`" in text
             and "$download" not in text
         )
 
