@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from bossbot_plugins._media import FIRST_BOXES
+
 MAX_BOXES = 50_000  # of a file in fragments
 MAX_INDEX_BYTES = 64 * 2**20
 MAX_TRACKS = 100
 AT_ONCE = 2**16  # numbers; while it compares them, Python does nothing else
-FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free")
 PROFILES = (66, 77, 100)  # of H.264: baseline, main, high; all 8 bits and 4:2:0
 MAX_LEVEL = 52  # 5.2
 AAC = (2, 5, 29)  # object types: LC, and HE with one or two tools

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from bossbot_plugins._measure import maps_of
 from bossbot_plugins._plan import GOOD_BPP
 from loguru import logger
 
@@ -87,7 +88,9 @@ async def burnt_in(video: MediaFile, text: MediaFile, bench: Bench) -> MediaFile
         ("-c:a", "copy") if found.audio == "aac" else ("-c:a", "aac", "-b:a", "128k")
     )
     await bench.ffmpeg(
-        *("-i", video.path, "-map", "0:v:0", "-map", "0:a:0?", "-vf", filters),
+        *("-i", video.path),
+        *maps_of(found),
+        *("-vf", filters),
         *("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", *rate),
         *("-pix_fmt", "yuv420p", *sound, "-movflags", "+faststart", path),
         label=_("Burning in the subtitles"),
