@@ -11,11 +11,13 @@ from typing import Any, Literal, Self, cast, get_args, get_origin
 
 import discord
 from bossbot_plugins._answers import context_of, reply
+from bossbot_plugins._catalogues import closest
 from bossbot_plugins._commands import action_name, admit, guard, signature
 from discord import app_commands
 from discord.ext import commands
 from loguru import logger
 
+import bossbot
 from bossbot import PLUGIN_PACKAGE, BossBot, Refused, _, did_you_mean, escape, hookimpl
 
 Context = commands.Context[Any]
@@ -67,9 +69,13 @@ class Help(commands.Cog):
         self, interaction: discord.Interaction, typed: str
     ) -> list[app_commands.Choice[str]]:
         ctx = await Context.from_interaction(cast(Any, interaction))
-        names = [entry.name for entry in await entries(ctx)]
-        found = [name for name in names if typed.strip(" /$").lower() in name.lower()]
-        return [app_commands.Choice(name=n, value=n) for n in found[:MAX_CHOICES]]
+        word = typed.strip(" /$").lower()
+        found = [
+            app_commands.Choice(name=entry.in_client, value=entry.name)
+            for entry in await entries(ctx)
+            if word in entry.name.lower() or word in entry.in_client.lower()
+        ]
+        return found[:MAX_CHOICES]
 
 
 async def show(ctx: Context, words: str) -> None:
@@ -99,6 +105,7 @@ class Entry:
     group: str  # its heading
     text: str
     command: AnyCommand
+    in_client: str  # the name as the member's Discord shows it: "warteschlange liste"
     others: list[str] = field(default_factory=list)  # other names: "dlq"
 
     @property
@@ -121,7 +128,7 @@ class Entry:
 
 async def entries(ctx: Context) -> list[Entry]:
     """Everything that the member may use here, plugin by plugin."""
-    every = [entry_of(command) for command in all_commands(ctx.bot)]
+    every = [entry_of(command, ctx) for command in all_commands(ctx.bot)]
     shown: list[Entry] = []
     for entry in every:
         if not is_hidden(entry.command) and await may_use(entry.command, ctx, every):
@@ -160,7 +167,7 @@ def is_hidden(command: AnyCommand) -> bool:
     return group or bool(getattr(command, "hidden", False))
 
 
-def entry_of(command: AnyCommand) -> Entry:
+def entry_of(command: AnyCommand, ctx: Context) -> Entry:
     module = getattr(command, "module", None) or command.callback.__module__
     package, _dot, rest = module.partition(".")
     stem = rest.partition(".")[0] if package == PLUGIN_PACKAGE else package
@@ -173,7 +180,24 @@ def entry_of(command: AnyCommand) -> Entry:
     else:
         text = command.short_doc
     name = command.qualified_name
-    return Entry(name, stem, group, " ".join(text.split()), command)
+    shown = name_in_client(command, ctx)
+    return Entry(name, stem, group, " ".join(text.split()), command, shown)
+
+
+def name_in_client(command: AnyCommand, ctx: Context) -> str:
+    """A command's name in the language of its member's Discord, by which it is found
+    there; in the server's language when that is not known, and English for commands."""
+    menu = isinstance(command, app_commands.ContextMenu)
+    name = command.qualified_name
+    if ctx.interaction is None:
+        return _(name) if menu else name
+    catalogues = bossbot.catalogues
+    catalogue = catalogues.get(closest(ctx.interaction.locale.value, catalogues))
+    if catalogue is None:
+        return name
+    if menu:
+        return catalogue.gettext(name)
+    return " ".join(catalogue.pgettext("name", word) for word in name.split())
 
 
 async def may_use(command: AnyCommand, ctx: Context, every: Sequence[Entry]) -> bool:
@@ -203,8 +227,11 @@ async def may_use(command: AnyCommand, ctx: Context, every: Sequence[Entry]) -> 
 def find(known: Sequence[Entry], words: str) -> list[Entry]:
     """The command of a name, or those of a group; none if there is none."""
     name = " ".join(words.lower().strip("/$ ").split())
-    exact = [e for e in known if name == e.name.lower()]
-    inner = [e for e in known if e.name.startswith(f"{name} ")]
+    exact = [e for e in known if name in (e.name.lower(), e.in_client.lower())]
+    group = f"{name} "
+    inner = [
+        e for e in known if group in (e.name[: len(group)], e.in_client[: len(group)])
+    ]
     return exact or inner or [e for e in known if name in e.others][:1]
 
 
@@ -277,13 +304,13 @@ async def explained(entry: Entry, ctx: Context, prefix: str) -> discord.Embed:
 def form(entry: Entry, prefix: str) -> str:
     """How a command is written: "/queue cancel id", "$queue cancel <id>"."""
     if isinstance(entry.command, app_commands.ContextMenu):
-        return _("right-click a message > Apps > {name}").format(name=_(entry.name))
+        return _("right-click a message > Apps > {name}").format(name=entry.in_client)
     if entry.slash and (prefix == "/" or not entry.words):
         takes = [
             one.display_name if one.required else f"[{one.display_name}]"
             for one in entry.slash.parameters
         ]
-        return " ".join([f"/{entry.name}", *takes])
+        return " ".join([f"/{entry.in_client}", *takes])
     assert entry.words
     return f"{prefix.strip('/')}{entry.name} {signature(entry.words)}".strip()
 
@@ -298,7 +325,7 @@ def example(entry: Entry, prefix: str) -> str:
         values[next(iter(values), "")] = str(given)
     needed = [(name, value) for name, value in values.items() if value]
     if entry.slash and (prefix == "/" or not entry.words):
-        return " ".join([f"/{entry.name}", *(f"{n}:{v}" for n, v in needed)])
+        return " ".join([f"/{entry.in_client}", *(f"{n}:{v}" for n, v in needed)])
     return " ".join([f"{prefix.strip('/')}{entry.name}", *(v for _n, v in needed)])
 
 

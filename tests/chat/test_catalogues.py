@@ -4,6 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import catalogues
 import pytest
@@ -136,7 +137,7 @@ async def test_discord_gets_names_and_descriptions_in_each_language(
         stage.add_plugin(name)
     async with stage.bot() as bot:
         # So has /help, of menus, too.
-        shown = [entry_of(command) for command in all_commands(bot)]
+        shown = [entry_of(one, Mock(interaction=None)) for one in all_commands(bot)]
         assert {text for entry in shown for text in (entry.text, entry.group)} <= {
             message.id for message in TEXTS
         }

@@ -34,6 +34,29 @@ async def test_help_names_the_entry_of_a_menu_as_discord_does(stage: Stage) -> N
     assert "Apps > Medien herunterladen` Lädt herunter, was hinter den Links" in text
 
 
+async def test_help_names_slash_commands_as_the_member_s_discord_does(
+    stage: Stage,
+) -> None:
+    for name in ("help", "language", "queue"):
+        stage.add_plugin(name)
+    fake = stage.fake
+    fake.member.locale = "de"
+    async with stage.bot():
+        text = await help_of(stage, door="/")
+        assert "`/warteschlange abbrechen id` Cancel a download" in text
+        assert "Apps > Medien herunterladen` Download what is behind" in text
+        assert "`/warteschlange liste`" in await help_of(stage, "warteschlange", 0, "/")
+        one = await help_of(stage, "queue cancel", 0, "/")
+        assert (
+            one.startswith("/warteschlange abbrechen id\n") and "$queue cancel" in one
+        )
+        assert "`$queue cancel <id>` Cancel a download" in await help_of(stage)
+        [choice] = await fake.autocomplete(
+            stage.channel_id, "help", "command", "warteschlange li"
+        )
+        assert choice == {"name": "warteschlange liste", "value": "queue list"}
+
+
 async def test_answer_that_needs_an_embed_says_that_the_bot_may_send_none(
     stage: Stage,
 ) -> None:
