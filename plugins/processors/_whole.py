@@ -32,6 +32,13 @@ def is_whole(path: Path, mime: str) -> bool:
         return check is None or check(file)
 
 
+def moves(path: Path, mime: str) -> bool:
+    """Whether a picture moves; a large GIF hardly does otherwise."""
+    if mime != "image/gif" or path.stat().st_size > MAX_PICTURE_BYTES:
+        return mime in ("image/gif", "image/apng")
+    return _gif_pictures(path.read_bytes()) > 1
+
+
 def _jpeg(file: BinaryIO) -> bool:
     """To its end marker, not that of a preview in it."""
     data, place = file.read(), 2
@@ -67,8 +74,13 @@ def _png(file: BinaryIO) -> bool:
 
 
 def _gif(file: BinaryIO) -> bool:
-    """To the end of a block; the end marker itself is often missing."""
-    data = file.read()
+    return _gif_pictures(file.read()) >= 0
+
+
+def _gif_pictures(data: bytes) -> int:
+    """How many pictures a GIF has, -1 if it does not go to the end of a block; the end
+    marker itself is often missing."""
+    count = 0
 
     def colours(flags: int) -> int:
         return 3 << (flags & 7) + 1 if flags & 0x80 else 0
@@ -85,12 +97,13 @@ def _gif(file: BinaryIO) -> bool:
             if kind == 0x21:
                 place = blocks(place + 2)
             elif kind == 0x2C:
+                count += 1
                 place = blocks(place + 11 + colours(data[place + 9]))
             else:  # the end marker, or what nobody reads
-                return True
+                return count
     except IndexError:
-        return False
-    return place == len(data)
+        return -1
+    return count if place == len(data) else -1
 
 
 def _riff(file: BinaryIO) -> bool:

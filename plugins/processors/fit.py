@@ -25,7 +25,7 @@ from bossbot_plugins._reasons import (
     without_ffmpeg,
 )
 from bossbot_plugins._sounds import CONTAINERS, ENDINGS
-from bossbot_plugins._whole import is_whole
+from bossbot_plugins._whole import is_whole, moves
 from loguru import logger
 from pydantic import Field
 
@@ -81,8 +81,10 @@ async def process_files(
 async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
     """A file as it is posted, or with the reason why it is not."""
     kind = file.mime.partition("/")[0]
-    moves = file.mime in ("image/gif", "image/apng") and file.size > bench.limit_bytes
-    if file.failure or not (kind in ("video", "audio") or moves):
+    if kind == "image" and file.size > bench.limit_bytes:
+        if await asyncio.to_thread(moves, file.path, file.mime):
+            kind = "video"
+    if file.failure or kind not in ("video", "audio"):
         return file
     boxes = await asyncio.to_thread(read_mp4, file.path)
     look = partial(is_whole, file.path, file.mime)

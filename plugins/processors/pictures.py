@@ -16,7 +16,7 @@ from bossbot_plugins._reasons import (
     too_large,
     without_ffmpeg,
 )
-from bossbot_plugins._whole import is_whole
+from bossbot_plugins._whole import is_whole, moves
 from loguru import logger
 
 from bossbot import (
@@ -59,7 +59,9 @@ async def fitted(file: MediaFile, bench: Bench) -> MediaFile:
     if not await asyncio.to_thread(is_whole, file.path, file.mime):
         return failed(file, CUT, "cut short")
     fits = file.size <= bench.limit_bytes
-    if (fits and file.mime in SHOWN) or file.mime in ("image/gif", "image/apng"):
+    if fits and file.mime in SHOWN:
+        return file
+    if await asyncio.to_thread(moves, file.path, file.mime):
         return file
     if "ffmpeg" not in find_programs():
         return without_ffmpeg(file, bench)

@@ -360,10 +360,12 @@ async def test_large_picture_becomes_smaller(fit: Fit, shelf: Path) -> None:
         make(shelf / "noise.jpg", *noise, *one, "-q:v", "1"),
         make(shelf / "clear.png", *clear, *one),
         make(shelf / "a.bmp", *noise, *one),
+        make(shelf / "still.gif", *noise, *one),
     ]
     files = await fit(*sources, limit=30_000)
-    assert [file.failure for file in files] == [None] * 4
-    assert [file.path.suffix for file in files] == [".jpg", ".jpg", ".webp", ".jpg"]
+    assert [file.failure for file in files] == [None] * 5
+    endings = [".jpg", ".jpg", ".webp", ".jpg", ".webp"]
+    assert [file.path.suffix for file in files] == endings
     for file in files:
         assert file.size <= 30_000 and "to fit 29.3 KiB" in file.note
         [stream] = probed(file.path)["streams"]
