@@ -81,9 +81,10 @@ async def process_files(
 async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
     """A file as it is posted, or with the reason why it is not."""
     kind = file.mime.partition("/")[0]
-    if kind == "image" and file.size > bench.limit_bytes:
-        if await asyncio.to_thread(moves, file.path, file.mime):
-            kind = "video"
+    look = partial(moves, file.path, file.mime)
+    large = file.size > bench.limit_bytes
+    if kind == "image" and large and await asyncio.to_thread(look):
+        kind = "video"
     if file.failure or kind not in ("video", "audio"):
         return file
     boxes = await asyncio.to_thread(read_mp4, file.path)
