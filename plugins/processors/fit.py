@@ -7,6 +7,7 @@ else the video is encoded, to a size that follows from its length.
 import asyncio
 import dataclasses
 import re
+import subprocess
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -33,12 +34,14 @@ from bossbot import (
     Bench,
     Cause,
     Encoded,
+    Finding,
     JobFailed,
     MediaFile,
     PluginConfig,
     _,
     format_size,
     hookimpl,
+    one_line,
 )
 
 HIT = 0.9  # of the limit; what is smaller was encoded worse than it could be
@@ -76,6 +79,38 @@ async def process_files(
 ) -> list[MediaFile]:
     """See docs/plugins.md. What becomes of one file is nothing to the others."""
     return [await fitted(file, bench, config) for file in files]
+
+
+@hookimpl
+def check_machine(config: Config) -> list[Finding]:
+    """Tries the hardware encoder that the settings name on a picture."""
+    ffmpeg = find_programs().get("ffmpeg")
+    if not config.encoder or not ffmpeg:
+        return []
+    before, filters = hardware(config)
+    source = ["-f", "lavfi", "-i", "color=s=256x256:d=0.1"]
+    picture = ["-vf", ",".join(filters), "-c:v", config.encoder]
+    argv = [ffmpeg, "-v", "error", *before, *source, *picture, "-f", "null", "-"]
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=20
+        )
+        if not done.returncode:
+            return []
+        why = one_line(done.stderr.decode(errors="replace")[:300]).strip()
+    except subprocess.TimeoutExpired:
+        why = "it takes longer than 20 s"
+    what = f"the encoder {config.encoder} does not work here"
+    cost = "x264 makes videos fit instead"
+    remedy = f"Correct encoder in [plugins.fit], or remove it. The reason: {why}"
+    return [Finding(what, cost, remedy)]
+
+
+def hardware(config: Config) -> tuple[list[str], list[str]]:
+    """ffmpeg's words before the input, and the filters, for the hardware encoder."""
+    if "vaapi" in config.encoder:
+        return ["-vaapi_device", config.device], ["format=nv12", "hwupload"]
+    return [], ["format=yuv420p"]
 
 
 async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
@@ -285,9 +320,9 @@ class Fitting:
             rate += ["-maxrate", bps, "-bufsize", str(min(stored, MAX_BPS))]
         filters = self._filters(aim, mapped)
         if way != "libx264":
-            device = ["-vaapi_device", self.config.device] if "vaapi" in way else []
-            filters += ["format=nv12", "hwupload"] if device else ["format=yuv420p"]
-            return device, ["-vf", ",".join(filters), "-c:v", way, *rate]
+            before, upload = hardware(self.config)
+            filters += upload
+            return before, ["-vf", ",".join(filters), "-c:v", way, *rate]
         x264 = ["-preset", self.config.preset, "-profile:v", "high"]
         if self.config.preset == "veryfast":  # it looks ahead too little to save bits
             x264 += ["-rc-lookahead", "30"]

@@ -72,3 +72,12 @@ def test_only_x264_leaves_notes_for_a_second_pass(encoder: str, notes: bool) -> 
     video, config = source(1920, 1080, 120), fit.Config(encoder=encoder)
     work = fit.Fitting(cast(Any, None), video, cast(Any, None), config)
     assert work._stats_fit(plan(video, 10 * MIB)) is notes
+
+
+def test_check_tries_the_encoder_that_the_settings_name() -> None:
+    [found] = fit.check_machine(fit.Config(encoder="h264_none"))
+    assert "h264_none" in found.what and "h264_none" in found.remedy
+    assert not found.fatal
+    assert fit.check_machine(fit.Config()) == []
+    works = fit.Config.model_construct(encoder="libx264")
+    assert fit.check_machine(works) == []
