@@ -163,7 +163,9 @@ async def download(
             placed = await app.storage.place(job, fitting, folder)
         except OSError as error:
             raise BossbotError(f"--to {folder}: {error.strerror}.") from error
-        lines += [f"{file.path} ({format_size(file.size)})" for file in placed]
+        for file in placed:
+            about = ", ".join(filter(None, [format_size(file.size), file.note]))
+            lines.append(f"{file.path} ({one_line(about)})")
         if fetched.facts.get("mute"):
             lines.append("without sound: adding it to the picture needs ffmpeg")
         lines += [one_line(f"not fetched: {f} ({f.detail})") for f in fetched.failures]

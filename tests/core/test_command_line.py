@@ -83,7 +83,10 @@ def test_get_saves_where_the_user_is_and_says_what_failed(
     assert nonsense.startswith("nonsense Invalid URL: ")
 
 
-def test_get_names_what_is_over_the_limit(toy_home: Home, tmp_path: Path) -> None:
+def test_get_names_what_is_over_the_limit_and_how_the_rest_fits(
+    toy_home: Home, tmp_path: Path
+) -> None:
+    toy_home.add_plugin(Path(__file__).parent / "plugins" / "smaller.py")
     done = toy_home.run(
         *("get", "https://a.toy.example/1", "--limit", "1KiB", "--to", tmp_path / "to")
     )
@@ -91,6 +94,7 @@ def test_get_names_what_is_over_the_limit(toy_home: Home, tmp_path: Path) -> Non
     (path,) = (tmp_path / "to").iterdir()
     assert path.read_text() == "1" * 10
     assert "too large" in done.stdout and "4.9 KiB" in done.stdout
+    assert "_01.txt (10 B, 1080p to 720p)\n" in done.stdout
 
 
 def test_get_fails_when_nothing_is_within_the_limit(
