@@ -74,6 +74,12 @@ def link_plugins(folder: Path, *stems: str) -> Path:
 _shared: dict[tuple[str, ...], Path] = {}  # by their plugins; () has all of them
 
 
+def share_plugins_in(folder: Path) -> None:
+    """Where `our_plugins` makes its folders from now on."""
+    _shared.clear()
+    _shared[()] = folder
+
+
 def our_plugins(*stems: str) -> Path:
     """The same for tests that change nothing there: made once for the same plugins."""
     wanted = tuple(sorted({*stems}))
@@ -162,11 +168,12 @@ def _our_code_is_read_once(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
     """Each app runs our plugins afresh, from code that is read from disk once."""
-    _shared[()] = tmp_path_factory.mktemp("ours")
+    ours = tmp_path_factory.mktemp("ours")
+    share_plugins_in(ours)
     read, known = SourceFileLoader.get_code, {}
 
     def get_code(loader: SourceFileLoader, name: str) -> Any:
-        if not loader.path.startswith((f"{_shared[()]}/", f"{ROOT}/plugins/")):
+        if not loader.path.startswith((f"{ours}/", f"{ROOT}/plugins/")):
             return read(loader, name)
         if loader.path not in known:
             known[loader.path] = read(loader, name)

@@ -130,9 +130,11 @@ class Line:
 async def converse(folder: Path, what: str = "") -> list[Line]:
     """What is said in the channel when a member pastes two links, or one to a post of
     a kind."""
+    from conftest import share_plugins_in
     from discord_support import Stage
     from fake_discord import FakeDiscord
 
+    share_plugins_in(folder / "ours")
     art = draw_art(folder / "media")
     (folder / "stage").mkdir()
     async with FakeDiscord() as fake:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 sys.path[:0] = [str(folder) for folder in (ROOT, TESTS, TESTS / "support")]
 
+from conftest import share_plugins_in
 from discord_support import BotProcess, Stage, job_ids, link
 from fake_discord import FakeDiscord
 
@@ -173,6 +174,7 @@ async def main(jobs: int, kills: int, seed: int, life_s: float) -> int:
         media, own = Path(folder, "media"), Path(folder, "stage")
         media.mkdir()
         own.mkdir()
+        share_plugins_in(Path(folder, "ours"))
         async with FakeDiscord() as fake:
             stage = Stage(fake, media, own)
             figures = await soak(stage, jobs, kills, seed, life_s)
