@@ -50,6 +50,13 @@ def pytest_configure(config: pytest.Config) -> None:
         compileall.compile_dir(ROOT / "plugins", quiet=2)
 
 
+def pytest_collection_finish() -> None:
+    """Write no bytecode from here on: of a plugin that a test changes within a second,
+    to as many bytes, Python would go on reading it."""
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """For ``-n auto``: two more than there are cores, since tests often wait."""

@@ -26,7 +26,10 @@ from bossbot import OURS, App, Cause, Platform, Refused, Route, Settings
 
 URLS = Path(__file__).parent / "urls"
 NAMES = ("instagram", "reddit", "tiktok", "twitter", "youtube")
-NEEDED = ("engines", "platforms", "parts/platform_router.py", "parts/_programs.py")
+NEEDED = (
+    *("engines", "platforms", "parts/platform_router.py", "parts/_programs.py"),
+    "processors/_plan.py",
+)
 
 
 def table(name: str) -> dict[str, Any]:
@@ -48,9 +51,9 @@ def make_app(folder: Path, **plugins: dict[str, Any]) -> App:
     platforms. The engines answer in this process whether they support a link."""
     ours, own = folder / "ours", folder / "own"
     if not ours.exists():
-        (ours / "parts").mkdir(parents=True)
         own.mkdir()
         for name in NEEDED:
+            (ours / name).parent.mkdir(parents=True, exist_ok=True)
             (ours / name).symlink_to(OURS / name)
     app = App(Settings(data_dir=folder, plugins_dir=own, plugins=plugins), ours=ours)
     app.plugins.load()
