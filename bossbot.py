@@ -605,6 +605,7 @@ class Probe:
     ticks_per_s: float = 0  # what all times of its frames are multiples of
     transfer: str = ""  # ffprobe's name of its light: "smpte2084"
     channels: int = 0  # of the sound
+    start_s: float = 0  # when the first picture or sound comes; the file may end later
 
 
 class Accepted(NamedTuple):

@@ -37,7 +37,7 @@ FORMATS = f"{STREAMS},{PICTURES}"
 GUARD = ("-protocol_whitelist", "file", "-format_whitelist", FORMATS)
 # What a Probe is made of: a file's texts could be longer than what run() returns.
 ENTRIES = (
-    "format=format_name,duration:stream_disposition=attached_pic:stream_tags=rotate:"
+    "format=format_name,duration,start_time:stream_disposition=attached_pic:stream_tags=rotate:"
     "stream_side_data=rotation:stream=index,codec_type,codec_name,profile,level,width,"
     "height,pix_fmt,avg_frame_rate,r_frame_rate,field_order,sample_aspect_ratio,"
     "color_transfer,channels,duration"
@@ -208,6 +208,7 @@ def _probe(found: dict[str, Any]) -> Probe:
         ticks_per_s=rates[1],
         transfer=video.get("color_transfer", ""),
         channels=int(audio.get("channels", 0)),
+        start_s=max(_number(found["format"].get("start_time")), 0),
     )
 
 

@@ -8,7 +8,7 @@ from bossbot_plugins._reasons import CUT, DAMAGED
 from bossbot import Bench, Cause, JobFailed, MediaFile, Probe
 
 # The containers whose head says how long they are.
-SAID = ("mov", "matroska", "asf", "flv", "avi")
+SAID = ("mov", "matroska", "asf", "flv", "avi", "aiff", "au", "caf", "w64", "wv", "tta")
 
 
 async def measured(file: MediaFile, bench: Bench) -> Source:
@@ -28,7 +28,8 @@ async def measured(file: MediaFile, bench: Bench) -> Source:
     copied = (*maps_of(probe), "-c", "copy", "-f", "null", "-")
     read = await bench.ffmpeg("-i", file.path, *copied)
     said_s, sizes = probe.duration_s or 0, sizes_in(read.said)
-    short = 0 < read.length_s < said_s * 0.97 - 0.5
+    end_s = read.length_s + probe.start_s  # some count from zero, some from the start
+    short = 0 < read.length_s and end_s < said_s * 0.97 - 0.5
     if short and probe.container.partition(",")[0] in SAID:
         detail = f"{read.length_s:.1f} of {said_s:.1f} s"
         raise JobFailed(Cause.NO_MEDIA, detail, CUT)

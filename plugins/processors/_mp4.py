@@ -18,6 +18,7 @@ MAX_BOXES = 50_000  # of a file in fragments
 MAX_INDEX_BYTES = 64 * 2**20
 MAX_TRACKS = 100
 AT_ONCE = 2**16  # numbers; while it compares them, Python does nothing else
+LOOKS = 16  # places where a picture should be, from the first to the last
 PROFILES = (66, 77, 100)  # of H.264: baseline, main, high; all 8 bits and 4:2:0
 MAX_LEVEL = 52  # 5.2
 AAC = (2, 5, 29)  # object types: LC, and HE with one or two tools
@@ -31,6 +32,8 @@ class Track(NamedTuple):
     plays: bool  # wherever H.264 and AAC do
     first: tuple[int, int] = (0, 0)  # its first sample: where, and how many bytes
     last: int = 0  # where the last of its pieces begins
+    looks: Sequence[int] = ()  # where some of its pieces begin
+    width: int = 4  # bytes of the numbers before the units of H.264
 
 
 class Mp4(NamedTuple):
@@ -96,7 +99,10 @@ def _read(file: BinaryIO) -> Mp4 | None:
     places = [names.index(one) for one in (b"moov", b"mdat") if one in names]
     return Mp4(
         brand=brand,
-        whole=whole and b"moov" in names and all(one.last < end for one in tracks),
+        # A photo has "meta" for its index.
+        whole=whole
+        and not {b"moov", b"meta"}.isdisjoint(names)
+        and all(one.last < end for one in tracks),
         true=all(_is_there(file, one) for one in tracks if one.codec == "avc1"),
         in_front=places == sorted(places),
         fragmented=fragmented,
@@ -138,20 +144,27 @@ def _inside(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _is_there(file: BinaryIO, track: Track) -> bool:
-    """Whether the first picture of H.264 is a row of units with lengths before them, or
-    has lengths of another width."""
-    start, size = track.first
-    if not 5 <= size <= MAX_INDEX_BYTES:
+    """Whether the first picture of H.264 is a row of units with lengths before them, and
+    some others begin so."""
+    width, (start, size) = track.width, track.first
+    if not width < size <= MAX_INDEX_BYTES:
         return True
     file.seek(start)
     data, place = file.read(size), 0
-    while place + 5 <= len(data) and not data[place + 4] & 0x80:
-        place += 4 + int.from_bytes(data[place : place + 4], "big")
-    return place == len(data) or len(data) < size
+    while place + width < len(data) and not data[place + width] & 0x80:
+        place += width + int.from_bytes(data[place : place + width], "big")
+    if place != len(data) == size:
+        return False
+    for place in track.looks:
+        file.seek(place)
+        head = file.read(width + 1)
+        if len(head) > width and (not any(head[:width]) or head[width] & 0x80):
+            return False
+    return True
 
 
 def _track(data: memoryview) -> Track:
-    kind, codec, plays, first_size = "", "", False, 0
+    kind, codec, plays, first_size, width = "", "", False, 0, 4
     places: Sequence[int] = ()
     left = [data]
     while left:
@@ -161,7 +174,7 @@ def _track(data: memoryview) -> Track:
             elif name == b"hdlr" and not kind:  # another one may follow, of its data
                 kind = bytes(body[8:12]).decode("latin-1")
             elif name == b"stsd":
-                codec, plays = _codec(body)
+                codec, plays, width = _codec(body)
             elif name == b"stsz":
                 same, count = struct.unpack_from(">II", body, 4)
                 sizes = _numbers("I", body[12:], min(count, 1))
@@ -171,7 +184,10 @@ def _track(data: memoryview) -> Track:
                 places = _numbers("I" if name == b"stco" else "Q", body[8:], count)
     first = next(iter(places), 0), first_size
     pieces = (places[n : n + AT_ONCE] for n in range(0, len(places), AT_ONCE))
-    return Track(kind, codec, plays, first, max(map(max, pieces), default=0))
+    last = max(map(max, pieces), default=0)
+    looks = places[:: max(len(places) // LOOKS, 1)]
+    looks = [*looks, *places[-1:]]
+    return Track(kind, codec, plays, first, last, looks, width)
 
 
 def _numbers(kind: str, data: memoryview, count: int) -> Sequence[int]:
@@ -183,20 +199,22 @@ def _numbers(kind: str, data: memoryview, count: int) -> Sequence[int]:
     return numbers
 
 
-def _codec(data: memoryview) -> tuple[str, bool]:
-    """The codec's name, and whether it plays; several in one track do not."""
+def _codec(data: memoryview) -> tuple[str, bool, int]:
+    """The codec's name, whether it plays (several in one track do not), and the width of
+    the lengths in it."""
     (count,) = struct.unpack_from(">I", data, 4)
     size, name = struct.unpack_from(">I4s", data, 8)
     entry = data[8 : 8 + size]
-    plays = False
+    plays, width = False, 4
     if name == b"avc1":
         config = next((b for n, b in _inside(entry[86:]) if n == b"avcC"), b"")
         plays = len(config) > 3 and config[1] in PROFILES and config[3] <= MAX_LEVEL
+        width = (config[4] & 3) + 1 if len(config) > 4 else 4
     if name == b"mp4a":
         version = int.from_bytes(entry[16:18], "big")
         boxes = _inside(entry[36 + {1: 16, 2: 36}.get(version, 0) :])
         plays = _is_aac(bytes(next((b for n, b in boxes if n == b"esds"), b"")))
-    return name.decode("latin-1"), plays and count == 1
+    return name.decode("latin-1"), plays and count == 1, width
 
 
 def _is_aac(data: bytes) -> bool:

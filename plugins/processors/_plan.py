@@ -10,6 +10,7 @@ LEAST_BPP = 0.02  # below it, at 360p, nothing looks acceptable
 SHARE = 0.96  # of the limit that is aimed at; from 0.9 to 1 counts as a hit
 SOUND_KBPS = (128, 96, 64, 48, 32, 24, 16)
 MAX_FPS = 60.0
+MIN_BPS = 2000  # x264 takes no fewer
 MAX_BPS = 40_000_000  # nothing here looks better with more, and level 4.1 allows it
 # Blocks of 16 x 16 pixels in a picture: for more, x264 needs more memory than a program
 # may have. And in a second: H.264, level 5.2.
@@ -39,7 +40,7 @@ class Source:
     def size(self) -> tuple[int, int]:
         """Width and height as it is shown."""
         size = self.probe.width, self.probe.height
-        return size[::-1] if self.probe.rotation % 180 else size
+        return size[::-1] if 45 < self.probe.rotation % 180 < 135 else size
 
     @property
     def fps(self) -> float:
@@ -93,8 +94,12 @@ def plan(source: Source, limit_bytes: float) -> Plan:
         ),
         sizes[-1],
     )
-    bps = int(min(video_bps, MAX_BPS))
-    return Plan(*size, bps, sound_kbps, video_bps >= enough)
+    return Plan(*size, possible(video_bps), sound_kbps, video_bps >= enough)
+
+
+def possible(bps: float) -> int:
+    """The nearest number of bits a second that the encoder takes."""
+    return int(min(max(bps, MIN_BPS), MAX_BPS))
 
 
 def sound_for(source: Source, total_bps: float) -> int:

@@ -6,20 +6,20 @@ Each kind is looked at as far as its own structure tells; for others the answer 
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from bossbot_plugins._mp4 import read_mp4
 
 TAIL_BYTES = 2**17
 MAX_PICTURE_BYTES = 64 * 2**20  # that is read at once
 AT_ONCE = 2**20  # bytes; while it searches them, Python does nothing else
+FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # of ASF
 UNKNOWN = 0x7FFFFF00  # sizes from here on stand for "as much as comes"
 
 
-def is_whole(path: Path, mime: str) -> bool:
+def is_whole(path: Path) -> bool:
     """Whether nothing is missing at the end of a file, as far as can be told."""
-    boxes = None if mime.startswith("image/") else read_mp4(path)
-    if boxes:  # a picture in such a file has no such index
+    if boxes := read_mp4(path):
         return boxes.whole
     with path.open("rb") as file:
         head = file.read(16)
@@ -220,6 +220,27 @@ def _flac_frame(head: bytes) -> int | None:
     return number if place < len(head) and crc == head[place] else None
 
 
+def _asf(file: BinaryIO) -> bool:
+    """As long as its properties say, unless it was sent live."""
+    head = file.read(2**16)
+    place = head.find(FILE_PROPERTIES) + 16
+    if place < 16 or len(head) < place + 76:
+        return True
+    size = int.from_bytes(head[place + 24 : place + 32], "little")
+    return bool(head[place + 72] & 1) or size <= file.seek(0, 2)
+
+
+def _bmp(file: BinaryIO) -> bool:
+    return int.from_bytes(file.read(6)[2:], "little") <= file.seek(0, 2)
+
+
+def _tiff(file: BinaryIO) -> bool:
+    """Whether its index is there; it is mostly the last thing in it."""
+    head = file.read(8)
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+    return int.from_bytes(head[4:], order) < file.seek(0, 2)
+
+
 CHECKS: dict[bytes, Callable[[BinaryIO], bool]] = {
     b"\xff\xd8\xff": _jpeg,
     b"\x89PNG\r\n\x1a\n": _png,
@@ -232,4 +253,8 @@ CHECKS: dict[bytes, Callable[[BinaryIO], bool]] = {
     b"\xff\xfb": _mp3,
     b"\xff\xf3": _mp3,
     b"fLaC": _flac,
+    b"\x30\x26\xb2\x75": _asf,
+    b"BM": _bmp,
+    b"II*\0": _tiff,
+    b"MM\0*": _tiff,
 }

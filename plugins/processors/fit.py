@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from bossbot_plugins._measure import maps_of, measured, sizes_in
 from bossbot_plugins._mp4 import MAX_LEVEL, Mp4, read_mp4
-from bossbot_plugins._plan import MAX_BPS, SHARE, Plan, Source, plan
+from bossbot_plugins._plan import MAX_BPS, SHARE, Plan, Source, plan, possible
 from bossbot_plugins._programs import find_programs
 from bossbot_plugins._reasons import (
     CUT,
@@ -44,13 +44,17 @@ from bossbot import (
     one_line,
 )
 
+PROFILES = ("Constrained Baseline", "Baseline", "Main", "High")  # of H.264
 HIT = 0.9  # of the limit; what is smaller was encoded worse than it could be
 MAX_TRIES, SHORT_S = 4, 60.0  # what is short misses more, and is soon done again
 MAX_STATS_BYTES = 64 * 2**20  # for a second pass to have what the first one learnt
+# Up to a tenth of the pictures may be broken; for more, ffmpeg ends with 69.
+BROKEN = ("-max_error_rate", "0.1")
 HDR = ("smpte2084", "arib-std-b67")  # PQ, HLG
 # From HDR's light to the one that other screens show.
 TO_SDR = (
-    "zscale=tin={transfer}:min=bt2020nc:pin=bt2020:rin=tv:t=linear:npl=100,"
+    "setparams=colorspace=bt2020nc:color_primaries=bt2020:color_trc={transfer},"
+    "zscale=t=linear:npl=100,"
     "format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,"
     "zscale=t=bt709:m=bt709:p=bt709:r=tv"
 )
@@ -123,7 +127,7 @@ async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
     if file.failure or kind not in ("video", "audio"):
         return file
     boxes = await asyncio.to_thread(read_mp4, file.path)
-    look = partial(is_whole, file.path, file.mime)
+    look = partial(is_whole, file.path)
     if not (boxes.whole if boxes else await asyncio.to_thread(look)):
         return failed(file, CUT, "cut short")
     if boxes and not boxes.true:
@@ -267,7 +271,7 @@ class Fitting:
                 break
             aim = self._better(aim, made, bool(stats) and number == 1)
             if number == MAX_TRIES - 1:
-                aim = dataclasses.replace(aim, video_bps=int(aim.video_bps * 0.8))
+                aim = dataclasses.replace(aim, video_bps=possible(aim.video_bps * 0.8))
         return self._told(best or made.file, aim)
 
     def _better(self, aim: Plan, made: Made, exact: bool) -> Plan:
@@ -278,7 +282,7 @@ class Fitting:
         video = max(sizes_in(made.said).get("video", 0), 1024)
         room = max(self.limit * SHARE - (made.file.size - video), 1024)
         bps = room * 8 / self.source.length_s if exact else aim.video_bps * room / video
-        return dataclasses.replace(aim, video_bps=max(int(bps), 1000))
+        return dataclasses.replace(aim, video_bps=possible(bps))
 
     # How a plan is carried out
 
@@ -368,10 +372,15 @@ class Fitting:
         """What ffmpeg makes of the file, checked to be as long."""
         path = self.bench.path(f"{self.file.path.stem}.{ending}")
         length_s = self.source.length_s
-        words: list[str | Path] = [*before, "-i", self.file.path, *argv, path]
-        ran: Encoded = await self.bench.ffmpeg(
-            *words, length_s=length_s, encodes=encodes
-        )
+        words: list[str | Path] = [*before, "-i", self.file.path, *argv, *BROKEN, path]
+        try:
+            ran: Encoded = await self.bench.ffmpeg(
+                *words, length_s=length_s, encodes=encodes
+            )
+        except JobFailed as error:
+            if "(exit 69)" in error.detail:
+                raise JobFailed(Cause.NO_MEDIA, error.detail, DAMAGED) from error
+            raise
         made = await self.bench.file(path)
         if ran.length_s < length_s - max(0.5, length_s / 50):
             detail = f"only {ran.length_s:.1f} of {length_s:.1f} s could be read"
@@ -417,8 +426,10 @@ CONTAINER = [
 def is_plain(source: Source) -> bool:
     """Whether the picture plays anywhere in an mp4."""
     probe = source.probe
-    plain = probe.pixel_format in ("yuv420p", "yuvj420p")
-    return probe.video == "h264" and plain and 0 < probe.level <= MAX_LEVEL
+    plain = probe.pixel_format in ("yuv420p", "yuvj420p") and probe.profile in PROFILES
+    # An avi does not say when its pictures are shown, if that is not their order.
+    plain = plain and 0 < probe.level <= MAX_LEVEL and probe.container != "avi"
+    return probe.video == "h264" and plain
 
 
 def is_fine(said: str) -> bool:

@@ -56,7 +56,7 @@ async def fitted(file: MediaFile, bench: Bench) -> MediaFile:
     """A picture as it is posted, or with the reason why it is not."""
     if not file.mime.startswith("image/") or file.failure:
         return file
-    if not await asyncio.to_thread(is_whole, file.path, file.mime):
+    if not await asyncio.to_thread(is_whole, file.path):
         return failed(file, CUT, "cut short")
     fits = file.size <= bench.limit_bytes
     if fits and file.mime in SHOWN:

@@ -12,6 +12,7 @@ from bossbot import N_, Bench, JobFailed, MediaFile, _, hookimpl
 
 MAX_PARTS = 20  # of a file; more would fill the channel
 MANY = 2.5  # times as many parts without encoding are better than a long encoding
+SLACK_S = 0.1  # longer than need be, so that no crumb is left for one more
 SPLITTING = N_("Splitting it")
 SOUNDS = ("mp3", "ogg", "flac", "wav")  # whose parts are as the whole
 
@@ -30,7 +31,7 @@ async def parts_of(file: MediaFile, bench: Bench) -> list[MediaFile]:
     too_large = file.size > bench.limit_bytes and not file.failure
     if not too_large or file.mime.partition("/")[0] not in ("video", "audio"):
         return [file]
-    whole = await asyncio.to_thread(is_whole, file.path, file.mime)
+    whole = await asyncio.to_thread(is_whole, file.path)
     if not whole or "ffmpeg" not in find_programs():
         return [file]
     try:
@@ -38,8 +39,10 @@ async def parts_of(file: MediaFile, bench: Bench) -> list[MediaFile]:
         count = count_for(source, file, bench.limit_bytes)
         if not 1 < count <= MAX_PARTS:
             return [file]
-        parts = await split(file, source, source.length_s / count, bench)
+        parts = await split(file, source, source.length_s / count + SLACK_S, bench)
     except JobFailed:  # the next one finds the same, and says so
+        return [file]
+    if len(parts) < 2:  # it has no second key frame
         return [file]
     await asyncio.to_thread(file.path.unlink)
     text, count = _("part {number} of {count}"), len(parts)

@@ -393,7 +393,7 @@ async def test_probe_of_a_video(table: Table, media_folder: Path) -> None:
 async def test_probe_of_sound(table: Table, media_folder: Path) -> None:
     probe = await table.bench.probe(await table.put(media.audio(media_folder)))
     assert probe.duration_s is not None and abs(probe.duration_s - 1) < 0.2
-    found = dataclasses.replace(probe, duration_s=None)
+    found = dataclasses.replace(probe, duration_s=None, start_s=0)
     assert found == Probe("mp3", audio="mp3", audio_index=0, channels=1)
 
 

@@ -126,6 +126,13 @@ KINDS: dict[str, list[str]] = {
         *("-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le"),
         *("-x265-params", "colorprim=9:transfer=16:colormatrix=9"),
     ],
+    "hdr-unnamed.mp4": [  # only how bright it is, not in which colours
+        *pattern(),
+        *("-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le"),
+        *("-x265-params", "transfer=16"),
+    ],
+    "lossless.mp4": [*pattern(), *H264, "-qp", "0", "-movflags", "+faststart"],
+    "b-frames.avi": [*pattern(), "-c:v", "libx264", "-pix_fmt", "yuv420p"],
     "odd.mkv": [*pattern("161x97"), "-c:v", "ffv1"],
     "portrait.webm": [*pattern("96x160"), "-c:v", "libvpx", "-deadline", "realtime"],
     "wide-pixels.avi": [*pattern(), "-vf", "setsar=4/3", "-c:v", "mpeg4"],
@@ -140,6 +147,22 @@ KINDS: dict[str, list[str]] = {
     "silent.avi": [*pattern(), "-c:v", "mjpeg"],
     "still.mkv": [*pattern("64x48", "0.2", 7200), "-c:v", "mpeg4"],
 }
+
+
+def is_in_order(path: Path) -> bool:
+    """Whether each picture comes after the one before it."""
+    words = [
+        "-select_streams",
+        "v",
+        "-show_entries",
+        "frame=pts_time",
+        "-of",
+        "csv=p=0",
+    ]
+    command = ["ffprobe", "-v", "error", *words, str(path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    times = [float(line.strip(",")) for line in said.split()]
+    return times == sorted(set(times))
 
 
 def shape_of(path: Path) -> Fraction:
@@ -180,10 +203,21 @@ async def test_video_of_any_kind_plays(fit: Fit, shelf: Path, name: str) -> None
     [file] = await fit(source)
     assert not file.failure, (file.failure, file.failure.detail)
     video = check(file.path, source)
-    if name == "hdr.mp4":
+    if name.startswith("hdr"):
         assert video["color_transfer"] == video["color_primaries"] == "bt709"
+    if name == "b-frames.avi":
+        assert is_in_order(file.path)
     if name == "interlaced.mpg":
         assert video.get("field_order", "progressive") == "progressive"
+
+
+async def test_video_whose_clock_starts_late_is_not_cut_short(
+    fit: Fit, shelf: Path
+) -> None:
+    source = make(shelf / "late.mkv", *BOTH, *H264, *AAC, "-output_ts_offset", "10")
+    [file] = await fit(source)
+    assert not file.failure, file.failure.detail
+    assert abs(float(probed(file.path)["format"]["duration"]) - 1) < 0.5
 
 
 # As it is
@@ -304,6 +338,14 @@ async def test_long_video_is_split_into_parts_that_play(fit: Fit, shelf: Path) -
     assert abs(total - 12) < 0.5
 
 
+async def test_sound_is_split_without_a_crumb(fit: Fit, shelf: Path) -> None:
+    noise = ["-f", "lavfi", "-i", "anoisesrc=d=10:a=0.4"]
+    source = make(shelf / "crumb.opus", *noise, "-b:a", "256k")
+    files = await fit(source, limit=30_000)
+    lengths = [float(probed(file.path)["format"]["duration"]) for file in files]
+    assert len(lengths) == 2 and min(lengths) > 4 and abs(sum(lengths) - 10) < 0.5
+
+
 # Sound
 
 
@@ -416,18 +458,26 @@ def cut(source: Path, share: float = 0.6) -> Path:
         "a.png",
         "a.gif",
         "a.webp",
+        "a.wmv",
+        "a.aiff",
+        "a.bmp",
+        "a.tiff",
+        "a.avif",
     ],
 )
 async def test_file_that_is_cut_short_is_a_failure(
     fit: Fit, shelf: Path, name: str
 ) -> None:
     kind = name[2:]
-    codecs = {"webm": ["-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libopus"]}
-    if kind in ("jpg", "png", "gif", "webp"):
+    codecs = {
+        "webm": ["-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libopus"],
+        "wmv": ["-c:v", "wmv2", "-c:a", "wmav2"],
+    }
+    if kind in ("jpg", "png", "gif", "webp", "bmp", "tiff", "avif"):
         whole = make(
             shelf / name, *pattern(), "-frames:v", "2" if kind == "gif" else "1"
         )
-    elif kind in ("wav", "ogg", "flac", "mp3", "m4a"):
+    elif kind in ("wav", "ogg", "flac", "mp3", "aiff"):
         whole = make(shelf / name, *tone(3))
     else:
         flags = ["-movflags", "+faststart"] if name == "front.mp4" else []
@@ -437,6 +487,21 @@ async def test_file_that_is_cut_short_is_a_failure(
     assert failed.failure and failed.failure.cause is Cause.NO_MEDIA
     assert "cut short" in str(failed.failure) or "damaged" in str(failed.failure)
     assert not fine.failure, "the others are posted"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+async def test_video_with_a_hole_in_it_is_a_failure(
+    fit: Fit, shelf: Path, codec: str
+) -> None:
+    how = ["-c:v", codec, "-preset", "ultrafast", "-pix_fmt", "yuv420p"]
+    front = ["-movflags", "+faststart"]
+    whole = make(shelf / f"{codec}.mp4", *pattern(length_s=3), *tone(3), *how, *front)
+    data = bytearray(whole.read_bytes())
+    first, last = len(data) * 4 // 10, len(data) * 7 // 10
+    data[first:last] = bytes(last - first)
+    whole.write_bytes(data)
+    [file] = await fit(whole)
+    assert file.failure and "damaged" in str(file.failure)
 
 
 async def test_what_lies_about_itself_is_a_failure(fit: Fit, shelf: Path) -> None:

@@ -27,6 +27,7 @@ SIZES = [
     (source(1920, 1080, 120), (1280, 720)),
     (source(1080, 1920, 120), (720, 1280)),
     (source(1920, 1080, 120, rotation=90), (720, 1280)),
+    (source(1920, 1080, 120, rotation=30), (1280, 720)),  # players turn by quarters
     (source(1920, 1080, 240), (852, 480)),
     (source(1920, 1080, 900), (640, 360)),
     (source(641, 361, 900), (640, 360)),  # never larger
@@ -81,3 +82,8 @@ def test_check_tries_the_encoder_that_the_settings_name() -> None:
     assert fit.check_machine(fit.Config()) == []
     works = fit.Config.model_construct(encoder="libx264")
     assert fit.check_machine(works) == []
+
+
+@pytest.mark.parametrize("limit", [1, 10**12])
+def test_plan_has_bits_that_the_encoder_takes(limit: float) -> None:
+    assert 2000 <= plan(source(640, 360, 0.04), limit).video_bps <= 40_000_000
