@@ -104,8 +104,9 @@ async def test_waiting_links_are_told_their_position(stage: Stage, door: str) ->
         await job_at(bot, job_id(third), Status.COMPLETED)
         await stage.fake.wait_for(lambda: "Done in" in second.content)
         await stage.fake.wait_for(lambda: "Done in" in third.content)
-    posted = [message.files[0].data for message in messages]
-    assert posted == [stage.bytes_of(step) for step in stage.images(3)]
+    # Posting takes no slot, so that the last two may pass each other.
+    posted = {message.files[0].data for message in messages}
+    assert posted == {stage.bytes_of(step) for step in stage.images(3)}
 
 
 async def test_slow_links_of_one_member_hold_up_nobody_else(stage: Stage) -> None:
