@@ -106,8 +106,8 @@ __version__ = "1.0.0"
 API = 1  # a plugin that needs more than this one sets an API of its own
 # What plugins may rely on; docs/plugins.md mentions each.
 __all__ = [
-    "API", "BROKEN_GUILD", "HERE", "HOOKS", "MAX_LINE", "N_", "OWN_CAUSES", "PARTS",
-    "PLUGIN_PACKAGE", "SENTENCES", "SLOT_STATUSES", "STOP_WITHIN_S",
+    "API", "ATTEMPT_STATUSES", "BROKEN_GUILD", "HERE", "HOOKS", "MAX_LINE", "N_",
+    "OWN_CAUSES", "PARTS", "PLUGIN_PACKAGE", "SENTENCES", "STOP_WITHIN_S",
     "TERMINAL_STATUSES", "Accepted", "Action", "App", "Bench", "BossBot",
     "BossbotError", "Cause", "Change", "ChannelId", "Client", "Courier", "Database",
     "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hooks", "Job",
@@ -334,8 +334,8 @@ class Status(StrEnum):
 
 
 TERMINAL_STATUSES = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-# What has files on the disk that are not kept yet. Only a download takes a slot.
-SLOT_STATUSES = (Status.DOWNLOADING, Status.PROCESSING)
+# An attempt is under way: it has files on the disk that are not kept yet.
+ATTEMPT_STATUSES = (Status.DOWNLOADING, Status.PROCESSING)
 
 
 class Priority(IntEnum):

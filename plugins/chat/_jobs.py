@@ -10,8 +10,8 @@ from bossbot_plugins._commands import Asked, Denied, admit, user_of
 from bossbot_plugins._spoilers import hide
 
 from bossbot import (
+    ATTEMPT_STATUSES,
     SENTENCES,
-    SLOT_STATUSES,
     TERMINAL_STATUSES,
     App,
     Cause,
@@ -29,7 +29,7 @@ from bossbot import (
 )
 
 MODERATOR = ("manage_messages",)
-CANCELLABLE = (Status.QUEUED, *SLOT_STATUSES)
+CANCELLABLE = (Status.QUEUED, *ATTEMPT_STATUSES)
 RETRYABLE = (Status.FAILED, Status.CANCELLED)
 MARKS = " `#*_.,;:!?<>()[]\"'“”‘’"  # around an id in a sentence
 UNFINISHED = tuple(status for status in Status if status not in TERMINAL_STATUSES)
@@ -187,7 +187,7 @@ def post_link(job: Job) -> str:
 
 def share_of(job: Job, progress: Progress | None) -> float | None:
     """How much of a step is done, from 0 to 1, if that is known."""
-    if progress is None or job.status not in SLOT_STATUSES:
+    if progress is None or job.status not in ATTEMPT_STATUSES:
         return None
     if progress.total_bytes and job.status is Status.DOWNLOADING:
         return min(progress.done_bytes / progress.total_bytes, 1)

@@ -324,7 +324,7 @@ async def sweep(app: App) -> None:
         f"WHERE shared = 0 AND at_s < ? LIMIT {PAGE}) RETURNING 1"
     )
     while True:
-        with logger.catch(message="old rows of what is here stay for now"):
+        with logger.catch(message="old rows of what is here could not be removed"):
             while len(await app.database.all(sql, oldest_s(app))) == PAGE:
                 await asyncio.sleep(0)
         await asyncio.sleep(SWEEP_S)

@@ -105,7 +105,7 @@ async def run(app: App) -> None:
         elif job.status in TERMINAL_STATUSES:
             await settle(app, job)
     while True:
-        with logger.catch(message="old days of the quota stay for now"):
+        with logger.catch(message="old days of the quota could not be removed"):
             for table in ("quota_jobs", "quota_days"):
                 sql = f"DELETE FROM {table} WHERE day < ?"
                 await app.database.all(sql, today() - 1)

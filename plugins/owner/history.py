@@ -98,7 +98,7 @@ async def run(app: App, config: Config) -> None:
             page = []
     await store(app, page)
     while config.keep_days:
-        with logger.catch(message="old rows of the history stay for now"):
+        with logger.catch(message="old rows of the history could not be removed"):
             await remove_old(app, config.keep_days)
         await asyncio.sleep(SWEEP_S)
 

@@ -13,8 +13,8 @@ from loguru import logger
 from pydantic import ByteSize, Field
 
 from bossbot import (
+    ATTEMPT_STATUSES,
     SENTENCES,
-    SLOT_STATUSES,
     TERMINAL_STATUSES,
     App,
     Cause,
@@ -106,7 +106,7 @@ def check_room(settings: Settings, config: Config) -> None:
 async def check_claim(app: App, config: Config) -> None:
     check_room(app.settings, config)
     most = int(app.settings.max_job_size)
-    running = await app.queue.list(statuses=SLOT_STATUSES)
+    running = await app.queue.list(statuses=ATTEMPT_STATUSES)
     if most and running:  # else a small disk would take no link at all
         taken = await app.storage.attempts_bytes()
         reserved = max(len(running) * most - taken, 0)

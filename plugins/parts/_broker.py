@@ -71,8 +71,7 @@ class Broker:
                     raise ValueError(packet)
         except BlockingIOError:  # or it does not read its answers
             pass
-        # Whatever it sends: its broker closes, and the bot goes on.
-        except Exception:
+        except Exception:  # whatever it sends, only its broker closes
             self.close()
         finally:
             for descriptor in descriptors:

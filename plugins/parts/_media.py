@@ -180,17 +180,26 @@ def mime_of(name: str) -> str:
 # ISO media: a row of boxes, whatever the brand says
 
 
+def read_box(file: BinaryIO, start: int) -> tuple[bytes, int, int] | None:
+    """The head of the box at a place: name, where its content starts, and its size with
+    the head, 0 for all that is left; None at the end of the file."""
+    file.seek(start)
+    if len(head := file.read(16)) < 8:
+        return None
+    size, name, body = int.from_bytes(head[:4], "big"), head[4:8], start + 8
+    if size == 1:
+        size, body = int.from_bytes(head[8:16], "big"), start + 16
+    return name, body, size
+
+
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """The boxes in a piece of a file: name, and where its content starts and ends."""
     for _ in range(MAX_BOXES):
         if start + 8 > end:  # which may be no place that a file can have
             return
-        file.seek(start)
-        if len(head := file.read(16)) < 8:
+        if not (box := read_box(file, start)):
             return
-        size, name, body = int.from_bytes(head[:4], "big"), head[4:8], start + 8
-        if size == 1:
-            size, body = int.from_bytes(head[8:16], "big"), start + 16
+        name, body, size = box
         size = size or end - start
         stop = min(start + size, end)
         if stop < body or not re.fullmatch(rb"[\xa9 -~]{4}", name):

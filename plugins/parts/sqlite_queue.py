@@ -21,8 +21,8 @@ from loguru import logger
 from pydantic import Field
 
 from bossbot import (
+    ATTEMPT_STATUSES,
     OWN_CAUSES,
-    SLOT_STATUSES,
     TERMINAL_STATUSES,
     App,
     Change,
@@ -52,7 +52,7 @@ def _sql_list(statuses: Iterable[Status]) -> str:
 
 
 ENDED = _sql_list(TERMINAL_STATUSES)
-CLAIMED = _sql_list((*SLOT_STATUSES, Status.UPLOADING))
+CLAIMED = _sql_list((*ATTEMPT_STATUSES, Status.UPLOADING))
 # The indexes of what is under way serve only queries with these very words.
 WAITS = "status = 'queued' AND joins = ''"
 UNFINISHED = "status IN ('queued', 'downloading', 'processing', 'uploading')"
@@ -272,7 +272,7 @@ class SQLiteQueue(Queue):
 
     async def _sweep(self) -> None:
         while True:
-            with logger.catch(message="old rows of the queue stay for now"):
+            with logger.catch(message="old rows of the queue could not be removed"):
                 before = now() - self.config.keep_s
                 sql = (
                     "DELETE FROM jobs WHERE seq IN (SELECT seq FROM jobs WHERE folder = "
@@ -539,7 +539,7 @@ class SQLiteQueue(Queue):
         """See ``Queue``."""
         await self._change(
             "status = 'queued', worker = '', position = 0, not_before = 0",
-            f"{UNFINISHED} AND status IN {_sql_list(SLOT_STATUSES)}",
+            f"{UNFINISHED} AND status IN {_sql_list(ATTEMPT_STATUSES)}",
         )
         rows = await self._change(
             "worker = :worker, claim_number = claim_number + 1, "
@@ -636,7 +636,7 @@ class SQLiteQueue(Queue):
 
     async def cancel(self, job_id: str, waiting_only: bool = False) -> Job | None:
         """See ``Queue``."""
-        which = (Status.QUEUED,) if waiting_only else (Status.QUEUED, *SLOT_STATUSES)
+        which = (Status.QUEUED,) if waiting_only else (Status.QUEUED, *ATTEMPT_STATUSES)
         rows = await self._change(
             "status = 'cancelled', cause = 'cancelled', finished_at = :now, "
             "claim_number = claim_number + 1",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from bossbot_plugins._media import FIRST_BOXES
+from bossbot_plugins._media import FIRST_BOXES, read_box
 
 MAX_BOXES = 50_000  # of a file in fragments
 MAX_INDEX_BYTES = 64 * 2**20
@@ -114,12 +114,9 @@ def _top(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int, int]]:
     """The outer boxes: name, and where each one's content starts and should end."""
     start = 0
     for _ in range(MAX_BOXES):
-        file.seek(start)
-        if len(head := file.read(16)) < 8:
+        if not (box := read_box(file, start)):
             return
-        size, name, body = int.from_bytes(head[:4], "big"), head[4:8], start + 8
-        if size == 1:
-            size, body = int.from_bytes(head[8:16], "big"), start + 16
+        name, body, size = box
         stop = start + size if size else end
         if stop < body or not name.isascii() or not name.decode().isprintable():
             return  # not ours; players, too, pass over what follows

@@ -18,8 +18,8 @@ from platform_support import NOWHERE, listening
 
 import bossbot
 from bossbot import (
+    ATTEMPT_STATUSES,
     SENTENCES,
-    SLOT_STATUSES,
     App,
     Cause,
     Job,
@@ -76,7 +76,7 @@ class Bot:
             write(folder / "metadata.json", 0)
             aged(folder, age_s)
             job.folder = str(folder.relative_to(self.data))
-        if status in (*SLOT_STATUSES, Status.UPLOADING):
+        if status in (*ATTEMPT_STATUSES, Status.UPLOADING):
             assert await queue.save(job, 60)
         else:
             job.finished_at = bossbot.now() - age_s

@@ -28,7 +28,7 @@ from sqlite_support import (
 
 import bossbot
 from bossbot import (
-    SLOT_STATUSES,
+    ATTEMPT_STATUSES,
     App,
     Cause,
     Change,
@@ -247,8 +247,8 @@ async def test_claims_come_in_the_order_that_the_contract_says(
 
     async def next_by_the_contract() -> str | None:
         jobs = await queue.list()
-        running = Counter(j.guild_id for j in jobs if j.status in SLOT_STATUSES)
-        busy = Counter(j.user_id for j in jobs if j.status in SLOT_STATUSES)
+        running = Counter(j.guild_id for j in jobs if j.status in ATTEMPT_STATUSES)
+        busy = Counter(j.user_id for j in jobs if j.status in ATTEMPT_STATUSES)
         waiting = [
             (-job.priority, running[job.guild_id], number, job.id)
             for number, job in enumerate(jobs)
@@ -261,7 +261,7 @@ async def test_claims_come_in_the_order_that_the_contract_says(
 
     for _ in range(120):
         step = chance.choice(["add", "add", "claim", "claim", "end", "move", "cancel"])
-        jobs = await queue.list(statuses=[Status.QUEUED, *SLOT_STATUSES])
+        jobs = await queue.list(statuses=[Status.QUEUED, *ATTEMPT_STATUSES])
         if step == "add":
             member = chance.choice([1, 1, 1, 2, 3, 4, 5, 6])
             guild = chance.choice([1, 1, 1, 2, 3, 4])
@@ -318,7 +318,7 @@ async def test_no_work_grows_with_what_has_ended_or_waits(queue: Queue) -> None:
     for number in range(3):  # of one, some and all guilds that run something
         await count(f"claim {number}", queue.claim("me", LEASE_S))
     await count("list of a guild", queue.list(1))
-    for status in [*SLOT_STATUSES, Status.UPLOADING]:
+    for status in [*ATTEMPT_STATUSES, Status.UPLOADING]:
         await count(f"list of {status}", queue.list(statuses=[status]))
     await count("list since", queue.list(statuses=[Status.FAILED], since=time.time()))
     await count("position", queue.position(waiting.id))
@@ -726,7 +726,7 @@ async def test_clock_set_by_a_day_loses_no_job(
 # What survives
 
 
-@pytest.mark.parametrize("runs", SLOT_STATUSES)
+@pytest.mark.parametrize("runs", ATTEMPT_STATUSES)
 async def test_job_that_ran_when_the_bot_died_runs_again(
     open_queue: Open, runs: Status
 ) -> None:

@@ -2,66 +2,41 @@
 
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import media
 import pytest
-import pytest_asyncio
-from bossbot_plugins._bench import JobBench
 from bossbot_plugins._mp4 import read_mp4
-from conftest import PARTS, link_plugins, make_job, spread
+from conftest import make_job
 
-import bossbot
-from bossbot import App, Cause, MediaFile, Progress, Settings
+from bossbot import App, Cause, MediaFile, Progress
 
+pytest_plugins = ("processor_fixtures",)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+PROCESSORS = ("fit", "split", "pictures")
 KIB = 1024
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
-    """With the runner warm, for all tests here."""
-    folder = tmp_path_factory.mktemp("fit")
-    (folder / "own").mkdir()
-    values = {"data_dir": folder / "data", "plugins_dir": folder / "own"}
-    stems = ("fit", "split", "pictures")
-    app = App(Settings(**spread(values)), link_plugins(folder / "ours", *PARTS, *stems))
-    app.plugins.load()
-    bossbot.prepare_data(app.settings.data_dir)
-    yield app
-    await app.stop()
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("media")
 
 
 Fit = Callable[..., Any]
 
 
 @pytest.fixture
-def fit(app: App) -> Fit:
+def fit(app: App, processed: Callable[..., Any]) -> Fit:
     """Lets the plugins work on copies of these files; keywords are the job's fields."""
 
     async def fit(*made: Path, limit: int = 0, **fields: Any) -> list[MediaFile]:
         job = make_job(claim_number=1, limit_bytes=limit, **fields)
         folder = await app.storage.attempt_folder(job) / "files"
-        files = []
+        paths = []
         for number, one in enumerate(made):
             path = folder / f"{number}_{one.name}"
             path.write_bytes(one.read_bytes())
-            files.append(await app.storage.inspect(path, folder))
+            paths.append(path)
         seen.clear()
-        bench = JobBench(app, job, folder, seen.append)
-        done: list[MediaFile] = await app.plugins.fold(
-            "process_files", "files", job=job, files=files, bench=bench
-        )
-        assert not any(one.failures for one in app.plugins.all.values())
-        return done
+        return await processed(job, folder, paths, seen.append)
 
     return fit
 

@@ -2,65 +2,41 @@
 
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import media
 import pytest
-import pytest_asyncio
 from bossbot_plugins import _bench
-from bossbot_plugins._bench import JobBench
-from conftest import PARTS, make_job, our_plugins, spread
+from conftest import make_job
 
-import bossbot
-from bossbot import App, Cause, JobFailed, MediaFile, Settings, Status
+from bossbot import App, Cause, JobFailed, MediaFile, Status
 
+pytest_plugins = ("processor_fixtures",)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+PROCESSORS = ("sound_only",)
 AUDIO = {"quality": "audio"}
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
-    """With the runner warm, for all tests here."""
-    folder = tmp_path_factory.mktemp("sound")
-    (folder / "own").mkdir()
-    values = {"data_dir": folder / "data", "plugins_dir": folder / "own"}
-    ours = our_plugins(*PARTS, "sound_only")
-    app = App(Settings(**spread(values)), ours)
-    app.plugins.load()
-    bossbot.prepare_data(app.settings.data_dir)
-    yield app
-    await app.stop()
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("media")
 
 
 Process = Callable[..., Any]
 
 
 @pytest.fixture
-def process(app: App) -> Process:
+def process(app: App, processed: Callable[..., Any]) -> Process:
     """Lets the plugin work on copies of these files; keywords are fields of the job."""
 
     async def process(*made: Path, **fields: Any) -> list[MediaFile]:
         job = make_job(claim_number=1, **{"options": AUDIO, **fields})
         folder = await app.storage.attempt_folder(job) / "files"
-        files = []
+        paths = []
         for number, one in enumerate(made):
             cover = one.suffixes[:-1] == [".cover"]
             name = f"{number + 1}.cover" if cover else f"{number}"
             path = folder / f"{name}{one.suffix}"
             path.write_bytes(one.read_bytes())
-            files.append(await app.storage.inspect(path, folder))
-        bench = JobBench(app, job, folder, lambda progress: None)
-        processed: list[MediaFile] = await app.plugins.fold(
-            "process_files", "files", job=job, files=files, bench=bench
-        )
-        return processed
+            paths.append(path)
+        return await processed(job, folder, paths)
 
     return process
 

@@ -3,50 +3,30 @@
 import dataclasses
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import media
 import pytest
-import pytest_asyncio
 from bossbot_plugins import _bench
 from bossbot_plugins import subtitles as plugin
-from bossbot_plugins._bench import JobBench
-from conftest import PARTS, link_plugins, make_job, spread
+from conftest import make_job
 
-import bossbot
-from bossbot import App, JobFailed, MediaFile, Settings
+from bossbot import App, JobFailed
 
+pytest_plugins = ("processor_fixtures",)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+PROCESSORS = ("subtitles",)
 ASKED = {"subtitles": True}
 WORDS = "1\n00:00:00,000 --> 00:00:01,000\nWWWWW\n"
-
-
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[App]:
-    """With the runner warm, for all tests here."""
-    folder = tmp_path_factory.mktemp("an 'odd', [one]:;")
-    (folder / "own").mkdir()
-    values = {"data_dir": folder / "data", "plugins_dir": folder / "own"}
-    ours = link_plugins(folder / "ours", *PARTS, "subtitles")
-    app = App(Settings(**spread(values)), ours)
-    app.plugins.load()
-    bossbot.prepare_data(app.settings.data_dir)
-    yield app
-    await app.stop()
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("media")
 
 
 Process = Callable[..., Any]
 
 
 @pytest.fixture
-def process(app: App) -> Process:
+def process(app: App, processed: Callable[..., Any]) -> Process:
     """Lets the plugin work on a video and its subtitles; returns the job, too."""
 
     async def process(video: Path, words: str, **options: Any) -> Any:
@@ -58,12 +38,7 @@ def process(app: App) -> Process:
         ]
         paths[0].write_bytes(video.read_bytes())
         paths[1].write_text(words)
-        files = [await app.storage.inspect(path, folder) for path in paths]
-        bench = JobBench(app, job, folder, lambda progress: None)
-        processed: list[MediaFile] = await app.plugins.fold(
-            "process_files", "files", job=job, files=files, bench=bench
-        )
-        return job, processed
+        return job, await processed(job, folder, paths)
 
     return process
 
