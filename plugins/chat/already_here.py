@@ -64,7 +64,7 @@ def register_tables() -> list[str]:
         CREATE TABLE already_here (
             number INTEGER PRIMARY KEY,
             id TEXT NOT NULL,  -- of the job
-                same TEXT NOT NULL,  -- hash of link, what was asked for, where; '': gone
+            same TEXT NOT NULL,  -- hash of link, what was asked for, where; '': gone
             content TEXT NOT NULL,  -- hash of what makes the files
             guild_id INTEGER NOT NULL, channel_id INTEGER NOT NULL,
             user_id INTEGER NOT NULL, message_id INTEGER NOT NULL,

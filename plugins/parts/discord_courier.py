@@ -540,6 +540,7 @@ class DiscordCourier(Courier):
         none."""
         pieces = {piece(job, name) for name in post.files}
         lines = post.content.split("\n")
+        replied_to = job.message_id if post.thread_id is None else 0
         number = job.request_key.partition(":")[0]  # of the message or interaction
         since = job.message_id or (int(number) if number.isdecimal() else 0)
         after = discord.Object(since) if since else None  # then the latest come first
@@ -549,8 +550,7 @@ class DiscordCourier(Courier):
             answered = message.reference.message_id if message.reference else 0
             found = {piece(job, file.filename) for file in message.attachments}
             said = message.content.replace(BARS, "")
-            same = answered == (post.thread_id is None and job.message_id)
-            same = same and all(line in said for line in lines)
+            same = answered == replied_to and all(line in said for line in lines)
             if found & pieces or (same and not found and not pieces):
                 return int(message.id)
         return 0
