@@ -282,6 +282,8 @@ async def test_all_who_ask_for_a_link_at_once_are_one_job_and_are_told(
     other = await fake.add_thread(stage.channel_id, "other")
     async with stage.bot() as bot:
         first, second = await asyncio.gather(ask(stage, url), ask(stage, url, otto))
+        for request in (first, second):  # whichever of them is taken first
+            await told(stage, request, "ownload")
         third = await ask(stage, url, ida, other.id)
         await told(stage, third, "downloaded already")
         listed = await stage.fake.slash(stage.channel_id, "queue list")
