@@ -800,7 +800,7 @@ class Bench(ABC):
         of the processor that nothing else wants.
 
         Raises:
-            JobFailed: ffmpeg is missing, failed, or took too long.
+            JobFailed: ffmpeg is missing, failed, took too long, or filled the disk.
         """
 
     @abstractmethod

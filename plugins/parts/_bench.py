@@ -32,7 +32,9 @@ from bossbot import (
 )
 
 # The containers that may be opened; a playlist could lead to other files.
-PICTURES = "gif,apng,image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe,jpegxl_pipe"
+PICTURES = (
+    "gif,apng,ico,image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe,jpegxl_pipe"
+)
 FORMATS = f"{STREAMS},{PICTURES}"
 GUARD = ("-protocol_whitelist", "file", "-format_whitelist", FORMATS)
 # What a Probe is made of: a file's texts could be longer than what run() returns.
@@ -120,7 +122,8 @@ class JobBench(Bench):
             ran = await run([program, *guarded], self._home, on_line, encodes)
         if ran.exit:
             words = f"ffmpeg (exit {ran.exit}): {ran.stderr[-1000:]}"
-            raise JobFailed(Cause.INTERNAL, words)
+            full = re.search(r": No space left on device$", ran.stderr, re.MULTILINE)
+            raise JobFailed(Cause.DISK_FULL if full else Cause.INTERNAL, words)
         return Encoded(done_s, ran.stderr)
 
     def _threads(self) -> int:

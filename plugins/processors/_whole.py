@@ -34,6 +34,8 @@ def is_whole(path: Path) -> bool:
 
 def moves(path: Path, mime: str) -> bool:
     """Whether a picture moves; a large GIF hardly does otherwise."""
+    if mime == "image/avif":
+        return bool((boxes := read_mp4(path)) and boxes.tracks)
     if mime != "image/gif" or path.stat().st_size > MAX_PICTURE_BYTES:
         return mime in ("image/gif", "image/apng")
     return _gif_pictures(path.read_bytes()) > 1

@@ -121,7 +121,7 @@ async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
     """A file as it is posted, or with the reason why it is not."""
     kind = file.mime.partition("/")[0]
     look = partial(moves, file.path, file.mime)
-    large = file.size > bench.limit_bytes
+    large = file.size > bench.limit_bytes or file.mime == "image/avif"
     if kind == "image" and large and await asyncio.to_thread(look):
         kind = "video"
     if file.failure or kind not in ("video", "audio"):
@@ -238,14 +238,17 @@ class Fitting:
     async def _sound(self) -> MediaFile:
         source, codec = self.source, self.source.probe.audio
         maps = [*maps_of(source.probe), "-map_chapters", "-1"]
+        bare = ["-map_metadata", "-1"]  # tags alone may be over the limit
         if source.audio_bytes <= self.limit and (ending := CONTAINERS.get(codec)):
-            made, _said = await self._run(ending, [*maps, "-c", "copy"], encodes=False)
-            if made.size <= self.limit:
-                return made
-        for share in (SHARE, 0.8):
+            for tags in ([], bare):
+                argv = [*maps, *tags, "-c", "copy"]
+                made, _said = await self._run(ending, argv, encodes=False)
+                if made.size <= self.limit:
+                    return made
+        for share, tags in ((SHARE, []), (0.8, bare)):
             kbps = int(self.limit * share * 8 / source.length_s / 1000) - 1
             ending, how = sound_as(min(kbps, 192), source.probe.channels)
-            made, _said = await self._run(ending, [*maps, *how], encodes=True)
+            made, _said = await self._run(ending, [*maps, *tags, *how], encodes=True)
             if made.size <= self.limit:
                 break
         if self.file.size <= self.limit:  # only the codec was in the way
@@ -418,7 +421,7 @@ class Pass(NamedTuple):
 
 
 CONTAINER = [
-    *("-sn", "-dn", "-map_chapters", "-1", "-write_tmcd", "0"),
+    *("-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1", "-write_tmcd", "0"),
     *("-movflags", "+faststart", "-max_muxing_queue_size", "4096"),
 ]
 

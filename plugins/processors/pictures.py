@@ -34,6 +34,7 @@ SHOWN = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/apng")
 QUALITIES = (2, 4, 7)  # of JPEG, by ffmpeg's count
 SMALLER = (5, 5, 5, 5)  # likewise, when it gets fewer pixels each time
 MOST = {"jpg": 16_384, "webp": 16_383, "png": 2**31}  # pixels of a side
+MAX_PIXELS = 40e6  # of what is made: the memory of encoders ends soon after
 # What turns a photo as its camera was held: EXIF, orientation.
 TURNS = {
     2: "hflip",
@@ -69,7 +70,7 @@ async def fitted(file: MediaFile, bench: Bench) -> MediaFile:
         made = await smaller(file, bench)
     except JobFailed as error:
         logger.info("{} was not made to fit: {}", file.name, error.detail)
-        if error.cause is Cause.TIMED_OUT:
+        if error.cause in (Cause.TIMED_OUT, Cause.DISK_FULL):
             return dataclasses.replace(file, failure=error)
         # Some programs show it as it is; ours cannot read it.
         return file if fits else too_large(file, bench, TOO_LARGE, error.detail)
@@ -88,7 +89,9 @@ async def smaller(file: MediaFile, bench: Bench) -> MediaFile:
     turn = await asyncio.to_thread(turn_of, file.path)
     clear = has_alpha(probe.pixel_format)
     ending = "webp" if clear else "jpg"
+    pixels = probe.width * probe.height
     scale = min(1.0, MOST[ending] / max(probe.width, probe.height))
+    scale = min(scale, math.sqrt(MAX_PIXELS / pixels))
     made = None
     for number, quality in enumerate(QUALITIES + SMALLER):
         if made and number >= len(QUALITIES):
@@ -122,7 +125,7 @@ async def drawn(
     if ending == "jpg":
         filters.append("scale=out_range=pc,format=yuvj420p")
         how = ["-c:v", "mjpeg", "-q:v", str(quality), "-huffman", "optimal"]
-    words = ["-frames:v", "1", "-map_metadata", "-1", *how]
+    words = ["-frames:v", "1", "-map_metadata", "-1", "-threads", "1", *how]
     if filters:
         words = ["-vf", ",".join(filters), *words]
     await bench.ffmpeg("-noautorotate", "-i", file.path, *words, path)

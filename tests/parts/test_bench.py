@@ -218,6 +218,8 @@ async def test_failed_ffmpeg_says_why_in_its_own_words(
     with pytest.raises(JobFailed, match="inside the bot") as caught:
         await table.bench.ffmpeg("-i", table.folder / "gone.mp4", "out.mp4")
     assert "No such file" in caught.value.detail
+    with pytest.raises(JobFailed, match="disk is full"):
+        await table.bench.ffmpeg("-i", source.path, "-f", "mp4", "/dev/full")
 
 
 async def test_missing_ffmpeg_fails_with_its_name(

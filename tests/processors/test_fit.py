@@ -1,7 +1,9 @@
 """Files are made to fit and to play, with real media of each kind."""
 
 import json
+import struct
 import subprocess
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -371,17 +373,18 @@ async def test_large_picture_becomes_smaller(fit: Fit, shelf: Path) -> None:
         "-i",
         "nullsrc=s=300x300,format=rgba,geq=r=random(1)*255:g=0:b=0:a=X/2",
     ]
-    one = ["-frames:v", "1"]
+    one, icon = ["-frames:v", "1"], ["-c:v", "png", "-pix_fmt", "rgba"]
     sources = [
         make(shelf / "noise.png", *noise, *one),
         make(shelf / "noise.jpg", *noise, *one, "-q:v", "1"),
         make(shelf / "clear.png", *clear, *one),
         make(shelf / "a.bmp", *noise, *one),
         make(shelf / "still.gif", *noise, *one),
+        make(shelf / "a.ico", *noise, "-vf", "crop=200:200", *one, *icon),
     ]
     files = await fit(*sources, limit=30_000)
-    assert [file.failure for file in files] == [None] * 5
-    endings = [".jpg", ".jpg", ".webp", ".jpg", ".webp"]
+    assert [file.failure for file in files] == [None] * 6
+    endings = [".jpg", ".jpg", ".webp", ".jpg", ".webp", ".webp"]
     assert [file.path.suffix for file in files] == endings
     for file in files:
         assert file.size <= 30_000 and "to fit 29.3 KiB" in file.note
@@ -402,10 +405,50 @@ async def test_photo_stays_turned_as_the_camera_was(fit: Fit, shelf: Path) -> No
     assert (stream["width"], stream["height"]) == (64, 96)
 
 
+async def test_scan_of_a_hundred_megapixels_becomes_smaller(
+    fit: Fit, shelf: Path
+) -> None:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        sum_of = zlib.crc32(name + body)
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", sum_of)
+
+    width, height = 12_000, 9_000  # in black and white, to be made quickly
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(bytes((1 + width // 8) * height)))
+    data = b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b"")
+    scan = shelf / "scan.png"
+    scan.write_bytes(data + bytes(600_000))  # which no decoder minds
+    [file] = await fit(scan, limit=600_000)
+    assert not file.failure, file.failure
+    [stream] = probed(file.path)["streams"]
+    assert 35e6 < stream["width"] * stream["height"] < 41e6
+
+
 async def test_gif_over_the_limit_becomes_a_video(fit: Fit, shelf: Path) -> None:
     source = make(shelf / "a.gif", *pattern("161x97", "10", 2))
     [file] = await fit(source, limit=source.stat().st_size - 1)
     check(file.path, source)
+
+
+async def test_avif_that_moves_becomes_a_video(fit: Fit, shelf: Path) -> None:
+    how = ["-c:v", "libsvtav1", "-preset", "12"]
+    [file] = await fit(make(shelf / "moves.avif", *pattern(length_s=2), *how))
+    boxes = read_mp4(file.path)
+    assert boxes and boxes.plays and file.mime == "video/mp4"
+    assert abs(float(probed(file.path)["format"]["duration"]) - 2) < 0.5
+
+
+async def test_tags_are_left_out_where_they_are_in_the_way(
+    fit: Fit, shelf: Path
+) -> None:
+    tag = ["-metadata", "title=" + "<@1>" * 25_000]
+    video = make(shelf / "tags.mkv", *BOTH, *H264, *AAC, *tag)
+    sound = make(shelf / "tags.mp3", *tone(), "-b:a", "64k", *tag)
+    files = await fit(video, sound, limit=60_000)
+    check(files[0].path, video, 60_000)
+    assert not files[1].failure and files[1].size < 60_000
+    [stream] = probed(files[1].path)["streams"]
+    assert stream["codec_name"] == "mp3"
 
 
 # What cannot be posted
