@@ -1,5 +1,6 @@
 """Which format is fetched: the best that can be posted, or what becomes one."""
 
+import contextlib
 import random
 import subprocess
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import media
 import pytest
@@ -85,6 +87,18 @@ CHOICES = {
             whole(720, 12, format_id="h", dynamic_range="HLG", **HEVC),
         ],
         "720",
+    ),
+    "8 bits of H.264": (
+        [whole(480, 9), whole(480, 12, format_id="10", vcodec="avc1.6e001f")],
+        "480",
+    ),
+    "a rate of HLS holds that of its sound": (
+        [
+            sound("a", **HLS),
+            picture(480, tbr=1000, **HLS),
+            picture(720, tbr=2750, **HLS),
+        ],
+        "720+a",
     ),
     "by its rate": (
         [whole(720, tbr=2500), whole(1080, tbr=5000), whole(1440, tbr=9000)],
@@ -242,6 +256,30 @@ def test_list_of_segments_tells_its_length() -> None:
     assert engine.measured(f"{pieces}#EXT-X-ENDLIST") == (None, 3.5)
     ranged = "#EXTM3U\n#EXTINF:2,\n#EXT-X-BYTERANGE:700@0\na.ts\n#EXT-X-ENDLIST"
     assert engine.measured(ranged) == (700, 2)
+
+
+def test_what_a_site_says_of_a_packed_file_or_a_page_is_not_its_length() -> None:
+    headers = {"Content-Length": "700", "Content-Type": "video/mp4"}
+    answer = contextlib.nullcontext(SimpleNamespace(headers=headers))
+    site: Any = SimpleNamespace(urlopen=lambda asked: answer)
+    form = {"url": "https://a.example/a.mp4", "protocol": "https"}
+    assert engine._asked(site, [form], form) == 700
+    headers["Content-Encoding"] = "gzip"
+    assert engine._asked(site, [form], form) is None
+    headers |= {"Content-Encoding": "", "Content-Type": "text/html"}
+    assert engine._asked(site, [form], form) is None
+
+
+def test_description_of_a_picture_is_no_ordinary_sound() -> None:
+    groups = "".join(
+        f'<AdaptationSet contentType="audio" lang="{language}"><Role value="{role}"/>'
+        f'<Representation id="{role}"/></AdaptationSet>'
+        for language, role in [("en", "description"), ("en", "main"), ("de", "dub")]
+    )
+    forms: list[Format] = [{"format_id": one} for one in ("description", "main", "dub")]
+    engine.mark_streams(ElementTree.fromstring(f"<MPD>{groups}</MPD>"), forms, None)
+    said = [form["language_preference"] for form in forms]
+    assert said == [engine.DESCRIBED, engine.DEFAULT, engine.OTHER]
 
 
 # ── With the engines ───────────────────────────────────────────────────────────────
@@ -480,6 +518,17 @@ def test_picture_of_a_tweet_is_the_largest_that_fits(
     assert got.contents == [files["orig"].read_bytes()]
 
 
+def test_file_that_the_site_takes_back_is_not_fetched_for_its_size() -> None:
+    answer = SimpleNamespace(
+        headers={"Content-Length": "9"}, history=[], url="https://a.example/removed.png"
+    )
+    request = SimpleNamespace(target_bytes=5, max_file_bytes=0)
+    others = ["https://a.example/small.png"]
+    for said in (False, "https://a.example/elsewhere.png"):
+        check = gallery_dl.SizeCheck(request, others, lambda response, said=said: said)
+        assert check(answer) == said
+
+
 def test_preview_comes_where_a_picture_of_reddit_is_too_large(
     gallery: Lab, sites: Sites, media_folder: Path, tmp_path: Path
 ) -> None:
@@ -503,6 +552,12 @@ def test_previews_are_those_of_the_picture() -> None:
     known = {"media_metadata": {"a": {"s": {}, "p": small}, "b": {"s": {"mp4": "v"}}}}
     found = [gallery_dl.previews_of(f"https://i.redd.it/{n}.png", known) for n in "abc"]
     assert found == [["2", "1"], ["v"], []]
+    sizes = {"source": {"url": "v0"}, "resolutions": [{"url": "v1"}]}
+    image = {"source": {"url": "0"}, "resolutions": [{"url": "1"}, {"url": "2"}]}
+    post = {"preview": {"images": [image]}}
+    assert gallery_dl.previews_of("https://i.redd.it/a.gif", post) == ["0", "2", "1"]
+    image["variants"] = {"mp4": sizes}  # an animation
+    assert gallery_dl.previews_of("https://i.redd.it/a.gif", post) == ["v0"]
     assert gallery_dl.previews_of("https://a.example/a.png", known) == []
     assert gallery_dl.previews_of("https://i.redd.it/a.png", {"preview": [1]}) == []
 

@@ -224,6 +224,17 @@ async def test_small_links_go_past_what_is_made_to_fit(open_queue: Open) -> None
     assert await claim_all(queue) == [other]
 
 
+async def test_share_of_what_is_downloaded_is_apart_from_that_of_the_rest(
+    open_queue: Open,
+) -> None:
+    queue = await open_queue(max_concurrent_per_user=2)
+    ids = await added(queue, *(a_job(user_id=3) for _ in range(4)))
+    job = await claim(queue)
+    job.status = Status.PROCESSING
+    await queue.save(job, LEASE_S)
+    assert await claim_all(queue) == ids[1:3]
+
+
 async def test_share_of_a_member_can_be_set(open_queue: Open) -> None:
     queue = await open_queue(max_concurrent_per_user=3)
     ids = await added(queue, *(a_job(user_id=3) for _ in range(4)))
@@ -1118,7 +1129,8 @@ async def finished(queue: Queue, job: Job, status: Status, **fields: Any) -> Non
 async def test_job_that_is_the_same_joins_and_ends_with_the_other(queue: Queue) -> None:
     first, second, other = a_job(same="x"), a_job(same="x"), a_job(same="y")
     await added(queue, first, second, other)
-    third = a_job(same="x")
+    assert await queue.position(second.id) == 0
+    third = a_job(same="x", created_at=time.time() + 9)  # after the first has begun
     mine = await claim(queue)
     assert await queue.add(third) == 0
     assert await claim_all(queue) == [other.id]
@@ -1137,6 +1149,7 @@ async def test_job_that_is_the_same_joins_and_ends_with_the_other(queue: Queue) 
         assert (job.status, job.joins, job.posts) == (Status.COMPLETED, first.id, posts)
         assert (job.facts, job.folder, job.total_bytes) == (facts, "", 0)
         assert job.finished_at == mine.finished_at
+        assert job.started_at == max(job.created_at, mine.started_at)
     await queue.add(later := a_job(same="x"))
     assert await claim_all(queue) == [later.id]
 
@@ -1230,6 +1243,11 @@ async def test_those_who_join_are_no_more_than_may_wait(open_queue: Open) -> Non
     await added(queue, a_job())  # they take no places in the line
 
 
+async def test_what_has_joined_takes_none_of_its_members_share(queue: Queue) -> None:
+    await added(queue, a_job(same="x"), a_job(same="x", user_id=3))
+    assert [await queue.add(a_job(user_id=3)) for _ in range(2)] == [0, 0]
+
+
 async def test_joined_job_goes_as_early_as_the_one_that_joins(queue: Queue) -> None:
     first, second = a_job(), a_job(same="x")
     await added(queue, first, second, a_job(same="x", priority=HIGH))
@@ -1244,18 +1262,17 @@ async def test_job_that_never_got_to_the_disk_lets_go_of_those_that_joined_it(
     adding = asyncio.create_task(queue.add(first))
     while not await queue.get(first.id):
         await asyncio.sleep(0)
-    disk.error = OSError("no")
+    disk.errors = [OSError("no")]
     also = asyncio.create_task(queue.add(second))
     while not await queue.get(second.id):
         await asyncio.sleep(0)
     disk.free.set()
     with pytest.raises(Refused):
         await adding
-    disk.error = None
-    with contextlib.suppress(Refused):
-        await also
+    await also
     assert await queue.get(first.id) is None
-    assert all(not job.joins for job in await queue.list())
+    assert await claim_all(queue) == [second.id]
+    assert not queue.waits()
 
 
 # Changes

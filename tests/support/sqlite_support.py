@@ -58,10 +58,13 @@ class Disk:
         self.free = threading.Event()  # cleared, it holds the syncs up
         self.free.set()
         self.error: OSError | None = None  # raised by a sync
+        self.errors: list[OSError] = []  # by one each
 
     def sync_file(self, wal: Path) -> None:
         self.syncs += 1
         assert self.free.wait(30)
+        if self.errors:
+            raise self.errors.pop(0)
         if self.error:
             raise self.error
         for suffix in ("", "-wal"):
