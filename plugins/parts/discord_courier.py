@@ -153,8 +153,7 @@ class DiscordCourier(Courier):
 
     async def limit_bytes(self, job: Job) -> int:
         """See ``Courier``; learnt from 413 answers, too."""
-        most = self.app.settings.max_file_size
-        limits: list[float] = [self._tier_limit(job), most, most_bytes(self.app, job)]
+        limits: list[float] = [self._tier_limit(job), most_bytes(self.app, job)]
         if job.limit_bytes and not self._guild(job):
             limits.append(job.limit_bytes)
         with logger.catch(message="the learnt limit cannot be read"):

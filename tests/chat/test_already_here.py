@@ -6,6 +6,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import discord
@@ -464,11 +465,13 @@ OPTIONS = [
 
 
 async def test_links_and_options_that_mean_the_same_are_known(
-    make_settings: MakeSettings, make_app: MakeApp
+    make_settings: MakeSettings, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bossbot_plugins.already_here import keys_of
 
     app = make_app(make_settings(), ROOT / "plugins")
+    restricted = SimpleNamespace(is_nsfw=lambda: True)
+    monkeypatch.setattr(app.bot, "get_channel", {9: restricted}.get)
 
     def keys(url: str, **fields: Any) -> Any:
         route = app.router.route(url)
@@ -481,6 +484,8 @@ async def test_links_and_options_that_mean_the_same_are_known(
         one, other = keys(X, options=first), keys(X, options=second)
         assert (one.same == other.same, one.content == other.content) == (same, files)
     assert keys(X).content == keys(X, channel_id=5).content
+    assert keys(X).same == keys(X, channel_id=5).same != keys(X, channel_id=9).same
+    assert keys(X).content == keys(X, channel_id=9).content
     in_guilds = (keys(X), make_job(guild_id=2))
     assert in_guilds[0].same != keys_of(app, in_guilds[1]).same
 

@@ -1,11 +1,13 @@
 """Links that are posted without a command: the bot reacts to them, or downloads them."""
 
 import asyncio
+import contextlib
 import time
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import discord
 import pytest
 from bossbot_plugins import auto_links
 from discord_support import Stage, job_at, link, until
@@ -67,17 +69,18 @@ async def test_click_downloads_what_was_posted_once_whoever_clicks_how_often(
         await fake.member_reacts(message, FAILED)
         await is_left_alone(room)
         assert room.said() == [post]
-    async with room.bot() as bot:
+    async with room.bot() as bot:  # also when the queue knows nothing of it any more
+        assert await bot.app.queue.forget(job.guild_id)
         await fake.member_reacts(message, READY)
         await fake.member_edits(message, f"{link(room.image(2))} {message.content}")
         await fake.member_reacts(message, READY)
         await room.gets(2)
-        assert len(await bot.app.queue.list()) == 2
+        assert len(await bot.app.queue.list()) == 1
     assert room.said() == room.posted()
 
 
 async def test_what_counts_is_the_message_as_it_is_when_it_is_clicked(
-    room: Stage,
+    room: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = room.fake
     async with room.bot() as bot:
@@ -86,10 +89,16 @@ async def test_what_counts_is_the_message_as_it_is_when_it_is_clicked(
         emptied = await offered(room, await room.says(link(room.image(3))))
         await fake.member_edits(edited, f"||{link(room.image(4))}||")
         await fake.member_edits(emptied, "nothing to see")
+        command = await offered(room, await room.says(link(room.image(6))))
+        await fake.member_edits(command, f"$download {command.content}")
         await fake.delete_message(deleted.id)
         cleared = await offered(room, await room.says(link(room.image(5))))
         cleared.reactions.clear()  # by a moderator
-        for message in (deleted, emptied, cleared, edited):
+        with monkeypatch.context() as patch:
+            patch.setattr(auto_links, "KEPT_DAYS", -1)  # it is too old
+            await fake.member_reacts(edited, READY)
+            await fake.settle()
+        for message in (deleted, emptied, cleared, command, edited):
             await fake.member_reacts(message, READY)
         [post] = await room.gets(1)
         assert len(await bot.app.queue.list()) == 1
@@ -155,12 +164,30 @@ async def test_site_that_the_server_does_not_allow_is_not_offered(room: Stage) -
         "    link = 'https://toy.example/file=image-1.jpg'\n"
         "    return [Platform('Pics', link, link, 'toy')]",
     )
-    async with room.bot():
+    async with room.bot() as bot:
         refused = await room.says(link(room.image(2)))
         await offered(
             room, await room.says(link(room.image(1)).removeprefix("https://"))
         )
         assert not refused.reactions
+        engines = cast(auto_links.Links, bot.get_cog("Links")).engines
+        assert not engines.waiting and not engines.known, "it is not even asked about"
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [("default", True), ("reply", True), ("thread_created", False), ("pins_add", False)],
+)
+def test_what_discord_says_in_a_members_name_is_not_theirs(
+    kind: str, counts: bool
+) -> None:
+    message: Any = SimpleNamespace(
+        guild=1,
+        author=SimpleNamespace(bot=False),
+        webhook_id=None,
+        type=discord.MessageType[kind],
+    )
+    assert auto_links.is_a_member_s(message) is counts
 
 
 async def test_who_may_not_download_there_clicks_in_vain(room: Stage) -> None:
@@ -200,8 +227,13 @@ async def test_missing_permission_is_said_once_in_the_log_and_in_the_settings(
         await fake.deny_member(room.channel_id, fake.bot.id)
         await offered(room, await room.says(link(room.image(3))))
         assert len(await told()) == 1
+        assert not room.posted()
+        # Where nothing is to be clicked on, only failures could not be shown.
+        await fake.deny_member(room.channel_id, fake.bot.id, "add_reactions")
+        allow(room, "on")
+        await room.says(link(room.image(4)))
+        await room.gets(1)
     assert f"<#{room.channel_id}>: Add Reactions" in text
-    assert not room.posted()
 
 
 # At once
@@ -317,6 +349,21 @@ async def test_flood_of_links_is_asked_about_in_few_questions(
     assert len(engines.known) <= auto_links.MAX_KNOWN
 
 
+def test_no_more_links_and_messages_are_looked_at_than_there_is_room_for() -> None:
+    plugins = SimpleNamespace(registered=lambda kind: {})
+    bot: Any = SimpleNamespace(app=SimpleNamespace(plugins=plugins))
+    links = auto_links.Links(bot)
+    text = " ".join(f"https://a.example/{number}" for number in range(60))
+    message: Any = SimpleNamespace(content=text, message_snapshots=[])
+    assert len(links.find(message)) == auto_links.MAX_LINKS
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        free = [enter(links.room(1)) for _ in range(auto_links.MAX_BUSY + 1)]
+        assert free == [*[True] * auto_links.MAX_BUSY, False]
+        assert enter(links.room(2)), "a flood is its server's own"
+    assert not links.busy
+
+
 @pytest.mark.parametrize(
     ("text", "left"),
     [
@@ -363,6 +410,20 @@ async def test_link_that_is_under_way_or_here_is_answered_with_where_it_is(
         asked = await room.says(f"{url} {other}")
         told = await room.hears("here already", after=asked.id)
         assert told.buttons == ["Post again (1)", "Post again (2)"]
+        # Two who click at the same moment get one answer.
+        allow(room, "react", "[limits]\nrate_per_minute = 0\ncooldown_s = 0\n")
+        asked = await offered(room, await room.says(url))
+        clicks = (room.fake.member_reacts(asked, READY, u) for u in (None, otto.id))
+        await asyncio.gather(*clicks)
+        await room.hears("here already", after=asked.id)
+        busy = cast(auto_links.Links, bot.get_cog("Links")).busy
+        await until(partial(is_empty, busy))
+        answers = [said for said in room.said() if said.id > asked.id]
+        assert len(answers) == 1
+
+
+async def is_empty(table: Any) -> bool:
+    return not table
 
 
 async def posted_in(bot: BossBot, count: int) -> bool:

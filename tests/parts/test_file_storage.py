@@ -653,6 +653,7 @@ async def test_copies_of_kept_files_are_whole_or_there_are_none(
         kept[1].path.write_text("els")
     elif wrong == "outside":
         about.write_text(about.read_text().replace(kept[1].name, "../../x"))
+        shutil.copy(kept[1].path, about.parent.parent / "x")
     elif wrong:
         about.unlink()
     if wrong:

@@ -583,6 +583,9 @@ async def test_database_used_inside_its_own_transaction_fails_and_does_not_hang(
         with pytest.raises(RuntimeError, match="use its connection"):
             async with app.database.transaction(), app.database.transaction():
                 pass
+        with pytest.raises(RuntimeError, match="use its connection"):
+            async with app.database.transaction():
+                await app.database.sync()
         await app.facts.set("a", "b")  # and the next one has its turn
         assert await app.facts.get("a") == "b"
 
