@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +11,7 @@ from typing import Any, cast
 import discord
 import pytest
 from bossbot_plugins import auto_links
-from discord_support import Stage, job_at, link, until
+from discord_support import Stage, job_at, link, module, until
 from fake_discord import SUPPRESS_EMBEDS, Message
 
 from bossbot import BossBot, Job, JobFailed, Status
@@ -69,6 +70,7 @@ async def test_click_downloads_what_was_posted_once_whoever_clicks_how_often(
         await fake.member_reacts(message, FAILED)
         await is_left_alone(room)
         assert room.said() == [post]
+        await bot.app.database.all("INSERT INTO auto_links VALUES (1, 'of long ago')")
     async with room.bot() as bot:  # also when the queue knows nothing of it any more
         assert await bot.app.queue.forget(job.guild_id)
         await fake.member_reacts(message, READY)
@@ -76,6 +78,8 @@ async def test_click_downloads_what_was_posted_once_whoever_clicks_how_often(
         await fake.member_reacts(message, READY)
         await room.gets(2)
         assert len(await bot.app.queue.list()) == 1
+        rows = await bot.app.database.all("SELECT DISTINCT message_id FROM auto_links")
+        assert [row[0] for row in rows] == [message.id]
     assert room.said() == room.posted()
 
 
@@ -92,11 +96,12 @@ async def test_what_counts_is_the_message_as_it_is_when_it_is_clicked(
         command = await offered(room, await room.says(link(room.image(6))))
         await fake.member_edits(command, f"$download {command.content}")
         await fake.delete_message(deleted.id)
+        old = await offered(room, await room.says(link(room.image(7))))
         cleared = await offered(room, await room.says(link(room.image(5))))
         cleared.reactions.clear()  # by a moderator
         with monkeypatch.context() as patch:
-            patch.setattr(auto_links, "KEPT_DAYS", -1)  # it is too old
-            await fake.member_reacts(edited, READY)
+            patch.setattr(module("auto_links"), "KEPT_DAYS", -1)  # it is too old
+            await fake.member_reacts(old, READY)
             await fake.settle()
         for message in (deleted, emptied, cleared, command, edited):
             await fake.member_reacts(message, READY)
@@ -176,7 +181,12 @@ async def test_site_that_the_server_does_not_allow_is_not_offered(room: Stage) -
 
 @pytest.mark.parametrize(
     ("kind", "counts"),
-    [("default", True), ("reply", True), ("thread_created", False), ("pins_add", False)],
+    [
+        ("default", True),
+        ("reply", True),
+        ("thread_created", False),
+        ("pins_add", False),
+    ],
 )
 def test_what_discord_says_in_a_members_name_is_not_theirs(
     kind: str, counts: bool
@@ -302,8 +312,13 @@ async def test_failure_is_a_reaction_and_no_message_also_after_a_restart(
         await job_at(bot, job.id, Status.FAILED)
     assert FAILED not in second.reactions
     fault.times = 0
-    async with room.bot():
+    async with room.bot() as bot:
         await offered(room, second, FAILED)
+        # A later try that succeeds takes the mark away.
+        key = f"{job.request_key}#1"
+        again = replace(job, status=Status.COMPLETED, request_key=key)
+        await auto_links.tell(bot.app, again)
+        assert FAILED not in second.reactions
     assert not room.said()
 
 

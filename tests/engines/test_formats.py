@@ -96,9 +96,9 @@ CHOICES = {
         [
             sound("a", **HLS),
             picture(480, tbr=1000, **HLS),
-            picture(720, tbr=2750, **HLS),
+            picture(720, tbr=3500, **HLS),
         ],
-        "720+a",
+        "480+a",
     ),
     "by its rate": (
         [whole(720, tbr=2500), whole(1080, tbr=5000), whole(1440, tbr=9000)],

@@ -654,12 +654,15 @@ async def test_copies_of_kept_files_are_whole_or_there_are_none(
     elif wrong == "outside":
         about.write_text(about.read_text().replace(kept[1].name, "../../x"))
         shutil.copy(kept[1].path, about.parent.parent / "x")
+        (folder.parent.parent / "x").write_text("of somebody else")
     elif wrong:
         about.unlink()
     if wrong:
         with pytest.raises(OSError):
             await storage.copy_kept(job, folder)
         assert os.listdir(folder) == []
+        others = [path.read_text() for path in folder.parent.parent.glob("x")]
+        assert others == ["of somebody else"] * (wrong == "outside")
         return
     copies = await storage.copy_kept(job, folder)
     assert [path.read_text() for path in copies] == ["one", "two"]

@@ -1,20 +1,25 @@
 """Files are made to fit and to play, with real media of each kind."""
 
+import dataclasses
 import json
 import struct
 import subprocess
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import media
 import pytest
+from bossbot_plugins import fit as fit_plugin
+from bossbot_plugins import pictures, split
 from bossbot_plugins._mp4 import read_mp4
 from conftest import make_job
 
-from bossbot import App, Cause, MediaFile, Progress
+from bossbot import App, Cause, JobFailed, MediaFile, Progress
 
 pytest_plugins = ("processor_fixtures",)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -38,7 +43,9 @@ def fit(app: App, processed: Callable[..., Any]) -> Fit:
             path.write_bytes(one.read_bytes())
             paths.append(path)
         seen.clear()
-        return await processed(job, folder, paths, seen.append)
+        files: list[MediaFile] = await processed(job, folder, paths, seen.append)
+        assert {file.alt for file in files} == {"a cat"}
+        return files
 
     return fit
 
@@ -203,8 +210,10 @@ async def test_video_whose_clock_starts_late_is_not_cut_short(
 async def test_what_fits_and_plays_is_not_touched(fit: Fit, shelf: Path) -> None:
     turned = ["-c", "copy", "-metadata:s:v", "rotate=90", "-movflags", "+faststart"]
     plain = make(shelf / "plain.mp4", *BOTH, *H264, *AAC, "-movflags", "+faststart")
+    (shelf / "plain.m4v").write_bytes(plain.read_bytes())
     sources = [
         plain,
+        shelf / "plain.m4v",
         make(shelf / "turned.mp4", "-i", str(plain), *turned),
         make(shelf / "mute.mp4", *pattern(), *H264, "-movflags", "+faststart"),
         *(media.audio(shelf, kind=kind) for kind in ("mp3", "m4a")),
@@ -219,6 +228,7 @@ async def test_what_fits_and_plays_is_not_touched(fit: Fit, shelf: Path) -> None
     for file, source in zip(files, sources, strict=True):
         assert file.path.read_bytes() == source.read_bytes(), source
         assert file.note == ""
+        assert file.path.suffix != ".m4v", "players know mp4"
     assert not seen, "nothing was run"
 
 
@@ -551,6 +561,41 @@ async def test_index_of_more_tracks_than_there_may_be_is_not_read(
         assert read_mp4(path) is None
         path.write_bytes(first + box(b"moov", box(b"trak", b"") * 10))
         assert len(getattr(read_mp4(path), "tracks", ())) == 10
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+async def test_why_a_file_failed_is_not_lost(shelf: Path, kind: str) -> None:
+    late = JobFailed(Cause.TIMED_OUT, "", "It took too long.")
+
+    async def probe(file: MediaFile) -> None:
+        raise late
+
+    bench: Any = SimpleNamespace(limit_bytes=1, probe=probe, path=shelf.joinpath)
+    path = media.image(shelf) if kind == "image" else media.video(shelf)
+    file = MediaFile(path, path.stat().st_size, "", f"{kind}/{path.suffix[1:]}")
+    work = {
+        "image": pictures.fitted,
+        "video": partial(fit_plugin.fitted, config=fit_plugin.Config()),
+    }
+    assert (await work[kind](file, bench)).failure is late
+    # And what has failed already is left alone.
+    failed = dataclasses.replace(file, path=shelf / "none", failure=late)
+    assert await work[kind](failed, bench) is failed
+    assert await split.parts_of(failed, bench) == [failed]
+
+
+async def test_video_that_cannot_be_converted_is_posted_as_it_came_if_it_fits(
+    app: App, fit: Fit, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = app.plugins.all["fit"]
+    config = type(plugin.config).model_construct(preset="none")  # x264 has none such
+    monkeypatch.setattr(plugin, "config", config)
+    source = make(shelf / "hard.mkv", *pattern(), "-c:v", "mpeg4")
+    [file] = await fit(source)
+    assert not file.failure and file.path.read_bytes() == source.read_bytes()
+    assert "as it came" in file.note
+    [file] = await fit(source, limit=source.stat().st_size - 1)
+    assert file.failure and file.failure.cause is Cause.TOO_LARGE
 
 
 # Encoders

@@ -1,12 +1,13 @@
 """How large a video becomes, by its length and the limit."""
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from bossbot_plugins import fit
+from bossbot_plugins import fit, split
 from bossbot_plugins._plan import SHARE, Source, parts_needed, plan
 
-from bossbot import Probe
+from bossbot import MediaFile, Probe
 
 MIB = 2**20
 
@@ -34,6 +35,8 @@ SIZES = [
     (source(320, 240, 3600), (320, 240)),
     (source(3840, 2160, 1.5), (2560, 1440)),  # as much as the encoder has memory for
     (source(1920, 1080, 1200, mbit_s=0.05), (1920, 1080)),  # it never had more bits
+    (source(1920, 1080, 600, mbit_s=0.2), (1920, 1080)),
+    (source(1920, 1080, 600, mbit_s=0.2, video="av1"), (640, 360)),  # H.264 needs more
 ]
 
 
@@ -66,6 +69,20 @@ def test_few_frames_of_an_uneven_video_are_not_made_many() -> None:
 )
 def test_what_would_not_look_acceptable_is_split(video: Source, parts: int) -> None:
     assert parts_needed(video, 20 * MIB) == parts
+
+
+@pytest.mark.parametrize(
+    ("length_s", "mib", "parts"),
+    [
+        *[(900, 300, 1), (7200, 190, 11), (7200, 360, 20)],  # without encoding
+        (7200, 400, 8),  # those would be too many
+    ],
+)
+def test_video_is_split_as_it_is_if_that_makes_few_parts(
+    length_s: float, mib: int, parts: int
+) -> None:
+    file = MediaFile(Path(), mib * MIB, "", "")
+    assert split.count_for(source(1920, 1080, length_s), file, 20 * MIB) == parts
 
 
 @pytest.mark.parametrize(("encoder", "notes"), [("", True), ("h264_vaapi", False)])

@@ -1,17 +1,20 @@
 """Only the sound of what was downloaded, for those who ask for it."""
 
+import dataclasses
 import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import media
 import pytest
 from bossbot_plugins import _bench
+from bossbot_plugins import sound_only as plugin
 from conftest import make_job
 
-from bossbot import App, Cause, JobFailed, MediaFile, Status
+from bossbot import App, Cause, JobFailed, MediaFile, Probe, Status
 
 pytest_plugins = ("processor_fixtures",)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -190,3 +193,31 @@ async def test_part_without_sound_is_empty_while_more_comes(
 
 async def test_post_of_words_alone_stays(process: Process) -> None:
     assert await process() == []
+
+
+@pytest.mark.parametrize(
+    ("count", "facts", "name"),
+    [(1, {}, "title"), (2, {}, "album"), (1, {"items": 3}, "album")],
+)
+async def test_title_of_a_post_is_that_of_its_only_sound(
+    count: int, facts: dict[str, Any], name: str
+) -> None:
+    job = make_job(facts={"title": "t", **facts})
+    assert plugin.tags_of(job, count) == {name: "t"}
+
+
+async def test_sound_that_plays_stays_where_no_tags_can_be_written(
+    shelf: Path, tmp_path: Path
+) -> None:
+    async def probe(file: MediaFile) -> Probe:
+        return Probe("mp3", audio="mp3")
+
+    async def ffmpeg(*words: Any, **how: Any) -> None:
+        raise JobFailed(Cause.INTERNAL, "no")
+
+    bench: Any = SimpleNamespace(probe=probe, ffmpeg=ffmpeg, path=tmp_path.joinpath)
+    sound = MediaFile(media.audio(shelf, kind="mp3"), 9, "", "audio/mpeg")
+    assert await plugin.sound_of(sound, bench, {"title": "t"}, None) is sound
+    video = dataclasses.replace(sound, mime="video/mp4")
+    with pytest.raises(JobFailed):
+        await plugin.sound_of(video, bench, {"title": "t"}, None)

@@ -38,7 +38,9 @@ def process(app: App, processed: Callable[..., Any]) -> Process:
         ]
         paths[0].write_bytes(video.read_bytes())
         paths[1].write_text(words)
-        return job, await processed(job, folder, paths)
+        files = await processed(job, folder, paths)
+        assert files[0].alt == "a cat"
+        return job, files
 
     return process
 
@@ -65,6 +67,8 @@ def black(shelf: Path) -> Path:
 async def test_subtitles_are_kept_and_not_posted(
     process: Process, app: App, black: Path
 ) -> None:
+    await plugin.check_job(asked := make_job())
+    assert asked.options["keep_subtitles"]  # which the engines go by
     job, files = await process(black, WORDS)
     assert [file.beside for file in files] == [False, True]
     assert files[0].path.read_bytes() == black.read_bytes()

@@ -1,6 +1,7 @@
 """What the tests of processors share: an app, a folder for media, a way through."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def processed(app: App) -> Callable[..., Any]:
         paths: Sequence[Path],
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> list[MediaFile]:
-        files = [await app.storage.inspect(path, folder) for path in paths]
+        found = [await app.storage.inspect(path, folder) for path in paths]
+        files = [replace(file, alt="a cat") for file in found]
         bench = JobBench(app, job, folder, on_progress)
         made: list[MediaFile] = await app.plugins.fold(
             "process_files", "files", job=job, files=files, bench=bench
