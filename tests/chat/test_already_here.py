@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import discord
 import pytest
@@ -18,9 +19,9 @@ from bossbot_plugins.already_here import AgainButton, answer_job
 from bossbot_plugins.local_worker import LocalWorker, logs_in
 from conftest import ROOT, MakeApp, MakeSettings, make_job
 from discord_support import BotProcess, Stage, job_at, job_id, link, until
-from fake_discord import Message, User
+from fake_discord import Guild, Message, User
 
-from bossbot import BossBot, Fetched, Request, Status
+from bossbot import BossBot, Fetched, Refused, Request, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -102,6 +103,25 @@ async def counted(bot: BossBot, user: User) -> int:
     return int(row[0]) if row else 0
 
 
+def copy_of(number: str, at_s: str) -> str:
+    """SQL that adds a row like those that are there, of another message."""
+    names = [
+        *(number, "id || 'x'", "same", "content", "guild_id", "channel_id", "user_id"),
+        *("message_id + 1", "posts", "url", "options", at_s, "shared"),
+    ]
+    return f"INSERT INTO already_here SELECT {', '.join(names)} FROM already_here"
+
+
+async def has_one_row(bot: BossBot) -> bool:
+    rows = await bot.app.database.all("SELECT 1 FROM already_here")
+    return len(rows) == 1
+
+
+def click_of(guild: Guild | None, user: User) -> Any:
+    """As much of a click as tells where it was, and whose."""
+    return Mock(spec=discord.Interaction, guild=guild, user=user)
+
+
 # Posted before
 
 
@@ -120,7 +140,9 @@ async def test_repeated_link_is_answered_with_where_it_is_and_can_be_posted_agai
         slash = await stage.fake.slash(stage.channel_id, "download", {"url": url})
         assert address(post) in (await stage.fake.answered(slash)).content
         assert len(await bot.app.queue.list()) == 1
+        await bot.app.database.all(copy_of("number + 1", at_s="1"))
     async with stage.bot() as bot:  # the button outlives the bot
+        await until(partial(has_one_row, bot))  # what is too old to count has gone
         await stage.fake.click(answer.id, "Post again", otto.id)
         [_, again] = await stage.gets(2)
         assert again.files[0].data == post.files[0].data
@@ -244,12 +266,7 @@ async def test_link_is_not_held_up_by_a_discord_that_does_not_answer(
     async with stage.bot() as bot:
         here = bot.app.plugins.all["already_here"]
         await posted(stage, url)
-        copy = "INSERT INTO already_here SELECT number + 1, {} FROM already_here"
-        names = [
-            *("id || 'x'", "same", "content", "guild_id", "channel_id", "user_id"),
-            *("message_id + 1", "posts", "url", "options", "at_s", "shared"),
-        ]
-        await bot.app.database.all(copy.format(", ".join(names)))
+        await bot.app.database.all(copy_of("number + 1", "at_s"))
         monkeypatch.setattr(sys.modules[answer_job.__module__], "LOOK_S", 0.3)
         monkeypatch.setattr(bot.app.plugins, "quick_limit_s", 0.5)
         fault = stage.fake.fault("history", "hang", times=9)
@@ -262,13 +279,24 @@ async def test_link_is_not_held_up_by_a_discord_that_does_not_answer(
 async def test_direct_message_answers_only_its_own_member(stage: Stage) -> None:
     otto, url = stage.fake.add_member("otto"), once(stage, stage.image())
     mine, theirs = map(stage.fake.open_dm, (stage.fake.member.id, otto.id))
-    async with stage.bot(download__direct_messages=True):
+    async with stage.bot(download__direct_messages=True) as bot:
         stage.guild_settings(QUICK, 0)
         post = await posted(stage, url, place=mine.id)
         answer = await told(stage, await ask(stage, url, place=mine.id), "here already")
         assert address(post) in answer.content
         spent(stage)
         await files_of(stage, await ask(stage, url, otto, theirs.id))
+        [job, _] = await bot.app.queue.list()
+        button = AgainButton(job.id)
+        for forgotten in (False, True):  # by the queue, not by what is here
+            if forgotten:
+                assert await bot.app.queue.forget(user_id=job.user_id)
+            for guild, user in ((None, otto), (stage.fake.guild, stage.fake.member)):
+                click = click_of(guild, user)
+                with pytest.raises(Refused):
+                    await button.asked_for(bot.app, click)
+            mine_again = click_of(None, stage.fake.member)
+            assert (await button.asked_for(bot.app, mine_again))[0] == url
 
 
 # Under way

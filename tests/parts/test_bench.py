@@ -14,7 +14,7 @@ from typing import Any
 import media
 import pytest
 import pytest_asyncio
-from bossbot_plugins._bench import JobBench
+from bossbot_plugins._bench import JobBench, Later
 from conftest import PARTS, make_job, our_plugins, spread
 from hypothesis import given
 from hypothesis import strategies as st
@@ -253,6 +253,27 @@ async def endless(table: Table, source: MediaFile) -> None:
     """An encoding that goes on until it is killed."""
     argv = ["-stream_loop", "-1", "-readrate", "1", "-i", source.path]
     await table.bench.ffmpeg(*argv, "-f", "null", "-", encodes=True)
+
+
+async def test_encoder_waits_for_its_turn_and_never_begins_while_more_comes(
+    app: App, table: Table, media_folder: Path
+) -> None:
+    source = await table.put(media.audio(media_folder))
+    argv = ["-i", source.path, "-f", "null", "-"]
+    turns = asyncio.Semaphore(1)
+    seen: list[Progress] = []
+    bench = JobBench(app, table.bench.job, table.folder, seen.append, turns)
+    await turns.acquire()  # by another job
+    encoding = asyncio.create_task(bench.ffmpeg(*argv, encodes=True))
+    await table.bench.ffmpeg(*argv)  # which is no encoding
+    assert not seen and not encoding.done()
+    turns.release()
+    await encoding
+    assert seen
+    early = make_job(status=Status.DOWNLOADING)
+    bench = JobBench(app, early, table.folder, table.seen.append)
+    with pytest.raises(Later):
+        await bench.ffmpeg(*argv, encodes=True)
 
 
 async def test_ffmpeg_is_killed_with_the_task_that_waits_for_it(
