@@ -2,8 +2,10 @@
 it; and what is kept is not fetched again."""
 
 import asyncio
+import math
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +18,12 @@ from bossbot_plugins._answers import packed
 from bossbot_plugins._kept import may_serve
 from bossbot_plugins._links import without_tracking
 from bossbot_plugins.already_here import AgainButton, answer_job
-from bossbot_plugins.local_worker import LocalWorker, logs_in
+from bossbot_plugins.local_worker import LocalWorker, has_begun, left_s, logs_in
 from conftest import ROOT, MakeApp, MakeSettings, make_job
 from discord_support import BotProcess, Stage, job_at, job_id, link, until
 from fake_discord import Guild, Message, User
 
-from bossbot import BossBot, Fetched, Refused, Request, Status
+from bossbot import BossBot, Fetched, Post, Refused, Request, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -585,3 +587,17 @@ def test_kept_files_serve_where_they_may_and_nothing_better_is_to_be_had(
     was = {"status": Status.COMPLETED, "folder": "f", "total_bytes": 90}
     earlier = make_job(**{**values, **was, **kept})
     assert may_serve(earlier, make_job(**{**values, **job})) == may
+
+
+def test_thread_alone_is_no_beginning_and_what_comes_soon_is_waited_for() -> None:
+    def begun(*posts: Post) -> bool:
+        return has_begun(make_job(posts=[*posts]))
+
+    head, file = Post(1, "", {}, "sent"), Post(2, "", {"a": "1"}, "waiting")
+    assert begun(head) and not begun(file)
+    assert not begun(head, replace(file, thread_id=0))
+    assert begun(head, replace(file, thread_id=5, state="sent"))
+    came = [Path("1"), Path("2"), Path("3")]
+    assert left_s(Fetched(came, {"items": 5}), 4) == 4
+    assert left_s(Fetched(came, {"items": 2}), 4) == 0
+    assert left_s(Fetched(came), 4) == math.inf
