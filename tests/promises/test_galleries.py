@@ -7,9 +7,13 @@ import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from bossbot_plugins._bench import Later
+from bossbot_plugins.local_worker import LocalWorker
+from conftest import make_job
 from discord_support import (
     BotProcess,
     Stage,
@@ -22,7 +26,7 @@ from discord_support import (
 )
 from fake_discord import Action
 
-from bossbot import BossBot, Cause, Fetched, MediaFile, Status
+from bossbot import BossBot, Cause, Fetched, Job, JobFailed, MediaFile, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -566,3 +570,29 @@ def test_file_is_known_by_what_it_holds_and_then_by_its_place(tmp_path: Any) -> 
     ]:
         known = [one.split(":") for one in sources]
         assert not_posted(files(*found), known) == files(*left), (sources, found)
+
+
+async def test_what_would_have_to_be_encoded_goes_with_the_rest(tmp_path: Path) -> None:
+    """None of it is lost, nor told twice."""
+
+    async def set_apart(job: Job, names: list[str]) -> Path:
+        return tmp_path
+
+    async def inspect(path: Path, folder: Path) -> MediaFile:
+        if path.name == "2":
+            raise JobFailed(Cause.NO_MEDIA)
+        return MediaFile(path, 1, "", "image/png")
+
+    async def freeze(*_: Any) -> None:
+        raise Later
+
+    worker: Any = LocalWorker.__new__(LocalWorker)
+    storage = SimpleNamespace(set_apart=set_apart, inspect=inspect)
+    courier = SimpleNamespace(split=lambda files: [files[:2], files[2:]])
+    worker.app = SimpleNamespace(storage=storage, courier=courier)
+    worker._freeze = freeze
+    fetched = Fetched([tmp_path / name for name in "123"], folder=tmp_path)
+    going_on: Any = asyncio.get_running_loop().create_future()
+    job = make_job(status=Status.DOWNLOADING)
+    assert not await worker._post_some(job, fetched, going_on, late=False)
+    assert (fetched.checked, fetched.files, fetched.failures) == (0, [], [])
