@@ -46,6 +46,7 @@ from collections import Counter, defaultdict
 from collections.abc import (
     AsyncIterator,
     Callable,
+    Collection,
     Coroutine,
     Iterable,
     Iterator,
@@ -108,19 +109,19 @@ API = 1  # a plugin that needs more than this one sets an API of its own
 __all__ = [
     "API", "ATTEMPT_STATUSES", "BROKEN_GUILD", "HERE", "HOOKS", "MAX_LINE", "N_",
     "OWN_CAUSES", "PARTS", "PLUGIN_PACKAGE", "SENTENCES", "STOP_WITHIN_S",
-    "TERMINAL_STATUSES", "Accepted", "Action", "App", "Bench", "BossBot",
+    "TERMINAL_STATUSES", "Accepted", "Action", "App", "Archive", "Bench", "BossBot",
     "BossbotError", "Cause", "Change", "ChannelId", "Client", "Courier", "Database",
-    "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hooks", "Job",
-    "JobFailed", "MediaFile", "Message", "OwnPath", "Part", "Platform",
+    "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hit", "Hooks", "Job",
+    "JobFailed", "MediaFile", "Message", "OwnPath", "Part", "Passage", "Platform",
     "PlatformConfig", "PlatformName", "Plugin", "PluginConfig", "PluginError",
-    "Plugins", "Post", "Priority", "Probe", "Progress", "Queue", "QueueFull", "Ran",
-    "Refused", "Report", "Request", "RoleId", "Route", "Router", "Runner", "Settings",
-    "StartError", "Status", "Storage", "Stored", "Subcommand", "UserId", "Worker", "_",
-    "catalogues", "cut_line", "did_you_mean", "escape", "explain", "format_size",
-    "format_time", "hide_secrets", "hookimpl", "import_plugin", "in_thread", "language",
-    "make_private", "ngettext", "now", "off_the_clock", "one_line", "open_plugins",
-    "parse_toml", "plugin_folders", "public_url", "redact", "show_link", "time_left_s",
-    "unsupported", "without_queries", "write_atomically",
+    "Plugins", "Post", "Priority", "Probe", "Progress", "Query", "Queue", "QueueFull",
+    "Ran", "Refused", "Report", "Request", "RoleId", "Route", "Router", "Runner",
+    "Settings", "StartError", "Status", "Storage", "Stored", "Subcommand", "UserId",
+    "Worker", "_", "catalogues", "cut_line", "did_you_mean", "escape", "explain",
+    "format_size", "format_time", "hide_secrets", "hookimpl", "import_plugin",
+    "in_thread", "language", "make_private", "ngettext", "now", "off_the_clock",
+    "one_line", "open_plugins", "parse_toml", "plugin_folders", "public_url", "redact",
+    "show_link", "time_left_s", "unsupported", "without_queries", "write_atomically",
 ]  # fmt: skip
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
@@ -1294,6 +1295,62 @@ class Courier(Part):
         """
 
 
+class Passage(NamedTuple):
+    """A piece of a post's text."""
+
+    text: str
+    source: str = "file"  # or "title", "text", "subtitles", "ocr", "speech"...
+    start_s: float | None = None  # when it is said in the video or sound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What is looked for in the archive, and where."""
+
+    text: str = ""  # a member's words
+    like: str = ""  # in their place the id of a job: what resembles its post
+    guild_id: int  # 0 for a direct message
+    channels: Collection[int]  # nothing else is searched: those the asker may read
+    user_id: int = 0  # who asked for the post; 0 for anybody, and so on
+    platform: str = ""
+    kind: str = ""  # "image", "video", "audio", "text"
+    since: float = 0  # posted at this time or later; Unix seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A post that was found."""
+
+    job_id: str
+    rank: int  # its place among all that fit, from 1
+    score: float  # comparable within an answer only
+    sure: bool  # whether it fits well, and not just perhaps
+    sentence: str  # the one that fits best
+    passages: Sequence[Passage]  # those that fit, best first
+    guild_id: int
+    channel_id: int
+    message_id: int  # the first message of the post
+    user_id: int
+    posted_at: float  # Unix seconds
+    platform: str
+    url: str  # of the source; of a video, at the second of the first passage
+    title: str
+    uploader: str
+    kinds: Sequence[str]  # as in ``Query.kind``
+    adult: bool
+    picture_url: str = ""  # of a picture in that message; "" if it is to be hidden
+
+
+class Archive(Part):
+    """The memory of what was posted. This one remembers nothing: it takes the place of
+    one that no plugin offers."""
+
+    async def search(self, query: Query, limit: int = 5, after: int = 0) -> list[Hit]:
+        """The posts that fit best and whose messages are still there, best first:
+        ``limit`` of those that rank below ``after``. Raises Refused."""
+        raise Refused(_("This bot does not remember what it has posted."))
+
+
 class Worker(Part):
     """Carries jobs from the queue to their channels."""
 
@@ -1752,6 +1809,14 @@ class Hooks(Protocol):
     @hookspec
     def job_changed(self, job: Job, previous: Status | None) -> None:
         """Return nothing; called after each committed change of a job, in order."""
+
+    @hookspec
+    def extract_text(self, job: Job, file: MediaFile) -> list[Passage]:
+        """Return what is written, said or shown in a posted file, to be found by it."""
+
+    @hookspec
+    def forget_downloads(self, guild_id: int | None, user_id: int | None) -> None:
+        """Return when nothing is left of the downloads of a guild and a member."""
 
     @hookspec
     def check_machine(self) -> list[Finding]:
@@ -2387,6 +2452,7 @@ class App:
     queue = _part(Queue)
     client = _part(Client)
     courier = _part(Courier)
+    archive = _part(Archive)
     worker = _part(Worker)
 
     @property
@@ -2396,7 +2462,7 @@ class App:
 
     def make_part(self, contract: type[Part]) -> Part:
         """A part, from the first plugin that can make it, the owner's before ours; it
-        is stopped with the app.
+        is stopped with the app. The contract's own class if that can stand in for it.
 
         Raises:
             StartError: none can.
@@ -2415,6 +2481,8 @@ class App:
                     continue
                 self._ends.push_async_callback(part.stop)
                 return part
+        if not inspect.isabstract(contract):
+            return contract(self)
         why = [
             f"{plugin.stem} ({plugin.origin}) is off: {plugin.off}"
             for plugin in self.plugins.all.values()

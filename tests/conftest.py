@@ -68,8 +68,7 @@ def link_plugins(folder: Path, *stems: str) -> Path:
     """Put some of the repository's plugins, and all libraries, on the shelves of a
     folder, to be an app's ``ours``; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
-    compiled = ROOT.glob("plugins/*/__pycache__")
-    for path in [*ROOT.glob("plugins/*/*.py"), *compiled]:
+    for path in ROOT.glob("plugins/*/*"):
         if path.stem in stems or path.stem.startswith("_"):
             link = folder / path.parent.name / path.name
             link.parent.mkdir(exist_ok=True)

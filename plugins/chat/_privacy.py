@@ -90,6 +90,7 @@ async def forget_ended(
             if job.folder:
                 await app.storage.forget(job)
             forgotten.add(job)
+    await app.plugins.call("forget_downloads", guild_id=guild_id, user_id=user_id)
     about_downloads = [t for t in await tables(app) if t.of_downloads]
     await forget_rows(app, forgotten, about_downloads, guild_id, user_id)
     return forgotten

@@ -101,6 +101,22 @@ async def test_forget_removes_what_is_of_this_server(stage: Stage) -> None:
         assert len(totals) == 3  # totals without names stay
 
 
+async def test_forget_downloads_is_called_for_what_is_kept_elsewhere(
+    stage: Stage,
+) -> None:
+    stage.hook(
+        "elsewhere",
+        "async def forget_downloads(guild_id, user_id):\n"
+        "    calls.append((guild_id, user_id))\n\ncalls = []",
+    )
+    async with stage.bot():
+        await use(stage, "privacy forget")
+        await use(stage, "privacy forget", everywhere=True)
+        member = stage.fake.member.id
+        there = (stage.fake.guild.id, member)
+        assert module("elsewhere").calls == [there, (None, member)]
+
+
 async def test_forget_cancels_what_is_under_way(stage: Stage) -> None:
     async with stage.bot(max_concurrent_downloads=1) as bot:
         await stage.says(f"$dl {link('hang=never')} {link(stage.image())}")

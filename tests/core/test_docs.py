@@ -73,7 +73,7 @@ def test_troubleshooting_has_every_sentence_that_a_failure_can_show() -> None:
 def said_by_the_code() -> str:
     """Every text in the core and the plugins, with "…" where something is filled in."""
     texts: list[str] = []
-    for path in [ROOT / "bossbot.py", *ROOT.glob("plugins/*/*.py")]:
+    for path in [ROOT / "bossbot.py", *ROOT.glob("plugins/*/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(re.sub(r"\{[^{}]*\}", "…", node.value))  # the log's
@@ -142,7 +142,7 @@ def test_config_toml_has_every_setting_of_our_plugins(app: App) -> None:
 
 
 def test_no_page_names_a_plugin_that_is_not_there(app: App) -> None:
-    there = {path.name for path in ROOT.glob("plugins/*/*.py")}
+    there = {path.name for path in ROOT.glob("plugins/*/**/*.py")}
     named = set()
     for page in PAGES:
         text = page.read_text("utf-8")

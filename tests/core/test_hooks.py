@@ -228,6 +228,17 @@ async def test_registration_may_ask_for_the_app_and_the_settings(
     assert app.plugins.registered("platforms")["asks"].proxy == "http://p.example"
 
 
+async def test_extract_text_returns_passages_of_every_plugin(start: Start) -> None:
+    code = """
+        @hookimpl
+        def extract_text(job, file):
+            return [Passage(file + {end!r}, "x", 2.5)]
+        """
+    app = await start(a=code.format(end="1"), b=code.format(end="2"), c="")
+    found = await app.plugins.call("extract_text", job=make_job(), file="f")
+    assert found == [[("f1", "x", 2.5)], [("f2", "x", 2.5)]]
+
+
 @pytest.mark.parametrize("hook", ["check_claim", "check_machine", "run"])
 async def test_guild_is_refused_where_there_is_no_job(start: Start, hook: str) -> None:
     app = await start(asks=f"@hookimpl\nasync def {hook}(guild): ...")

@@ -27,6 +27,7 @@ from bossbot import (
     PluginConfig,
     PluginError,
     Plugins,
+    Query,
     Refused,
     Settings,
     StartError,
@@ -664,11 +665,20 @@ def test_part_that_cannot_start_the_bot_says_so_itself(load: Load) -> None:
         _ = load(own=code).app.queue
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", [*PARTS.keys() - {"archive"}])
 def test_missing_part_is_named(load: Load, name: str) -> None:
     plugins = load(a=GOOD)
     with pytest.raises(StartError, match=f"The part {name} is missing"):
         getattr(plugins.app, name)
+
+
+async def test_bot_without_an_archive_says_that_it_remembers_nothing(
+    load: Load,
+) -> None:
+    archive = load(a=GOOD).app.archive
+    await archive.start()
+    with pytest.raises(Refused, match="does not remember"):
+        await archive.search(Query(text="cats", guild_id=1, channels=[2]))
 
 
 def test_app_has_a_property_for_each_part_and_no_others() -> None:
@@ -776,7 +786,7 @@ def test_docs_describe_only_public_names() -> None:
 
 def test_every_hook_is_called_somewhere() -> None:
     called = {f"register_{kind}" for kind in ("engines", "platforms", "subcommands")}
-    for path in [ROOT / "bossbot.py", *ROOT.glob("plugins/*/*.py")]:
+    for path in [ROOT / "bossbot.py", *ROOT.glob("plugins/*/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call):
                 called |= {a.value for a in node.args if isinstance(a, ast.Constant)}
@@ -784,7 +794,7 @@ def test_every_hook_is_called_somewhere() -> None:
 
 
 def test_plugins_import_only_public_names_of_the_core_and_libraries() -> None:
-    for path in ROOT.glob("plugins/*/*.py"):
+    for path in ROOT.glob("plugins/*/**/*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -811,7 +821,7 @@ def test_real_plugins_all_load(settings: Settings, logged: list[str]) -> None:
     plugins = App(settings).plugins
     plugins.load()
     assert {plugin.stem: plugin.off for plugin in plugins.all.values()} == (
-        dict.fromkeys(sorted(path.stem for path in OURS.glob("*/[!_]*.py")), "")
+        dict.fromkeys(sorted(path.stem for path in OURS.glob("*/[!_R]*")), "")
     )
     assert not logged
 

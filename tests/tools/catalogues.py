@@ -36,7 +36,7 @@ Text = tuple[str, str, str]
 def sources() -> list[Path]:
     """The files with texts for members."""
     plugins = (
-        path for name in SHIPPED for path in (ROOT / "plugins" / name).glob("*.py")
+        path for name in SHIPPED for path in (ROOT / "plugins" / name).rglob("*.py")
     )
     return [ROOT / "bossbot.py", *sorted(plugins)]
 
@@ -63,11 +63,17 @@ def marked(path: Path) -> Iterator[Text]:
             yield ("", found[0], found[1] if count > 1 else "")
 
 
+def module_of(path: Path) -> str:
+    """The name of a plugin's module: "archive.commands"."""
+    names = path.relative_to(ROOT / "plugins").with_suffix("").parts[1:]
+    return ".".join(names).removesuffix(".__init__")
+
+
 def of_commands() -> Iterator[Text]:
     """What Discord and /help show of commands, and /settings of a server's settings."""
     bossbot.open_plugins([ROOT / "plugins" / name for name in SHIPPED])
     for path in sources()[1:]:
-        module = importlib.import_module(f"bossbot_plugins.{path.stem}")
+        module = importlib.import_module(f"bossbot_plugins.{module_of(path)}")
         if hasattr(module, "GuildConfig"):
             fields = module.GuildConfig.model_fields.values()
             yield from (("", field.description, "") for field in fields)
