@@ -1687,7 +1687,6 @@ def make_private(path: Path) -> str:
 
 # ── Hooks ──────────────────────────────────────────────────────────────────────────
 
-hookspec = pluggy.HookspecMarker("bossbot")
 hookimpl = pluggy.HookimplMarker("bossbot")
 
 # A check that breaks refuses, and is never switched off for it.
@@ -1716,114 +1715,98 @@ class Hooks(Protocol):
 
     # At load
 
-    @hookspec
     def register_engines(self) -> list[Engine]:
         """Return ways to download."""
 
-    @hookspec
     def register_platforms(self) -> list[Platform]:
         """Return sites known by name."""
 
-    @hookspec
     def register_subcommands(self) -> list[Subcommand]:
         """Return commands of the command line."""
 
-    @hookspec
     def register_parts(self) -> dict[str, Callable[[App], Part]]:
         """Return makers of parts by name; those of own plugins come before ours."""
 
-    @hookspec
     def register_tables(self) -> list[str]:
         """Return SQL scripts, one for each version of your tables; append new ones."""
 
-    @hookspec
     def register_commands(self, bot: BossBot) -> list[Any]:
         """Return cogs, commands, context menus and dynamic items; called after login."""
 
     # While the plugin is on
 
-    @hookspec
     def run(self) -> None:
         """Return when you are done; cancelled when the plugin or the app ends."""
 
     # A link comes
 
-    @hookspec
     def check_action(self, action: Action) -> None:
         """Raise Refused("why") to veto a command or a click; called before it runs."""
 
-    @hookspec
     def action_refused(self, action: Action) -> None:
         """Return nothing; called when a command that check_action let pass said no."""
 
-    @hookspec
     def check_job(self, job: Job) -> None:
         """Raise Refused("why") to veto a job; called before it is queued."""
 
-    @hookspec
     def job_refused(self, job: Job) -> None:
         """Return nothing; called when a job is not queued, whatever check_job said."""
 
-    @hookspec(firstresult=True)
     def answer_job(self, job: Job) -> str | Message | None:
         """Return an answer in place of a download, or None; called after check_job."""
 
     # It is worked on
 
-    @hookspec
     def check_claim(self) -> None:
         """Raise Refused("why") to start no job now; called before each claim."""
 
-    @hookspec
     def check_attempt(self, job: Job) -> None:
         """Raise Refused("why") to fail a claimed job; called before it is fetched."""
 
-    @hookspec
     def process_files(
         self, job: Job, files: list[MediaFile], bench: Bench
     ) -> list[MediaFile]:
         """Return the new list of files; called in turn after the download."""
 
-    @hookspec
     def job_progressed(self, job: Job, progress: Progress) -> None:
         """Return nothing; called a few times a second while a job is worked on."""
 
     # It is posted
 
-    @hookspec
     def check_upload(
         self, job: Job, files: list[MediaFile], channel: discord.abc.Messageable
     ) -> None:
         """Raise Refused("why") to veto a message; called just before it is sent."""
 
-    @hookspec
     def decorate_message(self, job: Job, message: Message) -> Message:
         """Return the message with what you add to it; called before each is sent."""
 
-    @hookspec(firstresult=True)
     def deliver_file(self, job: Job, file: MediaFile) -> str | None:
         """Return a text (a link) for a file too large to upload, or None."""
 
     # Always
 
-    @hookspec
     def job_changed(self, job: Job, previous: Status | None) -> None:
         """Return nothing; called after each committed change of a job, in order."""
 
-    @hookspec
     def extract_text(self, job: Job, file: MediaFile) -> list[Passage]:
         """Return what is written, said or shown in a posted file, to be found by it."""
 
-    @hookspec
     def forget_downloads(self, guild_id: int | None, user_id: int | None) -> None:
         """Return when nothing is left of the downloads of a guild and a member."""
 
-    @hookspec
     def check_machine(self) -> list[Finding]:
         """Return what is missing on this machine; called by ``check``."""
 
 
 HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
+
+
+def arguments_of(hook: str) -> list[str]:
+    """What an implementation of a hook may ask for."""
+    takes = list(inspect.signature(getattr(Hooks, hook)).parameters)[1:]
+    guild = [] if {"job", "action"}.isdisjoint(takes) else ["guild"]
+    return [*takes, "app", "config", "settings", *guild]
 
 
 # ── Plugins: find, load, call ──────────────────────────────────────────────────────
@@ -1844,13 +1827,17 @@ class Plugin:
     off: str = ""  # why it is switched off; "" while it is on
     config: PluginConfig = field(default_factory=PluginConfig)
     guild_config: type[PluginConfig] = PluginConfig
-    hooks: list[str] = field(default_factory=list)
+    impls: dict[str, pluggy.HookImpl] = field(default_factory=dict)  # by hook
     failures: Counter[str] = field(default_factory=Counter)  # in a row, by hook
     engines: list[Engine] = field(default_factory=list)
     platforms: list[Platform] = field(default_factory=list)
     subcommands: list[Subcommand] = field(default_factory=list)
     parts: dict[str, Callable[[App], Part]] = field(default_factory=dict)
     tables: list[str] = field(default_factory=list)
+
+    @property
+    def hooks(self) -> list[str]:
+        return list(self.impls)
 
     @property
     def origin(self) -> str:
@@ -1995,12 +1982,6 @@ class Plugins:
     def __init__(self, app: App, ours: Path = OURS) -> None:
         self.app = app
         self.ours = ours
-        self.manager = pluggy.PluginManager("bossbot")
-        self.manager.add_hookspecs(Hooks)
-        for name in HOOKS:
-            spec: Any = getattr(self.manager.hook, name).spec
-            more = () if {"job", "action"}.isdisjoint(spec.argnames) else ("guild",)
-            spec.argnames += ("app", "config", "settings", *more)
         self.all: dict[str, Plugin] = {}
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
 
@@ -2081,23 +2062,20 @@ class Plugins:
     def remember(self, stem: str) -> Callable[[], bool]:
         """A function that puts a plugin back as it is now, with everything that it
         registered; it returns False, and does nothing, if the plugin is off now."""
-        plugin, module = self.all.get(stem), self.manager.get_plugin(stem)
+        plugin = self.all.get(stem)
         modules = {n: m for n, m in sys.modules.items() if _in_plugins(n)}
 
         def put_back() -> bool:
             if plugin is None or plugin.off:
                 return False
-            self._take_back(stem)
             sys.modules.update(modules)
             self.all[stem] = plugin
-            self.manager.register(module, stem)
             hide_secrets(stem, secret_values(plugin.config))
             return True
 
         return put_back
 
     def _load(self, plugin: Plugin) -> Plugin:
-        self._take_back(plugin.stem)
         self.all[plugin.stem] = plugin
         if plugin.stem in self.settings.disabled_plugins:
             plugin.off = "disabled in the settings"
@@ -2111,8 +2089,7 @@ class Plugins:
                     f"it needs version {needed} of the plugin API, and this bot has "
                     f"{API}. Update the bot: git pull"
                 )
-            plugin.hooks = self._check_hooks(module)
-            self.manager.register(module, plugin.stem)
+            plugin.impls = self._find_hooks(plugin, module)
             self._configure(plugin, module)
             self._register(plugin)
         # Anything may happen in a file from elsewhere, sys.exit() too.
@@ -2128,8 +2105,6 @@ class Plugins:
             logger.error("{} is off: {}", stem, redact(why))
             if not ours:
                 logger.opt(exception=error).debug("how {} failed", stem)
-        if self.manager.has_plugin(stem):
-            self.manager.unregister(name=stem)
         if old := self.all.get(stem):
             off = redact(why)
             self.all[stem] = Plugin(stem, old.path, old.kind, old.replaces, off)
@@ -2141,9 +2116,11 @@ class Plugins:
         if old:
             self.on_off(old)
 
-    def _check_hooks(self, module: types.ModuleType) -> list[str]:
+    def _find_hooks(
+        self, plugin: Plugin, module: types.ModuleType
+    ) -> dict[str, pluggy.HookImpl]:
         """The hooks a module implements; raises PluginError for a likely mistake."""
-        hooks = []
+        found = {}
         for name, value in vars(module).items():
             options = getattr(value, "bossbot_impl", None)
             if options is None:
@@ -2164,17 +2141,17 @@ class Plugins:
                 raise PluginError("run() must be async def")
             if name.startswith("register_") and waits:
                 raise PluginError(f"{name}() must be a plain function")
-            takes = getattr(self.manager.hook, name).spec.argnames
+            takes = arguments_of(name)
             for argument in inspect.signature(value).parameters:
                 if argument not in takes:
                     raise PluginError(
                         f"{name}() has no argument {argument}"
                         f"{did_you_mean(argument, takes)}; it takes {', '.join(takes)}"
                     )
-            hooks.append(name)
-        if not hooks:
+            found[name] = pluggy.HookImpl(plugin, plugin.stem, value, options)
+        if not found:
             logger.warning("{} has no hooks: it does nothing", module.__name__)
-        return hooks
+        return found
 
     def _configure(self, plugin: Plugin, module: types.ModuleType) -> None:
         """Check the plugin's settings by its ``Config``, and find its ``GuildConfig``."""
@@ -2244,16 +2221,9 @@ class Plugins:
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
-        impls = getattr(self.manager.hook, hook).get_hookimpls()
-        return sorted(
-            (
-                impl
-                for impl in impls
-                if stem in (None, impl.plugin_name)
-                if hook in self.all[impl.plugin_name].hooks
-            ),
-            key=lambda impl: (impl.trylast - impl.tryfirst, impl.plugin_name),
-        )
+        plugins = self.all.values() if stem is None else [self.all[stem]]
+        found = [plugin.impls[hook] for plugin in plugins if hook in plugin.impls]
+        return sorted(found, key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
 
     def invoke(
         self,
@@ -2354,11 +2324,10 @@ class Plugins:
         if self.all.get(plugin.stem) is not plugin:  # it has been loaded again
             return True
         if not set(plugin.hooks).isdisjoint(VETOES):
-            if hook in plugin.hooks:  # not by a call at the same time
+            if plugin.impls.pop(hook, None):  # not by a call at the same time
                 logger.error(
                     "{} of plugin {} is switched off: {}", hook, plugin.stem, what
                 )
-                plugin.hooks.remove(hook)
             return True
         logger.error("plugin {} is switched off: {}", plugin.stem, what)
         self.switch_off(plugin.stem, f"{hook} failed too often: {what}")
