@@ -1552,14 +1552,9 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
     sources += [_read_toml(data / "config.toml"), main]
     problems = []
     for name, values, _ in sources[1:]:
-        path = Path(name)
-        if (
-            any(secret_values(values))
-            and path.is_file()
-            and (done := make_private(path))
-        ):
+        if any(secret_values(values)) and (done := make_private(Path(name))):
             print(done, file=sys.stderr)
-        if "discord_token" in values and path != dotenv:
+        if "discord_token" in values and name != str(dotenv):
             problems.append(f"{name}: discord_token belongs in .env, not in this file")
     for variable in os.environ:  # pydantic-settings finds those in .env by itself
         key = variable.lower().removeprefix("boss_bot_")
@@ -1634,13 +1629,25 @@ def explain(
         path = [str(part) for part in item["loc"]]
         wrong = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            hint = did_you_mean(path[-1], known)
-            if known is _FIELDS and isinstance(item["input"], dict):
-                hint = f"; the table of a plugin is [plugins.{path[-1]}]"
-            wrong = f"no such setting{hint}"
+            wrong = f"no such setting{_hint(path[-1], item['input'], known, sources)}"
         places = (_place(source, path) for source in sources)
         lines.append(f"{next(filter(None, places), '')}{'.'.join(path)}: {wrong}")
     return lines
+
+
+def _hint(
+    key: str, value: Any, known: Iterable[str], sources: Sequence[_Source]
+) -> str:
+    """Where an unknown setting may belong, or what it may be called."""
+    if known is not _FIELDS:
+        its = "; it belongs above the first table of data/config.toml"
+        return its if key in _FIELDS else did_you_mean(key, known)
+    if isinstance(value, dict):
+        return f"; the table of a plugin is [plugins.{key}]"
+    row = rf"^(\[plugins\.\w+\])\n(?:(?!\[).*\n)*?(?:# )?{re.escape(key)} = "
+    tables = (re.search(row, source.text, re.MULTILINE) for source in sources)
+    table = next(filter(None, tables), None)
+    return f"; it belongs below {table[1]}" if table else did_you_mean(key, known)
 
 
 def _place(source: _Source, path: Sequence[str]) -> str:
@@ -1865,9 +1872,9 @@ def find_plugins(plugins_dir: Path, ours: Path = OURS) -> dict[str, Plugin]:
     return dict(sorted(found.items()))
 
 
-def writable_code(folders: Iterable[Path]) -> list[Path]:
-    """What anyone on this machine may write to: of the bot's own code, of the files that
-    can be imported from folders, and of the folders that all of these are in."""
+def writable_code(folders: Sequence[Path]) -> str:
+    """What anyone on this machine may write to, and the remedy, or "": of the bot's own
+    code, of what can be imported from folders, and of the folders that these are in."""
     code = {HERE, HERE / "bossbot.py", HERE / "config.toml", HERE / "plugins", *folders}
     for path in [path for folder in folders for path in folder.glob("*")]:
         if path.suffix in (".py", ".so"):
@@ -1878,8 +1885,15 @@ def writable_code(folders: Iterable[Path]) -> list[Path]:
     for path in sorted(code):
         with contextlib.suppress(OSError):  # it may be missing
             if path.stat().st_mode & stat.S_IWOTH:
-                found.append(path)
-    return found
+                found.append(str(path))
+    if not found:
+        return ""
+    both = shlex.join(map(str, (HERE, folders[0])))
+    return (
+        f"{', '.join(found[:5])}: anyone on this machine can write there, and so run "
+        f"code as you. Run: chmod -R o-w {both} "
+        "(or set allow_writable_plugins)."
+    )
 
 
 def _mentions(path: Path, text: str) -> bool:
@@ -1945,8 +1959,8 @@ async def in_thread(work: Callable[[], Any]) -> Any:
 class _HookCall:
     """A call of a hook, while it lasts."""
 
+    limit: asyncio.Timeout
     over: bool = False
-    limit: asyncio.Timeout | None = None
 
 
 _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
@@ -1955,7 +1969,7 @@ _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
 def time_left_s() -> float | None:
     """How long the hook that asks may still take; None for no limit."""
     call = _hook_call.get()
-    due_s = call.limit.when() if call and call.limit else None
+    due_s = call.limit.when() if call else None
     return None if due_s is None else due_s - asyncio.get_running_loop().time()
 
 
@@ -1963,14 +1977,14 @@ def time_left_s() -> float | None:
 def off_the_clock() -> Iterator[None]:
     """Time that a hook spends in here does not count for its limit."""
     call, left_s = _hook_call.get(), time_left_s()
-    limit = call.limit if call and left_s is not None else None
-    if limit:
-        limit.reschedule(None)
+    if call is None or left_s is None:
+        yield
+        return
+    call.limit.reschedule(None)
     try:
         yield
     finally:
-        if limit and left_s is not None:
-            limit.reschedule(asyncio.get_running_loop().time() + left_s)
+        call.limit.reschedule(asyncio.get_running_loop().time() + left_s)
 
 
 class Plugins:
@@ -2007,9 +2021,11 @@ class Plugins:
                 raise StartError(
                     f"{folder} is missing. Set plugins_dir, or restore it."
                 )
-        if remedy := self._writable():
-            raise StartError(remedy)
-        open_plugins(plugin_folders(own, self.ours))
+        folders = plugin_folders(own, self.ours)
+        why = writable_code(folders)
+        if why and not self.settings.allow_writable_plugins:
+            raise StartError(why)
+        open_plugins(folders)
         for plugin in find_plugins(own, self.ours).values():
             if not mentioning or _mentions(plugin.path, mentioning):
                 self._load(plugin)
@@ -2029,29 +2045,18 @@ class Plugins:
                 "the settings name a plugin {} that is missing{}", stem, hint
             )
 
-    def _writable(self) -> str:
-        """Where anyone may write to the bot's code, and the remedy; "" if nowhere."""
-        folders = plugin_folders(self.settings.plugins_dir, self.ours)
-        found = writable_code(folders)
-        if not found or self.settings.allow_writable_plugins:
-            return ""
-        both = shlex.join(map(str, (HERE, self.settings.plugins_dir)))
-        return (
-            f"{', '.join(map(str, found[:5]))}: anyone on this machine can write there, "
-            f"and so run code as you. Run: chmod -R o-w {both} "
-            "(or set allow_writable_plugins)."
-        )
-
     def reload(self, stem: str) -> Plugin:
         """Load a plugin again, or for the first time: what it registered is replaced
         whole. When that fails, the one that was on stays on, and what is returned says
         why. See ``App.reload``."""
-        found = find_plugins(self.settings.plugins_dir, self.ours)
+        own = self.settings.plugins_dir
+        found = find_plugins(own, self.ours)
         if stem not in found:
             self.switch_off(stem, "its file is gone")
             raise PluginError(f"No plugin {stem}{did_you_mean(stem, found)}")
-        if remedy := self._writable():
-            raise PluginError(remedy)
+        why = writable_code(plugin_folders(own, self.ours))
+        if why and not self.settings.allow_writable_plugins:
+            raise PluginError(why)
         put_back = self.remember(stem)
         forget_plugin(stem)
         plugin = self._load(found[stem])
@@ -2271,13 +2276,12 @@ class Plugins:
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
         said = MAY_SAY.get(hook, ())
-        hook_call = _HookCall()
+        hook_call = _HookCall(asyncio.timeout(limit_s))
         of_task = _hook_call.set(hook_call)
         work = partial(self.invoke, impl, plugin, hook in VETOES, **values)
         answer: Any = None
-        limit = hook_call.limit = asyncio.timeout(limit_s)
         try:
-            async with limit:
+            async with hook_call.limit:
                 waits = inspect.iscoroutinefunction(impl.function)
                 answer = await (work() if waits else in_thread(work))
             if isinstance(answer, Refused) and said:  # returned in place of raised
@@ -2290,7 +2294,7 @@ class Plugins:
             answer, task = error, asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                 raise  # it is the caller that ends
-            if limit.expired():
+            if hook_call.limit.expired():
                 answer = error = TimeoutError(f"it took longer than {limit_s:g} s")
             if not self.app.stopping.is_set():  # else what it waits for may be gone
                 self.failed(plugin, hook, error)

@@ -261,13 +261,16 @@ async def test_plugin_gets_its_own_settings_and_those_of_the_core(load: Load) ->
 
 def test_wrong_settings_of_a_plugin_turn_it_off(load: Load) -> None:
     settings = {"plugins": {"a": {"size": "big"}, "b": {"sise": 1}, "c": {"x": 1}}}
-    plugins = load(settings, a=CONFIG, b=CONFIG, c=GOOD, d=CONFIG)
+    settings["plugins"]["e"] = {"max_items": 5}
+    plugins = load(settings, a=CONFIG, b=CONFIG, c=GOOD, d=CONFIG, e=CONFIG)
     assert "[plugins.a] size: " in plugins.all["a"].off
     assert "integer" in plugins.all["a"].off
     assert "[plugins.b] sise: no such setting (did you mean size?)" in (
         plugins.all["b"].off
     )
     assert "[plugins.c]" in plugins.all["c"].off
+    led = "max_items: no such setting; it belongs above the first table of data/"
+    assert led in plugins.all["e"].off
     assert plugins.all["d"].off == ""
 
 

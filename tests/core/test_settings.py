@@ -283,6 +283,16 @@ def test_table_of_a_plugin_that_is_not_below_plugins_is_led_there(root: Path) ->
     assert f"{told}[plugins.retention]" in mistakes(root)
 
 
+def test_setting_of_a_plugin_outside_its_table_is_led_there(root: Path) -> None:
+    (root / "config.toml").write_text(
+        "[plugins.a]\nx = 1\n# sleep_s = 3\n[plugins.b]\n"
+    )
+    (root / "data" / "config.toml").write_text("sleep_s = 5\nx = 2\n")
+    text = mistakes(root)
+    for line in ("line 1: sleep_s", "line 2: x"):
+        assert f"{line}: no such setting; it belongs below [plugins.a]" in text
+
+
 @pytest.mark.parametrize(
     "written",
     ["plugins.a = 5", "[plugins]\na = 5", "'shard' = true", "[shard]", "shard.x = 1"],
