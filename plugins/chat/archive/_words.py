@@ -8,7 +8,7 @@ functions; the store counts how rare each piece is.
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 SIZE = 4  # characters of a piece
 MAX_GRAMS = 200  # of a question that count
@@ -97,18 +97,13 @@ def rarities(counts: Mapping[str, int], total: int) -> dict[str, float]:
     }
 
 
-def covered(weights: Mapping[str, float], grams: Collection[str]) -> float:
+def covered(weights: Mapping[str, float], text: str) -> float:
     """The share of a question, 0 to 1, each piece by its weight, that is in a text."""
     whole = sum(weights.values())
-    return (
-        sum(w for g, w in weights.items() if _is_in(g, grams)) / whole if whole else 0
-    )
-
-
-def _is_in(gram: str, grams: Collection[str]) -> bool:
-    if gram[-1:] == "*":
-        return any(one.startswith(gram[:-1]) for one in grams)
-    return gram in grams
+    # In a row of words there are the same pieces as in ``text_grams``.
+    row = f"_{'_'.join(found[0] for found in WORD.finditer(plain(text)))}_"
+    there = (weight for gram, weight in weights.items() if gram.rstrip("*") in row)
+    return sum(there) / whole if whole else 0
 
 
 def fused(cosine: float | None, share: float) -> float:
@@ -124,4 +119,4 @@ def sentences(text: str) -> list[str]:
 def best_sentence(weights: Mapping[str, float], text: str) -> str:
     """The sentence that covers most of a question; the first one if none does."""
     found = sentences(text)
-    return max(found, key=lambda s: covered(weights, text_grams(s)), default="")
+    return max(found, key=lambda s: covered(weights, s), default="")
