@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     import aiosqlite
     import discord
     from discord.ext import commands
+    from prometheus_client import CollectorRegistry
 
     class BossBot(commands.Bot):
         """The Discord bot, as plugins know it."""
@@ -831,6 +832,11 @@ class Part(ABC):  # noqa: B024
 
     async def stop(self) -> None:  # noqa: B027
         """Let go of everything, also after half a start."""
+
+    async def health(self) -> str:
+        """What keeps it from working now, in a few words; "" for nothing. Cancelled
+        after two seconds."""
+        return ""
 
 
 class Route(NamedTuple):
@@ -1740,6 +1746,10 @@ class Hooks(Protocol):
     def register_commands(self, bot: BossBot) -> list[Any]:
         """Return cogs, commands, context menus and dynamic items; called after login."""
 
+    @hookspec
+    def register_metrics(self, registry: CollectorRegistry) -> None:
+        """Return nothing; called while metrics are on, to add yours to the registry."""
+
     # While the plugin is on
 
     def run(self) -> None:
@@ -1998,6 +2008,10 @@ class Plugins:
         self.ours = ours
         self.all: dict[str, Plugin] = {}
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
+        self.failed_ever = Counter[tuple[str, str]]()  # by plugin and hook
+        # Told of each call: plugin, hook, how long it took, what the answer was, and
+        # the job or action that it was about.
+        self.on_call: Callable[[str, str, float, Any, Any], None] | None = None
 
     @property
     def settings(self) -> Settings:
@@ -2306,19 +2320,21 @@ class Plugins:
             _hook_call.reset(of_task)
             if not isinstance(answer, BaseException) or isinstance(answer, said):
                 plugin.failures.pop(hook, None)
+            took_s = time.perf_counter() - began_s
+            if self.on_call:
+                about = values.get("job") or values.get("action")
+                self.on_call(plugin.stem, hook, took_s, answer, about)
             if self.settings.trace_hooks:
-                took_ms = (time.perf_counter() - began_s) * 1000
-                names = ", ".join(impl.argnames)
-                kind = type(answer).__name__
-                logger.info(
-                    "{}.{}({}): {}, {:.1f} ms", plugin.stem, hook, names, kind, took_ms
-                )
+                names, kind = ", ".join(impl.argnames), type(answer).__name__
+                text = "{}.{}({}): {}, {:.1f} ms"
+                logger.info(text, plugin.stem, hook, names, kind, took_s * 1000)
         return answer
 
     def failed(self, plugin: Plugin, hook: str, error: BaseException) -> bool:
         """Count a failure of a hook; True when it was one too many. A plugin with checks
         loses only that hook, since a check never goes away by itself."""
         plugin.failures[hook] += 1
+        self.failed_ever[plugin.stem, hook] += 1
         what = f"{type(error).__name__}: {error}"
         known = plugin.failures[hook] > MAX_HOOK_FAILURES or not error.__traceback__
         log = logger if known else logger.opt(exception=error)

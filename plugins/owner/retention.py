@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from bossbot_plugins._figures import gauge
 from loguru import logger
 from pydantic import ByteSize, Field
 
@@ -72,6 +73,8 @@ PAGE = 100  # jobs that are asked for at once
 MAX_OLDEST = 5000  # remembered in one walk, to be removed when there are too many
 MAX_WALKS = 100  # in one sweep
 
+_kept_bytes = 0  # as the last walk found them
+
 
 @hookimpl
 async def run(app: App, config: Config) -> None:
@@ -100,6 +103,25 @@ async def keep_room(app: App, config: Config) -> None:
 def check_room(settings: Settings, config: Config) -> None:
     if room(settings, config) < 0:
         raise Refused(_(SENTENCES[Cause.DISK_FULL]))
+
+
+@hookimpl
+def register_metrics(registry: Any, settings: Settings) -> None:
+    data = settings.data_dir
+
+    def bytes_of() -> dict[str, float]:
+        found: dict[str, float] = {"kept": _kept_bytes}
+        for kind, pattern in (("database", "bossbot.db*"), ("log", "logs/*")):
+            found[kind] = sum(file.stat().st_size for file in data.glob(pattern))
+        return found
+
+    def free_bytes() -> dict[tuple[()], float]:
+        return {(): shutil.disk_usage(data).free}
+
+    text = "Kept files as the last sweep found them, the database, and the log"
+    registry.register(gauge("bossbot_storage_bytes", text, ("kind",), bytes_of))
+    text = "What is free on the data folder's disk"
+    registry.register(gauge("bossbot_storage_free_bytes", text, (), free_bytes))
 
 
 @hookimpl
@@ -165,6 +187,7 @@ async def sweep_downloads(app: App, config: Config) -> int:
 async def _walk(app: App, config: Config) -> tuple[int, bool]:
     """Go through the kept files once. Returns how many jobs lost theirs, and whether
     another walk would remove more."""
+    global _kept_bytes
     oldest: list[tuple[float, int, Stored, bool]] = []  # a heap, the youngest first
     jobs: Counter[int] = Counter()  # with kept files, by guild
     sizes: Counter[int] = Counter()
@@ -203,6 +226,7 @@ async def _walk(app: App, config: Config) -> tuple[int, bool]:
         jobs[stored.guild_id] -= 1
         sizes[stored.guild_id] -= stored.size_bytes
     await write_notes(app, jobs, sizes)
+    _kept_bytes = sizes.total()
     total = format_size(sizes.total())
     logger.info("maintenance: files of {} jobs removed, {} kept", removed, total)
     # What is removed may free nothing, if it was shared.

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from urllib.parse import urlsplit
 from bossbot_plugins import _messages, _walls
 from bossbot_plugins._addresses import home_networks, is_public
 from bossbot_plugins._broker import Broker, Judge
+from bossbot_plugins._figures import counter, gauge
 from bossbot_plugins._files import TOO_DEEP_BYTES, size_of
 from bossbot_plugins._messages import NONSENSE, making_sense
 from bossbot_plugins._programs import JS_RUNTIMES, find_programs
@@ -119,6 +121,24 @@ def check_machine() -> list[Finding]:
     return findings
 
 
+@hookimpl
+def register_metrics(registry: Any, app: App) -> None:
+    runner: Any = app.runner  # it may be the owner's
+
+    def read(name: str, label: str = "") -> dict[Any, float]:
+        found = getattr(runner, name, {})
+        return dict(found) if label else {(): len(found)}
+
+    for kind, name, text, attribute, label in (
+        (gauge, "child_processes", "Children at work", "running", ""),
+        (counter, "child_process_exits", "How they ended", "exits", "reason"),
+        (counter, "fence_refusals", "What they may not do", "fenced", "kind"),
+    ):
+        labels = (label,) if label else ()
+        figures = kind(f"bossbot_{name}", text, labels, partial(read, attribute, label))
+        registry.register(figures)
+
+
 def kept_environment() -> dict[str, str]:
     """What the children get of the bot's environment."""
     return {k: v for k, v in os.environ.items() if KEPT_ENVIRONMENT.match(k)}
@@ -144,6 +164,8 @@ def find_all(proxies: Sequence[str]) -> set[tuple[str, int]]:
     return found
 
 
+# What a child's own fence says: see _child.watch_sockets.
+FENCE = re.compile(r"(private address |socket )|program \[|os\.s|pty\.")
 HARDWARE = re.compile(r"h264_(vaapi|nvenc|v4l2m2m|qsv)")
 
 
@@ -215,6 +237,7 @@ class ChildRunner(Runner):
     find_s = 60.0  # until a first file begins, and ten pauses between requests more
     answer_s = 60.0  # for a question to the engines
     spare_s = 0.1  # after a child has begun, until another one waits for the next task
+    renew_server_s = 10.0  # after the fork server has ended, if no download comes first
     slow_s = 3600.0  # before a link that took the engines too long is asked about again
 
     def __init__(self, app: App, config: Config) -> None:
@@ -227,10 +250,13 @@ class ChildRunner(Runner):
         self._children = weakref.WeakValueDictionary[int, Child]()
         self._numbers = itertools.count(1)
         self._server: subprocess.Popen[bytes] | None = None
+        self._server_began_s = 0.0  # by time.monotonic()
         self._control: socket.socket | None = None
         self._environment = kept_environment()  # of the server
         self._tasks: set[asyncio.Task[None]] = set()
         self._askers = asyncio.Semaphore(2)
+        self.exits = Counter[str]()  # of children: done, failed, cancelled
+        self.fenced = Counter[str]()  # what was refused to them: address, program
         self._slow: dict[str, float] = {}  # links that were given up, and until when
         _walls.hide()
         _walls.raise_open_files()
@@ -275,6 +301,7 @@ class ChildRunner(Runner):
             return
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = self._log_pipe(lambda: "fork server")
+        self._server_began_s = time.monotonic()
         self._environment = kept_environment()
         self._server = self._python("serve()", theirs, log)
         theirs.close()
@@ -299,6 +326,14 @@ class ChildRunner(Runner):
             return
         logger.error("the fork server ended; the next download starts a new one")
         self._forget_server()
+        lived = time.monotonic() - self._server_began_s > self.renew_server_s
+        wait_s = self.renew_server_s * (1 if lived else 60)
+        asyncio.get_running_loop().call_later(wait_s, self._renew_server)
+
+    async def health(self) -> str:
+        """See ``Part``."""
+        lives = self._server and self._server.poll() is None
+        return "" if lives or not self.can_fork else "the fork server has ended"
 
     def _forget_server(self) -> None:
         if self._control and self._server:
@@ -372,6 +407,7 @@ class ChildRunner(Runner):
             child = await self._new_child()
         child.name, child.task, child.broker.judge = name, task, judge
         self.running[child.number] = child
+        how = "cancelled"
         assert child.writer
         try:
             request |= {
@@ -385,9 +421,14 @@ class ChildRunner(Runner):
             child.writer.write(json.dumps(request, default=str).encode() + b"\n")
             try:
                 yield child
+                how = "done"
             finally:
                 guard.cancel()
+        except JobFailed:
+            how = "failed"
+            raise
         finally:
+            self.exits[how] += 1
             child.kill()
             del self.running[child.number]
 
@@ -413,6 +454,10 @@ class ChildRunner(Runner):
             their_line.close()
             os.close(log)
         return child
+
+    def _renew_server(self) -> None:
+        if not self.app.stopping.is_set():
+            self._start_server()
 
     async def _renew_spare(self) -> None:
         await asyncio.sleep(self.spare_s)
@@ -516,7 +561,10 @@ class ChildRunner(Runner):
     def _failure(self, message: dict[str, Any]) -> JobFailed:
         engines = self.app.plugins.registered("engines").values()
         sentences = [one for engine in engines for one in engine.sentences]
-        return _messages.failure(message["error"], sentences)
+        failed = _messages.failure(message["error"], sentences)
+        if fence := FENCE.match(failed.detail):
+            self.fenced["address" if fence[1] else "program"] += 1
+        return failed
 
     # The contract
 
@@ -681,7 +729,9 @@ class ChildRunner(Runner):
 
         def judge(host: str, port: int) -> bool:
             known = allow_private or (host, port) in proxies
-            return known or is_public(host, home_networks())
+            passes = known or is_public(host, home_networks())
+            self.fenced["address"] += not passes
+            return passes
 
         async with (
             self.child(

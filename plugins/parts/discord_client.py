@@ -4,14 +4,19 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
+import aiohttp
 import discord
 from bossbot_plugins._catalogues import CommandTexts
 from bossbot_plugins._errors import answer_error, answers_errors, suggest
+from bossbot_plugins._figures import counter, gauge
 from bossbot_plugins._nonce import nonce
 from bossbot_plugins._refusals import UNREACHABLE
 from discord.ext import commands
@@ -70,6 +75,45 @@ class Config(PluginConfig):
 @hookimpl
 def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
     return {"client": partial(DiscordClient, config=config)}
+
+
+@hookimpl
+def register_metrics(registry: Any, app: App) -> None:
+    client: Any = app.client  # it may be the owner's
+
+    def latency() -> dict[tuple[()], float]:
+        found = float(getattr(client.bot, "latency", math.nan))
+        return {(): found} if math.isfinite(found) else {}
+
+    def waited() -> dict[tuple[()], float]:
+        return {(): getattr(client, "rate_limit_s", 0)}
+
+    def connected() -> dict[tuple[()], float]:
+        return {(): client.connected()} if hasattr(client, "connected") else {}
+
+    def read(name: str) -> dict[Any, float]:
+        return dict(getattr(client, name, {}))
+
+    for figures in (
+        gauge("connected", "1 while the gateway is connected", (), connected),
+        gauge("gateway_latency_seconds", "Of the last heartbeat", (), latency),
+        counter(
+            "reconnects",
+            "Connections to the gateway after the first one",
+            ("resumed",),
+            partial(read, "reconnects"),
+        ),
+        counter(
+            "requests",
+            "Answers of Discord",
+            ("method", "code"),
+            partial(read, "answers"),
+        ),
+        counter(
+            "rate_limit_wait_seconds", "How long Discord asked to wait", (), waited
+        ),
+    ):
+        registry.register(replace(figures, name=f"bossbot_discord_{figures.name}"))
 
 
 @hookimpl
@@ -183,8 +227,17 @@ class DiscordClient(Client):
         self.config = config
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
         kind = ShardedBot if self.config.shards else Bot
-        self.bot = cast(BossBot, kind(app, self.config, **self.options))
+        self.answers = Counter[tuple[str, str]]()  # of Discord, by method and code
+        self.reconnects = Counter[str]()  # by whether the session went on
+        self._was_ready = False
+        self.rate_limit_s = 0.0  # that Discord has asked to wait
+        trace = aiohttp.TraceConfig()
+        trace.on_request_end.append(self._answered)
+        options = {"http_trace": trace, **self.options}
+        self.bot = cast(BossBot, kind(app, self.config, **options))
         self.bot.add_listener(self._remember, "on_interaction")
+        self.bot.add_listener(self._resumed, "on_resumed")
+        self.bot.add_listener(self._ready, "on_ready")
         self._interactions: dict[int, tuple[float, discord.Interaction]] = {}
         self._installed: dict[str, contextlib.AsyncExitStack] = {}
         self._complete = False  # whether the commands of all plugins are there
@@ -209,6 +262,40 @@ class DiscordClient(Client):
         # discord.py leaves this task, which would fail without the loop it drops.
         if waiting := getattr(self.bot._connection, "_ready_task", None):
             waiting.cancel()
+
+    async def health(self) -> str:
+        """See ``Part``."""
+        return "" if self.connected() else "not connected to Discord's gateway"
+
+    async def _answered(self, session: Any, context: Any, ended: Any) -> None:
+        status = ended.response.status
+        if status < 200:  # the gateway
+            return
+        code = str(status) if status in (413, 429) else f"{status // 100}xx"
+        self.answers[ended.method, code] += 1
+        if status == 429:
+            names = ("X-RateLimit-Reset-After", "Retry-After")
+            waits = (ended.response.headers.get(name) for name in names)
+            with contextlib.suppress(ValueError):
+                self.rate_limit_s += float(next(filter(None, waits), 0))
+
+    async def _resumed(self) -> None:
+        self.reconnects["true"] += 1
+
+    async def _ready(self) -> None:
+        self.reconnects["false"] += self._was_ready
+        self._was_ready = True
+
+    def connected(self) -> bool:
+        """Whether every connection to the gateway is there and was accepted."""
+        bot: Any = self.bot
+        shards = getattr(bot, "shards", None)
+        if shards is None:
+            socket = getattr(bot, "ws", None)
+            there = bool(socket and socket.open)
+        else:
+            there = bool(shards) and not any(s.is_closed() for s in shards.values())
+        return there and bool(bot.is_ready())
 
     async def run(self) -> None:
         """See ``Client``."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import copy
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import discord
+from bossbot_plugins._figures import counter
 from bossbot_plugins._insist import insist
 from bossbot_plugins._lacking import forget_lack, tell_lack
 from bossbot_plugins._nonce import nonce
@@ -96,6 +98,22 @@ def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
     return {"courier": partial(DiscordCourier, config=config)}
 
 
+@hookimpl
+def register_metrics(registry: Any, app: App) -> None:
+    courier: Any = app.courier  # it may be the owner's
+
+    def files() -> dict[str, float]:
+        return dict(getattr(courier, "files", {}))
+
+    def uploaded() -> dict[tuple[()], float]:
+        return {(): getattr(courier, "uploaded_bytes", 0)}
+
+    text = "Files: attached to a message, linked, or dropped"
+    registry.register(counter("bossbot_files", text, ("delivery",), files))
+    text = "Files that were posted"
+    registry.register(counter("bossbot_uploaded_bytes", text, (), uploaded))
+
+
 class _Oversize(Exception):
     """Discord answered 413."""
 
@@ -113,6 +131,8 @@ class DiscordCourier(Courier):
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
         self.config = config
+        self.files = Counter[str]()  # attached, linked, dropped
+        self.uploaded_bytes = 0
 
     def _channel(self, job: Job, post: Post) -> Any:
         place, guild_id = post.thread_id or job.channel_id, job.guild_id or None
@@ -272,6 +292,7 @@ class DiscordCourier(Courier):
                 call = self.app.plugins.call_first
                 link = await call("deliver_file", job=job, file=file)
             delivered = delivered or bool(link)
+            self.files["linked" if link else "dropped"] += 1
             notes.append(str(link or why_not_posted(job, file, limit)))
         if files and not fitting and not delivered:
             link = hide(job, show_link(public_url(job)))
@@ -417,6 +438,7 @@ class DiscordCourier(Courier):
             post.state, post.sending_at = "waiting", 0
         if post.message_id:
             post.state, post.channel_id = "sent", post.thread_id or job.channel_id
+            self.files["attached"] += len(post.files)
             await self._save(job)
         return bool(post.message_id)
 
@@ -468,6 +490,8 @@ class DiscordCourier(Courier):
 
         post.message_id = await self._insist(job, attempt)
         post.state, post.channel_id = "sent", post.thread_id or job.channel_id
+        self.files["attached"] += len(files)
+        self.uploaded_bytes += sum(file.size for file in files)
         await self._save(job)
 
     async def _save(self, job: Job) -> None:

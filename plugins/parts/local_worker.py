@@ -169,6 +169,13 @@ class LocalWorker(Worker):
             for task in stuck:
                 task.cancel()
 
+    async def health(self) -> str:
+        """See ``Part``."""
+        if self.app.stopping.is_set():
+            return "the bot stops"
+        works = self._dispatcher and not self._dispatcher.done()
+        return "" if works else "no job is taken from the queue"
+
     async def _dispatch(self) -> None:
         """Claim jobs when there is room, and end those that were cancelled."""
         async for change in self.app.queue.changes():

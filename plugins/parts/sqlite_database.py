@@ -46,6 +46,7 @@ class SQLiteDatabase(Database):
         self._turn = asyncio.Lock()
         self._holder: asyncio.Task[Any] | None = None  # whose turn it is
         self._lock_file: Any = None
+        self._probe: asyncio.Task[None] | None = None
         self._disk = ThreadPoolExecutor(1)  # for no other work, which could be slow
         self._syncing = asyncio.Lock()
         self._sync_failed = False
@@ -227,6 +228,15 @@ class SQLiteDatabase(Database):
             # aiosqlite has no public way to run a function in its thread.
             result: T = await connection._execute(whole, connection._conn)
             return result
+
+    async def health(self) -> str:
+        """See ``Part``: whether something could be written now. Those who ask while
+        nobody knows yet wait for the same answer."""
+        if self._probe is None or self._probe.done():
+            nothing: Callable[[sqlite3.Connection], None] = lambda connection: None
+            self._probe = asyncio.create_task(self.run(nothing))
+        await asyncio.shield(self._probe)
+        return ""
 
     def _check_holder(self) -> None:
         if self._holder is asyncio.current_task():  # it would wait for itself

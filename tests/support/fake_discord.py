@@ -423,6 +423,7 @@ class FakeDiscord:
         self.token = "fake.discord.token"
         self.url = self.gateway_url = ""  # known once entered
         self.message_content_allowed = True  # the switch in the developer portal
+        self.accepts_connections = True  # of the gateway
         self.ack_heartbeats = True
         self.heartbeat_interval_s = 41.25
         self.nonce_window_s = 300.0
@@ -1067,6 +1068,8 @@ class FakeDiscord:
         self._notify()
 
     async def _gateway(self, request: web.Request) -> web.StreamResponse:
+        if not self.accepts_connections:
+            return web.Response(status=503)
         websocket, session = WebSocket(max_msg_size=0), None
         await websocket.prepare(request)
         self._count("connect")
@@ -1609,6 +1612,7 @@ def fault_answer(
     if status == 429:
         data = {"message": "You are being rate limited.", "retry_after": retry_after_s}
         response = answer(429, data | {"global": everywhere})
+        response.headers["Retry-After"] = f"{retry_after_s:g}"
         response.headers["Via"] = "1.1 google"  # without it, it is Cloudflare's
         return response
     if status > 500:  # from the proxy before Discord

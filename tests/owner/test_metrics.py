@@ -1,0 +1,342 @@
+"""The figures for Prometheus: true, few, without anything from outside, and free of cost
+while they are off."""
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, MakeApp, MakeSettings, make_job
+from discord_support import Stage, link, module
+from prometheus_client.parser import text_string_to_metric_families
+from test_health import ANY_PORT, address
+
+from bossbot import Cause, Status
+
+pytest_plugins = ("discord_fixtures",)
+
+Figures = dict[
+    tuple[str, ...], float
+]  # name, and the values of the labels by their names
+
+
+def parse(text: str) -> Figures:
+    return {
+        (sample.name.removeprefix("bossbot_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def scrape(logged: list[str]) -> str:
+    url = await address(logged) + "/metrics"
+
+    def read() -> str:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return str(answer.read().decode())
+
+    return await asyncio.to_thread(read)
+
+
+async def when(logged: list[str], is_so: Any) -> Figures:
+    """The figures once they are so: they follow what members see."""
+    async with asyncio.timeout(10):
+        while not is_so(figures := parse(await scrape(logged))):
+            await asyncio.sleep(0.02)
+    return figures
+
+
+def promtool(*arguments: str, text: str | None = None) -> None:
+    """Have Prometheus' own tool check something, where it is installed."""
+    if tool := shutil.which("promtool"):
+        done = subprocess.run(
+            [tool, *arguments], input=text, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+HOSTILE = (
+    'bossbot_jobs_total{platform="x"} 1\n# @everyone https://evil.example/?token=1'
+)
+
+
+async def test_counters_are_what_discord_saw(stage: Stage, logged: list[str]) -> None:
+    for name in ("metrics", "retention", "already_here"):
+        stage.add_plugin(name)
+    stage.hook(
+        "veto", "async def check_job(job):\n    if 'no' in job.url: raise Refused('no')"
+    )
+    async with stage.bot(**ANY_PORT):
+        stage.fake.fault("send", 429, retry_after_s=0.07)
+        facts = stage.facts("title", title=HOSTILE, uploader=HOSTILE)
+        once = link(facts, *stage.images(12))
+        await stage.says(f"$dlt {once}")
+        await stage.gets(12)
+        await stage.says(f"$dlt {link('fail=gone')}")
+        await stage.hears("Download failed")
+        await stage.says(f"$dlt {link('no', stage.image())}")
+        await stage.hears("no")
+        again = await stage.says(f"$dlt {once}")
+        await stage.hears("", after=again.id)
+        await stage.says(f"$dlt {link(stage.image(3), 'a')}")
+        await stage.gets(13)
+        await stage.fake.reconnect_op7()
+        figures = await when(
+            logged,
+            lambda f: (
+                f.get(("jobs_total", "other", "completed")) == 2
+                and f.get(("discord_reconnects_total", "true")) == 1
+                and f["discord_connected",]
+            ),
+        )
+        text = await scrape(logged)
+        seen = Counter(request.method for request in stage.fake.requests)
+    files = [file for message in stage.posted() for file in message.files]
+    assert figures["files_total", "attached"] == len(files) == 13
+    assert figures["uploaded_bytes_total",] == sum(len(f.data) for f in files)
+    assert (
+        figures["downloaded_bytes_total", "other"] == figures["uploaded_bytes_total",]
+    )
+    assert figures["jobs_total", "other", "failed"] == 1
+    assert figures["job_failures_total", "gone", "other"] == 1
+    assert figures["links_total", "queued", "message"] == 3
+    assert figures["links_total", "refused", "message"] == 1
+    assert figures["links_total", "answered", "message"] == 1
+    assert figures["refusals_total", "veto"] == 1
+    assert figures["queue_jobs", "queued"] == figures["queue_oldest_age_seconds",] == 0
+    assert figures["child_process_exits_total", "done"] >= 2
+    assert figures["child_process_exits_total", "failed"] == 1
+    answered = Counter[str]()
+    for (name, *labels), number in figures.items():
+        if name == "discord_requests_total":
+            answered[labels[1]] += round(number)
+    assert answered == seen
+    assert figures["discord_requests_total", "429", "POST"] == 1
+    assert figures["discord_rate_limit_wait_seconds_total",] == pytest.approx(0.07)
+    assert figures["job_duration_seconds_count", "other"] == 3
+    for phase in ("wait", "download", "process", "upload"):
+        assert figures["job_phase_duration_seconds_count", phase] >= 2, phase
+    assert figures["storage_free_bytes",] > 0
+    if sys.platform == "linux":
+        assert figures["memory_bytes", "bot"] > 10e6
+    for secret in ("evil", "everyone", "example", str(stage.fake.guild.id)):
+        assert secret not in text
+    labels = " ".join(re.findall(r"\{.*\}", text))
+    assert not re.search(r"\b[0-9a-f]{10}\b|\d{17}", labels), "an id"
+    promtool("check", "metrics", text=text)
+
+
+async def test_jobs_of_before_a_restart_count_once(
+    stage: Stage, logged: list[str]
+) -> None:
+    stage.add_plugin("metrics")
+    stage.hook("later", "async def check_claim(): raise Refused('later')")
+    async with stage.bot():
+        for number in (1, 2):
+            asked = await stage.says(f"$dlt {link(stage.image(number))}")
+            await stage.hears("Download started", after=asked.id)
+    async with stage.bot(**ANY_PORT) as bot:
+        waiting = await when(logged, lambda f: f["queue_jobs", "queued"] == 2)
+        assert 0 < waiting["queue_oldest_age_seconds",] < 60
+        jobs = await bot.app.queue.list(statuses=[Status.QUEUED])
+        assert await bot.app.queue.cancel(jobs[0].id)
+        figures = await when(logged, lambda f: f["queue_jobs", "queued"] == 1)
+        assert figures["jobs_total", "other", "cancelled"] == 1
+        meter = module("metrics")._meter
+        meter.changed(await bot.app.queue.get(jobs[0].id), Status.QUEUED)  # once more
+        assert parse(await scrape(logged))["jobs_total", "other", "cancelled"] == 1
+        assert not any(name.startswith("links_total") for name, *_ in figures)
+
+
+# Other plugins' figures
+
+MINE = """
+from bossbot import *
+
+@hookimpl
+def register_metrics(registry, app):
+    from prometheus_client import Gauge
+    Gauge("mine", "Mine", ["of"], registry=registry).labels("{}").set(7)
+"""
+
+
+async def test_register_metrics_adds_figures_also_after_a_reload(
+    stage: Stage, logged: list[str]
+) -> None:
+    stage.add_plugin("metrics")
+    stage.write_plugin("mine", MINE.format("me"))
+    async with stage.bot(**ANY_PORT) as bot:
+        module("metrics").LOOK_S = 0.02
+        assert parse(await scrape(logged))["mine", "me"] == 7
+        stage.write_plugin("mine", MINE.format("another"))
+        assert not (await bot.app.reload("mine")).off
+        figures = await when(logged, lambda f: ("mine", "another") in f)
+        assert ("mine", "me") not in figures
+        bot.app.plugins.switch_off("mine", "enough")
+        figures = await when(logged, lambda f: ("mine", "another") not in f)
+        assert figures["plugins", "off"] == 1
+
+
+HARM = {
+    "takes": 'Gauge("bossbot_plugins", "x", registry=registry)',
+    "half": 'Gauge("half_a", "x", registry=registry); 1 / 0',
+    "breaks": 'Gauge("breaks", "x", registry=registry).set_function(lambda: 1 / 0)',
+    "floods": 'g = Gauge("flood", "x", ["id"], registry=registry)\n'
+    "    [g.labels(i) for i in range(900)]",
+    "waits": "import time\n    Gauge('waits', 'x', registry=registry)"
+    ".set_function(lambda: time.sleep(0.3) or 5)",
+}
+
+
+async def test_register_metrics_that_does_harm_harms_only_its_plugin(
+    stage: Stage, logged: list[str]
+) -> None:
+    stage.add_plugin("metrics")
+    for name, code in HARM.items():
+        body = f"    from prometheus_client import Gauge\n    {code}"
+        stage.hook(name, f"def register_metrics(registry):\n{body}")
+    app_off = ("takes", "half")
+    async with stage.bot(**ANY_PORT) as bot:
+        plugins = bot.app.plugins.all
+        await address(logged)
+        assert {n for n in HARM if plugins[n].off} == set(app_off)
+        assert "Duplicated" in plugins["takes"].off
+        late_s, asking = 0.0, asyncio.create_task(scrape(logged))
+        while not asking.done():
+            began = time.perf_counter()
+            await asyncio.sleep(0.005)
+            late_s = max(late_s, time.perf_counter() - began)
+        assert late_s < 0.2, "the loop waited for a figure that takes 0.3 s"
+        await scrape(logged)
+        figures = parse(await asking)
+        assert figures["waits",] == 5 and figures["plugins", "off"] == 2
+        assert not {"half_a", "breaks", "flood"} & {name for name, *_ in figures}
+    for name, why in (("breaks", "division by zero"), ("floods", "more than 800")):
+        said = [line for line in logged if f"figures of {name} are left out" in line]
+        assert len(said) == 1 and why in said[0]
+
+
+# How many there are
+
+
+async def test_no_more_than_800_series_whatever_happens(
+    make_app: MakeApp, make_settings: MakeSettings, write_plugin: Any
+) -> None:
+    """With every plugin of ours, a platform too many, and each of their figures."""
+    sites = (
+        "from bossbot import *\n\n@hookimpl\ndef register_platforms():\n    return ["
+    )
+    for number in range(12):
+        url = f"https://s{number}.example/"
+        sites += f'Platform("s{number}", "{url}", "{url}", "yt-dlp"), '
+    write_plugin("sites", sites + "]\n")
+    settings = make_settings(discord_token="x", metrics__listen="127.0.0.1:0")
+    app = make_app(settings)
+    metrics = module("metrics")
+    meter = metrics.Meter(app)
+    platforms = [*app.plugins.registered("platforms"), "", "hostile"]
+    assert len(platforms) > 15
+    for platform in platforms:
+        for cause in Cause:
+            for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
+                job = make_job(platform=platform, status=status, cause=cause)
+                meter.changed(job, Status.UPLOADING)
+        for previous in metrics.PHASES:
+            job = make_job(platform=platform)
+            meter.changed(job, None)
+            job.status = Status.DOWNLOADING
+            meter.changed(job, previous)
+            job.status = Status.QUEUED
+            meter.changed(job, Status.DOWNLOADING)
+        meter.downloaded.labels(meter.platform(job)).inc()
+        for options in ({"auto": True}, {}):
+            for message_id in (0, 1):
+                job.options, job.message_id = options, message_id
+                meter.refused(job, None)
+    for plugin in app.plugins.all.values():
+        for hook in plugin.hooks:
+            app.plugins.failed_ever[plugin.stem, hook] += 1
+            if not hook.startswith(("register_", "run")):
+                meter.called(plugin.stem, hook, 0.1, metrics.Refused("no"), job)
+    client: Any = app.client
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        for code in ("2xx", "4xx", "413", "429", "5xx"):
+            client.answers[method, code] += 1
+    began = time.perf_counter()
+    text = meter.text().decode()
+    took_s = time.perf_counter() - began
+    count = metrics.series_in(text.encode())
+    assert 500 < count <= 800, count
+    assert took_s < 1, "8 ms on an idle machine"
+    named = {key[1] for key in parse(text) if key[0] == "jobs_total"}
+    assert len(named) == 11 and "other" in named and "twitter" in named
+    promtool("check", "metrics", text=text)
+
+
+# Off
+
+
+def test_metrics_that_are_off_cost_nothing(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys; from bossbot import *; app = App(Settings(), OURS)"
+        "; app.plugins.load(); [life] = app.plugins.impls('run', 'metrics')"
+        "; asyncio.run(app.plugins.invoke(life, app.plugins.all['metrics']))"
+        "; off = [p.off for p in app.plugins.all.values() if p.off]; assert not off, off"
+        "; assert app.plugins.on_call is None"
+        "; print({'prometheus_client', 'http.server'} & {*sys.modules})"
+    ).replace("OURS", "__import__('bossbot').OURS")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "set()\n", done.stderr
+
+
+# What is shipped
+
+
+def documented() -> set[str]:
+    """The figures in the table of docs/monitoring.md."""
+    page = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
+    table = page.partition("| name |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+
+def expressions() -> list[str]:
+    """What the dashboard asks Prometheus for, as it sends it."""
+    board = json.loads((ROOT / "deploy" / "grafana.json").read_text("utf-8"))
+    found = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    return [
+        expr.replace("$__rate_interval", "5m").replace("$instance", ".+")
+        for expr in found
+    ]
+
+
+def test_dashboard_and_alerts_ask_for_figures_that_there_are(tmp_path: Path) -> None:
+    alerts = (ROOT / "deploy" / "alerts.yml").read_text("utf-8")
+    assert len(expressions()) > 20
+    for text in (*expressions(), *re.findall(r"expr:((?:.|\n)+?)labels:", alerts)):
+        asked = set(re.findall(r"bossbot_(\w+)", text))
+        assert {re.sub("_(bucket|count|sum)$", "", a) for a in asked} <= documented()
+    promtool("check", "rules", str(ROOT / "deploy" / "alerts.yml"))
+    promtool("check", "config", "--lint=none", str(ROOT / "deploy" / "prometheus.yml"))
+    groups = [{"record": f"r{n}", "expr": e} for n, e in enumerate(expressions())]
+    rules = tmp_path / "rules.json"
+    rules.write_text(json.dumps({"groups": [{"name": "board", "rules": groups}]}))
+    promtool("check", "rules", str(rules))
+
+
+async def test_docs_name_every_figure(
+    make_app: MakeApp, make_settings: MakeSettings
+) -> None:
+    app = make_app(make_settings(discord_token="x"))
+    text = module("metrics").Meter(app).text().decode()
+    assert set(re.findall(r"^# TYPE bossbot_(\w+)", text, re.MULTILINE)) == documented()
