@@ -1746,7 +1746,6 @@ class Hooks(Protocol):
     def register_commands(self, bot: BossBot) -> list[Any]:
         """Return cogs, commands, context menus and dynamic items; called after login."""
 
-    @hookspec
     def register_metrics(self, registry: CollectorRegistry) -> None:
         """Return nothing; called while metrics are on, to add yours to the registry."""
 
