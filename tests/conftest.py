@@ -295,8 +295,11 @@ def logged() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def media_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where media.py keeps what it made, for the whole run."""
-    return tmp_path_factory.mktemp("media")
+    """Where media.py keeps what it made, for the whole run and all its processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "media"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @dataclass

@@ -31,8 +31,8 @@ def lab(labs: Labs) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("media")
+def shelf(media_folder: Path) -> Path:
+    return media_folder
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,8 +32,8 @@ def lab(labs: Labs) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("media")
+def shelf(media_folder: Path) -> Path:
+    return media_folder
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def hls(*segments: str, ended: bool = True) -> Answer:
 
 def segments(shelf: Path, seconds: int = 3) -> list[Path]:
     """A video in MPEG-TS pieces of a second."""
-    folder = shelf / f"segments-{seconds}"
+    folder = shelf / f"segments-{seconds}-{os.getpid()}"
     if not folder.exists():
         folder.mkdir()
         source = ["-f", "lavfi", "-i", f"testsrc2=s=96x64:r=10:d={seconds}"]

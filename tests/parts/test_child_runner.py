@@ -691,10 +691,10 @@ async def test_download_that_stands_still_is_stopped(
 async def test_attempt_that_finds_nothing_is_stopped(
     toys: Toys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(toys.runner, "find_s", 0.5)
+    monkeypatch.setattr(toys.runner, "find_s", 0.3)
     error = await toys.failure("report.info(title='soon'); time.sleep(600)")
     assert error.cause is Cause.TIMED_OUT and "found no file" in error.detail
-    body = "{}; time.sleep(1.5); report.file(save(request, 2))"
+    body = "{}; time.sleep(0.8); report.file(save(request, 2))"
     for found in ("report.progress(Progress('a'))", "report.file(save(request))"):
         assert (await toys.fetch(body.format(found))).files
 
@@ -709,7 +709,7 @@ async def test_download_whose_parts_were_put_together_does_not_stand_still(
         time.sleep(1.2)
         parts.unlink()
         with open(request.folder / "b", "w") as file:
-            for number in range(15):
+            for number in range(10):
                 report.progress(Progress("b", number))
                 file.write("x" * 40_000)
                 file.flush()
@@ -887,7 +887,8 @@ async def test_server_holds_no_plugin_and_one_thread(toys: Toys) -> None:
         ), threading.active_count()]))
         """
     names, threads = json.loads((await toys.fetch(body)).facts["text"])
-    assert names == ["bossbot_plugins", "bossbot_plugins.toy"]
+    # The toy is there when its file has changed since the server read it.
+    assert set(names) <= {"bossbot_plugins", "bossbot_plugins.toy"}
     assert threads == 2  # its own, and the one that watches the bot
     server = toys.runner._server
     if server is not None:

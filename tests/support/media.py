@@ -1,7 +1,8 @@
-"""Real, tiny media made by ffmpeg, so that tests download what a player would open.
+"""Real, tiny media, so that tests download what a player would open.
 
 Every function takes a folder and keeps what it made there: with a folder that lives
-as long as the test run, ffmpeg runs once per distinct file. The same arguments give
+as long as the test run, each distinct file is made once, by ffmpeg unless it is a still
+picture, which takes less than starting ffmpeg. The same arguments give
 the same file; another number gives other bytes.
 """
 
@@ -10,6 +11,8 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+
+from PIL import Image
 
 # Width and height are even (yuv420p), and small enough to encode in milliseconds.
 SIZE = "96x64"
@@ -23,11 +26,15 @@ CODECS = {
 
 
 def image(folder: Path, number: int = 1, kind: str = "jpg") -> Path:
-    """A picture of one colour; `kind` is jpg, png, gif or webp."""
-    colour = f"0x{number * 0x2F5A1D % 0x1000000:06x}"
-    source = ["-f", "lavfi", "-i", f"color=c={colour}:s={SIZE}:r=5"]
-    frames = ["-frames:v", "2" if kind == "gif" else "1"]
-    return _made(folder / f"image-{number}.{kind}", [*source, *frames])
+    """A picture of one colour; `kind` is jpg, png, webp, or gif, which moves."""
+    colour = f"{number * 0x2F5A1D % 0x1000000:06x}"
+    target = folder / f"image-{number}.{kind}"
+    if kind == "gif":
+        source = ["-f", "lavfi", "-i", f"color=c=0x{colour}:s={SIZE}:r=5"]
+        return _made(target, [*source, "-frames:v", "2"])
+    width, height = map(int, SIZE.split("x"))
+    picture = Image.new("RGB", (width, height), f"#{colour}")
+    return _once(target, picture.save)
 
 
 def video(
@@ -80,7 +87,7 @@ def hls(
     name = source.stem + ("-fragmented" if fragmented else "-ts")
     kind = "fmp4" if fragmented else "mpegts"
     segment = "%d.m4s" if fragmented else "%d.ts"
-    target = folder / name
+    target = folder / f"{name}-{os.getpid()}"  # not whole at once
     target.mkdir(exist_ok=True)
     how = ["-c", "copy", "-f", "hls", "-hls_time", "10", "-hls_playlist_type", "vod"]
     names = ["-hls_segment_type", kind, "-hls_segment_filename", str(target / segment)]

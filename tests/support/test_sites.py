@@ -36,8 +36,8 @@ def sites() -> Iterator[Sites]:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("media")
+def folder(media_folder: Path) -> Path:
+    return media_folder
 
 
 class Engines:
