@@ -9,6 +9,7 @@ GOOD_BPP = 0.04  # bits a pixel; below it, fewer pixels look better
 LEAST_BPP = 0.02  # below it, at 360p, nothing looks acceptable
 SHARE = 0.96  # of the limit that is aimed at; from 0.9 to 1 counts as a hit
 SOUND_KBPS = (128, 96, 64, 48, 32, 24, 16)
+MAX_PARTS = 20  # of a file; more would fill the channel
 MAX_FPS = 60.0
 MIN_BPS = 2000  # x264 takes no fewer
 MAX_BPS = 40_000_000  # nothing here looks better with more, and level 4.1 allows it
@@ -35,6 +36,12 @@ class Source:
     @property
     def audio_bps(self) -> float:
         return self.audio_bytes * 8 / self.length_s
+
+    @property
+    def index_bps(self) -> float:
+        """What an mp4's index takes: some bytes for each frame of pictures and sound."""
+        pictures = 96 * self.fps if self.probe.video else 0.0
+        return pictures + (2000 if self.probe.audio else 0)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -78,9 +85,7 @@ def plan(source: Source, limit_bytes: float) -> Plan:
     """The best video of a source that takes about so many bytes."""
     total_bps = limit_bytes * 8 / source.length_s
     sound_kbps = sound_for(source, total_bps)
-    # The index: some bytes for each frame of pictures and sound.
-    index_bps = 96 * source.fps + (2000 if sound_kbps else 0)
-    video_bps = total_bps - sound_kbps * 1000 - index_bps
+    video_bps = total_bps - sound_kbps * 1000 - source.index_bps
     # Less than half of what it aims at would be spent on the index alone.
     video_bps = max(video_bps, total_bps / 4)
     enough = source.video_bps * NEEDS.get(source.probe.video, 1.0)
@@ -137,4 +142,5 @@ def parts_needed(source: Source, limit_bytes: int) -> int:
         least_bps += min(
             LEAST_BPP * width * height * source.fps, source.video_bps * needs
         )
+        least_bps += source.index_bps
     return max(-int(-least_bps * source.length_s // (limit_bytes * SHARE * 8)), 1)

@@ -6,6 +6,7 @@ else the video is encoded, to a size that follows from its length.
 
 import asyncio
 import dataclasses
+import math
 import re
 import subprocess
 from collections.abc import Sequence
@@ -15,7 +16,16 @@ from typing import Literal, NamedTuple
 
 from bossbot_plugins._measure import maps_of, measured, sizes_in
 from bossbot_plugins._mp4 import MAX_LEVEL, Mp4, read_mp4
-from bossbot_plugins._plan import MAX_BPS, SHARE, Plan, Source, plan, possible
+from bossbot_plugins._plan import (
+    MAX_BPS,
+    MAX_PARTS,
+    SHARE,
+    Plan,
+    Source,
+    parts_needed,
+    plan,
+    possible,
+)
 from bossbot_plugins._programs import find_programs
 from bossbot_plugins._reasons import (
     CUT,
@@ -46,8 +56,17 @@ from bossbot import (
 
 PROFILES = ("Constrained Baseline", "Baseline", "Main", "High")  # of H.264
 HIT = 0.9  # of the limit; what is smaller was encoded worse than it could be
-MAX_TRIES, SHORT_S = 4, 60.0  # what is short misses more, and is soon done again
+# What is short misses more, and is soon done again.
+MAX_TRIES, MAX_LONG_TRIES, SHORT_S = 6, 4, 60.0
 MAX_STATS_BYTES = 64 * 2**20  # for a second pass to have what the first one learnt
+BARE = ["-map_metadata", "-1"]  # tags alone may be over the limit
+# The share of the limit, the tags, and whether each second takes the same.
+SOUND_TRIES: tuple[tuple[float, list[str], bool], ...] = (
+    (SHARE, [], False),
+    (SHARE, BARE, True),
+    (0.8, BARE, True),
+)
+OGG_BPS = 700  # of the container
 # Up to a tenth of the pictures may be broken; for more, ffmpeg ends with 69.
 BROKEN = ("-max_error_rate", "0.1")
 HDR = ("smpte2084", "arib-std-b67")  # PQ, HLG
@@ -202,6 +221,10 @@ class Fitting:
 
     async def made(self) -> MediaFile:
         """The file that is posted in place of this one; this one goes."""
+        needed = parts_needed(self.source, self.limit)
+        if self.file.size > self.limit and needed > MAX_PARTS:
+            # Encoding it would take hours, and nobody would watch that.
+            raise JobFailed(Cause.INTERNAL, f"{self.source.length_s:.0f} s long")
         made = await (self._video() if self.source.probe.video else self._sound())
         if made.size > self.limit:
             return too_large(self.file, self.bench, TOO_LARGE, f"{made.size} bytes")
@@ -220,9 +243,11 @@ class Fitting:
                 made = await self._copied(sound)
                 if made.size <= self.limit:
                     return made
-            room = self.limit * SHARE - source.video_bytes * 1.01
-            kbps = int(room * 8 / source.length_s / 1000)
-            if probe.audio and kbps >= 64:
+            aim = plan(source, self.limit * SHARE)
+            room_bps = self.limit * SHARE * 8 / source.length_s
+            kbps = int(room_bps - source.video_bps * 1.01 - source.index_bps) // 1000
+            # As of a still: an encoding would leave its sound no more.
+            if probe.audio and kbps >= min(64, aim.sound_kbps):
                 made = await self._copied(self._aac(min(kbps, 128)))
                 if made.size <= self.limit:
                     text = _("sound at {kbps} kbit/s to fit {limit}")
@@ -238,53 +263,68 @@ class Fitting:
     async def _sound(self) -> MediaFile:
         source, codec = self.source, self.source.probe.audio
         maps = [*maps_of(source.probe), "-map_chapters", "-1"]
-        bare = ["-map_metadata", "-1"]  # tags alone may be over the limit
         if source.audio_bytes <= self.limit and (ending := CONTAINERS.get(codec)):
-            for tags in ([], bare):
+            for tags in ([], BARE):
                 argv = [*maps, *tags, "-c", "copy"]
                 made, _said = await self._run(ending, argv, encodes=False)
                 if made.size <= self.limit:
                     return made
-        for share, tags in ((SHARE, []), (0.8, bare)):
-            kbps = int(self.limit * share * 8 / source.length_s / 1000) - 1
-            ending, how = sound_as(min(kbps, 192), source.probe.channels)
+        best = None
+        for share, tags, exact in SOUND_TRIES:
+            bps = int(self.limit * share * 8 / source.length_s)
+            kbps = min(bps // 1000, 192)
+            ending, how = sound_as(bps - OGG_BPS, source.probe.channels, exact)
             made, _said = await self._run(ending, [*maps, *tags, *how], encodes=True)
-            if made.size <= self.limit:
+            if made.size <= self.limit and (best is None or made.size > best.size):
+                best = made
+            if best and (ending == "m4a" or best.size >= HIT * self.limit):
                 break
+        made = best or made
         if self.file.size <= self.limit:  # only the codec was in the way
             return made
         text = _("{kbps} kbit/s to fit {limit}")
-        return self._noted(made, text, kbps=min(kbps, 192))
+        return self._noted(made, text, kbps=kbps)
 
     async def _encoded(self) -> MediaFile:
-        """Encoded: once if that is a hit, else with what was learnt from the miss."""
+        """Encoded: once if that is a hit, else with what was learnt from the misses."""
         aim = plan(self.source, self.limit * SHARE)
         stats = self.bench.path("stats") if self._stats_fit(aim) else None
-        best = None
-        for number in range(1, MAX_TRIES + 1):
-            last = number == MAX_TRIES  # it has to fit, more than to look good
+        short = self.source.length_s <= SHORT_S
+        most = MAX_TRIES if short else MAX_LONG_TRIES
+        best, tried = None, list[tuple[int, int]]()
+        for number in range(1, most + 1):
+            last = number == most  # it has to fit, more than to look good
             turn = Pass(min(number, 2), None if last else stats, aim.ample, last)
             made = await self._encode(aim, turn)
             size = made.file.size
             if size <= self.limit and (best is None or size > best.size):
                 best = made.file
-            enough = aim.ample or number == MAX_TRIES - 1 or is_fine(made.said)
-            enough = enough or (number == 2 and self.source.length_s > SHORT_S)
+            enough = aim.ample or number == most - 1 or is_fine(made.said)
+            enough = enough or (number == 2 and not short)
             if best and (enough or best.size >= HIT * self.limit):
                 break
-            aim = self._better(aim, made, bool(stats) and number == 1)
-            if number == MAX_TRIES - 1:
+            before, exact = aim, bool(stats) and number == 1
+            aim = self._better(aim, made, exact, tried)
+            if best and aim == before:
+                break
+            if number == most - 1:
                 aim = dataclasses.replace(aim, video_bps=possible(aim.video_bps * 0.8))
         return self._told(best or made.file, aim)
 
-    def _better(self, aim: Plan, made: Made, exact: bool) -> Plan:
+    def _better(
+        self, aim: Plan, made: Made, exact: bool, tried: list[tuple[int, int]]
+    ) -> Plan:
         """The plan after a miss. With x264's notes the next try will be exact; else it
-        will err as the last one did, only less."""
+        will err as those before did, only less."""
         if aim.ample:  # then it was not the bits that were planned
             return dataclasses.replace(plan(self.source, self.limit * 0.9), ample=False)
         video = max(sizes_in(made.said).get("video", 0), 1024)
         room = max(self.limit * SHARE - (made.file.size - video), 1024)
-        bps = room * 8 / self.source.length_s if exact else aim.video_bps * room / video
+        if exact:
+            bps = room * 8 / self.source.length_s
+        else:
+            tried.append((aim.video_bps, video))
+            bps = aim.video_bps * (room / video) ** (1 / bend_of(tried[-2:]))
         return dataclasses.replace(aim, video_bps=possible(bps))
 
     # How a plan is carried out
@@ -435,19 +475,31 @@ def is_plain(source: Source) -> bool:
     return probe.video == "h264" and plain
 
 
+def bend_of(tried: list[tuple[int, int]]) -> float:
+    """How much the bytes follow the bits that were planned, by the last two tries: 1 as
+    they should; in a second of noise x264 comes only part of the way."""
+    if len(tried) < 2 or tried[0][0] == tried[1][0]:
+        return 1.0
+    (planned, got), (then_planned, then_got) = tried
+    bend = math.log(then_got / got) / math.log(then_planned / planned)
+    return min(max(bend, 0.25), 1.0)
+
+
 def is_fine(said: str) -> bool:
     """Whether more bits would show no better picture, by what x264 printed."""
     found = re.findall(r"frame [IP]:\d+ +Avg QP: *([\d.]+)", said)
     return bool(found) and float(found[-1]) < 16
 
 
-def sound_as(kbps: int, channels: int) -> tuple[str, list[str]]:
-    """The ending and ffmpeg's words for sound of so many kbit/s; below 64, only Opus
-    sounds well."""
+def sound_as(bps: int, channels: int, exact: bool) -> tuple[str, list[str]]:
+    """The ending and ffmpeg's words for sound of so many bits a second; below 64,000 only
+    Opus sounds well."""
+    kbps = min(bps // 1000, 192)
     if kbps >= 64:
         return "m4a", [*aac(kbps, channels), "-movflags", "+faststart"]
     mono = ["-ac", "1"] if kbps < 32 else ["-ac", str(min(max(channels, 1), 2))]
-    return "ogg", ["-c:a", "libopus", "-b:a", f"{max(kbps, 6)}k", *mono]
+    rate = ["-b:a", str(max(bps, 6000)), "-vbr", "off" if exact else "constrained"]
+    return "ogg", ["-c:a", "libopus", *rate, *mono]
 
 
 def aac(kbps: int, channels: int) -> list[str]:

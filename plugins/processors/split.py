@@ -4,13 +4,12 @@ import asyncio
 from dataclasses import replace
 
 from bossbot_plugins._measure import maps_of, measured
-from bossbot_plugins._plan import SHARE, Source, parts_needed
+from bossbot_plugins._plan import MAX_PARTS, SHARE, Source, parts_needed, plan
 from bossbot_plugins._programs import find_programs
 from bossbot_plugins._whole import is_whole
 
 from bossbot import N_, Bench, JobFailed, MediaFile, _, hookimpl
 
-MAX_PARTS = 20  # of a file; more would fill the channel
 MANY = 2.5  # times as many parts without encoding are better than a long encoding
 SLACK_S = 0.1  # longer than need be, so that no crumb is left for one more
 SPLITTING = N_("Splitting it")
@@ -39,10 +38,17 @@ async def parts_of(file: MediaFile, bench: Bench) -> list[MediaFile]:
         count = count_for(source, file, bench.limit_bytes)
         if not 1 < count <= MAX_PARTS:
             return [file]
-        parts = await split(file, source, source.length_s / count + SLACK_S, bench)
+        length_s = source.length_s / count + SLACK_S
+        parts = await split(file, source, length_s, bench)
+        if len(parts) < parts_needed(
+            source, bench.limit_bytes
+        ):  # for lack of key frames
+            for part in parts:
+                await asyncio.to_thread(part.path.unlink)
+            parts = await split(file, source, length_s, bench, encodes=True)
     except JobFailed:  # the next one finds the same, and says so
         return [file]
-    if len(parts) < 2:  # it has no second key frame
+    if len(parts) < 2:
         return [file]
     await asyncio.to_thread(file.path.unlink)
     text, count = _("part {number} of {count}"), len(parts)
@@ -57,13 +63,19 @@ def count_for(source: Source, file: MediaFile, limit: int) -> int:
     those need not be encoded."""
     count = parts_needed(source, limit)
     as_it_is = -int(-file.size // (limit * SHARE * 0.95))
-    return as_it_is if 1 < count and as_it_is <= count * MANY else count
+    few = as_it_is <= min(count * MANY, MAX_PARTS)
+    return as_it_is if 1 < count and few else count
 
 
 async def split(
-    file: MediaFile, source: Source, length_s: float, bench: Bench
+    file: MediaFile,
+    source: Source,
+    length_s: float,
+    bench: Bench,
+    encodes: bool = False,
 ) -> list[MediaFile]:
-    """The parts of a file, each of about that length: they begin at key frames."""
+    """The parts of a file, each of about that length: they begin at key frames, which are
+    made first if it is to be encoded."""
     probe = source.probe
     kind = probe.container.partition(",")[0]
     ending = "mp4" if kind == "mov" else "mkv"
@@ -71,13 +83,16 @@ async def split(
         ending = kind
     first = bench.path(f"part.{ending}")
     pattern = first.with_stem(f"{first.stem}-%03d")
+    codec = with_key_frames(source, length_s, bench.limit_bytes) if encodes else ()
     front = ["-segment_format_options", "movflags=+faststart"]
     how = ["-f", "segment", "-segment_time", f"{length_s:.3f}"]
     how += ["-reset_timestamps", "1", *(front if ending == "mp4" else ())]
-    argv = [*maps_of(probe), "-c", "copy", "-map_chapters", "-1", *how]
-    length_s = source.length_s
+    argv = [*maps_of(probe), "-c", "copy", *codec, "-map_chapters", "-1", *how]
     await bench.ffmpeg(
-        "-i", file.path, *argv, pattern, label=SPLITTING, length_s=length_s
+        *("-i", file.path, *argv, pattern),
+        label=SPLITTING,
+        length_s=source.length_s,
+        encodes=encodes,
     )
     parts = []
     for number in range(MAX_PARTS * 4):
@@ -86,3 +101,15 @@ async def split(
             break
         parts.append(await bench.file(path))
     return parts
+
+
+def with_key_frames(source: Source, length_s: float, limit: int) -> list[str]:
+    """ffmpeg's words for a picture that can be split, of the size that its parts will
+    have: quickly made, and so good that it can be encoded once more."""
+    aim = plan(source, limit * SHARE * source.length_s / length_s)
+    filters = ["yadif"] if source.probe.interlaced else []
+    filters.append(f"scale={aim.width}:{aim.height}")
+    count = int(source.length_s / length_s)
+    keys = ",".join(f"{number * length_s:.3f}" for number in range(1, count + 1))
+    how = ["-preset", "ultrafast", "-crf", "18", "-force_key_frames", keys or "0"]
+    return ["-vf", ",".join(filters), "-c:v", "libx264", *how]

@@ -76,6 +76,7 @@ def test_what_would_not_look_acceptable_is_split(video: Source, parts: int) -> N
     [
         *[(900, 300, 1), (7200, 190, 11), (7200, 360, 20)],  # without encoding
         (7200, 400, 8),  # those would be too many
+        (10_800, 420, 12),  # more than are posted at all
     ],
 )
 def test_video_is_split_as_it_is_if_that_makes_few_parts(
