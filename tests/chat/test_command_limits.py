@@ -8,6 +8,7 @@ from typing import Any
 
 import discord
 import pytest
+from bossbot_plugins import limits
 from bossbot_plugins._commands import check
 from conftest import SmallApp, WritePlugin
 from discord_support import Stage, link, module
@@ -229,7 +230,7 @@ async def test_each_row_has_the_limits_of_the_table(
     start: StartApp, clock: Any, name: str, per_minute: int, cooldown_s: int
 ) -> None:
     app = await start()
-    line = module("limits").LINES[name]
+    line = limits.LINES[name]
     await use(app, name)
     with pytest.raises(Refused, match=f"too quick. Try again in {cooldown_s} s"):
         await use(app, name)
@@ -364,7 +365,6 @@ async def test_action_refused_gives_back_what_was_counted(start: StartApp) -> No
 async def test_server_chooses_its_own_unless_the_owner_says_no(
     loosen: bool, guild: dict[str, int], owner: Any, counts: Any
 ) -> None:
-    limits = module("limits")
     config = limits.Config(
         download_per_minute=owner[0],
         download_cooldown_s=owner[1],
@@ -413,7 +413,6 @@ async def test_table_keeps_only_what_still_counts(start: StartApp, clock: Any) -
 
 async def test_a_use_costs_the_same_however_many_there_are(start: StartApp) -> None:
     app = await start()
-    limits = module("limits")
     for sql, values in ((limits.OLD, (1, 1)), (limits.USED, ("stats", 1, 1))):
         plan = await app.database.all(f"EXPLAIN QUERY PLAN {sql}", *values)
         steps = [row["detail"] for row in plan]
