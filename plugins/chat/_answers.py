@@ -32,7 +32,12 @@ async def reply(
     Raises:
         BotMissingPermissions: Discord would drop the embed.
     """
-    if embed and not ctx.interaction and lacked_by_bot(["embed_links"], ctx.channel):
+    has_embed = embed or shown.get("embeds")
+    if (
+        has_embed
+        and not ctx.interaction
+        and lacked_by_bot(["embed_links"], ctx.channel)
+    ):
         raise commands.BotMissingPermissions(["embed_links"])
     if text:
         shown["content"] = cut(text, MAX_CONTENT)

@@ -32,6 +32,8 @@ LINES = {
     "queue move": "queue_change",
     "settings view": "settings_view",
     "settings update": "settings_update",
+    "search": "search",
+    "ask": "ask",
     "stats": "stats",
     "help": "help",
     "ping": "help",
@@ -70,6 +72,10 @@ class Config(PluginConfig):
     settings_view_cooldown_s: int = cooldown(5, "/settings view")
     settings_update_per_minute: int = rate(5, "/settings update")
     settings_update_cooldown_s: int = cooldown(15, "/settings update")
+    search_per_minute: int = rate(15, "/search")
+    search_cooldown_s: int = cooldown(1, "/search")
+    ask_per_minute: int = rate(5, "/ask")
+    ask_cooldown_s: int = cooldown(5, "/ask")
     stats_per_minute: int = rate(10, "/stats")
     stats_cooldown_s: int = cooldown(5, "/stats")
     help_per_minute: int = rate(10, "/help, /ping and /about")

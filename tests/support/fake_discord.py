@@ -246,6 +246,7 @@ class Message:
         """All that it says, its embeds included."""
         texts = [self.content]
         for embed in self.embeds:
+            texts.append(embed.get("author", {}).get("name", ""))
             texts += [embed.get("title", ""), embed.get("description", "")]
             for one in embed.get("fields", ()):
                 texts += [one["name"], one["value"]]

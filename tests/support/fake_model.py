@@ -1,8 +1,8 @@
 """A language model on loopback that behaves as the name says that it is asked by.
 
-    async with FakeModel() as fake:
-        ...ask fake.url for the model "plain"...
-        fake.asked[-1]  # what reached it
+async with FakeModel() as fake:
+    ...ask fake.url for the model "plain"...
+    fake.asked[-1]  # what reached it
 """
 
 import asyncio
@@ -78,7 +78,9 @@ class FakeModel:
             case "empty":
                 return web.Response()
             case "html":
-                return web.Response(text="<h1>It works [1]</h1>", content_type="text/html")
+                return web.Response(
+                    text="<h1>It works [1]</h1>", content_type="text/html"
+                )
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         try:
@@ -117,14 +119,29 @@ class FakeModel:
                 await say(b"data: " + b"[" * 50_000 + b"\n\n")
                 await say(event("It is deep [1].") + DONE)
             case "reports an error":
-                await say(event("It begins [1]") + b'data: {"error": {"message": "x"}}\n')
+                await say(
+                    event("It begins [1]") + b'data: {"error": {"message": "x"}}\n'
+                )
             case "in parts":
                 thought = {"type": "thinking", "thinking": [{"text": "hm"}]}
                 text = {"type": "text", "text": "It comes in parts [1]."}
                 delta = {"choices": [{"delta": {"content": [thought, text]}}]}
                 await say(f"data:{json.dumps(delta)}\r\n\r\n".encode() + DONE)
             case "slow":
-                for word in "It takes a while [1] until all of it is there .".split():
+                for word in [
+                    "It",
+                    "takes",
+                    "a",
+                    "while",
+                    "[1]",
+                    "until",
+                    "all",
+                    "of",
+                    "it",
+                    "is",
+                    "there",
+                    ".",
+                ]:
                     await say(b": still alive\n\n" + event(word + " "))
                     await asyncio.sleep(0.02)
                 await say(DONE)
@@ -144,7 +161,9 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event(text: str) -> bytes:
-    return f"data: {json.dumps({'choices': [{'delta': {'content': text}}]})}\n\n".encode()
+    return (
+        f"data: {json.dumps({'choices': [{'delta': {'content': text}}]})}\n\n".encode()
+    )
 
 
 async def streamed(request: web.Request, texts: Iterable[str]) -> web.StreamResponse:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -34,7 +34,7 @@ class Endpoint(NamedTuple):
 
 async def stream(
     endpoint: Endpoint, messages: Sequence[Mapping[str, str]]
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     """An answer in pieces, as they come; "" when the model is thinking. Ends after at
     most ``MAX_TEXT`` characters. Follows no redirect, since that could lead anywhere.
 
@@ -95,6 +95,23 @@ def bodies(
     most = endpoint.answer_tokens
     yield body | {"max_tokens": most, "temperature": TEMPERATURE}
     yield body | {"max_completion_tokens": most}
+
+
+async def fault_of(base_url: str, key: str) -> str:
+    """Why a server gives no answers, as far as it can be seen without a question; ""
+    when nothing is wrong."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    timeout = aiohttp.ClientTimeout(CONNECT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(
+                f"{base_url.rstrip('/')}/models", headers=headers, allow_redirects=False
+            ) as answer,
+        ):  # not every server has this list
+            return "" if answer.status in (200, 404) else f"it answers {answer.status}"
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        return f"it cannot be reached: {type(error).__name__}"
 
 
 class Events:

@@ -1,13 +1,18 @@
-"""The client of language models, against a server that misbehaves, and what is shown of
-their answers."""
+"""Language models: what they are given, the client, against a server that misbehaves, and
+what is shown of their answers."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from bossbot_plugins._chat_model import MAX_TEXT, Endpoint, ModelFailed, stream
 from bossbot_plugins._cited import MAX_SHOWN, cited
-from bossbot_plugins._model import MAX_TEXT, Endpoint, ModelFailed, stream
+from bossbot_plugins._prompt import prompt, tokens
 from fake_model import INJECTED, KEY, FakeModel
+
+from bossbot import Hit, Passage
 
 MESSAGES = [{"role": "user", "content": "What about the hut?"}]
 
@@ -90,6 +95,64 @@ async def test_a_server_that_is_not_there_is_a_failure() -> None:
         await read(gone)
 
 
+# What it is given
+
+
+def hit(**fields: Any) -> Hit:
+    return Hit(
+        **{
+            "job_id": "0123456789",
+            "rank": 1,
+            "score": 1,
+            "sure": True,
+            "sentence": "Soup.",
+            "passages": [Passage("Bread. Soup.")],
+            "guild_id": 7777,
+            "channel_id": 8888,
+            "message_id": 9999,
+            "user_id": 6666,
+            "posted_at": 86400.0,
+            "platform": "reddit",
+            "url": "",
+            "title": "Hut",
+            "uploader": "Ana",
+            "kinds": ["text"],
+            "adult": False,
+            **fields,
+        }
+    )
+
+
+def test_the_model_gets_the_posts_as_json_and_no_ids() -> None:
+    long = hit(sentence="It ends.", passages=[Passage("Soup. " * 3000 + "It ends.")])
+    messages, count = prompt("what?", [hit(), long], 2500)
+    given = json.loads(messages[1]["content"])
+    first, second = given["posts"]
+    assert count == 2 and given["question"] == "what?"
+    assert first == {
+        "n": 1,
+        "title": "Hut",
+        "uploader": "Ana",
+        "date": "1970-01-02",
+        "text": "Bread. Soup.",
+    }
+    assert second["text"].startswith("It ends. … Soup. Soup.")
+    for number in ("6666", "7777", "8888", "9999", "0123456789"):
+        assert number not in messages[1]["content"]
+
+
+@pytest.mark.parametrize("most", [500, 1000, 2500])
+@pytest.mark.parametrize("char", ["a", "語", '"', "\\", "\x01", "🌄", "<@123> "])
+def test_question_and_posts_fit_whatever_they_are(char: str, most: int) -> None:
+    text = char * 5000
+    post = hit(title=text, uploader=text, sentence=text, passages=[Passage(text)] * 3)
+    messages, count = prompt(text[:2000], [post] * 20, most)
+    assert sum(tokens(one["content"]) for one in messages) <= most
+    given = json.loads(messages[1]["content"])
+    assert len(given["posts"]) == count >= 3
+    assert "<@" not in messages[1]["content"]
+
+
 # What is shown of an answer
 
 
@@ -140,7 +203,9 @@ def test_an_obeyed_injection_is_harmless() -> None:
         assert part not in text
 
 
-@pytest.mark.parametrize("piece", ["word [1] ", "[", "<think>", "<a ", "- ", "[1](", "h:/"])
+@pytest.mark.parametrize(
+    "piece", ["word [1] ", "[", "<think>", "<a ", "- ", "[1](", "h:/"]
+)
 def test_a_huge_answer_is_cut_at_once(piece: str) -> None:
     text = shown("[1] " + piece * (MAX_TEXT // len(piece)))
     assert len(text.replace("https://discord.com/1", "")) < 2 * MAX_SHOWN

@@ -1,0 +1,147 @@
+"""What /search and /ask have in common: what is looked for and where, and how posts that
+were found are shown."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import discord
+from bossbot_plugins._commands import Asked
+from bossbot_plugins._jobs import guild_id_of, message_link
+from bossbot_plugins._readable import channels_for
+
+from bossbot import Hit, Query, Refused, _, escape, now, one_line
+
+MAX_WORDS = 2000  # characters of a question
+MAX_TITLE, MAX_NAME, MAX_SENTENCE = 100, 40, 240
+DAY_S = 86400
+SINCE = {"day": 1, "week": 7, "month": 31, "year": 366}
+BLUE = discord.Colour(0x5865F2)
+
+Since = Literal["day", "week", "month", "year"]
+Kind = Literal["image", "video", "audio", "text"]
+Place = discord.abc.GuildChannel | discord.Thread | None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a member looks for."""
+
+    words: str = ""  # as ``cleaned``
+    like: str = ""  # see ``Query``, as of the rest
+    user_id: int = 0
+    channel_id: int = 0  # or a category, or what has private threads; 0 for all
+    platform: str = ""
+    kind: str = ""
+    since: float = 0
+    public: bool = False  # whether everybody in the channel reads the answer
+
+
+def cleaned(words: str) -> str:
+    """A member's words without mentions and what cannot be seen. Raises Refused when
+    none are left."""
+    names = re.sub(r"<a?:(\w{1,32}):\d+>", r" \1 ", words[:MAX_WORDS])
+    text = one_line(re.sub(r"<(?:@[!&]?|#|/[^<>]*:|t:)[^<>\s]*>", " ", names))
+    if not text.strip("\"'“”„«»?!.,;:- "):
+        raise Refused(_("Tell me in a few words what to look for."))
+    return text
+
+
+def since_s(since: Since | None) -> float:
+    """When that began, in Unix seconds; 0 for no limit."""
+    return now() - SINCE[since] * DAY_S if since else 0
+
+
+def id_of(thing: Any) -> int:
+    """The id of a member or channel, 0 for None. The posts of a public thread belong to
+    its channel."""
+    if isinstance(thing, discord.Thread) and not thing.is_private():
+        return int(thing.parent_id)
+    return int(thing.id) if thing else 0
+
+
+async def query_for(asked: Asked, wanted: Wanted) -> Query:
+    """The query of whoever asks, by what that member may read now."""
+    channels: Collection[int] = await channels_for(asked, public=wanted.public)
+    if wanted.channel_id:
+        channels = [one for one in channels if wanted.channel_id in family(asked, one)]
+    return Query(
+        text=wanted.words,
+        like=wanted.like,
+        guild_id=guild_id_of(asked),
+        channels=channels,
+        user_id=wanted.user_id,
+        platform=wanted.platform,
+        kind=wanted.kind,
+        since=wanted.since,
+    )
+
+
+def family(asked: Asked, channel_id: int) -> tuple[int, ...]:
+    """A channel, the one that it is a thread of, and its category."""
+    channel = asked.guild.get_channel_or_thread(channel_id) if asked.guild else None
+    above = (getattr(channel, name, None) for name in ("parent_id", "category_id"))
+    return channel_id, *(one for one in above if one)
+
+
+def may_show(asked: Asked, hit: Hit, channels: Collection[int]) -> bool:
+    """Whether a post is in one of these channels, or in a public thread of one."""
+    thread = asked.guild.get_thread(hit.channel_id) if asked.guild else None
+    place = id_of(thread) if thread else hit.channel_id
+    return place in channels
+
+
+# ── How they look ──────────────────────────────────────────────────────────────────
+
+
+def link_of(hit: Hit) -> str:
+    return message_link(hit.guild_id, hit.channel_id, hit.message_id)
+
+
+def name_of(hit: Hit) -> str:
+    """What a post is called, as a link to it. Brackets would end the link early."""
+    text = hit.title or hit.uploader or hit.platform or _("a post")
+    brackets = str.maketrans("[]", "()")
+    return f"[{escape(text.translate(brackets), MAX_TITLE)}]({link_of(hit)})"
+
+
+def about(hit: Hit) -> str:
+    """Whose it is, when it was posted and where."""
+    author = escape(hit.uploader, MAX_NAME) if hit.title and hit.uploader else ""
+    place = f"<#{hit.channel_id}>" if hit.guild_id else ""
+    return " · ".join(filter(None, (author, f"<t:{int(hit.posted_at)}:R>", place)))
+
+
+def quote(hit: Hit) -> str:
+    """The sentence that fits, as a quotation; "" if the title says it."""
+    sentence = escape(hit.sentence, MAX_SENTENCE)
+    return "" if hit.sentence.strip() == hit.title.strip() else f"> {sentence}"
+
+
+def shown(number: int, hit: Hit) -> discord.Embed:
+    """A post that was found, with a small picture of it."""
+    lines = [f"**{number}.** {name_of(hit)}", about(hit), quote(hit)]
+    embed = discord.Embed(description="\n".join(filter(None, lines)), colour=BLUE)
+    if hit.picture_url:
+        embed.set_thumbnail(url=hit.picture_url)
+    return embed
+
+
+def jumps(hits: Mapping[int, Hit]) -> list[discord.ui.Button[Any]]:
+    """A button for each post that leads to it, with its number if there are several."""
+    several = len(hits) > 1 or 1 not in hits
+    return [
+        discord.ui.Button(
+            label=f"{_('Jump')} {number}" if several else _("Jump"), url=link_of(hit)
+        )
+        for number, hit in hits.items()
+    ]
+
+
+def numbered(hits: Iterable[Hit], first: int = 1) -> dict[int, Hit]:
+    return dict(enumerate(hits, first))
+
+
+def nothing() -> str:
+    return _("Nothing that I posted here fits that.")

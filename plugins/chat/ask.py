@@ -1,0 +1,325 @@
+"""/ask: answers a question from what the bot posted. Without a language model the best
+sentences are quoted; with one it answers from the posts, and names them."""
+
+# mypy: disable-error-code="arg-type"
+# discord.py's types do not know hybrid commands of cogs.
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import discord
+from bossbot_plugins._answers import reply
+from bossbot_plugins._chat_model import Endpoint, ModelFailed, fault_of, stream
+from bossbot_plugins._cited import Cited, cited
+from bossbot_plugins._commands import guard
+from bossbot_plugins._found import (
+    BLUE,
+    Place,
+    Since,
+    Wanted,
+    about,
+    cleaned,
+    id_of,
+    jumps,
+    link_of,
+    name_of,
+    nothing,
+    numbered,
+    query_for,
+    quote,
+    since_s,
+)
+from bossbot_plugins._jobs import guild_id_of
+from bossbot_plugins._prompt import prompt
+from bossbot_plugins._refusals import UNREACHABLE
+from discord import app_commands
+from discord.ext import commands
+from loguru import logger
+from pydantic import Field, SecretStr
+
+from bossbot import (
+    App,
+    BossBot,
+    Finding,
+    Hit,
+    PluginConfig,
+    _,
+    hookimpl,
+    now,
+)
+
+Context = commands.Context[Any]
+EDIT_S = 2.5  # Discord takes five edits in five seconds, of all answers in a channel
+QUOTED = 3  # posts that are quoted without a model
+MAX_SOURCES = 8  # of an answer that are listed
+DAY_S = 86400
+
+
+class Config(PluginConfig):
+    """[plugins.ask] in config.toml."""
+
+    base_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s@/?#]+(/[^\s@?#]*)?)?$",
+        description="of a language model, as OpenAI's; empty: posts are quoted",
+    )
+    model: str = Field("", description="its name there")
+    api_key: SecretStr | None = Field(None, description="in .env: of an account there")
+    posts: int = Field(6, ge=1, le=20, description="that it gets to read")
+    context_tokens: int = Field(
+        2500, ge=500, le=100_000, description="for question and posts, at most"
+    )
+    answer_tokens: int = Field(400, ge=50, le=16_000, description="of an answer")
+    first_token_s: float = Field(
+        120, gt=0, le=600, description="until it begins to answer, its turn included"
+    )
+    timeout_s: float = Field(180, gt=0, le=780, description="for a whole answer")
+    at_once: int = Field(1, ge=1, le=50, description="answers that it writes at a time")
+    daily_per_member: int = Field(
+        50, ge=0, le=100_000, description="its answers a day and member; 0: no limit"
+    )
+
+
+class GuildConfig(PluginConfig):
+    """[ask] of a server."""
+
+    ask_model: bool = Field(
+        True, description="posts may be given to the owner's language model by /ask"
+    )
+
+
+@hookimpl
+def register_tables() -> list[str]:
+    return [
+        """
+        -- How often a member asked the model on a day (since 1970, by UTC).
+        CREATE TABLE ask (
+            user_id INTEGER NOT NULL, day INTEGER NOT NULL, count INTEGER NOT NULL,
+            PRIMARY KEY (user_id, day)
+        );
+        CREATE INDEX ask_by_day ON ask (day);
+        """
+    ]
+
+
+@hookimpl
+def register_commands(bot: BossBot, config: Config) -> list[commands.Cog]:
+    return [Ask(bot.app, config)]
+
+
+@hookimpl
+async def check_machine(config: Config) -> list[Finding]:
+    """Whether the model's server knows it."""
+    if not config.base_url or not config.model:
+        return []
+    fault = await fault_of(config.base_url, key_of(config))
+    if not fault:
+        return []
+    cost = "/ask quotes posts in place of an answer"
+    remedy = "Check base_url and api_key in [plugins.ask], and that the server runs."
+    return [Finding(f"the language model does not answer: {fault}", cost, remedy)]
+
+
+class Shown:
+    """A message that is changed at most every ``EDIT_S``."""
+
+    def __init__(self, message: discord.Message) -> None:
+        self.message = message
+        self.due_s = time.monotonic() + EDIT_S
+        self.changed_s = -EDIT_S
+
+    def is_due(self) -> bool:
+        """Whether to change it; asked again, only after that time."""
+        if time.monotonic() < self.due_s:
+            return False
+        self.due_s = time.monotonic() + EDIT_S
+        return True
+
+    async def change(self, shown: dict[str, Any]) -> None:
+        """Raises discord.NotFound when it is gone."""
+        self.changed_s = time.monotonic()
+        try:
+            await self.message.edit(**shown)
+        except discord.NotFound:
+            raise
+        except UNREACHABLE as error:  # the next one may pass
+            logger.info("an answer cannot be shown yet: {!r}", error)
+
+    async def end(self, shown: dict[str, Any]) -> None:
+        """Raises what ``Message.edit`` raises."""
+        await asyncio.sleep(self.changed_s + EDIT_S - time.monotonic())
+        await self.message.edit(**shown)
+
+
+class Ask(commands.Cog):
+    """What I have posted."""
+
+    def __init__(self, app: App, config: Config) -> None:
+        self.app, self.config = app, config
+        self.turns = asyncio.Semaphore(int(config.at_once))
+
+    @guard("ask", group="search")
+    @commands.hybrid_command(
+        usage="<question>", extras={"example": "When does the hut open?"}
+    )
+    @app_commands.describe(
+        question="what you want to know",
+        member="only from what this member asked for",
+        channel="only from what is in this channel",
+        since="only from what is not older than this",
+        public="show everybody here the answer",
+    )
+    async def ask(
+        self,
+        ctx: Context,
+        *,
+        question: str,
+        member: discord.User | None = None,
+        channel: Place = None,
+        since: Since | None = None,
+        public: bool = False,
+    ) -> None:
+        """Answer a question from what I have posted."""
+        public = public or not ctx.interaction
+        await ctx.defer(ephemeral=not public)
+        wanted = Wanted(
+            words=cleaned(question),
+            user_id=id_of(member),
+            channel_id=id_of(channel),
+            since=since_s(since),
+            public=public,
+        )
+        asks = self.has_model(guild_id_of(ctx))
+        limit = max(self.config.posts if asks else 0, QUOTED)
+        query = await query_for(ctx, wanted)
+        hits = await self.app.archive.search(query, limit=limit)
+        if not hits:
+            await reply(ctx, nothing(), private=not public)
+            return
+        why = _("These posts fit best:")
+        if not hits[0].sure:
+            why = _("These posts fit, perhaps:")
+        if asks and not await self.take(ctx.author.id):
+            asks = False
+            why = _(
+                "You have had your {count} answers for today. These posts fit best:"
+            ).format(count=self.config.daily_per_member)
+        if not asks:
+            await reply(ctx, private=not public, **quotes(hits, why))
+            return
+        given = hits[: self.config.posts]
+        waiting = discord.Embed(description=_("I am reading what I have posted …"))
+        shown = Shown(await reply(ctx, embed=waiting, private=not public))
+        with contextlib.suppress(discord.NotFound):  # nobody waits for it any more
+            await shown.end(await self.answer(shown, wanted.words, given))
+
+    def has_model(self, guild_id: int) -> bool:
+        """Whether a model answers the questions of a server."""
+        table = self.app.guilds.tables(guild_id).get("ask", {})
+        guild = GuildConfig.model_validate(table)
+        return bool(self.config.base_url and self.config.model and guild.ask_model)
+
+    async def take(self, user_id: int) -> bool:
+        """Count one answer of a member's; False if it would be one too many."""
+        if not self.config.daily_per_member:
+            return True
+        day = int(now() // DAY_S)
+        await self.app.database.all("DELETE FROM ask WHERE day <> ?", day)
+        row = await self.app.database.one(
+            "INSERT INTO ask VALUES (?, ?, 1) ON CONFLICT DO UPDATE SET count = count + 1 "
+            "WHERE count < ? RETURNING count",
+            *(user_id, day, self.config.daily_per_member),
+        )
+        return row is not None
+
+    async def answer(
+        self, shown: Shown, question: str, hits: Sequence[Hit]
+    ) -> dict[str, Any]:
+        """What the model makes of the posts, as ``edit`` takes it; quotations when that
+        is nothing. It is shown as it comes."""
+        try:
+            found = await self.read(shown, question, hits)
+        except ModelFailed as error:
+            logger.warning("the language model gives no answer: {}", error)
+            why = _("The language model did not answer. These posts fit best:")
+            return quotes(hits, why)
+        if found is None:
+            why = _("The language model found no answer in these posts:")
+            return quotes(hits, why)
+        return told(found, hits)
+
+    async def read(
+        self, shown: Shown, question: str, hits: Sequence[Hit]
+    ) -> Cited | None:
+        """The model's answer, None if it has none. Raises ModelFailed."""
+        config = self.config
+        messages, count = prompt(question, hits, config.context_tokens)
+        check = partial(cited, count=count, link=lambda n: link_of(hits[n - 1]))
+        began_s, text = time.monotonic(), ""
+        try:
+            async with asyncio.timeout(config.first_token_s):
+                await self.turns.acquire()
+        except TimeoutError:
+            raise ModelFailed("it is busy") from None
+        try:
+            left_s = config.first_token_s - (time.monotonic() - began_s)
+            endpoint = Endpoint(
+                config.base_url,
+                config.model,
+                key_of(config),
+                config.answer_tokens,
+                left_s,
+                config.timeout_s,
+            )
+            async with contextlib.aclosing(stream(endpoint, messages)) as pieces:
+                async for piece in pieces:
+                    text += piece
+                    # What names no post may be made up.
+                    if shown.is_due() and (found := check(text)):
+                        await shown.change(told(found, hits, ended=False))
+        finally:
+            self.turns.release()
+        return check(text)
+
+
+def key_of(config: Config) -> str:
+    return config.api_key.get_secret_value() if config.api_key else ""
+
+
+# ── How it looks ───────────────────────────────────────────────────────────────────
+
+
+def quotes(hits: Sequence[Hit], why: str) -> dict[str, Any]:
+    """The best sentence of the best posts. What only perhaps fits is left out if
+    something does."""
+    best = ([hit for hit in hits if hit.sure] or [*hits])[:QUOTED]
+    parts = [why]
+    for number, hit in numbered(best).items():
+        lines = (f"**{number}.** {name_of(hit)}", about(hit), quote(hit))
+        parts.append("\n".join(filter(None, lines)))
+    return sent("\n\n".join(parts), numbered(best))
+
+
+def told(found: Cited, hits: Sequence[Hit], ended: bool = True) -> dict[str, Any]:
+    """A model's answer with its sources."""
+    if not ended:
+        return sent(f"{found.text} …", {})
+    named = {number: hits[number - 1] for number in found.sources[:MAX_SOURCES]}
+    sources = [f"[{n}] {name_of(hit)} · {about(hit)}" for n, hit in named.items()]
+    shown = sent("\n".join([found.text, "", *sources]), named)
+    hint = _("A language model has written this from these posts. Read them.")
+    shown["embeds"][0].set_footer(text=hint)
+    return shown
+
+
+def sent(text: str, hits: Mapping[int, Hit]) -> dict[str, Any]:
+    """An answer as ``send`` and ``edit`` take it."""
+    view = discord.ui.View(timeout=None)
+    for button in jumps(hits):
+        view.add_item(button)
+    embed = discord.Embed(description=text[:4096], colour=BLUE)
+    return {"embeds": [embed], "view": view}

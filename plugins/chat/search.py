@@ -1,0 +1,261 @@
+"""/search: what the bot posted, found by words and by meaning; and posts that resemble
+one."""
+
+# mypy: disable-error-code="arg-type"
+# discord.py's types do not know hybrid commands of cogs.
+
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Self
+
+import discord
+from bossbot_plugins._answers import reply
+from bossbot_plugins._commands import admit, guard
+from bossbot_plugins._found import (
+    Kind,
+    Place,
+    Since,
+    Wanted,
+    cleaned,
+    id_of,
+    jumps,
+    may_show,
+    nothing,
+    numbered,
+    query_for,
+    shown,
+    since_s,
+)
+from bossbot_plugins._readable import channels_for
+from discord import app_commands
+from discord.ext import commands
+
+from bossbot import N_, App, BossBot, Hit, Refused, _, did_you_mean, escape, hookimpl
+
+Context = commands.Context[Any]
+PER_PAGE = 5
+MAX_CHOICES = 25  # Discord, 2026-11
+MAX_KEPT = 500  # searches whose buttons work
+ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{10}(?![0-9a-f])")
+
+# What was looked for, by a key in the buttons. Only in memory: it is nobody's business.
+kept: OrderedDict[str, Wanted] = OrderedDict()
+
+
+@hookimpl
+def register_commands(bot: BossBot) -> list[Any]:
+    cog = Search(bot)
+    menu = app_commands.ContextMenu(
+        name=N_("Find similar posts"),
+        callback=cog.find_similar,
+        extras={"action": "search"},
+    )
+    return [cog, menu, MoreButton, PostButton]
+
+
+class Search(commands.Cog):
+    """What I have posted."""
+
+    def __init__(self, bot: BossBot) -> None:
+        self.app: App = bot.app
+
+    @guard("search", group="search")
+    @commands.hybrid_command(
+        usage='<words "exact words">', extras={"example": "sunrise over the sea"}
+    )
+    @app_commands.describe(
+        query='words, or "exact words" in quotation marks',
+        member="only what this member asked for",
+        channel="only what is in this channel",
+        platform="only what is from this site",
+        kind="only posts with this in them",
+        since="not older than this",
+        public="show everybody here what is found",
+    )
+    async def search(
+        self,
+        ctx: Context,
+        *,
+        query: str,
+        member: discord.User | None = None,
+        channel: Place = None,
+        platform: str | None = None,
+        kind: Kind | None = None,
+        since: Since | None = None,
+        public: bool = False,
+    ) -> None:
+        """Find what I have posted, by words or by what it is about."""
+        public = public or not ctx.interaction
+        await ctx.defer(ephemeral=not public)
+        wanted = Wanted(
+            words=cleaned(query),
+            user_id=id_of(member),
+            channel_id=id_of(channel),
+            platform=self.known(platform or ""),
+            kind=kind or "",
+            since=since_s(since),
+            public=public,
+        )
+        page = await found(self.app, ctx, wanted)
+        if page is None:
+            await reply(ctx, nothing(), private=not public)
+            return
+        await reply(ctx, private=not public, **page)
+
+    @search.autocomplete("platform")
+    async def platforms(
+        self, interaction: discord.Interaction, typed: str
+    ) -> list[app_commands.Choice[str]]:
+        names = sorted(self.app.plugins.registered("platforms"))
+        word = typed.strip().lower()
+        found = [one for one in names if word in one]
+        return [app_commands.Choice(name=n, value=n) for n in found[:MAX_CHOICES]]
+
+    def known(self, platform: str) -> str:
+        """A platform's name as it is known. Raises Refused."""
+        names = self.app.plugins.registered("platforms")
+        name = platform.strip().lower()
+        if name and name not in names:
+            text = _("I know no site {name}{hint}.")
+            hint = did_you_mean(name, names)
+            raise Refused(text.format(name=escape(platform, 50), hint=hint))
+        return name
+
+    async def find_similar(
+        self, interaction: discord.Interaction, message: discord.Message
+    ) -> None:
+        """Find posts of mine that resemble this message."""
+        await admit(interaction, "search", group="search")
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        job_id = job_of(interaction, message)
+        wanted = Wanted(like=job_id, words="" if job_id else words_of(message))
+        page = await found(self.app, interaction, wanted)
+        if page is None:
+            await interaction.followup.send(nothing(), ephemeral=True)
+            return
+        await interaction.followup.send(**page, ephemeral=True)
+
+
+def job_of(interaction: discord.Interaction, message: discord.Message) -> str:
+    """The download whose files are in a message of ours; "" for any other message."""
+    if message.author.id != interaction.client.user.id:  # type: ignore[union-attr]
+        return ""
+    ids = (ID.search(file.filename) for file in message.attachments)
+    return next((one[0] for one in ids if one), "")
+
+
+def words_of(message: discord.Message) -> str:
+    """What a message says. Raises Refused when that is nothing."""
+    try:
+        return cleaned(message.content)
+    except Refused:
+        raise Refused(_("That message says nothing that I could look for.")) from None
+
+
+async def found(
+    app: App, asked: Any, wanted: Wanted, after: int = 0, key: str = ""
+) -> dict[str, Any] | None:
+    """A page of what was found, as ``send`` takes it; None when there is nothing."""
+    query = await query_for(asked, wanted)
+    hits = await app.archive.search(query, limit=PER_PAGE + 1, after=after)
+    if not hits:
+        return None
+    page, more = hits[:PER_PAGE], hits[PER_PAGE:]
+    view = discord.ui.View(timeout=None)
+    for button in jumps(numbered(page, after + 1)):
+        view.add_item(button)
+    key = key or keep(wanted)
+    if more:
+        view.add_item(MoreButton(key, page[-1].rank))
+    if not wanted.public and asked.guild:
+        view.add_item(PostButton(key, after))
+    return {"embeds": embeds_of(page, after), "view": view}
+
+
+def embeds_of(hits: Sequence[Hit], after: int = 0) -> list[discord.Embed]:
+    """The posts, those that only perhaps fit under a heading."""
+    embeds = [shown(n, hit) for n, hit in enumerate(hits, after + 1)]
+    for embed, hit in zip(embeds, hits, strict=True):
+        if not hit.sure:
+            embed.set_author(name=_("Perhaps"))
+            break
+    return embeds
+
+
+def keep(wanted: Wanted) -> str:
+    """The key under which a search can be gone on with."""
+    key = secrets.token_hex(6)
+    kept[key] = wanted
+    while len(kept) > MAX_KEPT:
+        kept.popitem(last=False)
+    return key
+
+
+def recall(key: str) -> Wanted:
+    """What was looked for. Raises Refused once that is forgotten."""
+    if key not in kept:
+        raise Refused(_("That search is over. Search again."))
+    return kept[key]
+
+
+class MoreButton(
+    discord.ui.DynamicItem[discord.ui.Button[Any]],
+    template=r"search:more:(?P<key>[0-9a-f]{12}):(?P<after>\d{1,6})",
+):
+    """Shows the next posts to whoever clicks."""
+
+    def __init__(self, key: str, after: int) -> None:
+        custom_id = f"search:more:{key}:{after}"
+        super().__init__(discord.ui.Button(label=_("More"), custom_id=custom_id))
+        self.key, self.after = key, after
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction, item: Any, match: re.Match[str], /
+    ) -> Self:
+        return cls(match["key"], int(match["after"]))
+
+    async def callback(self, interaction: discord.Interaction) -> None:
+        await admit(interaction, "search", group="search")
+        wanted = recall(self.key)
+        await interaction.response.defer()
+        bot: Any = interaction.client
+        page = await found(bot.app, interaction, wanted, self.after, self.key)
+        shown = page or {"content": _("That is all.")}
+        await interaction.followup.send(**shown, ephemeral=True)
+
+
+class PostButton(
+    discord.ui.DynamicItem[discord.ui.Button[Any]],
+    template=r"search:post:(?P<key>[0-9a-f]{12}):(?P<after>\d{1,6})",
+):
+    """Posts what was found in the channel, as far as everybody there may read it."""
+
+    def __init__(self, key: str, after: int) -> None:
+        custom_id = f"search:post:{key}:{after}"
+        super().__init__(discord.ui.Button(label=_("Post here"), custom_id=custom_id))
+        self.key, self.after = key, after
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction, item: Any, match: re.Match[str], /
+    ) -> Self:
+        return cls(match["key"], int(match["after"]))
+
+    async def callback(self, interaction: discord.Interaction) -> None:
+        await admit(interaction, "search", group="search")
+        wanted = recall(self.key)
+        await interaction.response.defer()
+        bot: Any = interaction.client
+        query = await query_for(interaction, wanted)
+        hits = await bot.app.archive.search(query, limit=PER_PAGE, after=self.after)
+        open_to_all = await channels_for(interaction, public=True)
+        open_hits = [hit for hit in hits if may_show(interaction, hit, open_to_all)]
+        if not open_hits:
+            raise Refused(_("Not everybody in this channel may read these posts."))
+        view = discord.ui.View(timeout=None)
+        for button in jumps(numbered(open_hits)):
+            view.add_item(button)
+        await interaction.followup.send(embeds=embeds_of(open_hits), view=view)
