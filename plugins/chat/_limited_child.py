@@ -30,7 +30,9 @@ DEATHS, DEATHS_S, OFF_S = 3, 600.0, 3600.0
 MAX_SAID_BYTES = 2000  # of what it printed last
 KEPT_ENVIRONMENT = re.compile(r"PATH|LANG|LC_\w+|TZ|LD_LIBRARY_PATH|SYSTEMROOT")
 ONE_THREAD = {
-    **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    **dict.fromkeys(
+        ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+    ),
     "MALLOC_ARENA_MAX": "1",
     "PYTHONUTF8": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
@@ -154,8 +156,8 @@ class LimitedChild:
             if self.idle_s:
                 loop = asyncio.get_running_loop()
                 self._idle = loop.call_later(self.idle_s, self._let_go)
-            if error := answer.get("error"):
-                raise ChildError(cut_line(str(error)))
+            if why := answer.get("error"):
+                raise ChildError(cut_line(str(why)))
             return answer, data
 
     async def _start(self) -> None:
@@ -199,7 +201,7 @@ class LimitedChild:
             raise ValueError(f"an answer of {sum(lengths)} bytes")
         answer = json.loads(await read(lengths[0]))
         if not isinstance(answer, dict):
-            raise ValueError("no answer")
+            raise ValueError("no answer")  # noqa: TRY004 (of the child's)
         return answer, await read(lengths[1])
 
     async def _died(self, why: str) -> None:
@@ -223,7 +225,7 @@ class LimitedChild:
             await self._end()  # a request that comes meanwhile starts another one
 
     async def _end(self) -> None:
-        process, self._process = self._process, None
+        process = self._process
         if self._idle:
             self._idle.cancel()
             self._idle = None
@@ -234,3 +236,5 @@ class LimitedChild:
                 process.stdin.close()
             await process.wait()
             await asyncio.wait([self._listening], timeout=1)
+            if self._process is process:
+                self._process = None

@@ -71,7 +71,9 @@ async def look_at(bench: Bench, file: MediaFile) -> Look | None:
     if len(grays) != count * SIDE * SIDE:
         return None
     frames = [grays[n * SIDE * SIDE :][: SIDE * SIDE] for n in range(count)]
-    hashes = [hash_of(list(frame)) for frame in frames if max(frame) - min(frame) >= FLAT]
+    hashes = [
+        hash_of(list(frame)) for frame in frames if max(frame) - min(frame) >= FLAT
+    ]
     return Look(tuple(hashes), length_s) if len(hashes) == count else None
 
 
