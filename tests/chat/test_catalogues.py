@@ -22,7 +22,10 @@ PATHS = sorted(catalogues.LOCALE.glob("*.po"))
 # Whose texts are all for members.
 SPEAKERS = ("discord_courier.py", "platform_router.py", "_refusals.py", "sound_only.py")
 # Whose texts are for the log, or for a machine.
-SILENT = ("_chat_model.py", "_prompt.py")
+SILENT = (
+    *("_chat_model.py", "_prompt.py", "_limited_child.py", "_limited_main.py"),
+    *("_model.py", "_scores.py"),
+)
 # What looks like a text, and is none.
 OTHERS = {
     *("queue list", "queue clear", "queue cancel", "queue retry", "queue move"),

@@ -244,6 +244,7 @@ ELSEWHERE = (
     *("logger", "log", "Field", "cooldown", "rate", "note", "TypeVar", "Kind"),
     *("guard", "admit", "admit_to", "may_change", "action_of", "describe", "fact"),
     *("PluginError", "ValueError", "RuntimeError", "TimeoutError", "FileNotFoundError"),
+    *("Finding", "EndpointError"),
 )
 WORDS = re.compile(r"[a-z]{2,}[,:;.]? [A-Za-z{(*`]|^\W*[A-Z][a-z]{2,}(\W*$| )")
 SQL = re.compile(

@@ -10,7 +10,7 @@ words is 5 % away: compare what is written on it, too.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bossbot import Bench, MediaFile
+from bossbot import Bench, MediaFile, _
 
 SIZE = 12  # a hash has twice as many bits, squared
 BITS = 2 * SIZE * SIZE
@@ -64,7 +64,7 @@ async def look_at(bench: Bench, file: MediaFile) -> Look | None:
         *inputs,  # type: ignore[arg-type]
         *("-filter_complex", f"{';'.join(steps)};{join}", "-frames:v", "1"),
         *("-f", "rawvideo", path),
-        label="Comparing",
+        label=_("Comparing"),
     )
     grays = path.read_bytes()
     path.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ the archive is searched by words.
 
 import asyncio
 import hashlib
-import importlib.util
 import math
 from array import array
 from collections.abc import Iterable, Sequence
@@ -59,7 +58,7 @@ class Meaning:
             memory_bytes=MEMORY_BYTES,
             idle_s=idle_s,
         )
-        self._missing = {"auto": _model.lacking, "endpoint": lacking_numpy}.get(
+        self._missing = {"auto": _model.lacking, "endpoint": _model.lacking_numpy}.get(
             kind, lambda: "off"
         )()
 
@@ -172,15 +171,10 @@ class Meaning:
         return list(zip(ids, cosines, strict=True))
 
 
-def lacking_numpy() -> str:
-    """What rows of an endpoint cannot be compared without, "" when it is there."""
-    return "" if importlib.util.find_spec("numpy") else "the Python package numpy"
-
-
 def findings(kind: str) -> list[Finding]:
     """What ``check`` says about search by meaning."""
     if kind == "off" or not (
-        missing := _model.lacking() if kind == "auto" else lacking_numpy()
+        missing := _model.lacking() if kind == "auto" else _model.lacking_numpy()
     ):
         return []
     return [

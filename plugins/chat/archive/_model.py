@@ -24,11 +24,17 @@ SHA256 = {
 }
 
 
+def lacking_numpy() -> str:
+    """What rows cannot be compared without, "" when it is there."""
+    return "" if importlib.util.find_spec("numpy") else "the Python package numpy"
+
+
 def lacking() -> str:
     """What of it is missing on this machine, "" for nothing."""
-    for name in ("numpy", PACKAGE):
-        if not importlib.util.find_spec(name):
-            return f"the Python package {name}"
+    if missing := lacking_numpy():
+        return missing
+    if not importlib.util.find_spec(PACKAGE):
+        return f"the Python package {PACKAGE}"
     files = _files()
     gone = [name for name, path in files.items() if not path.is_file()]
     return f"{gone[0]} of the package {PACKAGE}" if gone else ""
