@@ -33,7 +33,7 @@ OTHERS = {
     *("privacy show", "privacy forget", "privacy stats"),
     *("an interaction of type ", "not in statistics", "Kind", "Settings"),
     *("broken settings:", "not stored: ", "not posted: ", "the claim was lost"),
-    *("413 for a text", "download https://…`"),
+    *("413 for a text", "download https://…`", "Authorization", "Bearer "),
     *('<words "exact words">', "sunrise over the sea", "When does the hut open?"),
     *("it is busy", "/ask quotes posts in place of an answer"),
     "the language model does not answer: ",
