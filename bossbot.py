@@ -1881,9 +1881,12 @@ def find_plugins(plugins_dir: Path, ours: Path = OURS) -> dict[str, Plugin]:
     return dict(sorted(found.items()))
 
 
-def writable_code(folders: Sequence[Path]) -> str:
-    """What anyone on this machine may write to, and the remedy, or "": of the bot's own
-    code, of what can be imported from folders, and of the folders that these are in."""
+def writable_code(settings: Settings, folders: Sequence[Path]) -> str:
+    """What anyone on this machine may write to, and the remedy: of the bot's own code,
+    of what can be imported from folders, and of the folders that these are in. "" for
+    nothing, or if the owner allows it."""
+    if settings.allow_writable_plugins:
+        return ""
     code = {HERE, HERE / "bossbot.py", HERE / "config.toml", HERE / "plugins", *folders}
     for path in [path for folder in folders for path in folder.glob("*")]:
         if path.suffix in (".py", ".so"):
@@ -1897,7 +1900,7 @@ def writable_code(folders: Sequence[Path]) -> str:
                 found.append(str(path))
     if not found:
         return ""
-    both = shlex.join(map(str, (HERE, folders[0])))
+    both = shlex.join(map(str, (HERE, settings.plugins_dir)))
     return (
         f"{', '.join(found[:5])}: anyone on this machine can write there, and so run "
         f"code as you. Run: chmod -R o-w {both} "
@@ -2035,8 +2038,7 @@ class Plugins:
                     f"{folder} is missing. Set plugins_dir, or restore it."
                 )
         folders = plugin_folders(own, self.ours)
-        why = writable_code(folders)
-        if why and not self.settings.allow_writable_plugins:
+        if why := writable_code(self.settings, folders):
             raise StartError(why)
         open_plugins(folders)
         for plugin in find_plugins(own, self.ours).values():
@@ -2067,8 +2069,7 @@ class Plugins:
         if stem not in found:
             self.switch_off(stem, "its file is gone")
             raise PluginError(f"No plugin {stem}{did_you_mean(stem, found)}")
-        why = writable_code(plugin_folders(own, self.ours))
-        if why and not self.settings.allow_writable_plugins:
+        if why := writable_code(self.settings, plugin_folders(own, self.ours)):
             raise PluginError(why)
         put_back = self.remember(stem)
         forget_plugin(stem)
@@ -2197,11 +2198,10 @@ class Plugins:
     def _register(self, plugin: Plugin) -> None:
         """Fill the plugin's registrations; nothing is kept when one is wrong."""
         for kind in ("engines", "platforms", "subcommands"):
-            for impl in self.impls(f"register_{kind}", plugin.stem):
-                for thing in self._given(impl, plugin, list):
-                    if thing.name in self.registered(kind):
-                        raise PluginError(f"{kind}: {thing.name!r} is there already")
-                    getattr(plugin, kind).append(thing)
+            for thing in self._given(plugin, f"register_{kind}", list):
+                if thing.name in self.registered(kind):
+                    raise PluginError(f"{kind}: {thing.name!r} is there already")
+                getattr(plugin, kind).append(thing)
         for number, platform in enumerate(plugin.platforms):
             if not re.match(platform.pattern, platform.example, re.IGNORECASE):
                 raise PluginError(f"{platform.name}: the pattern misses the example")
@@ -2217,8 +2217,7 @@ class Plugins:
                 sleep_request_s=common.sleep_request_s or platform.sleep_request_s,
                 options={**platform.options, **common.options},
             )
-        for impl in self.impls("register_parts", plugin.stem):
-            plugin.parts = self._given(impl, plugin, dict)
+        plugin.parts = self._given(plugin, "register_parts", dict)
         for name, maker in plugin.parts.items():
             if name not in PARTS:
                 raise PluginError(f"no part {name!r}{did_you_mean(name, PARTS)}")
@@ -2226,15 +2225,14 @@ class Plugins:
             if missing := getattr(part, "__abstractmethods__", None):
                 names = ", ".join(sorted(missing))
                 raise PluginError(f"the part {name} has no {names}")
-        for impl in self.impls("register_tables", plugin.stem):
-            plugin.tables = self._given(impl, plugin, list)
+        plugin.tables = self._given(plugin, "register_tables", list)
 
-    def _given(self, impl: pluggy.HookImpl, plugin: Plugin, kind: type) -> Any:
+    def _given(self, plugin: Plugin, hook: str, kind: type) -> Any:
         """What a registration hook returns; raises PluginError for another kind."""
-        answer = self.invoke(impl, plugin)
+        impl = plugin.impls.get(hook)
+        answer = self.invoke(impl, plugin) if impl else kind()
         if not isinstance(answer, kind):
-            name = impl.function.__name__
-            raise PluginError(f"{name}() must return a {kind.__name__}")
+            raise PluginError(f"{hook}() must return a {kind.__name__}")
         return answer
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
@@ -2284,7 +2282,7 @@ class Plugins:
         """One implementation's answer. None when it failed, which is logged with its
         name; a check that failed refuses. Raises what a hook may say: Refused,
         JobFailed."""
-        plugin, began_s = self.all[impl.plugin_name], time.perf_counter()
+        plugin, began_s = cast(Plugin, impl.plugin), time.perf_counter()
         limit_s = self.quick_limit_s if hook in QUICK_HOOKS else self.limit_s
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
@@ -2372,7 +2370,7 @@ class Plugins:
                 values[folded] = answer
             elif answer is not None:
                 wrong = TypeError(f"it returned a {type(answer).__name__}")
-                self.failed(self.all[impl.plugin_name], hook, wrong)
+                self.failed(cast(Plugin, impl.plugin), hook, wrong)
         return values[folded]
 
 
@@ -2552,7 +2550,7 @@ class App:
         self._lives[stem] = asyncio.create_task(self._live(impl))
 
     async def _live(self, impl: pluggy.HookImpl) -> None:
-        plugin, task = self.plugins.all[impl.plugin_name], asyncio.current_task()
+        plugin, task = cast(Plugin, impl.plugin), asyncio.current_task()
         while True:
             began_s = now()
             try:
