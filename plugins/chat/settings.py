@@ -329,12 +329,13 @@ async def checked(
         why = [one["msg"] for one in error.errors() if one["type"] == "value_error"]
         wrong = ": ".join([quoted(words), *why])
         raise Refused(does_not_fit(setting, place, wrong)) from None
+    new = getattr(after, key)
     allowed = getattr(after.within(plugin.config, app.settings), key)
-    if allowed != getattr(after, key):
+    if allowed != new:
         text = _("{value} is beyond what the bot's owner allows for {name}: {allowed}.")
         raise Refused(
             text.format(
-                value=show(kind, getattr(after, key)),
+                value=show(kind, new) if new else "0 (∞)",  # no limit
                 name=f"`{setting.name}`",
                 allowed=show(kind, allowed),
             )

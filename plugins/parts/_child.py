@@ -76,7 +76,8 @@ def serve() -> None:
     pids: dict[int, int] = {}
 
     def reap(*_: Any) -> None:
-        with contextlib.suppress(ChildProcessError):
+        # When the bot is gone, the loop below notices and ends the children.
+        with contextlib.suppress(ChildProcessError, BrokenPipeError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 number = pids.pop(ended[0], 0)
                 status = os.waitstatus_to_exitcode(ended[1])

@@ -307,6 +307,7 @@ def test_every_setting_of_ours_is_tried_with_wrong_values(tmp_path: Path) -> Non
         ("auto_links", "x", "; or a channel (mention, id or name) and then off, react"),
         ("most", "8", "8 is beyond what the bot's owner allows for `most`: 7"),
         ("largest", "1GiB", "1 GiB is beyond what the bot's owner allows"),
+        ("daily_quota", "0", "0 (∞) is beyond what the bot's owner allows"),
         ("cuont", "1", "no setting “cuont” (did you mean count?)"),
     ],
 )
