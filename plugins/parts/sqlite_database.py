@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiosqlite
+from bossbot_plugins._lock import lock_data
 from loguru import logger
 
 from bossbot import App, Database, Part, PluginError, StartError, hookimpl, now
@@ -60,7 +61,8 @@ class SQLiteDatabase(Database):
             StartError: another bot has locked the file, it is damaged, from another
                 version, or cannot be written; or a part's tables cannot be made.
         """
-        await asyncio.to_thread(self._lock)
+        lock = partial(lock_data, self.path.parent)
+        self._lock_file = await asyncio.to_thread(lock)
         try:
             await self._open()
             await self._migrate_all()
@@ -130,31 +132,6 @@ class SQLiteDatabase(Database):
             f"BEGIN IMMEDIATE; {'' if version else script} COMMIT;"
         )
         await self.sync()  # also what a killed process left
-
-    def _lock(self) -> None:
-        """Own the data folder for this process; raises StartError when another does."""
-        path = self.path.parent / ".locks" / "bossbot.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_file = file = path.open("ab+", buffering=0)
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            other = file.read().decode(errors="replace").strip() or "?"
-            self._unlock()
-            raise StartError(
-                f"Another Boss-Bot (process {other}) uses {self.path.parent}. "
-                "Stop it first, or set another data_dir."
-            ) from None
-        except OSError as error:  # a file of another user's, or a network share
-            self._unlock()
-            raise StartError(
-                f"{path}: {error.strerror}. The bot must be able to write and lock "
-                "this file."
-            ) from error
-        with contextlib.suppress(OSError):  # a full disk shows soon enough
-            file.truncate(0)
-            file.write(str(os.getpid()).encode())
 
     def _unlock(self) -> None:
         if self._lock_file:
