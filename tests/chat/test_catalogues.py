@@ -36,6 +36,7 @@ OTHERS = {
     *("413 for a text", "download https://…`", "Authorization", "Bearer "),
     *('<words "exact words">', "sunrise over the sea", "When does the hut open?"),
     *("it is busy", "/ask quotes posts in place of an answer"),
+    *("Files: attached to a message, linked, or dropped", "Files that were posted"),
     "the language model does not answer: ",
     "Check base_url and api_key in [plugins.ask], and that the server runs.",
 }
