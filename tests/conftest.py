@@ -209,6 +209,7 @@ def make_settings(tmp_path: Path) -> MakeSettings:
         defaults = {
             "data_dir": tmp_path / "data",
             "plugins_dir": tmp_path / "plugins",
+            "allow_writable_plugins": True,  # else each load looks at every file
             "child_runner__allow_private_addresses": True,
             "retention__min_free_space": 0,
         }

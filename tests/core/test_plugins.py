@@ -894,7 +894,8 @@ def test_remedy_for_a_writable_folder_suits_a_shell(
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(StartError) as caught:
-        App(make_settings(plugins_dir=folder)).plugins.load()
+        settings = make_settings(plugins_dir=folder, allow_writable_plugins=False)
+        App(settings).plugins.load()
     command = str(caught.value).partition("Run: ")[2].partition(" (or")[0]
     assert shlex.split(command)[-1] == str(folder)
 

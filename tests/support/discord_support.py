@@ -216,6 +216,7 @@ class Stage:
         defaults = {
             "data_dir": self.folder / "data",
             "plugins_dir": self.plugins,
+            "allow_writable_plugins": True,  # else each load looks at every file
             "retention__min_free_space": 0,
         }
         return Settings(**spread({**defaults, **values}))
