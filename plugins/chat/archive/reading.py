@@ -1,9 +1,117 @@
-"""The text of a post: what the archive reads."""
+"""Reads posts: what the site said about them, what is in their files."""
 
-from bossbot import App, Job, MediaFile, Passage
+import re
+from functools import partial
+from pathlib import Path
+
+import discord
+from bossbot_plugins._cues import cues
+from bossbot_plugins._jobs import place_of
+from bossbot_plugins._media import mime_of
+
+from bossbot import App, Job, MediaFile, Passage, Post, in_thread, now, one_line
+
+from ._file import PostRow
+from ._pieces import windows
+
+MAX_TITLE, MAX_NAME, MAX_URL = 300, 100, 2000  # characters
+MAX_BYTES = 2**20  # of a text file
+SUBTITLES = (".srt", ".vtt")
 
 
-async def read_file(app: App, job: Job, file: MediaFile) -> list[Passage]:
-    """What plugins find in a file."""
-    found = await app.plugins.call("extract_text", job=job, file=file)
-    return [passage for passages in found for passage in passages]
+def sent_of(job: Job) -> list[Post]:
+    """The posts of a job that are in their channels. What it joined has them itself."""
+    if job.joins:
+        return []
+    return [post for post in job.posts if post.state == "sent" and post.message_id]
+
+
+def row_of(job: Job) -> PostRow:
+    """A job that has posted something, as the archive keeps it."""
+    sent = sent_of(job)
+    kinds = {mime_of(n).partition("/")[0] for post in sent for n in post.files}
+    known = [kind for kind in ("image", "video", "audio") if kind in kinds]
+    return PostRow(
+        job_id=job.id,
+        guild_id=job.guild_id,
+        channel_id=place_of(job, sent[0]),
+        user_id=job.user_id,
+        posted_at=job.finished_at or now(),
+        platform=job.platform,
+        url=one_line(job.url)[:MAX_URL],
+        kinds=" ".join(known or ["text"]),
+        title=one_line(job.title[: 4 * MAX_TITLE])[:MAX_TITLE],
+        uploader=one_line(str(job.facts.get("uploader") or "")[:MAX_URL])[:MAX_NAME],
+        adult=bool(job.facts.get("adult")),
+        hidden=bool(job.options.get("spoiler")),
+    )
+
+
+def messages_of(job: Job) -> list[tuple[int, int]]:
+    """The messages of a job's posts, and their channels."""
+    return [(post.message_id, place_of(job, post)) for post in sent_of(job)]
+
+
+def said_of(job: Job) -> list[Passage]:
+    """What the site says about a post."""
+    title, text = job.title, str(job.facts.get("text") or "")
+    if title.rstrip("… .")[:80] in text:  # many titles are its beginning
+        title = ""
+    head = [title, str(job.facts.get("uploader") or ""), text]
+    passages = [Passage("\n".join(filter(None, head)), "text")]
+    for post in sent_of(job):
+        passages += [Passage(alt, "alt") for alt in post.alts.values()]
+    return passages
+
+
+def parent_of(app: App, channel_id: int) -> int:
+    """The channel that a public thread is in; 0 for anything else."""
+    return public_parent(app.bot.get_channel(channel_id))
+
+
+def public_parent(channel: object) -> int:
+    if isinstance(channel, discord.Thread) and not channel.is_private():
+        return channel.parent_id
+    return 0
+
+
+async def read_files(app: App, job: Job, subtitles: bool) -> list[Passage]:
+    """What is in the files of a job, as far as they are kept: text files, subtitles, and
+    what plugins find."""
+    if not job.folder:
+        return []
+    names = [name for post in sent_of(job) for name in post.files]
+    try:
+        kept = await app.storage.kept_files(job, names)
+        beside = await app.storage.beside(job)
+    except OSError:  # they have just been removed
+        return []
+    passages = []
+    for file in [*kept, *beside]:
+        if file.mime == "text/plain":
+            passages += await in_thread(partial(read_text, file, subtitles))
+    for file in kept:
+        found = await app.plugins.call("extract_text", job=job, file=file)
+        passages += [passage for some in found for passage in some]
+    return passages
+
+
+def read_text(file: MediaFile, subtitles: bool) -> list[Passage]:
+    """The passages of a text file."""
+    text = start_of(file.path)
+    if file.path.suffix.lower() not in SUBTITLES:
+        return [Passage(text)]
+    if not subtitles:
+        return []
+    return windows((seconds(start), words) for start, _, words in cues(text))
+
+
+def start_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES).decode("utf-8-sig", "replace")
+
+
+def seconds(clock: str) -> float:
+    """ "00:01:02,500" in seconds."""
+    hours, minutes, rest = re.split(":", clock)
+    return int(hours) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))

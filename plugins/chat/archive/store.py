@@ -1,7 +1,757 @@
-"""The archive's file."""
+"""The archive: keeps its file in step with what is posted and deleted, and searches it."""
 
-from bossbot import Archive
+import asyncio
+import contextlib
+import json
+import os
+import sqlite3
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import discord
+from bossbot_plugins._refusals import UNREACHABLE
+from loguru import logger
+from pydantic import ValidationError
+
+from bossbot import (
+    TERMINAL_STATUSES,
+    App,
+    Archive,
+    Hit,
+    Job,
+    Post,
+    Query,
+    Refused,
+    _,
+    now,
+)
+
+from . import _file, _find
+from ._meaning import Meaning
+from ._pieces import fitted
+from .config import Config, GuildConfig
+from .reading import (
+    messages_of,
+    parent_of,
+    public_parent,
+    read_files,
+    row_of,
+    said_of,
+    sent_of,
+)
+
+PAGE = 50  # posts that are added at once
+LOOK_BACK_S = 3600.0  # before the newest post, for older ones that are missing
+NEAREST = 200  # pieces that are looked at by meaning
+BATCH = 32  # texts that get vectors at once
+TRIES = 3  # at a post's files
+MAX_KNOWN = 2000  # messages that are known to be there, or to be gone
+KNOWN_S = 3600.0
+CHECK_S = 5.0  # for Discord to say whether a message is there
+LIKE_S = 5.0  # for a post that is about to be added
+SWEEP_S = 3600.0
+
+T = TypeVar("T")
+
+
+def own_archive(app: App) -> "SQLiteArchive | None":
+    """The archive, if it is this one."""
+    return app.archive if isinstance(app.archive, SQLiteArchive) else None
 
 
 class SQLiteArchive(Archive):
-    """The ``Archive`` in an SQLite file of its own."""
+    """The ``Archive`` in an SQLite file of its own, ``archive.db``.
+
+    Threads read it, and one with low priority writes. What it could not write is written
+    later, from the queue. Where no commands come, it does nothing by itself.
+    """
+
+    again_s = 60.0  # before what failed is tried again
+    watch_s = 1.0  # between two looks at the servers' settings
+    rest_s = 600.0  # at most, in which what can wait does so because of downloads
+    heal_s = 1.0  # between two questions to Discord about what may be gone
+
+    def __init__(self, app: App, config: Config) -> None:
+        super().__init__(app)
+        self.config = config
+        self.path = app.settings.data_dir / "archive.db"
+        self.meaning = Meaning(
+            self.path,
+            config.meaning,
+            idle_s=config.meaning_idle_s,
+            endpoint_url=config.endpoint_url,
+            endpoint_model=config.endpoint_model,
+            endpoint_key=config.endpoint_key,
+        )
+        self.trouble = ""  # why it cannot be written now
+        self._writers = ThreadPoolExecutor(1, "archive", _be_nice)
+        self._readers = ThreadPoolExecutor(2, "archive-read")
+        self._db: sqlite3.Connection | None = None  # the writer's
+        self._mine = threading.local()  # the readers'
+        self._opened: list[sqlite3.Connection] = []
+        self._files = 0  # how many there were: it is replaced when it is damaged
+        self._tasks: list[asyncio.Task[None]] = []
+        self._behind = asyncio.Event()  # something could not be added
+        self._added = asyncio.Event()
+        self._erased = asyncio.Event()
+        self._to_read, self._to_embed = asyncio.Event(), asyncio.Event()
+        self._reached = 0.0  # the end of the last job that was added
+        self._wishes = False  # whether something is still to be forgotten
+        # Messages that are there, with the picture in them; others that are gone.
+        self._there: OrderedDict[int, tuple[float, str]] = OrderedDict()
+        self._gone: OrderedDict[int, None] = OrderedDict()
+
+    async def start(self) -> None:
+        """See ``Part``."""
+        if not self.app.has_gateway:
+            return
+        for name, listener in self._listeners().items():
+            self.app.bot.add_listener(listener, name)
+        self._erased.set()  # what a crash has left
+        loops = (
+            self._catch_up,
+            self._read_files,
+            self._embed,
+            self._clean,
+            self._watch,
+        )
+        for loop in (*loops, self._heal, self._sweep):
+            self._tasks.append(asyncio.create_task(self._insist(loop)))
+
+    async def stop(self) -> None:
+        """See ``Part``."""
+        if self._tasks:
+            for name, listener in self._listeners().items():
+                self.app.bot.remove_listener(listener, name)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.meaning.stop()
+        await asyncio.to_thread(self._shut)
+
+    def _shut(self) -> None:
+        self._readers.shutdown(cancel_futures=True)
+        for db in self._opened:
+            db.close()
+        self._opened.clear()
+        self._writers.submit(self._close_writer)
+        self._writers.shutdown()
+
+    async def _insist(self, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop for as long as the archive lives, however it fails."""
+        while True:
+            try:
+                await loop()
+                return
+            except (sqlite3.Error, _file.Newer) as error:
+                self._tell_trouble(error)
+            except Exception:  # one of them must not end the others
+                logger.exception("the archive failed in {}", loop.__name__)
+            await asyncio.sleep(self.again_s)
+
+    # The file
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of ``work`` in a transaction, in the writer's thread.
+
+        Raises:
+            sqlite3.Error: it cannot be written now.
+        """
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(self._writers, self._written, work)
+        self.trouble = ""
+        return result
+
+    def _written(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._damages():
+            if self._db is None:
+                self._db = _file.open_file(self.path)
+            try:
+                with _file.transaction(self._db) as db:
+                    return work(db)
+            except sqlite3.OperationalError:  # the next one opens it anew
+                self._close_writer()
+                raise
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of ``work``, in one of the readers' threads; raises as ``_write``."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._looked, work)
+
+    def _looked(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._damages():
+            if getattr(self._mine, "file", None) != self._files:
+                self._mine.db = db = _file.open_file(self.path, check=False)
+                self._mine.file = self._files
+                self._opened.append(db)
+            db = self._mine.db
+            db.execute("BEGIN")  # one state of it, whatever is written meanwhile
+            try:
+                return work(db)
+            finally:
+                db.rollback()
+
+    @contextlib.contextmanager
+    def _damages(self) -> Any:
+        """Set the file aside when it turns out to be damaged."""
+        number = self._files
+        try:
+            yield
+        except (
+            *(sqlite3.OperationalError, sqlite3.IntegrityError),
+            *(sqlite3.ProgrammingError, sqlite3.InterfaceError),
+        ):
+            raise
+        except sqlite3.DatabaseError as error:
+            if number == self._files:  # not by another thread
+                self._files += 1
+                self._close_writer()
+                set_aside(self.path, error)
+                self.app.bot.loop.call_soon_threadsafe(self._behind.set)
+            raise
+
+    def _close_writer(self) -> None:
+        db, self._db = self._db, None
+        if db:
+            db.close()
+
+    def _tell_trouble(self, error: Exception) -> None:
+        if not self.trouble:
+            logger.warning("the archive cannot be written now: {}", error)
+        self.trouble = str(error)
+
+    # What is posted
+
+    def keeps(self, guild_id: int) -> bool:
+        """Whether a server wants what is posted there to be kept; not when its settings
+        cannot be read."""
+        try:
+            table = self.app.guilds.tables(guild_id).get("archive", {})
+            return GuildConfig.model_validate(table).archive
+        except Refused:
+            return False
+        except ValidationError:
+            return True
+
+    async def note(self, job: Job) -> None:
+        """Add what a job has posted, once it has ended; twice does no harm."""
+        if job.status not in TERMINAL_STATUSES or not sent_of(job):
+            return
+        try:
+            if await self._add([job]) and not self._behind.is_set():
+                self._reached = max(self._reached, job.finished_at)
+        except (sqlite3.Error, _file.Newer) as error:
+            self._tell_trouble(error)
+            self._behind.set()
+
+    async def _add(self, jobs: Iterable[Job], reached: float = 0) -> int:
+        """Add what jobs have posted; returns how many posts are new."""
+        posts = []
+        for job in jobs:
+            messages = [m for m in messages_of(job) if m[0] not in self._gone]
+            if not messages or not self.keeps(job.guild_id):
+                continue
+            row = row_of(job)
+            passages = fitted(said_of(job), int(self.config.text_limit))
+            posts.append((row, messages, passages, parent_of(self.app, row.channel_id)))
+        size = self.config.piece_chars
+
+        def add(db: sqlite3.Connection) -> int:
+            if reached:
+                _file.set_fact(db, "reached", repr(reached))
+            return sum(
+                _file.add_post(db, row, messages, passages, size, parent_id)
+                for row, messages, passages, parent_id in posts
+            )
+
+        added = await self._write(add) if posts or reached else 0
+        if added:
+            for event in (self._added, self._to_read, self._to_embed):
+                event.set()
+        return added
+
+    async def _catch_up(self) -> None:
+        """Get ready, and add what was posted while nobody looked."""
+        await self.app.bot.wait_until_ready()  # which knows the channels
+        await self._make_ready()
+        while True:
+            self._behind.clear()
+            known = await self._read(lambda db: _file.fact(db, "reached"))
+            since = float(known or 0)
+            if not known:
+                await self._add_history()
+            last, page = since, list[Job]()
+            async for job in self.app.queue.ended(max(since - LOOK_BACK_S, 0)):
+                last = max(last, job.finished_at)
+                if sent_of(job):
+                    page.append(job)
+                if len(page) == PAGE:
+                    await self._add_page(page, last)
+                    page = []
+            await self._add_page(page, max(last, self._reached, 1))
+            await self._behind.wait()
+            await asyncio.sleep(self.again_s)
+
+    async def _make_ready(self) -> None:
+        """Begin anew what an earlier version has made, or another model."""
+        await self._forget_wishes()
+        size, model = self.config.piece_chars, self.meaning.model
+
+        def look(db: sqlite3.Connection) -> bool:
+            cut = _file.is_cut(db, size)
+            if not cut:
+                _file.forget_cutting(db, size, model or _file.fact(db, "model"))
+            elif model and _file.fact(db, "model") != model:
+                _file.forget_model(db, model)
+            return not cut
+
+        if await self._write(look):
+            await self._cut_anew()
+        self._to_embed.set()
+        self._erased.set()
+
+    async def _cut_anew(self) -> None:
+        cut = partial(_file.cut_anew, size=self.config.piece_chars, count=20)
+        while await self._write(cut):
+            await asyncio.sleep(0)
+
+    async def _add_page(self, jobs: Sequence[Job], reached: float) -> None:
+        """Add some jobs from the queue, but not those that are forgotten meanwhile."""
+        await self._add(jobs, reached)
+        found = await self.app.queue.find([job.id for job in jobs])
+        await self._erase_jobs([job.id for job in jobs if job.id not in found])
+
+    async def _add_history(self) -> None:
+        """Add what was posted before there was an archive, as far as the history goes:
+        links and titles."""
+        sql = "SELECT 1 FROM sqlite_master WHERE name = 'history'"
+        database, last = self.app.database, ""
+        if not await database.one(sql):
+            return
+        sql = (
+            "SELECT id, guild_id, channel_id, user_id, url, platform, engine, status, "
+            f"title, finished_at, posts FROM history WHERE id > ? ORDER BY id LIMIT {PAGE}"
+        )
+        while rows := await database.all(sql, last):
+            last = rows[-1]["id"]
+            jobs = {row["id"]: job_of_history(row) for row in rows}
+            queued = await self.app.queue.find(list(jobs))  # which knows more of them
+            await self._add(job for job in jobs.values() if job.id not in queued)
+            kept = await database.all(
+                "SELECT id FROM history WHERE id IN (SELECT value FROM json_each(?))",
+                json.dumps(list(jobs)),
+            )
+            await self._erase_jobs(list(jobs.keys() - {row[0] for row in kept}))
+
+    # What is in the files
+
+    async def _rest(self) -> None:
+        """Wait while downloads run: they come first."""
+        until_s = now() + self.rest_s
+        while self.app.runner.downloads() and now() < until_s:
+            await asyncio.sleep(0.5)
+
+    async def _read_files(self) -> None:
+        """Read the files of posts, one after the other."""
+        due = "SELECT * FROM work ORDER BY not_before, job_id LIMIT 1"
+        while True:
+            self._to_read.clear()
+            row = await self._read(lambda db: db.execute(due).fetchone())
+            wait_s = row["not_before"] - now() if row else None
+            if row is None or (wait_s and wait_s > 0):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._to_read.wait()
+                continue
+            await self._rest()
+            await self._read_post(row["job_id"], row["tries"])
+
+    async def _read_post(self, job_id: str, tries: int) -> None:
+        # Before it begins: a file that ends the bot is not read for ever.
+        later = (tries + 1, now() + self.again_s * 2**tries, job_id)
+        sql = "UPDATE work SET tries = ?, not_before = ? WHERE job_id = ?"
+        await self._write(lambda db: db.execute(sql, later))
+        job = await self.app.queue.get(job_id)
+        passages, failed = [], False
+        if job and tries < TRIES:
+            try:
+                passages = await read_files(
+                    self.app, job, self.config.subtitles == "own"
+                )
+            except Exception as error:  # of whatever is in the files
+                logger.bind(job=job_id).warning("its files cannot be read: {!r}", error)
+                failed = tries + 1 < TRIES
+        if failed:
+            return
+        used = len("\n".join(p.text for p in said_of(job)).encode()) if job else 0
+        room = max(int(self.config.text_limit) - used, 0)
+        passages, size = fitted(passages, room), self.config.piece_chars
+
+        def add(db: sqlite3.Connection) -> None:
+            _file.add_passages(db, job_id, passages, size)
+            db.execute("DELETE FROM work WHERE job_id = ?", (job_id,))
+
+        await self._write(add)
+        if passages:
+            self._to_embed.set()
+
+    async def _embed(self) -> None:
+        """Make vectors for what has none."""
+        while self.meaning.model:
+            self._to_embed.clear()
+            some = await self._read(partial(_file.without_vectors, count=BATCH))
+            if not some:
+                await self._to_embed.wait()
+                continue
+            await self._rest()
+            vectors = await self.meaning.embed([text for *_, text in some])
+            if vectors is None:
+                await asyncio.sleep(self.again_s)
+                continue
+            rows = [(*one[:4], v) for one, v in zip(some, vectors, strict=True)]
+            await self._write(
+                partial(_file.add_vectors, rows=rows, model=self.meaning.model)
+            )
+
+    # Search
+
+    async def search(self, query: Query, limit: int = 5, after: int = 0) -> list[Hit]:
+        """See ``Archive``."""
+        if not self.keeps(query.guild_id):
+            raise Refused(_("This server keeps no archive: its setting is off."))
+        if self._wishes:
+            raise Refused(_("The archive is out of reach now. Try again later."))
+        try:
+            asked = await self._asked(query)
+            cosines = await self._cosines(asked)
+            found = await self._read(
+                partial(_find.ranked, asked=asked, cosines=cosines)
+            )
+        except (sqlite3.Error, _file.Newer) as error:
+            self._tell_trouble(error)
+            text = _("The archive is out of reach now. Try again later.")
+            raise Refused(text) from error
+        sure, perhaps = self.config.sure, self.config.perhaps
+        fits = [(n, one) for n, one in enumerate(found, 1) if one.score >= perhaps]
+        fits = [(rank, one) for rank, one in fits if rank > after]
+        hits: list[Hit] = []
+        while fits and len(hits) < limit:
+            some, fits = fits[: limit - len(hits)], fits[limit - len(hits) :]
+            pictures = await asyncio.gather(*(self._look(one) for _, one in some))
+            for (rank, one), picture in zip(some, pictures, strict=True):
+                if picture is not None:
+                    hit = _find.hit_of(asked, one, rank, one.score >= sure, picture)
+                    hits.append(hit)
+        return hits
+
+    async def _asked(self, query: Query) -> _find.Asked:
+        """A question with what its words find; of a post that has just been posted, once
+        it is here."""
+        there = partial(_find.is_there, job_id=query.like)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LIKE_S):
+                while query.like and self._tasks and not await self._read(there):
+                    self._added.clear()
+                    await self._added.wait()
+        return await self._read(partial(_find.ask, query=query))
+
+    async def _cosines(self, asked: _find.Asked) -> dict[int, float] | None:
+        if not (asked.channels and asked.text.strip()):
+            return {}
+        near = await self.meaning.nearest(
+            asked.text,
+            asked.query.guild_id,
+            asked.channels,
+            NEAREST,
+            among=asked.among,
+            also=asked.found,
+        )
+        return None if near is None else dict(near)
+
+    async def _look(self, found: _find.Found) -> str | None:
+        """The picture in a post's message, "" if it has none or it is to be hidden; None
+        when the message is not there."""
+        if not self.app.has_gateway:
+            return ""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_S):
+                while found.message_id:
+                    if (picture := await self._picture(found)) is not None:
+                        hidden = found.row["hidden"] or found.row["adult"]
+                        return "" if hidden else picture
+                    if found.message_id not in self._gone:
+                        return None
+                    # It may have another one.
+                    next_of = partial(_find.message_of, job_id=found.row["job_id"])
+                    message = await self._read(next_of)
+                    found.message_id, found.channel_id = message or (0, 0)
+        return None
+
+    async def _picture(self, found: _find.Found) -> str | None:
+        message_id = found.message_id
+        at_s, picture = self._there.get(message_id, (0, ""))
+        if now() - at_s < KNOWN_S:
+            return picture
+        try:
+            message = await self.app.bot.http.get_message(found.channel_id, message_id)
+        except discord.NotFound as error:
+            gone = [message_id]
+            if error.code == 10003:  # Unknown Channel
+                gone = await self._read(
+                    partial(_find.messages_in, channel_id=found.channel_id)
+                )
+            await self.forget_messages(gone)
+            return None
+        except UNREACHABLE as error:
+            logger.info("whether a message is there cannot be seen: {!r}", error)
+            return None
+        found_at = now(), picture_in(message)
+        _remember(self._there, message_id, found_at)
+        return found_at[1]
+
+    async def status(self, guild_id: int | None = None) -> dict[str, Any]:
+        """See ``_find.status_of``; raises sqlite3.Error."""
+        return await self._read(partial(_find.status_of, guild_id=guild_id))
+
+    # Forgetting
+
+    async def forget_messages(self, message_ids: Iterable[int]) -> None:
+        """Forget messages that were deleted, and posts with the last of theirs."""
+        gone = list(message_ids)
+        for number in gone:
+            _remember(self._gone, number, None)
+            self._there.pop(number, None)
+        await self._erase(partial(_file.erase_messages, message_ids=gone))
+
+    async def forget_where(self, where: str, *values: object) -> None:
+        """Erase the posts of which a condition is true, and wait until that is done."""
+        erase = partial(_file.erase_some, where=where, values=values)
+        while await self._erase(erase):
+            await asyncio.sleep(0)
+
+    async def _erase_jobs(self, job_ids: Sequence[str]) -> None:
+        if job_ids:
+            await self._erase(partial(_file.erase, job_ids=job_ids))
+
+    async def _erase(self, erase: Callable[[sqlite3.Connection], int]) -> int:
+        erased = await self._write(erase)
+        if erased:
+            self._erased.set()
+        return erased
+
+    async def forget(self, guild_id: int | None, user_id: int | None) -> None:
+        """See the hook ``forget_downloads``. What cannot be done now is done later, and
+        until then nothing is found."""
+        wish = (-1 if guild_id is None else guild_id, user_id or 0)
+        sql = "INSERT OR IGNORE INTO archive_wishes VALUES (?, ?)"
+        await self.app.database.all(sql, *wish)
+        self._wishes = True
+        try:
+            await self._forget_wishes()
+        except (sqlite3.Error, _file.Newer) as error:
+            self._tell_trouble(error)
+            self._behind.set()
+
+    async def _forget_wishes(self) -> None:
+        """Erase what is to be forgotten."""
+        sql = "SELECT guild_id, member FROM archive_wishes"
+        for guild_id, user_id in await self.app.database.all(sql):
+            self._wishes = True
+            tests = {"guild_id = ?": (guild_id, -1), "user_id = ?": (user_id, 0)}
+            named = {test: v for test, (v, none) in tests.items() if v != none}
+            await self.forget_where(" AND ".join(named) or "1", *named.values())
+            done = "DELETE FROM archive_wishes WHERE guild_id = ? AND member = ?"
+            await self.app.database.all(done, guild_id, user_id)
+        self._wishes = False
+
+    async def _clean(self) -> None:
+        """Clear the pages of the file of what was erased."""
+        while True:
+            await self._erased.wait()
+            self._erased.clear()
+            cleaning = await self._write(partial(_file.clean_index, cleaning=""))
+            while cleaning:
+                await asyncio.sleep(0)
+                cleaning = await self._write(
+                    partial(_file.clean_index, cleaning=cleaning)
+                )
+            loop = asyncio.get_running_loop()
+            while not await loop.run_in_executor(self._writers, self._empty_wal):
+                await asyncio.sleep(0.2)
+
+    def _empty_wal(self) -> bool:
+        return self._db is None or _file.empty_wal(self._db)
+
+    def _listeners(self) -> dict[str, Any]:
+        return {
+            "on_raw_message_delete": self._on_delete,
+            "on_raw_bulk_message_delete": self._on_bulk_delete,
+            "on_guild_channel_delete": self._on_channel_delete,
+            "on_raw_thread_delete": self._on_thread_delete,
+            "on_guild_remove": self._on_guild_remove,
+        }
+
+    async def _on_delete(self, event: discord.RawMessageDeleteEvent) -> None:
+        await self._heard(self.forget_messages([event.message_id]))
+
+    async def _on_bulk_delete(self, event: discord.RawBulkMessageDeleteEvent) -> None:
+        await self._heard(self.forget_messages(event.message_ids))
+
+    async def _on_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
+        await self._heard(self.forget_channel(channel.guild.id, channel.id))
+
+    async def _on_thread_delete(self, event: discord.RawThreadDeleteEvent) -> None:
+        await self._heard(self.forget_channel(event.guild_id, event.thread_id))
+
+    async def _on_guild_remove(self, guild: discord.Guild) -> None:
+        await self._heard(self.forget_where("guild_id = ?", guild.id))
+
+    async def _heard(self, forgetting: Awaitable[None]) -> None:
+        """Forget what Discord says is gone; what fails is found out by the next search."""
+        try:
+            await forgetting
+        except (sqlite3.Error, _file.Newer) as error:
+            self._tell_trouble(error)
+
+    async def forget_channel(self, guild_id: int, channel_id: int) -> None:
+        """Forget what was posted in a channel and its threads."""
+        messages = await self._read(partial(_find.messages_in, channel_id=channel_id))
+        await self.forget_messages(messages)
+        await self.forget_where(
+            "guild_id = ?1 AND channel_id IN (SELECT channel_id FROM places WHERE "
+            "guild_id = ?1 AND (channel_id = ?2 OR parent_id = ?2))",
+            guild_id,
+            channel_id,
+        )
+
+    async def _watch(self) -> None:
+        """Erase what a server does not want to be kept, once its settings say so."""
+        folder, seen = self.app.guilds.folder, -1
+        while True:
+            with contextlib.suppress(OSError):
+                changed = folder.stat().st_mtime_ns
+                if changed != seen:
+                    await self._forget_unwanted()
+                    seen = changed
+            await asyncio.sleep(self.watch_s)
+
+    async def _forget_unwanted(self) -> None:
+        sql = "SELECT DISTINCT guild_id FROM posts"
+        for row in await self._read(lambda db: db.execute(sql).fetchall()):
+            if self._does_not_want(row[0]):
+                await self.forget_where("guild_id = ?", row[0])
+
+    def _does_not_want(self, guild_id: int) -> bool:
+        try:
+            self.app.guilds.tables(guild_id)
+        except Refused:  # it cannot be known; nothing is found meanwhile
+            return False
+        return not self.keeps(guild_id)
+
+    async def _heal(self) -> None:
+        """Forget servers and channels that went while the bot was off."""
+        await self.app.bot.wait_until_ready()
+        sql = "SELECT guild_id, channel_id FROM places WHERE guild_id > 0"
+        rows = await self._read(lambda db: db.execute(sql).fetchall())
+        channels = dict[int, list[int]]()
+        for guild_id, channel_id in rows:
+            channels.setdefault(guild_id, []).append(channel_id)
+        for guild_id in channels:
+            with contextlib.suppress(*UNREACHABLE):
+                if self.app.bot.get_guild(guild_id) is None:
+                    await self._heal_guild(guild_id)
+                    continue
+                for channel_id in channels[guild_id]:
+                    if self.app.bot.get_channel(channel_id) is None:
+                        await self._heal_channel(guild_id, channel_id)
+
+    async def _heal_guild(self, guild_id: int) -> None:
+        await asyncio.sleep(self.heal_s)
+        try:
+            await self.app.bot.http.get_guild(guild_id, with_counts=False)
+        except (discord.NotFound, discord.Forbidden):
+            await self.forget_where("guild_id = ?", guild_id)
+
+    async def _heal_channel(self, guild_id: int, channel_id: int) -> None:
+        await asyncio.sleep(self.heal_s)
+        try:
+            channel = await self.app.bot.fetch_channel(channel_id)
+        except discord.NotFound:
+            await self.forget_channel(guild_id, channel_id)
+            return
+        except discord.Forbidden:
+            return
+        if parent_id := public_parent(channel):  # archived, so that nobody told of it
+            sql = (
+                "UPDATE places SET parent_id = ? WHERE guild_id = ? AND channel_id = ?"
+            )
+            values = (parent_id, guild_id, channel_id)
+            await self._write(lambda db: db.execute(sql, values))
+
+    async def _sweep(self) -> None:
+        """Erase what is too old."""
+        while days := self.config.retention_days:
+            await self.forget_where("posted_at < ?", now() - days * 86400)
+            await asyncio.sleep(SWEEP_S)
+
+    # By the owner
+
+    async def rebuild(self) -> None:
+        """Make pieces, words and vectors anew from the texts."""
+        size, model = self.config.piece_chars, self.meaning.model
+        await self._write(partial(_file.forget_cutting, size=size, model=model))
+        await self._cut_anew()
+        self._to_embed.set()
+        self._erased.set()
+
+
+def _be_nice() -> None:
+    """Give way to all else; what the thread does can wait."""
+    if sys.platform == "linux":  # elsewhere it would be the whole process
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
+def _remember(table: OrderedDict[int, Any], key: int, value: Any) -> None:
+    table[key] = value
+    table.move_to_end(key)
+    if len(table) > MAX_KNOWN:
+        table.popitem(last=False)
+
+
+def set_aside(path: Path, error: Exception) -> None:
+    """Move a damaged file away, to be looked at by the owner."""
+    aside = path.with_name(f"{path.stem}.damaged-{int(now())}.db")
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    logger.error("{} is damaged ({}) and was kept as {}", path, error, aside.name)
+
+
+def job_of_history(row: sqlite3.Row) -> Job:
+    """An ended job, as far as the history knows it."""
+    names = ("id", "guild_id", "channel_id", "user_id", "url", "platform", "status")
+    posts = [Post(**post) for post in json.loads(row["posts"])]
+    return Job(
+        **{name: row[name] for name in names},
+        engine=row["engine"],
+        facts={"title": row["title"]},
+        finished_at=row["finished_at"],
+        posts=posts,
+    )
+
+
+def picture_in(message: Any) -> str:
+    """The address of the first picture in a message, as Discord describes it."""
+    for file in message.get("attachments") or ():
+        name = str(file.get("filename") or "")
+        kind = str(file.get("content_type") or "")
+        if kind.startswith("image/") and not name.startswith("SPOILER_"):
+            return str(file.get("url") or "")
+    return ""

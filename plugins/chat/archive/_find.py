@@ -1,0 +1,284 @@
+"""What is read from the archive's file to answer a question.
+
+Every function takes a connection of the caller's thread, and may block.
+"""
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bossbot import Hit, Passage, Query
+
+from ._file import PLACE_BITS, texts_of
+from ._words import (
+    best_sentence,
+    covered,
+    fused,
+    has_phrases,
+    phrases,
+    query_grams,
+    rarities,
+)
+
+MAX_POSTINGS = 60_000  # that are read for a question: those of its rarest pieces
+MOST = 300  # pieces of which the score is worked out
+MAX_PASSAGES = 3  # of one post in an answer
+VIDEO_AT = ("youtube",)  # platforms whose links take a second
+
+
+@dataclass
+class Asked:
+    """A question, and what its words have found so far."""
+
+    query: Query
+    text: str  # the member's, or that of the post that others are to resemble
+    weights: dict[str, float]  # of its pieces of words
+    phrases: list[str]
+    channels: list[int]  # with the public threads of those that were asked for
+    among: set[int] | None  # the only pieces that count; None for all in the channels
+    found: list[int]  # pieces by words, best first
+
+
+def ask(db: sqlite3.Connection, query: Query) -> Asked:
+    """Find pieces by words."""
+    text = like_text(db, query) if query.like else query.text
+    places = db.execute(
+        "SELECT number, channel_id FROM places WHERE guild_id = ?1 AND (channel_id IN "
+        "(SELECT value FROM json_each(?2)) OR parent_id IN "
+        "(SELECT value FROM json_each(?2)))",
+        (query.guild_id, json.dumps(list(query.channels))),
+    ).fetchall()
+    numbers = [row[0] for row in places]
+    grams, wanted = query_grams(text), [] if query.like else phrases(text)
+    total = db.execute("SELECT count(*) FROM pieces").fetchone()[0]
+    counts = {gram: count_of(db, gram) for gram in grams}
+    weights = rarities(counts, total)
+    channels = [row[1] for row in places]
+    asked = Asked(query, text, weights, wanted, channels, None, [])
+    asked.among = filtered(db, asked)
+    if wanted:
+        having = with_phrases(db, wanted, numbers)
+        asked.among = having if asked.among is None else asked.among & having
+    asked.found = by_words(db, asked, counts, numbers)
+    return asked
+
+
+def like_text(db: sqlite3.Connection, query: Query) -> str:
+    """The beginning of a post's text; "" for one that may not be read."""
+    found = db.execute(
+        "SELECT 1 FROM posts WHERE job_id = ? AND guild_id = ?",
+        (query.like, query.guild_id),
+    ).fetchone()
+    texts = texts_of(db, query.like) if found else []
+    return texts[0][1] if texts else ""
+
+
+def is_there(db: sqlite3.Connection, job_id: str) -> bool:
+    """Whether a post is in the archive."""
+    sql = "SELECT 1 FROM posts WHERE job_id = ?"
+    return db.execute(sql, (job_id,)).fetchone() is not None
+
+
+def count_of(db: sqlite3.Connection, gram: str) -> int:
+    """How many pieces have this one of a word."""
+    if gram[-1] == "*":
+        sql = "SELECT sum(doc) FROM temp.gram_counts WHERE term BETWEEN ? AND ?"
+        row = db.execute(sql, (gram[:-1], f"{gram[:-1]}\U0010ffff")).fetchone()
+    else:
+        sql = "SELECT doc FROM temp.gram_counts WHERE term = ?"
+        row = db.execute(sql, (gram,)).fetchone()
+    return int(row[0] or 0) if row else 0
+
+
+def quoted(gram: str) -> str:
+    """A piece of a word in FTS5's language; it has no quotation mark in it."""
+    return f'"{gram[:-1]}" *' if gram[-1] == "*" else f'"{gram}"'
+
+
+def matching(
+    db: sqlite3.Connection, match: str, places: Iterable[int], most: int = -1
+) -> list[int]:
+    """The ids of the pieces that FTS5 finds in some places."""
+    sql = (
+        f"SELECT rowid FROM grams WHERE grams MATCH ? AND rowid >> {PLACE_BITS} IN "
+        "(SELECT value FROM json_each(?)) LIMIT ?"
+    )
+    rows = db.execute(sql, (match, json.dumps(list(places)), most))
+    return [row[0] for row in rows]
+
+
+def filtered(db: sqlite3.Connection, asked: Asked) -> set[int] | None:
+    """The pieces of the posts that a question is about; None for all."""
+    query = asked.query
+    tests = {
+        "user_id = ?": query.user_id,
+        "platform = ?": query.platform,
+        "' ' || kinds || ' ' LIKE '% ' || ? || ' %'": query.kind,
+        "posted_at >= ?": query.since,
+    }
+    wanted = {test: value for test, value in tests.items() if value}
+    if not wanted:
+        return None
+    sql = (
+        "SELECT p.id FROM posts JOIN pieces AS p USING (job_id) WHERE guild_id = ? AND "
+        f"channel_id IN (SELECT value FROM json_each(?)) AND {' AND '.join(wanted)}"
+    )
+    values = (query.guild_id, json.dumps(asked.channels), *wanted.values())
+    return {row[0] for row in db.execute(sql, values)}
+
+
+def with_phrases(
+    db: sqlite3.Connection, wanted: Iterable[str], places: Iterable[int]
+) -> set[int]:
+    """The pieces in which all phrases stand."""
+    grams = [quoted(g) for phrase in wanted for g in query_grams(phrase)]
+    found = matching(db, " AND ".join(grams), places) if grams else []
+    texts = texts_for(db, found)
+    return {number for number in found if has_phrases(texts.get(number, ""), wanted)}
+
+
+def by_words(
+    db: sqlite3.Connection,
+    asked: Asked,
+    counts: Mapping[str, int],
+    places: Collection[int],
+) -> list[int]:
+    """The pieces that cover most of a question, by its rarest pieces of words."""
+    shares: defaultdict[int, float] = defaultdict(float)
+    left = MAX_POSTINGS
+    for gram in sorted(counts, key=counts.__getitem__):
+        if not counts[gram] or left <= 0:
+            continue
+        weight = asked.weights[gram]
+        for number in matching(db, quoted(gram), places, left):
+            shares[number] += weight
+        left -= counts[gram]
+    if asked.among is not None:
+        shares = defaultdict(float, {n: shares[n] for n in shares.keys() & asked.among})
+    return sorted(shares, key=lambda n: (-shares[n], -n))[:MOST]
+
+
+def texts_for(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, str]:
+    """What is searched of some pieces, by id."""
+    listed = json.dumps(list(ids))
+    sql = "SELECT DISTINCT job_id FROM pieces WHERE id IN (SELECT value FROM json_each(?))"
+    jobs = [row[0] for row in db.execute(sql, (listed,))]
+    return {p["id"]: text for job in jobs for p, text in texts_of(db, job)}
+
+
+def message_of(db: sqlite3.Connection, job_id: str) -> tuple[int, int] | None:
+    """The first message of a post that is there, and its channel."""
+    row = db.execute(
+        "SELECT message_id, channel_id FROM messages WHERE job_id = ? "
+        "ORDER BY message_id LIMIT 1",
+        (job_id,),
+    ).fetchone()
+    return (row[0], row[1]) if row else None
+
+
+def messages_in(db: sqlite3.Connection, channel_id: int) -> list[int]:
+    """The messages in a channel."""
+    sql = "SELECT message_id FROM messages WHERE channel_id = ?"
+    return [row[0] for row in db.execute(sql, (channel_id,))]
+
+
+@dataclass
+class Found:
+    """A post that fits, with the pieces that do."""
+
+    score: float
+    share: float  # of the question's words
+    row: sqlite3.Row
+    pieces: list[sqlite3.Row]
+    message_id: int
+    channel_id: int
+
+
+def ranked(
+    db: sqlite3.Connection, asked: Asked, cosines: Mapping[int, float] | None
+) -> list[Found]:
+    """The posts that fit, best first, by their best pieces. ``cosines`` of pieces, by
+    id, are None when meaning is not available."""
+    ids = {*asked.found, *(cosines or ())}
+    if asked.among is not None:
+        ids &= asked.among
+    sql = (
+        "SELECT p.* FROM json_each(?3) AS some CROSS JOIN pieces AS p ON p.id = "
+        "some.value CROSS JOIN posts USING (job_id) WHERE guild_id = ?1 AND "
+        "channel_id IN (SELECT value FROM json_each(?2))"
+    )
+    # Once more by channel: between the two, ids may have come and gone.
+    values = (asked.query.guild_id, json.dumps(asked.channels), json.dumps(list(ids)))
+    pieces = {row["id"]: row for row in db.execute(sql, values)}
+    texts = texts_for(db, pieces)
+    by_job: defaultdict[str, list[tuple[float, float, int]]] = defaultdict(list)
+    for number, piece in pieces.items():
+        share = covered(asked.weights, texts[number])
+        cosine = None if cosines is None else cosines.get(number, 0.0)
+        by_job[piece["job_id"]].append((fused(cosine, share), share, number))
+    by_job.pop(asked.query.like, None)
+    found = []
+    for job_id, scores in by_job.items():
+        scores.sort(reverse=True)
+        post = db.execute("SELECT * FROM posts WHERE job_id = ?", (job_id,)).fetchone()
+        message = message_of(db, job_id)
+        if post and message:
+            best = [pieces[number] for _, _, number in scores[:MAX_PASSAGES]]
+            found.append(Found(*scores[0][:2], post, best, *message))
+    found.sort(key=lambda one: (one.score, one.row["posted_at"]), reverse=True)
+    return found
+
+
+def hit_of(asked: Asked, found: Found, rank: int, sure: bool, picture_url: str) -> Hit:
+    """A post as an answer has it."""
+    row = found.row
+    first = found.pieces[0]
+    url = row["url"]
+    if first["start_s"] is not None and row["platform"] in VIDEO_AT:
+        url += f"{'&' if '?' in url else '?'}t={int(first['start_s'])}"
+    values: dict[str, Any] = {
+        name: row[name]
+        for name in ("job_id", "guild_id", "user_id", "posted_at", "platform")
+    }
+    return Hit(
+        **values,
+        rank=rank,
+        score=found.score,
+        sure=sure,
+        sentence=best_sentence(asked.weights, first["text"]),
+        passages=[Passage(p["text"], p["source"], p["start_s"]) for p in found.pieces],
+        channel_id=found.channel_id,
+        message_id=found.message_id,
+        url=url,
+        title=row["title"],
+        uploader=row["uploader"],
+        kinds=row["kinds"].split(),
+        adult=bool(row["adult"]),
+        picture_url=picture_url,
+    )
+
+
+def status_of(db: sqlite3.Connection, guild_id: int | None) -> dict[str, Any]:
+    """How many posts and pieces there are of a guild, or of all; the oldest post."""
+    where, values = ("guild_id = ?", [guild_id]) if guild_id is not None else ("1", [])
+    posts = db.execute(
+        f"SELECT count(*), min(posted_at) FROM posts WHERE {where}", values
+    ).fetchone()
+    pieces = db.execute(
+        "SELECT count(*), sum(in_vectors) FROM pieces JOIN posts USING (job_id) "
+        f"WHERE {where}",
+        values,
+    ).fetchone()
+    work = db.execute(
+        f"SELECT count(*) FROM work JOIN posts USING (job_id) WHERE {where}", values
+    ).fetchone()
+    return {
+        "posts": posts[0],
+        "oldest": posts[1],
+        "pieces": pieces[0],
+        "vectors": pieces[1] or 0,
+        "work": work[0],
+    }

@@ -1,0 +1,54 @@
+"""The archive's settings."""
+
+from typing import Literal
+
+from pydantic import ByteSize, Field, SecretStr
+
+from bossbot import PluginConfig
+
+
+class Config(PluginConfig):
+    """[plugins.archive] in config.toml."""
+
+    text_limit: ByteSize = Field(
+        ByteSize(40 * 2**10), description="text that is kept of one post"
+    )
+    piece_chars: int = Field(
+        500,
+        ge=100,
+        le=2000,
+        description="length of the pieces that are found one by one",
+    )
+    meaning: Literal["auto", "off", "endpoint"] = Field(
+        "auto",
+        description="search by meaning: by the model of this machine, or a server",
+    )
+    meaning_idle_s: float = Field(
+        600, ge=0, description="after which the model leaves the memory; 0: never"
+    )
+    endpoint_url: str = Field(
+        "", description="of the server for meaning: http://localhost:11434/v1"
+    )
+    endpoint_model: str = Field("", description="the server's name of its model")
+    endpoint_key: SecretStr = Field(SecretStr(""), description="the server's key")
+    subtitles: Literal["own", "off"] = Field(
+        "own", description="whether the site's subtitles are searched"
+    )
+    retention_days: float = Field(
+        0, ge=0, description="how long posts are remembered; 0: until they are deleted"
+    )
+    sure: float = Field(
+        0.45, ge=0, le=1.5, description="score of what is shown without a doubt"
+    )
+    perhaps: float = Field(
+        0.30, ge=0, le=1.5, description="score below which nothing is shown"
+    )
+
+
+class GuildConfig(PluginConfig):
+    """[archive] of a server."""
+
+    archive: bool = Field(
+        True,
+        description="whether posts can be searched; off: all of them are forgotten",
+    )
