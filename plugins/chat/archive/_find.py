@@ -6,7 +6,7 @@ Every function takes a connection of the caller's thread, and may block.
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,19 +44,18 @@ class Asked:
 
 def ask(db: sqlite3.Connection, query: Query) -> Asked:
     """Find pieces by words."""
-    text = like_text(db, query) if query.like else query.text
     places = db.execute(
         "SELECT number, channel_id FROM places WHERE guild_id = ?1 AND (channel_id IN "
         "(SELECT value FROM json_each(?2)) OR parent_id IN "
         "(SELECT value FROM json_each(?2)))",
         (query.guild_id, json.dumps(list(query.channels))),
     ).fetchall()
-    numbers = [row[0] for row in places]
+    numbers, channels = [row[0] for row in places], [row[1] for row in places]
+    text = like_text(db, query, channels) if query.like else query.text
     grams, wanted = query_grams(text), [] if query.like else phrases(text)
     total = db.execute("SELECT count(*) FROM pieces").fetchone()[0]
     counts = {gram: count_of(db, gram) for gram in grams}
     weights = rarities(counts, total)
-    channels = [row[1] for row in places]
     asked = Asked(query, text, weights, wanted, channels, None, [])
     asked.among = filtered(db, asked)
     if wanted:
@@ -66,11 +65,12 @@ def ask(db: sqlite3.Connection, query: Query) -> Asked:
     return asked
 
 
-def like_text(db: sqlite3.Connection, query: Query) -> str:
-    """The beginning of a post's text; "" for one that may not be read."""
+def like_text(db: sqlite3.Connection, query: Query, channels: Sequence[int]) -> str:
+    """The beginning of a post's text; "" for one in another place."""
     found = db.execute(
-        "SELECT 1 FROM posts WHERE job_id = ? AND guild_id = ?",
-        (query.like, query.guild_id),
+        "SELECT 1 FROM posts WHERE job_id = ? AND guild_id = ? AND channel_id IN "
+        "(SELECT value FROM json_each(?))",
+        (query.like, query.guild_id, json.dumps(channels)),
     ).fetchone()
     texts = texts_of(db, query.like) if found else []
     return texts[0][1] if texts else ""

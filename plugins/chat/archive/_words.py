@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 SIZE = 4  # characters of a piece
 MAX_GRAMS = 200  # of a question that count
+FEW = 1000  # texts; of fewer, nothing can be said about what is rare
 WORDS_WEIGHT = 0.5  # of the covered share, beside a cosine
 
 # Letters that are words by themselves, or nearly so: Chinese, kana, Korean.
@@ -91,6 +92,7 @@ def _has(text: str, phrase: str) -> bool:
 
 def rarities(counts: Mapping[str, int], total: int) -> dict[str, float]:
     """What each piece of a question weighs, by how many of all texts have it."""
+    total = max(total, FEW)
     return {
         gram: math.log(1 + (max(total - count, 0) + 0.5) / (count + 0.5))
         for gram, count in counts.items()
