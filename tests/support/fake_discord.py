@@ -861,6 +861,20 @@ class FakeDiscord:
         data = {"id": str(message_id), "channel_id": str(message.channel.id)}
         await self._emit("MESSAGE_DELETE", data)
 
+    async def delete_messages(self, channel_id: int) -> None:
+        """All of a channel, at once."""
+        found = self.messages(channel_id)
+        for message in found:
+            message.deleted = True
+        ids = [str(message.id) for message in found]
+        guild = self.channels[channel_id].guild
+        where = {"channel_id": str(channel_id), "guild_id": str(guild and guild.id)}
+        await self._emit("MESSAGE_DELETE_BULK", {"ids": ids, **where})
+
+    async def remove_bot(self, guild_id: int) -> None:
+        """Throws the bot out of a guild."""
+        await self._emit("GUILD_DELETE", {"id": str(guild_id)})
+
     async def delete_channel(self, channel_id: int) -> None:
         channel = self.channels.pop(channel_id)
         await self._emit("CHANNEL_DELETE", channel.payload())

@@ -4,8 +4,12 @@ meaning. Only those who can read a post find it."""
 from collections.abc import Callable
 from functools import partial
 
-from bossbot import App, Job, Part, hookimpl
+from discord.ext import commands
 
+from bossbot import App, BossBot, Finding, Job, Part, Subcommand, hookimpl
+
+from ._meaning import findings
+from .cog import ArchiveCommands, arguments, run_command
 from .config import Config, GuildConfig
 from .store import SQLiteArchive, own_archive
 
@@ -29,6 +33,22 @@ def register_tables() -> list[str]:
         );
         """
     ]
+
+
+@hookimpl
+def register_commands(bot: BossBot) -> list[commands.Cog]:
+    return [ArchiveCommands(bot)]
+
+
+@hookimpl
+def register_subcommands() -> list[Subcommand]:
+    what = "see, search and rebuild what is remembered of posts"
+    return [Subcommand("archive", what, run_command, arguments)]
+
+
+@hookimpl
+def check_machine(config: Config) -> list[Finding]:
+    return findings(config.meaning)
 
 
 @hookimpl

@@ -8,7 +8,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bossbot import Hit, Passage, Query
 
@@ -183,6 +183,30 @@ def messages_in(db: sqlite3.Connection, channel_id: int) -> list[int]:
     """The messages in a channel."""
     sql = "SELECT message_id FROM messages WHERE channel_id = ?"
     return [row[0] for row in db.execute(sql, (channel_id,))]
+
+
+class Owner(NamedTuple):
+    """Whose post a message belongs to, and where it is."""
+
+    job_id: str
+    guild_id: int
+    channel_id: int
+    user_id: int
+
+
+def owner_of(db: sqlite3.Connection, message_id: int) -> Owner | None:
+    sql = (
+        "SELECT job_id, guild_id, messages.channel_id, user_id FROM messages "
+        "JOIN posts USING (job_id) WHERE message_id = ?"
+    )
+    row = db.execute(sql, (message_id,)).fetchone()
+    return Owner(*row) if row else None
+
+
+def channels_of(db: sqlite3.Connection, guild_id: int) -> list[int]:
+    """All channels of a guild that something was posted in."""
+    sql = "SELECT channel_id FROM places WHERE guild_id = ?"
+    return [row[0] for row in db.execute(sql, (guild_id,))]
 
 
 @dataclass

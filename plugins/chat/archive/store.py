@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import discord
+from bossbot_plugins._media import mime_of
 from bossbot_plugins._refusals import UNREACHABLE
 from loguru import logger
 from pydantic import ValidationError
@@ -95,8 +96,10 @@ class SQLiteArchive(Archive):
         self._db: sqlite3.Connection | None = None  # the writer's
         self._mine = threading.local()  # the readers'
         self._opened: list[sqlite3.Connection] = []
+        self._opening = threading.Lock()
         self._files = 0  # how many there were: it is replaced when it is damaged
         self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # while they run
         self._behind = asyncio.Event()  # something could not be added
         self._added = asyncio.Event()
         self._erased = asyncio.Event()
@@ -113,6 +116,7 @@ class SQLiteArchive(Archive):
             return
         for name, listener in self._listeners().items():
             self.app.bot.add_listener(listener, name)
+        self._loop = asyncio.get_running_loop()
         self._erased.set()  # what a crash has left
         loops = (
             self._catch_up,
@@ -171,7 +175,7 @@ class SQLiteArchive(Archive):
     def _written(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._damages():
             if self._db is None:
-                self._db = _file.open_file(self.path)
+                self._db = self._open(check=True)
             try:
                 with _file.transaction(self._db) as db:
                     return work(db)
@@ -187,15 +191,19 @@ class SQLiteArchive(Archive):
     def _looked(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._damages():
             if getattr(self._mine, "file", None) != self._files:
-                self._mine.db = db = _file.open_file(self.path, check=False)
+                self._mine.db = self._open(check=False)
                 self._mine.file = self._files
-                self._opened.append(db)
+                self._opened.append(self._mine.db)
             db = self._mine.db
             db.execute("BEGIN")  # one state of it, whatever is written meanwhile
             try:
                 return work(db)
             finally:
                 db.rollback()
+
+    def _open(self, check: bool) -> sqlite3.Connection:
+        with self._opening:  # the first one makes the tables
+            return _file.open_file(self.path, check=check)
 
     @contextlib.contextmanager
     def _damages(self) -> Any:
@@ -213,7 +221,8 @@ class SQLiteArchive(Archive):
                 self._files += 1
                 self._close_writer()
                 set_aside(self.path, error)
-                self.app.bot.loop.call_soon_threadsafe(self._behind.set)
+                if self._loop:
+                    self._loop.call_soon_threadsafe(self._behind.set)
             raise
 
     def _close_writer(self) -> None:
@@ -515,9 +524,19 @@ class SQLiteArchive(Archive):
         _remember(self._there, message_id, found_at)
         return found_at[1]
 
+    # These raise sqlite3.Error, or _file.Newer.
+
     async def status(self, guild_id: int | None = None) -> dict[str, Any]:
-        """See ``_find.status_of``; raises sqlite3.Error."""
+        """See ``_find.status_of``."""
         return await self._read(partial(_find.status_of, guild_id=guild_id))
+
+    async def owner_of(self, message_id: int) -> _find.Owner | None:
+        """Whose post a message belongs to; None if to none that is here."""
+        return await self._read(partial(_find.owner_of, message_id=message_id))
+
+    async def channels_of(self, guild_id: int) -> list[int]:
+        """All channels of a guild that something was posted in."""
+        return await self._read(partial(_find.channels_of, guild_id=guild_id))
 
     # Forgetting
 
@@ -534,6 +553,10 @@ class SQLiteArchive(Archive):
         erase = partial(_file.erase_some, where=where, values=values)
         while await self._erase(erase):
             await asyncio.sleep(0)
+
+    async def forget_job(self, job_id: str) -> None:
+        """Forget a post, whatever becomes of its messages."""
+        await self._erase_jobs([job_id])
 
     async def _erase_jobs(self, job_ids: Sequence[str]) -> None:
         if job_ids:
@@ -751,7 +774,6 @@ def picture_in(message: Any) -> str:
     """The address of the first picture in a message, as Discord describes it."""
     for file in message.get("attachments") or ():
         name = str(file.get("filename") or "")
-        kind = str(file.get("content_type") or "")
-        if kind.startswith("image/") and not name.startswith("SPOILER_"):
+        if mime_of(name).startswith("image/") and not name.startswith("SPOILER_"):
             return str(file.get("url") or "")
     return ""

@@ -1,0 +1,213 @@
+"""/archive: what is remembered, and how it is forgotten; and the same for the owner, on
+the command line."""
+
+# mypy: disable-error-code="arg-type"
+# discord.py's types do not know hybrid commands of cogs.
+
+import argparse
+import re
+import sqlite3
+from typing import Any
+
+import discord
+from bossbot_plugins._answers import reply
+from bossbot_plugins._audit import note
+from bossbot_plugins._commands import admit, guard, user_of
+from bossbot_plugins._jobs import MODERATOR, guild_id_of
+from bossbot_plugins._readable import may_read
+from bossbot_plugins._words import check_words
+from discord.ext import commands
+
+from bossbot import (
+    App,
+    BossBot,
+    Query,
+    Refused,
+    _,
+    format_size,
+    ngettext,
+    one_line,
+)
+
+from ._file import Newer
+from ._find import Owner
+from .store import SQLiteArchive, own_archive
+
+Context = commands.Context[Any]
+MESSAGE = re.compile(r"(?:/channels/(?:\d+|@me)/\d+/|^\s*)(\d{15,20})\W*$", re.ASCII)
+EXAMPLE = "https://discord.com/channels/1/2/100000000000000003"
+
+
+class ArchiveCommands(commands.Cog, name="Archive"):
+    """What I remember of what I have posted."""
+
+    def __init__(self, bot: BossBot) -> None:
+        self.app: App = bot.app
+
+    @property
+    def kept(self) -> SQLiteArchive:
+        """The archive; Refused without ours."""
+        if archive := own_archive(self.app):
+            return archive
+        raise Refused(_("This bot does not remember what it has posted."))
+
+    @guard("archive status", group="archive")
+    @commands.hybrid_group(
+        name="archive", invoke_without_command=True, case_insensitive=True
+    )
+    async def archive(self, ctx: Context, *, words: str = "") -> None:
+        """See what I remember of what I have posted."""
+        check_words(self.archive, words)
+        await self.show_status(ctx)
+
+    @guard("archive status", group="archive")
+    @archive.command(ignore_extra=False)
+    async def status(self, ctx: Context) -> None:
+        """Show how much of this server can be searched."""
+        await self.show_status(ctx)
+
+    async def show_status(self, ctx: Context) -> None:
+        await ctx.defer(ephemeral=True)
+        await reply(ctx, "\n".join(await lines_of(self.kept, guild_id_of(ctx))))
+
+    @guard("archive forget", group="archive", needs=())
+    @archive.command(ignore_extra=False, extras={"example": EXAMPLE})
+    @discord.app_commands.describe(message="a link to my message")
+    async def forget(self, ctx: Context, message: str) -> None:
+        """Forget a post of mine; the message itself stays."""
+        await ctx.defer(ephemeral=True)
+        found = MESSAGE.search(message)
+        owner = found and await self.kept.owner_of(int(found[1]))
+        if not owner or not may_see(ctx, owner):
+            raise Refused(_("I remember nothing of that message."))
+        if owner.user_id != user_of(ctx).id:
+            await admit(
+                ctx, "archive forget", group="archive", needs=MODERATOR, dry=True
+            )
+            check_moderator(ctx, owner)
+        await self.kept.forget_job(owner.job_id)
+        who = user_of(ctx).id
+        await note(self.app, guild_id_of(ctx), who, "archive forget", job=owner.job_id)
+        await reply(ctx, _("I have forgotten that. The message itself is still there."))
+
+    @guard("archive rebuild", group="owner")
+    @archive.command(ignore_extra=False)
+    async def rebuild(self, ctx: Context) -> None:
+        """Make the index anew from the texts."""
+        await ctx.defer(ephemeral=True)
+        await self.kept.rebuild()
+        await reply(ctx, _("The words are indexed anew. Their meaning follows."))
+
+
+def may_see(ctx: Context, owner: Owner) -> bool:
+    """Whether a member may know of a post: of this server, in a channel that is open to
+    the member, or asked for by the member."""
+    if owner.guild_id != guild_id_of(ctx):
+        return False
+    if not ctx.guild or owner.user_id == user_of(ctx).id:
+        return owner.user_id == user_of(ctx).id
+    channel: Any = ctx.guild.get_channel_or_thread(owner.channel_id)
+    if isinstance(channel, discord.Thread) and not channel.is_private():
+        channel = channel.parent
+    return channel is None or may_read(channel, user_of(ctx), adult=True, joined=True)
+
+
+def check_moderator(ctx: Context, owner: Owner) -> None:
+    """Refuse somebody who is no moderator where a post is."""
+    assert ctx.guild
+    channel: Any = ctx.guild.get_channel_or_thread(owner.channel_id)
+    member: Any = user_of(ctx)
+    try:
+        may = channel.permissions_for(member) if channel else member.guild_permissions
+    except discord.ClientException:  # a thread of a channel that the bot cannot see
+        may = member.guild_permissions
+    if not may.manage_messages:
+        raise Refused(_("Only a moderator of that channel may do that."))
+
+
+async def lines_of(archive: SQLiteArchive, guild_id: int) -> list[str]:
+    """How the archive of a server is."""
+    if not archive.keeps(guild_id):
+        return [_("This server keeps no archive: its setting is off.")]
+    try:
+        known = await archive.status(guild_id)
+    except (sqlite3.Error, Newer) as error:
+        raise Refused(_("The archive is out of reach now. Try again later.")) from error
+    text = ngettext(
+        "{count} post of this server can be found.",
+        "{count} posts of this server can be found.",
+        known["posts"],
+    )
+    lines = [text.format(count=known["posts"])]
+    if known["oldest"]:
+        text = _("The oldest one is from {when}.")
+        lines.append(text.format(when=f"<t:{int(known['oldest'])}:D>"))
+    if known["work"]:
+        text = _("Posts whose files are still to be read: {count}")
+        lines.append(text.format(count=known["work"]))
+    lines.append(_(archive.meaning.status()))
+    if archive.meaning.model and (left := known["pieces"] - known["vectors"]):
+        text = _("Texts that are found only by their words so far: {count}")
+        lines.append(text.format(count=left))
+    if archive.trouble:
+        lines.append(_("I cannot add to it now; my owner finds the reason in the log."))
+    return lines
+
+
+# ── The command line ───────────────────────────────────────────────────────────────
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("status", help="how much there is")
+    actions.add_parser("rebuild", help="make the index anew from the texts")
+    search = actions.add_parser(
+        "search", help="what a server's posts have on something"
+    )
+    search.add_argument("text", nargs="+", metavar="TEXT")
+    search.add_argument("--guild", type=int, required=True, metavar="ID")
+
+
+async def run_command(app: App, args: argparse.Namespace) -> int:
+    """Print what was asked for; returns 1 when there is no archive."""
+    archive = own_archive(app)
+    if not archive or not archive.path.is_file():
+        print("There is no archive.")
+        return 1
+    try:
+        if args.action == "rebuild":
+            await archive.rebuild()
+            print(
+                "The words are indexed anew. The bot makes the vectors, if it has to."
+            )
+        elif args.action == "search":
+            return await print_hits(archive, " ".join(args.text), args.guild)
+        else:
+            await print_status(archive)
+    except (sqlite3.Error, Newer, Refused) as error:
+        print(f"The archive cannot be used: {error}")
+        return 1
+    return 0
+
+
+async def print_status(archive: SQLiteArchive) -> None:
+    known = await archive.status()
+    print(f"{archive.path}: {format_size(archive.path.stat().st_size)}")
+    print(
+        f"{known['posts']} posts, {known['pieces']} texts, {known['vectors']} of them "
+        f"with a vector, {known['work']} posts whose files are still to be read"
+    )
+    print(archive.meaning.status())
+
+
+async def print_hits(archive: SQLiteArchive, text: str, guild_id: int) -> int:
+    channels = await archive.channels_of(guild_id)
+    query = Query(text=text, guild_id=guild_id, channels=channels)
+    hits = await archive.search(query, limit=10)
+    for hit in hits:
+        place = f"{hit.guild_id or '@me'}/{hit.channel_id}/{hit.message_id}"
+        print(f"{hit.score:.2f}  {one_line(hit.title or hit.sentence)[:70]}")
+        print(f"      https://discord.com/channels/{place}")
+    if not hits:
+        print("Nothing fits that.")
+    return 0
