@@ -33,6 +33,8 @@ LINES = {
     "settings view": "settings_view",
     "settings update": "settings_update",
     "search": "search",
+    "archive status": "search",
+    "archive forget": "search",
     "ask": "ask",
     "stats": "stats",
     "help": "help",

@@ -88,6 +88,8 @@ async def prepared(stage: Stage) -> Moderated:
         "language",
         "reddit",
         "youtube",
+        "archive",
+        "ask",
     ):
         stage.add_plugin(name)
     shutil.copy(PLUGINS / "own.py", stage.plugins)
@@ -239,6 +241,8 @@ WRONG = {
     "rate_per_minute": ["-1", "lots", "1001", "2.5"],
     "cooldown_s": ["-1", "10 s", "86401"],
     "quality": ["4k", "720 p"],
+    "archive": ["maybe"],
+    "ask_model": ["maybe"],
     "spoiler": ["maybe"],
     "adult": ["never", "yes"],
     "status_when_done": ["gone", "yes"],

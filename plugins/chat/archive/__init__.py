@@ -8,8 +8,9 @@ from discord.ext import commands
 
 from bossbot import App, BossBot, Finding, Job, Part, Subcommand, hookimpl
 
+from . import cog
 from ._meaning import findings
-from .cog import ArchiveCommands, arguments, run_command
+from .command_line import subcommand
 from .config import Config, GuildConfig
 from .store import SQLiteArchive, own_archive
 
@@ -37,13 +38,12 @@ def register_tables() -> list[str]:
 
 @hookimpl
 def register_commands(bot: BossBot) -> list[commands.Cog]:
-    return [ArchiveCommands(bot)]
+    return [cog.Archive(bot)]
 
 
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
-    what = "see, search and rebuild what is remembered of posts"
-    return [Subcommand("archive", what, run_command, arguments)]
+    return [subcommand()]
 
 
 @hookimpl

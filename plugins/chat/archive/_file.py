@@ -77,7 +77,7 @@ GONE_S = 7 * 86400.0  # how long it is known that a post is not to come back
 
 
 class Newer(Exception):
-    """The file is of a newer version of the bot."""
+    """The file is from a newer version of the bot: git pull updates this one."""
 
 
 class PostRow(NamedTuple):
@@ -124,7 +124,7 @@ def open_file(path: Path, *, check: bool = True) -> sqlite3.Connection:
                 raise sqlite3.DatabaseError(said)
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(SCRIPTS):
-            raise Newer(f"{path} is from a newer bot. Update this one: git pull")
+            raise Newer(path)
         for number, script in enumerate(SCRIPTS[version:], version + 1):
             db.executescript(
                 f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number};"

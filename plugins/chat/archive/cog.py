@@ -1,10 +1,8 @@
-"""/archive: what is remembered, and how it is forgotten; and the same for the owner, on
-the command line."""
+"""/archive: what is remembered, and how it is forgotten."""
 
 # mypy: disable-error-code="arg-type"
 # discord.py's types do not know hybrid commands of cogs.
 
-import argparse
 import re
 import sqlite3
 from typing import Any
@@ -21,12 +19,9 @@ from discord.ext import commands
 from bossbot import (
     App,
     BossBot,
-    Query,
     Refused,
     _,
-    format_size,
     ngettext,
-    one_line,
 )
 
 from ._file import Newer
@@ -38,7 +33,7 @@ MESSAGE = re.compile(r"(?:/channels/(?:\d+|@me)/\d+/|^\s*)(\d{15,20})\W*$", re.A
 EXAMPLE = "https://discord.com/channels/1/2/100000000000000003"
 
 
-class ArchiveCommands(commands.Cog, name="Archive"):
+class Archive(commands.Cog):
     """What I remember of what I have posted."""
 
     def __init__(self, bot: BossBot) -> None:
@@ -152,62 +147,3 @@ async def lines_of(archive: SQLiteArchive, guild_id: int) -> list[str]:
     if archive.trouble:
         lines.append(_("I cannot add to it now; my owner finds the reason in the log."))
     return lines
-
-
-# ── The command line ───────────────────────────────────────────────────────────────
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("status", help="how much there is")
-    actions.add_parser("rebuild", help="make the index anew from the texts")
-    search = actions.add_parser(
-        "search", help="what a server's posts have on something"
-    )
-    search.add_argument("text", nargs="+", metavar="TEXT")
-    search.add_argument("--guild", type=int, required=True, metavar="ID")
-
-
-async def run_command(app: App, args: argparse.Namespace) -> int:
-    """Print what was asked for; returns 1 when there is no archive."""
-    archive = own_archive(app)
-    if not archive or not archive.path.is_file():
-        print("There is no archive.")
-        return 1
-    try:
-        if args.action == "rebuild":
-            await archive.rebuild()
-            print(
-                "The words are indexed anew. The bot makes the vectors, if it has to."
-            )
-        elif args.action == "search":
-            return await print_hits(archive, " ".join(args.text), args.guild)
-        else:
-            await print_status(archive)
-    except (sqlite3.Error, Newer, Refused) as error:
-        print(f"The archive cannot be used: {error}")
-        return 1
-    return 0
-
-
-async def print_status(archive: SQLiteArchive) -> None:
-    known = await archive.status()
-    print(f"{archive.path}: {format_size(archive.path.stat().st_size)}")
-    print(
-        f"{known['posts']} posts, {known['pieces']} texts, {known['vectors']} of them "
-        f"with a vector, {known['work']} posts whose files are still to be read"
-    )
-    print(archive.meaning.status())
-
-
-async def print_hits(archive: SQLiteArchive, text: str, guild_id: int) -> int:
-    channels = await archive.channels_of(guild_id)
-    query = Query(text=text, guild_id=guild_id, channels=channels)
-    hits = await archive.search(query, limit=10)
-    for hit in hits:
-        place = f"{hit.guild_id or '@me'}/{hit.channel_id}/{hit.message_id}"
-        print(f"{hit.score:.2f}  {one_line(hit.title or hit.sentence)[:70]}")
-        print(f"      https://discord.com/channels/{place}")
-    if not hits:
-        print("Nothing fits that.")
-    return 0

@@ -232,8 +232,8 @@ class SQLiteArchive(Archive):
 
     def _tell_trouble(self, error: Exception) -> None:
         if not self.trouble:
-            logger.warning("the archive cannot be written now: {}", error)
-        self.trouble = str(error)
+            logger.warning("the archive cannot be written now: {!r}", error)
+        self.trouble = repr(error)
 
     # What is posted
 

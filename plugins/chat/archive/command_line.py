@@ -1,0 +1,70 @@
+"""``archive``: what is remembered, for the owner."""
+
+import argparse
+import sqlite3
+
+from bossbot import App, Query, Refused, Subcommand, format_size, one_line
+
+from ._file import Newer
+from .store import SQLiteArchive, own_archive
+
+
+def subcommand() -> Subcommand:
+    what = "see, search and rebuild what is remembered of posts"
+    return Subcommand("archive", what, run, arguments)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("status", help="how much there is")
+    actions.add_parser("rebuild", help="make the index anew from the texts")
+    search = actions.add_parser(
+        "search", help="what a server's posts have on something"
+    )
+    search.add_argument("text", nargs="+", metavar="TEXT")
+    search.add_argument("--guild", type=int, required=True, metavar="ID")
+
+
+async def run(app: App, args: argparse.Namespace) -> int:
+    """Print what was asked for; returns 1 when there is no archive."""
+    archive = own_archive(app)
+    if not archive or not archive.path.is_file():
+        print("There is no archive.")
+        return 1
+    try:
+        if args.action == "rebuild":
+            await archive.rebuild()
+            print(
+                "The words are indexed anew. The bot makes the vectors, if it has to."
+            )
+        elif args.action == "search":
+            return await print_hits(archive, " ".join(args.text), args.guild)
+        else:
+            await print_status(archive)
+    except (sqlite3.Error, Newer, Refused) as error:
+        print(f"The archive cannot be used: {error!r}")
+        return 1
+    return 0
+
+
+async def print_status(archive: SQLiteArchive) -> None:
+    known = await archive.status()
+    print(f"{archive.path}: {format_size(archive.path.stat().st_size)}")
+    print(
+        f"{known['posts']} posts, {known['pieces']} texts, {known['vectors']} of them "
+        f"with a vector, {known['work']} posts whose files are still to be read"
+    )
+    print(archive.meaning.status())
+
+
+async def print_hits(archive: SQLiteArchive, text: str, guild_id: int) -> int:
+    channels = await archive.channels_of(guild_id)
+    query = Query(text=text, guild_id=guild_id, channels=channels)
+    hits = await archive.search(query, limit=10)
+    for hit in hits:
+        place = f"{hit.guild_id or '@me'}/{hit.channel_id}/{hit.message_id}"
+        print(f"{hit.score:.2f}  {one_line(hit.title or hit.sentence)[:70]}")
+        print(f"      https://discord.com/channels/{place}")
+    if not hits:
+        print("Nothing fits that.")
+    return 0
