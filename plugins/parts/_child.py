@@ -438,6 +438,9 @@ def _task_run(request: dict[str, Any], bot: Bot) -> list[Any]:
 
 def give_way() -> None:
     """Let this process, and what it starts, have the time that nothing else wants."""
+    # Linux may weigh each session as a whole, whatever the priorities in it.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text("19")
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except (AttributeError, OSError):  # not on this system

@@ -287,6 +287,10 @@ async def test_ffmpeg_is_killed_with_the_task_that_waits_for_it(
     assert len(running) == 2  # the child, and its ffmpeg
     idle = {os.sched_getscheduler(process) for process in running}
     assert idle == {os.SCHED_IDLE}
+    [process, *_] = running
+    with contextlib.suppress(FileNotFoundError):  # a kernel without it
+        group = Path(f"/proc/{process}/autogroup").read_text()
+        assert not group or group.endswith("nice 19\n"), "its session counts as one"
     working.cancel()
     with pytest.raises(asyncio.CancelledError):
         await working
