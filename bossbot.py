@@ -813,6 +813,14 @@ class Bench(ABC):
             JobFailed: ffprobe is missing or cannot read the file.
         """
 
+    @abstractmethod
+    async def apng(self, file: MediaFile) -> MediaFile:
+        """A WebP that moves as an animated PNG, which ffmpeg can read.
+
+        Raises:
+            JobFailed: it is damaged, or too large.
+        """
+
 
 # ── The parts ──────────────────────────────────────────────────────────────────────
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bossbot_plugins._media import FORMATS as STREAMS
+from bossbot_plugins._messages import FRAMES
 from bossbot_plugins._programs import find_programs
 
 from bossbot import (
@@ -125,6 +126,16 @@ class JobBench(Bench):
             full = re.search(r": No space left on device$", ran.stderr, re.MULTILINE)
             raise JobFailed(Cause.DISK_FULL if full else Cause.INTERNAL, words)
         return Encoded(done_s, ran.stderr)
+
+    async def apng(self, file: MediaFile) -> MediaFile:
+        """See ``Bench``."""
+        if self._early:
+            raise Later
+        path = self.path(f"{file.path.stem}.png")
+        async with self._turn(True):
+            argv = [FRAMES, _word(file.path), _word(path)]
+            await self.app.runner.run(argv, self._home, background=True)
+        return await self.file(path)
 
     def _threads(self) -> int:
         """How many threads an encoder may have; 0 for its own choice."""

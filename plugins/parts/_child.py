@@ -38,8 +38,10 @@ from urllib.parse import urlsplit
 from bossbot_plugins import _seccomp, _walls
 from bossbot_plugins._addresses import Network, is_public
 from bossbot_plugins._broker import use_broker
+from bossbot_plugins._frames import to_apng
 from bossbot_plugins._landlock import without
 from bossbot_plugins._messages import (
+    FRAMES,
     PRIVATE,
     known_alt,
     known_facts,
@@ -415,6 +417,10 @@ def _task_run(request: dict[str, Any], bot: Bot) -> list[Any]:
     if request["background"]:
         give_way()
     raise_walls(bot, request, job.programs.values(), own, files)
+    if argv[0] == FRAMES:
+        source, target = (Path(word.removeprefix("file:")) for word in argv[1:])
+        to_apng(source, target)
+        return [0, "", ""]
     outputs = [b"", b""]
 
     def read(number: int, stream: Any) -> None:

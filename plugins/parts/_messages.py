@@ -36,6 +36,7 @@ MAX_PATH, MAX_VERSION, MAX_OUTPUT = 4096, 100, 16384
 MAX_NUMBER = 2**53  # what any reader of JSON takes exactly
 MAX_WAIT_S = 7 * 86400.0
 
+FRAMES = "frames"  # in place of a program: see _frames.py
 PRIVATE = N_("That link leads to a private address, which I do not open.")
 
 

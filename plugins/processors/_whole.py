@@ -34,6 +34,10 @@ def is_whole(path: Path) -> bool:
 
 def moves(path: Path, mime: str) -> bool:
     """Whether a picture moves; a large GIF hardly does otherwise."""
+    if mime == "image/webp":
+        with path.open("rb") as file:
+            head = file.read(21)
+        return head[12:16] == b"VP8X" and bool(head[20] & 2)
     if mime == "image/avif":
         return bool((boxes := read_mp4(path)) and boxes.tracks)
     if mime != "image/gif" or path.stat().st_size > MAX_PICTURE_BYTES:

@@ -156,6 +156,10 @@ async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
     if "ffmpeg" not in find_programs():
         return without_ffmpeg(file, bench)
     try:
+        if file.mime == "image/webp":
+            picture = await bench.apng(file)
+            await asyncio.to_thread(file.path.unlink)
+            file = dataclasses.replace(file, path=picture.path, mime=picture.mime)
         source = await measured(file, bench)
         pictures = boxes and any(one.kind == "vide" for one in boxes.tracks)
         if pictures and not source.probe.video:

@@ -14,8 +14,8 @@ from typing import Any
 
 import media
 import pytest
+from bossbot_plugins import _frames, pictures, split
 from bossbot_plugins import fit as fit_plugin
-from bossbot_plugins import pictures, split
 from bossbot_plugins._mp4 import read_mp4
 from conftest import make_job
 
@@ -469,6 +469,30 @@ async def test_gif_over_the_limit_becomes_a_video(fit: Fit, shelf: Path) -> None
     source = make(shelf / "a.gif", *pattern("161x97", "10", 2))
     [file] = await fit(source, limit=source.stat().st_size - 1)
     check(file.path, source)
+
+
+async def test_webp_that_moves_becomes_a_video(fit: Fit, shelf: Path) -> None:
+    source = make(shelf / "a.webp", *pattern("161x97", "10", 2), "-c:v", "libwebp_anim")
+    [file] = await fit(source, limit=source.stat().st_size - 1)
+    assert not file.failure, file.failure.detail
+    check(file.path, make(shelf / "the-same.gif", *pattern("161x97", "10", 2)))
+    assert "to fit" in file.note
+    [untouched] = await fit(source)
+    assert untouched.path.read_bytes() == source.read_bytes()
+
+
+async def test_webp_of_too_many_pictures_is_told_to_be_too_large(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(shelf / "b.webp", *pattern(rate="4"), "-c:v", "libwebp_anim")
+    monkeypatch.setattr(_frames, "MAX_PIXELS", 4 * 160 * 96 - 1)
+    with pytest.raises(JobFailed) as caught:
+        _frames.to_apng(source, shelf / "b.png")
+    assert caught.value.cause is Cause.TOO_LARGE
+    monkeypatch.setattr(_frames, "MAX_PIXELS", 4 * 160 * 96)
+    _frames.to_apng(source, shelf / "b.png")
+    [stream] = probed(shelf / "b.png")["streams"]
+    assert (stream["codec_name"], stream["width"]) == ("apng", 160)
 
 
 async def test_avif_that_moves_becomes_a_video(fit: Fit, shelf: Path) -> None:
