@@ -502,7 +502,7 @@ async def test_only_a_job_of_over_60_s_pings_and_only_its_member(
         await stage.says(f"$download {link(*stage.images(11))}")
         quick = await stage.gets(11)
         later = bossbot.now() + 61
-        monkeypatch.setattr(module("discord_courier"), "now", lambda: later)
+        monkeypatch.setattr(module("_post_texts"), "now", lambda: later)
         await stage.says(f"$download {link(*stage.images(11))}")
         slow = (await stage.gets(22))[2:]
     assert [message.mentions for message in quick] == [[], []]

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import discord
 import media
 import pytest
-from bossbot_plugins.discord_courier import clip_embed
+from bossbot_plugins._post_texts import clip_embed
 from bossbot_plugins.download import find_links
 from bossbot_plugins.file_storage import safe_name
 from bossbot_plugins.platform_router import check_link
