@@ -1,10 +1,15 @@
 """The bot's name and invite link, and messages to its owner."""
 
+import asyncio
+from datetime import UTC, datetime
+from functools import partial
+
 import aiohttp
 import discord
+from bossbot_plugins._reports import block, lines_on
 from loguru import logger
 
-from bossbot import BossBot
+from bossbot import App, BossBot, in_thread
 
 # What posting files takes, and no more; the words for people.
 PERMISSIONS = {
@@ -50,3 +55,27 @@ async def tell_owner(bot: BossBot, text: str) -> None:
         await owner.send(text)
     except (OSError, aiohttp.ClientError, discord.DiscordException) as error:
         logger.warning("no message reached the owner: {!r}", error)
+
+
+MAX_MESSAGE = 1900  # characters; Discord takes 2,000
+_turn = asyncio.Lock()  # two failures at once cause one message
+
+
+async def tell_once_a_day(
+    app: App, key: str, text: str, name: str = "", lines: list[str] | None = None
+) -> bool:
+    """Tell the owner something at most once a day (UTC), with the lines of the log that
+    have the id ``name``, or else with these. Returns whether it was to be told."""
+    today = datetime.now(UTC).date().isoformat()
+    async with _turn:
+        if await app.facts.get(key) == today:
+            return False
+        await app.facts.set(key, today)
+    if name:
+        folder = app.settings.data_dir / "logs"
+        lines = await in_thread(partial(lines_on, name, folder, whole=False)) or lines
+        text += f"\nMore for a report: `python bossbot.py report {name}`"
+    text = text[:MAX_MESSAGE]
+    shown = block(lines or [], MAX_MESSAGE - len(text))
+    await tell_owner(app.bot, "\n".join(filter(None, [text, shown])))
+    return True

@@ -1,0 +1,226 @@
+"""Failures that only the owner can mend reach the owner: one message a day for each kind,
+with an id and lines of the log, and `report` has the rest."""
+
+import argparse
+import asyncio
+import re
+import shutil
+import sys
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from conftest import Home
+from discord_support import Stage, job_id, link, module
+from fake_discord import Message
+from loguru import logger
+
+import bossbot
+
+pytest_plugins = ("discord_fixtures",)
+
+LINK = "https://user:hush@toy.example/secret-path?key=hush"
+
+
+def told(stage: Stage) -> list[Message]:
+    """What the owner was told."""
+    return stage.said(stage.fake.open_dm(stage.fake.owner.id).id)
+
+
+async def tells(stage: Stage, *words: str, count: int = 1) -> Message:
+    """The newest message to the owner, once there are so many; it has these words."""
+
+    def find() -> Message | None:
+        return said[-1] if len(said := told(stage)) >= count else None
+
+    message: Message = await stage.fake.wait_for(find)
+    assert len(told(stage)) == count
+    for word in words:
+        assert word in message.content, message.content
+    assert len(message.content) <= 2000
+    return message
+
+
+@pytest.fixture
+def watched(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """With the plugin that tells, which is quick about it."""
+    stage.add_plugin("problems")
+    start = stage.app
+
+    def app(*args: Any, **values: Any) -> Any:
+        made = start(*args, **values)
+        module("problems").GATHER_S = module("problems").LOOK_S = 0.01
+        return made
+
+    monkeypatch.setattr(stage, "app", app)
+    return stage
+
+
+async def test_mistake_of_ours_is_told_once_a_day_with_its_id(
+    watched: Stage,
+) -> None:
+    async with watched.bot() as bot:
+        for number in range(3):
+            asked = await watched.says(f"$dlt {link('fail=internal', f'a{number}')}")
+            await watched.hears("Download failed", after=asked.id)
+            if not number:
+                name = job_id(await watched.hears("Download failed"))
+                await tells(watched, "mistake of the bot", f"report {name}")
+        await tells(watched, "as the link says")
+        # A day later it is told again.
+        yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
+        await bot.app.facts.set("problem:internal", yesterday.isoformat())
+        module("problems")._noted["internal"] = yesterday
+        await watched.says(f"$dlt {link('fail=internal', 'b')}")
+        await tells(watched, "mistake of the bot", count=2)
+    for message in told(watched):
+        assert str(watched.fake.member.id) not in message.content
+        assert "toy.example/" not in message.content
+
+
+async def test_broken_plugin_is_told_with_its_traceback_whatever_it_says(
+    watched: Stage,
+) -> None:
+    watched.hook(
+        "bad", f"async def answer_job(job): raise ValueError('``` @everyone {LINK}')"
+    )
+    async with watched.bot() as bot:
+        for number in range(5):
+            await watched.says(f"$dlt {link(watched.image(number + 1))}")
+        message = await tells(watched, "The plugin `bad` is broken", "ValueError")
+        assert bot.app.plugins.all["bad"].off
+    body = message.content.partition("```")[2]
+    assert body.count("```") == 1 and "hush" not in body and "secret-path" not in body
+
+
+async def test_plugin_that_does_not_load_is_told_at_the_start(
+    watched: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.add_plugin("problems")
+    app = watched.app()
+    app.plugins.all["toy"].off = "it is broken"
+    module("problems").GATHER_S = 0
+    monkeypatch.setattr(watched, "app", lambda *args, **values: app)
+    app.settings = watched.settings(discord_token=watched.fake.token)
+    async with watched.bot():
+        await tells(watched, "Switched off, as broken: `toy`", "it is broken")
+
+
+async def test_engine_is_told_to_be_old_after_three_links_of_one_platform_in_a_row(
+    watched: Stage,
+) -> None:
+    async with watched.bot():
+        for number, step in enumerate("xx.xxxx"):
+            what = watched.image(1) if step == "." else "fail=engine_outdated"
+            asked = await watched.says(f"$dlt {link(what, f'n{number}')}")
+            words = "Done" if step == "." else "Download failed"
+            await watched.hears(words, after=asked.id)
+            assert len(told(watched)) == 0 or number > 4
+        await tells(watched, "3 links in a row", "toy, other sites", "toy 1", "Update")
+
+
+async def test_full_disk_is_told_once(watched: Stage) -> None:
+    watched.add_plugin("retention")
+    async with watched.bot(retention__min_free_space="1000000TiB"):
+        await tells(watched, "The disk is nearly full: only", "are free")
+        await asyncio.sleep(0.1)  # ten looks more
+        await tells(watched, "nearly full")
+
+
+async def test_flood_of_errors_is_one_message_for_each_kind(watched: Stage) -> None:
+    async with watched.bot():
+
+        def shout() -> None:
+            for number in range(300):
+                logger.bind(job="0123456789").error("the job {} failed", number)
+                logger.error("plugin x{} failed in run: no", number)
+                logger.error("discord.client: Attempting a reconnect in 1 s")
+
+        await asyncio.to_thread(shout)
+        await tells(watched, count=2)
+        await asyncio.sleep(0.1)
+        kinds = Counter(message.content.split(" ")[0] for message in told(watched))
+        assert kinds == {"Something": 1, "The": 1}
+        assert "report 0123456789" in "".join(m.content for m in told(watched))
+
+
+async def test_owner_who_cannot_be_reached_harms_nothing(
+    watched: Stage, logged: list[str]
+) -> None:
+    watched.fake.owner.accepts_dms = False
+    async with watched.bot() as bot:
+        await watched.says(f"$dlt {link('fail=internal')}")
+        async with asyncio.timeout(10):
+            while not any("no message reached the owner" in line for line in logged):
+                await asyncio.sleep(0.01)
+        await watched.says(f"$dlt {link(watched.image())}")
+        await watched.gets(1)
+        assert not bot.app.plugins.all["problems"].failures
+
+
+# report
+
+
+LOG = """\
+2026-11-27 09:00:00 INFO    failed: internal https://toy.example/secret-path?a=hush \
+(no) job=0123456789 guild=123456789012345678 user=223456789012345678
+2026-11-27 09:00:01 ERROR   the job failed job=0123456789
+  Traceback (most recent call last):
+    File "{here}/bossbot.py", line 1
+  KeyError: 223456789012345678
+2026-11-27 09:00:02 INFO    another job=ffffffffff
+2026-11-27 09:00:03 ERROR   error deadbeef in queue: no
+"""
+
+
+def test_report_has_what_is_known_of_a_job_and_nobodys_name(bare_home: Home) -> None:
+    shutil.copy(
+        bossbot.HERE / "plugins/owner/report.py", bare_home.path / "plugins/owner"
+    )
+    logs = bare_home.data / "logs"
+    logs.mkdir(parents=True)
+    (logs / "boss-bot_2026-11-27.log").write_text(LOG.format(here=bare_home.path))
+    settings = {
+        "BOSS_BOT_DISCORD_TOKEN": "hush",
+        "BOSS_BOT_MAX_ITEMS": "7",
+        "BOSS_BOT_PLUGINS__LOCAL_WORKER__DOWNLOAD_TIMEOUT_S": "5",
+    }
+    done = bare_home.run("report", "`0123456789`", env=settings)
+    said = done.stdout
+    assert done.returncode == 0, done.stderr
+    for words in (
+        f"- {bossbot.__version__}, plugin API",
+        f"- Python {sys.version.split()[0]}",
+        "own plugins: nowhere (yours)",
+        "- max_items = 7",
+        "- plugins.local_worker.download_timeout_s = 5",
+        "failed: internal https://toy.example/… (no) job=0123456789\n",
+        "KeyError: [id]",
+    ):
+        assert words in said, said
+    assert not re.search(r"hush|secret-path|\d{17}|ffffffffff|deadbeef", said)
+    assert str(bare_home.path) not in said
+    assert "Read it before you post it" in done.stderr
+    assert "error deadbeef in queue" in bare_home.run("report", "deadbeef").stdout
+    nothing = bare_home.run("report", "0000000000")
+    assert nothing.returncode == 1 and "Nothing is known" in nothing.stderr
+    wrong = bare_home.run("report", "../../etc")
+    assert wrong.returncode == 1 and "is no id" in wrong.stderr
+
+
+async def test_report_of_a_job_while_the_bot_runs(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.add_plugin("report")
+    title = stage.facts("t", title="A title of somebody's")
+    async with stage.bot() as bot:
+        await stage.says(f"$dlt {link(title, 'fail=engine_outdated')}")
+        name = job_id(await stage.hears("Download failed"))
+        command = bot.app.plugins.registered("subcommands")["report"]
+        assert await command.run(bot.app, argparse.Namespace(id=name)) == 0
+    said = capsys.readouterr().out
+    for words in ("- status: failed", "- cause: engine_outdated", "- engine: toy"):
+        assert words in said
+    assert "- link: https://toy.example/…" in said and "- toy 1" in said
+    assert "A title" not in said and str(stage.fake.member.id) not in said
