@@ -326,33 +326,28 @@ def test_reddit_has_more_links_than_one(path: str, goal: str) -> None:
 # Through Discord
 
 
+AROUND = [
+    "look: [clip]({})，",
+    "*{}*",
+    "“{}”",
+    "https://{}",
+    "toy.example/{path}",
+    "{port}",
+]
+
+
 @DOORS
-@pytest.mark.parametrize(
-    "words",
-    [
-        "look: [clip]({})，",
-        "*{}*",
-        "“{}”",
-        "https://{}",
-        "toy.example/{path}",
-        "{}:443",
-    ],
-)
-async def test_link_with_words_around_it_is_downloaded(
-    stage: Stage, door: str, words: str
-) -> None:
+async def test_link_with_words_around_it_is_downloaded(stage: Stage, door: str) -> None:
     shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
     url = link(stage.image())
-    words = words.replace("{path}", url.partition("example/")[2])
-    if words == "{}:443":
-        words = url.replace("example", "example:443")
+    path, port = url.partition("example/")[2], url.replace("example", "example:443")
     async with stage.bot() as bot:
-        await ask(stage, door, f"please get this: {words.format(url)} thank you!")
-        [message] = await stage.gets(1)
-        await stage.hears("Done in")
-        (job,) = await bot.app.queue.list()
-    assert (job.url, job.platform) == (url, "Toys")
-    assert len(stage.said()) == 2 and message.files
+        for number, words in enumerate(AROUND, 1):
+            words = words.format(url, path=path, port=port)
+            await ask(stage, door, f"please get this: {words} thank you!")
+            assert all(message.files for message in await stage.gets(number)), words
+        made = await bot.app.queue.list()
+    assert [(job.url, job.platform) for job in made] == [(url, "Toys")] * len(AROUND)
 
 
 @DOORS
@@ -394,15 +389,13 @@ async def test_refused_links_are_told_together(stage: Stage, door: str) -> None:
     assert "<https://discord.com/channels/%2A24%2A>" in message.content
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["$Download", "$DOWNLOAD", "$ download", "$  dL", "$\ndlt", "<@{bot}>  Download"],
-)
-async def test_command_may_be_written_in_any_case(stage: Stage, command: str) -> None:
-    command = command.format(bot=stage.fake.bot.id)
+async def test_command_may_be_written_in_any_case(stage: Stage) -> None:
+    mention = f"<@{stage.fake.bot.id}>  Download"
+    commands = ["$Download", "$DOWNLOAD", "$ download", "$  dL", "$\ndlt", mention]
     async with stage.bot():
-        await stage.says(f"{command}   {link(stage.image())}")
-        await stage.gets(1)
+        for number, command in enumerate(commands, 1):
+            await stage.says(f"{command}   {link(stage.image())}")
+            await stage.gets(number)
 
 
 @pytest.mark.parametrize("words", ["", " this please"])
@@ -482,21 +475,17 @@ async def test_spoiler_that_arrived_is_found_again(stage: Stage) -> None:
 
 
 @DOORS
-@pytest.mark.parametrize(
-    "url",
-    [
+async def test_link_to_a_message_is_answered_as_such(stage: Stage, door: str) -> None:
+    urls = [
         "https://discord.com/channels/1/2/3",
         "https://ptb.discord.com/channels/@me/2/3",
         "https://discordapp.com/channels/1/2",
         "discord.com/channels/1/2/3",
-    ],
-)
-async def test_link_to_a_message_is_answered_as_such(
-    stage: Stage, door: str, url: str
-) -> None:
+    ]
     async with stage.bot() as bot:
-        await ask(stage, door, url)
-        await stage.hears("leads to a message on Discord", "Reply to")
+        for url in urls:
+            asked = await ask(stage, door, url)
+            await stage.hears("leads to a message on Discord", "Reply to", after=asked)
         assert await jobs(bot) == 0
 
 
@@ -545,23 +534,12 @@ async def test_in_a_thread_it_is_the_permission_for_threads(
         assert await jobs(bot) == 1
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "$download<{}>",
-        "$DL`{}`",
-        "$dl{}",
-        "$download\u200b {}",
-        "$dl: {}",
-        "$dlt(<{}>)",
-    ],
-)
-async def test_what_follows_a_name_may_do_without_a_space(
-    stage: Stage, words: str
-) -> None:
+async def test_what_follows_a_name_may_do_without_a_space(stage: Stage) -> None:
+    glued = ["$download<{}>", "$DL`{}`", "$dl{}", "$download\u200b {}", "$dl: {}"]
     async with stage.bot():
-        await stage.says(words.format(link(stage.image())))
-        await stage.gets(1)
+        for number, words in enumerate([*glued, "$dlt(<{}>)"], 1):
+            await stage.says(words.format(link(stage.image())))
+            await stage.gets(number)
 
 
 async def test_spoiler_may_follow_a_name_at_once(stage: Stage) -> None:
