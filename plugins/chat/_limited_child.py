@@ -26,7 +26,7 @@ from bossbot import cut_line
 
 MAX_ANSWER_BYTES = 4 * 2**20
 LENGTHS = struct.Struct(">II")
-DEATHS, DEATHS_S, OFF_S = 3, 600.0, 3600.0
+DEATHS_S, OFF_S = 600.0, 3600.0
 MAX_SAID_BYTES = 2000  # of what it printed last
 KEPT_ENVIRONMENT = re.compile(r"PATH|LANG|LC_\w+|TZ|LD_LIBRARY_PATH|SYSTEMROOT")
 ONE_THREAD = {
@@ -52,8 +52,9 @@ class LimitedChild:
 
     ``module`` is the file that it runs: its ``start(options)`` returns a function which
     takes a request and bytes, and returns an answer and bytes. With ``walled`` it loses
-    files, network and other processes once ``start`` has returned, as far as the kernel
-    can take them. ``idle_s`` 0 lets it stay.
+    files, network and other processes once the module is imported, as far as the kernel
+    can take them. ``idle_s`` 0 lets it stay. It is off for an hour after so many
+    ``deaths`` within ten minutes.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class LimitedChild:
         timeout_s: float = 60,
         walled: bool = False,
         private: Sequence[Path] = (),
+        deaths: int = 3,
     ) -> None:
         self.name = module.stem.strip("_")
         self.idle_s, self.timeout_s = idle_s, timeout_s
+        self._most_deaths = deaths
         self._request = {
             "module": str(module),
             "options": options,
@@ -211,7 +214,7 @@ class LimitedChild:
         logger.warning("the child for {} died: {} {}", self.name, why, said)
         now_s = time.monotonic()
         self._deaths = [at for at in self._deaths if now_s - at < DEATHS_S] + [now_s]
-        if len(self._deaths) >= DEATHS:
+        if len(self._deaths) >= self._most_deaths:
             logger.error("the child for {} is off for an hour", self.name)
             self._off_until_s, self._deaths = now_s + OFF_S, []
         raise ChildError(why, died=True)

@@ -33,9 +33,10 @@ def main() -> None:
     with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    answer = load(Path(setup["module"])).start(setup["options"])
+    module = load(Path(setup["module"]))
     if setup["walls"]:
         raise_walls(setup["walls"], setup["private"])
+    answer = module.start(setup["options"])
     die_with(incoming)  # a thread, which Landlock would not reach later
     send(outgoing, {}, b"")
     while True:
