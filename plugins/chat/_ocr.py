@@ -8,10 +8,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
-from rapidocr import RapidOCR
-
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 2000  # of the picture from which letters are read
 SURE = 0.6  # of a line
@@ -22,6 +18,11 @@ Answer = tuple[dict[str, Any], bytes]
 def start(options: dict[str, Any]) -> Callable[[dict[str, Any], bytes], Answer]:
     """See ``LimitedChild``; ``options`` has ``side``, the longer side in pixels of the
     picture in which lines are looked for."""
+    # Behind the walls, and only if they are installed.
+    import numpy as np
+    from PIL import Image, ImageOps
+    from rapidocr import RapidOCR
+
     logging.disable()
     engine = RapidOCR(
         params={

@@ -81,20 +81,7 @@ async def test_texts_become_the_rows_that_are_stored_and_the_nearest_are_found(
     )
     assert await meaning.nearest(rows[4], GUILD, [], 3) == []
 
-    # What it takes, with everything loaded.
-    if sys.platform == "linux":
-        lines = Path(f"/proc/{meaning.pid}/smaps_rollup").read_text().splitlines()
-        sizes = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
-        assert sizes["Pss:"] < 170_000
-        environment = Path(f"/proc/{meaning.pid}/environ").read_bytes()
-        assert b"BOSS_BOT" not in environment and b"PYTEST" not in environment
-        assert os.getpgid(meaning.pid) == meaning.pid
-        assert os.getpriority(os.PRIO_PROCESS, meaning.pid) >= 10
-
-
-async def test_what_is_not_text_for_the_model_has_a_row_all_the_same(
-    meaning: Meaning,
-) -> None:
+    # What is no text for the model has a row all the same.
     odd = [
         "",
         "\0",
@@ -106,6 +93,16 @@ async def test_what_is_not_text_for_the_model_has_a_row_all_the_same(
     ]
     rows = await meaning.embed(odd)
     assert rows and [len(row) for row in rows] == [_model.DIMS] * len(odd)
+
+    # What it takes, with everything loaded.
+    if sys.platform == "linux":
+        lines = Path(f"/proc/{meaning.pid}/smaps_rollup").read_text().splitlines()
+        sizes = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
+        assert sizes["Pss:"] < 170_000
+        environment = Path(f"/proc/{meaning.pid}/environ").read_bytes()
+        assert b"BOSS_BOT" not in environment and b"PYTEST" not in environment
+        assert os.getpgid(meaning.pid) == meaning.pid
+        assert os.getpriority(os.PRIO_PROCESS, meaning.pid) >= 10
 
 
 async def test_what_is_missing_is_said_and_words_go_on(
