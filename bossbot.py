@@ -974,9 +974,14 @@ class Storage(Part):
     @abstractmethod
     async def keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
         """Move files of a job to where they stay, with what is known of them beside
-        them, and wait until they are on the disk; sets the job's folder, and returns
-        those that are to be posted. What was kept before goes, but for files in posts
-        with known sources, and what lies beside those."""
+        them; sets the job's folder, and returns those that are to be posted. What was
+        kept before goes, but for files in posts with known sources, and what lies
+        beside those."""
+
+    @abstractmethod
+    async def sync(self, job: Job) -> None:
+        """Return when the kept files of a job would survive a power cut; raises OSError.
+        Else a file may be gone or torn then, which ``kept_files`` shows."""
 
     @abstractmethod
     async def kept_files(self, job: Job, names: Sequence[str]) -> list[MediaFile]:

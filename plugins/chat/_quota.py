@@ -1,6 +1,7 @@
 """How much of its quota a server has used: the tables are those of the plugin quota."""
 
 import json
+import sqlite3
 from typing import Any, NamedTuple
 
 from bossbot import App, Job, _, format_size, now
@@ -64,23 +65,23 @@ def most_bytes(app: App, job: Job) -> int:
     return int(guild.max_file_size)
 
 
-async def held(connection: Any, job: Job, limit: int) -> tuple[Held, int | None]:
+def held(database: sqlite3.Connection, job: Job, limit: int) -> tuple[Held, int | None]:
     """What a job holds, and what of the limit the others leave to it today; None without
     a limit."""
     day = today()
-    [*rows] = await connection.execute_fetchall(
+    rows = database.execute(
         "SELECT day, posted, reserved, claim_number, files FROM quota_jobs WHERE id = ?",
         (job.id,),
-    )
+    ).fetchall()
     own = Held(day, files={})
     mine = 0
     for *numbers, files in rows:
         own = Held(*numbers)._replace(files=json.loads(files), known=True)
         mine = own.posted + own.reserved if own.day == day else 0
     own = own._replace(claim_number=max(own.claim_number, job.claim_number))
-    [*sums] = await connection.execute_fetchall(
+    sums = database.execute(
         "SELECT posted + reserved FROM quota_days WHERE holder = ? AND day = ?",
         (holder_of(job), day),
-    )
+    ).fetchall()
     others = sums[0][0] - mine if sums else 0
     return own, limit - others if limit else None

@@ -289,6 +289,8 @@ async def kept_job(app: App, job: Job, content: str) -> Job | None:
         content,
     )
     ids = [*dict.fromkeys(row["id"] for row in rows)]
+    if not ids:
+        return None
     jobs = await app.queue.find(ids)
     found = (jobs[one] for one in ids if one in jobs)
     return next((kept for kept in found if may_serve(kept, job)), None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from typing import Any, Self
 
 import discord
@@ -128,13 +129,17 @@ async def check_attempt(job: Job, guild: GuildConfig, app: App) -> None:
     """Reserves the largest file that a job may bring, or what is left."""
     limit = await limit_of(app, job, guild)
     wanted = job.limit_bytes or int(app.settings.max_file_size)
-    async with app.database.transaction() as connection:
-        own, room = await held(connection, job, limit)
+
+    def reserve(database: sqlite3.Connection) -> bool:
+        own, room = held(database, job, limit)
         if room is not None and room <= 0:
-            raise Refused(over(limit), cause=Cause.QUOTA)
+            return False
         reserved = wanted if room is None else min(wanted, room - own.posted)
-        new = own._replace(day=today(), reserved=max(reserved, 0))
-        await put(connection, job, new)
+        put(database, job, own._replace(day=today(), reserved=max(reserved, 0)))
+        return True
+
+    if not await app.database.run(reserve):
+        raise Refused(over(limit), cause=Cause.QUOTA)
 
 
 @hookimpl(trylast=True)
@@ -143,38 +148,47 @@ async def check_upload(
 ) -> None:
     """Takes what a job really posts, before it does."""
     limit = await limit_of(app, job, guild)
-    async with app.database.transaction() as connection:
-        own, room = await held(connection, job, limit)
+
+    def take(database: sqlite3.Connection) -> tuple[int, int]:
+        own, room = held(database, job, limit)
         own.files.update({file.name: file.size for file in files})
         needed = sum(own.files.values())
         if job.status is Status.UPLOADING:  # all that comes is known
             needed = max(needed, job.total_bytes)
         elif room is None or own.posted + own.reserved <= room:  # more may come
             needed = max(needed, own.posted + own.reserved)
-        if room is not None and needed > room:
-            raise Refused(too_much(limit, needed, max(room, 0)), cause=Cause.QUOTA)
-        sent = sent_bytes(job, own.files)
-        reserved = max(needed - sent, 0)
-        new = own._replace(day=today(), posted=sent, reserved=reserved)
-        await put(connection, job, new)
+        room = needed if room is None else room
+        if needed <= room:
+            sent = sent_bytes(job, own.files)
+            reserved = max(needed - sent, 0)
+            new = own._replace(day=today(), posted=sent, reserved=reserved)
+            put(database, job, new)
+        return needed, room
+
+    needed, room = await app.database.run(take)
+    if needed > room:
+        raise Refused(too_much(limit, needed, max(room, 0)), cause=Cause.QUOTA)
 
 
 @hookimpl
 async def job_changed(job: Job, app: App) -> None:
-    if job.status in (*TERMINAL_STATUSES, Status.QUEUED):
+    # One that was never claimed has nothing yet.
+    if job.status in (*TERMINAL_STATUSES, Status.QUEUED) and job.claim_number:
         await settle(app, job)
 
 
 async def settle(app: App, job: Job) -> None:
     """Write down what a job that does not run any more has posted; twice does no
     harm."""
-    async with app.database.transaction() as connection:
-        own, _room = await held(connection, job, 0)
-        if not own.known or own.claim_number > job.claim_number:
-            return
-        sent = sent_bytes(job, own.files)
-        new = own._replace(posted=sent, reserved=0, claim_number=job.claim_number)
-        await put(connection, job, new)
+
+    def write(database: sqlite3.Connection) -> None:
+        own, _room = held(database, job, 0)
+        if own.known and own.claim_number <= job.claim_number:
+            sent = sent_bytes(job, own.files)
+            new = own._replace(posted=sent, reserved=0, claim_number=job.claim_number)
+            put(database, job, new)
+
+    await app.database.run(write)
 
 
 def sent_bytes(job: Job, sizes: dict[str, int]) -> int:
@@ -182,8 +196,8 @@ def sent_bytes(job: Job, sizes: dict[str, int]) -> int:
     return sum(sizes.get(name, 0) for name in names)
 
 
-async def put(connection: Any, job: Job, own: Held) -> None:
-    await connection.execute(
+def put(database: sqlite3.Connection, job: Job, own: Held) -> None:
+    database.execute(
         "INSERT INTO quota_jobs VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
         "day = excluded.day, posted = excluded.posted, reserved = excluded.reserved, "
         "claim_number = excluded.claim_number, files = excluded.files",

@@ -7,6 +7,7 @@ it takes the same time after a million downloads as after ten."""
 import asyncio
 import io
 import math
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -124,34 +125,37 @@ async def count(app: App, job: Job) -> None:
         "wait": job.started_at - job.created_at,
         "duration": job.finished_at - job.started_at,
     }
-    async with app.database.transaction() as connection:
-        known = await connection.execute_fetchall(
+
+    def add(database: sqlite3.Connection) -> None:
+        new = database.execute(
             "INSERT OR IGNORE INTO stats_jobs (id, ended_at) VALUES (?, ?) RETURNING 1",
             (job.id, job.finished_at),
-        )
-        if not known:
+        ).fetchall()
+        if not new:
             return
         for guild_id in (job.guild_id, EVERYWHERE):
             for one in (day, ALL_TIME):
                 values = (guild_id, one, job.platform, completed, not completed, bytes_)
-                await connection.execute(
+                database.execute(
                     "INSERT INTO stats VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
                     "SET completed = completed + excluded.completed, "
                     "failed = failed + excluded.failed, bytes = bytes + excluded.bytes",
                     values,
                 )
                 for kind, seconds in times.items() if completed else ():
-                    await connection.execute(
+                    database.execute(
                         "INSERT INTO stats_times VALUES (?, ?, ?, ?, 1) "
                         "ON CONFLICT DO UPDATE SET count = count + 1",
                         (guild_id, one, kind, bin_of(seconds)),
                     )
         if named:
-            await connection.execute(
+            database.execute(
                 "INSERT INTO stats_members VALUES (?, ?, 1, ?) ON CONFLICT DO UPDATE "
                 "SET completed = completed + 1, bytes = bytes + excluded.bytes",
                 (job.guild_id, job.user_id, bytes_),
             )
+
+    await app.database.run(add)
 
 
 def bin_of(seconds: float) -> int:

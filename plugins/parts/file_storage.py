@@ -249,7 +249,7 @@ class FileStorage(Storage):
             kept = place_files(job, [f for f in files if not f.beside], content, first)
             for file in kept:
                 self._share(job, file)
-        others = _put_beside([f for f in files if f.beside], folder / "beside", known)
+        _put_beside([f for f in files if f.beside], folder / "beside", known)
         facts = {
             key: job.facts.get(key) for key in ("title", "uploader", "date", "text")
         }
@@ -274,13 +274,25 @@ class FileStorage(Storage):
             "downloaded_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         text = json.dumps(metadata, indent=2, ensure_ascii=False)
-        write_atomically(about, text.encode("utf-8", "replace"))
-        # Before the queue promises them: their contents, then their names.
-        above = [folder, *folder.parents[:3]]
-        for path in [*(file.path for file in kept), *others, content, *above]:
-            _sync(path)
+        temporary = about.with_name(f".{about.name}")
+        temporary.touch(0o600)
+        temporary.write_bytes(text.encode("utf-8", "replace"))
+        temporary.replace(about)  # the disk gets it with the files
         job.folder = str(folder.relative_to(self.data))
         return kept
+
+    async def sync(self, job: Job) -> None:
+        """See ``Storage``: the files' contents, then their names."""
+        folder = self.data / job.folder
+
+        def sync() -> None:
+            inside = [folder / "content", folder / "beside"]
+            files = [one / name for one in inside for name in _names(one)]
+            folders = [*filter(Path.is_dir, inside), folder, *folder.parents[:3]]
+            for path in [folder / "metadata.json", *files, *folders]:
+                _sync(path)
+
+        await asyncio.to_thread(sync)
 
     def _share(self, job: Job, file: MediaFile) -> None:
         """Have a kept file share its place on the disk with another one that holds the
@@ -417,20 +429,15 @@ def place_files(
 
 def _put_beside(
     files: Sequence[MediaFile], folder: Path, known: Collection[str]
-) -> list[Path]:
+) -> None:
     """Move files into a folder, by the ends of their names: "0001.en.srt" is of the
-    first file. Returns what is to be synced."""
+    first file."""
     if not known:
         remove_tree(folder)
-    if not files:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
     for file in files:
+        folder.mkdir(parents=True, exist_ok=True)
         end = re.sub(r"[^\w.-]", "", file.name.rpartition("_")[2], flags=re.ASCII)
         shutil.move(file.path, folder / end.lstrip(".")[-60:])
-        paths.append(folder / end.lstrip(".")[-60:])
-    return [*paths, folder]
 
 
 def number_of(name: str) -> int:

@@ -15,6 +15,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Coroutine,
     Iterator,
     Mapping,
     Sequence,
@@ -22,7 +23,7 @@ from collections.abc import (
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from bossbot_plugins._bench import ENCODERS, JobBench, Later
 from bossbot_plugins._cookies import keep_cookies, write_cookies
@@ -77,6 +78,8 @@ LOGIN = re.compile(
 )
 NO_PLATFORM = Platform("", "", "", "")
 
+_T = TypeVar("_T")
+
 
 class Config(PluginConfig):
     """[plugins.local_worker] in config.toml."""
@@ -113,6 +116,7 @@ class LocalWorker(Worker):
     )
     max_retry_wait_s = 60.0  # that sites may ask for, in all tries of a job
     insist_s = 5.0  # before a state that could not be stored is written again
+    tell_s = 0.1  # what is shorter is no status of its own
     early_s = 1.0  # a download that takes longer is posted while it goes on
     # A message goes before it is full after so long, each next one after four times as
     # long: the first files come soon, and all of them in few messages.
@@ -293,7 +297,7 @@ class LocalWorker(Worker):
         else:
             if to_post:
                 await self._post(job)
-            else:
+            if job.status is not Status.COMPLETED:
                 await self._forget_if_cancelled(job)
 
     async def _forget_if_cancelled(self, job: Job) -> None:
@@ -319,11 +323,11 @@ class LocalWorker(Worker):
                 await self._set(job, Status.DOWNLOADING)
                 report = self._report(job)
                 fetched = await self._fetch_and_post(job, report)
-                await self._set(job, Status.PROCESSING)
                 rest = not_posted(fetched.files, job.sources)
+                job.status = Status.PROCESSING  # stored if that takes a while
                 await self._freeze(job, fetched, rest, fetched.folder, report)
                 job.crashes = 0  # of the download, which is done
-                await self._set(job, Status.UPLOADING)
+                job.status = Status.UPLOADING  # stored with the first message
         except JobFailed as error:
             log_failure(job, error)
             if (wait_s := await self._retry_in(job, error)) is None:
@@ -333,6 +337,19 @@ class LocalWorker(Worker):
             return False
         self._tries.pop(job.id, None)
         return True
+
+    async def _storing_status(self, job: Job, work: Coroutine[Any, Any, _T]) -> _T:
+        """The result of work on a job. If that takes a while, the job's status is stored
+        meanwhile."""
+        working = asyncio.create_task(work)
+        try:
+            await asyncio.wait([working], timeout=self.tell_s)
+            if not working.done():
+                await self._set(job, job.status)
+            return await working
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
     async def _check(self, job: Job) -> None:
         try:
@@ -420,7 +437,10 @@ class LocalWorker(Worker):
     ) -> None:
         """Process and keep files of a job, and decide on their messages."""
         job.limit_bytes = await self.app.courier.limit_bytes(job)
-        processed = await self._process(job, files, folder, on_progress)
+        processing = self._process(job, files, folder, on_progress)
+        if job.status is Status.PROCESSING:
+            processing = self._storing_status(job, processing)
+        processed = await processing
         kept = await self.app.storage.keep(job, processed)
         if not job.sources:
             job.file_count = job.total_bytes = 0
@@ -428,6 +448,9 @@ class LocalWorker(Worker):
         job.total_bytes += sum(file.size for file in kept)
         await self.app.courier.freeze(job, kept, fetched)
         job.sources = job.sources + [source_of(file) for file in files]
+        # With one message, nothing is there until all is; else the rest must be kept.
+        if job.status is Status.DOWNLOADING or len(job.posts) > 1:
+            await self.app.storage.sync(job)
 
     def _report(self, job: Job) -> Callable[[Progress], None]:
         """What passes a job's progress on to the queue."""
@@ -475,10 +498,13 @@ class LocalWorker(Worker):
         on_file: Callable[[Fetched], None],
     ) -> Fetched:
         platform = self._platform(job)
-        folder = await self.app.storage.attempt_folder(job)
+        storage = self.app.storage
+        folder, cache = await asyncio.gather(
+            storage.attempt_folder(job), storage.cache_folder(job.platform)
+        )
         if kept := await self._kept(job, folder / "files"):
             return kept
-        request = await self._request(job, platform, folder)
+        request = await self._request(job, platform, folder, cache)
 
         def came(so_far: Fetched) -> None:
             job.engine = request.engine
@@ -564,7 +590,9 @@ class LocalWorker(Worker):
         platforms = self.app.plugins.registered("platforms")
         return cast(Platform, platforms.get(job.platform, NO_PLATFORM))
 
-    async def _request(self, job: Job, platform: Platform, folder: Path) -> Request:
+    async def _request(
+        self, job: Job, platform: Platform, folder: Path, cache: Path
+    ) -> Request:
         """What the engine gets for a job."""
         settings = self.app.settings
         cookies, options = None, platform.options
@@ -582,7 +610,7 @@ class LocalWorker(Worker):
             options=job.options,
             engine_options=options,
             cookies_file=cookies,
-            cache_dir=await self.app.storage.cache_folder(job.platform),
+            cache_dir=cache,
             proxy=platform.proxy,
             sleep_request_s=platform.sleep_request_s,
             timeout_s=self.config.download_timeout_s,

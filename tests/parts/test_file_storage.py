@@ -349,6 +349,8 @@ async def test_kept_files_and_their_folders_are_on_the_disk(
     files = await fetched(storage, job, ["one", "two"])
     monkeypatch.setattr(os, "fsync", watched)
     kept = await storage.keep(job, files)
+    assert not synced
+    await storage.sync(job)
     names = [str(file.path.relative_to(storage.data)) for file in kept]
     above = [job.folder, *map(str, Path(job.folder).parents)]
     assert synced[1:] == [*names, f"{job.folder}/content", *above[:-1]]
@@ -372,11 +374,13 @@ async def test_disk_that_does_not_store_a_file_is_a_failure(
     files = await fetched(storage, job, ["one"])
     broken_disk = True
     monkeypatch.setattr(os, "fsync", broken)
+    await storage.keep(job, files)
     with pytest.raises(OSError) as raised:
-        await storage.keep(job, files)
+        await storage.sync(job)
     assert raised.value.errno == errno.EIO
     broken_disk = False
     assert await storage.keep(job, await fetched(storage, job, ["one"]))
+    await storage.sync(job)
 
 
 async def test_placed_files_have_the_same_names_elsewhere(
