@@ -36,6 +36,7 @@ from bossbot_plugins._formats import (
     side_of,
     wanted,
 )
+from bossbot_plugins._patterns import finder, parsed
 from bossbot_plugins._tls import SharedContext
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
@@ -208,7 +209,7 @@ def _share_contexts() -> None:
     share_authorities()
     ssl_.SSLContext = SharedContext  # type: ignore[assignment]
     file = os.environ.get("REQUESTS_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
-    *_, extractors = _table()
+    *_unused, extractors = _table()
     for usual, _ in Counter(map(kind, extractors)).most_common(4):
         same = (one.from_url(one.example) for one in extractors if kind(one) == usual)
         extractor = next(filter(None, same))
@@ -247,24 +248,29 @@ def _find(url: str) -> Any:
 def _match(url: str) -> tuple[Any, Any]:
     """The extractor's class for a link, and what it matches; None if there is none."""
     if LINK.match(url):
-        matches, extractors = _table()
-        for number, match in enumerate(matches):
-            if found := match(url):
+        candidates, matches, extractors = _table()
+        for number in candidates(url):
+            if found := matches[number](url):
                 return extractors[number], found
     return None, None
 
 
-def _table() -> tuple[list[Callable[[str], Any]], list[Any]]:
-    """The matches of all patterns in the engine's order, and side by side the
-    extractors. Made once, and kept with the library: a child that touches every
-    extractor copies much more memory."""
+Table = tuple[Callable[[str], list[int]], list[Callable[[str], Any]], list[Any]]
+
+
+def _table() -> Table:
+    """What finds the patterns that a link may match, the matches of all patterns in the
+    engine's order, and side by side the extractors. Made once, and kept with the
+    library: a child that touches every extractor copies much more memory."""
     from gallery_dl import extractor
 
     if not hasattr(extractor, "_boss_bot_tables"):
-        classes = list(extractor._list_classes())
-        matches = [one.pattern.match for one in classes]
-        extractor._boss_bot_tables = matches, classes
-    return cast(tuple[list[Any], list[Any]], extractor._boss_bot_tables)
+        with parsed() as trees:
+            classes = list(extractor._list_classes())
+        patterns = [one.pattern for one in classes]
+        matches = [one.match for one in patterns]
+        extractor._boss_bot_tables = finder(patterns, trees), matches, classes
+    return cast(Table, extractor._boss_bot_tables)
 
 
 def download(request: Request, report: Report) -> None:

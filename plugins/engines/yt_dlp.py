@@ -22,6 +22,7 @@ from bossbot_plugins._failures import (
     retry_after_s,
     wait_asked_s,
 )
+from bossbot_plugins._patterns import finder, parsed
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
     guard_yt_dlp,
@@ -149,40 +150,49 @@ def _find(url: str) -> Any:
     """The extractor of its own for a link, or None."""
     if not LINK.match(url):
         return None
-    asked, extractors, _ = _table()
-    found = (number for number, suits in enumerate(asked) if suits(url))
+    candidates, asked, extractors, _ = _table()
+    found = (number for number in candidates(url) if asked[number](url))
     return next((extractors[number] for number in found), None)
 
 
-def _table() -> tuple[list[Callable[[str], Any]], list[Any], dict[str, Any]]:
-    """What says that an extractor is suitable, its compiled patterns or a method of its
-    own, and side by side the extractor; without the generic one. Then all by their keys.
-    Made once, and kept with the library: a child that touches every extractor copies
-    much more memory."""
+Table = tuple[
+    Callable[[str], list[int]], list[Callable[[str], Any]], list[Any], dict[str, Any]
+]
+
+
+def _table() -> Table:
+    """What finds the extractors that may know a link, what says that one is suitable,
+    its compiled patterns or a method of its own, and side by side the extractor; without
+    the generic one. Then all by their keys. Made once, and kept with the library: a
+    child that touches every extractor copies much more memory."""
     from yt_dlp import extractor
     from yt_dlp.utils import variadic
 
     if not hasattr(extractor, "_boss_bot_tables"):
         asked, extractors = list[Callable[[str], Any]](), list[Any]()
-        for ie in _extractors():
-            if ie.ie_key() == "Generic" or ie._VALID_URL is False:
-                continue
-            for ask in (ie.suitable, ie._match_valid_url):  # they compile and keep it
-                ask("https://boss-bot.invalid/")
-            ways = (ie._match_valid_url.__qualname__, ie.suitable.__qualname__)
-            by_pattern, plain = (way.split(".")[0] in PLAIN for way in ways)
-            compiled = vars(ie).get("_VALID_URL_RE")
-            patterns = list(compiled or map(re.compile, variadic(ie._VALID_URL)))
-            own: list[Callable[[str], Any]] = [one.match for one in patterns]
-            if not by_pattern:
-                own = [ie.suitable]
-            elif not plain:  # most have it to leave links to others
-                own = [_both(one, ie.suitable) for one in own]
-            asked += own
-            extractors += [ie] * len(own)
+        needed: list[re.Pattern[str] | None] = []
+        with parsed() as trees:
+            for ie in _extractors():
+                if ie.ie_key() == "Generic" or ie._VALID_URL is False:
+                    continue
+                for ask in (ie.suitable, ie._match_valid_url):  # compile and keep it
+                    ask("https://boss-bot.invalid/")
+                ways = (ie._match_valid_url.__qualname__, ie.suitable.__qualname__)
+                by_pattern, plain = (way.split(".")[0] in PLAIN for way in ways)
+                compiled = vars(ie).get("_VALID_URL_RE")
+                patterns = list(compiled or map(re.compile, variadic(ie._VALID_URL)))
+                own: list[Callable[[str], Any]] = [one.match for one in patterns]
+                if not by_pattern:
+                    own = [ie.suitable]
+                elif not plain:  # most have it to leave links to others
+                    own = [_both(one, ie.suitable) for one in own]
+                asked += own
+                needed += patterns if by_pattern else [None]
+                extractors += [ie] * len(own)
         by_key = {ie.ie_key(): ie for ie in _extractors()}
-        extractor._boss_bot_tables = asked, extractors, by_key
-    return cast(tuple[list[Any], list[Any], dict[str, Any]], extractor._boss_bot_tables)
+        find = finder(needed, trees)
+        extractor._boss_bot_tables = find, asked, extractors, by_key
+    return cast(Table, extractor._boss_bot_tables)
 
 
 def _both(match: Callable[[str], Any], suitable: Any) -> Callable[[str], Any]:

@@ -1,0 +1,98 @@
+"""Which of many patterns a link may match, without asking each one.
+
+A pattern matches no link that lacks its literal parts, "imgur.com" for one. Four
+characters of those find it in a table. What has no such part is always asked.
+"""
+
+import contextlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from re import _constants as ops  # type: ignore[attr-defined]
+from re import _parser  # type: ignore[attr-defined]
+from typing import Any
+
+LENGTH = 4  # of a piece
+Trees = dict[tuple[str, int], Any]  # by a pattern and its flags
+
+
+@contextlib.contextmanager
+def parsed() -> Iterator[Trees]:
+    """What becomes of the patterns that are compiled inside: to parse them again would
+    take as long as to compile them."""
+    trees, parse = Trees(), _parser.parse
+
+    def remember(source: Any, flags: int = 0, state: Any = None) -> Any:
+        tree = parse(source, flags, state)
+        if isinstance(source, str):
+            trees[source, flags | tree.state.flags] = tree
+        return tree
+
+    _parser.parse = remember
+    try:
+        yield trees
+    finally:
+        _parser.parse = parse
+
+
+def needed(pattern: re.Pattern[str], trees: Mapping[Any, Any] = {}) -> list[str]:
+    """Texts of which every ASCII text that the pattern matches has one, in lower case;
+    none if that cannot be told."""
+    tree = trees.get((pattern.pattern, pattern.flags))
+    return _needed(tree or _parser.parse(pattern.pattern, pattern.flags))
+
+
+def _needed(parts: Iterable[tuple[Any, Any]]) -> list[str]:
+    best, run = list[str](), ""
+    for kind, value in [*parts, (ops.AT, None)]:
+        if kind is ops.LITERAL and value < 128:
+            run += chr(value).lower()
+            continue
+        found, run = [run], ""
+        best = max(best, found, key=_worth)
+        if kind is ops.SUBPATTERN:
+            found = _needed(value[-1])
+        elif kind is ops.BRANCH:
+            each = [_needed(one) for one in value[1]]
+            found = [text for texts in each for text in texts] if all(each) else []
+        elif kind in (ops.MAX_REPEAT, ops.MIN_REPEAT) and value[0]:
+            found = _needed(value[2])
+        best = max(best, found, key=_worth)
+    return best if _worth(best) else []
+
+
+def _worth(texts: Sequence[str]) -> int:
+    """How much is gained by looking for these first; 0 for nothing."""
+    if any(text in "https://www." for text in texts):
+        return 0
+    shortest = min(map(len, texts), default=0)
+    return shortest if shortest >= LENGTH else 0
+
+
+def finder(
+    patterns: Sequence[re.Pattern[str] | None], trees: Mapping[Any, Any] = {}
+) -> Callable[[str], list[int]]:
+    """A function that says which patterns a link may match, by their numbers, in order;
+    None is asked for every link."""
+    texts = [needed(one, trees) if one else [] for one in patterns]
+    count = Counter(piece for some in texts for one in some for piece in _pieces(one))
+    table = defaultdict[str, list[int]](list)
+    always = [number for number, some in enumerate(texts) if not some]
+    for number, some in enumerate(texts):
+        for text in some:
+            table[min(_pieces(text), key=lambda piece: count[piece])].append(number)
+    known = {piece: tuple(numbers) for piece, numbers in table.items()}
+
+    def find(link: str) -> list[int]:
+        if not link.isascii():  # which other letters match a letter is not so simple
+            return list(range(len(patterns)))
+        found = {*always}
+        for piece in {*_pieces(link.lower())}:
+            found.update(known.get(piece, ()))
+        return sorted(found)
+
+    return find
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[at : at + LENGTH] for at in range(len(text) - LENGTH + 1)]
