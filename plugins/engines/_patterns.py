@@ -7,39 +7,41 @@ characters of those find it in a table. What has no such part is always asked.
 import contextlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from re import _constants as ops  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
 LENGTH = 4  # of a piece
-Trees = dict[tuple[str, int], Any]  # by a pattern and its flags
+Needs = dict[tuple[str, int], list[str]]  # by a pattern and its flags
 
 
 @contextlib.contextmanager
-def parsed() -> Iterator[Trees]:
-    """What becomes of the patterns that are compiled inside: to parse them again would
-    take as long as to compile them."""
-    trees, parse = Trees(), _parser.parse
+def noting_needs() -> Iterator[Needs]:
+    """What the patterns need that are compiled inside: to parse them again would take
+    as long as to compile them."""
+    needs, parse = Needs(), _parser.parse
 
-    def remember(source: Any, flags: int = 0, state: Any = None) -> Any:
+    def note(source: Any, flags: int = 0, state: Any = None) -> Any:
         tree = parse(source, flags, state)
         if isinstance(source, str):
-            trees[source, flags | tree.state.flags] = tree
+            needs[source, flags | tree.state.flags] = _needed(tree)
         return tree
 
-    _parser.parse = remember
+    _parser.parse = note
     try:
-        yield trees
+        yield needs
     finally:
         _parser.parse = parse
 
 
-def needed(pattern: re.Pattern[str], trees: Mapping[Any, Any] = {}) -> list[str]:
+def needed(pattern: re.Pattern[str], needs: Needs | None = None) -> list[str]:
     """Texts of which every ASCII text that the pattern matches has one, in lower case;
     none if that cannot be told."""
-    tree = trees.get((pattern.pattern, pattern.flags))
-    return _needed(tree or _parser.parse(pattern.pattern, pattern.flags))
+    known = (needs or {}).get((pattern.pattern, pattern.flags))
+    if known is None:
+        return _needed(_parser.parse(pattern.pattern, pattern.flags))
+    return known
 
 
 def _needed(parts: Iterable[tuple[Any, Any]]) -> list[str]:
@@ -70,11 +72,11 @@ def _worth(texts: Sequence[str]) -> int:
 
 
 def finder(
-    patterns: Sequence[re.Pattern[str] | None], trees: Mapping[Any, Any] = {}
+    patterns: Sequence[re.Pattern[str] | None], needs: Needs | None = None
 ) -> Callable[[str], list[int]]:
     """A function that says which patterns a link may match, by their numbers, in order;
     None is asked for every link."""
-    texts = [needed(one, trees) if one else [] for one in patterns]
+    texts = [needed(one, needs) if one else [] for one in patterns]
     count = Counter(piece for some in texts for one in some for piece in _pieces(one))
     table = defaultdict[str, list[int]](list)
     always = [number for number, some in enumerate(texts) if not some]

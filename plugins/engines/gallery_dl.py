@@ -36,7 +36,7 @@ from bossbot_plugins._formats import (
     side_of,
     wanted,
 )
-from bossbot_plugins._patterns import finder, parsed
+from bossbot_plugins._patterns import finder, noting_needs
 from bossbot_plugins._tls import SharedContext
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
@@ -265,11 +265,11 @@ def _table() -> Table:
     from gallery_dl import extractor
 
     if not hasattr(extractor, "_boss_bot_tables"):
-        with parsed() as trees:
+        with noting_needs() as needs:
             classes = list(extractor._list_classes())
         patterns = [one.pattern for one in classes]
         matches = [one.match for one in patterns]
-        extractor._boss_bot_tables = finder(patterns, trees), matches, classes
+        extractor._boss_bot_tables = finder(patterns, needs), matches, classes
     return cast(Table, extractor._boss_bot_tables)
 
 

@@ -22,7 +22,7 @@ from bossbot_plugins._failures import (
     retry_after_s,
     wait_asked_s,
 )
-from bossbot_plugins._patterns import finder, parsed
+from bossbot_plugins._patterns import finder, noting_needs
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
     guard_yt_dlp,
@@ -171,7 +171,7 @@ def _table() -> Table:
     if not hasattr(extractor, "_boss_bot_tables"):
         asked, extractors = list[Callable[[str], Any]](), list[Any]()
         needed: list[re.Pattern[str] | None] = []
-        with parsed() as trees:
+        with noting_needs() as needs:
             for ie in _extractors():
                 if ie.ie_key() == "Generic" or ie._VALID_URL is False:
                     continue
@@ -190,7 +190,7 @@ def _table() -> Table:
                 needed += patterns if by_pattern else [None]
                 extractors += [ie] * len(own)
         by_key = {ie.ie_key(): ie for ie in _extractors()}
-        find = finder(needed, trees)
+        find = finder(needed, needs)
         extractor._boss_bot_tables = find, asked, extractors, by_key
     return cast(Table, extractor._boss_bot_tables)
 
