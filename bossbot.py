@@ -1358,6 +1358,7 @@ class Hit:
     kinds: Sequence[str]  # as in ``Query.kind``
     adult: bool
     picture_url: str = ""  # of a picture in that message; "" if it is to be hidden
+    hidden: bool = False  # whether it is a spoiler
 
 
 class Archive(Part):

@@ -10,6 +10,7 @@ import discord
 from bossbot_plugins._commands import Asked
 from bossbot_plugins._jobs import guild_id_of, message_link
 from bossbot_plugins._readable import channels_for
+from bossbot_plugins._spoilers import bars
 
 from bossbot import Hit, Query, Refused, _, escape, now, one_line
 
@@ -103,20 +104,26 @@ def name_of(hit: Hit) -> str:
     """What a post is called, as a link to it. Brackets would end the link early."""
     text = hit.title or hit.uploader or hit.platform or _("a post")
     brackets = str.maketrans("[]", "()")
-    return f"[{escape(text.translate(brackets), MAX_TITLE)}]({link_of(hit)})"
+    name = f"[{escape(text.translate(brackets), MAX_TITLE)}]({link_of(hit)})"
+    return bars(name) if hit.hidden else name
 
 
 def about(hit: Hit) -> str:
     """Whose it is, when it was posted and where."""
     author = escape(hit.uploader, MAX_NAME) if hit.title and hit.uploader else ""
+    author = bars(author) if author and hit.hidden else author
     place = f"<#{hit.channel_id}>" if hit.guild_id else ""
     return " · ".join(filter(None, (author, f"<t:{int(hit.posted_at)}:R>", place)))
 
 
 def quote(hit: Hit) -> str:
-    """The sentence that fits, as a quotation; "" if the title says it."""
-    sentence = escape(hit.sentence, MAX_SENTENCE)
-    return "" if hit.sentence.strip() == hit.title.strip() else f"> {sentence}"
+    """The sentence that fits, as a quotation, without the title and the author, which
+    are shown above it; "" when nothing is left."""
+    text = one_line(hit.sentence)
+    for shown in (one_line(hit.title), one_line(hit.uploader)):
+        text = text.removeprefix(shown).strip()
+    sentence = escape(text, MAX_SENTENCE)
+    return f"> {bars(sentence) if hit.hidden else sentence}" if text else ""
 
 
 def shown(number: int, hit: Hit) -> discord.Embed:

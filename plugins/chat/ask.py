@@ -203,6 +203,9 @@ class Ask(commands.Cog):
         why = _("These posts fit best:")
         if not hits[0].sure:
             why = _("These posts fit, perhaps:")
+        # In its words, a spoiler could no longer be hidden.
+        given = [hit for hit in hits if not hit.hidden][: self.config.posts]
+        asks = asks and bool(given)
         if asks and not await self.take(ctx.author.id):
             asks = False
             why = _(
@@ -211,7 +214,6 @@ class Ask(commands.Cog):
         if not asks:
             await reply(ctx, private=not public, **quotes(hits, why))
             return
-        given = hits[: self.config.posts]
         waiting = discord.Embed(description=_("I am reading what I have posted …"))
         shown = Shown(await reply(ctx, embed=waiting, private=not public))
         with contextlib.suppress(discord.NotFound):  # nobody waits for it any more

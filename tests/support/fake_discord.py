@@ -16,6 +16,7 @@ declared with `@route(kind, ...)`, and `fault(kind, ...)` breaks them.
 import asyncio
 import contextlib
 import json
+import mimetypes
 import re
 import secrets
 import socket
@@ -199,6 +200,7 @@ class StoredFile:
             "id": str(self.id),
             "filename": self.filename,
             "size": len(self.data),
+            "content_type": mimetypes.guess_type(self.filename)[0],
             "url": url,
             "proxy_url": url,
         }

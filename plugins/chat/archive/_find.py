@@ -282,6 +282,7 @@ def hit_of(asked: Asked, found: Found, rank: int, sure: bool, picture_url: str) 
         kinds=row["kinds"].split(),
         adult=bool(row["adult"]),
         picture_url=picture_url,
+        hidden=bool(row["hidden"]),
     )
 
 
