@@ -305,7 +305,7 @@ def _sound(file: BinaryIO, head: bytes) -> str:
     for found in re.finditer(rb"\xff(?=[\xe0-\xff])", head[:HEAD_BYTES]):
         for kind, length_of in (
             ("audio/mpeg", _mpeg_frame),
-            ("audio/aac", _adts_frame),
+            ("audio/aac", adts_frame),
         ):
             place = found.start()
             for _ in range(4):  # so many in a row are no accident
@@ -342,7 +342,7 @@ KBPS = {
 }
 
 
-def _adts_frame(head: bytes) -> int:
+def adts_frame(head: bytes) -> int:
     """The length in bytes of the frame of AAC that begins so; 0 for none."""
     if len(head) < 7 or head[0] != 255 or head[1] & 0xF6 != 0xF0:
         return 0

@@ -30,7 +30,9 @@ from bossbot_plugins._media import (
     sniff,
     suffix_for,
 )
+from bossbot_plugins._mp4 import read_mp4
 from bossbot_plugins._programs import find_programs
+from bossbot_plugins._reasons import CUT
 from loguru import logger
 
 from bossbot import (
@@ -98,6 +100,12 @@ def _media_or_refused(file: MediaFile) -> MediaFile:
     return file
 
 
+def lacks_its_end(path: Path) -> bool:
+    """Whether an mp4 ends before its index, without which nothing can be read."""
+    boxes = read_mp4(path)
+    return bool(boxes and not boxes.whole)
+
+
 def _open_cache(folder: Path) -> None:
     """Make a cache's folder, or empty one that has grown beyond use."""
     if size_of(folder, TOO_DEEP_BYTES) > MAX_CACHE_BYTES:
@@ -133,6 +141,12 @@ class FileStorage(Storage):
         file, sure = await asyncio.to_thread(_measured, path, folder)
         if not sure:
             mime = await self._probe(file, folder.with_name("home"))
+            if (
+                mime == ""
+                and file.mime
+                and await asyncio.to_thread(lacks_its_end, path)
+            ):
+                raise JobFailed(Cause.NO_MEDIA, f"{file.name}: cut short", CUT)
             file = dataclasses.replace(file, mime=file.mime if mime is None else mime)
         return _media_or_refused(file)
 

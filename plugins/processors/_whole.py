@@ -5,13 +5,16 @@ Each kind is looked at as far as its own structure tells; for others the answer 
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from bossbot_plugins._media import adts_frame
 from bossbot_plugins._mp4 import read_mp4
 
 TAIL_BYTES = 2**17
 MAX_PICTURE_BYTES = 64 * 2**20  # that is read at once
+MAX_FRAME = 2**13  # bytes of sound
 AT_ONCE = 2**20  # bytes; while it searches them, Python does nothing else
 FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # of ASF
 UNKNOWN = 0x7FFFFF00  # sizes from here on stand for "as much as comes"
@@ -120,9 +123,7 @@ def _riff(file: BinaryIO) -> bool:
 
 def _ogg(file: BinaryIO) -> bool:
     """To the end of its last page."""
-    end = file.seek(0, 2)
-    file.seek(max(end - TAIL_BYTES, 0))
-    tail = file.read()
+    tail = _tail(file)
     place = tail.rfind(b"OggS")
     if place < 0 or place + 27 > len(tail):
         return place < 0  # bytes that nobody reads, or half a head
@@ -247,6 +248,71 @@ def _tiff(file: BinaryIO) -> bool:
     return int.from_bytes(head[4:], order) < file.seek(0, 2)
 
 
+def _transport_stream(file: BinaryIO) -> bool:
+    """Unless a last packet begins and does not end."""
+    end = file.seek(0, 2)
+    file.seek(end - end % 188)
+    return file.read(1) != b"G"
+
+
+def _mpeg(file: BinaryIO) -> bool:
+    """To the end of the last packet; what follows is read by nobody."""
+    tail = _tail(file)
+    place = tail.find(b"\0\0\1\xba")
+    while place >= 0 and tail[place : place + 3] == b"\0\0\1":
+        head = tail[place : place + 14]
+        if head[3:4] == b"\xb9":
+            break
+        if len(head) < 14:
+            return False
+        if head[3] == 0xBA:
+            place += 14 + (head[13] & 7) if head[4] & 0xC0 else 12
+        else:
+            place += 6 + int.from_bytes(head[4:6], "big")
+        if place > len(tail):
+            return False
+    return True
+
+
+def _framed(length_of: Callable[[bytes], int], file: BinaryIO) -> bool:
+    """To the end of the last frame in a row of frames; ``length_of`` tells by a head how
+    many bytes one has, 0 for what is none."""
+    tail = _tail(file)
+    for start in range(min(len(tail), MAX_FRAME)):
+        place, count = start, 0
+        while length := length_of(tail[place : place + 7]):
+            place, count = place + length, count + 1
+        if count >= 4:  # so many in a row are no accident
+            rest = tail[place : place + 7]
+            half_a_head = 0 < len(rest) < 7 and rest[:1] == tail[start : start + 1]
+            return place <= len(tail) and not half_a_head
+    return True
+
+
+def _ac3_frame(head: bytes) -> int:
+    """The bytes of the frame of AC-3 or E-AC-3 that begins so; 0 for none."""
+    if len(head) < 6 or not head.startswith(b"\x0b\x77"):
+        return 0
+    if head[5] >> 3 > 10:  # E-AC-3
+        return 2 * (((head[2] & 7) << 8 | head[3]) + 1)
+    frequency, code = head[4] >> 6, head[4] & 63
+    if frequency == 3 or code >= 2 * len(AC3_KBPS):
+        return 0
+    kbps = AC3_KBPS[code // 2]
+    if frequency == 1:  # 44.1 kHz
+        return 2 * (kbps * 96_000 // 44_100 + code % 2)
+    return kbps * (4, 0, 6)[frequency]
+
+
+AC3_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512,
+            576, 640)  # fmt: skip
+
+
+def _tail(file: BinaryIO) -> bytes:
+    file.seek(max(file.seek(0, 2) - TAIL_BYTES, 0))
+    return file.read()
+
+
 CHECKS: dict[bytes, Callable[[BinaryIO], bool]] = {
     b"\xff\xd8\xff": _jpeg,
     b"\x89PNG\r\n\x1a\n": _png,
@@ -259,6 +325,11 @@ CHECKS: dict[bytes, Callable[[BinaryIO], bool]] = {
     b"\xff\xfb": _mp3,
     b"\xff\xf3": _mp3,
     b"fLaC": _flac,
+    b"G": _transport_stream,
+    b"\0\0\1\xba": _mpeg,
+    b"\xff\xf1": partial(_framed, adts_frame),
+    b"\xff\xf9": partial(_framed, adts_frame),
+    b"\x0b\x77": partial(_framed, _ac3_frame),
     b"\x30\x26\xb2\x75": _asf,
     b"BM": _bmp,
     b"II*\0": _tiff,

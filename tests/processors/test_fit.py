@@ -546,6 +546,11 @@ def cut(source: Path, share: float = 0.6) -> Path:
         "a.bmp",
         "a.tiff",
         "a.avif",
+        "a.ts",
+        "a.mpg",
+        "a.aac",
+        "a.ac3",
+        "a.eac3",
     ],
 )
 async def test_file_that_is_cut_short_is_a_failure(
@@ -555,21 +560,34 @@ async def test_file_that_is_cut_short_is_a_failure(
     codecs = {
         "webm": ["-c:v", "libvpx", "-deadline", "realtime", "-c:a", "libopus"],
         "wmv": ["-c:v", "wmv2", "-c:a", "wmav2"],
+        "mpg": ["-c:v", "mpeg2video", "-c:a", "mp2"],
     }
     if kind in ("jpg", "png", "gif", "webp", "bmp", "tiff", "avif"):
         whole = make(
             shelf / name, *pattern(), "-frames:v", "2" if kind == "gif" else "1"
         )
-    elif kind in ("wav", "ogg", "flac", "mp3", "aiff"):
+    elif kind in ("wav", "ogg", "flac", "mp3", "aiff", "aac", "ac3", "eac3"):
         whole = make(shelf / name, *tone(3))
     else:
         flags = ["-movflags", "+faststart"] if name == "front.mp4" else []
         how = codecs.get(kind, [*H264, *AAC])
         whole = make(shelf / name, *pattern(length_s=3), *tone(3), *how, *flags)
-    failed, fine = await fit(cut(whole), media.image(shelf))
+    failed, fine = await fit(cut(whole, 0.61), media.image(shelf))
     assert failed.failure and failed.failure.cause is Cause.NO_MEDIA
     assert "cut short" in str(failed.failure) or "damaged" in str(failed.failure)
     assert not fine.failure, "the others are posted"
+
+
+async def test_mp4_that_ends_before_its_index_is_cut_short(
+    app: App, shelf: Path
+) -> None:
+    whole = make(shelf / "back.mp4", *pattern(length_s=3), *tone(3), *H264, *AAC)
+    job = make_job(claim_number=1)
+    folder = await app.storage.attempt_folder(job) / "files"
+    half = cut(whole).rename(folder / "half.mp4")
+    with pytest.raises(JobFailed) as caught:
+        await app.storage.inspect(half, folder)
+    assert caught.value.cause is Cause.NO_MEDIA and "cut short" in str(caught.value)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
