@@ -277,8 +277,9 @@ def vectors(db: Db, letter: str) -> None:
         _file.add_vectors(db, made, _file.fact(db, "model"))
 
 
-def test_erased_posts_leave_no_byte_behind(db: Db, path: Path) -> None:
-    for number in range(60):
+@pytest.mark.parametrize("count", [2, 60])  # parts of the index merge by themselves
+def test_erased_posts_leave_no_byte_behind(db: Db, path: Path, count: int) -> None:
+    for number in range(count):
         words = (
             f"Quetzalcoatl{number} rides" if number % 2 else f"a common text {number}"
         )
@@ -292,7 +293,7 @@ def test_erased_posts_leave_no_byte_behind(db: Db, path: Path) -> None:
     left = everything(path)
     for gone in (b"uetz", b"zalc", b"ides", b"Quetz", b"Q" * 100, b"title1\x00"):
         assert gone not in left, gone
-    assert len(find(db, "common text")) == 30 and find(db, "quetzalcoatl1") == []
+    assert len(find(db, "common text")) == count / 2 and find(db, "quetzalcoatl1") == []
     assert b"Z" * 512 in left
     db.execute("INSERT INTO grams (grams) VALUES ('integrity-check')")
 
