@@ -14,8 +14,8 @@ async def test_archive_finds_what_is_asked_for_and_refuses_the_rest() -> None:
     assert len(posts) >= 150 and len({name[:2] for name in posts}) >= 15
     assert len(asked) >= 130 and kinds["across"] >= 45 and kinds["none"] >= 25
     assert {one.post for one in asked if one.post} <= {*posts}
-    await evaluate_archive.score(asked, [*posts.values()])
-    result = evaluate_archive.evaluate(asked, [*posts])
+    await evaluate_archive.ask(asked, posts)
+    result = evaluate_archive.evaluate(asked)
     for kind, floor in FLOORS.items():
         assert result.by_kind[kind]["both"] >= floor
         assert result.by_kind[kind]["both"][1] >= floor[1]

@@ -12,6 +12,7 @@ among so many texts of others.
 import argparse
 import ast
 import asyncio
+import sqlite3
 import sys
 import sysconfig
 import tempfile
@@ -19,48 +20,50 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).parent
 if __name__ == "__main__":  # as a program
     sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "support")]
 
-import numpy as np
+from bossbot_plugins.archive import _file, _find
 from bossbot_plugins.archive._meaning import Meaning
-from bossbot_plugins.archive._words import (
-    WORDS_WEIGHT,
-    covered,
-    fused,
-    query_grams,
-    rarities,
-    text_grams,
-)
+from bossbot_plugins.archive._words import WORDS_WEIGHT
+from bossbot_plugins.archive.config import Config
+from bossbot_plugins.archive.store import NEAREST
 
-SURE, PERHAPS = 0.45, 0.33
+from bossbot import Passage, Query
+
+SURE, PERHAPS = Config().sure, Config().perhaps
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5)
 WAYS = ("words", "meaning", "both")
+GUILD, CHANNEL = 1, 2
+NOT_FOUND = 10_000  # its place
 
 
 @dataclass
 class Question:
-    """A question, the name of the post that answers it, "" for none, and its scores."""
+    """A question, the name of the post that answers it, "" for none, and what the
+    archive finds, by post: the share of the words, the cosine, and its score."""
 
     kind: str
     post: str
     text: str
-    shares: list[float] = field(default_factory=list)  # of each post: by words
-    cosines: list[float] = field(default_factory=list)
+    shares: dict[str, float] = field(default_factory=dict)  # by words only
+    found: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
-    def scores(self, way: str, weight: float = WORDS_WEIGHT) -> list[float]:
-        """The score of each post, by "words", "meaning" or "both"."""
+    def scores(self, way: str, weight: float | None = None) -> dict[str, float]:
+        """The score of each post, by "words", "meaning" or "both", as the archive has
+        it, or with another weight of the words."""
         if way == "words":
             return self.shares
         if way == "meaning":
-            return self.cosines
-        pairs = zip(self.cosines, self.shares, strict=True)
-        if weight == WORDS_WEIGHT:
-            return [fused(*pair) for pair in pairs]
-        return [max(cosine, 0) + weight * share for cosine, share in pairs]
+            weight = 0.0
+        if weight is None:
+            return {name: score for name, (_, _, score) in self.found.items()}
+        return {
+            name: max(cosine, 0) + weight * share
+            for name, (share, cosine, _) in self.found.items()
+        }
 
 
 def read(name: str) -> Iterator[list[str]]:
@@ -72,10 +75,7 @@ def read(name: str) -> Iterator[list[str]]:
 
 def posts() -> dict[str, str]:
     """The texts of the posts, by name."""
-    return {
-        name: text.removeprefix("[picture] ")
-        for name, text in read("archive_posts.txt")
-    }
+    return dict(read("archive_posts.txt"))
 
 
 def questions() -> list[Question]:
@@ -104,37 +104,63 @@ def strangers(count: int) -> list[str]:
     return found
 
 
-async def score(asked: Sequence[Question], texts: Sequence[str]) -> None:
-    """Fill in the scores of each text for each question."""
+async def ask(asked: Sequence[Question], texts: dict[str, str]) -> None:
+    """Put texts into an archive, and note what it finds for each question."""
     with tempfile.TemporaryDirectory() as folder:
-        meaning = Meaning(Path(folder) / "archive.db")
-        rows = await meaning.embed([*texts, *(one.text for one in asked)])
-        await meaning.stop()
-    if rows is None:
-        raise SystemExit(f"no meaning: {meaning.status()}")
-    matrix = np.frombuffer(b"".join(rows), np.int8).reshape(len(rows), -1)
-    matrix = matrix.astype(np.float32)
-    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    cosines = matrix[len(texts) :] @ matrix[: len(texts)].T
-    counts = Counter(gram for text in texts for gram in text_grams(text))
-    for one, row in zip(asked, cosines, strict=True):
-        grams = {gram: count_of(counts, gram) for gram in query_grams(one.text)}
-        weights = rarities(grams, len(texts))
-        one.shares = [covered(weights, text) for text in texts]
-        one.cosines = row.tolist()
+        path = Path(folder) / "archive.db"
+        meaning, db = Meaning(path), _file.open_file(path)
+        try:
+            with _file.transaction(db):
+                add(db, texts, meaning.model)
+            while some := _file.without_vectors(db, 500):
+                rows = await meaning.embed([text for *_, text in some])
+                if rows is None:
+                    raise SystemExit(f"no meaning: {meaning.status()}")
+                new = [(*one[:4], row) for one, row in zip(some, rows, strict=True)]
+                with _file.transaction(db):
+                    _file.add_vectors(db, new, meaning.model)
+            for one in asked:
+                await look(db, meaning, one)
+        finally:
+            await meaning.stop()
+            db.close()
 
 
-def count_of(counts: Counter[str], gram: str) -> int:
-    if gram.endswith("*"):
-        return sum(n for one, n in counts.items() if one.startswith(gram[:-1]))
-    return counts[gram]
+def add(db: sqlite3.Connection, texts: dict[str, str], model: str) -> None:
+    config = Config()
+    _file.set_fact(db, "model", model)
+    for number, (name, text) in enumerate(texts.items(), 1):
+        mark, _, written = text.rpartition("[picture] ")
+        source = "picture" if mark or text != written else "text"
+        row = _file.PostRow(
+            *(name, GUILD, CHANNEL, 3, float(number), "site", "https://a.example/"),
+            *("image", "", "", False, False),
+        )
+        passages = [Passage(written, source)]
+        _file.add_post(db, row, [(number, CHANNEL)], passages, config.piece_chars)
 
 
-def place(scores: Sequence[float], right: int) -> int:
-    """The place of the right post, from 1; another one of the same score is before it."""
-    return 1 + sum(
-        score >= scores[right] for at, score in enumerate(scores) if at != right
+async def look(db: sqlite3.Connection, meaning: Meaning, one: Question) -> None:
+    """Ask as ``SQLiteArchive.search`` does."""
+    query = Query(text=one.text, guild_id=GUILD, channels=[CHANNEL])
+    asked = _find.ask(db, query)
+    near = await meaning.nearest(
+        asked.text, GUILD, asked.channels, NEAREST, among=asked.among, also=asked.found
     )
+    assert near is not None
+    for found in _find.ranked(db, asked, dict(near)):
+        cosine = found.score - WORDS_WEIGHT * found.share
+        one.found[found.row["job_id"]] = (found.share, cosine, found.score)
+    for found in _find.ranked(db, asked, None):
+        one.shares[found.row["job_id"]] = found.share
+
+
+def place(scores: dict[str, float], right: str) -> int:
+    """The place of the right post, from 1; another one of the same score is before it."""
+    if right not in scores:
+        return NOT_FOUND
+    best = scores[right]
+    return sum(score >= best for score in scores.values())
 
 
 def quality(places: Sequence[int]) -> tuple[float, float]:
@@ -153,23 +179,20 @@ class Result:
     doubted: float  # of the right first hits, by the upper one
 
 
-def evaluate(
-    asked: Sequence[Question], names: Sequence[str], perhaps: float = PERHAPS
-) -> Result:
-    """Judge scored questions."""
-    index = {name: at for at, name in enumerate(names)}
+def evaluate(asked: Sequence[Question], perhaps: float = PERHAPS) -> Result:
+    """Judge questions that were asked."""
     places: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     firsts: list[float] = []
     for one in asked:
         if not one.post:
             continue
         for way in WAYS:
-            at = place(one.scores(way), index[one.post])
+            at = place(one.scores(way), one.post)
             for kind in ("all", one.kind):
                 places[kind][way].append(at)
             if way == "both" and at == 1:
-                firsts.append(max(one.scores(way)))
-    best = [max(one.scores("both")) for one in asked if not one.post]
+                firsts.append(one.scores(way)[one.post])
+    best = [max(one.scores("both").values()) for one in asked if not one.post]
     return Result(
         {k: {w: quality(p) for w, p in ways.items()} for k, ways in places.items()},
         sum(score < perhaps for score in best) / max(len(best), 1),
@@ -178,16 +201,13 @@ def evaluate(
     )
 
 
-def held_out(asked: Sequence[Question], names: Sequence[str]) -> Iterator[str]:
+def held_out(asked: Sequence[Question]) -> Iterator[str]:
     """The weight of words that is best for one half of the questions, and what it does
     for the other."""
-    index = {name: at for at, name in enumerate(names)}
     answered = [one for one in asked if one.post]
 
     def of(half: Sequence[Question], weight: float) -> tuple[float, float]:
-        return quality(
-            [place(one.scores("both", weight), index[one.post]) for one in half]
-        )
+        return quality([place(one.scores("both", weight), one.post) for one in half])
 
     halves = answered[::2], answered[1::2]
     for mine, other in (halves, halves[::-1]):
@@ -209,45 +229,37 @@ async def main() -> None:
     parser.add_argument("--failures", action="store_true", help="what is not found")
     options = parser.parse_args()
     texts, asked = posts(), questions()
-    names, bodies = [*texts], [*texts.values()]
-    if options.strangers:
-        bodies += strangers(options.strangers)
-    await score(asked, bodies)
-    result = evaluate(asked, names)
-    languages = {name[:2] for name in names}
     print(
-        f"{len(names)} posts in {len(languages)} languages, {len(asked)} questions, "
-        f"{len(bodies) - len(names)} texts of strangers; recall@5 (MRR)"
+        f"{len(texts)} posts in {len({name[:2] for name in texts})} languages, "
+        f"{len(asked)} questions, {options.strangers} texts of strangers; recall@5 (MRR)"
     )
+    others = strangers(options.strangers) if options.strangers else []
+    await ask(asked, texts | {f"-{n}": text for n, text in enumerate(others)})
     print(f"{'':12}{'':>6}" + "".join(f"{way:>16}" for way in WAYS))
     count = Counter(one.kind for one in asked)
     count["all"] = sum(bool(one.post) for one in asked)
-    for kind, ways in result.by_kind.items():
+    for kind, ways in evaluate(asked).by_kind.items():
         line = "".join(f"{show(ways[way]):>16}" for way in WAYS)
         print(f"{kind:12}{count[kind]:>6}{line}")
     print("threshold   refused   right first hits lost")
-    for limit in (0.25, 0.30, PERHAPS, 0.35, 0.40, SURE):
-        at = evaluate(asked, names, limit)
+    for limit in sorted({0.25, 0.30, PERHAPS, 0.35, 0.40, SURE}):
+        at = evaluate(asked, limit)
         print(f"{limit:9.2f}{at.refused:10.0%}{at.lost:24.0%}")
-    print(*held_out(asked, names), sep="\n")
+    print(*held_out(asked), sep="\n")
     if options.failures:
-        print_failures(asked, names)
+        print_failures(asked)
 
 
-def print_failures(asked: Sequence[Question], names: Sequence[Any]) -> None:
+def print_failures(asked: Sequence[Question]) -> None:
     """Each question that is not found, or should not be."""
     for one in asked:
         scores = one.scores("both")
-        order = sorted(range(len(scores)), key=lambda at: -scores[at])[:3]
-        best = [
-            (names[at] if at < len(names) else "-", round(scores[at], 2))
-            for at in order
-        ]
-        right = [*names].index(one.post) if one.post else None
-        if right is None and scores[order[0]] >= PERHAPS:
-            print("not refused:", one.text, best)
-        elif right is not None and (at := place(scores, right)) > 1:
-            print(f"place {at}, {scores[right]:.2f}:", one.kind, one.text, best)
+        best = sorted(scores.items(), key=lambda pair: -pair[1])[:3]
+        shown = [f"{name} {score:.2f}" for name, score in best]
+        if not one.post and best[0][1] >= PERHAPS:
+            print("not refused:", one.text, shown)
+        elif one.post and (at := place(scores, one.post)) > 1:
+            print(f"place {at}:", one.kind, one.text, f"{one.post}, but", shown)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Config(PluginConfig):
         0.45, ge=0, le=1.5, description="score of what is shown without a doubt"
     )
     perhaps: float = Field(
-        0.30, ge=0, le=1.5, description="score below which nothing is shown"
+        0.33, ge=0, le=1.5, description="score below which nothing is shown"
     )
 
 
