@@ -2052,8 +2052,8 @@ class Plugins:
                     f"{folder} is missing. Set plugins_dir, or restore it."
                 )
         folders = plugin_folders(own, self.ours)
-        if why := writable_code(self.settings, folders):
-            raise StartError(why)
+        if remedy := writable_code(self.settings, folders):
+            raise StartError(remedy)
         open_plugins(folders)
         for plugin in find_plugins(own, self.ours).values():
             if not mentioning or _mentions(plugin.path, mentioning):
@@ -2083,8 +2083,8 @@ class Plugins:
         if stem not in found:
             self.switch_off(stem, "its file is gone")
             raise PluginError(f"No plugin {stem}{did_you_mean(stem, found)}")
-        if why := writable_code(self.settings, plugin_folders(own, self.ours)):
-            raise PluginError(why)
+        if remedy := writable_code(self.settings, plugin_folders(own, self.ours)):
+            raise PluginError(remedy)
         put_back = self.remember(stem)
         forget_plugin(stem)
         plugin = self._load(found[stem])
