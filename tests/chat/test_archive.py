@@ -1,12 +1,18 @@
 """The archive of a running bot: what is posted is found, by whom, and until when."""
 
+import argparse
+import contextlib
+import os
+import signal
+import sqlite3
+import sys
 from functools import partial
 from typing import Any
 
 import pytest
-from discord_support import Stage, link, until
+from discord_support import BotProcess, Stage, link, until
 
-from bossbot import BossBot, Hit, Query
+from bossbot import BossBot, Hit, Query, Refused
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -69,33 +75,336 @@ async def test_post_is_found_by_its_words(stage: Stage) -> None:
         assert hit.picture_url.startswith("http")
 
 
-@pytest.mark.parametrize("how", ["message", "bulk", "channel", "server"])
-async def test_what_is_deleted_is_forgotten_to_the_last_byte(
-    stage: Stage, how: str
-) -> None:
+async def test_what_is_deleted_is_forgotten_to_the_last_byte(stage: Stage) -> None:
     fake = stage.fake
     async with words_only(stage) as bot:
-        place = await (fake.add_guild if how == "server" else fake.add_channel)("away")
-        assert place.guild
-        where = {"channels": [place.id], "guild_id": place.guild.id}
+        places = [await fake.add_channel(name) for name in ("one", "two", "three")]
+        places.append(await fake.add_guild("Away"))
         kept = await post(stage, title="Quetzal feathers")
-        gone = await post(stage, place=place.id, title="Xylophonist", text="a tune")
-        await finds(bot, stage, "xylophonist", gone, **where)
-        words = (b"Xylophonist", b"xylo", b"a tune")
-        assert all(word in stored(stage) for word in words)
-        if how == "message":
-            await fake.delete_message(gone)
-        elif how == "bulk":
-            await fake.delete_messages(place.id)
-        elif how == "channel":
-            await fake.delete_channel(place.id)
-        else:
-            await fake.remove_bot(place.guild.id)
+        gone = []
+        for place, word in zip(
+            places, ("Xylophone", "Zither", "Lute", "Viola"), strict=True
+        ):
+            gone.append(await post(stage, place=place.id, title=word, text="a tune"))
+            assert place.guild
+            where = {"channels": [place.id], "guild_id": place.guild.id}
+            await finds(bot, stage, word, gone[-1], **where)
+        assert not await is_without(stage, b"Viola") and b"xylo" in stored(stage)
+        await fake.delete_message(gone[0])
+        await fake.delete_messages(places[1].id)
+        await fake.delete_channel(places[2].id)
+        await fake.remove_bot(where["guild_id"])
+        words = (
+            b"Xylophone",
+            b"xylo",
+            b"Zither",
+            b"zith",
+            b"Lute",
+            b"Viola",
+            b"a tune",
+        )
         await until(partial(is_without, stage, *words), 2)
-        assert await find(bot, stage, "xylophonist", **where) == []
+        for place in places:
+            assert place.guild
+            where = {"channels": [place.id], "guild_id": place.guild.id}
+            assert await find(bot, stage, "tune", **where) == []
         await finds(bot, stage, "quetzal", kept)
 
 
 async def is_without(stage: Stage, *words: bytes) -> bool:
     text = stored(stage)
     return not any(word in text for word in words)
+
+
+async def test_words_in_files_and_subtitles_are_found(stage: Stage) -> None:
+    fake, media = stage.fake, stage.media
+    (media / "notes.txt").write_text("The recipe needs a pinch of cardamom.\n")
+    (media / "talk_0001.en.srt").write_text(
+        "1\n00:01:05,000 --> 00:01:07,000\nToday we talk about bumblebees\n"
+    )
+    stage.hook(
+        "seer",
+        "def extract_text(job, file):\n"
+        "    return [Passage('A lighthouse', 'seen')] * (file.mime[:5] == 'image')",
+    )
+    async with words_only(stage) as bot:
+        steps = [
+            stage.alt("alt1", "An owl on a branch"),
+            stage.image(),
+            "file=notes.txt",
+        ]
+        number = await post(stage, *steps, title="Mixed")
+        for words in ("owl branch", "lighthouse", "cardamom recipe"):
+            await finds(bot, stage, words, number)
+        [hit] = await find(bot, stage, "lighthouse")
+        assert hit.passages[0] == ("A lighthouse", "seen", None)
+        assert hit.sentence == "A lighthouse" and hit.kinds == ["image"]
+        told = stage.facts("talk", title="A talk")
+        script = "talk_0001.en.srt"
+        await stage.says(f"$dl {link(told, stage.image(2), f'file={script}')}")
+        await finds(bot, stage, "lighthouse", number, stage.posted()[-1].id)
+        await fake.settle()
+
+
+async def test_what_was_deleted_while_the_bot_was_off_is_never_shown(
+    stage: Stage,
+) -> None:
+    fake = stage.fake
+    async with words_only(stage) as bot:
+        place, shut = await fake.add_channel("away"), await fake.add_channel("shut")
+        where = {"channels": [place.id, shut.id, stage.channel_id]}
+        ids = [
+            await post(stage, title="fox one"),
+            await post(stage, title="fox two"),
+            await post(stage, place=place.id, title="fox three"),
+            await post(stage, place=shut.id, title="fox four"),
+        ]
+        await finds(bot, stage, "fox", *ids, **where)
+    await fake.delete_message(ids[0])
+    await fake.delete_channel(place.id)
+    await fake.deny(shut.id, "view_channel")
+    async with words_only(stage) as bot:
+        await finds(bot, stage, "fox", ids[1], **where)
+        known = await bot.app.archive.status()  # type: ignore[attr-defined]
+        assert known["posts"] == 2, "of the one that cannot be seen nobody knows"
+
+
+async def test_what_was_posted_before_there_was_an_archive_is_found(
+    stage: Stage,
+) -> None:
+    stage.remove_plugin("archive")
+    async with stage.bot():
+        old = await post(stage, title="An old fox")
+        new = await post(stage, title="A newer fox", text="with its cubs")
+        await stage.fake.settle()
+    [(first,)] = stage.database("SELECT id FROM history ORDER BY created_at LIMIT 1")
+    stage.database("DELETE FROM jobs WHERE id = ?", first)  # only the history has it
+    stage.add_plugin("archive")
+    async with words_only(stage) as bot:
+        await finds(bot, stage, "fox", old, new)
+        await finds(bot, stage, "cubs", new)
+        await use(stage, "privacy forget")
+        await finds(bot, stage, "fox")
+    async with words_only(stage) as bot:
+        await finds(bot, stage, "fox")
+
+
+async def use(stage: Stage, words: str, user: Any = None, **options: Any) -> str:
+    user = user or stage.fake.member
+    asked = await stage.fake.slash(stage.channel_id, words, options, user.id)
+    return (await stage.fake.answered(asked)).text
+
+
+async def test_server_that_wants_no_archive_has_none(stage: Stage) -> None:
+    async with words_only(stage) as bot:
+        bot.app.archive.watch_s = 0.1
+        number = await post(stage, title="A fox")
+        await finds(bot, stage, "fox", number)
+        stage.guild_settings("[archive]\narchive = false\n")
+        with pytest.raises(Refused, match="keeps no archive"):
+            await find(bot, stage, "fox")
+        assert "keeps no archive" in await use(stage, "archive status")
+        await until(partial(is_without, stage, b"A fox"), 3)
+        await post(stage, title="Another fox")
+        stage.guild_settings("")
+        await finds(bot, stage, "fox")
+
+
+async def test_who_asked_and_moderators_can_have_a_post_forgotten(stage: Stage) -> None:
+    fake = stage.fake
+    otto, moderator = fake.add_member("otto"), await fake.add_moderator("moe")
+    async with words_only(stage) as bot:
+        ids = [await post(stage, title=f"fox {n}") for n in range(3)]
+        await finds(bot, stage, "fox", *ids)
+        said = await use(stage, "archive status")
+        assert said.startswith("3 posts of this server can be found.\nThe oldest one")
+        assert said.endswith("Search by meaning is off.")
+        links = [
+            f"https://discord.com/channels/{fake.guild.id}/{stage.channel_id}/{one}"
+            for one in ids
+        ]
+        refused = await use(stage, "archive forget", otto, message=links[0])
+        assert "Manage Messages" in refused
+        for wrong in ("that one", "1", links[0][:-3] + "999", "/channels/1/2/3"):
+            said = await use(stage, "archive forget", message=wrong)
+            assert "I remember nothing of that message." in said
+        assert "forgotten" in await use(stage, "archive forget", message=links[0])
+        assert "forgotten" in await use(
+            stage, "archive forget", moderator, message=str(ids[1])
+        )
+        await finds(bot, stage, "fox", ids[2])
+        assert not fake.all_messages[ids[0]].deleted
+        assert "Only the bot's owner" in await use(stage, "archive rebuild")
+        owner = next(user for user in fake.users.values() if user.id == fake.owner.id)
+        assert "indexed anew" in await use(stage, "archive rebuild", owner)
+        await finds(bot, stage, "fox", ids[2])
+    async with words_only(stage) as bot:  # nothing brings them back
+        await finds(bot, stage, "fox", ids[2])
+
+
+async def test_what_cannot_be_written_now_is_made_up_for(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with words_only(stage) as bot:
+        archive: Any = bot.app.archive
+        file = sys.modules["bossbot_plugins.archive._file"]
+        archive.again_s = 0.05
+        number = await post(stage, title="The first fox")
+        await finds(bot, stage, "fox", number)
+        monkeypatch.setattr(file, "BUSY_S", 0.05)
+        archive._db.execute("PRAGMA busy_timeout=50")
+        other = sqlite3.connect(stage.folder / "data" / "archive.db")
+        other.isolation_level = None
+        other.execute("BEGIN IMMEDIATE")  # as a program that looks at it might
+        late = await post(stage, title="A late fox")
+        await until(lambda: truth(archive.trouble))
+        assert "cannot add to it now" in await use(stage, "archive status")
+        assert [hit.message_id for hit in await find(bot, stage, "fox")] == [number]
+        other.execute("ROLLBACK")
+        await finds(bot, stage, "fox", number, late)
+        other.execute("BEGIN IMMEDIATE")
+        assert "2 downloads forgotten" in await use(stage, "privacy forget")
+        with pytest.raises(Refused, match="out of reach"):
+            await find(bot, stage, "fox")
+        other.execute("ROLLBACK")
+        other.close()
+        await until(lambda: truth(not archive._wishes))
+        await finds(bot, stage, "fox")
+
+
+async def truth(value: object) -> bool:
+    return bool(value)
+
+
+async def test_full_disk_loses_nothing(stage: Stage) -> None:
+    async with words_only(stage) as bot:
+        archive: Any = bot.app.archive
+        archive.again_s = 0.05
+        first = await post(stage, title="The first fox")
+        await finds(bot, stage, "fox", first)
+
+        def limit(db: sqlite3.Connection) -> None:
+            db.execute("PRAGMA max_page_count=1")
+
+        await archive._write(limit)
+        late = await post(stage, title="A late fox", text="word " * 5000)
+        await until(lambda: truth("full" in archive.trouble))
+        await finds(bot, stage, "fox", first, late)  # it is opened anew
+
+
+@pytest.mark.parametrize("when", ["off", "on"])
+async def test_damaged_file_is_kept_and_made_up_for(stage: Stage, when: str) -> None:
+    path = stage.folder / "data" / "archive.db"
+    async with words_only(stage) as bot:
+        number = await post(stage, title="A fox", text="in the snow")
+        await finds(bot, stage, "snow", number)
+        if when == "on":
+            archive: Any = bot.app.archive
+            archive.again_s = 0.05
+            await archive._write(break_it)
+            with contextlib.suppress(Refused):
+                await find(bot, stage, "fox")
+            await post(stage, title="Something else")
+            await finds(bot, stage, "snow", number)
+    if when == "off":
+        path.write_bytes(b"This is no database." * 500)
+        async with words_only(stage) as bot:
+            await finds(bot, stage, "snow", number)
+    assert len(list(path.parent.glob("archive.damaged-*.db"))) == 1
+
+
+def break_it(db: sqlite3.Connection) -> None:
+    db.execute("DELETE FROM grams_data")
+
+
+async def test_post_of_a_bot_that_was_killed_is_found(
+    stage: Stage, process: BotProcess
+) -> None:
+    variables = {"plugins__archive__meaning": "off"}
+    await process.start(**variables)
+    number = await post(stage, title="A fox in the snow")
+    await process.kill()
+    async with words_only(stage) as bot:
+        await finds(bot, stage, "fox", number)
+
+
+async def test_owner_searches_on_the_command_line(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guild = str(stage.fake.guild.id)
+    assert await command(stage, "status") == 1
+    assert capsys.readouterr().out == "There is no archive.\n"
+    assert not (stage.folder / "data" / "archive.db").exists()
+    async with words_only(stage) as bot:
+        number = await post(stage, title="A fox in the snow")
+        await finds(bot, stage, "fox", number)
+        assert await command(stage, "rebuild") == 0
+        assert await command(stage, "status") == 0
+        assert "1 posts, 1 texts, 0 of them with" in capsys.readouterr().out
+        await finds(bot, stage, "fox", number)
+    assert await command(stage, "search", "fox", "--guild", guild) == 0
+    link = f"https://discord.com/channels/{guild}/{stage.channel_id}/{number}"
+    said = capsys.readouterr().out.split()
+    assert said == ["1.00", "A", "fox", "in", "the", "snow", link]
+    assert await command(stage, "search", "owl", "--guild", guild) == 0
+    assert "Nothing fits that." in capsys.readouterr().out
+
+
+async def command(stage: Stage, *words: str) -> int:
+    """The exit code of a command in a process of its own, as far as it can tell."""
+    app = stage.app(archive__meaning="off")
+    subcommand = app.plugins.registered("subcommands")["archive"]
+    parser = argparse.ArgumentParser()
+    subcommand.add_arguments(parser)
+    try:
+        return int(await subcommand.run(app, parser.parse_args(words)))
+    finally:
+        await app.stop()
+
+
+async def test_reading_rests_while_downloads_run(stage: Stage) -> None:
+    (stage.media / "long.txt").write_text("A pinch of cardamom.\n")
+    async with words_only(stage, max_concurrent_per_user=5) as bot:
+        await stage.says(f"$dl {link('wait=gate', stage.image())}")
+        await stage.hears("Downloading")
+        number = await post(stage, "file=long.txt", title="A recipe")
+        await finds(bot, stage, "recipe", number)
+        status = bot.app.archive.status  # type: ignore[attr-defined]
+        assert (await status())["work"] == 1
+        await stage.fake.settle()
+        assert await find(bot, stage, "cardamom") == []
+        stage.open_gate("gate")
+        await finds(bot, stage, "cardamom", number)
+
+
+async def test_threads_are_found_with_their_channel(stage: Stage) -> None:
+    fake = stage.fake
+    async with words_only(stage) as bot:
+        thread = await fake.add_thread(stage.channel_id, "foxes")
+        inside = await post(stage, place=thread.id, title="A fox")
+        await finds(bot, stage, "fox", inside)
+        await finds(bot, stage, "fox", channels=[thread.id + 1])
+        alone = fake.open_dm(fake.member.id)
+        await finds(bot, stage, "fox", guild_id=0, channels=[alone.id])
+
+
+async def test_meaning_finds_what_no_word_does_and_words_go_on_without_it(
+    stage: Stage,
+) -> None:
+    async with stage.bot() as bot:
+        archive: Any = bot.app.archive
+        booby = await post(stage, title="Blue-footed booby, courtship dance")
+        bread = await post(stage, title="Sourdough bread from the oven")
+        await finds(bot, stage, "ein Vogel tanzt", booby)
+        await finds(bot, stage, "pan recién hecho", bread)
+        assert archive.meaning.pid
+        hits = await find(bot, stage, "", like=(await archive.owner_of(bread)).job_id)
+        assert bread not in {hit.message_id for hit in hits}
+        os.kill(archive.meaning.pid, signal.SIGKILL)
+        hits = await find(bot, stage, "booby bread")
+        assert {hit.message_id for hit in hits} == {booby, bread}
+        await use(stage, "privacy forget")
+        rows = await archive._read(
+            lambda db: db.execute("SELECT * FROM vectors").fetchall()
+        )
+        assert rows == []

@@ -241,12 +241,9 @@ class SQLiteArchive(Archive):
         """Whether a server wants what is posted there to be kept; not when its settings
         cannot be read."""
         try:
-            table = self.app.guilds.tables(guild_id).get("archive", {})
-            return GuildConfig.model_validate(table).archive
+            return is_on(self.app.guilds.tables(guild_id))
         except Refused:
             return False
-        except ValidationError:
-            return True
 
     async def note(self, job: Job) -> None:
         """Add what a job has posted, once it has ended; twice does no harm."""
@@ -264,7 +261,8 @@ class SQLiteArchive(Archive):
         posts = []
         for job in jobs:
             messages = [m for m in messages_of(job) if m[0] not in self._gone]
-            if not messages or not self.keeps(job.guild_id):
+            wanted = self.keeps(job.guild_id) and is_on(job.guild_settings)
+            if not messages or not wanted:
                 continue
             row = row_of(job)
             passages = fitted(said_of(job), int(self.config.text_limit))
@@ -291,6 +289,7 @@ class SQLiteArchive(Archive):
         await self._make_ready()
         while True:
             self._behind.clear()
+            await self._forget_wishes()
             known = await self._read(lambda db: _file.fact(db, "reached"))
             since = float(known or 0)
             if not known:
@@ -309,7 +308,6 @@ class SQLiteArchive(Archive):
 
     async def _make_ready(self) -> None:
         """Begin anew what an earlier version has made, or another model."""
-        await self._forget_wishes()
         size, model = self.config.piece_chars, self.meaning.model
 
         def look(db: sqlite3.Connection) -> bool:
@@ -732,6 +730,14 @@ class SQLiteArchive(Archive):
         await self._cut_anew()
         self._to_embed.set()
         self._erased.set()
+
+
+def is_on(tables: dict[str, Any]) -> bool:
+    """Whether a server's settings, as they are or were, let posts be kept."""
+    try:
+        return GuildConfig.model_validate(tables.get("archive", {})).archive
+    except ValidationError:
+        return True
 
 
 def _be_nice() -> None:
