@@ -66,7 +66,7 @@ def said_of(job: Job) -> list[Passage]:
 
 def parent_of(app: App, channel_id: int) -> int:
     """The channel that a public thread is in; 0 for anything else."""
-    return public_parent(app.bot.get_channel(channel_id))
+    return public_parent(app.bot.get_channel(channel_id)) if app.has_gateway else 0
 
 
 def public_parent(channel: object) -> int:

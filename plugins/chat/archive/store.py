@@ -264,17 +264,16 @@ class SQLiteArchive(Archive):
             wanted = self.keeps(job.guild_id) and is_on(job.guild_settings)
             if not messages or not wanted:
                 continue
-            row = row_of(job)
-            passages = fitted(said_of(job), int(self.config.text_limit))
-            posts.append((row, messages, passages, parent_of(self.app, row.channel_id)))
-        size = self.config.piece_chars
+            row, said = row_of(job), said_of(job)
+            posts.append((row, messages, said, parent_of(self.app, row.channel_id)))
+        limit, size = int(self.config.text_limit), self.config.piece_chars
 
         def add(db: sqlite3.Connection) -> int:
             if reached:
                 _file.set_fact(db, "reached", repr(reached))
             return sum(
-                _file.add_post(db, row, messages, passages, size, parent_id)
-                for row, messages, passages, parent_id in posts
+                _file.add_post(db, row, messages, fitted(said, limit), size, parent_id)
+                for row, messages, said, parent_id in posts
             )
 
         added = await self._write(add) if posts or reached else 0
@@ -396,12 +395,14 @@ class SQLiteArchive(Archive):
                 failed = tries + 1 < TRIES
         if failed:
             return
-        used = len("\n".join(p.text for p in said_of(job)).encode()) if job else 0
-        room = max(int(self.config.text_limit) - used, 0)
-        passages, size = fitted(passages, room), self.config.piece_chars
+        said = said_of(job) if job else []
+        limit, size = int(self.config.text_limit), self.config.piece_chars
 
         def add(db: sqlite3.Connection) -> None:
-            _file.add_passages(db, job_id, passages, size)
+            known = len(fitted(said, limit))  # these are there already
+            _file.add_passages(
+                db, job_id, fitted([*said, *passages], limit)[known:], size
+            )
             db.execute("DELETE FROM work WHERE job_id = ?", (job_id,))
 
         await self._write(add)
