@@ -566,6 +566,7 @@ class Fetched:
     failures: list[JobFailed] = field(default_factory=list)  # of single items
     folder: Path = Path(".")  # where it put them
     alts: dict[str, str] = field(default_factory=dict)  # what is on files, by name
+    notes: dict[str, str] = field(default_factory=dict)  # of kept ones: see MediaFile
     files: list[MediaFile] = field(default_factory=list)  # the paths, once checked
     checked: int = 0  # so many of the paths
 

@@ -539,8 +539,11 @@ class LocalWorker(Worker):
             if kept and may_serve(kept, job):
                 paths = await self.app.storage.copy_kept(kept, folder)
                 job.engine = kept.engine
-                alts = {n: alt for post in kept.posts for n, alt in post.alts.items()}
-                return Fetched(paths, {**kept.facts}, folder=folder, alts=alts)
+                fetched = Fetched(paths, {**kept.facts}, folder=folder)
+                for post in kept.posts:
+                    fetched.alts |= post.alts
+                    fetched.notes |= post.notes
+                return fetched
         return None
 
     async def _inspect_all(self, job: Job, fetched: Fetched) -> None:
@@ -563,7 +566,9 @@ class LocalWorker(Worker):
             try:
                 file = await self.app.storage.inspect(path, folder)
                 alt = fetched.alts.get(path.name, "")
-                note = self._note(job, file, fetched.facts)
+                note = fetched.notes.get(path.name) or self._note(
+                    job, file, fetched.facts
+                )
                 fetched.files.append(dataclasses.replace(file, alt=alt, note=note))
             except JobFailed as error:
                 fetched.failures.append(error)

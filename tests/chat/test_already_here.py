@@ -143,11 +143,15 @@ async def test_repeated_link_is_answered_with_where_it_is_and_can_be_posted_agai
         assert address(post) in (await stage.fake.answered(slash)).content
         assert len(await bot.app.queue.list()) == 1
         await bot.app.database.all(copy_of("number + 1", at_s="1"))
+        noted = "json_set(posts, '$[0].notes', json_object(?, '720p to fit'))"
+        [name] = (await bot.app.queue.list())[0].posts[0].files
+        await bot.app.database.all(f"UPDATE jobs SET posts = {noted}", name)
     async with stage.bot() as bot:  # the button outlives the bot
         await until(partial(has_one_row, bot))  # what is too old to count has gone
         await stage.fake.click(answer.id, "Post again", otto.id)
         [_, again] = await stage.gets(2)
         assert again.files[0].data == post.files[0].data
+        assert "720p to fit" in again.content, "how it was made to fit stays true"
         await until(partial(counted, bot, otto))
         # Who may not download may not do it by the button.
         stage.guild_settings(f"[permissions]\ndenied_users = [{otto.id}]\n")
