@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from bossbot_plugins._filters import filters_of, is_hdr
 from bossbot_plugins._measure import maps_of, measured, sizes_in
 from bossbot_plugins._mp4 import MAX_LEVEL, Mp4, read_mp4
 from bossbot_plugins._plan import (
@@ -69,14 +70,6 @@ SOUND_TRIES: tuple[tuple[float, list[str], bool], ...] = (
 OGG_BPS = 700  # of the container
 # Up to a tenth of the pictures may be broken; for more, ffmpeg ends with 69.
 BROKEN = ("-max_error_rate", "0.1")
-HDR = ("smpte2084", "arib-std-b67")  # PQ, HLG
-# From HDR's light to the one that other screens show.
-TO_SDR = (
-    "setparams=colorspace=bt2020nc:color_primaries=bt2020:color_trc={transfer},"
-    "zscale=t=linear:npl=100,"
-    "format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,"
-    "zscale=t=bt709:m=bt709:p=bt709:r=tv"
-)
 
 
 class Config(PluginConfig):
@@ -344,7 +337,7 @@ class Fitting:
         """Encoded by the hardware if the owner named one that can, else by x264."""
         ways = [self.config.encoder] if self.config.encoder else []
         ways.append("libx264")
-        maps = [True, False] if self.source.probe.transfer in HDR else [False]
+        maps = [True, False] if is_hdr(self.source.probe) else [False]
         attempts = [(way, mapped) for way in ways for mapped in maps]
         for number, (way, mapped) in enumerate(attempts, 1):
             before, picture = self._picture(way, aim, turn, mapped)
@@ -369,7 +362,7 @@ class Fitting:
         if turn.capped or turn.strict:
             stored = aim.video_bps // 2 if turn.strict else 2 * aim.video_bps
             rate += ["-maxrate", bps, "-bufsize", str(min(stored, MAX_BPS))]
-        filters = self._filters(aim, mapped)
+        filters = filters_of(self.source, aim, mapped)
         if way != "libx264":
             before, upload = hardware(self.config)
             filters += upload
@@ -384,25 +377,6 @@ class Fitting:
             rate += ["-fastfirstpass", "0"]
         picture = ["-vf", ",".join([*filters, "format=yuv420p"]), "-c:v", way]
         return [], [*picture, *x264, *rate]
-
-    def _filters(self, aim: Plan, mapped: bool) -> list[str]:
-        probe, found = self.source.probe, list[str]()
-        if probe.interlaced:
-            found.append("yadif")
-        # x264 counts bits by frames, and mp4 forgets how long the last one is seen.
-        if not self.source.steady or (probe.frames_per_s or 0) > self.source.fps * 1.01:
-            found.append(f"fps={self.source.fps:.6g}")
-        scale = f"scale={aim.width}:{aim.height}"
-        if re.match(r"(gbr|rgb|bgr|pal8|argb|abgr|0rgb)", probe.pixel_format):
-            scale += ":out_color_matrix=bt709:out_range=tv"
-            found += [scale, "setparams=colorspace=bt709:color_primaries=bt709"]
-        elif (aim.width, aim.height) != self.source.size:
-            found.append(scale)
-        if abs(probe.shape - 1) < 0.01:
-            found.append("setsar=1")
-        if mapped:
-            found.append(TO_SDR.format(transfer=probe.transfer))
-        return found
 
     def _aac(self, kbps: int) -> list[str]:
         if self.source.probe.audio == "aac" and self.source.audio_bps <= kbps * 1100:

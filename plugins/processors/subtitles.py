@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from bossbot_plugins._cues import cues
-from bossbot_plugins._measure import maps_of
-from bossbot_plugins._plan import GOOD_BPP
+from bossbot_plugins._filters import filters_of, is_hdr
+from bossbot_plugins._measure import maps_of, measured
+from bossbot_plugins._plan import SHARE, parts_needed, plan
 from loguru import logger
 
 from bossbot import (
@@ -24,8 +25,6 @@ from bossbot import (
 
 NAME = re.compile(r"(.+_\d+)\.[\w-]{1,30}\.(?:srt|vtt)", re.ASCII)
 MAX_BYTES = 2**20
-FPS = 25  # that are reckoned with
-SOUND_BITS_S = 128_000
 
 
 @hookimpl
@@ -64,31 +63,28 @@ async def process_files(
 
 async def burnt_in(video: MediaFile, text: MediaFile, bench: Bench) -> MediaFile:
     """The video with its subtitles in the picture. Raises JobFailed without ffmpeg."""
-    found = await bench.probe(video)
+    source = await measured(video, bench)
+    # What is too long for one file is split later.
+    room = bench.limit_bytes * SHARE * parts_needed(source, bench.limit_bytes)
+    aim = plan(source, room)
     plain = bench.path("subtitles.srt")
     await in_thread(partial(write_plain, text.path, plain))
     path = bench.path(f"{video.path.stem}.mp4")
     # ffmpeg runs in a folder beside this one. An absolute path could hold what its
     # filters read as a command.
-    filters = f"subtitles=../{plain.parent.name}/{plain.name}"
-    rate: tuple[str, ...] = ()
-    length_s = found.duration_s or 0
-    if bench.limit_bytes and length_s:
-        bits_s = int(bench.limit_bytes * 7.6 / length_s - SOUND_BITS_S)
-        # With less, a smaller picture looks better, and the video is made to fit later.
-        if bits_s > GOOD_BPP * FPS * found.width * found.height:
-            rate = ("-maxrate", f"{bits_s}", "-bufsize", f"{bits_s * 2}")
-    sound = (
-        ("-c:a", "copy") if found.audio == "aac" else ("-c:a", "aac", "-b:a", "128k")
-    )
+    words = [f"subtitles=../{plain.parent.name}/{plain.name}", "format=yuv420p"]
+    filters = [*filters_of(source, aim, is_hdr(source.probe)), *words]
+    rate = ("-maxrate", str(aim.video_bps), "-bufsize", str(2 * aim.video_bps))
+    copied = source.probe.audio == "aac" and source.audio_bps <= aim.sound_kbps * 1100
+    sound = ("-c:a", "copy") if copied else ("-c:a", "aac", "-b:a", "128k", "-ac", "2")
     await bench.ffmpeg(
         *("-i", video.path),
-        *maps_of(found),
-        *("-vf", filters),
+        *maps_of(source.probe),
+        *("-vf", ",".join(filters)),
         *("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", *rate),
-        *("-pix_fmt", "yuv420p", *sound, "-movflags", "+faststart", path),
+        *(*sound, "-movflags", "+faststart", path),
         label=_("Burning in the subtitles"),
-        length_s=length_s,
+        length_s=source.length_s,
         encodes=True,
     )
     made = await bench.file(path)

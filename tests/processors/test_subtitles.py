@@ -55,6 +55,14 @@ def brightness(path: Path) -> float:
     return float(done.stderr.split("YAVG=")[1].split()[0])
 
 
+def picture_of(path: Path) -> dict[str, Any]:
+    words = ["-select_streams", "v", "-of", "json", "-show_streams"]
+    command = ["ffprobe", "-v", "error", *words, path]
+    done = subprocess.run(command, capture_output=True, check=True)
+    [found] = json.loads(done.stdout)["streams"]
+    return dict(found)
+
+
 @pytest.fixture(scope="module")
 def black(shelf: Path) -> Path:
     return media.converted(
@@ -90,6 +98,20 @@ async def test_subtitles_are_burnt_in_when_asked_for(
     assert [file.beside for file in files] == [False, True]
     assert brightness(files[0].path) > brightness(black) + 1
     assert files[0].mime == "video/mp4"
+
+
+async def test_subtitles_are_burnt_into_what_every_screen_shows(
+    process: Process, black: Path
+) -> None:
+    light = ["-x265-params", "colorprim=9:transfer=16:colormatrix=9"]
+    hdr = media.converted(
+        *(black, "hdr.mp4", "-vf", "scale=2600:1480", "-frames:v", "1"),
+        *("-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le", *light),
+    )
+    _, files = await process(hdr, WORDS, **ASKED)
+    shown = picture_of(files[0].path)
+    assert (shown["pix_fmt"], shown["color_transfer"]) == ("yuv420p", "bt709")
+    assert shown["height"] == 1440, "for more, the encoder has no memory"
 
 
 @pytest.mark.parametrize("how", ["no ffmpeg", "no subtitles", "audio"])
