@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import media
 import pytest
-from bossbot_plugins import _bench, _plan
+from bossbot_plugins import _bench
 from bossbot_plugins import subtitles as plugin
 from conftest import make_job
 
@@ -103,7 +104,8 @@ async def test_subtitles_are_burnt_in_when_asked_for(
 async def test_subtitles_are_burnt_into_what_every_screen_shows(
     process: Process, black: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_plan, "MAX_BLOCKS", 40 * 25 - 1)
+    loaded = sys.modules["bossbot_plugins._plan"]
+    monkeypatch.setattr(loaded, "MAX_BLOCKS", 40 * 25 - 1)
     light = ["-x265-params", "colorprim=9:transfer=16:colormatrix=9"]
     hdr = media.converted(
         *(black, "hdr.mp4", "-vf", "scale=640:400", "-frames:v", "1"),
