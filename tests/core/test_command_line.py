@@ -338,6 +338,20 @@ def test_help_tells_of_every_command(
     assert [word for word in words if word not in done.stdout] == []
 
 
+def test_help_loads_no_large_library(bare_home: Home) -> None:
+    python, *rest = bare_home.command("--help")
+    done = subprocess.run(
+        [python, "-X", "importtime", *rest],
+        env=bare_home.environment(),
+        capture_output=True,
+        text=True,
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "bossbot" in loaded
+    large = ("discord", "aiohttp", "aiosqlite", "yt_dlp", "gallery_dl", "numpy", "PIL")
+    assert loaded.isdisjoint(large)
+
+
 def test_version_is_the_bots_and_the_plugin_apis(toy_home: Home) -> None:
     done = toy_home.run("--version")
     assert (done.returncode, done.stderr) == (0, "")

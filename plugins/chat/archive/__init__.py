@@ -2,24 +2,27 @@
 meaning. Only those who can read a post find it."""
 
 from collections.abc import Callable
-from functools import partial
-
-from discord.ext import commands
+from typing import Any
 
 from bossbot import App, BossBot, Finding, Job, Part, Subcommand, hookimpl
 
-from . import cog
-from ._meaning import findings
 from .command_line import subcommand
 from .config import Config, GuildConfig
-from .store import SQLiteArchive, own_archive
 
 __all__ = ["Config", "GuildConfig"]
+
+# The rest is imported where it is used: `python bossbot.py --help` loads this file, and
+# should not have to wait for discord.py.
 
 
 @hookimpl
 def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
-    return {"archive": partial(SQLiteArchive, config=config)}
+    def archive(app: App) -> Part:
+        from .store import SQLiteArchive
+
+        return SQLiteArchive(app, config=config)
+
+    return {"archive": archive}
 
 
 @hookimpl
@@ -37,7 +40,9 @@ def register_tables() -> list[str]:
 
 
 @hookimpl
-def register_commands(bot: BossBot) -> list[commands.Cog]:
+def register_commands(bot: BossBot) -> list[Any]:
+    from . import cog
+
     return [cog.Archive(bot)]
 
 
@@ -48,16 +53,22 @@ def register_subcommands() -> list[Subcommand]:
 
 @hookimpl
 def check_machine(config: Config) -> list[Finding]:
+    from ._meaning import findings
+
     return findings(config.meaning)
 
 
 @hookimpl
 async def job_changed(job: Job, app: App) -> None:
+    from .store import own_archive
+
     if archive := own_archive(app):
         await archive.note(job)
 
 
 @hookimpl
 async def forget_downloads(guild_id: int | None, user_id: int | None, app: App) -> None:
+    from .store import own_archive
+
     if archive := own_archive(app):
         await archive.forget(guild_id, user_id)

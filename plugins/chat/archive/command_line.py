@@ -2,11 +2,12 @@
 
 import argparse
 import sqlite3
+from typing import TYPE_CHECKING
 
 from bossbot import App, Query, Refused, Subcommand, format_size, one_line
 
-from ._file import Newer
-from .store import SQLiteArchive, own_archive
+if TYPE_CHECKING:
+    from .store import SQLiteArchive
 
 
 def subcommand() -> Subcommand:
@@ -27,6 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(app: App, args: argparse.Namespace) -> int:
     """Print what was asked for; returns 1 when there is no archive."""
+    from ._file import Newer
+    from .store import own_archive
+
     archive = own_archive(app)
     if not archive or not archive.path.is_file():
         print("There is no archive.")
@@ -47,7 +51,7 @@ async def run(app: App, args: argparse.Namespace) -> int:
     return 0
 
 
-async def print_status(archive: SQLiteArchive) -> None:
+async def print_status(archive: "SQLiteArchive") -> None:
     known = await archive.status()
     print(f"{archive.path}: {format_size(archive.path.stat().st_size)}")
     print(
@@ -57,7 +61,7 @@ async def print_status(archive: SQLiteArchive) -> None:
     print(archive.meaning.status())
 
 
-async def print_hits(archive: SQLiteArchive, text: str, guild_id: int) -> int:
+async def print_hits(archive: "SQLiteArchive", text: str, guild_id: int) -> int:
     channels = await archive.channels_of(guild_id)
     query = Query(text=text, guild_id=guild_id, channels=channels)
     hits = await archive.search(query, limit=10)
