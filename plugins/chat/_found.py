@@ -32,7 +32,7 @@ class Wanted:
     words: str = ""  # as ``cleaned``
     like: str = ""  # see ``Query``, as of the rest
     user_id: int = 0
-    channel_id: int = 0  # or a category, or what has private threads; 0 for all
+    channel_id: int = 0  # or a category, or what has private threads
     platform: str = ""
     kind: str = ""
     since: float = 0
@@ -55,18 +55,17 @@ def since_s(since: Since | None) -> float:
 
 
 def id_of(thing: Any) -> int:
-    """The id of a member or channel, 0 for None. The posts of a public thread belong to
-    its channel."""
-    if isinstance(thing, discord.Thread) and not thing.is_private():
-        return int(thing.parent_id)
+    """The id of a member or channel, 0 for None."""
     return int(thing.id) if thing else 0
 
 
 async def query_for(asked: Asked, wanted: Wanted) -> Query:
     """The query of whoever asks, by what that member may read now."""
     channels: Collection[int] = await channels_for(asked, public=wanted.public)
-    if wanted.channel_id:
-        channels = [one for one in channels if wanted.channel_id in family(asked, one)]
+    if (place := wanted.channel_id) and place_of(asked, place) in channels:
+        channels = [place]
+    elif place:
+        channels = [one for one in channels if place in above(asked, one)]
     return Query(
         text=wanted.words,
         like=wanted.like,
@@ -79,18 +78,18 @@ async def query_for(asked: Asked, wanted: Wanted) -> Query:
     )
 
 
-def family(asked: Asked, channel_id: int) -> tuple[int, ...]:
-    """A channel, the one that it is a thread of, and its category."""
+def place_of(asked: Asked, channel_id: int) -> int:
+    """The channel that stands for a public thread where it is asked who may read what;
+    of anything else the channel itself."""
+    thread = asked.guild.get_thread(channel_id) if asked.guild else None
+    return thread.parent_id if thread and not thread.is_private() else channel_id
+
+
+def above(asked: Asked, channel_id: int) -> list[int]:
+    """The channel that a thread is in, or the category of a channel."""
     channel = asked.guild.get_channel_or_thread(channel_id) if asked.guild else None
-    above = (getattr(channel, name, None) for name in ("parent_id", "category_id"))
-    return channel_id, *(one for one in above if one)
-
-
-def may_show(asked: Asked, hit: Hit, channels: Collection[int]) -> bool:
-    """Whether a post is in one of these channels, or in a public thread of one."""
-    thread = asked.guild.get_thread(hit.channel_id) if asked.guild else None
-    place = id_of(thread) if thread else hit.channel_id
-    return place in channels
+    ids = (getattr(channel, name, None) for name in ("parent_id", "category_id"))
+    return [one for one in ids if one]
 
 
 # ── How they look ──────────────────────────────────────────────────────────────────

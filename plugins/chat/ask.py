@@ -214,8 +214,9 @@ class Ask(commands.Cog):
         if not asks:
             await reply(ctx, private=not public, **quotes(hits, why))
             return
-        waiting = discord.Embed(description=_("I am reading what I have posted …"))
-        shown = Shown(await reply(ctx, embed=waiting, private=not public))
+        # If the bot ends now, that is what stays.
+        waiting = quotes(hits, _("I am reading what fits best …"))
+        shown = Shown(await reply(ctx, private=not public, **waiting))
         with contextlib.suppress(discord.NotFound):  # nobody waits for it any more
             await shown.end(await self.answer(shown, wanted.words, given))
 

@@ -21,9 +21,9 @@ from bossbot_plugins._found import (
     cleaned,
     id_of,
     jumps,
-    may_show,
     nothing,
     numbered,
+    place_of,
     query_for,
     shown,
     since_s,
@@ -252,7 +252,9 @@ class PostButton(
         query = await query_for(interaction, wanted)
         hits = await bot.app.archive.search(query, limit=PER_PAGE, after=self.after)
         open_to_all = await channels_for(interaction, public=True)
-        open_hits = [hit for hit in hits if may_show(interaction, hit, open_to_all)]
+        open_hits = [
+            one for one in hits if place_of(interaction, one.channel_id) in open_to_all
+        ]
         if not open_hits:
             raise Refused(_("Not everybody in this channel may read these posts."))
         view = discord.ui.View(timeout=None)

@@ -61,7 +61,10 @@ async def ask(stage: Stage, question: str = "soup in the hut", **more: Any) -> M
     options = {"question": question, **more}
     number = await stage.fake.slash(stage.channel_id, "ask", options)
     answer = await stage.fake.answered(number)
-    await stage.fake.wait_for(lambda: not answer.text.endswith(" …"))
+    begun = "I am reading what fits best …"
+    await stage.fake.wait_for(
+        lambda: begun not in answer.text and not answer.text.endswith(" …")
+    )
     return answer
 
 
@@ -157,6 +160,7 @@ async def test_an_answer_grows_and_names_its_sources(
             stage.channel_id, "ask", {"question": "soup in the hut", "public": True}
         )
         answer = await stage.fake.answered(number)
+        assert QUOTES in answer.text and jumps(answer)  # should the bot end now
         await stage.fake.wait_for(lambda: "The first half" in answer.text)
         assert answer.text.endswith(" …") and not jumps(answer)
         fake_model.gate.set()

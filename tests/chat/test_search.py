@@ -151,6 +151,30 @@ async def test_only_what_its_readers_may_read_is_in_an_answer(stage: Stage) -> N
         assert shown.only_for is None and jumps(shown) == [link_to(hut)]
 
 
+async def test_threads_categories_and_direct_messages(stage: Stage) -> None:
+    fake, nothing = stage.fake, "Nothing that I posted here fits that."
+    thread = await fake.add_thread(stage.channel_id, "trips")
+    private = fake.open_dm(fake.member.id)
+    more = {"download__direct_messages": True}
+    async with stage.bot(archive__meaning="off", **more) as bot:
+        (hut,) = await post(stage, bot, HUT)
+        told = HUT.replace("ridge", "lake")
+        (trip,) = await post(stage, bot, told, channel_id=thread.id)
+        told = HUT.replace("ridge", "moor")
+        (own,) = await post(stage, bot, told, channel_id=private.id)
+        both = {link_to(hut), link_to(trip)}
+        assert {*jumps(await search(stage, "hut"))} == both
+        found = await search(stage, "hut", channel=thread.id)
+        assert jumps(found) == [link_to(trip)]
+        number = await fake.click(found.id, "Post here")
+        assert jumps(await fake.answered(number)) == [link_to(trip)]
+        assert {*jumps(await search(stage, "hut", channel=stage.channel_id))} == both
+        found = await search(stage, "hut", private)
+        assert jumps(found) == [link_to(own)] and found.buttons == ["Jump"]
+        await fake.deny(stage.channel_id, "read_message_history")
+        assert (await search(stage, "hut", thread)).text == nothing
+
+
 async def test_an_answer_is_acknowledged_before_discord_says_what_is_there(
     stage: Stage,
 ) -> None:
