@@ -1,11 +1,13 @@
-"""Makes docs/conversation.png, the README's picture, from what the bot really answers.
+"""Makes docs/conversation.png, the README's picture, and docs/answer.png from what the bot
+really answers.
 
     python tests/tools/picture.py
     python tests/tools/picture.py --phone FOLDER
 
-Runs the bot on the fake Discord, has a member paste two links, and draws the channel
-as Discord's dark theme would, or with ``--phone`` a few posts on a phone's width, with ffmpeg for the media and a headless Chromium
-(``chromium`` or ``google-chrome`` on the PATH) for the drawing.
+Runs the bot on the fake Discord, has a member paste two links, or search what was posted,
+and draws the channel as Discord's dark theme would, or with ``--phone`` a few posts and the
+answers on a phone's width, with ffmpeg for the media and a headless Chromium (``chromium``
+or ``google-chrome`` on the PATH) for the drawing.
 """
 
 import argparse
@@ -21,11 +23,12 @@ import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 
-PICTURE = ROOT / "docs" / "conversation.png"
+PICTURES = {"": "conversation.png", "answer": "answer.png"}  # in docs/
 WIDTH, PHONE = 640, 390  # CSS pixels; twice as many in the file
 CHROMIUM = "chromium", "chromium-browser", "google-chrome"
 FLAGS = (
@@ -56,6 +59,7 @@ from pathlib import Path
 from bossbot import Cause, Engine, JobFailed, Progress, hookimpl
 
 MEDIA = Path({media!r})
+SAID = {said!r}
 TOTAL = 13_002_342
 
 
@@ -74,6 +78,14 @@ def download(request, report):
             report.progress(Progress("sunrise.mp4", TOTAL * 63 // 100, TOTAL, 3.25e6))
             time.sleep(0.1)
     what = request.url.split("/")[3]
+    if what in SAID:
+        title, author, text = SAID[what]
+        report.info(title=title, uploader=author, text=text)
+        source = sorted(MEDIA.glob("*.jpg"))[[*SAID].index(what)]
+        path = request.folder / f"{{request.prefix}}_0001.jpg"
+        shutil.copy(source, path)
+        report.file(path)
+        return
     if what == "gone":
         raise JobFailed(Cause.GONE)
     if what == "photos":
@@ -111,7 +123,26 @@ async def process_files(files):
     return [replace(f, note=note) if f.mime[:5] == "video" else f for f in files]
 """
 QUIET = "ffmpeg", "-nostdin", "-loglevel", "error", "-y"
-POSTS = "photo", "album", "video", "words", "gone"
+POSTS = "photo", "album", "video", "words", "gone", "answer"
+# What was posted before the answers: title, author, text.
+SAID = {
+    "berge": (
+        "Sonnenuntergang in den Bergen",
+        "Mira Vogt",
+        "Nach dem Gewitter wurde es still. Eine halbe Stunde später war alles rot.",
+    ),
+    "hut": (
+        "Up to the Kaltbach hut",
+        "Ana Ruiz",
+        "Three hours from the valley. They serve soup and cake, and have a piano.",
+    ),
+    "summit": (
+        "Sunset from the summit",
+        "Jonas Beck",
+        "The mountains glowed for five minutes. Then we ran down in the dark.",
+    ),
+    "cat": ("Our neighbour's cat", "Ana Ruiz", "She sleeps in a paper box."),
+}
 
 
 @dataclass
@@ -124,6 +155,8 @@ class Line:
     bot: bool = False
     files: list[tuple[str, bytes]] = field(default_factory=list)  # name and content
     buttons: list[str] = field(default_factory=list)
+    embeds: list[dict[str, Any]] = field(default_factory=list)
+    thumbnails: list[bytes] = field(default_factory=list)  # of the embeds; b"" for none
     replied_to: tuple[str, str] = ("", "")  # author and content
 
 
@@ -139,9 +172,13 @@ async def converse(folder: Path, what: str = "") -> list[Line]:
     (folder / "stage").mkdir()
     async with FakeDiscord() as fake:
         stage = Stage(fake, art, folder / "stage")
-        stage.write_plugin("hills", ENGINE.format(media=str(art)))
+        stage.write_plugin("hills", ENGINE.format(media=str(art), said=SAID))
         stage.write_plugin("fitted", FIT)
-        async with stage.bot():
+        for name in ("archive", "search", "ask") if what == "answer" else ():
+            stage.add_plugin(name)
+        async with stage.bot() as bot:
+            if what == "answer":
+                return await answers(stage, bot)
             if what:
                 await stage.says(f"$dlt https://hills.example/{what}/42")
                 if what == "gone":
@@ -160,16 +197,46 @@ async def converse(folder: Path, what: str = "") -> list[Line]:
             return [to_line(message) for message in messages]
 
 
-def to_line(message: object) -> Line:
-    """A message of the fake Discord."""
+async def answers(stage: Any, bot: Any) -> list[Line]:
+    """What a member reads who searches, and asks."""
+    fake = stage.fake
+    for name in SAID:
+        await stage.says(f"$dlt https://hills.example/{name}/42")
+        await fake.wait_for(lambda name=name: len(stage.posted()) > [*SAID].index(name))
+
+    async def found() -> bool:
+        status = await bot.app.archive.status(None)
+        return bool(status["vectors"] >= len(SAID) and not status["work"])
+
+    async with asyncio.timeout(60):
+        while not await found():
+            await asyncio.sleep(0.1)
+    files = {one["url"]: f.data for m in stage.posted() for f in m.files
+             for one in [f.payload()]}  # fmt: skip
+    lines = []
+    for words in (
+        "$search sunset in the mountains",
+        "$ask does the hut serve soup?",
+    ):
+        asked = await stage.says(words)
+        answer = await stage.hears("", after=asked.id, timeout_s=30)
+        lines += [to_line(asked), to_line(answer, files)]
+    return lines
+
+
+def to_line(message: Any, files: dict[str, bytes] | None = None) -> Line:
+    """A message of the fake Discord; ``files`` are those that embeds show, by address."""
     m, told = message, getattr(message, "replied_to", None)
+    urls = [embed.get("thumbnail", {}).get("url") for embed in m.embeds]
     return Line(
-        author=m.author.name,  # type: ignore[attr-defined]
-        content=m.content,  # type: ignore[attr-defined]
-        at=m.created_at,  # type: ignore[attr-defined]
-        bot=m.author.bot,  # type: ignore[attr-defined]
-        files=[(file.filename, file.data) for file in m.files],  # type: ignore[attr-defined]
-        buttons=m.buttons,  # type: ignore[attr-defined]
+        embeds=m.embeds,
+        thumbnails=[(files or {}).get(url, b"") for url in urls],
+        author=m.author.name,
+        content=m.content,
+        at=m.created_at,
+        bot=m.author.bot,
+        files=[(file.filename, file.data) for file in m.files],
+        buttons=m.buttons,
         replied_to=(told.author.name, told.content) if told else ("", ""),
     )
 
@@ -223,6 +290,14 @@ article { position: relative; padding: 14px 18px 0 74px }
 code { background: #2b2d31; border-radius: 3px; padding: 1px 4px; font-size: 13px;
   font-family: "DejaVu Sans Mono", Consolas, monospace } a { color: #00a8fc }
 blockquote { border-left: 4px solid #4e5058; padding-left: 10px }
+.embed { background: #2b2d31; border-left: 4px solid #5865f2; border-radius: 4px;
+  padding: 8px 14px 12px 12px; margin-top: 6px; max-width: 460px; font-size: 14px }
+.embed img { float: right; width: 80px; height: 80px; object-fit: cover; margin: 4px 0 4px
+  14px; border-radius: 4px } .embed::after { content: ""; display: block; clear: both }
+.embed small { font-size: 12px; font-weight: 600 } .embed blockquote { overflow: hidden }
+.embed a { font-weight: 600 } i.place { background: #3c4270; color: #c9cdfb; border-radius:
+  3px; padding: 0 2px; font-style: normal } i.time { background: #3a3c42; border-radius: 3px;
+  padding: 0 2px; font-style: normal }
 .files { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; margin-top: 6px;
   max-width: 400px; border-radius: 8px; overflow: hidden }
 figure { position: relative } figure b { position: absolute; inset: 0; margin: auto;
@@ -255,6 +330,8 @@ def to_article(line: Line) -> str:
     told = f'<p class="told">{said}</p>' if author else ""
     images = "".join(f"<figure>{picture_of(*file)}</figure>" for file in line.files)
     files = f'<div class="files">{images}</div>' if images else ""
+    for embed, picture in zip(line.embeds, line.thumbnails, strict=True):
+        files += to_embed(embed, picture)
     for label in line.buttons:
         files += f'<span class="button">{html.escape(label)}</span>'
     return (
@@ -263,6 +340,18 @@ def to_article(line: Line) -> str:
         f"{html.escape(line.author)}</span>{tag}<time>{line.at:%H:%M}</time></p>"
         f"<p>{markup(line.content)}</p>{files}</article>"
     )
+
+
+def to_embed(embed: dict[str, Any], picture: bytes) -> str:
+    shown = picture_of("thumbnail.jpg", picture) if picture else ""
+    heading = html.escape(embed.get("author", {}).get("name", ""))
+    footer = html.escape(embed.get("footer", {}).get("text", ""))
+    parts = [
+        f"<small>{heading}</small>" if heading else "",
+        f"<p>{markup(embed['description'])}</p>",
+        f"<small>{footer}</small>" if footer else "",
+    ]
+    return f'<div class="embed">{shown}{"".join(parts)}</div>'
 
 
 def picture_of(name: str, data: bytes) -> str:
@@ -292,6 +381,15 @@ def markup(text: str) -> str:
         lambda m: keep(f"<a>{html.escape(m[1])}</a>"),
         text,
     )
+    text = re.sub(
+        r"\[((?:\\.|[^\[\]])+)\]\(https?://[^)]+\)",
+        lambda m: keep("<a>" + html.escape(re.sub(r"\\(.)", r"\1", m[1])) + "</a>"),
+        text,
+    )
+    text = re.sub(
+        r"<t:\d+:R>", lambda m: keep('<i class="time">a minute ago</i>'), text
+    )
+    text = re.sub(r"<#\d+>", lambda m: keep('<i class="place"># general</i>'), text)
     text = re.sub(
         r"<?(https?://[^\s>]+)>?", lambda m: keep(f"<a>{html.escape(m[1])}</a>"), text
     )
@@ -335,10 +433,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--phone", type=Path, metavar="FOLDER")
     target = parser.parse_args().phone
-    for what in POSTS if target else ("",):
+    for what in POSTS if target else PICTURES:
         with tempfile.TemporaryDirectory() as name:
-            folder, width = Path(name), PHONE if what else WIDTH
-            picture = target / f"{what}.png" if target else PICTURE
+            folder, width = Path(name), PHONE if target else WIDTH
+            picture = ROOT / "docs" / PICTURES.get(what, "")
+            picture = target / f"{what}.png" if target else picture
             lines = asyncio.run(converse(folder, what))
             draw(to_html(lines, width), picture, folder, width)
         print(f"{picture}: {picture.stat().st_size // 1024} KiB")
