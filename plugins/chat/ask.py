@@ -14,7 +14,7 @@ from typing import Any
 import discord
 from bossbot_plugins._answers import reply
 from bossbot_plugins._chat_model import Endpoint, ModelFailed, fault_of, stream
-from bossbot_plugins._cited import Cited, cited
+from bossbot_plugins._cited import Cited, cited, without_thoughts
 from bossbot_plugins._commands import guard
 from bossbot_plugins._found import (
     BLUE,
@@ -286,6 +286,8 @@ class Ask(commands.Cog):
                         await shown.change(told(found, hits, ended=False))
         finally:
             self.turns.release()
+        if not without_thoughts(text).strip():
+            raise ModelFailed("it said nothing; more answer_tokens may help")
         return check(text)
 
 
