@@ -160,7 +160,8 @@ async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
         return await Fitting(file, source, bench, config).made()
     except JobFailed as error:
         logger.info("{} was not made to fit: {}", file.name, error.detail)
-        if error.cause is not Cause.INTERNAL:
+        full = error.cause is Cause.DISK_FULL and file.size <= bench.limit_bytes
+        if error.cause is not Cause.INTERNAL and not full:
             return dataclasses.replace(file, failure=error)
         if file.size > bench.limit_bytes:
             return too_large(file, bench, TOO_LARGE, error.detail)
@@ -272,8 +273,7 @@ class Fitting:
             kbps = min(bps // 1000, 192)
             ending, how = sound_as(bps - OGG_BPS, source.probe.channels, exact)
             made, _said = await self._run(ending, [*maps, *tags, *how], encodes=True)
-            if made.size <= self.limit and (best is None or made.size > best.size):
-                best = made
+            best = await self._best(best, made)
             if best and (ending == "m4a" or best.size >= HIT * self.limit):
                 break
         made = best or made
@@ -293,9 +293,7 @@ class Fitting:
             last = number == most  # it has to fit, more than to look good
             turn = Pass(min(number, 2), None if last else stats, aim.ample, last)
             made = await self._encode(aim, turn)
-            size = made.file.size
-            if size <= self.limit and (best is None or size > best.size):
-                best = made.file
+            best = await self._best(best, made.file)
             enough = aim.ample or number == most - 1 or is_fine(made.said)
             enough = enough or (number == 2 and not short)
             if best and (enough or best.size >= HIT * self.limit):
@@ -307,6 +305,15 @@ class Fitting:
             if number == most - 1:
                 aim = dataclasses.replace(aim, video_bps=possible(aim.video_bps * 0.8))
         return self._told(best or made.file, aim)
+
+    async def _best(self, best: MediaFile | None, made: MediaFile) -> MediaFile | None:
+        """Of a new try and the best one before, the larger one that fits; no other one
+        takes place on the disk any longer."""
+        better = made.size <= self.limit and (best is None or made.size > best.size)
+        loser = best if better else made
+        if loser:
+            await asyncio.to_thread(loser.path.unlink)
+        return made if better else best
 
     def _better(
         self, aim: Plan, made: Made, exact: bool, tried: list[tuple[int, int]]
@@ -399,6 +406,7 @@ class Fitting:
                 *words, length_s=length_s, encodes=encodes
             )
         except JobFailed as error:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
             if "(exit 69)" in error.detail:
                 raise JobFailed(Cause.NO_MEDIA, error.detail, DAMAGED) from error
             raise

@@ -14,12 +14,12 @@ from typing import Any
 
 import media
 import pytest
-from bossbot_plugins import _frames, pictures, split
+from bossbot_plugins import _bench, _frames, pictures, split
 from bossbot_plugins import fit as fit_plugin
 from bossbot_plugins._mp4 import read_mp4
 from conftest import make_job
 
-from bossbot import App, Cause, JobFailed, MediaFile, Progress
+from bossbot import App, Cause, Encoded, JobFailed, MediaFile, Progress
 
 pytest_plugins = ("processor_fixtures",)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -268,6 +268,8 @@ async def test_large_video_fills_the_limit(fit: Fit, large: Path, share: float) 
     check(file.path, large, limit)
     assert file.size >= limit * 0.9
     assert "to fit" in file.note
+    others = [one for one in file.path.parent.iterdir() if one.suffix == ".mp4"]
+    assert others == [file.path], "no try takes place on the disk"
     assert {one.name for one in seen} == {"Making it fit"}
     shares = [one.share for one in seen if one.share is not None]
     assert shares and max(shares) > 0.5
@@ -669,6 +671,24 @@ async def test_video_that_cannot_be_converted_is_posted_as_it_came_if_it_fits(
     assert "as it came" in file.note
     [file] = await fit(source, limit=source.stat().st_size - 1)
     assert file.failure and file.failure.cause is Cause.TOO_LARGE
+
+
+async def test_full_disk_leaves_what_fits_as_it_came(
+    fit: Fit, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = _bench.JobBench.ffmpeg
+
+    async def ffmpeg(bench: Any, *argv: str | Path, **how: Any) -> Encoded:
+        if how.get("encodes"):  # what writes a large file
+            raise JobFailed(Cause.DISK_FULL, "No space left on device")
+        return await real(bench, *argv, **how)
+
+    monkeypatch.setattr(_bench.JobBench, "ffmpeg", ffmpeg)
+    source = make(shelf / "hard.mkv", *pattern(), "-c:v", "mpeg4")
+    [file] = await fit(source)
+    assert not file.failure and "as it came" in file.note
+    [file] = await fit(source, limit=source.stat().st_size - 1)
+    assert file.failure and file.failure.cause is Cause.DISK_FULL
 
 
 # Encoders
