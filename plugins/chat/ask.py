@@ -60,7 +60,8 @@ DAY_S = 86400
 
 
 class Config(PluginConfig):
-    """[plugins.ask] in config.toml."""
+    """[plugins.ask] in config.toml. The two times together stay below the 15 minutes for
+    which Discord takes changes of an answer."""
 
     base_url: str = Field(
         "",
@@ -75,9 +76,9 @@ class Config(PluginConfig):
     )
     answer_tokens: int = Field(400, ge=50, le=16_000, description="of an answer")
     first_token_s: float = Field(
-        120, gt=0, le=600, description="until it begins to answer, its turn included"
+        120, gt=0, le=300, description="until it begins to answer, its turn included"
     )
-    timeout_s: float = Field(180, gt=0, le=780, description="for a whole answer")
+    timeout_s: float = Field(180, gt=0, le=500, description="for a whole answer")
     at_once: int = Field(1, ge=1, le=50, description="answers that it writes at a time")
     daily_per_member: int = Field(
         50, ge=0, le=100_000, description="its answers a day and member; 0: no limit"
