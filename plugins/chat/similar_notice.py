@@ -41,6 +41,7 @@ MAX_COMPARED = 5000  # files of a server, the newest
 MAX_MESSAGES = 3  # earlier ones of which Discord is asked whether they are there
 MAX_WAITING = 100  # posts
 MAX_LIKE = 25
+REST_S = 120.0
 NUMBER = 999  # of the notice, among a job's messages
 
 
@@ -91,6 +92,8 @@ posted: asyncio.Queue[Job] | None = None  # what is to be looked at, one after t
 async def run(app: App) -> None:
     """Look at posts when they are there: that delays none of them."""
     global posted
+    if not app.has_gateway:
+        return
     posted = asyncio.Queue(MAX_WAITING)
     listeners: dict[str, Any] = {
         name: partial(hear, app) for name, hear in DELETIONS.items()
@@ -100,6 +103,7 @@ async def run(app: App) -> None:
     try:
         while True:
             job = await posted.get()
+            await rest(app)
             bossbot.language.set(job.language)
             with logger.catch(message="whether a post is like another cannot be seen"):
                 await look(app, job)
@@ -109,12 +113,19 @@ async def run(app: App) -> None:
 
 
 @hookimpl
-async def job_changed(job: Job, guild: GuildConfig, app: App) -> None:
-    wanted = guild.similar_notice and app.has_gateway and not job.joins
+async def job_changed(job: Job, guild: GuildConfig) -> None:
+    wanted = guild.similar_notice and not job.joins
     again = job.options.get("again")  # who clicks on that knows it
     if posted and wanted and not again and job.status is Status.COMPLETED:
         with contextlib.suppress(asyncio.QueueFull):
             posted.put_nowait(job)
+
+
+async def rest(app: App) -> None:
+    """Wait a while for downloads to end: they come first."""
+    end_s = now() + REST_S
+    while app.runner.downloads() and now() < end_s:
+        await asyncio.sleep(0.5)
 
 
 async def look(app: App, job: Job) -> None:
@@ -187,13 +198,18 @@ def compared(rows: Iterable[Any], looks: Sequence[Look]) -> list[Earlier]:
 async def remember(app: App, job: Job, looks: Iterable[tuple[Post, Look]]) -> None:
     old = "DELETE FROM similar_notice WHERE at_s < ? OR at_s > ?"
     await app.database.all(old, now() - WITHIN_S, now() + 86400)
-    for post, one in looks:
-        await app.database.all(
-            "INSERT INTO similar_notice (job_id, guild_id, channel_id, user_id, "
-            "message_id, look, posts, at_s) VALUES (?, ?, ?, ?, ?, ?, '[]', ?)",
+    rows = [
+        (
             *(job.id, job.guild_id, place_of(job, post), job.user_id),
             *(post.message_id, str(one), now()),
         )
+        for post, one in looks
+    ]
+    sql = (
+        "INSERT INTO similar_notice (job_id, guild_id, channel_id, user_id, message_id, "
+        "look, posts, at_s) VALUES (?, ?, ?, ?, ?, ?, '[]', ?)"
+    )
+    await app.database.run(lambda db: db.executemany(sql, rows))
 
 
 async def same_in_words(app: App, job: Job, channels: Collection[int]) -> set[str]:
