@@ -224,14 +224,15 @@ def add_passages(
 
 def texts_of(db: sqlite3.Connection, job_id: str) -> list[tuple[sqlite3.Row, str]]:
     """The pieces of a post, each with all that is searched of it."""
-    row = db.execute("SELECT title FROM posts WHERE job_id = ?", (job_id,)).fetchone()
-    title, before, texts = row[0] if row else "", None, []
-    for piece in db.execute(
-        "SELECT * FROM pieces WHERE job_id = ? ORDER BY id", (job_id,)
-    ):
+    sql = (
+        "SELECT p.*, title FROM pieces AS p JOIN posts USING (job_id) WHERE job_id = ? "
+        "ORDER BY p.id"
+    )
+    before, texts = None, []
+    for piece in db.execute(sql, (job_id,)):
         same = before is not None and before["source"] == piece["source"]
         tail = before["text"] if same and before else ""
-        texts.append((piece, whole(title, tail, piece["text"])))
+        texts.append((piece, whole(piece["title"], tail, piece["text"])))
         before = piece
     return texts
 

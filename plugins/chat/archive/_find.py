@@ -3,6 +3,7 @@
 Every function takes a connection of the caller's thread, and may block.
 """
 
+import heapq
 import json
 import sqlite3
 from collections import defaultdict
@@ -23,8 +24,9 @@ from ._words import (
     rarities,
 )
 
-MAX_POSTINGS = 60_000  # that are read for a question: those of its rarest pieces
+MAX_POSTINGS = 40_000  # that are read for a question: those of its rarest pieces
 MOST = 300  # pieces of which the score is worked out
+MAX_FOUND = 100  # posts in the answers to a question
 MAX_PASSAGES = 3  # of one post in an answer
 VIDEO_AT = ("youtube",)  # platforms whose links take a second
 
@@ -156,9 +158,10 @@ def by_words(
         for number in matching(db, quoted(gram), places, left):
             shares[number] += weight
         left -= counts[gram]
+    found: Iterable[tuple[float, int]] = zip(shares.values(), shares, strict=True)
     if asked.among is not None:
-        shares = defaultdict(float, {n: shares[n] for n in shares.keys() & asked.among})
-    return sorted(shares, key=lambda n: (-shares[n], -n))[:MOST]
+        found = ((share, number) for share, number in found if number in asked.among)
+    return [number for _, number in heapq.nlargest(MOST, found)]
 
 
 def texts_for(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, str]:
@@ -222,15 +225,18 @@ class Found:
 
 
 def ranked(
-    db: sqlite3.Connection, asked: Asked, cosines: Mapping[int, float] | None
+    db: sqlite3.Connection,
+    asked: Asked,
+    cosines: Mapping[int, float] | None,
+    least: float = 0,
 ) -> list[Found]:
-    """The posts that fit, best first, by their best pieces. ``cosines`` of pieces, by
-    id, are None when meaning is not available."""
+    """The posts with at least this score, best first, by their best pieces. ``cosines``
+    of pieces, by id, are None when meaning is not available."""
     ids = {*asked.found, *(cosines or ())}
     if asked.among is not None:
         ids &= asked.among
     sql = (
-        "SELECT p.* FROM json_each(?3) AS some CROSS JOIN pieces AS p ON p.id = "
+        "SELECT p.*, posted_at FROM json_each(?3) AS some CROSS JOIN pieces AS p ON p.id = "
         "some.value CROSS JOIN posts USING (job_id) WHERE guild_id = ?1 AND "
         "channel_id IN (SELECT value FROM json_each(?2))"
     )
@@ -238,22 +244,26 @@ def ranked(
     values = (asked.query.guild_id, json.dumps(asked.channels), json.dumps(list(ids)))
     pieces = {row["id"]: row for row in db.execute(sql, values)}
     texts = texts_for(db, pieces)
-    by_job: defaultdict[str, list[tuple[float, float, int]]] = defaultdict(list)
+    scored = []
     for number, piece in pieces.items():
         share = covered(asked.weights, texts[number])
         cosine = None if cosines is None else cosines.get(number, 0.0)
-        by_job[piece["job_id"]].append((fused(cosine, share), share, number))
-    by_job.pop(asked.query.like, None)
-    found = []
-    for job_id, scores in by_job.items():
-        scores.sort(reverse=True)
-        post = db.execute("SELECT * FROM posts WHERE job_id = ?", (job_id,)).fetchone()
-        message = message_of(db, job_id)
-        if post and message:
-            best = [pieces[number] for _, _, number in scores[:MAX_PASSAGES]]
-            found.append(Found(*scores[0][:2], post, best, *message))
-    found.sort(key=lambda one: (one.score, one.row["posted_at"]), reverse=True)
-    return found
+        if (score := fused(cosine, share)) >= least:
+            scored.append((score, piece["posted_at"], number, share))
+    found: dict[str, Found] = {}
+    for score, _, number, share in sorted(scored, reverse=True):
+        job_id = pieces[number]["job_id"]
+        if known := found.get(job_id):
+            known.pieces = [*known.pieces, pieces[number]][:MAX_PASSAGES]
+        elif job_id != asked.query.like and len(found) < MAX_FOUND:
+            post = "SELECT * FROM posts WHERE job_id = ?"
+            row, message = (
+                db.execute(post, (job_id,)).fetchone(),
+                message_of(db, job_id),
+            )
+            if message:
+                found[job_id] = Found(score, share, row, [pieces[number]], *message)
+    return list(found.values())
 
 
 def hit_of(asked: Asked, found: Found, rank: int, sure: bool, picture_url: str) -> Hit:

@@ -438,16 +438,14 @@ class SQLiteArchive(Archive):
         try:
             asked = await self._asked(query)
             cosines = await self._cosines(asked)
-            found = await self._read(
-                partial(_find.ranked, asked=asked, cosines=cosines)
-            )
+            least = self.config.perhaps
+            ranked = partial(_find.ranked, asked=asked, cosines=cosines, least=least)
+            found = await self._read(ranked)
         except (sqlite3.Error, _file.Newer) as error:
             self._tell_trouble(error)
             text = _("The archive is out of reach now. Try again later.")
             raise Refused(text) from error
-        sure, perhaps = self.config.sure, self.config.perhaps
-        fits = [(n, one) for n, one in enumerate(found, 1) if one.score >= perhaps]
-        fits = [(rank, one) for rank, one in fits if rank > after]
+        sure, fits = self.config.sure, [*enumerate(found, 1)][after:]
         hits: list[Hit] = []
         while fits and len(hits) < limit:
             some, fits = fits[: limit - len(hits)], fits[limit - len(hits) :]
