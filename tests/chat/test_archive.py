@@ -185,8 +185,14 @@ async def test_what_was_posted_before_there_was_an_archive_is_found(
         await finds(bot, stage, "cubs", new)
         await use(stage, "privacy forget")
         await finds(bot, stage, "fox")
+        assert await bot.app.archive._read(reached) > 1e9
     async with words_only(stage) as bot:
         await finds(bot, stage, "fox")
+
+
+def reached(db: sqlite3.Connection) -> float:
+    sql = "SELECT value FROM facts WHERE key = 'reached'"
+    return float(db.execute(sql).fetchone()[0])
 
 
 async def use(stage: Stage, words: str, user: Any = None, **options: Any) -> str:
@@ -375,6 +381,16 @@ async def test_reading_rests_while_downloads_run(stage: Stage) -> None:
         assert await find(bot, stage, "cardamom") == []
         stage.open_gate("gate")
         await finds(bot, stage, "cardamom", number)
+
+
+async def test_reload_leaves_the_archive_at_work(stage: Stage) -> None:
+    async with words_only(stage) as bot:
+        assert not (await bot.app.reload("archive")).off
+        number = await post(stage, title="A fox in the snow")
+        await finds(bot, stage, "fox", number)
+        assert "1 post of" in await use(stage, "archive status")
+        await use(stage, "privacy forget")
+        await finds(bot, stage, "fox")
 
 
 async def test_threads_are_found_with_their_channel(stage: Stage) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import discord
 from bossbot_plugins._media import mime_of
@@ -57,13 +57,17 @@ KNOWN_S = 3600.0
 CHECK_S = 5.0  # for Discord to say whether a message is there
 LIKE_S = 5.0  # for a post that is about to be added
 SWEEP_S = 3600.0
+FORGET_S = 20.0  # that somebody waits for what is forgotten
 
 T = TypeVar("T")
 
 
 def own_archive(app: App) -> "SQLiteArchive | None":
-    """The archive, if it is this one."""
-    return app.archive if isinstance(app.archive, SQLiteArchive) else None
+    """The archive, if it is this one: also the one that was there before a reload."""
+    kind = f"{type(app.archive).__module__}.{type(app.archive).__name__}"
+    if kind != f"{__name__}.{SQLiteArchive.__name__}":
+        return None
+    return cast(SQLiteArchive, app.archive)
 
 
 class SQLiteArchive(Archive):
@@ -104,7 +108,7 @@ class SQLiteArchive(Archive):
         self._added = asyncio.Event()
         self._erased = asyncio.Event()
         self._to_read, self._to_embed = asyncio.Event(), asyncio.Event()
-        self._reached = 0.0  # the end of the last job that was added
+        self._caught_up = False  # whether all is here that was posted
         self._wishes = False  # whether something is still to be forgotten
         # Messages that are there, with the picture in them; others that are gone.
         self._there: OrderedDict[int, tuple[float, str]] = OrderedDict()
@@ -116,6 +120,8 @@ class SQLiteArchive(Archive):
             return
         for name, listener in self._listeners().items():
             self.app.bot.add_listener(listener, name)
+        wish = await self.app.database.one("SELECT 1 FROM archive_wishes")
+        self._wishes = wish is not None
         self._loop = asyncio.get_running_loop()
         self._erased.set()  # what a crash has left
         loops = (
@@ -250,14 +256,15 @@ class SQLiteArchive(Archive):
         if job.status not in TERMINAL_STATUSES or not sent_of(job):
             return
         try:
-            if await self._add([job]) and not self._behind.is_set():
-                self._reached = max(self._reached, job.finished_at)
+            await self._add([job], job.finished_at if self._caught_up else 0)
         except (sqlite3.Error, _file.Newer) as error:
             self._tell_trouble(error)
+            self._caught_up = False
             self._behind.set()
 
     async def _add(self, jobs: Iterable[Job], reached: float = 0) -> int:
-        """Add what jobs have posted; returns how many posts are new."""
+        """Add what jobs have posted; returns how many posts are new. With it, store that
+        all jobs are here that ended until ``reached``."""
         posts = []
         for job in jobs:
             messages = [m for m in messages_of(job) if m[0] not in self._gone]
@@ -269,7 +276,7 @@ class SQLiteArchive(Archive):
         limit, size = int(self.config.text_limit), self.config.piece_chars
 
         def add(db: sqlite3.Connection) -> int:
-            if reached:
+            if reached > float(_file.fact(db, "reached") or 0):
                 _file.set_fact(db, "reached", repr(reached))
             return sum(
                 _file.add_post(db, row, messages, fitted(said, limit), size, parent_id)
@@ -289,6 +296,9 @@ class SQLiteArchive(Archive):
         while True:
             self._behind.clear()
             await self._forget_wishes()
+            if self._gone:  # what could not be forgotten then
+                gone = partial(_file.erase_messages, message_ids=list(self._gone))
+                await self._erase(gone)
             known = await self._read(lambda db: _file.fact(db, "reached"))
             since = float(known or 0)
             if not known:
@@ -301,7 +311,8 @@ class SQLiteArchive(Archive):
                 if len(page) == PAGE:
                     await self._add_page(page, last)
                     page = []
-            await self._add_page(page, max(last, self._reached, 1))
+            await self._add_page(page, max(last, 1))
+            self._caught_up = not self._behind.is_set()
             await self._behind.wait()
             await asyncio.sleep(self.again_s)
 
@@ -462,8 +473,10 @@ class SQLiteArchive(Archive):
         there = partial(_find.is_there, job_id=query.like)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LIKE_S):
-                while query.like and self._tasks and not await self._read(there):
+                while query.like and self._tasks:
                     self._added.clear()
+                    if await self._read(there):
+                        break
                     await self._added.wait()
         return await self._read(partial(_find.ask, query=query))
 
@@ -572,22 +585,21 @@ class SQLiteArchive(Archive):
         sql = "INSERT OR IGNORE INTO archive_wishes VALUES (?, ?)"
         await self.app.database.all(sql, *wish)
         self._wishes = True
-        try:
-            await self._forget_wishes()
-        except (sqlite3.Error, _file.Newer) as error:
-            self._tell_trouble(error)
-            self._behind.set()
+        task = asyncio.create_task(self._heard(self._forget_wishes()))
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
+        await asyncio.wait([task], timeout=FORGET_S)
 
     async def _forget_wishes(self) -> None:
         """Erase what is to be forgotten."""
-        sql = "SELECT guild_id, member FROM archive_wishes"
-        for guild_id, user_id in await self.app.database.all(sql):
+        sql = "SELECT guild_id, member FROM archive_wishes LIMIT 1"
+        while wish := await self.app.database.one(sql):
             self._wishes = True
-            tests = {"guild_id = ?": (guild_id, -1), "user_id = ?": (user_id, 0)}
+            tests = {"guild_id = ?": (wish[0], -1), "user_id = ?": (wish[1], 0)}
             named = {test: v for test, (v, none) in tests.items() if v != none}
             await self.forget_where(" AND ".join(named) or "1", *named.values())
             done = "DELETE FROM archive_wishes WHERE guild_id = ? AND member = ?"
-            await self.app.database.all(done, guild_id, user_id)
+            await self.app.database.all(done, *wish)
         self._wishes = False
 
     async def _clean(self) -> None:
@@ -633,11 +645,14 @@ class SQLiteArchive(Archive):
         await self._heard(self.forget_where("guild_id = ?", guild.id))
 
     async def _heard(self, forgetting: Awaitable[None]) -> None:
-        """Forget what Discord says is gone; what fails is found out by the next search."""
+        """Forget something; what fails is done with what is to be caught up, or found
+        out by the next search."""
         try:
             await forgetting
         except (sqlite3.Error, _file.Newer) as error:
             self._tell_trouble(error)
+            self._caught_up = False
+            self._behind.set()
 
     async def forget_channel(self, guild_id: int, channel_id: int) -> None:
         """Forget what was posted in a channel and its threads."""
