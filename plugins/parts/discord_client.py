@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, Self, cast, get_args, get_origin
 
 import aiohttp
 import discord
@@ -156,6 +156,13 @@ NAME_AND_MARK = re.compile(
 )
 
 
+class AnyCase(str):
+    """A word that a $ command takes: whatever is written becomes small letters."""
+
+    def __new__(cls, word: str) -> Self:
+        return super().__new__(cls, word.lower())
+
+
 class Bot(commands.Bot):
     """discord.py's bot, with the app, and answers to wrong commands."""
 
@@ -194,6 +201,18 @@ class Bot(commands.Bot):
                 context.view.index -= len(word) - glued.end("name")
                 context.invoked_with, context.command = glued["name"], command
         return context
+
+    def add_command(self, command: commands.Command[Any, ..., Any], /) -> None:
+        """Add a command; the words that it takes may be written with capitals."""
+        super().add_command(command)
+        group = command.walk_commands() if isinstance(command, commands.Group) else ()
+        for one in (command, *group):
+            for name, parameter in one.params.items():
+                words = get_args(kind := parameter.annotation)
+                small = all(word == str(word).lower() for word in words)
+                if get_origin(kind) is Literal and small:
+                    any_case = cast(Any, Literal)[tuple(map(AnyCase, words))]
+                    one.params[name] = parameter.replace(annotation=any_case)
 
     async def on_ready(self) -> None:
         count = len(self.guilds)

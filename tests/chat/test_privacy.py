@@ -190,7 +190,7 @@ async def test_statistics_name_nobody_who_does_not_want_it(stage: Stage) -> None
         assert "do not name you" in await use(stage, "privacy show")
         await use(stage, "privacy forget")
         assert not await in_statistics(bot.app, member)
-        await stage.says("$privacy stats on")
+        await stage.says("$privacy stats ON")
         await stage.hears("Statistics may name you.")
         assert await in_statistics(bot.app, member)
 
