@@ -6,13 +6,12 @@ limit on its memory, without files and network, since it is a stranger's.
 
 import asyncio
 import importlib.util
-import os
 from collections import Counter, OrderedDict
-from contextlib import suppress
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from bossbot_plugins._limited_child import ChildError, LimitedChild
+from bossbot_plugins._machine import memory_bytes
 from loguru import logger
 from pydantic import ByteSize, Field
 
@@ -57,16 +56,6 @@ def lacking(config: Config) -> str:
     if 0 < memory_bytes() < 1.5 * config.memory_limit:
         return "too little memory"
     return ""
-
-
-def memory_bytes() -> int:
-    """The memory of this machine or container; 0 where it does not say."""
-    found = []
-    with suppress(OSError, ValueError, AttributeError):
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with suppress(OSError, ValueError):  # "max" is no number
-        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return min(found, default=0)
 
 
 class Reader:

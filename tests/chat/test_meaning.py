@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from bossbot_plugins import _limited_child
+from bossbot_plugins import _limited_child, _machine
 from bossbot_plugins._limited_child import ChildError, LimitedChild
 from bossbot_plugins.archive import _model
 from bossbot_plugins.archive._meaning import Meaning, findings, quantise, rows_of
@@ -414,3 +414,13 @@ def test_answer_that_is_no_object_is_refused() -> None:
     ):
         with pytest.raises((ValueError, TypeError, LookupError, AttributeError)):
             rows_of(text, 1)
+
+
+@pytest.mark.parametrize("mib", [0, 480, 900])
+def test_machine_with_too_little_memory_searches_by_words(
+    monkeypatch: pytest.MonkeyPatch, mib: int
+) -> None:
+    monkeypatch.setattr(_machine, "memory_bytes", lambda: mib * 2**20)
+    found = [one.what for one in findings("auto")]
+    few = ["memory (600 MiB, where there are 480) is missing"]
+    assert found == (few if mib == 480 else [])

