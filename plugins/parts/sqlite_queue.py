@@ -17,6 +17,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
+from bossbot_plugins._feed import FeedingQueue
 from loguru import logger
 from pydantic import Field
 
@@ -31,7 +32,6 @@ from bossbot import (
     PluginConfig,
     Priority,
     Progress,
-    Queue,
     QueueFull,
     Refused,
     Status,
@@ -145,7 +145,6 @@ HELD = (
 SWEEP_S = 3600.0  # between two removals of old rows
 SWEEP_ROWS = 500  # removed in one statement
 PAGE = 200  # jobs that are read at once
-MAX_BEHIND = 100  # changes; a listener that is further behind gets no progress
 # The next job to claim: the first of the guilds that have none running, or that of one
 # that has. A claim reads no more of the line than what those have before it.
 MAX_DELAY_S = 600  # a job that must wait longer was delayed by another clock
@@ -225,6 +224,10 @@ def let_go(database: sqlite3.Connection, job_id: str) -> list[Any]:
     ).fetchall()
 
 
+def change_of(row: sqlite3.Row, previous: Status | None) -> Change:
+    return Change(Job.from_row(row), previous)
+
+
 def storable(job: Job) -> dict[str, Any]:
     """A job's row, without the halves of surrogate pairs that no database takes: what
     a site or a file name says must not keep a job from ending."""
@@ -236,20 +239,17 @@ def storable(job: Job) -> dict[str, Any]:
     }
 
 
-class SQLiteQueue(Queue):
+class SQLiteQueue(FeedingQueue):
     """The embedded queue. One process owns the file, so a lease never expires while it
     lives, and ``recover`` releases what any earlier process held."""
 
-    tick_s = 1.0  # changes() yields None so often
     finish_within_s = 2.0  # for changes that are under way, at a stop
 
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
         self.config = config
-        self._listeners: set[asyncio.Queue[Any]] = set()
         self._to_tell: deque[list[Any]] = deque()  # rows, and whether they may be told
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._stopped = False
         self._waiting: int | None = None  # jobs that wait, as far as is told
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -266,9 +266,7 @@ class SQLiteQueue(Queue):
             self._sweeping.cancel()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=self.finish_within_s)
-        self._stopped = True
-        for listener in self._listeners:
-            listener.put_nowait(StopAsyncIteration)
+        self._end_changes()
 
     async def _sweep(self) -> None:
         while True:
@@ -303,36 +301,11 @@ class SQLiteQueue(Queue):
                     if self._waiting is not None and not row["joins"]:
                         self._waiting += row["status"] == Status.QUEUED
                         self._waiting -= previous is Status.QUEUED
-                    for listener in self._listeners:  # each gets a job of its own
-                        listener.put_nowait(Change(Job.from_row(row), previous))
+                    self._pass_on(partial(change_of, row, previous))
 
     async def report(self, job: Job, progress: Progress) -> None:
         """See ``Queue``."""
-        for listener in self._listeners:
-            if listener.qsize() < MAX_BEHIND:
-                mine = Change(copy.deepcopy(job), job.status, progress)
-                listener.put_nowait(mine)
-
-    async def changes(self) -> AsyncIterator[Change | None]:
-        """See ``Queue``."""
-        listener: asyncio.Queue[Any] = asyncio.Queue()
-        self._listeners.add(listener)
-        loop = asyncio.get_running_loop()
-        try:
-            while not (self._stopped and listener.empty()):
-                yield None
-                due_s = loop.time() + self.tick_s  # however much comes meanwhile
-                while (left_s := due_s - loop.time()) > 0:
-                    try:
-                        async with asyncio.timeout(left_s):
-                            change = await listener.get()
-                    except TimeoutError:
-                        break
-                    if change is StopAsyncIteration:
-                        return
-                    yield change
-        finally:
-            self._listeners.discard(listener)
+        self._pass_on(lambda: Change(copy.deepcopy(job), job.status, progress), True)
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a change that is not to end between its commit and its

@@ -1,0 +1,842 @@
+"""The queue in Redis, for a bot on several machines: on once `url` is set.
+
+Every verb is one call of the script beside this file, which is where the order, the
+limits and the claims are. What is read from Redis is checked: who can write there must
+not be able to name a file or a link that the bot would not have taken from a member.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bossbot_plugins._feed import FeedingQueue
+from loguru import logger
+from pydantic import Field, SecretStr, TypeAdapter
+
+from bossbot import (
+    JOB_FIELDS,
+    N_,
+    TERMINAL_STATUSES,
+    App,
+    Cause,
+    Change,
+    Facts,
+    Finding,
+    Job,
+    JobFailed,
+    Part,
+    PluginConfig,
+    Priority,
+    Progress,
+    QueueFull,
+    Refused,
+    StartError,
+    Status,
+    _,
+    __version__,
+    hookimpl,
+    now,
+)
+
+
+class Config(PluginConfig):
+    """[plugins.redis_queue] in config.toml."""
+
+    url: SecretStr | None = Field(
+        None, description="redis:// or rediss:// with TLS; only in .env; none: off"
+    )
+    prefix: str = Field(
+        "bossbot", pattern=r"^[\w.-]+$", description="begins the names of all keys"
+    )
+    keep_s: float = Field(604800, ge=3600, description="how long ended jobs are kept")
+    sentinels: list[str] = Field(
+        [], description="host:port of each Sentinel; they then say where Redis is"
+    )
+    service: str = Field("mymaster", description="its name, as Sentinels know it")
+
+
+@hookimpl
+def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
+    if not is_on(config):
+        return {}
+    return {
+        "queue": partial(RedisQueue, config=config),
+        "facts": partial(RedisFacts, config=config),
+    }
+
+
+@hookimpl
+async def check_machine(config: Config) -> list[Finding]:
+    """Whether Redis is there, and would lose nothing."""
+    if not is_on(config):
+        return []
+    cost = "no link can be taken"
+    try:
+        redis = Redis(config)
+    except StartError as error:
+        return [Finding(str(error), cost, "", True)]
+    try:
+        await redis.start()
+        persistence = await redis.ask(partial(redis.client.info, "persistence"))
+    except (StartError, OutOfReach) as error:
+        return [Finding(str(error), cost, "Start Redis, or correct the url.", True)]
+    finally:
+        await redis.stop()
+    if persistence.get("aof_enabled"):
+        return []
+    return [
+        Finding(
+            "Redis writes nothing to its disk (appendonly no)",
+            "the jobs are lost when it stops",
+            "Set appendonly yes and appendfsync always in redis.conf.",
+        )
+    ]
+
+
+def is_on(config: Config) -> bool:
+    return bool(config.url and config.url.get_secret_value())
+
+
+T = TypeVar("T")
+LAYOUT = "1"  # of the keys; a process of another layout does not start
+SCRIPT = Path(__file__).resolve().with_name("_redis_queue.lua")
+# Stored by the holder of the claim; the rest is set by the queue's own verbs.
+HELD = (
+    *("status", "crashes", "engine", "facts", "posts", "sources", "folder"),
+    *("file_count", "total_bytes", "cause", "error", "detail", "finished_at"),
+    "limit_bytes",
+)
+MAX_DELAY_S = 600  # of a job that is given back
+SWEEP_S = 3600.0  # between two removals of old rows
+PAGE = 200  # jobs that are read at once
+MAX_VALUE = 2**20  # characters of a field; no honest one comes near
+STEP = 2**45  # see the script
+ALWAYS = ("id", "url", "status", "priority", "created_at")
+DEFAULTS = {**Job(id="", url="").to_row()}
+TABLES = {"options", "guild_settings", "facts", "posts", "sources"}
+CLAIMED = {Status.DOWNLOADING, Status.PROCESSING, Status.UPLOADING}
+AWAY = N_("I cannot take links now: the queue is out of reach or full.")
+
+
+# ── A job as Redis has it ──────────────────────────────────────────────────────────
+
+
+def encode(name: str, value: Any) -> str:
+    """A value of a row as it is stored; "" for a field's default."""
+    if value == DEFAULTS[name] and name not in ALWAYS:
+        return ""
+    value = int(value) if isinstance(value, Priority) else value
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def pairs(job: Job, names: Iterable[str]) -> list[str]:
+    """The names and values of fields, in turn."""
+    row = job.to_row()
+    return [text for name in names for text in (name, encode(name, row[name]))]
+
+
+def whole(job: Job) -> list[str]:
+    """The same of all fields that have no default value."""
+    row = {name: encode(name, value) for name, value in job.to_row().items()}
+    return [text for name, value in row.items() if value for text in (name, value)]
+
+
+@cache
+def checker() -> TypeAdapter[Job]:
+    """What checks the types of a job's fields."""
+    return TypeAdapter(Job)
+
+
+def decode(row: Mapping[str, str]) -> Job:
+    """The job of a row, whoever wrote it. What this version does not know is left out.
+
+    Raises:
+        ValueError: it is none that the bot has written.
+    """
+    if any(len(value) > MAX_VALUE for value in row.values()):
+        raise ValueError("a value is too long")
+    values: dict[str, Any] = {name: row[name] for name in JOB_FIELDS if name in row}
+    try:
+        for name in TABLES & values.keys():
+            values[name] = json.loads(values[name])
+        job = checker().validate_python(values)
+    except RecursionError as error:
+        raise ValueError("tables are nested too deep") from error
+    if not re.fullmatch("[0-9a-f]{10}", job.id, re.ASCII):
+        raise ValueError("its id is none")
+    # Kept files lie in folders of their own, which the storage names by their jobs.
+    if job.folder and not re.fullmatch(rf"(?:[\w-]+/)+{job.id}", job.folder):
+        raise ValueError("its folder is none")
+    names = [name for post in job.posts for name in post.files]
+    if any(name in ("", ".", "..") or "/" in name or "\0" in name for name in names):
+        raise ValueError("a file's name is none")
+    return job
+
+
+def table(flat: Sequence[str]) -> dict[str, str]:
+    """What HGETALL answers in a script."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def jobs_of(rows: Iterable[Mapping[str, str]]) -> list[Job]:
+    """The jobs of rows, without those that are none."""
+    jobs = []
+    for row in rows:
+        if row:
+            try:
+                jobs.append(decode(row))
+            except ValueError as error:
+                logger.error("a job in Redis is wrong: {}", error)
+    return jobs
+
+
+# ── The connection ─────────────────────────────────────────────────────────────────
+
+
+class OutOfReach(Refused):
+    """Redis does not answer, or has no room."""
+
+
+class Redis:
+    """Redis, as the parts use it."""
+
+    within_s = 5.0  # for one call, with all its tries
+    finish_within_s = 2.0  # for calls that are under way, at a stop
+
+    def __init__(self, config: Config) -> None:
+        try:
+            import redis.asyncio as library
+            from redis.asyncio.retry import Retry
+            from redis.backoff import ExponentialBackoff
+            from redis.exceptions import ConnectionError as Lost
+            from redis.exceptions import NoScriptError, RedisError
+            from redis.exceptions import TimeoutError as Late
+        except ImportError as error:
+            raise StartError(
+                "[plugins.redis_queue] url is set, and redis-py is missing. Run: "
+                "pip install -r requirements-redis.txt"
+            ) from error
+        assert config.url
+        self.prefix = f"{{{config.prefix}}}:"
+        self.errors = (RedisError, OSError)  # a TimeoutError is one
+        self._no_script = NoScriptError
+        self._asking: set[asyncio.Task[Any]] = set()
+        options: dict[str, Any] = {
+            "decode_responses": True,
+            "encoding_errors": "replace",
+            "socket_timeout": 10,
+            "socket_connect_timeout": 3,
+            "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 6),
+            "retry_on_error": [Lost, Late],
+            "client_name": "boss-bot",
+        }
+        url = config.url.get_secret_value()
+        if not url.startswith("unix:"):
+            options["socket_keepalive"] = True
+        try:
+            if config.sentinels:
+                self.client: Any = _by_sentinels(config, url, options)
+            else:
+                self.client = library.Redis.from_url(url, **options)
+        except ValueError as error:
+            raise StartError(f"[plugins.redis_queue] url: {error}") from None
+        body = SCRIPT.read_text("utf-8")
+        # New jobs are refused when Redis is full; those that are there go on.
+        self._plain = _Script(f"#!lua\n{body}")
+        self._when_full = _Script(f"#!lua flags=allow-oom\n{body}")
+
+    def key(self, name: str) -> str:
+        return self.prefix + name
+
+    async def start(self) -> None:
+        """Raises StartError when jobs would not be safe there."""
+        try:
+            async with asyncio.timeout(self.within_s):
+                server = await self.client.info("server")
+                memory = await self.client.info("memory")
+                key = self.key("layout")
+                await self.client.set(key, LAYOUT, nx=True)
+                layout = await self.client.get(key)
+        except self.errors as error:
+            raise StartError(
+                f"Redis is out of reach: {error or 'it does not answer'}. Check "
+                "[plugins.redis_queue] url, and that Redis runs."
+            ) from error
+        version = str(server.get("redis_version", ""))
+        if int(version.partition(".")[0] or 0) < 7:
+            raise StartError(f"Redis {version} is too old: 7.0 is needed.")
+        if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
+            raise StartError(
+                f"Redis would drop jobs when its memory is full ({policy}). Set "
+                "maxmemory-policy noeviction."
+            )
+        if layout != LAYOUT:
+            raise StartError(
+                f"The queue in Redis has layout {layout}, and this bot knows {LAYOUT}. "
+                "Update the bot: git pull."
+            )
+
+    async def finish(self) -> None:
+        """Wait for calls that are under way."""
+        if self._asking:
+            await asyncio.wait(self._asking, timeout=self.finish_within_s)
+
+    async def stop(self) -> None:
+        """Disconnect; another call would connect again."""
+        await self.finish()
+        for task in self._asking:
+            task.cancel()
+        with contextlib.suppress(*self.errors):
+            await self.client.aclose()
+
+    async def ask(self, question: Callable[[], Awaitable[T]], whole: bool = True) -> T:
+        """The answer of Redis; raises OutOfReach. The question is asked in a task of
+        its own: redis-py may swallow a cancellation, and a change goes on to its end
+        unless ``whole`` is off."""
+
+        async def body() -> T:
+            async with asyncio.timeout(self.within_s):
+                return await question()
+
+        task = asyncio.create_task(body())
+        self._asking.add(task)
+        task.add_done_callback(self._answered)
+        try:
+            await asyncio.wait([task], timeout=self.within_s)
+        finally:
+            if not whole:
+                self._asking.discard(task)
+                task.cancel()
+        try:
+            if not task.done():
+                raise TimeoutError("it does not answer")
+            return task.result()
+        except self.errors as error:
+            logger.debug("Redis does not answer: {!r}", error)
+            raise OutOfReach(_(AWAY)) from error
+
+    def _answered(self, task: asyncio.Task[Any]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()  # the one who asked may be gone
+
+    async def call(self, verb: str, clock: str, per_user: int, *values: Any) -> Any:
+        """The script's answer to a verb; raises OutOfReach."""
+        script = self._plain if verb == "add" else self._when_full
+        arguments = [1, self.prefix, verb, clock, per_user, *values]
+
+        async def question() -> Any:
+            try:
+                return await self.client.evalsha(script.sha, *arguments)
+            except self._no_script:
+                return await self.client.eval(script.text, *arguments)
+
+        return await self.ask(question)
+
+    async def rows(self, ids: Sequence[str]) -> list[dict[str, str]]:
+        """Jobs as they are stored; empty where there is none."""
+        found: list[dict[str, str]] = []
+        for start in range(0, len(ids), PAGE):
+            async with self.client.pipeline(transaction=False) as pipeline:
+                for job_id in ids[start : start + PAGE]:
+                    pipeline.hgetall(self.key(f"job:{job_id}"))
+                found += await self.ask(pipeline.execute)
+        return found
+
+
+class _Script:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _by_sentinels(config: Config, url: str, options: dict[str, Any]) -> Any:
+    """The client of whichever Redis the Sentinels name, with the url's password, TLS
+    and database."""
+    from redis.asyncio.connection import parse_url
+    from redis.asyncio.sentinel import Sentinel
+
+    given = dict(parse_url(url))
+    for name in ("host", "port", "connection_class"):
+        given.pop(name, None)
+    hosts = [one.rpartition(":") for one in config.sentinels]
+    places = [(host, int(port)) for host, _, port in hosts]
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        places,
+        sentinel_kwargs={"socket_timeout": 3},
+        ssl=url.startswith("rediss:"),
+        **given,
+        **options,
+    )
+    return sentinel.master_for(config.service)
+
+
+# ── The parts ──────────────────────────────────────────────────────────────────────
+
+
+class RedisFacts(Facts):
+    """The ``Facts`` in one hash."""
+
+    def __init__(self, app: App, config: Config) -> None:
+        super().__init__(app)
+        self.redis = Redis(config)
+
+    async def start(self) -> None:
+        """See ``Redis.start``."""
+        await self.redis.start()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self.redis.stop()
+
+    async def get(self, key: str) -> str:
+        """See ``Facts``."""
+        client, facts = self.redis.client, self.redis.key("facts")
+        return str(await self.redis.ask(partial(client.hget, facts, key)) or "")
+
+    async def set(self, key: str, value: str) -> None:
+        """See ``Facts``."""
+        client, facts = self.redis.client, self.redis.key("facts")
+        question = partial(client.hset, facts, key, value)
+        await self.redis.ask(question if value else partial(client.hdel, facts, key))
+
+
+class RedisQueue(FeedingQueue):
+    """The ``Queue`` that several processes share."""
+
+    finish_within_s = 2.0  # for what is left of the changes, at a stop
+    again_s = 0.5  # before the changes are asked for again
+
+    def __init__(self, app: App, config: Config) -> None:
+        super().__init__(app)
+        self.config = config
+        self.redis = Redis(config)
+        self.clock = ""  # Unix seconds in place of those of Redis, for tests
+        self._claiming = asyncio.Lock()
+        self._tokens: dict[str, str] = {}  # of claims without an answer, by worker
+        self._read_to: dict[str, str] = {}  # the last entry that was read, by stream
+        self._reading: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """See ``Redis.start``."""
+        await self.redis.start()
+        client, key = self.redis.client, self.redis.key
+        # A process without commands needs no more than to know what has changed.
+        feeds: Sequence[str] = ("changes", "progress")
+        if self.app.works and not self.app.has_gateway:
+            feeds = ("signals",)
+        for name in feeds:
+            last = await self.redis.ask(partial(client.xrevrange, key(name), count=1))
+            self._read_to[key(name)] = last[0][0] if last else "0-0"
+        self._reading = asyncio.create_task(self._read())
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """End ``changes``, and disconnect."""
+        for task in (self._reading, self._sweeping):
+            if task:
+                task.cancel()
+                await asyncio.wait([task])
+        await self.redis.finish()
+        if self._reading:
+            with contextlib.suppress(OutOfReach, TimeoutError):
+                async with asyncio.timeout(self.finish_within_s):
+                    while await self._read_some(None):
+                        pass
+            self._reading = None
+        self._end_changes()
+        await self.redis.stop()
+
+    async def _call(self, verb: str, *values: Any) -> Any:
+        per_user = self.app.settings.max_concurrent_per_user
+        return await self.redis.call(verb, self.clock, per_user, *values)
+
+    async def _ask(self, command: str, name: str, *values: Any, **options: Any) -> Any:
+        """Redis' answer to a command on a key."""
+        method, key = getattr(self.redis.client, command), self.redis.key(name)
+        return await self.redis.ask(partial(method, key, *values, **options))
+
+    # The feed
+
+    async def _read(self) -> None:
+        """Pass on what the streams say, as long as the queue is open."""
+        away = False
+        while True:
+            try:
+                await self._read_some(1000)
+                away = False
+            except OutOfReach as error:
+                if not away:
+                    logger.error("Redis is out of reach: {!r}", error.__cause__)
+                away = True
+                await asyncio.sleep(self.again_s)
+
+    async def _read_some(self, block_ms: int | None) -> bool:
+        """Pass on the next entries, for which Redis waits so long; whether there were
+        some. What is not passed on for an error is read again."""
+        xread = self.redis.client.xread
+        question = partial(xread, {**self._read_to}, count=PAGE, block=block_ms)
+        found = await self.redis.ask(question, whole=False)
+        entries = found.items() if isinstance(found, dict) else found
+        some = False
+        for key, pages in entries:
+            for page in [pages] if pages and isinstance(pages[0], tuple) else pages:
+                for number, row in page:
+                    some = True
+                    self._passed_on(row)
+                    self._read_to[key] = number
+        return some
+
+    def _passed_on(self, row: dict[str, str]) -> None:
+        try:
+            if "url" not in row:  # one of the signals
+                row = {"url": "-", **row}
+            progress = None
+            if shown := row.pop("progress", ""):
+                progress = Progress(**json.loads(shown))
+            job = decode(row)
+            previous = Status(before) if (before := row.get("previous")) else None
+        except (ValueError, TypeError) as error:
+            logger.error("a change in Redis is wrong: {}", error)
+            return
+        if progress:
+            self._pass_on(lambda: Change(decode(row), job.status, progress), True)
+        else:
+            self._pass_on(lambda: Change(decode(row), previous))
+
+    async def report(self, job: Job, progress: Progress) -> None:
+        """See ``Queue``."""
+        shown = {
+            name: value
+            for name in Progress.__slots__
+            if (value := getattr(progress, name)) is not None
+        }
+        await self._call("report", *whole(job), "progress", json.dumps(shown))
+
+    # The way of a job
+
+    async def add(self, job: Job) -> int | None:
+        """See ``Queue``."""
+        settings = self.app.settings
+        code, *rest = await self._call(
+            "add",
+            job.id,
+            settings.max_queue_size,
+            settings.max_concurrent_per_guild,
+            settings.max_concurrent_downloads,
+            *whole(job),
+        )
+        if code == -1:
+            text = _(
+                "The queue is full: {count} links are waiting. Try again when some are "
+                "done."
+            )
+            raise QueueFull(text.format(count=settings.max_queue_size))
+        if code == -2:  # another job has its id
+            raise OutOfReach(_(AWAY))
+        if code == 0:
+            return None
+        job.position, job.joins = int(rest[0]), str(rest[1])
+        return job.position
+
+    async def claim(self, worker: str, lease_s: float) -> Job | None:
+        """See ``Queue``. What the bot would not have taken from a member ends."""
+        settings = self.app.settings
+        async with self._claiming:
+            while True:
+                # The same until there is an answer, so that a lost one comes again.
+                token = self._tokens.setdefault(worker, secrets.token_hex(8))
+                row = table(
+                    await self._call(
+                        "claim",
+                        worker,
+                        token,
+                        lease_s,
+                        settings.max_concurrent_downloads,
+                        settings.max_concurrent_per_guild,
+                        __version__,
+                    )
+                )
+                del self._tokens[worker]
+                if not row:
+                    return None
+                try:
+                    return self._checked(decode(row))
+                except (ValueError, Refused) as error:
+                    logger.error("a job in Redis is wrong, and ends: {}", error)
+                    await self._end_wrong(row, worker)
+
+    def _checked(self, job: Job) -> Job:
+        """A job whose link goes where the router says, as at intake."""
+        route = self.app.router.route(job.url)
+        engines = self.app.plugins.registered("engines")
+        job.platform = route.platform
+        if engines and job.engine not in engines:
+            job.engine = route.engine
+        return job
+
+    async def _end_wrong(self, row: dict[str, str], worker: str) -> None:
+        failed = JobFailed(Cause.INTERNAL, "its row in Redis is wrong")
+        job = Job(id=row.get("id", ""), url="")
+        job.status, job.cause, job.error = Status.FAILED, failed.cause, str(failed)
+        job.detail, job.finished_at = failed.detail, now()
+        number = row.get("claim_number", "")
+        await self._call("finish", job.id, number, worker, *pairs(job, HELD))
+
+    async def save(self, job: Job, lease_s: float) -> bool:
+        """See ``Queue``."""
+        return await self._store("save", job, lease_s, *pairs(job, HELD))
+
+    async def keep(self, job: Job, lease_s: float) -> bool:
+        """See ``Queue``."""
+        return await self._store("keep", job, lease_s)
+
+    async def _store(self, verb: str, job: Job, lease_s: float, *row: str) -> bool:
+        claim = (job.id, job.claim_number, job.worker)
+        until_s = await self._call(verb, *claim, lease_s, *row)
+        job.lease_until = float(until_s or job.lease_until)
+        return bool(until_s)
+
+    async def release(self, job: Job, delay_s: float = 0) -> bool:
+        """See ``Queue``."""
+        job.status, job.position, job.lease_until = Status.QUEUED, 0, 0
+        claim = (job.id, job.claim_number, job.worker)
+        delay_s = min(delay_s, MAX_DELAY_S)
+        due = await self._call("release", *claim, delay_s, *pairs(job, HELD))
+        job.not_before = float(due or 0)
+        return bool(due)
+
+    async def finish(self, job: Job) -> bool:
+        """See ``Queue``."""
+        job.lease_until = 0
+        job.finished_at = job.finished_at or now()
+        claim = (job.id, job.claim_number, job.worker)
+        return bool(await self._call("finish", *claim, *pairs(job, HELD)))
+
+    async def recover(self, worker: str, lease_s: float) -> Sequence[Job]:
+        """See ``Queue``."""
+        rows = await self._call("recover", worker, lease_s)
+        return jobs_of(map(table, rows))
+
+    # What others see and set
+
+    async def get(self, job_id: str) -> Job | None:
+        """See ``Queue``."""
+        return (await self.find([job_id])).get(job_id)
+
+    async def find(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """See ``Queue``."""
+        return {job.id: job for job in jobs_of(await self.redis.rows(job_ids))}
+
+    async def list(
+        self,
+        guild_id: int | None = None,
+        statuses: Sequence[Status] = (),
+        since: float = 0,
+        limit: int = 0,
+    ) -> list[Job]:
+        """See ``Queue``."""
+        wanted = set(statuses or Status)
+        rows: list[dict[str, str]] = []
+        if others := wanted.difference(TERMINAL_STATUSES):
+            ids = await self._unfinished(guild_id, others <= CLAIMED)
+            rows = await self.redis.rows([*ids])
+        rows = [row for row in rows if row.get("status") in wanted]
+        if ended := wanted.intersection(TERMINAL_STATUSES):
+            key = "ended" if guild_id is None else f"ended:{guild_id}"
+            found = 0
+            async for row in self._pages(key, since, last_first=bool(limit)):
+                if row.get("status") in ended:
+                    rows.append(row)
+                    found += 1
+                    if found == limit:
+                        break
+        if guild_id is not None:
+            rows = [row for row in rows if row.get("guild_id", "0") == str(guild_id)]
+        return jobs_of(sorted(rows, key=number_of))
+
+    async def _unfinished(
+        self, guild_id: int | None = None, claimed: bool = False
+    ) -> dict[str, int]:
+        """The ids of unfinished jobs, with their numbers; or of those ``claimed``."""
+        found: dict[str, int] = {}
+        if claimed and guild_id is None:
+            return dict.fromkeys(await self._ask("zrange", "leases", 0, -1), 0)
+        guilds = (
+            [guild_id]
+            if guild_id is not None
+            else await self._ask("smembers", "guilds")
+        )
+        async with self.redis.client.pipeline(transaction=False) as pipeline:
+            for guild in guilds:
+                for line in ("wait", "later", "busy"):
+                    key = self.redis.key(f"{line}:{guild}")
+                    pipeline.zrange(key, 0, -1, withscores=True)
+            answers = await self.redis.ask(pipeline.execute) if guilds else []
+        for answer in answers:
+            found.update((job_id, int(score) % STEP) for job_id, score in answer)
+        return found
+
+    async def _pages(
+        self, name: str, since: float = 0, last_first: bool = False
+    ) -> AsyncIterator[dict[str, str]]:
+        """The rows of jobs in a set by the time of their end, a page at a time."""
+        client, key = self.redis.client, self.redis.key(name)
+        last, skip = (float("inf") if last_first else since), set[str]()
+        while True:
+            first, end = (last, since) if last_first else (last, "+inf")
+            page = await self.redis.ask(
+                partial(
+                    client.zrange,
+                    key,
+                    first,
+                    end,
+                    desc=last_first,
+                    byscore=True,
+                    offset=0,
+                    num=PAGE + len(skip),
+                    withscores=True,
+                )
+            )
+            new = [(job_id, at) for job_id, at in page if job_id not in skip]
+            if not new:
+                return
+            for row in await self.redis.rows([job_id for job_id, _at in new]):
+                if row:
+                    yield row
+            # Those that ended at the very time of the last one come again.
+            if new[-1][1] != last:
+                skip = set()
+            last = new[-1][1]
+            skip |= {job_id for job_id, at in new if at == last}
+
+    def ended(self, since: float = 0) -> AsyncIterator[Job]:
+        """See ``Queue``."""
+        return self._jobs("ended", since)
+
+    async def _jobs(self, name: str, since: float = 0) -> AsyncIterator[Job]:
+        async for row in self._pages(name, since):
+            for job in jobs_of([row]):
+                yield job
+
+    async def untold(self) -> AsyncIterator[Job]:
+        """See ``Queue``."""
+        numbers = await self._unfinished()
+        ids = sorted(numbers, key=lambda job_id: numbers[job_id])
+        for start in range(0, len(ids), PAGE):
+            rows = await self.redis.rows(ids[start : start + PAGE])
+            for job in jobs_of(row for row in rows if "told" not in row):
+                if job.status not in TERMINAL_STATUSES:  # it comes below
+                    yield job
+        async for job in self._jobs("untold"):
+            yield job
+
+    async def set_told(self, job_ids: Sequence[str]) -> None:
+        """See ``Queue``."""
+        for start in range(0, len(job_ids), PAGE):
+            await self._call("told", *job_ids[start : start + PAGE])
+
+    async def position(self, job_id: str) -> int:
+        """See ``Queue``."""
+        return int(await self._call("position", job_id))
+
+    async def move(self, job_id: str, priority: Priority) -> bool:
+        """See ``Queue``."""
+        return bool(await self._call("move", job_id, int(priority)))
+
+    async def cancel(self, job_id: str, waiting_only: bool = False) -> Job | None:
+        """See ``Queue``."""
+        only = "1" if waiting_only else ""
+        row = table(await self._call("cancel", job_id, self.clock or now(), only))
+        return next(iter(jobs_of([row])), None)
+
+    async def set_status_message(self, job_id: str, message_id: int) -> None:
+        """See ``Queue``."""
+        await self._call("set", job_id, "status_message_id", message_id or "")
+
+    async def forget_files(self, job_id: str) -> None:
+        """See ``Queue``."""
+        await self._call("set", job_id, "folder", "")
+
+    async def count(
+        self, guild_id: int | None = None, user_id: int | None = None
+    ) -> tuple[int, int]:
+        """See ``Queue``."""
+        count = size = 0
+        async for row in self._of(guild_id, user_id):
+            count += 1
+            size += int(row.get("total_bytes", 0)) if row.get("folder") else 0
+        return count, size
+
+    async def forget(
+        self, guild_id: int | None = None, user_id: int | None = None
+    ) -> Sequence[Job]:
+        """See ``Queue``."""
+        ids: list[str] = []
+        async for row in self._of(guild_id, user_id):
+            if row.get("status") in TERMINAL_STATUSES:
+                ids.append(row.get("id", ""))
+            if len(ids) == PAGE:
+                break
+        rows = await self._call("remove", "1", *ids) if ids else []
+        return jobs_of(map(table, rows))
+
+    async def _of(
+        self, guild_id: int | None, user_id: int | None
+    ) -> AsyncIterator[dict[str, str]]:
+        """The rows of a guild, a member, or a member in a guild."""
+        ids: list[str] = []
+        if user_id is None:
+            ids = [*await self._unfinished(guild_id)]
+            key = "ended" if guild_id is None else f"ended:{guild_id}"
+            ids += await self._ask("zrange", key, 0, -1)
+        else:
+            for name in ("waits", "member"):
+                ids += await self._ask("zrange", f"{name}:{user_id}", 0, -1)
+        for start in range(0, len(ids), PAGE):
+            for row in await self.redis.rows(ids[start : start + PAGE]):
+                guild = str(guild_id) if guild_id is not None else None
+                if row and guild in (None, row.get("guild_id", "0")):
+                    yield row
+
+    async def _sweep(self) -> None:
+        """Remove rows that are old, now and every hour, in one process of all."""
+        while True:
+            with logger.catch(message="old rows of the queue could not be removed"):
+                mine = await self._ask(
+                    "set", "sweep", "1", nx=True, ex=int(SWEEP_S / 2)
+                )
+                if mine:
+                    await self._remove_old(now() - self.config.keep_s)
+            await asyncio.sleep(SWEEP_S)
+
+    async def _remove_old(self, before: float) -> None:
+        kept = 0  # those before it have files
+        while True:
+            ids = await self._ask(
+                "zrange", "ended", 0, before, byscore=True, offset=kept, num=PAGE
+            )
+            if not ids:
+                return
+            kept += len(ids) - len(await self._call("remove", "", *ids))
+
+
+def number_of(row: Mapping[str, str]) -> int:
+    """A job's number in the order in which they came."""
+    seq = row.get("seq", "")
+    return int(seq) if seq.isdecimal() else 0

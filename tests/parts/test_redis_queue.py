@@ -1,0 +1,577 @@
+"""The queue in Redis: the contract that the one in SQLite keeps, step by step the same
+answers, and what only Redis has."""
+
+import asyncio
+import contextlib
+import inspect
+import itertools
+import random
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import redis
+import small_model
+import test_sqlite_queue as contract
+from conftest import ROOT, MakeApp, MakeSettings, make_job, our_plugins
+from discord_support import module
+from hypothesis import strategies as st
+from redis_support import RedisServer, own_redis, redis_prefix, redis_server  # noqa: F401
+from test_sqlite_queue import Open
+from two_queues import STEPS, Record, TwoQueues
+
+from bossbot import App, Change, Post, Queue, Refused, StartError, Status
+
+pytest_plugins = ("discord_fixtures",)
+
+PLUGINS = ("redis_queue", "platform_router", "sqlite_database")
+# What is about SQLite, its file and its locks, or about the clock of the process.
+OF_SQLITE = (
+    "database_of", "disk: Disk", "module(", "queue.app.database", "on_disk",
+    "sqlite_queue__", "queue.waits", "clock_set", "set_clock", "me again",
+    "range(5000)",
+)  # fmt: skip
+
+
+def is_shared(test: Any) -> bool:
+    source = inspect.getsource(test)
+    return not any(words in source for words in OF_SQLITE)
+
+
+globals().update(
+    (name, test)
+    for name, test in vars(contract).items()
+    if name.startswith("test_") and is_shared(test)
+)
+
+
+async def from_now_on(queue: Any) -> AsyncIterator[Change | None]:
+    """The changes without those before, which the reader may not have come to."""
+    client = queue.redis.client
+    if not queue._stopped:
+        for key in queue._read_to:
+            last = await client.xrevrange(key, count=1)
+            while last and queue._read_to[key] != last[0][0]:
+                await asyncio.sleep(0.001)
+    async with contextlib.aclosing(type(queue).changes(queue)) as changes:
+        async for change in changes:
+            yield change
+
+
+@pytest.fixture
+async def open_queue(
+    make_settings: MakeSettings,
+    make_app: MakeApp,
+    redis_server: RedisServer,  # noqa: F811
+    redis_prefix: str,  # noqa: F811
+) -> AsyncIterator[Open]:
+    """Opens the queue in Redis; what was open before is closed."""
+    opened: list[App] = []
+
+    async def open_queue(**values: Any) -> Queue:
+        while opened:
+            await opened.pop().stop()
+        redis = {
+            "redis_queue__url": redis_server.url,
+            "redis_queue__prefix": redis_prefix,
+        }
+        app = make_app(make_settings(**redis, **values), our_plugins(*PLUGINS))
+        opened.append(app)
+        await app.queue.start()
+        queue: Any = app.queue
+        queue.changes = partial(from_now_on, queue)
+        return app.queue
+
+    yield open_queue
+    while opened:
+        await opened.pop().stop()
+
+
+@pytest.fixture
+async def queue(open_queue: Open) -> Queue:
+    return await open_queue()
+
+
+# The same answers as the queue in SQLite, step by step
+
+
+@pytest.fixture
+async def two_queues(
+    make_settings: MakeSettings,
+    make_app: MakeApp,
+    redis_server: RedisServer,  # noqa: F811
+    redis_prefix: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[Callable[[], Awaitable[TwoQueues]]]:
+    """Makes both queues anew, for up to 5 of a guild's links, and 2 of a member's."""
+    settings = make_settings(
+        redis_queue__url=redis_server.url,
+        max_concurrent_downloads=4,
+        max_concurrent_per_guild=2,
+        max_concurrent_per_user=2,
+        max_queue_size=5,
+    )
+    app = make_app(settings, our_plugins(*PLUGINS, "sqlite_queue"))
+    monkeypatch.setattr(module("sqlite_database"), "sync_file", lambda path: None)
+    await app.database.start()
+    numbers = itertools.count()
+
+    async def make() -> TwoQueues:
+        two = TwoQueues(app, f"{redis_prefix}{next(numbers)}")
+        await two.empty()
+        return two
+
+    yield make
+
+
+NUMBER = st.integers(0, 11)
+
+
+@hypothesis.settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+@hypothesis.given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(STEPS), NUMBER, NUMBER, NUMBER),
+        min_size=10,
+        max_size=40,
+    )
+)
+async def test_every_step_is_as_in_sqlite(
+    two_queues: Callable[[], Awaitable[TwoQueues]], steps: list[Any]
+) -> None:
+    two = await two_queues()
+    for step in steps:
+        await two.do(*step)
+
+
+async def walk(two: TwoQueues, seed: int, steps: int) -> None:
+    """A long way through both, crowded with claims that are old."""
+    chance = random.Random(seed)
+    for _ in range(steps):
+        numbers = [chance.randrange(12) for _ in range(3)]
+        await two.do(chance.choice(STEPS), *numbers)
+
+
+async def test_long_walk_is_as_in_sqlite(
+    two_queues: Callable[[], Awaitable[TwoQueues]],
+) -> None:
+    await walk(await two_queues(), 1, 100)
+
+
+# Planted mistakes
+
+SCRIPT = (ROOT / "plugins/parts/_redis_queue.lua").read_text()
+CLAIM = (60, 4, 2, "1.0")  # lease, slots, per guild, version
+
+
+def added(at: int, name: str, **fields: Any) -> tuple[Any, ...]:
+    """A call that adds a job."""
+    row = {"id": name, "status": "queued", "priority": 1, "request_key": name, **fields}
+    return (
+        "add",
+        at,
+        2,
+        name,
+        9,
+        9,
+        9,
+        *(text for pair in row.items() for text in pair),
+    )
+
+
+# What is not compared with SQLite: leases that end, answers that were lost, two workers;
+# and what chance seldom comes to.
+RARE: list[tuple[Any, ...]] = [
+    added(1, "a"),
+    added(2, "b"),
+    ("claim", 10, 2, "me", "t1", *CLAIM),
+    ("claim", 11, 2, "me", "t1", *CLAIM),  # the same try
+    ("keep", 12, 2, "a", 1, "other", 60),
+    ("keep", 13, 2, "a", 1, "me", 100),
+    ("claim", 90, 2, "other", "t2", *CLAIM),  # gets b
+    ("claim", 100, 2, "other", "t3", *CLAIM),
+    ("claim", 120, 2, "other", "t4", *CLAIM),  # a is free
+    ("save", 121, 2, "a", 1, "me", 60, "status", "uploading"),
+    ("save", 122, 2, "a", 2, "other", 60, "status", "uploading"),
+    ("recover", 123, 2, "me", 60),
+    ("recover", 124, 2, "other", 60),
+    ("finish", 125, 2, "a", 3, "other", "status", "completed", "folder", "kept"),
+    ("remove", 126, 2, "", "a"),
+    ("remove", 127, 2, "1", "a"),
+    added(128, "a"),
+    *(added(130 + n, f"u{n}", guild_id=7, user_id=5) for n in range(3)),
+    *(("claim", 140, 2, "me", f"u{n}", *CLAIM) for n in range(4)),
+    *(("save", 141, 2, f"u{n}", 1, "me", 60, "status", "processing") for n in range(2)),
+    ("claim", 142, 2, "me", "u4", *CLAIM),  # u2's member has two that are processed
+    *(added(150 + n, f"s{n}", same="x", channel_id=n % 2) for n in range(4)),
+    ("cancel", 160, 2, "s0", 160, ""),  # s1 and s2 wait
+    added(161, "s4", same="x"),  # joins s1
+    ("cancel", 162, 2, "s1", 162, ""),
+]
+MISTAKES = {
+    "low priorities first": ("return (2 - tonumber(job.priority))", "return tonumber(job.priority)"),
+    "a member runs one more": ("return count('downloading', user) >=", "return count('downloading', user) >"),
+    "what is processed does not count": (" or count('processing', user) >= per_user", ""),
+    "busy guilds are as good": ("count('running', guild) * STEP + ", ""),
+    "a guild runs one more": ("/ STEP) >= per_guild", "/ STEP) > per_guild"),
+    "slots are never free": ("count_running(job, -1)", "count_running(job, 0)"),
+    "any worker holds a claim": ("job.worker == worker and ", ""),
+    "old claims hold": (" and get(id, 'claim_number') == number", ""),
+    "ended claims hold": ("if CLAIMED[job.status] and job.worker", "if job.worker"),
+    "a request is taken twice": ("if known ~= id then", "if false then"),
+    "one more may wait": ("if here >= tonumber(most)", "if here > tonumber(most)"),
+    "one more may join": ("leader) >= tonumber(most)", "leader) > tonumber(most)"),
+    "all who are let go wait": ("{'joins', first[channel]}", "{'joins', ''}"),
+    "nobody is let go": ("if OWN[get(id, 'cause')] then", "if false then"),
+    "a cancelled claim has its number": ("'finished_at', at, 'claim_number', number,", "'finished_at', at,"),
+    "other lines are not looked at": ("    refresh_all_of(was.user_id)\n", ""),
+    "no job is delayed": ("'not_before', due}", "'not_before', ''}"),
+    "uploads start anew": ("if get(id, 'status') == 'uploading'", "if false"),
+    "claims have one number": ("local number = one_more(id, 'claim_number')\n  tell", "local number = get(id, 'claim_number')\n  tell"),
+    "forgotten requests stay": ("      call('HDEL', P .. 'requests', get(id, 'request_key'))\n", ""),
+    "moves are not told": ("tell(id, change(id, {'priority', priority}))", "change(id, {'priority', priority})"),
+    "every save is told": ("local previous = change(id, fields)\n  if previous ~= get(id, 'status')", "local previous = change(id, fields)\n  if true"),
+    "the last one is joined": ("tonumber(get(a, 'seq', 0)) < tonumber", "tonumber(get(a, 'seq', 0)) > tonumber"),
+    "who joins hurries nobody": ("if priority > tonumber(get(leader, 'priority'))", "if false"),
+    "who was let go is not new": ("tell(one, '') --", "tell(one, 'queued') --"),
+    "facts are not shared": ("'facts', 'posts',", "'posts',"),
+    "delayed jobs have no place": ("    + call('ZCOUNT', P .. 'later:' .. job.guild_id, '-inf', mine)", ""),
+    "a worker has one more slot": ("count('slots', worker) >= tonumber(slots)", "count('slots', worker) > tonumber(slots)"),
+    "all began with the first": ("later and came or began", "began"),
+    "delays never end": ("    change(id, {})\n", ""),
+    "a lost answer is lost": ("if last[1] == token and", "if false and"),
+    "no lease ends": ("'LIMIT', 0, TAKEN)) do\n    give_back(id)", "'LIMIT', 0, TAKEN)) do\n    local _ = id"),
+    "leases are not kept": ("  call('ZADD', P .. 'leases', until_s, id)\n", ""),
+    "told jobs are untold": ("      call('ZREM', P .. 'untold', id)\n", ""),
+    "kept files are forgotten": ("(all == '1' or get(id, 'folder') == '')", "true"),
+}  # fmt: skip
+
+
+def test_planted_mistakes_are_caught(
+    redis_server: RedisServer,  # noqa: F811
+) -> None:
+    record, rare = (Record(redis_server.url, SCRIPT) for _ in range(2))
+    record.walk(1, 1500)
+    rare.keep(RARE)
+    missed = []
+    for name, (right, wrong) in MISTAKES.items():
+        assert SCRIPT.count(right) == 1, name
+        planted = SCRIPT.replace(right, wrong)
+        if not (rare.catches(planted) or record.catches(planted)):
+            missed.append(name)
+    assert not missed, missed
+
+
+@pytest.mark.parametrize("same", [False, True], ids=["apart", "joined"])
+def test_two_jobs_and_two_workers_come_to_no_other_states(
+    redis_server: RedisServer,  # noqa: F811
+    same: bool,
+) -> None:
+    client = redis.Redis.from_url(redis_server.url, db=2, decode_responses=True)
+    assert small_model.explore(client, 4, same) > 500
+
+
+# What is read from Redis
+
+
+HONEST = {"id": "0123456789", "url": "https://a.example/1", "status": "queued"}
+WRONG = {
+    "an id that names another folder": {"id": "../../etc00"},
+    "an id that is too short": {"id": "0123"},
+    "an id in other digits": {"id": "٠١٢٣٤٥٦٧٨٩"},
+    "a status that there is not": {"status": "done"},
+    "a number that is none": {"guild_id": "one"},
+    "a folder outside": {"folder": "../0123456789"},
+    "a folder of another job": {"folder": "downloads/1/9876543210"},
+    "a folder from the root": {"folder": "/etc/0123456789"},
+    "a table that is a list": {"options": "[]"},
+    "no JSON": {"facts": "{"},
+    "JSON that is nested deep": {"facts": '{"a":' * 100_000},
+    "a post that is none": {"posts": '[{"number": "x"}]'},
+    "a file outside": {
+        "posts": '[{"number": 1, "content": "", "files": {"../a": ""}}]'
+    },
+    "a giant": {"detail": "x" * 2**21},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG.keys())
+def test_row_that_the_bot_would_not_have_written_is_no_job(
+    two_queues: Any, wrong: dict[str, str]
+) -> None:
+    decode = module("redis_queue").decode
+    assert decode(HONEST).url == HONEST["url"]
+    with pytest.raises(ValueError, match=r"."):
+        decode({**HONEST, **wrong})
+
+
+def test_what_a_newer_version_wrote_is_read(two_queues: Any) -> None:
+    post = '[{"number": 1, "content": "words", "newer": [1]}]'
+    job = module("redis_queue").decode({**HONEST, "posts": post, "newer": "x"})
+    assert job.posts == [Post(1, "words")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"url": "file:///etc/passwd"}, {"url": ""}, {"folder": "../x"}, {"posts": "x"}],
+    ids=["a file's link", "no link", "a folder", "posts"],
+)
+async def test_wrong_job_ends_and_the_next_one_is_claimed(
+    queue: Queue, wrong: dict[str, str]
+) -> None:
+    redis: Any = queue
+    first, second = make_job(), make_job()
+    await queue.add(first)
+    await queue.add(second)
+    key = redis.redis.key(f"job:{first.id}")
+    await redis.redis.client.hset(key, mapping=wrong)
+    claimed = await queue.claim("me", 60)
+    assert claimed and claimed.id == second.id
+    assert await redis.redis.client.hget(key, "status") == "failed"
+    assert await queue.claim("me", 60) is None
+
+
+async def test_platform_and_engine_are_not_read_but_found(queue: Queue) -> None:
+    """Cookies of a platform must not go to where a row says."""
+    await queue.add(make_job(platform="instagram"))
+    claimed = await queue.claim("me", 60)
+    assert claimed and claimed.platform == ""
+
+
+# Several workers
+
+
+async def test_claim_whose_lease_ends_is_taken_over(queue: Queue) -> None:
+    redis: Any = queue
+    redis.clock = "1000"
+    await queue.add(make_job())
+    old = await queue.claim("one", 60)
+    redis.clock = "1059"
+    assert old and await queue.claim("two", 60) is None
+    assert await queue.keep(old, 60)
+    redis.clock = "1118"
+    assert await queue.claim("two", 60) is None
+    redis.clock = "1120"
+    new = await queue.claim("two", 60)
+    assert new and (new.id, new.worker, new.attempts) == (old.id, "two", 2)
+    old.status = Status.UPLOADING
+    assert not await queue.save(old, 60) and not await queue.keep(old, 60)
+    assert not await queue.release(old) and not await queue.finish(old)
+
+
+async def test_recover_gives_back_only_what_this_worker_held(queue: Queue) -> None:
+    for number in range(4):
+        await queue.add(make_job(guild_id=number, user_id=number))
+    jobs = [await queue.claim(name, 60) for name in ("one", "two", "one", "two")]
+    for job in jobs[2:]:
+        assert job
+        job.status = Status.UPLOADING
+        await queue.save(job, 60)
+    assert all(jobs)
+    recovered = await queue.recover("one", 60)
+    assert [job.id for job in recovered] == [jobs[2].id]  # type: ignore[union-attr]
+    queued = await queue.list(statuses=[Status.QUEUED])
+    assert [job.id for job in queued] == [jobs[0].id]  # type: ignore[union-attr]
+    assert await queue.keep(jobs[3], 60)  # type: ignore[arg-type]
+
+
+async def test_room_is_that_of_all_workers(open_queue: Open) -> None:
+    queue = await open_queue(max_concurrent_downloads=1)
+    assert await queue.claim("one", 60) is None
+    assert await queue.claim("two", 60) is None
+    places = [await queue.add(make_job(guild_id=n, user_id=n)) for n in range(3)]
+    assert places == [0, 0, 1]
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 4))
+async def test_claim_whose_caller_is_cancelled_is_made_again(
+    queue: Queue, turns: int
+) -> None:
+    await queue.add(make_job())
+    claiming = asyncio.create_task(queue.claim("me", 60))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    claiming.cancel()
+    await asyncio.wait([claiming])
+    job = None if claiming.cancelled() else claiming.result()
+    job = job or await queue.claim("me", 60)
+    assert job and job.claim_number == 1 and await queue.keep(job, 60)
+
+
+async def test_worker_without_commands_hears_only_of_ids_and_statuses(
+    open_queue: Open,
+) -> None:
+    queue = await open_queue()
+    await queue.stop()
+    queue.app.works = True
+    worker: Any = type(queue)(queue.app, queue.config)  # type: ignore
+    await worker.start()
+    changes = aiter(worker.changes())
+    assert await anext(changes) is None
+    job = make_job()
+    await worker.add(job)
+    change = await anext(changes)
+    assert change and (change.job.id, change.job.status) == (job.id, "queued")
+    assert change.job.user_id == 0
+    await worker.stop()
+
+
+async def test_facts_are_the_same_for_all(
+    make_settings: MakeSettings,
+    make_app: MakeApp,
+    redis_server: RedisServer,  # noqa: F811
+    redis_prefix: str,  # noqa: F811
+) -> None:
+    values = {"redis_queue__url": redis_server.url, "redis_queue__prefix": redis_prefix}
+    apps = [make_app(make_settings(**values), our_plugins(*PLUGINS)) for _ in range(2)]
+    one, other = (app.facts for app in apps)
+    await one.start()
+    assert await one.get("limit") == ""
+    await one.set("limit", "5")
+    assert await other.get("limit") == "5"
+    await other.set("limit", "")
+    assert await one.get("limit") == ""
+
+
+async def test_old_rows_without_files_go(open_queue: Open) -> None:
+    queue: Any = await open_queue()
+    jobs = [make_job(user_id=n) for n in range(3)]
+    for number, job in enumerate(jobs):
+        await queue.add(job)
+        mine = await queue.claim("me", 60)
+        mine.status, mine.finished_at = Status.COMPLETED, 1000.0 + (number == 2) * 1e9
+        mine.folder = f"kept/{mine.id}" * (number == 1)
+        await queue.finish(mine)
+    await queue.add(waiting := make_job(created_at=1))
+    await queue._remove_old(2000)
+    assert [job.id for job in await queue.list()] == [
+        jobs[1].id,
+        jobs[2].id,
+        waiting.id,
+    ]
+    await queue.forget_files(jobs[1].id)
+    await queue._remove_old(2000)
+    assert [job.id for job in await queue.list()] == [jobs[2].id, waiting.id]
+
+
+# Redis that is not as it should be
+
+
+async def test_redis_that_would_drop_jobs_is_refused(
+    open_queue: Open,
+    redis_server: RedisServer,  # noqa: F811
+) -> None:
+    queue: Any = await open_queue()
+    client = queue.redis.client
+    await client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(StartError, match="noeviction"):
+            await queue.redis.start()
+        found = await module("redis_queue").check_machine(queue.config)
+        assert found[0].fatal and "noeviction" in found[0].what
+    finally:
+        await client.config_set("maxmemory-policy", "noeviction")
+    found = await module("redis_queue").check_machine(queue.config)
+    assert [one.fatal for one in found] == [False] and "appendonly" in found[0].what
+    await client.set(queue.redis.key("layout"), "2")
+    with pytest.raises(StartError, match="layout 2"):
+        await queue.redis.start()
+
+
+async def test_redis_that_is_too_old_is_refused(queue: Queue) -> None:
+    redis: Any = queue.redis  # type: ignore[attr-defined]
+
+    async def info(section: str) -> dict[str, str]:
+        return {"redis_version": "6.2.14"}
+
+    redis.client.info = info
+    with pytest.raises(StartError, match=r"6\.2\.14 is too old"):
+        await redis.start()
+
+
+async def test_full_redis_takes_no_new_link_and_ends_those_that_run(
+    queue: Queue,
+) -> None:
+    redis: Any = queue
+    await queue.add(make_job())
+    job = await queue.claim("me", 60)
+    assert job
+    await redis.redis.client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(Refused, match="out of reach or full"):
+            await queue.add(make_job())
+        job.status = Status.COMPLETED
+        assert await queue.save(job, 60) or True
+        assert await queue.cancel(job.id) is None
+    finally:
+        await redis.redis.client.config_set("maxmemory", 0)
+    stored = await queue.get(job.id)
+    assert stored and stored.status is Status.COMPLETED
+
+
+async def test_member_is_told_in_time_when_redis_hangs_or_is_gone(
+    make_settings: MakeSettings, make_app: MakeApp
+) -> None:
+    with own_redis("--appendonly", "yes", "--appendfsync", "always") as server:
+        settings = make_settings(redis_queue__url=server.url)
+        app = make_app(settings, our_plugins(*PLUGINS))
+        queue: Any = app.queue
+        assert queue.redis.within_s <= 5
+        queue.redis.within_s, queue.tick_s = 0.5, 0.05
+        await queue.start()
+        changes = aiter(queue.changes())
+        await queue.add(first := make_job())
+        running = await queue.claim("me", 60)
+        for end, begin in (
+            (server.pause, server.go_on),
+            (server.kill, server.start),
+        ):
+            end()
+            began = time.monotonic()
+            for ask in (queue.add(make_job()), queue.list(), queue.cancel(first.id)):
+                with pytest.raises(Refused, match="out of reach"):
+                    await ask
+            assert time.monotonic() - began < 5
+            begin()
+            async with asyncio.timeout(20):
+                while True:
+                    with contextlib.suppress(Refused):
+                        assert await queue.keep(running, 60)
+                        break
+        running.status = Status.COMPLETED
+        assert await queue.finish(running)
+        async with asyncio.timeout(20):
+            async for change in changes:
+                if change and change.job.status is Status.COMPLETED:
+                    break
+        await app.stop()
+
+
+def test_redis_py_is_not_imported_without_a_url(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import bossbot;"
+        "data = Path(sys.argv[1]);"
+        "app = bossbot.App(bossbot.Settings(data_dir=data, plugins_dir=data));"
+        "app.plugins.load(); assert app.plugins.all['redis_queue'].off == '';"
+        "assert 'redis' not in sys.modules;"
+        "print(type(app.queue).__name__, type(app.facts).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["SQLiteQueue", "SQLiteFacts"], done.stderr
