@@ -610,6 +610,18 @@ function verbs.remove(all)
   return rows
 end
 
+-- id of a job that was refused, since nobody knew that it was added
+function verbs.withdraw(id)
+  local job = read(id)
+  if job.waits and get(id, 'attempts') == '' then
+    unlink(job)
+    call('HDEL', P .. 'requests', get(id, 'request_key'))
+    call('DEL', P .. 'job:' .. id)
+    refresh(job.guild_id)
+    let_go(id)
+  end
+end
+
 -- Names and values: how far a job is
 function verbs.report()
   call('XADD', P .. 'progress', 'MAXLEN', '~', PROGRESS, '*', unpack(rest(ARGS)))

@@ -23,12 +23,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bossbot_plugins._feed import FeedingQueue
+from bossbot_plugins._listening import ListenedQueue
 from loguru import logger
 from pydantic import Field, SecretStr, TypeAdapter
 
+import bossbot
 from bossbot import (
-    JOB_FIELDS,
     N_,
     TERMINAL_STATUSES,
     App,
@@ -47,7 +47,6 @@ from bossbot import (
     StartError,
     Status,
     _,
-    __version__,
     hookimpl,
     now,
 )
@@ -126,7 +125,7 @@ PAGE = 200  # jobs that are read at once
 MAX_VALUE = 2**20  # characters of a field; no honest one comes near
 STEP = 2**45  # see the script
 ALWAYS = ("id", "url", "status", "priority", "created_at")
-DEFAULTS = {**Job(id="", url="").to_row()}
+DEFAULTS = Job(id="", url="").to_row()
 TABLES = {"options", "guild_settings", "facts", "posts", "sources"}
 CLAIMED = {Status.DOWNLOADING, Status.PROCESSING, Status.UPLOADING}
 AWAY = N_("I cannot take links now: the queue is out of reach or full.")
@@ -169,7 +168,7 @@ def decode(row: Mapping[str, str]) -> Job:
     """
     if any(len(value) > MAX_VALUE for value in row.values()):
         raise ValueError("a value is too long")
-    values: dict[str, Any] = {name: row[name] for name in JOB_FIELDS if name in row}
+    values: dict[str, Any] = {name: row[name] for name in DEFAULTS if name in row}
     try:
         for name in TABLES & values.keys():
             values[name] = json.loads(values[name])
@@ -415,7 +414,7 @@ class RedisFacts(Facts):
         await self.redis.ask(question if value else partial(client.hdel, facts, key))
 
 
-class RedisQueue(FeedingQueue):
+class RedisQueue(ListenedQueue):
     """The ``Queue`` that several processes share."""
 
     finish_within_s = 2.0  # for what is left of the changes, at a stop
@@ -428,6 +427,7 @@ class RedisQueue(FeedingQueue):
         self.clock = ""  # Unix seconds in place of those of Redis, for tests
         self._claiming = asyncio.Lock()
         self._tokens: dict[str, str] = {}  # of claims without an answer, by worker
+        self._withdrawing: set[asyncio.Task[None]] = set()
         self._read_to: dict[str, str] = {}  # the last entry that was read, by stream
         self._reading: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -448,7 +448,7 @@ class RedisQueue(FeedingQueue):
 
     async def stop(self) -> None:
         """End ``changes``, and disconnect."""
-        for task in (self._reading, self._sweeping):
+        for task in (self._reading, self._sweeping, *self._withdrawing):
             if task:
                 task.cancel()
                 await asyncio.wait([task])
@@ -461,6 +461,14 @@ class RedisQueue(FeedingQueue):
             self._reading = None
         self._end_changes()
         await self.redis.stop()
+
+    async def health(self) -> str:
+        """See ``Part``."""
+        try:
+            await self.redis.ask(self.redis.client.ping)
+        except OutOfReach:
+            return "Redis is out of reach"
+        return ""
 
     async def _call(self, verb: str, *values: Any) -> Any:
         per_user = self.app.settings.max_concurrent_per_user
@@ -480,9 +488,10 @@ class RedisQueue(FeedingQueue):
             try:
                 await self._read_some(1000)
                 away = False
-            except OutOfReach as error:
+            except Exception as error:  # whatever it is, the next try may go well
                 if not away:
-                    logger.error("Redis is out of reach: {!r}", error.__cause__)
+                    why = error.__cause__ or error
+                    logger.opt(exception=why).error("Redis is out of reach: {!r}", why)
                 away = True
                 await asyncio.sleep(self.again_s)
 
@@ -533,14 +542,20 @@ class RedisQueue(FeedingQueue):
     async def add(self, job: Job) -> int | None:
         """See ``Queue``."""
         settings = self.app.settings
-        code, *rest = await self._call(
-            "add",
-            job.id,
-            settings.max_queue_size,
-            settings.max_concurrent_per_guild,
-            settings.max_concurrent_downloads,
-            *whole(job),
-        )
+        try:
+            code, *rest = await self._call(
+                "add",
+                job.id,
+                settings.max_queue_size,
+                settings.max_concurrent_per_guild,
+                settings.max_concurrent_downloads,
+                *whole(job),
+            )
+        except OutOfReach:  # Redis may come to it later
+            task = asyncio.create_task(self._withdraw(job.id))
+            self._withdrawing.add(task)
+            task.add_done_callback(self._withdrawing.discard)
+            raise
         if code == -1:
             text = _(
                 "The queue is full: {count} links are waiting. Try again when some are "
@@ -553,6 +568,14 @@ class RedisQueue(FeedingQueue):
             return None
         job.position, job.joins = int(rest[0]), str(rest[1])
         return job.position
+
+    async def _withdraw(self, job_id: str) -> None:
+        """See that a link that was refused does not come after all, unless it has
+        already begun."""
+        while True:
+            with contextlib.suppress(OutOfReach):
+                return await self._call("withdraw", job_id)  # type: ignore[no-any-return]
+            await asyncio.sleep(self.again_s)
 
     async def claim(self, worker: str, lease_s: float) -> Job | None:
         """See ``Queue``. What the bot would not have taken from a member ends."""
@@ -569,7 +592,7 @@ class RedisQueue(FeedingQueue):
                         lease_s,
                         settings.max_concurrent_downloads,
                         settings.max_concurrent_per_guild,
-                        __version__,
+                        bossbot.__version__,
                     )
                 )
                 del self._tokens[worker]

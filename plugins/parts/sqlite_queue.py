@@ -17,7 +17,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from bossbot_plugins._feed import FeedingQueue
+from bossbot_plugins._listening import ListenedQueue
 from loguru import logger
 from pydantic import Field
 
@@ -239,7 +239,7 @@ def storable(job: Job) -> dict[str, Any]:
     }
 
 
-class SQLiteQueue(FeedingQueue):
+class SQLiteQueue(ListenedQueue):
     """The embedded queue. One process owns the file, so a lease never expires while it
     lives, and ``recover`` releases what any earlier process held."""
 

@@ -26,6 +26,7 @@ from redis_support import RedisServer, own_redis, redis_prefix, redis_server  # 
 from test_sqlite_queue import Open
 from two_queues import STEPS, Record, TwoQueues
 
+import bossbot
 from bossbot import App, Change, Post, Queue, Refused, StartError, Status
 
 pytest_plugins = ("discord_fixtures",)
@@ -450,18 +451,19 @@ async def test_old_rows_without_files_go(open_queue: Open) -> None:
     for number, job in enumerate(jobs):
         await queue.add(job)
         mine = await queue.claim("me", 60)
-        mine.status, mine.finished_at = Status.COMPLETED, 1000.0 + (number == 2) * 1e9
+        mine.status, mine.finished_at = Status.COMPLETED, bossbot.now()
+        mine.finished_at -= 100 * (number < 2)
         mine.folder = f"kept/{mine.id}" * (number == 1)
         await queue.finish(mine)
     await queue.add(waiting := make_job(created_at=1))
-    await queue._remove_old(2000)
+    await queue._remove_old(bossbot.now() - 50)
     assert [job.id for job in await queue.list()] == [
         jobs[1].id,
         jobs[2].id,
         waiting.id,
     ]
     await queue.forget_files(jobs[1].id)
-    await queue._remove_old(2000)
+    await queue._remove_old(bossbot.now() - 50)
     assert [job.id for job in await queue.list()] == [jobs[2].id, waiting.id]
 
 
@@ -528,9 +530,10 @@ async def test_member_is_told_in_time_when_redis_hangs_or_is_gone(
         app = make_app(settings, our_plugins(*PLUGINS))
         queue: Any = app.queue
         assert queue.redis.within_s <= 5
-        queue.redis.within_s, queue.tick_s = 0.5, 0.05
+        queue.redis.within_s, queue.tick_s = 1.0, 0.05
         await queue.start()
         changes = aiter(queue.changes())
+        assert await anext(changes) is None
         await queue.add(first := make_job())
         running = await queue.claim("me", 60)
         for end, begin in (
@@ -555,6 +558,9 @@ async def test_member_is_told_in_time_when_redis_hangs_or_is_gone(
             async for change in changes:
                 if change and change.job.status is Status.COMPLETED:
                     break
+            while queue._withdrawing:
+                await asyncio.sleep(0.01)
+        assert [job.id for job in await queue.list()] == [first.id]  # not those refused
         await app.stop()
 
 

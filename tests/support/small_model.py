@@ -77,6 +77,7 @@ def after(state: State, verb: str, which: str, same: bool) -> tuple[State, Any]:
                 give_back(job)
         full = any(j.worker == which and j.status == CLAIMED[0] for j in jobs.values())
         waiting = [j for j in jobs.values() if j.status == "queued" and not j.joins]
+        asked[which] = "", 0
         if waiting and not full:
             job, number = waiting[0], waiting[0].number + 1
             jobs[job.name] = One(job.name, CLAIMED[0], which, number, job.attempts + 1)

@@ -9,7 +9,7 @@ from bossbot import App, Change, Queue
 MAX_BEHIND = 100  # changes; a listener that is further behind gets no progress
 
 
-class FeedingQueue(Queue):
+class ListenedQueue(Queue):
     """A queue whose ``changes`` are what it was told of."""
 
     tick_s = 1.0  # changes() yields None so often
