@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bossbot import escape, redact
+from bossbot import escape, one_line, redact
 
 MAX_TEXT = 64 * 2**10  # characters that are looked at
 MAX_LINES = 20
@@ -53,6 +53,8 @@ def cited(answer: str, count: int, link: Callable[[int], str]) -> Cited | None:
         link: the address of a post, by its number.
     """
     text = without_thoughts(answer[:MAX_TEXT])
+    # What cannot be seen could divide what is looked for.
+    text = "\n".join(map(one_line, text.splitlines()))
     if re.match(rf"\W*{NOTHING}\b", text):
         return None
     text = NUMBERS.sub(lambda found: numbered(found[1], count), text)

@@ -12,7 +12,7 @@ from bossbot_plugins._jobs import guild_id_of, message_link
 from bossbot_plugins._readable import channels_for
 from bossbot_plugins._spoilers import bars
 
-from bossbot import Hit, Query, Refused, _, escape, now, one_line
+from bossbot import Hit, Query, Refused, _, escape, now, one_line, show_link
 
 MAX_WORDS = 2000  # characters of a question
 MAX_TITLE, MAX_NAME, MAX_SENTENCE = 100, 40, 240
@@ -108,11 +108,25 @@ def name_of(hit: Hit) -> str:
 
 
 def about(hit: Hit) -> str:
-    """Whose it is, when it was posted and where."""
+    """Whose it is, when it was posted and where, and when in a video it is said."""
     author = escape(hit.uploader, MAX_NAME) if hit.title and hit.uploader else ""
     author = bars(author) if author and hit.hidden else author
     place = f"<#{hit.channel_id}>" if hit.guild_id else ""
-    return " · ".join(filter(None, (author, f"<t:{int(hit.posted_at)}:R>", place)))
+    posted = f"<t:{int(hit.posted_at)}:R>"
+    return " · ".join(filter(None, (author, posted, place, moment(hit))))
+
+
+def moment(hit: Hit) -> str:
+    """When what fits is said in a video, as a link to the source; "" for other texts."""
+    start_s = hit.passages[0].start_s if hit.passages else None
+    link = show_link(hit.url)
+    if start_s is None or not link:
+        return ""
+    minutes, seconds = divmod(int(start_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}:{minutes:02}" if hours else f"{minutes}"
+    shown = f"[{clock}:{seconds:02}]({link})"
+    return bars(shown) if hit.hidden else shown
 
 
 def quote(hit: Hit) -> str:

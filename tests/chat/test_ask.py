@@ -102,6 +102,7 @@ BEHAVIOURS = {
     "long": "A long answer [[1]]",
     "endless words": "and on it goes [[1]]",
     "injected": "everyone",
+    "tells the key": "The key is ",
     "invents": NOT_IN_THEM,
     "names none": NOT_IN_THEM,
     "nothing": NOT_IN_THEM,
@@ -122,6 +123,7 @@ async def test_whatever_a_model_does_there_is_an_answer(
 ) -> None:
     fake_model.answers = {
         "injected": INJECTED,
+        "tells the key": f"The key is {KEY} [1].",
         "invents": "There is soup [7], and a pool [12].",
         "names none": "There is soup.",
         "nothing": "NOTHING",
@@ -140,7 +142,7 @@ async def test_whatever_a_model_does_there_is_an_answer(
             ours = f"https://discord.com/channels/{stage.fake.guild.id}/"
             assert all(one.startswith(ours) for one in links), (name, links)
             assert "@everyone" not in text and "evil.example" not in text
-            assert jumps(answer)
+            assert jumps(answer) and KEY not in answer.text
             if begins in (NO_ANSWER, NOT_IN_THEM):
                 assert QUOTES in answer.text, name
             else:

@@ -4,15 +4,15 @@ what is shown of their answers."""
 import contextlib
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
+from archive_support import make_hit
 from bossbot_plugins._chat_model import MAX_TEXT, Endpoint, ModelFailed, stream
 from bossbot_plugins._cited import MAX_SHOWN, cited
 from bossbot_plugins._prompt import prompt, tokens
 from fake_model import INJECTED, KEY, FakeModel
 
-from bossbot import Hit, Passage
+from bossbot import Passage
 
 MESSAGES = [{"role": "user", "content": "What about the hut?"}]
 
@@ -98,34 +98,11 @@ async def test_a_server_that_is_not_there_is_a_failure() -> None:
 # What it is given
 
 
-def hit(**fields: Any) -> Hit:
-    return Hit(
-        **{
-            "job_id": "0123456789",
-            "rank": 1,
-            "score": 1,
-            "sure": True,
-            "sentence": "Soup.",
-            "passages": [Passage("Bread. Soup.")],
-            "guild_id": 7777,
-            "channel_id": 8888,
-            "message_id": 9999,
-            "user_id": 6666,
-            "posted_at": 86400.0,
-            "platform": "reddit",
-            "url": "",
-            "title": "Hut",
-            "uploader": "Ana",
-            "kinds": ["text"],
-            "adult": False,
-            **fields,
-        }
-    )
-
-
 def test_the_model_gets_the_posts_as_json_and_no_ids() -> None:
-    long = hit(sentence="It ends.", passages=[Passage("Soup. " * 3000 + "It ends.")])
-    messages, count = prompt("what?", [hit(), long], 2500)
+    long = make_hit(
+        sentence="It ends.", passages=[Passage("Soup. " * 3000 + "It ends.")]
+    )
+    messages, count = prompt("what?", [make_hit(), long], 2500)
     given = json.loads(messages[1]["content"])
     first, second = given["posts"]
     assert count == 2 and given["question"] == "what?"
@@ -145,7 +122,9 @@ def test_the_model_gets_the_posts_as_json_and_no_ids() -> None:
 @pytest.mark.parametrize("char", ["a", "語", '"', "\\", "\x01", "🌄", "<@123> "])
 def test_question_and_posts_fit_whatever_they_are(char: str, most: int) -> None:
     text = char * 5000
-    post = hit(title=text, uploader=text, sentence=text, passages=[Passage(text)] * 3)
+    post = make_hit(
+        title=text, uploader=text, sentence=text, passages=[Passage(text)] * 3
+    )
     messages, count = prompt(text[:2000], [post] * 20, most)
     assert sum(tokens(one["content"]) for one in messages) <= most
     given = json.loads(messages[1]["content"])
@@ -185,6 +164,8 @@ ONE, TWO = "[[1]](https://discord.com/1)", "[[2]](https://discord.com/2)"
         ("<@<@1>1> [1]", rf"\<\@1\> {ONE}"),
         ("a\u202eb\x00c [1]", f"abc {ONE}"),
         ("# [1]", ONE),
+        ("ht\u200btps:/\u2060/evil.example/x [\u200b1]", ONE),
+        ("\ud83d soup \udf00 [1]\r\nsteam://run [2]", f"soup {ONE}\n{TWO}"),
         *((nothing, "") for nothing in ("", "NOTHING", "**NOTHING** [1]", "nothing")),
         *((invented, "") for invented in ("Soup.", "Soup [4].", "Soup [0]", "[999]")),
         ("<think>Soup [1]", ""),

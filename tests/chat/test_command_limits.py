@@ -221,6 +221,8 @@ async def test_commands_of_one_row_are_counted_together(
         ("queue cancel", 10, 5),
         ("settings view", 10, 5),
         ("settings update", 5, 15),
+        ("search", 15, 1),
+        ("ask", 5, 5),
         ("stats", 10, 5),
         ("help", 10, 5),
         ("privacy forget", 2, 30),

@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from archive_support import post
-from bossbot_plugins._found import MAX_WORDS, cleaned
+from archive_support import make_hit, post
+from bossbot_plugins._found import MAX_WORDS, about, cleaned, name_of, quote
 from discord_support import Stage, module
 from fake_discord import Channel, Message
 
-from bossbot import Refused
+from bossbot import Passage, Refused
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -18,7 +18,7 @@ CAT = "A cat in a box\nShe sleeps all day. The box is made of paper."
 
 @pytest.fixture
 def stage(stage: Stage) -> Stage:
-    for name in ("archive", "search"):
+    for name in ("archive", "search", "language", "youtube"):
         stage.add_plugin(name)
     return stage
 
@@ -212,8 +212,84 @@ async def test_every_query_is_answered(stage: Stage) -> None:
                 query,
                 text,
             )
+        told = await search(stage, "hut", platform="youtub")
+        assert told.text == "I know no site youtub (did you mean youtube?)."
+        assert not jumps(await search(stage, "hut", platform="YouTube"))
+        offered = await stage.fake.autocomplete(
+            stage.channel_id, "search", "platform", "tub", {"query": "hut"}
+        )
+        assert offered == [{"name": "youtube", "value": "youtube"}]
+        stage.guild_settings('[language]\nlanguage = "de"\n')
+        told = await search(stage, "hut", kind="audio")
+        assert told.text == "Nichts, was ich hier gepostet habe, passt dazu."
+        stage.guild_settings("")
         plain = await says(stage, "$search hut")
         assert plain.text.startswith("Perhaps\n**1.** [The hut on the ridge](")
+
+
+SAID = [Passage("Soup.", "subtitles", 3725.4)]
+VIDEO = {"passages": SAID, "url": "https://youtu.be/1?t=3725"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "Ana · <t:86400:R> · <#8888>"),
+        ({"guild_id": 0, "uploader": "@a [b](c)"}, r"\@a \[b\]\(c\) · <t:86400:R>"),
+        ({"title": ""}, "<t:86400:R> · <#8888>"),
+        (
+            VIDEO,
+            "Ana · <t:86400:R> · <#8888> · [1:02:05](<https://youtu.be/1?t=3725>)",
+        ),
+        (
+            {"passages": [Passage("x", "subtitles", 5.0)], "url": "https://a/(b)"},
+            "Ana · <t:86400:R> · <#8888> · [0:05](<https://a/%28b%29>)",
+        ),
+        (
+            VIDEO | {"hidden": True, "url": "https://youtu.be/1"},
+            "||Ana|| · <t:86400:R> · <#8888> · ||[1:02:05](<https://youtu.be/1>)||",
+        ),
+    ],
+)
+def test_a_line_says_whose_when_where_and_at_which_second(
+    fields: dict[str, Any], text: str
+) -> None:
+    assert about(make_hit(**fields)) == text
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({}, "[Hut](https://discord.com/channels/7777/8888/9999)"),
+        ({"guild_id": 0}, "[Hut](https://discord.com/channels/@me/8888/9999)"),
+        (
+            {"title": "a](b) [c] https://x @everyone"},
+            r"[a\)\(b\) \(c\) https:\/\/x \@everyone](https://discord.com/channels/7777/8888/9999)",
+        ),
+        (
+            {"title": "", "uploader": "", "platform": ""},
+            "[a post](https://discord.com/channels/7777/8888/9999)",
+        ),
+    ],
+)
+def test_a_title_is_a_link_to_the_message_and_to_nothing_else(
+    fields: dict[str, Any], text: str
+) -> None:
+    assert name_of(make_hit(**fields)) == text
+
+
+@pytest.mark.parametrize(
+    ("sentence", "text"),
+    [
+        ("Soup.", "> Soup."),
+        ("Hut Ana Soup.", "> Soup."),
+        ("Hut\nAna\nSoup *hot* <@1>", r"> Soup \*hot\* \<\@1\>"),
+        ("Hut Ana", ""),
+        ("", ""),
+    ],
+)
+def test_a_quotation_leaves_out_what_stands_above_it(sentence: str, text: str) -> None:
+    assert quote(make_hit(sentence=sentence)) == text
 
 
 @pytest.mark.parametrize(

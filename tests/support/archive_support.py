@@ -6,7 +6,17 @@ from typing import Any
 from discord_support import Stage, link, until
 from fake_discord import Message
 
-from bossbot import BossBot
+from bossbot import BossBot, Hit, Passage
+
+
+def make_hit(**fields: Any) -> Hit:
+    """A post that was found; the keywords change it."""
+    about = {"job_id": "0123456789", "rank": 1, "score": 1.0, "sure": True}
+    where = {"guild_id": 7777, "channel_id": 8888, "message_id": 9999, "user_id": 6666}
+    what = {"title": "Hut", "uploader": "Ana", "sentence": "Soup.", "kinds": ["text"]}
+    texts = {"passages": [Passage("Bread. Soup.")], "platform": "reddit", "url": ""}
+    others = {"posted_at": 86400.0, "adult": False}
+    return Hit(**{**about, **where, **what, **texts, **others, **fields})
 
 
 async def post(
