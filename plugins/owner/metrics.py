@@ -180,6 +180,9 @@ class Meter:
             )
 
         self.jobs = count("jobs_total", "Jobs that have ended", "platform", "status")
+        for platform in (*self._platforms, "other"):
+            for status in TERMINAL_STATUSES:  # that Prometheus sees the first one
+                self.jobs.labels(platform, str(status))
         self.failures = count(
             "job_failures_total", "Jobs that failed", "platform", "cause"
         )
@@ -385,9 +388,12 @@ class Meter:
         return max(now() - min(waiting), 0) if waiting else 0
 
     def _plugins(self) -> Mapping[str, float]:
-        plugins = [*self.app.plugins.all.values()]
-        off = sum(bool(plugin.off) for plugin in plugins)
-        return {"on": len(plugins) - off, "off": off}
+        unwanted = self.app.settings.disabled_plugins
+        counts = {"on": 0, "off": 0, "disabled": 0}
+        for plugin in [*self.app.plugins.all.values()]:
+            off = "disabled" if plugin.stem in unwanted else "off"
+            counts[off if plugin.off else "on"] += 1
+        return counts
 
     def _memory_bytes(self) -> Mapping[str, float]:
         at, known = self._memory

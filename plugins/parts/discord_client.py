@@ -247,7 +247,7 @@ class DiscordClient(Client):
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
         kind = ShardedBot if self.config.shards else Bot
         self.answers = Counter[tuple[str, str]]()  # of Discord, by method and code
-        self.reconnects = Counter[str]()  # by whether the session went on
+        self.reconnects = Counter(true=0, false=0)  # by whether the session went on
         self._was_ready = False
         self.rate_limit_s = 0.0  # that Discord has asked to wait
         trace = aiohttp.TraceConfig()

@@ -134,7 +134,7 @@ class DiscordCourier(Courier):
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
         self.config = config
-        self.files = Counter[str]()  # attached, linked, dropped
+        self.files = Counter(attached=0, linked=0, dropped=0)
         self.uploaded_bytes = 0
 
     def _channel(self, job: Job, post: Post) -> Any:

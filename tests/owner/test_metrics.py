@@ -334,6 +334,105 @@ def test_dashboard_and_alerts_ask_for_figures_that_there_are(tmp_path: Path) -> 
     promtool("check", "rules", str(rules))
 
 
+# The figures that an alert is about, from minute to minute, and whether it is given.
+ALERTS = {
+    "BossBotStuck": [
+        (
+            True,
+            {
+                'queue_jobs{status="queued"}': "2x120",
+                "queue_oldest_age_seconds": "0+60x120",
+            },
+        ),
+        (
+            False,
+            {
+                'queue_jobs{status="queued"}': "2x120",
+                "queue_oldest_age_seconds": "0+60x120",
+                'jobs_total{platform="x",status="completed"}': "0+1x120",
+            },
+        ),
+        (
+            False,
+            {
+                'queue_jobs{status="queued"}': "0x120",
+                "queue_oldest_age_seconds": "0x120",
+            },
+        ),
+    ],
+    "BossBotDisconnected": [
+        (True, {"discord_connected": "0x120"}),
+        (False, {"discord_connected": "1x115 0 0 0 0 0"}),
+    ],
+    "BossBotFailing": [
+        (
+            True,
+            {
+                'job_failures_total{platform="x",cause="internal"}': "0+8x120",
+                'jobs_total{platform="x",status="failed"}': "0+8x120",
+                'jobs_total{platform="x",status="completed"}': "0+2x120",
+            },
+        ),
+        (
+            False,
+            {
+                'job_failures_total{platform="x",cause="gone"}': "0+8x120",
+                'jobs_total{platform="x",status="failed"}': "0+8x120",
+            },
+        ),
+    ],
+    "BossBotSlow": [
+        (
+            True,
+            {
+                'event_loop_lag_seconds_bucket{le="1"}': "0+50x120",
+                'event_loop_lag_seconds_bucket{le="5"}': "0+60x120",
+                'event_loop_lag_seconds_bucket{le="+Inf"}': "0+60x120",
+            },
+        ),
+    ],
+    "BossBotDiskLow": [
+        (True, {"storage_free_bytes": "5e8x120"}),
+        (False, {"storage_free_bytes": "5e9x120"}),
+    ],
+    "BossBotPluginOff": [
+        (True, {'plugins{state="off"}': "1x120"}),
+        (False, {'plugins{state="disabled"}': "1x120"}),
+    ],
+    "BossBotPluginFails": [
+        (True, {'plugin_failures_total{plugin="x",hook="run"}': "0+1x120"}),
+        (False, {'plugin_failures_total{plugin="x",hook="run"}': "1x120"}),
+    ],
+    "BossBotEngineOld": [(True, {'engine_age_seconds{engine="x"}': "8e6x120"})],
+}
+
+
+def test_alerts_are_given_when_they_should_be(tmp_path: Path) -> None:
+    asked, cases = [], [(name, *case) for name in ALERTS for case in ALERTS[name]]
+    for name, given, figures in cases:
+        series = [
+            {"series": with_instance(f"bossbot_{key}"), "values": values}
+            for key, values in figures.items()
+        ]
+        expr = (
+            f'count(ALERTS{{alertname="{name}",alertstate="firing"}}) > 0 or vector(0)'
+        )
+        wanted = {"labels": "{}", "value": 1 if given else 0}
+        test = {"expr": expr, "eval_time": "2h", "exp_samples": [wanted]}
+        asked.append(
+            {"interval": "1m", "input_series": series, "promql_expr_test": [test]}
+        )
+    rules = str(ROOT / "deploy" / "alerts.yml")
+    file = tmp_path / "tests.json"
+    file.write_text(json.dumps({"rule_files": [rules], "tests": asked}))
+    promtool("test", "rules", str(file))
+
+
+def with_instance(series: str) -> str:
+    name, brace, labels = series.partition("{")
+    return f'{name}{{instance="a",job="boss-bot"{"," + labels if brace else "}"}'
+
+
 async def test_docs_name_every_figure(
     make_app: MakeApp, make_settings: MakeSettings
 ) -> None:
