@@ -15,7 +15,8 @@ from bossbot_plugins._spoilers import bars
 from bossbot import Hit, Query, Refused, _, escape, now, one_line, show_link
 
 MAX_WORDS = 2000  # characters of a question
-MAX_TITLE, MAX_NAME, MAX_SENTENCE = 100, 40, 240
+# Characters, so that five posts fit into the 6,000 of a message's embeds.
+MAX_TITLE, MAX_NAME, MAX_SENTENCE, MAX_URL = 100, 40, 240, 150
 DAY_S = 86400
 SINCE = {"day": 1, "week": 7, "month": 31, "year": 366}
 BLUE = discord.Colour(0x5865F2)
@@ -119,7 +120,7 @@ def about(hit: Hit) -> str:
 def moment(hit: Hit) -> str:
     """When what fits is said in a video, as a link to the source; "" for other texts."""
     start_s = hit.passages[0].start_s if hit.passages else None
-    link = show_link(hit.url)
+    link = show_link(hit.url, MAX_URL)
     if start_s is None or not link:
         return ""
     minutes, seconds = divmod(int(start_s), 60)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import discord
-from bossbot_plugins._answers import reply
+from bossbot_plugins._answers import MAX_DESCRIPTION, reply
 from bossbot_plugins._chat_model import Endpoint, ModelFailed, fault_of, stream
 from bossbot_plugins._cited import Cited, cited, without_thoughts
 from bossbot_plugins._commands import guard
@@ -315,8 +315,12 @@ def told(found: Cited, hits: Sequence[Hit], ended: bool = True) -> dict[str, Any
     if not ended:
         return sent(f"{found.text} …", {})
     named = {number: hits[number - 1] for number in found.sources[:MAX_SOURCES]}
-    sources = [f"[{n}] {name_of(hit)} · {about(hit)}" for n, hit in named.items()]
-    shown = sent("\n".join([found.text, "", *sources]), named)
+    lines = [found.text, ""]
+    for number, hit in named.items():
+        line = f"[{number}] {name_of(hit)} · {about(hit)}"
+        if len("\n".join([*lines, line])) <= MAX_DESCRIPTION:
+            lines.append(line)
+    shown = sent("\n".join(lines), named)
     hint = _("A language model has written this from these posts. Read them.")
     shown["embeds"][0].set_footer(text=hint)
     return shown
@@ -327,5 +331,5 @@ def sent(text: str, hits: Mapping[int, Hit]) -> dict[str, Any]:
     view = discord.ui.View(timeout=None)
     for button in jumps(hits):
         view.add_item(button)
-    embed = discord.Embed(description=text[:4096], colour=BLUE)
+    embed = discord.Embed(description=text, colour=BLUE)
     return {"embeds": [embed], "view": view}

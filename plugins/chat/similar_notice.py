@@ -42,6 +42,7 @@ MAX_MESSAGES = 3  # earlier ones of which Discord is asked whether they are ther
 MAX_WAITING = 100  # posts
 MAX_LIKE = 25
 REST_S = 120.0
+LOOK_S = 60.0  # for all files of a post
 NUMBER = 999  # of the notice, among a job's messages
 
 
@@ -136,7 +137,8 @@ async def look(app: App, job: Job) -> None:
     sql = "SELECT 1 FROM similar_notice WHERE job_id = ?"
     if not guild or not channel or await app.database.one(sql, job.id):
         return
-    looks = await looks_of(app, job, sent)
+    async with asyncio.timeout(LOOK_S):
+        looks = await looks_of(app, job, sent)
     channels = readable_channels(guild, guild.me, channel, public=True)
     earlier = await alike(app, job, [one for _post, one in looks])
     await remember(app, job, looks)

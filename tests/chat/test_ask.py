@@ -8,13 +8,17 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from archive_support import post
+from archive_support import make_hit, post
+from bossbot_plugins._cited import cited
+from bossbot_plugins._found import link_of
+from bossbot_plugins.ask import Config, check_machine, quotes, told
+from bossbot_plugins.search import embeds_of
 from discord_support import Stage, module
 from fake_discord import Message
 from fake_model import INJECTED, KEY, FakeModel
 from loguru import logger
 
-from bossbot import BossBot
+from bossbot import BossBot, Passage
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -224,6 +228,23 @@ async def test_a_member_has_so_many_answers_a_day_and_waits_for_a_turn(
         assert [tuple(row) for row in rows] == [(stage.fake.member.id, 2)]
 
 
+@pytest.mark.parametrize("char", ["a", "*", "/", "語"])
+def test_the_longest_answers_are_as_long_as_discord_takes_them(char: str) -> None:
+    text, address = char * 400, f"https://x/{'a' * 140}"
+    said = [Passage(text, "subtitles", 5000.0)]
+    values = {"title": text, "uploader": text, "sentence": text + ".", "passages": said}
+    ids = dict.fromkeys(("guild_id", "channel_id", "message_id"), 2**63)
+    hits = [make_hit(**values, **ids, url=address, hidden=True) for _ in range(20)]
+    numbers = "".join(f"[{n}]" for n in range(1, 21))
+    shown = [quotes(hits, "why"), {"embeds": embeds_of(hits[:5])}]
+    if answer := cited(f"{numbers} {text}\n" * 20, 20, lambda n: link_of(hits[n - 1])):
+        shown += [told(answer, hits), told(answer, hits, ended=False)]
+    assert len(shown) == 4
+    for one in shown:
+        assert all(len(e.description or "") <= 4096 for e in one["embeds"])
+        assert sum(map(len, one["embeds"])) <= 6000
+
+
 @pytest.mark.parametrize(
     ("url", "fault"),
     [("", ""), ("{url}", ""), ("http://127.0.0.1:9/v1", "cannot be reached")],
@@ -231,8 +252,6 @@ async def test_a_member_has_so_many_answers_a_day_and_waits_for_a_turn(
 async def test_check_says_whether_the_model_can_be_reached(
     fake_model: FakeModel, url: str, fault: str
 ) -> None:
-    from bossbot_plugins.ask import Config, check_machine
-
     config = Config(base_url=url.format(url=fake_model.url), model="m", api_key=KEY)
     found = await check_machine(config=config)
     assert [fault in one.what for one in found] == [True] * bool(fault)
@@ -243,7 +262,5 @@ async def test_check_says_whether_the_model_can_be_reached(
     "url", ["ftp://x/v1", "http://user:pass@x/v1", "http://x/v1?key=1", "x", "http://"]
 )
 def test_an_address_with_a_password_or_of_another_kind_is_refused(url: str) -> None:
-    from bossbot_plugins.ask import Config
-
     with pytest.raises(ValueError, match="base_url"):
         Config(base_url=url)
