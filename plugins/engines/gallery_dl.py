@@ -159,7 +159,7 @@ def warm() -> None:
     from yt_dlp import YoutubeDL  # noqa: F401
 
     _table()
-    _share_contexts()
+    _share_contexts()  # once
     _rehearse()
     # As many as a download needs, which takes a child half a millisecond each.
     blank = [SharedContext(ssl.PROTOCOL_TLS_CLIENT) for _ in range(4)]
@@ -173,7 +173,8 @@ def _rehearse() -> None:
 
     picture = b"\xff\xd8\xff" + bytes(13)
     answer = (
-        b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\nContent-Type: image/jpeg\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+        b"Content-Length: 16\r\nContent-Type: image/jpeg\r\n\r\n"
     )
     connect = HTTPConnection._new_conn
     ours, theirs = socket.socketpair()
@@ -200,6 +201,8 @@ class _Deaf:
 def _share_contexts() -> None:
     """Read the certificate authorities for the TLS settings that most extractors have:
     their own ones, and those of the browsers that some pretend to be."""
+    if SharedContext.blank:
+        return
     from requests.utils import DEFAULT_CA_BUNDLE_PATH
     from urllib3.util import ssl_
 

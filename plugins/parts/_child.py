@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from bossbot_plugins import _seccomp, _walls
+from bossbot_plugins import _pages, _seccomp, _walls
 from bossbot_plugins._addresses import Network, is_public
 from bossbot_plugins._broker import use_broker
 from bossbot_plugins._frames import to_apng
@@ -85,7 +85,6 @@ def serve() -> None:
                 status = os.waitstatus_to_exitcode(ended[1])
                 control.send(json.dumps({"child": number, "exit": status}).encode())
 
-    signal.signal(signal.SIGCHLD, reap)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the bot's to handle
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for stem in setup["plugins"]:
@@ -99,6 +98,8 @@ def serve() -> None:
     _walls.prepare((os.getppid(), os.getpid()))  # once, for all children
     gc.collect()
     gc.freeze()  # the children share these pages
+    pages = _pages.rehearsed(rehearse)
+    signal.signal(signal.SIGCHLD, reap)
     while True:
         packet, descriptors, *_ = socket.recv_fds(control, 65536, 3)
         if not packet:
@@ -114,7 +115,8 @@ def serve() -> None:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
             try:
-                main(*descriptors)
+                talk, log, broker = descriptors
+                main(talk, log, broker, pages)
             finally:
                 os._exit(1)  # whatever happens, a child never becomes a server
         pids[pid] = json.loads(packet)["child"]
@@ -131,28 +133,25 @@ def stamp_of(stem: str) -> Any:
     """The state of a plugin's file and of all libraries on disk; None where one is a
     folder with code, which is not compared."""
     files = []
-    for name, path, is_folder, *state in _files_of_plugins():
+    for name, entry in _files_of_plugins():
         library = name.startswith("_") and name != "__pycache__"
         if library or name in (stem, f"{stem}.py"):
-            if is_folder and next(Path(path).rglob("*.py"), None):
-                return None
-            files.append((path, *state))
+            with contextlib.suppress(FileNotFoundError):  # a link to nowhere
+                state = entry.stat()  # which it remembers
+                if entry.is_dir() and next(Path(entry.path).rglob("*.py"), None):
+                    return None
+                files.append((entry.path, state.st_mtime_ns, state.st_size))
     return files
 
 
 @functools.cache  # a child asks for each engine
-def _files_of_plugins() -> list[tuple[str, str, bool, int, int]]:
-    """What lies where plugins are: its name, path, whether it is a folder, when it
-    changed in nanoseconds, and its size in bytes."""
+def _files_of_plugins() -> list[tuple[str, os.DirEntry[str]]]:
+    """What lies where plugins are, by name."""
     found = []
     for folder in sys.modules[PLUGIN_PACKAGE].__path__:
         with contextlib.suppress(OSError):
-            for one in os.scandir(folder):
-                with contextlib.suppress(FileNotFoundError):  # a link to nowhere
-                    state = one.stat()
-                    times = state.st_mtime_ns, state.st_size
-                    found.append((one.name, one.path, one.is_dir(), *times))
-    return sorted(found)
+            found += [(entry.name, entry) for entry in os.scandir(folder)]
+    return sorted(found, key=lambda pair: (pair[0], pair[1].path))
 
 
 def load_engines(stem: str) -> dict[str, Engine]:
@@ -214,7 +213,21 @@ class Bot:
         self.end_watch = end
 
 
-def main(talk: int, log: int, broker: int) -> NoReturn:
+def rehearse() -> None:
+    """Do what most children do, with nobody to hear of it."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    engines = _load_all(WARM)
+    choose(engines, "https://boss-bot.invalid/a.jpg")
+    for engine in engines.values():
+        if not engine.generic:  # what is left is another one's
+            engine.warm()
+
+
+def main(
+    talk: int, log: int, broker: int, pages: Iterable[tuple[int, int]] = ()
+) -> NoReturn:
     """Be the child of one attempt: read a request, carry it out, report the result."""
     _walls.hide()
     _files_of_plugins.cache_clear()  # they may have changed since the server looked
@@ -228,6 +241,8 @@ def main(talk: int, log: int, broker: int) -> NoReturn:
     bot = Bot(talk, broker)
     tell = bot.tell
     tell(event="started", pid=os.getpid())  # from here on we are a group to kill
+    if not select.select([bot.connection], [], [], 0)[0]:  # there is time
+        _pages.copy(pages)
     line = bot.connection.makefile("rb").readline()
     if not line:
         os._exit(0)

@@ -12,7 +12,7 @@ import resource
 import ssl
 import sys
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -75,6 +75,17 @@ def hide() -> None:
     and keep it out of core dumps."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
+        _prctl(SET_DUMPABLE, 0)
+
+
+@contextlib.contextmanager
+def looking_at_itself() -> Iterator[None]:
+    """While it lasts, a hidden process may open what /proc says of its own memory, as
+    others of the same user may: so only for that moment."""
+    _prctl(SET_DUMPABLE, 1)
+    try:
+        yield
+    finally:
         _prctl(SET_DUMPABLE, 0)
 
 

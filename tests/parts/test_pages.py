@@ -1,0 +1,51 @@
+"""Tests of plugins/parts/_pages.py: what a child copies beforehand costs it nothing later.
+
+In processes of their own, since a fork copies what the tests hold, too.
+"""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+SCRIPT = """
+import mmap, os, resource, sys
+import bossbot
+bossbot.open_plugins([bossbot.OURS / "parts"])
+from bossbot_plugins import _pages, _walls
+
+memory = bytearray(400 * mmap.PAGESIZE)
+
+def work():
+    for place in range(0, len(memory), 2 * mmap.PAGESIZE):
+        memory[place] = 1
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    work()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+work()  # its pages are there
+_walls.hide()
+pages = _pages.rehearsed(work)
+for copied in (False, True):
+    if os.fork() == 0:
+        if copied:
+            _pages.copy(pages)
+        print(faults(), flush=True)
+        os._exit(0)
+    os.wait()
+print(len(_pages.rehearsed(lambda: sys.exit("broken"))))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_what_was_copied_beforehand_is_not_copied_at_work() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True
+    )
+    shared, copied, broken = ran.stdout.split()
+    assert int(shared) >= 200
+    assert int(copied) < 20
+    assert broken == "0"
