@@ -2,7 +2,7 @@
 again."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import discord
@@ -56,6 +56,18 @@ async def jobs_here(
     """The jobs of a server, in the order they came; see ``Queue.list``."""
     jobs = await app.queue.list(guild_id_of(asked), statuses, **which)
     return [job for job in jobs if belongs_here(asked, job)]
+
+
+async def unfinished(app: App, guild_id: int | None = None) -> AsyncIterator[Job]:
+    """The jobs of a server that have not ended, or of all servers: then there may be
+    many, and a few are read at a time."""
+    if guild_id is None:
+        async for job in app.queue.untold():
+            if job.status in UNFINISHED:
+                yield job
+        return
+    for job in await app.queue.list(guild_id, UNFINISHED):
+        yield job
 
 
 async def find_job(app: App, asked: Asked, job_id: str) -> Job:

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Self, TypeVar
 import discord
 from bossbot_plugins._commands import MEDIA_NEEDS, admit, cannot_post
 from bossbot_plugins._jobs import (
-    UNFINISHED,
     belongs_here,
     guild_id_of,
     message_link,
     place_of,
+    unfinished,
 )
 from bossbot_plugins._kept import may_serve
 from bossbot_plugins._links import without_tracking
@@ -302,7 +302,7 @@ async def kept_job(app: App, job: Job, content: str) -> Job | None:
 @hookimpl
 async def run(app: App) -> None:
     """Add what ended while nobody wrote it down; remove what is too old to count."""
-    for job in await app.queue.list(statuses=UNFINISHED):
+    async for job in unfinished(app):
         under_way(job)
     sql = "SELECT max(at_s) FROM already_here WHERE shared = 0"  # for these, by index
     newest = await app.database.one(sql)

@@ -12,7 +12,7 @@ from bossbot_plugins._answers import reply
 from bossbot_plugins._audit import forget as forget_who
 from bossbot_plugins._audit import note
 from bossbot_plugins._commands import guard, user_of
-from bossbot_plugins._jobs import UNFINISHED, guild_id_of
+from bossbot_plugins._jobs import guild_id_of, unfinished
 from bossbot_plugins._privacy import (
     Forgotten,
     count_rows,
@@ -185,8 +185,8 @@ async def cancel_all(
 ) -> bool:
     """Cancel a member's jobs and wait until all plugins have heard of it, since some
     write down what has ended. True when some are not over yet."""
-    jobs = await app.queue.list(guild_id, UNFINISHED)
-    mine = [job for job in jobs if job.user_id == user_id]
+    jobs = unfinished(app, guild_id)
+    mine = [job async for job in jobs if job.user_id == user_id]
     for job in mine:
         ended[job.id] = asyncio.Event()
         values = (job.id, int(messages), int(guild_id is None))

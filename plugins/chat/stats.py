@@ -17,7 +17,7 @@ import discord
 from bossbot_plugins._answers import reply
 from bossbot_plugins._commands import guard
 from bossbot_plugins._errors import missing_here
-from bossbot_plugins._jobs import UNFINISHED, guild_id_of
+from bossbot_plugins._jobs import guild_id_of, unfinished
 from bossbot_plugins._privacy import in_statistics
 from bossbot_plugins._quota import DAY_S, told
 from bossbot_plugins._stats_picture import COLOURS, Picture
@@ -339,11 +339,11 @@ async def shown(app: App, guild_id: int, today: int) -> discord.Embed:
         if names and guild_id:
             embed.add_field(name=_("Most requests"), value="\n".join(names))
     here = None if guild_id == EVERYWHERE else guild_id
-    jobs = await app.queue.list(here, UNFINISHED)
-    own = [job for job in jobs if not job.joins]  # the others come with them
-    waiting = sum(job.status is Status.QUEUED for job in own)
+    count = Counter[bool]()  # how many run, and wait; without those that come with them
+    async for job in unfinished(app, here):
+        count[job.status is Status.QUEUED] += not job.joins
     text = _("{running} running, {waiting} waiting").format(
-        running=len(own) - waiting, waiting=waiting
+        running=count[False], waiting=count[True]
     )
     embed.add_field(name=_("Queue now"), value=text)
     if guild_id != EVERYWHERE and (line := await told(app, guild_id)):
