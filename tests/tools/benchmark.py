@@ -8,6 +8,7 @@ loopback, Discord is tests/support/fake_discord.py. Ratios are taken in one run,
 turns, since machines differ and are noisy.
 """
 
+import argparse
 import asyncio
 import contextlib
 import gc
@@ -771,10 +772,19 @@ def compare(
     show(what, text, GOALS.get(what, ""))
 
 
+def checkout(name: str) -> Path:
+    """The folder of another state of the bot; raises ArgumentTypeError for any other."""
+    if not (Path(name) / "bossbot.py").is_file():
+        raise argparse.ArgumentTypeError(f"{name}: no bossbot.py is in it")
+    return Path(name)
+
+
 async def main() -> None:
     logger.remove()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody's bot has it
-    roots = [ROOT, *map(Path, sys.argv[1:])]
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("others", nargs="*", type=checkout, metavar="CHECKOUT")
+    roots = [ROOT, *parser.parse_args().others]
     with tempfile.TemporaryDirectory() as scratch, Sites() as sites:
         folder = Path(scratch)
         os.environ |= trusting(sites, folder)
