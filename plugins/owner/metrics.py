@@ -97,7 +97,7 @@ async def run(app: App, config: Config) -> None:
         await meter.find_open()
         try:
             port = await in_thread(partial(Port, *split_address(config.listen), pages))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # no host has such a name
             logger.error(
                 "{} cannot be listened on: {}. Set another listen in [plugins.metrics].",
                 config.listen,
@@ -139,8 +139,7 @@ async def job_refused(job: Job) -> None:
 @hookimpl(tryfirst=True)  # the files as they came
 async def process_files(job: Job, files: list[MediaFile]) -> None:
     if _meter:
-        size = sum(file.size for file in files)
-        _meter.downloaded.labels(_meter.platform(job)).inc(size)
+        _meter.fetched(job, files)
 
 
 class Meter:
@@ -158,6 +157,7 @@ class Meter:
         self._silent: set[str] = set()  # whose figures are left out
         self._open: dict[str, tuple[Status, float, float]] = {}  # see changed()
         self._ended = OrderedDict[str, None]()
+        self._fetched: dict[str, set[str]] = {}  # names of files, by job
         self._engines: dict[tuple[str, str], float] = {}
         self._levels = dict.fromkeys(LEVELS, 0)
         self._memory: tuple[float, dict[str, float]] = (0, {})
@@ -284,6 +284,7 @@ class Meter:
                 self.retries.labels(platform).inc()
             self._open[job.id] = (job.status, now(), job.created_at)
             return
+        self._fetched.pop(job.id, None)
         self._ended[job.id] = None
         if len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
@@ -292,6 +293,16 @@ class Meter:
             self.failures.labels(platform, str(job.cause)).inc()
         if job.status is not Status.CANCELLED:
             self.job_s.labels(platform).observe(job.finished_at - job.created_at)
+
+    def fetched(self, job: Job, files: list[MediaFile]) -> None:
+        """Count downloaded files, each once: some come again, with the rest."""
+        if job.options.get("kept"):  # of an earlier job, which downloaded them
+            return
+        known = self._fetched.setdefault(job.id, set())
+        new = [file for file in files if file.name not in known]
+        known.update(file.name for file in new)
+        size = sum(file.size for file in new)
+        self.downloaded.labels(self.platform(job)).inc(size)
 
     def refused(self, job: Job, why: BaseException | None) -> None:
         self.links.labels(source_of(job), "refused").inc()
@@ -360,10 +371,11 @@ class Meter:
 
         whole = generate_latest(self.registry)
         left = MAX_SERIES - series_in(whole)
-        ours = {s for s, (plugin, _) in self.shares.items() if plugin.kind != "own"}
-        for stem in sorted(self.shares, key=lambda stem: (stem not in ours, stem)):
+        shares = [*self.shares.items()]
+        shares.sort(key=lambda share: (share[1][0].kind == "own", share[0]))
+        for stem, (_, registry) in shares:
             try:
-                some = generate_latest(self.shares[stem][1])
+                some = generate_latest(registry)
                 if series_in(some) > left:
                     raise ValueError(f"more than {MAX_SERIES} series in all")
             except Exception as error:  # the boundary of a plugin

@@ -143,9 +143,11 @@ async def test_jobs_of_before_a_restart_count_once(
         for number in (1, 2):
             asked = await stage.says(f"$dlt {link(stage.image(number))}")
             await stage.hears("Download started", after=asked.id)
-    async with stage.bot(**ANY_PORT) as bot:
+    async with stage.bot(**ANY_PORT, max_queue_size=2) as bot:
         waiting = await when(logged, lambda f: f["queue_jobs", "queued"] == 2)
         assert 0 < waiting["queue_oldest_age_seconds",] < 60
+        await stage.says(f"$dlt {link(stage.image(3))}")
+        await when(logged, lambda f: f.get(("refusals_total", "queue_full")) == 1)
         jobs = await bot.app.queue.list(statuses=[Status.QUEUED])
         assert await bot.app.queue.cancel(jobs[0].id)
         figures = await when(logged, lambda f: f["queue_jobs", "queued"] == 1)
@@ -153,7 +155,8 @@ async def test_jobs_of_before_a_restart_count_once(
         meter = module("metrics")._meter
         meter.changed(await bot.app.queue.get(jobs[0].id), Status.QUEUED)  # once more
         assert parse(await scrape(logged))["jobs_total", "other", "cancelled"] == 1
-        assert not any(name.startswith("links_total") for name, *_ in figures)
+        links = {key[1:] for key in figures if key[0] == "links_total"}
+        assert links == {("refused", "message")}
 
 
 # Other plugins' figures
