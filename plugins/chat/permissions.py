@@ -35,6 +35,9 @@ class GuildConfig(PluginConfig):
 
     download_roles: Roles = Field([], description="roles that may download; none: all")
     stats_roles: Roles = Field([], description="roles that may see /stats; none: all")
+    search_roles: Roles = Field(
+        [], description="roles that may use /search and /ask; none: all"
+    )
     queue_roles: Roles = Field([], description="roles that may manage the queue")
     settings_roles: Roles = Field([], description="roles that may change the settings")
     allowed_channels: Channels = Field(

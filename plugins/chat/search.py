@@ -39,6 +39,8 @@ PER_PAGE = 5
 MAX_CHOICES = 25  # Discord, 2026-11
 MAX_KEPT = 500  # searches whose buttons work
 ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{10}(?![0-9a-f])")
+# Links, those with a text included, and what formats.
+MARKS = re.compile(r"\[[^\[\]]{0,200}\]\(<?https?://[^()\s]*\)|<?https?://\S+|[*_|~`]+")
 
 # What was looked for, by a key in the buttons. Only in memory: it is nobody's business.
 kept: OrderedDict[str, Wanted] = OrderedDict()
@@ -147,9 +149,10 @@ def job_of(interaction: discord.Interaction, message: discord.Message) -> str:
 
 
 def words_of(message: discord.Message) -> str:
-    """What a message says. Raises Refused when that is nothing."""
+    """What a message says, without links. Raises Refused when that is nothing."""
+    text = MARKS.sub(" ", message.content)
     try:
-        return cleaned(message.content)
+        return cleaned(text)
     except Refused:
         raise Refused(_("That message says nothing that I could look for.")) from None
 

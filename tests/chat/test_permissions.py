@@ -57,6 +57,7 @@ MAY = [
     action(allowed_channels=[OTHER_CHANNEL], thread_in=OTHER_CHANNEL),
     action(denied_channels=[OTHER_CHANNEL]),
     action("stats", roles=(ROLE,), stats_roles=[ROLE]),
+    action("search", roles=(ROLE,), search_roles=[ROLE]),
     action("queue", "manage_messages", needs=("manage_messages",)),
     action("queue", roles=(ROLE,), queue_roles=[ROLE], needs=("manage_messages",)),
     action("settings", "manage_guild", needs=("manage_guild",)),
@@ -70,6 +71,7 @@ MAY_NOT = [
     ("takes Attach Files", action(needs=("send_messages", "attach_files"))),
     (f"roles <@&{ROLE}>", action(download_roles=[ROLE])),
     (f"roles <@&{ROLE}>", action("stats", roles=(OTHER_ROLE,), stats_roles=[ROLE])),
+    (f"roles <@&{ROLE}>", action("search", search_roles=[ROLE])),
     ("may not use this bot on", action(denied_users=[MEMBER])),
     (
         "may not use this bot on",
@@ -181,6 +183,7 @@ async def test_every_command_of_ours_asks_whether_its_member_may(
     same = {"queue": "queue list", "dlq": "queue list", "dlc": "queue cancel"}
     same |= {"privacy": "privacy show", "dlh": "help", "plugins": "plugins list"}
     same |= {"settings": "settings view", "dls": "settings view"}
+    same |= {"archive": "archive status"}
     assert found == {name: same.get(name, name) for name in found}
     assert {"download", *same, *same.values()} <= {*found}
 

@@ -107,7 +107,7 @@ async def test_more_and_similar_posts_and_what_a_restart_leaves(stage: Stage) ->
         asked = await stage.says("Does anybody know the hut on the ridge?")
         number = await fake.use_on(asked.id, "Find similar posts")
         assert jumps(await fake.answered(number)) == [link_to(posts[7])]
-        smile = await stage.says("?!")
+        smile = await stage.says("||https://toy.example/1|| <https://x.example> ?!")
         number = await fake.use_on(smile.id, "Find similar posts")
         told = await fake.answered(number)
         assert told.text == "That message says nothing that I could look for."

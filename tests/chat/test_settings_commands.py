@@ -230,6 +230,7 @@ WRONG = {
     # Ours
     "download_roles": ["nobody"],
     "stats_roles": ["nobody"],
+    "search_roles": ["nobody"],
     "queue_roles": ["nobody"],
     "settings_roles": ["nobody"],
     "allowed_channels": ["nowhere"],
@@ -243,6 +244,7 @@ WRONG = {
     "quality": ["4k", "720 p"],
     "archive": ["maybe"],
     "ask_model": ["maybe"],
+    "similar_notice": ["maybe"],
     "spoiler": ["maybe"],
     "adult": ["never", "yes"],
     "status_when_done": ["gone", "yes"],
