@@ -332,6 +332,14 @@ async def test_post_of_a_bot_that_was_killed_is_found(
     await process.kill()
     async with words_only(stage) as bot:
         await finds(bot, stage, "fox", number)
+    # As it is when the bot is killed while it forgets.
+    guild_id, user_id = stage.fake.guild.id, stage.fake.member.id
+    stage.database("INSERT INTO archive_wishes VALUES (?, ?)", guild_id, user_id)
+    async with words_only(stage) as bot:
+        archive: Any = bot.app.archive
+        await until(lambda: truth(not archive._wishes))
+        await until(partial(is_without, stage, b"A fox in"))
+        await finds(bot, stage, "fox")
 
 
 async def test_owner_searches_on_the_command_line(

@@ -1,6 +1,8 @@
 """The archive: remembers what the bot posted, so that it can be found by words and by
 meaning. Only those who can read a post find it."""
 
+import contextlib
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +57,12 @@ def register_subcommands() -> list[Subcommand]:
 def check_machine(config: Config) -> list[Finding]:
     from ._meaning import findings
 
+    try:
+        with contextlib.closing(sqlite3.connect(":memory:")) as database:
+            database.execute("CREATE VIRTUAL TABLE words USING fts5(word)")
+    except sqlite3.OperationalError:
+        what, cost = "FTS5 of SQLite is missing", "what was posted cannot be searched"
+        return [Finding(what, cost, "Use a Python whose SQLite has it.")]
     return findings(config.meaning)
 
 

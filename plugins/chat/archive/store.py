@@ -79,7 +79,7 @@ class SQLiteArchive(Archive):
 
     again_s = 60.0  # before what failed is tried again
     watch_s = 1.0  # between two looks at the servers' settings
-    rest_s = 600.0  # at most, in which what can wait does so because of downloads
+    rest_s = 120.0  # at most, in which what can wait does so because of downloads
     heal_s = 1.0  # between two questions to Discord about what may be gone
 
     def __init__(self, app: App, config: Config) -> None:
@@ -144,6 +144,10 @@ class SQLiteArchive(Archive):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.meaning.stop()
         await asyncio.to_thread(self._shut)
+
+    async def health(self) -> str:
+        """See ``Part``."""
+        return self.trouble
 
     def _shut(self) -> None:
         self._readers.shutdown(cancel_futures=True)
@@ -697,14 +701,28 @@ class SQLiteArchive(Archive):
         channels = dict[int, list[int]]()
         for guild_id, channel_id in rows:
             channels.setdefault(guild_id, []).append(channel_id)
+        own = await self._is_of_this_bot()
         for guild_id in channels:
             with contextlib.suppress(*UNREACHABLE):
                 if self.app.bot.get_guild(guild_id) is None:
-                    await self._heal_guild(guild_id)
+                    if own:
+                        await self._heal_guild(guild_id)
                     continue
                 for channel_id in channels[guild_id]:
                     if self.app.bot.get_channel(channel_id) is None:
                         await self._heal_channel(guild_id, channel_id)
+
+    async def _is_of_this_bot(self) -> bool:
+        """Whether the archive was begun by this user of Discord's. Another one, with a
+        token for tests, may not be on the same servers."""
+        name = str(self.app.bot.user and self.app.bot.user.id)
+
+        def look(db: sqlite3.Connection) -> bool:
+            if not (known := _file.fact(db, "bot")):
+                _file.set_fact(db, "bot", name)
+            return (known or name) == name
+
+        return await self._write(look)
 
     async def _heal_guild(self, guild_id: int) -> None:
         await asyncio.sleep(self.heal_s)
