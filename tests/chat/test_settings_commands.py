@@ -90,6 +90,8 @@ async def prepared(stage: Stage) -> Moderated:
         "youtube",
         "archive",
         "ask",
+        "describe_files",
+        "similar_notice",
     ):
         stage.add_plugin(name)
     shutil.copy(PLUGINS / "own.py", stage.plugins)
@@ -245,6 +247,7 @@ WRONG = {
     "archive": ["maybe"],
     "ask_model": ["maybe"],
     "similar_notice": ["maybe"],
+    "describe_files": ["maybe"],
     "spoiler": ["maybe"],
     "adult": ["never", "yes"],
     "status_when_done": ["gone", "yes"],
