@@ -17,6 +17,7 @@ from fake_discord import Message
 from loguru import logger
 
 import bossbot
+from bossbot import BossbotError
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -202,24 +203,29 @@ def test_report_has_what_is_known_of_a_job_and_nobodys_name(bare_home: Home) -> 
     assert not re.search(r"hush|secret-path|\d{17}|ffffffffff|deadbeef", said)
     assert str(bare_home.path) not in said
     assert "Read it before you post it" in done.stderr
-    assert "error deadbeef in queue" in bare_home.run("report", "deadbeef").stdout
-    nothing = bare_home.run("report", "0000000000")
-    assert nothing.returncode == 1 and "Nothing is known" in nothing.stderr
-    wrong = bare_home.run("report", "../../etc")
-    assert wrong.returncode == 1 and "is no id" in wrong.stderr
 
 
 async def test_report_of_a_job_while_the_bot_runs(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage.add_plugin("report")
+    logs = stage.folder / "data" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "boss-bot_2026-11-27.log").write_text(LOG)
     title = stage.facts("t", title="A title of somebody's")
     async with stage.bot() as bot:
         await stage.says(f"$dlt {link(title, 'fail=engine_outdated')}")
         name = job_id(await stage.hears("Download failed"))
         command = bot.app.plugins.registered("subcommands")["report"]
         assert await command.run(bot.app, argparse.Namespace(id=name)) == 0
-    said = capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert await command.run(bot.app, argparse.Namespace(id="deadbeef")) == 0
+        assert "error deadbeef in queue: no" in capsys.readouterr().out
+        assert await command.run(bot.app, argparse.Namespace(id="0000000000")) == 1
+        assert "Nothing is known of 0000000000" in capsys.readouterr().err
+        for wrong in ("../../etc", "deadbee", "x" * 10):
+            with pytest.raises(BossbotError, match="is no id"):
+                await command.run(bot.app, argparse.Namespace(id=wrong))
     for words in ("- status: failed", "- cause: engine_outdated", "- engine: toy"):
         assert words in said
     assert "- link: https://toy.example/…" in said and "- toy 1" in said
