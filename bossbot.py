@@ -1115,6 +1115,8 @@ class Queue(Part):
     back the last changes, in order, but no new job that ``add`` returned, no post that
     ``save`` stored as ``sending``, and no end: those return and are told later."""
 
+    shared = False  # whether other processes use it, too
+
     @abstractmethod
     async def add(self, job: Job) -> int | None:
         """Commit a new job; returns its place in its guild's line, from 1, or 0 when it
@@ -1374,6 +1376,8 @@ class Archive(Part):
 
 class Worker(Part):
     """Carries jobs from the queue to their channels."""
+
+    lease_s = 60.0  # of its claims
 
     @abstractmethod
     async def fetch(self, job: Job, on_progress: Callable[[Progress], None]) -> Fetched:
@@ -2514,9 +2518,10 @@ class App:
         self._alive = True
         self._ends.push_async_callback(self._end_lives)
         self.plugins.on_off = self._on_off
+        if gateway or not self.queue.shared:  # else a gateway tells the plugins
+            self._feeding = asyncio.create_task(self._feed())
         for impl in self.plugins.impls("run"):
             self._begin(impl)
-        self._feeding = asyncio.create_task(self._feed())
         self._ends.push_async_callback(self._end_feed)
         if work:
             self._ends.push_async_callback(self.worker.stop)
@@ -2907,7 +2912,8 @@ def _main(argv: Sequence[str] | None) -> int:
             _parser(app.plugins, options).parse_args(rest)
         settings = load_settings(known.config)
         prepare_data(settings.data_dir)
-        answers = any(word != "run" and not word.startswith("-") for word in rest)
+        stays = ("run", "gateway", "worker")
+        answers = any(word not in stays and word[:1] != "-" for word in rest)
         set_up_log(settings, known.debug, sys.stderr if answers else sys.stdout)
         app = App(settings)
         app.plugins.load()

@@ -355,6 +355,8 @@ tracker = Tracker()
 
 @hookimpl
 async def run(app: App, config: Config) -> None:
+    if app.queue.shared and not app.has_gateway:  # another process shows them
+        return
     for group in await tracker.recall(app):
         await tracker.note(app, group)
         if group.ended or len(group.jobs) > 1 or not group.message_id:

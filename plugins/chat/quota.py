@@ -127,6 +127,8 @@ async def check_job(job: Job, guild: GuildConfig, app: App) -> None:
 @hookimpl(trylast=True)
 async def check_attempt(job: Job, guild: GuildConfig, app: App) -> None:
     """Reserves the largest file that a job may bring, or what is left."""
+    if is_elsewhere(app):
+        return
     limit = await limit_of(app, job, guild)
     wanted = job.limit_bytes or int(app.settings.max_file_size)
 
@@ -147,6 +149,8 @@ async def check_upload(
     job: Job, files: list[MediaFile], guild: GuildConfig, app: App
 ) -> None:
     """Takes what a job really posts, before it does."""
+    if is_elsewhere(app):
+        return
     limit = await limit_of(app, job, guild)
 
     def take(database: sqlite3.Connection) -> tuple[int, int]:
@@ -183,12 +187,22 @@ async def settle(app: App, job: Job) -> None:
 
     def write(database: sqlite3.Connection) -> None:
         own, _room = held(database, job, 0)
-        if own.known and own.claim_number <= job.claim_number:
+        if not own.known and app.queue.shared and job.posted:  # by another process
+            sent = job.total_bytes
+            new = own._replace(day=today(), posted=sent, claim_number=job.claim_number)
+            put(database, job, new)
+        elif own.known and own.claim_number <= job.claim_number:
             sent = sent_bytes(job, own.files)
             new = own._replace(posted=sent, reserved=0, claim_number=job.claim_number)
             put(database, job, new)
 
     await app.database.run(write)
+
+
+def is_elsewhere(app: App) -> bool:
+    """Whether another process counts, the one that takes links in. It counts what has
+    been posted, and reserves nothing."""
+    return app.queue.shared and not app.has_gateway
 
 
 def sent_bytes(job: Job, sizes: dict[str, int]) -> int:

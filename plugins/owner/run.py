@@ -1,4 +1,5 @@
-"""``run``: connect to Discord and work until stopped."""
+"""``run``: connect to Discord and work until stopped; and each half of it alone, for a
+bot on several machines."""
 
 import argparse
 import asyncio
@@ -9,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from typing import Any
 
 from loguru import logger
@@ -20,10 +22,29 @@ M_ARENA_MAX = -8  # malloc.h
 
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
-    return [Subcommand("run", "connect to Discord; the default", connect)]
+    halves = {
+        "gateway": "only take commands; workers download and post",
+        "worker": "only download and post, for a bot on another machine",
+    }
+    return [
+        Subcommand("run", "connect to Discord; the default", connect),
+        *(Subcommand(name, text, partial(half, name)) for name, text in halves.items()),
+    ]
 
 
-async def connect(app: App, args: argparse.Namespace) -> int:
+async def half(name: str, app: App, args: argparse.Namespace) -> int:
+    """Be one half of a bot on several machines; see ``connect``."""
+    if not app.queue.shared:
+        raise StartError(
+            f"{name} needs a queue that several processes share. Set "
+            "BOSS_BOT_PLUGINS__REDIS_QUEUE__URL in .env, or run without a command."
+        )
+    return await connect(app, args, name != "worker", name != "gateway")
+
+
+async def connect(
+    app: App, args: argparse.Namespace, gateway: bool = True, works: bool = True
+) -> int:
     """Connect and stay until stopped; returns the exit code.
 
     Raises:
@@ -37,9 +58,13 @@ async def connect(app: App, args: argparse.Namespace) -> int:
         # Each thread would keep memory for itself; elsewhere than with glibc none does.
         with contextlib.suppress(AttributeError):
             ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
-        await app.start()
+        await app.start(gateway=gateway, work=works)
         gc.freeze()  # what is there stays; to look through it takes a tenth of a second
-        await app.client.run()
+        if gateway:
+            await app.client.run()
+        else:
+            logger.info("working")
+            await app.stopping.wait()
 
     def stop() -> None:
         logger.info("stopping")

@@ -336,8 +336,14 @@ local function held(id, number, worker)
   end
 end
 
-local function give_back(id)
+-- ``taken`` from a worker that is gone, with the files: what is posted, or may be, stays
+-- so, and the others are downloaded anew.
+local function give_back(id, taken)
   local fields = {'status', 'queued', 'worker', '', 'position', '', 'not_before', ''}
+  if taken then
+    table.insert(fields, 'sources')
+    table.insert(fields, '')
+  end
   tell(id, change(id, fields))
 end
 
@@ -446,7 +452,7 @@ function verbs.claim(worker, token, lease_s, slots, per_guild, version)
     return row_of(last[2])
   end
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'leases', '-inf', '(' .. text(now), 'LIMIT', 0, TAKEN)) do
-    give_back(id)
+    give_back(id, true)
   end
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'delayed', '-inf', '(' .. text(now), 'LIMIT', 0, TAKEN)) do
     change(id, {})
@@ -466,6 +472,19 @@ function verbs.claim(worker, token, lease_s, slots, per_guild, version)
   }))
   call('HSET', mine, 'token', token, 'job', id, 'number', number)
   return row_of(id)
+end
+
+-- Returns what is known of each worker that was seen in the last day.
+function verbs.workers()
+  local found = {}
+  call('ZREMRANGEBYSCORE', P .. 'workers', '-inf', text(now - 86400))
+  local seen = call('ZRANGE', P .. 'workers', 0, -1, 'WITHSCORES')
+  for n = 1, #seen, 2 do
+    local about = call('HMGET', P .. 'worker:' .. seen[n], 'version', 'slots')
+    local ago, runs = text(now - tonumber(seen[n + 1])), count('slots', seen[n])
+    table.insert(found, {seen[n], about[1] or '', about[2] or '', runs, ago})
+  end
+  return found
 end
 
 -- id, claim number, worker, lease; returns when that ends, "" if the claim was lost

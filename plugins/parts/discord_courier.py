@@ -126,7 +126,6 @@ class DiscordCourier(Courier):
     under the job's claim and with a nonce of its own, so that a crash posts nothing
     twice. It works without the gateway's cache, if with less to go by."""
 
-    lease_s = 60.0  # prolonged before each try
     retry_wait_s = 1.0  # at most, before the second try; twice as long before each next
     send_timeout_s = 60.0  # of one try, and a second for each 64 KiB
     write_wait_s = 5.0  # before what could not be stored is written again
@@ -503,7 +502,7 @@ class DiscordCourier(Courier):
         Raises:
             JobFailed: the claim was lost, so that another worker may be posting.
         """
-        save = partial(self.app.queue.save, job, self.lease_s)
+        save = partial(self.app.queue.save, job, self.app.worker.lease_s)
         if not await insist(save, job, self.write_wait_s):
             raise JobFailed(Cause.CANCELLED, "the claim was lost")
 

@@ -87,6 +87,9 @@ class Config(PluginConfig):
     download_timeout_s: float = Field(
         600, gt=0, description="how long one download may take"
     )
+    lease_s: float = Field(
+        60, ge=3, description="until another machine takes over from one that is gone"
+    )
 
 
 @hookimpl
@@ -107,7 +110,6 @@ class Tries:
 class LocalWorker(Worker):
     """The ``Worker`` in this process."""
 
-    lease_s = 60.0
     grace_s = 20.0  # for uploads, at a stop
     refused_s = 5.0  # before a check that refused a claim is asked again
     give_back_s = 3.0  # for what they leave to be stored
@@ -125,6 +127,7 @@ class LocalWorker(Worker):
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
         self.config = config
+        self.lease_s = config.lease_s
         self.name = ""  # the same after a restart
         self.running: dict[str, asyncio.Task[None]] = {}
         self._tries: dict[str, Tries] = {}  # by job

@@ -5,6 +5,7 @@ limits and the claims are. What is read from Redis is checked: who can write the
 not be able to name a file or a link that the bot would not have taken from a member.
 """
 
+import argparse
 import asyncio
 import contextlib
 import hashlib
@@ -21,7 +22,7 @@ from collections.abc import (
 )
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from bossbot_plugins._listening import ListenedQueue
 from loguru import logger
@@ -46,7 +47,9 @@ from bossbot import (
     Refused,
     StartError,
     Status,
+    Subcommand,
     _,
+    format_time,
     hookimpl,
     now,
 )
@@ -106,6 +109,29 @@ async def check_machine(config: Config) -> list[Finding]:
     ]
 
 
+@hookimpl
+def register_subcommands() -> list[Subcommand]:
+    text = "list the machines that work, when the queue is in Redis"
+    return [Subcommand("workers", text, show_workers)]
+
+
+async def show_workers(app: App, args: argparse.Namespace) -> int:
+    """Print a line for each worker of the last day."""
+    if not isinstance(app.queue, RedisQueue):
+        raise StartError("The queue is not in Redis: this machine does all the work.")
+    await app.queue.redis.start()
+    workers = await app.queue.workers()
+    for one in workers:
+        seen = format_time(one.seen_s)
+        print(
+            f"{one.name}: version {one.version}, {one.running} of {one.slots} "
+            f"downloads, seen {seen} ago"
+        )
+    if not workers:
+        print("No worker was seen in the last day.")
+    return 0
+
+
 def is_on(config: Config) -> bool:
     return bool(config.url and config.url.get_secret_value())
 
@@ -129,6 +155,16 @@ DEFAULTS = Job(id="", url="").to_row()
 TABLES = {"options", "guild_settings", "facts", "posts", "sources"}
 CLAIMED = {Status.DOWNLOADING, Status.PROCESSING, Status.UPLOADING}
 AWAY = N_("I cannot take links now: the queue is out of reach or full.")
+
+
+class AtWork(NamedTuple):
+    """What is known of a worker."""
+
+    name: str
+    version: str
+    slots: int  # how many downloads it runs at most
+    running: int
+    seen_s: float  # seconds ago
 
 
 # ── A job as Redis has it ──────────────────────────────────────────────────────────
@@ -417,6 +453,7 @@ class RedisFacts(Facts):
 class RedisQueue(ListenedQueue):
     """The ``Queue`` that several processes share."""
 
+    shared = True
     finish_within_s = 2.0  # for what is left of the changes, at a stop
     again_s = 0.5  # before the changes are asked for again
 
@@ -787,6 +824,13 @@ class RedisQueue(ListenedQueue):
         only = "1" if waiting_only else ""
         row = table(await self._call("cancel", job_id, self.clock or now(), only))
         return next(iter(jobs_of([row])), None)
+
+    async def workers(self) -> Sequence[AtWork]:
+        """Those that were seen in the last day."""
+        return [
+            AtWork(name, version, int(slots or 0), int(running), float(seen))
+            for name, version, slots, running, seen in await self._call("workers")
+        ]
 
     async def set_status_message(self, job_id: str, message_id: int) -> None:
         """See ``Queue``."""

@@ -19,7 +19,7 @@ import pytest
 import redis
 import small_model
 import test_sqlite_queue as contract
-from conftest import ROOT, MakeApp, MakeSettings, make_job, our_plugins
+from conftest import ROOT, Home, MakeApp, MakeSettings, make_job, our_plugins
 from discord_support import module
 from hypothesis import strategies as st
 from redis_support import RedisServer, own_redis, redis_prefix, redis_server  # noqa: F401
@@ -252,7 +252,7 @@ MISTAKES = {
     "all began with the first": ("later and came or began", "began"),
     "delays never end": ("    change(id, {})\n", ""),
     "a lost answer is lost": ("if last[1] == token and", "if false and"),
-    "no lease ends": ("'LIMIT', 0, TAKEN)) do\n    give_back(id)", "'LIMIT', 0, TAKEN)) do\n    local _ = id"),
+    "no lease ends": ("'LIMIT', 0, TAKEN)) do\n    give_back(id, true)", "'LIMIT', 0, TAKEN)) do\n    local _ = id"),
     "leases are not kept": ("  call('ZADD', P .. 'leases', until_s, id)\n", ""),
     "told jobs are untold": ("      call('ZREM', P .. 'untold', id)\n", ""),
     "kept files are forgotten": ("(all == '1' or get(id, 'folder') == '')", "true"),
@@ -581,3 +581,26 @@ def test_redis_py_is_not_imported_without_a_url(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.stdout.split() == ["SQLiteQueue", "SQLiteFacts"], done.stderr
+
+
+async def test_workers_are_listed(
+    queue: Queue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show: Any = module("redis_queue").show_workers
+    assert await show(queue.app, None) == 0
+    assert capsys.readouterr().out == "No worker was seen in the last day.\n"
+    await queue.add(make_job())
+    await queue.claim("one", 60)
+    await queue.claim("two", 60)
+    assert await show(queue.app, None) == 0
+    version = bossbot.__version__
+    one, two = sorted(capsys.readouterr().out.splitlines())
+    assert one.startswith(f"one: version {version}, 1 of 5 downloads, seen 0.")
+    assert two.startswith(f"two: version {version}, 0 of 5 downloads, seen 0.")
+
+
+@pytest.mark.parametrize("command", ["gateway", "worker", "workers"])
+def test_half_a_bot_without_redis_is_refused(home: Home, command: str) -> None:
+    done = home.run(command)
+    assert done.returncode == 2
+    assert "Redis" in done.stderr or "REDIS" in done.stderr

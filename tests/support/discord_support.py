@@ -349,16 +349,16 @@ Whom = Literal["bot", "bot and server", "tree"]
 class BotProcess:
     """`python bossbot.py` in a process of its own, from a copy of the file."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, name: str = "home") -> None:
         self.stage = stage
-        self.home = stage.folder / "home"
+        self.home = stage.folder / name
         copy_bot(self.home, "bossbot.py")  # beside the stage's plugins
         shutil.copy(SUPPORT_PLUGINS / "quick.py", stage.plugins)
-        self.log = stage.folder / "output.txt"
+        self.log = stage.folder / ("output.txt" if name == "home" else f"{name}.txt")
         self.process: asyncio.subprocess.Process
 
-    async def launch(self, **variables: str) -> None:
-        """Starts it, whatever becomes of it."""
+    async def launch(self, *command: str, **variables: str) -> None:
+        """Starts it, or a command, whatever becomes of it."""
         values = {
             "discord_token": self.stage.fake.token,
             "data_dir": str(self.stage.folder / "data"),
@@ -378,6 +378,7 @@ class BotProcess:
                     str(ROOT / "tests" / "support" / "run_redirected.py"),
                 ),
                 str(self.home / "bossbot.py"),
+                *command,
                 env={
                     "PATH": os.environ["PATH"],
                     "PYTHONDONTWRITEBYTECODE": "1",
@@ -389,11 +390,11 @@ class BotProcess:
                 stderr=log,
             )
 
-    async def start(self, **variables: str) -> None:
+    async def start(self, *command: str, **variables: str) -> None:
         """Starts it and waits until it is connected."""
         sessions = self.stage.fake.sessions
         before = sessions["identify"]
-        await self.launch(**variables)
+        await self.launch(*command, **variables)
         try:
             await self.stage.fake.wait_for(lambda: sessions["identify"] > before, 20)
         except TimeoutError:

@@ -1,0 +1,104 @@
+"""A gateway and workers with a queue in Redis: what is promised holds on them, too."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from discord_support import BotProcess, Stage, link
+from fake_discord import Action
+from redis_support import RedisServer, redis_prefix, redis_server  # noqa: F401
+
+pytest_plugins = ("discord_fixtures",)
+
+LEASE_S = 3
+
+
+class Machines:
+    """Processes of one bot, each with a data folder of its own."""
+
+    def __init__(self, stage: Stage, settings: dict[str, str]) -> None:
+        self.stage, self.settings = stage, settings
+        self.all: dict[str, BotProcess] = {}
+
+    async def start(self, command: str, name: str = "") -> BotProcess:
+        name = name or command
+        process = self.all.get(name) or BotProcess(self.stage, name)
+        self.all[name] = process
+        data = str(self.stage.folder / f"data of {name}")
+        values = {"data_dir": data, **self.settings}
+        if command == "worker":
+            await process.launch(command, **values)
+            await process.logged(" working")
+        else:
+            await process.start(command, **values)
+        return process
+
+
+@pytest.fixture
+async def machines(
+    stage: Stage,
+    redis_server: RedisServer,  # noqa: F811
+    redis_prefix: str,  # noqa: F811
+) -> AsyncIterator[Machines]:
+    stage.add_plugin("redis_queue")
+    settings = {
+        "plugins__redis_queue__url": redis_server.url,
+        "plugins__redis_queue__prefix": redis_prefix,
+        "plugins__local_worker__lease_s": str(LEASE_S),
+    }
+    machines = Machines(stage, settings)
+    yield machines
+    for process in machines.all.values():
+        await process.kill()
+
+
+async def test_worker_that_dies_or_stops_is_replaced_and_all_is_posted_once(
+    stage: Stage, machines: Machines
+) -> None:
+    await machines.start("gateway")
+    first = await machines.start("worker", "one")
+    image = stage.image()
+    await stage.says(f"$download {link(image)}")
+    [message] = await stage.gets(1)
+    assert message.files[0].data == stage.bytes_of(image)
+
+    await stage.says(f"$download {link('hang=dies', stage.image(2))}")
+    await stage.hears("Downloading")
+    second = await machines.start("worker", "two")
+    await first.kill()
+    stage.open_gate("dies")  # for the one that takes over within a lease
+    await stage.gets(2)
+
+    await stage.says(f"$download {link('hang=stops', stage.image(3))}")
+    await stage.hears("Downloading")
+    second.terminate()
+    assert await second.ended() == 0
+    stage.open_gate("stops")
+    await machines.start("worker", "three")
+    messages = await stage.gets(3)
+    found = [file.data for one in messages for file in one.files]
+    assert found == [stage.bytes_of(stage.image(n)) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("action", ["hang", "hang_answer"])
+async def test_worker_that_dies_while_it_posts_is_replaced_and_nothing_comes_twice(
+    stage: Stage, machines: Machines, action: Action
+) -> None:
+    """The files of the first message, or of both, are there; the others are with the
+    worker that is gone."""
+    await machines.start("gateway")
+    first = await machines.start("worker", "one")
+    await stage.says(f"$download {link('wait=all', *stage.images(11))}")
+    await stage.hears("Downloading")
+    stage.fake.fault("upload", "hang", for_s=0.1)  # the first one gets through
+    fault = stage.fake.fault("upload", action)
+    stage.open_gate("all")
+    await stage.fake.wait_for(lambda: fault.hits)
+    second = await machines.start("worker", "two")
+    await first.kill()
+    fault.release()
+    messages = await stage.gets(11, timeout_s=20)
+    await stage.fake.wait_for(lambda: stage.requested("delete"))  # the status message
+    second.terminate()
+    assert await second.ended() == 0
+    found = [file.data for one in messages for file in one.files]
+    assert sorted(found) == sorted(map(stage.bytes_of, stage.images(11)))
