@@ -46,8 +46,8 @@ class Cited(NamedTuple):
 
 def cited(answer: str, count: int, link: Callable[[int], str]) -> Cited | None:
     """What is to be shown of a model's answer to a question with ``count`` posts, also
-    when it is not complete; None if it names none of them, or says that they do not
-    answer.
+    when it is not complete; None if it names none of them, says nothing else, or says
+    that they do not answer.
 
     Args:
         link: the address of a post, by its number.
@@ -62,6 +62,8 @@ def cited(answer: str, count: int, link: Callable[[int], str]) -> Cited | None:
     text = re.sub(r"(\[\d{1,3}\])\([^()\n]{0,2000}\)?", r"\1", text)
     for pattern, kept in MARKS:
         text = pattern.sub(kept, text)
+    if not re.search(r"[^\W\d_]", text):
+        return None
     sources: list[int] = []
     lines, length, links = [], 0, 0
 

@@ -237,7 +237,9 @@ def test_the_longest_answers_are_as_long_as_discord_takes_them(char: str) -> Non
     hits = [make_hit(**values, **ids, url=address, hidden=True) for _ in range(20)]
     numbers = "".join(f"[{n}]" for n in range(1, 21))
     shown = [quotes(hits, "why"), {"embeds": embeds_of(hits[:5])}]
-    if answer := cited(f"{numbers} {text}\n" * 20, 20, lambda n: link_of(hits[n - 1])):
+    if answer := cited(
+        f"{numbers} So {text}\n" * 20, 20, lambda n: link_of(hits[n - 1])
+    ):
         shown += [told(answer, hits), told(answer, hits, ended=False)]
     assert len(shown) == 4
     for one in shown:
