@@ -1719,6 +1719,7 @@ def make_private(path: Path) -> str:
 
 # ── Hooks ──────────────────────────────────────────────────────────────────────────
 
+hookspec = pluggy.HookspecMarker("bossbot")
 hookimpl = pluggy.HookimplMarker("bossbot")
 
 # A check that breaks refuses, and is never switched off for it.
@@ -1747,101 +1748,118 @@ class Hooks(Protocol):
 
     # At load
 
+    @hookspec
     def register_engines(self) -> list[Engine]:
         """Return ways to download."""
 
+    @hookspec
     def register_platforms(self) -> list[Platform]:
         """Return sites known by name."""
 
+    @hookspec
     def register_subcommands(self) -> list[Subcommand]:
         """Return commands of the command line."""
 
+    @hookspec
     def register_parts(self) -> dict[str, Callable[[App], Part]]:
         """Return makers of parts by name; those of own plugins come before ours."""
 
+    @hookspec
     def register_tables(self) -> list[str]:
         """Return SQL scripts, one for each version of your tables; append new ones."""
 
+    @hookspec
     def register_commands(self, bot: BossBot) -> list[Any]:
         """Return cogs, commands, context menus and dynamic items; called after login."""
 
+    @hookspec
     def register_metrics(self, registry: CollectorRegistry) -> None:
         """Return nothing; called while metrics are on, to add yours to the registry."""
 
     # While the plugin is on
 
+    @hookspec
     def run(self) -> None:
         """Return when you are done; cancelled when the plugin or the app ends."""
 
     # A link comes
 
+    @hookspec
     def check_action(self, action: Action) -> None:
         """Raise Refused("why") to veto a command or a click; called before it runs."""
 
+    @hookspec
     def action_refused(self, action: Action) -> None:
         """Return nothing; called when a command that check_action let pass said no."""
 
+    @hookspec
     def check_job(self, job: Job) -> None:
         """Raise Refused("why") to veto a job; called before it is queued."""
 
+    @hookspec
     def job_refused(self, job: Job) -> None:
         """Return nothing; called when a job is not queued, whatever check_job said."""
 
+    @hookspec(firstresult=True)
     def answer_job(self, job: Job) -> str | Message | None:
         """Return an answer in place of a download, or None; called after check_job."""
 
     # It is worked on
 
+    @hookspec
     def check_claim(self) -> None:
         """Raise Refused("why") to start no job now; called before each claim."""
 
+    @hookspec
     def check_attempt(self, job: Job) -> None:
         """Raise Refused("why") to fail a claimed job; called before it is fetched."""
 
+    @hookspec
     def process_files(
         self, job: Job, files: list[MediaFile], bench: Bench
     ) -> list[MediaFile]:
         """Return the new list of files; called in turn after the download."""
 
+    @hookspec
     def job_progressed(self, job: Job, progress: Progress) -> None:
         """Return nothing; called a few times a second while a job is worked on."""
 
     # It is posted
 
+    @hookspec
     def check_upload(
         self, job: Job, files: list[MediaFile], channel: discord.abc.Messageable
     ) -> None:
         """Raise Refused("why") to veto a message; called just before it is sent."""
 
+    @hookspec
     def decorate_message(self, job: Job, message: Message) -> Message:
         """Return the message with what you add to it; called before each is sent."""
 
+    @hookspec(firstresult=True)
     def deliver_file(self, job: Job, file: MediaFile) -> str | None:
         """Return a text (a link) for a file too large to upload, or None."""
 
     # Always
 
+    @hookspec
     def job_changed(self, job: Job, previous: Status | None) -> None:
         """Return nothing; called after each committed change of a job, in order."""
 
+    @hookspec
     def extract_text(self, job: Job, file: MediaFile) -> list[Passage]:
         """Return what is written, said or shown in a posted file, to be found by it."""
 
+    @hookspec
     def forget_downloads(self, guild_id: int | None, user_id: int | None) -> None:
         """Return when nothing is left of the downloads of a guild and a member."""
 
+    @hookspec
     def check_machine(self) -> list[Finding]:
         """Return what is missing on this machine; called by ``check``."""
 
 
 HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
-
-
-def arguments_of(hook: str) -> list[str]:
-    """What an implementation of a hook may ask for."""
-    takes = list(inspect.signature(getattr(Hooks, hook)).parameters)[1:]
-    guild = [] if {"job", "action"}.isdisjoint(takes) else ["guild"]
-    return [*takes, "app", "config", "settings", *guild]
 
 
 # ── Plugins: find, load, call ──────────────────────────────────────────────────────
@@ -2027,7 +2045,14 @@ class Plugins:
     def __init__(self, app: App, ours: Path = OURS) -> None:
         self.app = app
         self.ours = ours
+        self.manager = pluggy.PluginManager("bossbot")
+        self.manager.add_hookspecs(Hooks)
+        for name in HOOKS:
+            spec: Any = getattr(self.manager.hook, name).spec
+            more = () if {"job", "action"}.isdisjoint(spec.argnames) else ("guild",)
+            spec.argnames += ("app", "config", "settings", *more)
         self.all: dict[str, Plugin] = {}
+        self.of = weakref.WeakKeyDictionary[Any, Plugin]()  # by module
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
         self.failed_ever = Counter[tuple[str, str]]()  # by plugin and hook
         # Told of each call: plugin, hook, how long it took, what the answer was, and
@@ -2100,20 +2125,23 @@ class Plugins:
     def remember(self, stem: str) -> Callable[[], bool]:
         """A function that puts a plugin back as it is now, with everything that it
         registered; it returns False, and does nothing, if the plugin is off now."""
-        plugin = self.all.get(stem)
+        plugin, module = self.all.get(stem), self.manager.get_plugin(stem)
         modules = {n: m for n, m in sys.modules.items() if _in_plugins(n)}
 
         def put_back() -> bool:
             if plugin is None or plugin.off:
                 return False
+            self._take_back(stem)
             sys.modules.update(modules)
             self.all[stem] = plugin
+            self.manager.register(module, stem)
             hide_secrets(stem, secret_values(plugin.config))
             return True
 
         return put_back
 
     def _load(self, plugin: Plugin) -> Plugin:
+        self._take_back(plugin.stem)
         self.all[plugin.stem] = plugin
         if plugin.stem in self.settings.disabled_plugins:
             plugin.off = "disabled in the settings"
@@ -2127,7 +2155,15 @@ class Plugins:
                     f"it needs version {needed} of the plugin API, and this bot has "
                     f"{API}. Update the bot: git pull"
                 )
-            plugin.impls = self._find_hooks(plugin, module)
+            self._check_hooks(module)
+            self.of[module] = plugin
+            self.manager.register(module, plugin.stem)
+            plugin.impls = {
+                caller.name: impl
+                for caller in self.manager.get_hookcallers(module) or ()
+                for impl in caller.get_hookimpls()
+                if impl.plugin is module
+            }
             self._configure(plugin, module)
             self._register(plugin)
         # Anything may happen in a file from elsewhere, sys.exit() too.
@@ -2143,6 +2179,8 @@ class Plugins:
             logger.error("{} is off: {}", stem, redact(why))
             if not ours:
                 logger.opt(exception=error).debug("how {} failed", stem)
+        if self.manager.has_plugin(stem):
+            self.manager.unregister(name=stem)
         if old := self.all.get(stem):
             off = redact(why)
             self.all[stem] = Plugin(stem, old.path, old.kind, old.replaces, off)
@@ -2154,11 +2192,9 @@ class Plugins:
         if old:
             self.on_off(old)
 
-    def _find_hooks(
-        self, plugin: Plugin, module: types.ModuleType
-    ) -> dict[str, pluggy.HookImpl]:
-        """The hooks a module implements; raises PluginError for a likely mistake."""
-        found = {}
+    def _check_hooks(self, module: types.ModuleType) -> None:
+        """Raises PluginError for a likely mistake in the hooks of a module."""
+        found = False
         for name, value in vars(module).items():
             options = getattr(value, "bossbot_impl", None)
             if options is None:
@@ -2179,17 +2215,16 @@ class Plugins:
                 raise PluginError("run() must be async def")
             if name.startswith("register_") and waits:
                 raise PluginError(f"{name}() must be a plain function")
-            takes = arguments_of(name)
+            takes = getattr(self.manager.hook, name).spec.argnames
             for argument in inspect.signature(value).parameters:
                 if argument not in takes:
                     raise PluginError(
                         f"{name}() has no argument {argument}"
                         f"{did_you_mean(argument, takes)}; it takes {', '.join(takes)}"
                     )
-            found[name] = pluggy.HookImpl(plugin, plugin.stem, value, options)
+            found = True
         if not found:
             logger.warning("{} has no hooks: it does nothing", module.__name__)
-        return found
 
     def _configure(self, plugin: Plugin, module: types.ModuleType) -> None:
         """Check the plugin's settings by its ``Config``, and find its ``GuildConfig``."""
@@ -2256,9 +2291,16 @@ class Plugins:
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
-        plugins = self.all.values() if stem is None else [self.all[stem]]
-        found = [plugin.impls[hook] for plugin in plugins if hook in plugin.impls]
-        return sorted(found, key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
+        impls = getattr(self.manager.hook, hook).get_hookimpls()
+        return sorted(
+            (
+                impl
+                for impl in impls
+                if stem in (None, impl.plugin_name)
+                if hook in self.of[impl.plugin].impls
+            ),
+            key=lambda impl: (impl.trylast - impl.tryfirst, impl.plugin_name),
+        )
 
     def invoke(
         self,
@@ -2301,7 +2343,7 @@ class Plugins:
         """One implementation's answer. None when it failed, which is logged with its
         name; a check that failed refuses. Raises what a hook may say: Refused,
         JobFailed."""
-        plugin, began_s = cast(Plugin, impl.plugin), time.perf_counter()
+        plugin, began_s = self.of[impl.plugin], time.perf_counter()
         limit_s = self.quick_limit_s if hook in QUICK_HOOKS else self.limit_s
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
@@ -2389,7 +2431,7 @@ class Plugins:
                 values[folded] = answer
             elif answer is not None:
                 wrong = TypeError(f"it returned a {type(answer).__name__}")
-                self.failed(cast(Plugin, impl.plugin), hook, wrong)
+                self.failed(self.of[impl.plugin], hook, wrong)
         return values[folded]
 
 
@@ -2570,7 +2612,7 @@ class App:
         self._lives[stem] = asyncio.create_task(self._live(impl))
 
     async def _live(self, impl: pluggy.HookImpl) -> None:
-        plugin, task = cast(Plugin, impl.plugin), asyncio.current_task()
+        plugin, task = self.plugins.of[impl.plugin], asyncio.current_task()
         while True:
             began_s = now()
             try:
