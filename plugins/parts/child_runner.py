@@ -431,6 +431,8 @@ class ChildRunner(Runner):
             self.exits[how] += 1
             child.kill()
             del self.running[child.number]
+            if not self._spare:
+                self._keep(self._renew_spare())
 
     async def _new_child(self) -> Child:
         """A child that waits for its task."""
@@ -460,8 +462,10 @@ class ChildRunner(Runner):
             self._start_server()
 
     async def _renew_spare(self) -> None:
+        """Have a child wait for the next task, unless as many download as may."""
         await asyncio.sleep(self.spare_s)
-        if self._control and not self._spare:
+        most = self.app.settings.max_concurrent_downloads
+        if self._control and not self._spare and self.downloads() < most:
             child = await self._new_child()
             if self._spare or not self._control:  # in the meantime
                 child.kill()

@@ -1038,6 +1038,26 @@ async def test_task_goes_to_the_spare_child_and_another_one_is_made(
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="no fork here")
+async def test_no_spare_child_waits_while_as_many_download_as_may(
+    tmp_path: Path,
+) -> None:
+    async with running_toys(tmp_path) as toys:
+        runner = toys.runner
+        runner.spare_s = 0.0
+        await runner.start()
+        async with contextlib.AsyncExitStack() as children:
+            most = toys.app.settings.max_concurrent_downloads
+            for number in range(most):
+                if number:
+                    await spare_of(toys)
+                child = runner.child("held", "download", home=str(tmp_path))
+                await children.enter_async_context(child)
+            await runner._renew_spare()
+            assert not runner._spare
+        await spare_of(toys)
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="no fork here")
 async def test_spare_child_that_died_is_not_used(tmp_path: Path) -> None:
     async with running_toys(tmp_path) as toys:
         await toys.app.runner.start()

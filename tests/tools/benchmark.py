@@ -180,6 +180,8 @@ class Bot:
             "BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true",
             "BOSS_BOT_MAX_CONCURRENT_PER_GUILD": "5",
             "BOSS_BOT_MAX_QUEUE_SIZE": "500",
+            # The model that searches by meaning is measured by itself.
+            "BOSS_BOT_PLUGINS__ARCHIVE__MEANING": "off",
             "BOSS_BOT_DISABLED_PLUGINS": '["limits"]',  # one member asks for all
         }
         if "max_concurrent_per_user" in (self.folder / "config.toml").read_text():
