@@ -1373,6 +1373,10 @@ class Archive(Part):
         ``limit`` of those that rank below ``after``. Raises Refused."""
         raise Refused(_("This bot does not remember what it has posted."))
 
+    async def count(self, user_id: int) -> int:
+        """How many posts are remembered that a member asked for. Raises Refused."""
+        return 0
+
 
 class Worker(Part):
     """Carries jobs from the queue to their channels."""

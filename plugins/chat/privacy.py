@@ -34,6 +34,7 @@ from bossbot import (
     App,
     BossBot,
     Job,
+    Refused,
     _,
     format_size,
     hookimpl,
@@ -101,6 +102,9 @@ class Privacy(commands.Cog):
         for name, count in rows.items():
             line = _("Rows in the table {table}: {count}")
             lines.append(line.format(table=f"`{name}`", count=count))
+        with contextlib.suppress(Refused):  # it is out of reach
+            text = _("Posts in the archive: {count}")
+            lines.append(text.format(count=await app.archive.count(user_id)))
         named = await in_statistics(app, user_id)
         lines.append(
             _("Statistics may name you: /privacy stats changes that.")

@@ -183,6 +183,7 @@ async def test_what_was_posted_before_there_was_an_archive_is_found(
     async with words_only(stage) as bot:
         await finds(bot, stage, "fox", old, new)
         await finds(bot, stage, "cubs", new)
+        assert "Posts in the archive: 2" in await use(stage, "privacy show")
         await use(stage, "privacy forget")
         await finds(bot, stage, "fox")
         assert await bot.app.archive._read(reached) > 1e9

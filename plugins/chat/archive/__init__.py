@@ -61,8 +61,13 @@ def check_machine(config: Config) -> list[Finding]:
         with contextlib.closing(sqlite3.connect(":memory:")) as database:
             database.execute("CREATE VIRTUAL TABLE words USING fts5(word)")
     except sqlite3.OperationalError:
-        what, cost = "FTS5 of SQLite is missing", "what was posted cannot be searched"
-        return [Finding(what, cost, "Use a Python whose SQLite has it.")]
+        return [
+            Finding(
+                "FTS5 of SQLite is missing",
+                "what was posted cannot be searched",
+                "Use a Python whose SQLite has it.",
+            )
+        ]
     return findings(config.meaning)
 
 

@@ -78,10 +78,10 @@ def like_text(db: sqlite3.Connection, query: Query, channels: Sequence[int]) -> 
     return texts[0][1] if texts else ""
 
 
-def is_there(db: sqlite3.Connection, job_id: str) -> bool:
-    """Whether a post is in the archive."""
-    sql = "SELECT 1 FROM posts WHERE job_id = ?"
-    return db.execute(sql, (job_id,)).fetchone() is not None
+def those_there(db: sqlite3.Connection, job_ids: Sequence[str]) -> set[str]:
+    """Those of some jobs whose posts are in the archive."""
+    sql = "SELECT job_id FROM posts WHERE job_id IN (SELECT value FROM json_each(?))"
+    return {row[0] for row in db.execute(sql, (json.dumps(job_ids),))}
 
 
 def count_of(db: sqlite3.Connection, gram: str) -> int:

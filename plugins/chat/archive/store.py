@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -216,7 +216,7 @@ class SQLiteArchive(Archive):
             return _file.open_file(self.path, check=check)
 
     @contextlib.contextmanager
-    def _damages(self) -> Any:
+    def _damages(self) -> Iterator[None]:
         """Set the file aside when it turns out to be damaged."""
         number = self._files
         try:
@@ -450,23 +450,34 @@ class SQLiteArchive(Archive):
             raise Refused(_("This server keeps no archive: its setting is off."))
         if self._wishes:
             raise Refused(_("The archive is out of reach now. Try again later."))
+        with self._refused():
+            return await self._search(query, limit, after)
+
+    @contextlib.contextmanager
+    def _refused(self) -> Iterator[None]:
+        """Refuse what needs the file while it cannot be read."""
         try:
-            asked = await self._asked(query)
-            cosines = await self._cosines(asked)
-            least = self.config.perhaps
-            ranked = partial(_find.ranked, asked=asked, cosines=cosines, least=least)
-            found = await self._read(ranked)
+            yield
         except (sqlite3.Error, _file.Newer) as error:
             self._tell_trouble(error)
             text = _("The archive is out of reach now. Try again later.")
             raise Refused(text) from error
+
+    async def _search(self, query: Query, limit: int, after: int) -> list[Hit]:
+        asked = await self._asked(query)
+        cosines = await self._cosines(asked)
+        least = self.config.perhaps
+        ranked = partial(_find.ranked, asked=asked, cosines=cosines, least=least)
+        found = await self._read(ranked)
         sure, fits = self.config.sure, [*enumerate(found, 1)][after:]
         hits: list[Hit] = []
         while fits and len(hits) < limit:
             some, fits = fits[: limit - len(hits)], fits[limit - len(hits) :]
             pictures = await asyncio.gather(*(self._look(one) for _, one in some))
+            jobs = [one.row["job_id"] for _, one in some]
+            there = await self._read(partial(_find.those_there, job_ids=jobs))
             for (rank, one), picture in zip(some, pictures, strict=True):
-                if picture is not None:
+                if picture is not None and one.row["job_id"] in there:
                     hit = _find.hit_of(asked, one, rank, one.score >= sure, picture)
                     hits.append(hit)
         return hits
@@ -474,7 +485,7 @@ class SQLiteArchive(Archive):
     async def _asked(self, query: Query) -> _find.Asked:
         """A question with what its words find; of a post that has just been posted, once
         it is here."""
-        there = partial(_find.is_there, job_id=query.like)
+        there = partial(_find.those_there, job_ids=[query.like])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LIKE_S):
                 while query.like and self._tasks:
@@ -537,6 +548,13 @@ class SQLiteArchive(Archive):
         found_at = now(), picture_in(message)
         _remember(self._there, message_id, found_at)
         return found_at[1]
+
+    async def count(self, user_id: int) -> int:
+        """See ``Archive``."""
+        sql = "SELECT count(*) FROM posts WHERE user_id = ?"
+        with self._refused():
+            row = await self._read(lambda db: db.execute(sql, (user_id,)).fetchone())
+        return int(row[0])
 
     # These raise sqlite3.Error, or _file.Newer.
 
