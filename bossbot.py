@@ -728,7 +728,9 @@ class Engine:
 
     name: str
     version: Callable[[], str]
-    warm: Callable[[], None]  # imports the library and builds what is slow, once
+    # Imports the library and builds what is slow, once; then it is called in a copy of
+    # the process, too, where it shows which memory a download changes.
+    warm: Callable[[], None]
     # Whether an extractor of the engine's own knows the link; no network.
     supports: Callable[[str], bool]
     # Downloads all files of a link, or raises JobFailed.
