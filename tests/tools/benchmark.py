@@ -34,6 +34,7 @@ sys.path[:0] = [str(ROOT), str(SUPPORT), str(ROOT / "tests" / "tools")]
 
 import media
 import requests
+from benchmark_archive import archived, asked
 from benchmark_fit import made_to_fit
 from fake_discord import FakeDiscord, Message
 from loguru import logger
@@ -381,6 +382,19 @@ async def working(folder: Path, sites: Sites, roots: list[Path]) -> None:
     compare("start to READY", all_bots, "start", "{:.2f} s")
     compare("memory of the process tree, idle", all_bots, "idle", "{:.0f} MB")
     compare("the same with 5 downloads", all_bots, "busy", "{:.0f} MB")
+
+
+async def searching(folder: Path, sites: Sites) -> None:
+    """The archive, by itself and behind /search."""
+    (folder / "alone").mkdir()
+    await archived(folder / "alone", show)
+    hold = Answer(media.padded_video(folder, 4 * 2**20), piece_bytes=8192, pause_s=0.02)
+    sites.serve(f"{SITE}/held/*", hold)
+    async with bots(folder, [ROOT]) as [bot]:
+        before = len(sites.requests)
+        running = partial(held_since, sites, before)
+        link, held = f"{SITE}/picture/giraffe.jpg", f"{SITE}/held/{{}}.mp4"
+        await asked(bot, link, held, running, show)
 
 
 async def slowly_synced(folder: Path, roots: list[Path]) -> None:
@@ -793,7 +807,7 @@ async def main() -> None:
         sites.serve(f"{SITE}/picture/*", media.padded_image(folder, 50_000))
         sites.serve(f"{SITE}/video/*", media.padded_video(folder, 50_000))
         names = ("fetch", "work", "slow", "pile", "gallery", "choose", "fit", "behind")
-        for name in names:
+        for name in (*names, "search"):
             (folder / name).mkdir()
         await fetching(folder / "fetch")
         await choosing(folder / "choose", sites)
@@ -801,6 +815,7 @@ async def main() -> None:
         await slowly_synced(folder / "slow", roots)
         await piled_up(folder / "pile", sites, roots)
         await gallery(folder / "gallery", sites, roots)
+        await searching(folder / "search", sites)
         source = await made_to_fit(folder / "fit", show)
         await behind_an_encode(folder / "behind", sites, source)
     table = Table("what", "measured", "goal", box=None)

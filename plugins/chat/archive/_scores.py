@@ -14,7 +14,7 @@ import numpy as np
 
 from ._model import BATCH, Model
 
-BLOCK = 2048  # rows scored at once: 4 MB of float32
+BLOCK = 512  # rows scored at once: 1 MB of float32
 QUERY = "SELECT id, vector FROM vectors WHERE guild_id = ? AND channel_id = ?"
 Answer = tuple[dict[str, Any], bytes]
 
@@ -66,48 +66,48 @@ class Scores:
         them those of ``also``."""
         query = row.astype(np.float32)
         query /= max(float(np.linalg.norm(query)), 1e-9)
-        ids, cosines = np.empty(0, np.int64), np.empty(0, np.float32)
-        asked_ids, asked = ids, cosines
-        for new, rows in self._blocks(places, len(query)):
+        wanted = {*also.tolist()}
+        asked: dict[int, float] = {}
+        best_ids: list[int] = []
+        best = np.empty(0, np.float32)
+        least = -2.0  # what is worse is not among the best any more
+        for ids, rows in self._blocks(places, len(query)):
             scores = rows @ query
             scores /= np.sqrt(np.einsum("ij,ij->i", rows, rows)) + 1e-9
-            wanted = np.isin(new, also)
-            asked_ids = np.concatenate([asked_ids, new[wanted]])
-            asked = np.concatenate([asked, scores[wanted]])
+            if wanted.intersection(ids):
+                pairs = zip(ids, scores.tolist(), strict=True)
+                asked |= {one: score for one, score in pairs if one in wanted}
             if among is not None:
-                kept = np.isin(new, among)
-                new, scores = new[kept], scores[kept]
-            ids, cosines = np.concatenate([ids, new]), np.concatenate([cosines, scores])
-            if len(ids) > limit:
-                best = np.argpartition(-cosines, limit)[:limit]
-                ids, cosines = ids[best], cosines[best]
-        order = np.argsort(-cosines, kind="stable")
-        ids, cosines = ids[order], cosines[order]
-        more = ~np.isin(asked_ids, ids)
-        ids = np.concatenate([ids, asked_ids[more]])
-        return ids, np.concatenate([cosines, asked[more]]).astype(np.float32)
+                scores[~np.isin(np.array(ids, np.int64), among)] = -2.0
+            good = np.flatnonzero(scores > least)
+            best_ids += [ids[at] for at in good.tolist()]
+            best = np.concatenate([best, scores[good]])
+            if len(best) > 4 * limit:
+                first = np.argpartition(-best, limit)[:limit]
+                best_ids, best = [best_ids[at] for at in first], best[first]
+                least = float(best.min())
+        order = np.argsort(-best, kind="stable")[:limit]
+        found = {best_ids[at]: best[at] for at in order.tolist()}
+        found |= {one: score for one, score in asked.items() if one not in found}
+        return np.array([*found], np.int64), np.array([*found.values()], np.float32)
 
-    def _blocks(self, places: Any, dims: int) -> Iterator[tuple[Any, Any]]:
-        """The ids and rows in some channels, ``BLOCK`` at a time."""
+    def _blocks(self, places: Any, dims: int) -> Iterator[tuple[list[int], Any]]:
+        """The ids and rows in some channels, at most ``BLOCK`` at a time; the rows are
+        good until the next ones."""
         uri = f"{self.database.absolute().as_uri()}?mode=ro"
+        buffer = np.empty((BLOCK, dims), np.float32)
         with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5)) as database:
             database.execute("PRAGMA cache_size = -256")  # each page is read once
-            block: list[tuple[int, bytes]] = []
             for place in places:
                 cursor = database.execute(QUERY, place)
-                while some := cursor.fetchmany(BLOCK - len(block)):
-                    block += some
-                    if len(block) == BLOCK:
-                        yield from self._block(block, dims)
-                        block = []
-            yield from self._block(block, dims)
-
-    def _block(self, block: Any, dims: int) -> Iterator[tuple[Any, Any]]:
-        block = [one for one in block if len(one[1]) == dims]  # else another model's
-        if block:
-            ids, rows = zip(*block, strict=True)
-            stored = np.frombuffer(b"".join(rows), np.int8).reshape(-1, dims)
-            yield np.array(ids, np.int64), stored.astype(np.float32)
+                while block := cursor.fetchmany(BLOCK):
+                    data = b"".join([row for _, row in block])
+                    if len(data) != len(block) * dims:  # some are another model's
+                        block = [one for one in block if len(one[1]) == dims]
+                        data = b"".join([row for _, row in block])
+                    rows = buffer[: len(block)]
+                    np.copyto(rows, np.frombuffer(data, np.int8).reshape(-1, dims))
+                    yield [number for number, _ in block], rows
 
 
 def quantise(vectors: Any) -> Any:
