@@ -25,8 +25,6 @@ def start(options):
             os.kill(os.getpid(), 9)
         if body == b"eat":
             bytes(2_000_000_000)
-        if body == b"look":
-            open("/etc/passwd")
         return {"text": f"{options['side']} " + body.decode()}, b""
     return answer
 """
@@ -88,11 +86,9 @@ async def test_picture_that_ends_its_reader_three_times_is_given_up(
     assert await read(reading_app, make_job(), file_of(tmp_path, b"fine"))
 
 
-@pytest.mark.parametrize("deed", ["eat", "look"])
-async def test_reader_has_little_memory_and_no_files(
-    reading_app: App, tmp_path: Path, deed: str
-) -> None:
-    assert await read(reading_app, make_job(), file_of(tmp_path, deed.encode())) == []
+async def test_reader_has_little_memory(reading_app: App, tmp_path: Path) -> None:
+    assert await read(reading_app, make_job(), file_of(tmp_path, b"eat")) == []
+    assert await read(reading_app, make_job(), file_of(tmp_path, b"fine"))
 
 
 def test_pictures_are_not_read_where_the_memory_is_little_or_nothing_is_installed(
