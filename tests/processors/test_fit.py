@@ -128,6 +128,7 @@ KINDS: dict[str, list[str]] = {
         *pattern(rate="30", length_s=2),
         *("-vf", "select='not(mod(n,7))+lt(n,20)'", "-vsync", "vfr", "-c:v", "vp8"),
     ],
+    "slides.avi": [*pattern("64x48", "1/3", 9), "-c:v", "mpeg4"],
     "silent.avi": [*pattern(), "-c:v", "mjpeg"],
     "still.mkv": [*pattern("64x48", "0.2", 7200), "-c:v", "mpeg4"],
 }
