@@ -84,6 +84,13 @@ async def test_the_same_picture_or_video_is_named_with_its_link(stage: Stage) ->
         (new,) = await post(stage, bot, "Dots again", files=[first])
         told = await stage.hears(NOTICE, link_to(dots), after=new.id)
         assert told.replied_to is new
+
+        async def noted() -> bool:  # so that it is deleted with what it answers
+            sql = "SELECT posts FROM similar_notice WHERE message_id = ?"
+            row = await bot.app.database.one(sql, new.id)
+            return bool(row and str(told.id) in row["posts"])
+
+        await until(noted)
         await fake.delete_message(film.id)
 
         async def forgotten() -> bool:
