@@ -94,7 +94,6 @@ async def run(app: App, config: Config) -> None:
         "/readyz": lambda: ask_from_outside(loop, check_readiness(app)),
     }
     with counting(app, meter):
-        await meter.find_open()
         try:
             port = await in_thread(partial(Port, *split_address(config.listen), pages))
         except (OSError, UnicodeError) as error:  # no host has such a name
@@ -106,7 +105,7 @@ async def run(app: App, config: Config) -> None:
             return
         logger.info("metrics and health are at http://{}:{}", *port.server_address[:2])
         try:
-            await asyncio.gather(meter.watch(), meter.find_engines())
+            await asyncio.gather(meter.watch(), meter.find_open(), meter.find_engines())
         finally:
             await in_thread(port.close)
 
@@ -262,10 +261,11 @@ class Meter:
 
     async def find_open(self) -> None:
         """Learn of the jobs that were there before."""
-        async for job in self.app.queue.untold():
-            if job.status not in TERMINAL_STATUSES and job.id not in self._ended:
-                known = (job.status, 0.0, job.created_at)
-                self._open.setdefault(job.id, known)
+        with logger.catch(message="jobs of before the start are not in the metrics"):
+            async for job in self.app.queue.untold():
+                if job.status not in TERMINAL_STATUSES and job.id not in self._ended:
+                    known = (job.status, 0.0, job.created_at)
+                    self._open.setdefault(job.id, known)
 
     def changed(self, job: Job, previous: Status | None) -> None:
         """Count a change, and how long the job was in its last status."""
