@@ -11,7 +11,7 @@ from bossbot_plugins._bench import JobBench
 from conftest import PARTS, our_plugins, spread
 
 import bossbot
-from bossbot import App, Job, MediaFile, Progress, Settings
+from bossbot import App, Job, MediaFile, Progress, Ran, Settings
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -26,6 +26,13 @@ async def app(
     app = App(Settings(**spread(values)), ours)
     app.plugins.load()
     bossbot.prepare_data(app.settings.data_dir)
+    run = app.runner.run
+
+    async def run_at_once(*words: Any, background: bool = False) -> Ran:
+        """Encoders give way to all that runs here, and so to other tests."""
+        return await run(*words)
+
+    app.runner.run = run_at_once  # type: ignore[method-assign]
     yield app
     await app.stop()
 
