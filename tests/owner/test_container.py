@@ -76,7 +76,21 @@ def test_compose_shuts_the_container_in_and_lets_uploads_end() -> None:
     assert {"pids_limit", "mem_limit", "tmpfs"} <= set(re.findall(r"\w+", bot))
     [grace] = re.findall(r"stop_grace_period: (\d+)s", bot)
     assert int(grace) > STOP_WITHIN_S
-    assert "profiles: [redis]" in redis and "ports:" not in COMPOSE
+    assert "profiles: [redis, workers]" in redis and "ports:" not in COMPOSE
+    worker = redis.partition("\n  worker:")[2]
+    assert "<<: *bot" in worker and "command: [worker]" in worker
+    assert "- data:/data" not in worker  # each has its own
+
+
+def test_worker_of_systemd_is_as_walled_as_the_bot() -> None:
+    bot = (DEPLOY / "bossbot.service").read_text("utf-8").splitlines()
+    worker = (DEPLOY / "bossbot-worker@.service").read_text("utf-8").splitlines()
+    names = {line.partition("=")[0] for line in {*bot} ^ {*worker} if "=" in line}
+    assert names == {
+        *("Description", "Documentation", "Environment", "ExecStart"),
+        "ReadWritePaths",
+    }
+    assert "Environment=BOSS_BOT_DATA_DIR=/home/bossbot/boss-bot/data-%i" in worker
 
 
 @pytest.mark.parametrize("name", ["start", "try-image"])
