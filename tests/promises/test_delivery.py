@@ -176,6 +176,20 @@ async def test_post_whose_claim_was_lost_is_not_sent(
     assert not [line for line in logged if line.startswith(("ERROR", "CRITICAL"))]
 
 
+async def test_job_that_is_cancelled_just_before_its_message_leaves_nothing(
+    stage: Stage,
+) -> None:
+    shutil.copy(PLUGINS / "cancel_late.py", stage.plugins)
+    async with stage.bot() as bot:
+        await stage.says(f"$download {link(stage.image())}")
+        status = await stage.hears("Download started")
+        job = await job_at(bot, job_id(status), Status.CANCELLED)
+        while bot.app.worker.running:  # type: ignore[attr-defined]
+            await asyncio.sleep(0.01)
+    assert not stage.requested("upload")
+    assert job.id not in {path.name for path in stage.folder.rglob("downloads/*/*/*")}
+
+
 async def test_courier_stops_at_once_when_its_claim_is_lost_while_it_posts(
     stage: Stage,
 ) -> None:
