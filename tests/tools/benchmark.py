@@ -2,7 +2,7 @@
 
     python tests/tools/benchmark.py [another checkout, to be measured beside this one]
 
-It takes some eight minutes for both. Everything is real: the engines, the fork server,
+It takes some twelve minutes for both. Everything is real: the engines, the fork server,
 discord.py, TLS with as many certificate authorities as anywhere. The media come from
 loopback, Discord is tests/support/fake_discord.py. Ratios are taken in one run, by
 turns, since machines differ and are noisy.

@@ -24,6 +24,7 @@ WORD = re.compile(
     rf"(?P<pairs>[{PAIRED}]+)|(?P<word>(?:[^\W_{PAIRED}]|[{MARKED}])+)"
     "|(?P<sign>[\u203c-\u2bff\U0001f000-\U0001ffff])"
 )
+WORDS = re.compile(re.sub(r"\?P<\w+>", "?:", WORD.pattern))  # for findall
 ACCENT = re.compile("[\u0300-\u036f\u0640\u064b-\u065f\u0670\ufe0e\ufe0f]+")
 QUOTED = re.compile('["“”„«»]([^"“”„«»]+)["“”„«»]')
 # After a mark that ends a sentence, or at the end of a line.
@@ -103,7 +104,7 @@ def covered(weights: Mapping[str, float], text: str) -> float:
     """The share of a question, 0 to 1, each piece by its weight, that is in a text."""
     whole = sum(weights.values())
     # In a row of words there are the same pieces as in ``text_grams``.
-    row = f"_{'_'.join(found[0] for found in WORD.finditer(plain(text)))}_"
+    row = f"_{'_'.join(WORDS.findall(plain(text)))}_"
     there = (weight for gram, weight in weights.items() if gram.rstrip("*") in row)
     return sum(there) / whole if whole else 0
 
