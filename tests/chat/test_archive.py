@@ -152,6 +152,7 @@ async def test_what_was_deleted_while_the_bot_was_off_is_never_shown(
     fake = stage.fake
     async with words_only(stage) as bot:
         place, shut = await fake.add_channel("away"), await fake.add_channel("shut")
+        silent, left = await fake.add_channel("silent"), await fake.add_guild("Left")
         where = {"channels": [place.id, shut.id, stage.channel_id]}
         ids = [
             await post(stage, title="fox one"),
@@ -159,12 +160,18 @@ async def test_what_was_deleted_while_the_bot_was_off_is_never_shown(
             await post(stage, place=place.id, title="fox three"),
             await post(stage, place=shut.id, title="fox four"),
         ]
+        await post(stage, place=silent.id, title="an owl where nobody looks")
+        await post(stage, place=left.id, title="an owl elsewhere")
         await finds(bot, stage, "fox", *ids, **where)
     await fake.delete_message(ids[0])
-    await fake.delete_channel(place.id)
+    for one in (place, silent):
+        await fake.delete_channel(one.id)
+    assert left.guild
+    await fake.remove_bot(left.guild.id)
     await fake.deny(shut.id, "view_channel")
     async with words_only(stage) as bot:
         await finds(bot, stage, "fox", ids[1], **where)
+        await until(partial(is_without, stage, b"owl"))  # without a search
         known = await bot.app.archive.status()  # type: ignore[attr-defined]
         assert known["posts"] == 2, "of the one that cannot be seen nobody knows"
 

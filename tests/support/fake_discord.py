@@ -875,6 +875,7 @@ class FakeDiscord:
 
     async def remove_bot(self, guild_id: int) -> None:
         """Throws the bot out of a guild."""
+        self.guilds = [guild for guild in self.guilds if guild.id != guild_id]
         await self._emit("GUILD_DELETE", {"id": str(guild_id)})
 
     async def delete_channel(self, channel_id: int) -> None:
@@ -1455,6 +1456,13 @@ class FakeDiscord:
         thread.archived = call.payload.get("archived", thread.archived)
         await self._emit("THREAD_UPDATE", thread.payload())
         return thread.payload()
+
+    @route("guild", "GET", "/guilds/{guild_id}")
+    async def _get_guild(self, call: Call) -> Payload:
+        for guild in self.guilds:
+            if guild.id == call.id("guild_id"):
+                return self._guild_payload(guild)
+        raise ApiError(404, 10004, "Unknown Guild")
 
     @route("channel", "GET", "/channels/{channel_id}")
     async def _get_channel(self, call: Call) -> Payload:

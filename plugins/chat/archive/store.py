@@ -80,7 +80,7 @@ class SQLiteArchive(Archive):
     again_s = 60.0  # before what failed is tried again
     watch_s = 1.0  # between two looks at the servers' settings
     rest_s = 120.0  # at most, in which what can wait does so because of downloads
-    heal_s = 1.0  # between two questions to Discord about what may be gone
+    heal_s = 0.2  # between two questions to Discord about what may be gone
 
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
