@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import platform as system
 import sys
 import time
@@ -83,6 +84,10 @@ _meter: Meter | None = None  # while it is on
 @hookimpl(tryfirst=True)  # before another one does anything that counts
 async def run(app: App, config: Config) -> None:
     if not config.listen:
+        return
+    if not importlib.util.find_spec("prometheus_client"):
+        remedy = f"{sys.executable} -m pip install -r requirements.txt"
+        logger.error("prometheus_client is missing, so metrics are off. {}", remedy)
         return
     from bossbot_plugins._port import Port  # and its server: it may be off
 

@@ -2,6 +2,7 @@
 while they are off."""
 
 import asyncio
+import importlib.util
 import json
 import re
 import shutil
@@ -285,6 +286,21 @@ async def test_no_more_than_800_series_whatever_happens(
 
 
 # Off
+
+
+async def test_missing_library_is_named_and_the_bot_runs(
+    stage: Stage, logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.add_plugin("metrics")
+    find, missing = importlib.util.find_spec, "prometheus_client"
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: find(name) if name != missing else None
+    )
+    async with stage.bot(**ANY_PORT) as bot:
+        await stage.says(f"$dlt {link(stage.image())}")
+        await stage.gets(1)
+        assert not bot.app.plugins.all["metrics"].failures
+    assert any("prometheus_client is missing" in line for line in logged)
 
 
 def test_metrics_that_are_off_cost_nothing(tmp_path: Path) -> None:
