@@ -60,6 +60,12 @@ async def test_texts_become_the_rows_that_are_stored_and_the_nearest_are_found(
     assert rows is not None and {len(row) for row in rows} == {_model.DIMS}
     assert min(map(cosine, rows, want)) >= 0.99
 
+    # There is no file yet, and then one that is damaged: nothing is compared.
+    assert await meaning.nearest(rows[4], GUILD, [1], 3) is None
+    (tmp_path / "archive.db").write_bytes(b"no database" * 1000)
+    assert await meaning.nearest(rows[4], GUILD, [1], 3) is None
+    (tmp_path / "archive.db").unlink()
+
     # The even ones are in channel 1, the odd ones in 2, all of them on another server,
     # and a row of another model lies between them.
     places = [(GUILD, 1 + n % 2, n, row) for n, row in enumerate(rows)]

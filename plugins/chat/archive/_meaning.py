@@ -9,6 +9,7 @@ the archive is searched by words.
 import asyncio
 import hashlib
 import math
+import time
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -93,11 +94,6 @@ class Meaning:
         if self.pid:
             return N_("Search by meaning is ready.")
         return N_("Search by meaning starts when it is needed.")
-
-    def warm(self) -> None:
-        """Begin to load the model, since a search is about to come."""
-        if self.model and self.kind == "auto" and not self.pid:
-            self._warming = asyncio.create_task(self.embed([""]))
 
     async def embed(
         self, texts: Sequence[str], wait_s: float | None = None
@@ -207,7 +203,7 @@ class Endpoint:
     @property
     def resting(self) -> bool:
         """Whether it failed a moment ago."""
-        return _time() < self._rests_until_s
+        return time.monotonic() < self._rests_until_s
 
     async def stop(self) -> None:
         if self._session:
@@ -225,7 +221,7 @@ class Endpoint:
             *(aiohttp.ClientError, TimeoutError, OSError),
             *(ValueError, TypeError, LookupError, RecursionError),
         ) as error:
-            self._rests_until_s = _time() + RESTS_S
+            self._rests_until_s = time.monotonic() + RESTS_S
             said = cut_line(f"{type(error).__name__}: {error}")
             logger.warning("the endpoint for embeddings failed: {}", said)
             raise EndpointError(said) from error
@@ -276,7 +272,3 @@ def quantise(vector: Sequence[Any]) -> bytes:
         raise ValueError("a vector without a direction")
     scale = 127 / most
     return array("b", [round(one * scale) for one in numbers]).tobytes()
-
-
-def _time() -> float:
-    return asyncio.get_running_loop().time()
