@@ -110,7 +110,7 @@ API = 1  # a plugin that needs more than this one sets an API of its own
 __all__ = [
     "API", "ATTEMPT_STATUSES", "BROKEN_GUILD", "HERE", "HOOKS", "MAX_LINE", "N_",
     "OWN_CAUSES", "PARTS", "PLUGIN_PACKAGE", "SENTENCES", "STOP_WITHIN_S",
-    "TERMINAL_STATUSES", "Accepted", "Action", "App", "Archive", "Bench", "BossBot",
+    "TERMINAL_STATUSES", "Accepted", "Action", "App", "Archive", "AtWork", "Bench", "BossBot",
     "BossbotError", "Cause", "Change", "ChannelId", "Client", "Courier", "Database",
     "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hit", "Hooks", "Job",
     "JobFailed", "MediaFile", "Message", "OwnPath", "Part", "Passage", "Platform",
@@ -1110,6 +1110,16 @@ class Guilds(Part):
         ``set``."""
 
 
+class AtWork(NamedTuple):
+    """A process that works on a shared queue."""
+
+    name: str
+    version: str
+    slots: int  # how many downloads it runs at most
+    running: int
+    seen_s: float  # how long ago it was seen
+
+
 class Queue(Part):
     """Where jobs wait. A claim carries a lease and a number, so that several workers
     can share one queue. Every operation may be done twice, for an answer that was lost.
@@ -1118,6 +1128,10 @@ class Queue(Part):
     ``save`` stored as ``sending``, and no end: those return and are told later."""
 
     shared = False  # whether other processes use it, too
+
+    async def workers(self) -> Sequence[AtWork]:
+        """Those that were seen in the last day, if the queue is shared."""
+        return []
 
     @abstractmethod
     async def add(self, job: Job) -> int | None:

@@ -45,7 +45,9 @@ from bossbot import (
     Refused,
     Status,
     _,
+    escape,
     format_size,
+    format_time,
     hookimpl,
     ngettext,
     now,
@@ -55,6 +57,7 @@ from bossbot import (
 
 Context = commands.Context[Any]
 PER_PAGE = 10
+MAX_WORKERS = 10  # that one answer has room for
 MAX_CHOICES = 25  # Discord, 2026-11
 RETRY_DAYS = 7  # what is offered by autocomplete is not older
 CONFIRM_WITHIN_S = 300
@@ -109,6 +112,29 @@ class Queue(commands.Cog):
     async def show_list(self, ctx: Context) -> None:
         embed, view = await list_page(self.app, ctx, 1, private=bool(ctx.interaction))
         await reply(ctx, embed=embed, view=view)
+
+    @guard("queue workers", group="owner", needs=())
+    @queue.command(ignore_extra=False)
+    @commands.is_owner()
+    async def workers(self, ctx: Context) -> None:
+        """Show the machines that download and post, for the bot's owner."""
+        if not self.app.queue.shared:
+            raise Refused(_("The queue is not shared: this machine does all the work."))
+        text = _(
+            "{name}: version {version}, {running} of {slots} downloads, seen {time} ago"
+        )
+        lines = [
+            text.format(
+                name=escape(one.name, 100),
+                version=escape(one.version, 20),
+                running=one.running,
+                slots=one.slots,
+                time=format_time(one.seen_s),
+            )
+            for one in await self.app.queue.workers()
+        ]
+        none = _("No machine was seen in the last day.")
+        await reply(ctx, "\n".join(lines[:MAX_WORKERS]) or none)
 
     @guard("queue clear", group="queue", needs=MODERATOR)
     @queue.command(ignore_extra=False)

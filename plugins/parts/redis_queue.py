@@ -22,7 +22,7 @@ from collections.abc import (
 )
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from bossbot_plugins._listening import ListenedQueue
 from loguru import logger
@@ -33,6 +33,7 @@ from bossbot import (
     N_,
     TERMINAL_STATUSES,
     App,
+    AtWork,
     Cause,
     Change,
     Facts,
@@ -155,16 +156,6 @@ DEFAULTS = Job(id="", url="").to_row()
 TABLES = {"options", "guild_settings", "facts", "posts", "sources"}
 CLAIMED = {Status.DOWNLOADING, Status.PROCESSING, Status.UPLOADING}
 AWAY = N_("I cannot take links now: the queue is out of reach or full.")
-
-
-class AtWork(NamedTuple):
-    """What is known of a worker."""
-
-    name: str
-    version: str
-    slots: int  # how many downloads it runs at most
-    running: int
-    seen_s: float  # seconds ago
 
 
 # ── A job as Redis has it ──────────────────────────────────────────────────────────

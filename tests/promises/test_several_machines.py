@@ -1,11 +1,14 @@
 """A gateway and workers with a queue in Redis: what is promised holds on them, too."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from discord_support import BotProcess, Stage, link
 from fake_discord import Action
 from redis_support import RedisServer, redis_prefix, redis_server  # noqa: F401
+
+import bossbot
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -102,3 +105,32 @@ async def test_worker_that_dies_while_it_posts_is_replaced_and_nothing_comes_twi
     assert await second.ended() == 0
     found = [file.data for one in messages for file in one.files]
     assert sorted(found) == sorted(map(stage.bytes_of, stage.images(11)))
+
+
+async def test_owner_sees_the_workers_and_nobody_else(
+    stage: Stage,
+    redis_server: RedisServer,  # noqa: F811
+    redis_prefix: str,  # noqa: F811
+) -> None:
+    for name in ("redis_queue", "queue"):
+        stage.add_plugin(name)
+    fake = stage.fake
+
+    async def seen_by(user_id: int) -> str:
+        asked = await fake.slash(stage.channel_id, "queue workers", {}, user_id)
+        return (await fake.answered(asked)).text
+
+    redis = {"redis_queue__url": redis_server.url, "redis_queue__prefix": redis_prefix}
+    async with stage.bot(**redis) as bot:
+        name = bot.app.worker.name  # type: ignore[attr-defined]
+        async with asyncio.timeout(10):
+            while not await bot.app.queue.workers():  # it has claimed nothing yet
+                await asyncio.sleep(0.02)
+        answer = await seen_by(fake.owner.id)
+        assert answer.startswith(f"{name}: version {bossbot.__version__}, 0 of 5 ")
+        assert await seen_by(fake.member.id) == "Only the bot's owner may do that."
+        await stage.says(f"$download {link(stage.image())}")  # the same in one process
+        [message] = await stage.gets(1)
+        assert message.files[0].data == stage.bytes_of(stage.image())
+    async with stage.bot():
+        assert "this machine does all the work" in await seen_by(fake.owner.id)
