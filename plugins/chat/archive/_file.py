@@ -173,8 +173,9 @@ def add_post(
 ) -> bool:
     """Add a post with its messages (id and channel) and texts, and note that its files
     are to be read. False, and nothing changes, when it is there, or was erased."""
-    known = "SELECT 1 FROM posts WHERE job_id = ?1 UNION SELECT 1 FROM gone WHERE job_id = ?1"
-    if db.execute(known, (post.job_id,)).fetchone():
+    known = "SELECT job_id FROM posts UNION ALL SELECT job_id FROM gone"
+    sql = f"SELECT 1 FROM ({known}) WHERE job_id = ?"
+    if db.execute(sql, (post.job_id,)).fetchone():
         return False
     added = 0
     for message_id, channel_id in messages:

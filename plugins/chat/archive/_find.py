@@ -47,10 +47,10 @@ class Asked:
 def ask(db: sqlite3.Connection, query: Query) -> Asked:
     """Find pieces by words."""
     places = db.execute(
-        "SELECT number, channel_id FROM places WHERE guild_id = ?1 AND (channel_id IN "
-        "(SELECT value FROM json_each(?2)) OR parent_id IN "
-        "(SELECT value FROM json_each(?2)))",
-        (query.guild_id, json.dumps(list(query.channels))),
+        "SELECT number, channel_id FROM places WHERE guild_id = :guild AND (channel_id IN "
+        "(SELECT value FROM json_each(:channels)) OR parent_id IN "
+        "(SELECT value FROM json_each(:channels)))",
+        {"guild": query.guild_id, "channels": json.dumps(list(query.channels))},
     ).fetchall()
     numbers, channels = [row[0] for row in places], [row[1] for row in places]
     text = like_text(db, query, channels) if query.like else query.text
@@ -236,12 +236,12 @@ def ranked(
     if asked.among is not None:
         ids &= asked.among
     sql = (
-        "SELECT p.*, posted_at FROM json_each(?3) AS some CROSS JOIN pieces AS p ON p.id = "
-        "some.value CROSS JOIN posts USING (job_id) WHERE guild_id = ?1 AND "
-        "channel_id IN (SELECT value FROM json_each(?2))"
+        "SELECT p.*, posted_at FROM json_each(?) AS some CROSS JOIN pieces AS p ON p.id = "
+        "some.value CROSS JOIN posts USING (job_id) WHERE guild_id = ? AND "
+        "channel_id IN (SELECT value FROM json_each(?))"
     )
     # Once more by channel: between the two, ids may have come and gone.
-    values = (asked.query.guild_id, json.dumps(asked.channels), json.dumps(list(ids)))
+    values = (json.dumps(list(ids)), asked.query.guild_id, json.dumps(asked.channels))
     pieces = {row["id"]: row for row in db.execute(sql, values)}
     texts = texts_for(db, pieces)
     scored = []

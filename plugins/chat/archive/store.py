@@ -681,8 +681,8 @@ class SQLiteArchive(Archive):
         messages = await self._read(partial(_find.messages_in, channel_id=channel_id))
         await self.forget_messages(messages)
         await self.forget_where(
-            "guild_id = ?1 AND channel_id IN (SELECT channel_id FROM places WHERE "
-            "guild_id = ?1 AND (channel_id = ?2 OR parent_id = ?2))",
+            "guild_id = ? AND channel_id IN (SELECT channel_id FROM places WHERE "
+            "? IN (channel_id, parent_id))",
             guild_id,
             channel_id,
         )
