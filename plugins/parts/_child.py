@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, date, datetime
 from ipaddress import ip_network
 from pathlib import Path
@@ -225,9 +225,7 @@ def rehearse() -> None:
             engine.warm()
 
 
-def main(
-    talk: int, log: int, broker: int, pages: Iterable[tuple[int, int]] = ()
-) -> NoReturn:
+def main(talk: int, log: int, broker: int, pages: Sequence[int] = ()) -> NoReturn:
     """Be the child of one attempt: read a request, carry it out, report the result."""
     _walls.hide()
     _files_of_plugins.cache_clear()  # they may have changed since the server looked
@@ -241,7 +239,7 @@ def main(
     bot = Bot(talk, broker)
     tell = bot.tell
     tell(event="started", pid=os.getpid())  # from here on we are a group to kill
-    if not select.select([bot.connection], [], [], 0)[0]:  # there is time
+    if pages and not select.select([bot.connection], [], [], 0)[0]:  # there is time
         _pages.copy(pages)
     line = bot.connection.makefile("rb").readline()
     if not line:

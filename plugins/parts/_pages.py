@@ -14,21 +14,21 @@ import os
 import re
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bossbot_plugins import _walls
 
 POPULATE_WRITE = 23  # linux/mman.h
 PRESENT, EXCLUSIVE = 1 << 63, 1 << 56  # Documentation/admin-guide/mm/pagemap.rst
-Pages = list[tuple[int, int]]  # addresses and lengths in bytes
 
 
-def rehearsed(work: Callable[[], object]) -> Pages:
-    """The pages of this process that a child changes by some work, which is done in one;
-    empty where that cannot be told."""
+def rehearsed(work: Callable[[], object]) -> Sequence[int]:
+    """The pages of this process that a child changes by some work, which is done in one:
+    an address, then a length in bytes, and so on; empty where that cannot be told."""
+    # In an array: to read numbers of Python's own would change more pages.
     if sys.platform != "linux":
-        return []
+        return array("Q")
     reading, writing = os.pipe()
     if (pid := os.fork()) == 0:
         try:
@@ -39,9 +39,10 @@ def rehearsed(work: Callable[[], object]) -> Pages:
             os._exit(0)
     os.close(writing)
     with open(reading, "rb") as file:
-        found = array("Q", file.read())
+        data = file.read()
+    found = array("Q", data[: len(data) // 16 * 16])  # it may have died meanwhile
     os.waitpid(pid, 0)
-    return list(zip(found[::2], found[1::2], strict=True))
+    return found
 
 
 def _changed() -> Iterator[tuple[int, int]]:
@@ -66,8 +67,8 @@ def _changed() -> Iterator[tuple[int, int]]:
                 place += length
 
 
-def copy(pages: Iterable[tuple[int, int]]) -> None:
+def copy(pages: Sequence[int]) -> None:
     """Give this process its own copies of some pages."""
-    libc = ctypes.CDLL(None)
-    for start, length in pages:
+    libc, numbers = ctypes.CDLL(None), iter(pages)
+    for start, length in zip(numbers, numbers, strict=True):
         libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), POPULATE_WRITE)
