@@ -177,6 +177,15 @@ def test_piece_is_searched_with_the_title_and_the_sentence_before(db: Db) -> Non
     assert texts == ["Fox\nOne sentence.", "Fox\nOne sentence. Two of them."]
 
 
+def test_who_made_a_post_counts_for_words_and_not_for_meaning(db: Db) -> None:
+    job = add(db, 1, "Soup.", "Snow.", title="Fox", uploader="Ana Ruiz")
+    assert find(db, "ana ruiz soup") == find(db, '"ana ruiz"') == [1]
+    texts = [text for *_, text in _file.without_vectors(db, 9)]
+    assert sorted(texts) == ["Fox\nSoup.", "Fox\nSoup. Snow."]
+    asked = _find.ask(db, Query(text="", like=job, guild_id=1, channels=[2]))
+    assert asked.text == "Fox\nSoup."
+
+
 def test_subtitles_are_found_by_the_half_minute() -> None:
     cues = [(n * 2.0, f"line {n}\nline {n + 1}") for n in range(40)]
     passages = windows(cues)

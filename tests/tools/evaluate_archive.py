@@ -29,14 +29,16 @@ from bossbot_plugins.archive import _file, _find
 from bossbot_plugins.archive._meaning import Meaning
 from bossbot_plugins.archive._words import WORDS_WEIGHT
 from bossbot_plugins.archive.config import Config
+from bossbot_plugins.archive.reading import said_of
 from bossbot_plugins.archive.store import NEAREST
 
-from bossbot import Passage, Query
+from bossbot import Job, Passage, Query
 
 SURE, PERHAPS = Config().sure, Config().perhaps
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5)
 WAYS = ("words", "meaning", "both")
 GUILD, CHANNEL = 1, 2
+AUTHORS = ("Ana Ruiz", "NatureIsMetal", "u/coolcat_99", "Le Monde", "シロクマ")
 NOT_FOUND = 10_000  # its place
 
 
@@ -131,12 +133,16 @@ def add(db: sqlite3.Connection, texts: dict[str, str], model: str) -> None:
     _file.set_fact(db, "model", model)
     for number, (name, text) in enumerate(texts.items(), 1):
         mark, _, written = text.rpartition("[picture] ")
+        author = AUTHORS[number % len(AUTHORS)]
         source = "picture" if mark or text != written else "text"
         row = _file.PostRow(
             *(name, GUILD, CHANNEL, 3, float(number), "site", "https://a.example/"),
-            *("image", "", "", False, False),
+            *("image", "", author, False, False),
         )
         passages = [Passage(written, source)]
+        if source == "text":
+            facts = {"text": written, "uploader": author}
+            passages = said_of(Job(id=name, url="", facts=facts))
         _file.add_post(db, row, [(number, CHANNEL)], passages, config.piece_chars)
 
 

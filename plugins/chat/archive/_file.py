@@ -223,17 +223,23 @@ def add_passages(
     index_words(db, job_id)
 
 
-def texts_of(db: sqlite3.Connection, job_id: str) -> list[tuple[sqlite3.Row, str]]:
-    """The pieces of a post, each with all that is searched of it."""
+def texts_of(
+    db: sqlite3.Connection, job_id: str, by_words: bool = True
+) -> list[tuple[sqlite3.Row, str]]:
+    """The pieces of a post, each with all that is searched of it. For meaning that is
+    not who made it: a name would count as if the post were about it."""
     sql = (
-        "SELECT p.*, title FROM pieces AS p JOIN posts USING (job_id) WHERE job_id = ? "
+        "SELECT p.*, title, uploader FROM pieces AS p JOIN posts USING (job_id) WHERE job_id = ? "
         "ORDER BY p.id"
     )
     before, texts = None, []
     for piece in db.execute(sql, (job_id,)):
         same = before is not None and before["source"] == piece["source"]
         tail = before["text"] if same and before else ""
-        texts.append((piece, whole(piece["title"], tail, piece["text"])))
+        text = whole(piece["title"], tail, piece["text"])
+        if by_words and piece["uploader"]:
+            text += f"\n{piece['uploader']}"
+        texts.append((piece, text))
         before = piece
     return texts
 
@@ -260,7 +266,7 @@ def without_vectors(
     found, texts = [], dict[int, str]()
     for number, job_id, guild_id, channel_id in db.execute(sql, (count,)).fetchall():
         if number not in texts:
-            texts = {piece["id"]: text for piece, text in texts_of(db, job_id)}
+            texts = {p["id"]: text for p, text in texts_of(db, job_id, by_words=False)}
         found.append((number, job_id, guild_id, channel_id, texts[number]))
     return found
 

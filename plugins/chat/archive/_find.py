@@ -74,7 +74,7 @@ def like_text(db: sqlite3.Connection, query: Query, channels: Sequence[int]) -> 
         "(SELECT value FROM json_each(?))",
         (query.like, query.guild_id, json.dumps(channels)),
     ).fetchone()
-    texts = texts_of(db, query.like) if found else []
+    texts = texts_of(db, query.like, by_words=False) if found else []
     return texts[0][1] if texts else ""
 
 

@@ -57,8 +57,8 @@ def said_of(job: Job) -> list[Passage]:
     title, text = job.title, str(job.facts.get("text") or "")
     if title.rstrip("… .")[:80] in text:  # many titles are its beginning
         title = ""
-    head = [title, str(job.facts.get("uploader") or ""), text]
-    passages = [Passage("\n".join(filter(None, head)), "text")]
+    said = "\n".join(filter(None, (title, text)))
+    passages = [Passage(said or str(job.facts.get("uploader") or ""), "text")]
     for post in sent_of(job):
         passages += [Passage(alt, "alt") for alt in post.alts.values()]
     return passages
