@@ -27,7 +27,7 @@ from test_sqlite_queue import Open
 from two_queues import STEPS, Record, TwoQueues
 
 import bossbot
-from bossbot import App, Change, Post, Queue, Refused, StartError, Status
+from bossbot import App, Change, Post, Progress, Queue, Refused, StartError, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -82,7 +82,7 @@ async def open_queue(
             "redis_queue__url": redis_server.url,
             "redis_queue__prefix": redis_prefix,
         }
-        app = make_app(make_settings(**redis, **values), our_plugins(*PLUGINS))
+        app = make_app(make_settings(**{**redis, **values}), our_plugins(*PLUGINS))
         opened.append(app)
         await app.queue.start()
         queue: Any = app.queue
@@ -604,3 +604,37 @@ def test_half_a_bot_without_redis_is_refused(home: Home, command: str) -> None:
     done = home.run(command)
     assert done.returncode == 2
     assert "Redis" in done.stderr or "REDIS" in done.stderr
+
+
+async def test_acl_of_the_documentation_is_enough(
+    open_queue: Open,
+    redis_server: RedisServer,  # noqa: F811
+    redis_prefix: str,  # noqa: F811
+) -> None:
+    page = (ROOT / "docs/several-machines.md").read_text("utf-8")
+    acl = page.partition("`user bossbot on >password ")[2].partition("`")[0]
+    queue: Any = await open_queue()
+    rules = acl.replace("{bossbot}", f"{{{redis_prefix}}}").split()
+    await queue.redis.client.execute_command(
+        "ACL", "SETUSER", redis_prefix, "on", ">password", *rules
+    )
+    url = redis_server.url.replace("unix://", f"unix://{redis_prefix}:password@")
+    queue = await open_queue(redis_queue__url=url)
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        await queue.redis.client.config_get("dir")
+    changes = aiter(queue.changes())
+    assert await anext(changes) is None
+    await queue.add(make_job())
+    job = await queue.claim("me", 60)
+    await queue.report(job, Progress("a"))
+    assert await queue.recover("me", 60) == []
+    assert [one.name for one in await queue.workers()] == ["me"]
+    assert len(await queue.list()) == 1 and await queue.count(1) == (1, 0)
+    assert [one.id async for one in queue.untold()] == [job.id]
+    await queue.cancel(job.id)
+    assert await queue.forget(1)
+    await queue.stop()
+    assert not [change async for change in changes if change is None]
+    config = queue.config
+    found = await module("redis_queue").check_machine(config)
+    assert [one.fatal for one in found] == [False]
