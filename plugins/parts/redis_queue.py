@@ -852,7 +852,19 @@ class RedisQueue(ListenedQueue):
             if len(ids) == PAGE:
                 break
         rows = await self._call("remove", "1", *ids) if ids else []
+        if ids:
+            await self._forget_changes({*ids})
         return jobs_of(map(table, rows))
+
+    async def _forget_changes(self, ids: set[str]) -> None:
+        """Remove what the streams still say of jobs."""
+        for name in ("changes", "progress"):
+            first = "-"
+            while page := await self._ask("xrange", name, min=first, count=PAGE):
+                gone = [number for number, row in page if row.get("id") in ids]
+                if gone:
+                    await self._ask("xdel", name, *gone)
+                first = f"({page[-1][0]}"
 
     async def _of(
         self, guild_id: int | None, user_id: int | None

@@ -638,3 +638,25 @@ async def test_acl_of_the_documentation_is_enough(
     config = queue.config
     found = await module("redis_queue").check_machine(config)
     assert [one.fatal for one in found] == [False]
+
+
+async def test_nothing_is_left_of_what_is_forgotten(queue: Queue) -> None:
+    redis: Any = queue.redis  # type: ignore[attr-defined]
+    mine, other = make_job(user_id=31337), make_job(user_id=4)
+    for job in (mine, other):
+        await queue.add(job)
+        await queue.report(job, Progress("a"))
+        await queue.cancel(job.id)
+    assert [job.id for job in await queue.forget(user_id=31337)] == [mine.id]
+    left = ""
+    async for key in redis.client.scan_iter(redis.key("*")):
+        left += f"{key} "
+        match await redis.client.type(key):
+            case "hash":
+                left += str(await redis.client.hgetall(key))
+            case "stream" if not key.endswith("signals"):  # ids and statuses
+                left += str(await redis.client.xrange(key))
+            case "zset":
+                left += str(await redis.client.zrange(key, 0, -1))
+    assert other.url in left
+    assert not [word for word in (mine.url, mine.id, "31337") if word in left]
