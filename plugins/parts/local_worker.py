@@ -88,7 +88,7 @@ class Config(PluginConfig):
         600, gt=0, description="how long one download may take"
     )
     lease_s: float = Field(
-        60, ge=3, description="until another machine takes over from one that is gone"
+        60, ge=2, description="until another machine takes over from one that is gone"
     )
 
 

@@ -12,7 +12,7 @@ import bossbot
 
 pytest_plugins = ("discord_fixtures",)
 
-LEASE_S = 3
+LEASE_S = 2
 
 
 class Machines:
