@@ -504,12 +504,19 @@ function verbs.save(id, number, worker, lease_s)
     return ''
   end
   local fields, until_s = rest(ARGS + 4), text(now + tonumber(lease_s))
+  local was, status = get(id, 'status'), nil
+  for n = 1, #fields, 2 do
+    status = fields[n] == 'status' and fields[n + 1] or status
+  end
+  if status == was then -- nothing else follows from what a holder stores
+    for n = 1, #fields, 2 do
+      put(id, fields[n], fields[n + 1])
+    end
+    return verbs.keep(id, number, worker, lease_s)
+  end
   table.insert(fields, 'lease_until')
   table.insert(fields, until_s)
-  local previous = change(id, fields)
-  if previous ~= get(id, 'status') then
-    tell(id, previous)
-  end
+  tell(id, change(id, fields))
   return until_s
 end
 

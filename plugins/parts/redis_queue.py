@@ -269,6 +269,7 @@ class Redis:
             "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 6),
             "retry_on_error": [Lost, Late],
             "client_name": "boss-bot",
+            "protocol": 2,
         }
         url = config.url.get_secret_value()
         if not url.startswith("unix:"):

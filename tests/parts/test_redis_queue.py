@@ -242,7 +242,7 @@ MISTAKES = {
     "claims have one number": ("local number = one_more(id, 'claim_number')\n  tell", "local number = get(id, 'claim_number')\n  tell"),
     "forgotten requests stay": ("      call('HDEL', P .. 'requests', get(id, 'request_key'))\n", ""),
     "moves are not told": ("tell(id, change(id, {'priority', priority}))", "change(id, {'priority', priority})"),
-    "every save is told": ("local previous = change(id, fields)\n  if previous ~= get(id, 'status')", "local previous = change(id, fields)\n  if true"),
+    "every save is told": ("if status == was then", "if false then"),
     "the last one is joined": ("tonumber(get(a, 'seq', 0)) < tonumber", "tonumber(get(a, 'seq', 0)) > tonumber"),
     "who joins hurries nobody": ("if priority > tonumber(get(leader, 'priority'))", "if false"),
     "who was let go is not new": ("tell(one, '') --", "tell(one, 'queued') --"),
