@@ -210,8 +210,9 @@ async def use(stage: Stage, words: str, user: Any = None, **options: Any) -> str
 
 
 async def test_server_that_wants_no_archive_has_none(stage: Stage) -> None:
+    stage.guild_settings("")  # its owner edits it, which its folder does not show
     async with words_only(stage) as bot:
-        bot.app.archive.watch_s = 0.1
+        bot.app.archive.watch_s = bot.app.archive.again_s = 0.1
         number = await post(stage, title="A fox")
         await finds(bot, stage, "fox", number)
         stage.guild_settings("[archive]\narchive = false\n")
@@ -274,6 +275,8 @@ async def test_what_cannot_be_written_now_is_made_up_for(
         await until(lambda: truth(archive.trouble))
         assert "cannot add to it now" in await use(stage, "archive status")
         assert [hit.message_id for hit in await find(bot, stage, "fox")] == [number]
+        said = await use(stage, "archive forget", message=str(number))
+        assert "out of reach" in said
         other.execute("ROLLBACK")
         await finds(bot, stage, "fox", number, late)
         other.execute("BEGIN IMMEDIATE")
@@ -312,6 +315,9 @@ async def test_damaged_file_is_kept_and_made_up_for(stage: Stage, when: str) -> 
     async with words_only(stage) as bot:
         number = await post(stage, title="A fox", text="in the snow")
         await finds(bot, stage, "snow", number)
+        forgotten = await post(stage, title="Another fox", text="in the snow")
+        await finds(bot, stage, "snow", number, forgotten)
+        await use(stage, "archive forget", message=str(forgotten))
         if when == "on":
             archive: Any = bot.app.archive
             archive.again_s = 0.05

@@ -1,5 +1,6 @@
 """The archive's file: what is in it is found, and what is forgotten is gone from it."""
 
+import contextlib
 import random
 import signal
 import sqlite3
@@ -367,6 +368,22 @@ def test_file_is_its_owners_only_and_of_a_known_version(db: Db, path: Path) -> N
     db.execute("PRAGMA user_version=99")
     with pytest.raises(_file.Newer):
         _file.open_file(path)
+
+
+@pytest.mark.parametrize("what", ["a folder", "tables", "no tables"])
+def test_what_is_no_archive_is_told(tmp_path: Path, what: str) -> None:
+    path, kind = tmp_path / "other.db", sqlite3.DatabaseError
+    if what == "a folder":
+        path.mkdir()
+        kind = sqlite3.OperationalError  # which nobody sets aside
+    else:
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TABLE posts (text)")
+            other.execute(f"PRAGMA user_version={int(what == 'no tables')}")
+            other.commit()
+    with pytest.raises(kind) as error:
+        _file.open_file(path)
+    assert type(error.value) is kind
 
 
 KILLED = """

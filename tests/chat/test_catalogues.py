@@ -24,7 +24,14 @@ SPEAKERS = ("discord_courier.py", "platform_router.py", "_refusals.py", "sound_o
 # Whose texts are for the log, or for a machine.
 SILENT = (
     *("_chat_model.py", "_prompt.py", "_limited_child.py", "_limited_main.py"),
-    *("_model.py", "_scores.py", "_ocr.py", "describe_files.py", "read_pictures.py"),
+    *(
+        "_file.py",
+        "_model.py",
+        "_scores.py",
+        "_ocr.py",
+        "describe_files.py",
+        "read_pictures.py",
+    ),
 )
 # What looks like a text, and is none.
 OTHERS = {

@@ -101,6 +101,10 @@ async def test_texts_become_the_rows_that_are_stored_and_the_nearest_are_found(
     rows = await meaning.embed(odd)
     assert rows and [len(row) for row in rows] == [_model.DIMS] * len(odd)
 
+    # What stands for many characters takes no longer than they.
+    assert _model.shortened("ﷺ" * 2000) == ("صلى الله عليه وسلم" * 200)[:2000]
+    assert _model.shortened("ﷺ" * 100) == "ﷺ" * 100
+
     # What it takes, with everything loaded.
     if sys.platform == "linux":
         lines = Path(f"/proc/{meaning.pid}/smaps_rollup").read_text().splitlines()
@@ -110,6 +114,13 @@ async def test_texts_become_the_rows_that_are_stored_and_the_nearest_are_found(
         assert b"BOSS_BOT" not in environment and b"PYTEST" not in environment
         assert os.getpgid(meaning.pid) == meaning.pid
         assert os.getpriority(os.PRIO_PROCESS, meaning.pid) >= 10
+
+    # That it runs does not mean that it answers.
+    assert meaning.status().endswith("is ready.")
+    (tmp_path / "archive.db").rename(tmp_path / "elsewhere.db")
+    assert await meaning.nearest(rows[4], GUILD, [1], 3) is None
+    assert meaning.pid and "has failed" in meaning.status()
+    assert await meaning.embed(["a"]) and meaning.status().endswith("is ready.")
 
 
 async def test_what_is_missing_is_said_and_words_go_on(

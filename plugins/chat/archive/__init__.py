@@ -37,7 +37,11 @@ def register_tables() -> list[str]:
             guild_id INTEGER NOT NULL, member INTEGER NOT NULL,
             PRIMARY KEY (guild_id, member)
         );
+        """,
         """
+        -- Posts that are forgotten, whose messages stay: a new file leaves them out.
+        CREATE TABLE archive_forgotten (job_id TEXT PRIMARY KEY);
+        """,
     ]
 
 

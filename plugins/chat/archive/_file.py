@@ -70,6 +70,8 @@ SCRIPTS = [  # one for each version of the file; append new ones
     CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
     """
 ]
+TABLES = {"posts", "messages", "places", "pieces", "grams", "vectors", "work", "gone"}
+TABLES |= {"facts"}
 BUSY_S = 5.0  # how long another program may lock the file
 PLACE_BITS = 32
 PAGES = 300  # of the index, cleaned at once
@@ -103,12 +105,15 @@ def open_file(path: Path, *, check: bool = True) -> sqlite3.Connection:
 
     Raises:
         sqlite3.OperationalError: it is locked, or cannot be written.
-        sqlite3.DatabaseError: it is damaged.
+        sqlite3.DatabaseError: it is damaged, or another program's.
         Newer: its version is not known.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    path.chmod(0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
+    except OSError as error:
+        raise sqlite3.OperationalError(str(error)) from error
     unclean = check and Path(f"{path}-wal").exists()
     db = sqlite3.connect(
         path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
@@ -122,7 +127,10 @@ def open_file(path: Path, *, check: bool = True) -> sqlite3.Connection:
             said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if said != "ok":
                 raise sqlite3.DatabaseError(said)
+        tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
         version = db.execute("PRAGMA user_version").fetchone()[0]
+        if tables and not (version and tables >= TABLES):  # both come in one step
+            raise sqlite3.DatabaseError("it has not the archive's tables")
         if version > len(SCRIPTS):
             raise Newer(path)
         for number, script in enumerate(SCRIPTS[version:], version + 1):

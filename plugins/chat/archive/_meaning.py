@@ -59,6 +59,7 @@ class Meaning:
             memory_bytes=MEMORY_BYTES,
             idle_s=idle_s,
         )
+        self._failed = False  # the last time
         self._missing = {"auto": _model.lacking, "endpoint": _model.lacking_numpy}.get(
             kind, lambda: "off"
         )()
@@ -87,7 +88,7 @@ class Meaning:
             return N_("Search by meaning is off.")
         if self._missing:
             return N_("Search by meaning is not installed; words are searched.")
-        if self._child.off or self._endpoint.resting:
+        if self._child.off or self._endpoint.resting or self._failed:
             return N_("Search by meaning has failed; words are searched for now.")
         if self.kind == "endpoint":
             return N_("Search by meaning uses an endpoint.")
@@ -113,10 +114,16 @@ class Meaning:
                 _, data = await self._child.ask({"texts": some}, wait_s=wait_s)
                 size = len(data) // len(some)
                 rows += [data[size * n : size * (n + 1)] for n in range(len(some))]
-            return rows
         except (ChildError, EndpointError) as error:
-            logger.debug("no meaning: {}", error)
+            self._fail(error)
             return None
+        self._failed = False
+        return rows
+
+    def _fail(self, error: Exception) -> None:
+        if not self._failed:
+            logger.warning("search by meaning has failed: {}", error)
+        self._failed = True
 
     async def nearest(
         self,
@@ -158,8 +165,9 @@ class Meaning:
         try:
             answer, data = await self._child.ask(request, body, wait_s)
         except ChildError as error:
-            logger.debug("no meaning: {}", error)
+            self._fail(error)
             return None
+        self._failed = False
         ids, cosines = array("q"), array("f")
         count = int(answer["count"])
         ids.frombytes(data[: 8 * count])

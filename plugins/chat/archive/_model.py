@@ -9,6 +9,7 @@ except for ``NAME``, ``DIMS`` and ``lacking``.
 
 import hashlib
 import importlib.util
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,9 @@ NAME = "use-multilingual-3 0db566fd"  # of the rows; another name: they are made
 DIMS = 512
 NEEDS_BYTES = 600 * 2**20  # of the machine's memory: with less, the bot needs all of it
 BATCH = 64  # texts that one call takes; they need 10 MB then
+# Characters of a text that count, written out: one may stand for 18, and time and memory
+# grow with them.
+MAX_TEXT = 2000
 SHA256 = {
     "sp.model": "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9",
     "weights.npz": "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
@@ -78,4 +82,10 @@ class Model:
 
     def embed(self, texts: Sequence[str]) -> Any:
         """The unit vectors of some texts, (texts, ``DIMS``) of float32."""
-        return self._encode(list(texts))
+        return self._encode([shortened(text) for text in texts])
+
+
+def shortened(text: str) -> str:
+    """What counts of a text."""
+    written_out = unicodedata.normalize("NFKC", text)
+    return text if len(written_out) <= MAX_TEXT else written_out[:MAX_TEXT]

@@ -4,7 +4,6 @@
 # discord.py's types do not know hybrid commands of cogs.
 
 import re
-import sqlite3
 from typing import Any
 
 import discord
@@ -24,7 +23,6 @@ from bossbot import (
     ngettext,
 )
 
-from ._file import Newer
 from ._find import Owner
 from .store import SQLiteArchive, own_archive
 
@@ -72,7 +70,8 @@ class Archive(commands.Cog):
         """Forget a post of mine; the message itself stays."""
         await ctx.defer(ephemeral=True)
         found = MESSAGE.search(message)
-        owner = found and await self.kept.owner_of(int(found[1]))
+        with self.kept.refused():
+            owner = found and await self.kept.owner_of(int(found[1]))
         if not owner or not may_see(ctx, owner):
             raise Refused(_("I remember nothing of that message."))
         if owner.user_id != user_of(ctx).id:
@@ -80,7 +79,8 @@ class Archive(commands.Cog):
                 ctx, "archive forget", group="archive", needs=MODERATOR, dry=True
             )
             check_moderator(ctx, owner)
-        await self.kept.forget_job(owner.job_id)
+        with self.kept.refused():
+            await self.kept.forget_job(owner.job_id)
         who = user_of(ctx).id
         await note(self.app, guild_id_of(ctx), who, "archive forget", job=owner.job_id)
         await reply(ctx, _("I have forgotten that. The message itself is still there."))
@@ -90,7 +90,8 @@ class Archive(commands.Cog):
     async def rebuild(self, ctx: Context) -> None:
         """Make the index anew from the texts."""
         await ctx.defer(ephemeral=True)
-        await self.kept.rebuild()
+        with self.kept.refused():
+            await self.kept.rebuild()
         await reply(ctx, _("The words are indexed anew. Their meaning follows."))
 
 
@@ -124,10 +125,8 @@ async def lines_of(archive: SQLiteArchive, guild_id: int) -> list[str]:
     """How the archive of a server is."""
     if not archive.keeps(guild_id):
         return [_("This server keeps no archive: its setting is off.")]
-    try:
+    with archive.refused():
         known = await archive.status(guild_id)
-    except (sqlite3.Error, Newer) as error:
-        raise Refused(_("The archive is out of reach now. Try again later.")) from error
     text = ngettext(
         "{count} post of this server can be found.",
         "{count} posts of this server can be found.",

@@ -228,6 +228,7 @@ class SQLiteArchive(Archive):
             raise
         except sqlite3.DatabaseError as error:
             if number == self._files:  # not by another thread
+                self._caught_up = False
                 self._files += 1
                 self._close_writer()
                 set_aside(self.path, error)
@@ -259,16 +260,17 @@ class SQLiteArchive(Archive):
         """Add what a job has posted, once it has ended; twice does no harm."""
         if job.status not in TERMINAL_STATUSES or not sent_of(job):
             return
+        file = self._files
         try:
-            await self._add([job], job.finished_at if self._caught_up else 0)
+            await self._add([job], job.finished_at if self._caught_up else 0, file)
         except (sqlite3.Error, _file.Newer) as error:
             self._tell_trouble(error)
             self._caught_up = False
             self._behind.set()
 
-    async def _add(self, jobs: Iterable[Job], reached: float = 0) -> int:
+    async def _add(self, jobs: Iterable[Job], reached: float = 0, file: int = 0) -> int:
         """Add what jobs have posted; returns how many posts are new. With it, store that
-        all jobs are here that ended until ``reached``."""
+        all jobs are here that ended until ``reached``, if it is still the same file."""
         posts = []
         for job in jobs:
             messages = [m for m in messages_of(job) if m[0] not in self._gone]
@@ -280,7 +282,8 @@ class SQLiteArchive(Archive):
         limit, size = int(self.config.text_limit), self.config.piece_chars
 
         def add(db: sqlite3.Connection) -> int:
-            if reached > float(_file.fact(db, "reached") or 0):
+            same = file == self._files
+            if same and reached > float(_file.fact(db, "reached") or 0):
                 _file.set_fact(db, "reached", repr(reached))
             return sum(
                 _file.add_post(db, row, messages, fitted(said, limit), size, parent_id)
@@ -299,6 +302,7 @@ class SQLiteArchive(Archive):
         await self._make_ready()
         while True:
             self._behind.clear()
+            file = self._files
             await self._forget_wishes()
             if self._gone:  # what could not be forgotten then
                 gone = partial(_file.erase_messages, message_ids=list(self._gone))
@@ -306,6 +310,9 @@ class SQLiteArchive(Archive):
             known = await self._read(lambda db: _file.fact(db, "reached"))
             since = float(known or 0)
             if not known:
+                sql = "SELECT job_id FROM archive_forgotten"
+                rows = await self.app.database.all(sql)
+                await self._erase_jobs([row[0] for row in rows])
                 await self._add_history()
             last, page = since, list[Job]()
             async for job in self.app.queue.ended(max(since - LOOK_BACK_S, 0)):
@@ -313,10 +320,10 @@ class SQLiteArchive(Archive):
                 if sent_of(job):
                     page.append(job)
                 if len(page) == PAGE:
-                    await self._add_page(page, last)
+                    await self._add_page(page, last, file)
                     page = []
-            await self._add_page(page, max(last, 1))
-            self._caught_up = not self._behind.is_set()
+            await self._add_page(page, max(last, 1), file)
+            self._caught_up = file == self._files and not self._behind.is_set()
             await self._behind.wait()
             await asyncio.sleep(self.again_s)
 
@@ -342,9 +349,9 @@ class SQLiteArchive(Archive):
         while await self._write(cut):
             await asyncio.sleep(0)
 
-    async def _add_page(self, jobs: Sequence[Job], reached: float) -> None:
+    async def _add_page(self, jobs: Sequence[Job], reached: float, file: int) -> None:
         """Add some jobs from the queue, but not those that are forgotten meanwhile."""
-        await self._add(jobs, reached)
+        await self._add(jobs, reached, file)
         found = await self.app.queue.find([job.id for job in jobs])
         await self._erase_jobs([job.id for job in jobs if job.id not in found])
 
@@ -450,11 +457,11 @@ class SQLiteArchive(Archive):
             raise Refused(_("This server keeps no archive: its setting is off."))
         if self._wishes:
             raise Refused(_("The archive is out of reach now. Try again later."))
-        with self._refused():
+        with self.refused():
             return await self._search(query, limit, after)
 
     @contextlib.contextmanager
-    def _refused(self) -> Iterator[None]:
+    def refused(self) -> Iterator[None]:
         """Refuse what needs the file while it cannot be read."""
         try:
             yield
@@ -552,7 +559,7 @@ class SQLiteArchive(Archive):
     async def count(self, user_id: int) -> int:
         """See ``Archive``."""
         sql = "SELECT count(*) FROM posts WHERE user_id = ?"
-        with self._refused():
+        with self.refused():
             row = await self._read(lambda db: db.execute(sql, (user_id,)).fetchone())
         return int(row[0])
 
@@ -587,7 +594,9 @@ class SQLiteArchive(Archive):
             await asyncio.sleep(0)
 
     async def forget_job(self, job_id: str) -> None:
-        """Forget a post, whatever becomes of its messages."""
+        """Forget a post, whatever becomes of its messages, and of the file."""
+        sql = "INSERT OR IGNORE INTO archive_forgotten VALUES (?)"
+        await self.app.database.all(sql, job_id)
         await self._erase_jobs([job_id])
 
     async def _erase_jobs(self, job_ids: Sequence[str]) -> None:
@@ -688,14 +697,15 @@ class SQLiteArchive(Archive):
         )
 
     async def _watch(self) -> None:
-        """Erase what a server does not want to be kept, once its settings say so."""
-        folder, seen = self.app.guilds.folder, -1
+        """Erase what a server does not want to be kept, once its settings say so. A file
+        that its owner edits may not change its folder: that is seen a little later."""
+        folder, seen, due_s = self.app.guilds.folder, -1, 0.0
         while True:
             with contextlib.suppress(OSError):
                 changed = folder.stat().st_mtime_ns
-                if changed != seen:
+                if changed != seen or now() >= due_s:
                     await self._forget_unwanted()
-                    seen = changed
+                    seen, due_s = changed, now() + self.again_s
             await asyncio.sleep(self.watch_s)
 
     async def _forget_unwanted(self) -> None:
