@@ -1,11 +1,13 @@
 """The archive of a running bot: what is posted is found, by whom, and until when."""
 
 import argparse
+import asyncio
 import contextlib
 import os
 import signal
 import sqlite3
 import sys
+import threading
 from functools import partial
 from typing import Any
 
@@ -321,6 +323,7 @@ async def test_damaged_file_is_kept_and_made_up_for(stage: Stage, when: str) -> 
         if when == "on":
             archive: Any = bot.app.archive
             archive.again_s = 0.05
+            await a_reader_sees_damage_while_somebody_writes(archive)
             await archive._write(break_it)
             with contextlib.suppress(Refused):
                 await find(bot, stage, "fox")
@@ -330,7 +333,28 @@ async def test_damaged_file_is_kept_and_made_up_for(stage: Stage, when: str) -> 
         path.write_bytes(b"This is no database." * 500)
         async with words_only(stage) as bot:
             await finds(bot, stage, "snow", number)
-    assert len(list(path.parent.glob("archive.damaged-*.db"))) == 1
+    copies = len(list(path.parent.glob("archive.damaged-*.db")))
+    assert copies == 1 + (when == "on")
+
+
+async def a_reader_sees_damage_while_somebody_writes(archive: Any) -> None:
+    """What would end Python, if the reader closed the other's connection."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def write(db: sqlite3.Connection) -> int:
+        begun.set()
+        go_on.wait(10)
+        return int(db.execute("SELECT count(*) FROM posts").fetchone()[0])
+
+    def read(db: sqlite3.Connection) -> None:
+        raise sqlite3.DatabaseError("damaged")
+
+    writing = asyncio.create_task(archive._write(write))
+    await asyncio.to_thread(begun.wait)
+    with pytest.raises(sqlite3.DatabaseError):
+        await archive._read(read)
+    go_on.set()
+    assert await writing == 1
 
 
 def break_it(db: sqlite3.Connection) -> None:

@@ -57,6 +57,7 @@ KNOWN_S = 3600.0
 CHECK_S = 5.0  # for Discord to say whether a message is there
 LIKE_S = 5.0  # for a post that is about to be added
 SWEEP_S = 3600.0
+MAX_ASIDE = 3  # damaged files that are kept
 FORGET_S = 20.0  # that somebody waits for what is forgotten
 
 T = TypeVar("T")
@@ -102,6 +103,7 @@ class SQLiteArchive(Archive):
         self._opened: list[sqlite3.Connection] = []
         self._opening = threading.Lock()
         self._files = 0  # how many there were: it is replaced when it is damaged
+        self._writers_file = 0  # the writer's
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # while they run
         self._behind = asyncio.Event()  # something could not be added
@@ -184,7 +186,12 @@ class SQLiteArchive(Archive):
 
     def _written(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._damages():
+            if self._writers_file != self._files:
+                self._close_writer()
             if self._db is None:
+                self._writers_file = (
+                    self._files
+                )  # before it is opened: it may be replaced
                 self._db = self._open(check=True)
             try:
                 with _file.transaction(self._db) as db:
@@ -201,8 +208,9 @@ class SQLiteArchive(Archive):
     def _looked(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._damages():
             if getattr(self._mine, "file", None) != self._files:
+                file = self._files
                 self._mine.db = self._open(check=False)
-                self._mine.file = self._files
+                self._mine.file = file
                 self._opened.append(self._mine.db)
             db = self._mine.db
             db.execute("BEGIN")  # one state of it, whatever is written meanwhile
@@ -217,7 +225,8 @@ class SQLiteArchive(Archive):
 
     @contextlib.contextmanager
     def _damages(self) -> Iterator[None]:
-        """Set the file aside when it turns out to be damaged."""
+        """Set the file aside when it turns out to be damaged. Each thread closes its own
+        connection: it would end Python to do so while another thread is using it."""
         number = self._files
         try:
             yield
@@ -227,13 +236,13 @@ class SQLiteArchive(Archive):
         ):
             raise
         except sqlite3.DatabaseError as error:
-            if number == self._files:  # not by another thread
-                self._caught_up = False
-                self._files += 1
-                self._close_writer()
-                set_aside(self.path, error)
-                if self._loop:
-                    self._loop.call_soon_threadsafe(self._behind.set)
+            with self._opening:
+                if number == self._files:  # not by another thread
+                    set_aside(self.path, error)
+                    self._caught_up = False
+                    self._files += 1
+            if self._loop:
+                self._loop.call_soon_threadsafe(self._behind.set)
             raise
 
     def _close_writer(self) -> None:
@@ -815,10 +824,15 @@ def _remember(table: OrderedDict[int, Any], key: int, value: Any) -> None:
 
 
 def set_aside(path: Path, error: Exception) -> None:
-    """Move a damaged file away, to be looked at by the owner."""
-    aside = path.with_name(f"{path.stem}.damaged-{int(now())}.db")
+    """Move a damaged file away, to be looked at by the owner. Of many, the largest are
+    kept: they have most in them."""
+    aside = path.with_name(f"{path.stem}.damaged-{int(now() * 1000)}.db")
+    copies = path.parent.glob(f"{path.stem}.damaged-*.db")
+    for copy in sorted(copies, key=lambda one: one.stat().st_size)[: -MAX_ASIDE + 1]:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{copy}{suffix}").unlink(missing_ok=True)
     for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
     logger.error("{} is damaged ({}) and was kept as {}", path, error, aside.name)
 
