@@ -27,6 +27,7 @@ from bossbot import cut_line
 MAX_ANSWER_BYTES = 4 * 2**20
 LENGTHS = struct.Struct(">II")
 DEATHS_S, OFF_S = 600.0, 3600.0
+END_S = 5.0  # for a child that was killed to be gone
 MAX_SAID_BYTES = 2000  # of what it printed last
 KEPT_ENVIRONMENT = re.compile(r"PATH|LANG|LC_\w+|TZ|LD_LIBRARY_PATH|SYSTEMROOT")
 ONE_THREAD = {
@@ -237,7 +238,12 @@ class LimitedChild:
                 os.killpg(process.pid, signal.SIGKILL)
             if process.stdin:
                 process.stdin.close()
-            await process.wait()
+            assert process.stdout
+            # It is over for asyncio once all that it wrote is read.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await process.stdout.read()
+                    await process.wait()
             await asyncio.wait([self._listening], timeout=1)
             if self._process is process:
                 self._process = None

@@ -129,7 +129,7 @@ async def test_what_is_missing_is_said_and_words_go_on(
     assert findings("auto") == findings("off") == []
     monkeypatch.setattr(_model, "PACKAGE", "no_such_package")
     (finding,) = findings("auto")
-    assert "no_such_package" in finding.what and "pip install" in finding.remedy
+    assert "sentence-encoder" in finding.what and "pip install" in finding.remedy
     meaning = Meaning(tmp_path / "archive.db")
     assert meaning.model == "" and "not installed" in meaning.status()
     assert await meaning.embed(["a"]) is None
@@ -151,7 +151,7 @@ async def test_data_that_is_not_the_known_one_is_never_used(
 
 
 CHILD = """
-import os, socket, sys, time
+import contextlib, fcntl, os, socket, sys, time
 
 def start(options):
     if options.get("broken"):
@@ -172,6 +172,9 @@ def start(options):
             case "talk":
                 os.write(options["out"], b"x" * 100000)
             case "flood":
+                for pipe in range(3, 20):  # one of these; all of it is read at once
+                    with contextlib.suppress(OSError):
+                        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 2**20)
                 return {}, b"x" * 5_000_000
             case "eat":
                 return {"got": len(bytes(500_000_000))}, b""
