@@ -74,7 +74,7 @@ def action_name(command: Any) -> str:
 
 def signature(command: commands.Command[Any, Any, Any]) -> str:
     """What a prefix command takes: "<size> [count]"."""
-    return re.sub(r'"|=[^]|]*(?=\])', "", command.signature)
+    return command.usage or re.sub(r'"|=[^]|]*(?=\])', "", command.signature)
 
 
 async def admit(

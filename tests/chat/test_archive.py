@@ -400,6 +400,16 @@ async def test_owner_searches_on_the_command_line(
     assert said == ["1.00", "A", "fox", "in", "the", "snow", link]
     assert await command(stage, "search", "owl", "--guild", guild) == 0
     assert "Nothing fits that." in capsys.readouterr().out
+    assert await command(stage, "search", "owl", "--guild", "1") == 0
+    assert "Nothing is remembered of a server 1." in capsys.readouterr().out
+    for wrong in ("fox", "-1", "9" * 19, "9" * 5000):
+        with pytest.raises(SystemExit):
+            await command(stage, "search", "owl", "--guild", wrong)
+        assert "that is no id" in capsys.readouterr().err
+    stage.guild_settings("[archive]\narchive = false\n")
+    assert await command(stage, "search", "owl", "--guild", guild) == 1
+    off = "This server keeps no archive: its setting is off.\n"
+    assert capsys.readouterr().out == off
 
 
 async def command(stage: Stage, *words: str) -> int:

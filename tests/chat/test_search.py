@@ -83,6 +83,7 @@ async def test_a_post_is_found_with_its_sentence_picture_and_link(stage: Stage) 
         assert shown.only_for is None and shown.buttons == ["Jump"]
         assert jumps(await says(stage, '$search box "made of paper"')) == [link_to(cat)]
         assert (await says(stage, '$search "made paper"')).text == nothing
+        assert '`$search <words "exact words">`' in (await says(stage, "$search")).text
         await fake.delete_message(hut.id)
         assert (await search(stage, "soup")).text == nothing
 

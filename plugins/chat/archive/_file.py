@@ -132,7 +132,7 @@ def open_file(path: Path, *, check: bool = True) -> sqlite3.Connection:
         if tables and not (version and tables >= TABLES):  # both come in one step
             raise sqlite3.DatabaseError("it has not the archive's tables")
         if version > len(SCRIPTS):
-            raise Newer(path)
+            raise Newer(f"{path} is of a newer version: git pull")
         for number, script in enumerate(SCRIPTS[version:], version + 1):
             db.executescript(
                 f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number};"

