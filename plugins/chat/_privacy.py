@@ -5,7 +5,9 @@ rows about members, and with ``guild_id`` says on which server. With ``posts`` (
 ``bossbot.Post``) and ``channel_id``, its rows are about downloads and name our messages.
 With ``message_id`` and ``shared``, a row where that is 1 says that its member asked for a
 message that somebody else asked for, too: it stays as long as one of these rows does.
-So rows are also forgotten of plugins that are switched off.
+So rows are also forgotten of plugins that are switched off. What a plugin keeps elsewhere
+it forgets itself: a table ``<plugin>_wishes`` of it, with ``guild_id`` (-1 for all) and
+``member`` (0 for everybody), says what, until it has.
 """
 
 import json
@@ -84,6 +86,7 @@ async def forget_ended(
     """Forget the ended downloads of a server, a member, or a member on a server, with
     their kept files."""
     forgotten = Forgotten()
+    await wish(app, guild_id, user_id)
     while jobs := await app.queue.forget(guild_id, user_id):
         for job in jobs:
             # A crash in between leaves a folder without a job, which retention removes.
@@ -94,6 +97,16 @@ async def forget_ended(
     about_downloads = [t for t in await tables(app) if t.of_downloads]
     await forget_rows(app, forgotten, about_downloads, guild_id, user_id)
     return forgotten
+
+
+async def wish(app: App, guild_id: int | None, user_id: int | None) -> None:
+    """Note what is to be forgotten by plugins that may be switched off now."""
+    sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB '*_wishes'"
+    values = (-1 if guild_id is None else guild_id, user_id or 0)
+    for row in await app.database.all(sql):
+        await app.database.all(
+            f'INSERT OR IGNORE INTO "{row[0]}" VALUES (?, ?)', *values
+        )
 
 
 async def forget_rows(

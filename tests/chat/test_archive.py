@@ -380,6 +380,22 @@ async def test_post_of_a_bot_that_was_killed_is_found(
         await finds(bot, stage, "fox")
 
 
+async def test_what_is_forgotten_while_the_archive_is_off_is_not_found_later(
+    stage: Stage,
+) -> None:
+    async with words_only(stage) as bot:
+        fox = await post(stage, title="A fox in the snow")
+        await finds(bot, stage, "fox", fox)
+    stage.remove_plugin("archive")
+    async with stage.bot():
+        assert "1 download forgotten" in await use(stage, "privacy forget")
+    stage.add_plugin("archive")
+    async with words_only(stage) as bot:
+        with contextlib.suppress(Refused):  # until it is forgotten
+            assert await find(bot, stage, "fox") == []
+        await until(partial(is_without, stage, b"A fox in"))
+
+
 async def test_owner_searches_on_the_command_line(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
