@@ -1676,7 +1676,8 @@ def explain(
         if item["type"] == "extra_forbidden":
             wrong = f"no such setting{_hint(path[-1], item['input'], known, sources)}"
         places = (_place(source, path) for source in sources)
-        lines.append(f"{next(filter(None, places), '')}{'.'.join(path)}: {wrong}")
+        said = ": ".join(filter(None, (".".join(path), wrong)))
+        lines.append(f"{next(filter(None, places), '')}{said}")
     return lines
 
 

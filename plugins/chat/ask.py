@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import discord
+from bossbot_plugins._address import Address
 from bossbot_plugins._answers import MAX_DESCRIPTION, reply
 from bossbot_plugins._chat_model import Endpoint, ModelFailed, fault_of, stream
 from bossbot_plugins._cited import Cited, cited, without_thoughts
@@ -63,9 +64,8 @@ class Config(PluginConfig):
     """[plugins.ask] in config.toml. The two times together stay below the 15 minutes for
     which Discord takes changes of an answer."""
 
-    base_url: str = Field(
+    base_url: Address = Field(
         "",
-        pattern=r"^(https?://[^\s@/?#]+(/[^\s@?#]*)?)?$",
         description="of a language model, as OpenAI's; empty: posts are quoted",
     )
     model: str = Field("", description="its name there")
@@ -115,12 +115,15 @@ def register_commands(bot: BossBot, config: Config) -> list[commands.Cog]:
 @hookimpl
 async def check_machine(config: Config) -> list[Finding]:
     """Whether the model's server knows it."""
+    cost = "/ask quotes posts in place of an answer"
     if not config.base_url or not config.model:
+        if config.base_url or config.model:
+            what = "of base_url and model in [plugins.ask] one is missing"
+            return [Finding(what, cost, "Set both.")]
         return []
     fault = await fault_of(config.base_url, key_of(config))
     if not fault:
         return []
-    cost = "/ask quotes posts in place of an answer"
     remedy = "Check base_url and api_key in [plugins.ask], and that the server runs."
     return [Finding(f"the language model does not answer: {fault}", cost, remedy)]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
+from bossbot_plugins._address import Address
 from bossbot_plugins._chat_model import CONNECT_S, Endpoint, ModelFailed, stream
 from loguru import logger
 from pydantic import Field, SecretStr
@@ -38,9 +39,8 @@ ASKED = (
 class Config(PluginConfig):
     """[plugins.describe_files] in config.toml."""
 
-    base_url: str = Field(
+    base_url: Address = Field(
         "",
-        pattern=r"^(https?://[^\s@/?#]+(/[^\s@?#]*)?)?$",
         description="of a server that speaks OpenAI's protocol; empty: off",
     )
     api_key: SecretStr | None = Field(None, description="in .env: of an account there")

@@ -43,7 +43,7 @@ class Config(PluginConfig):
         736, ge=320, le=2000, description="pixels in which lines are looked for"
     )
     memory_limit: ByteSize = Field(
-        ByteSize(600 * 2**20), description="memory that reading may use"
+        ByteSize(600 * 2**20), ge=100 * 2**20, description="memory that reading may use"
     )
     timeout_s: float = Field(30, gt=0, le=300, description="for one picture")
     max_pictures: int = Field(10, ge=0, description="of one post; 0: none")

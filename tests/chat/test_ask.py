@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from archive_support import make_hit, post
+from bossbot_plugins import archive
 from bossbot_plugins._cited import cited
 from bossbot_plugins._found import link_of
 from bossbot_plugins.ask import Config, check_machine, quotes, told
@@ -249,7 +250,11 @@ def test_the_longest_answers_are_as_long_as_discord_takes_them(char: str) -> Non
 
 @pytest.mark.parametrize(
     ("url", "fault"),
-    [("", ""), ("{url}", ""), ("http://127.0.0.1:9/v1", "cannot be reached")],
+    [
+        ("", "one is missing"),
+        ("{url}", ""),
+        ("http://127.0.0.1:9/v1", "cannot be reached"),
+    ],
 )
 async def test_check_says_whether_the_model_can_be_reached(
     fake_model: FakeModel, url: str, fault: str
@@ -261,8 +266,20 @@ async def test_check_says_whether_the_model_can_be_reached(
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x/v1", "http://user:pass@x/v1", "http://x/v1?key=1", "x", "http://"]
+    "url",
+    [
+        *("ftp://x/v1", "http://user:pass@x/v1", "http://x/v1?key=1", "x", "http://"),
+        *("http://x:99999/v1", "http://[/v1"),
+    ],
 )
 def test_an_address_with_a_password_or_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
         Config(base_url=url)
+    with pytest.raises(ValueError, match="endpoint_url"):
+        archive.Config(endpoint_url=url)
+
+
+def test_an_endpoint_for_meaning_needs_an_address_and_a_model() -> None:
+    for known in ({}, {"endpoint_url": "http://x/v1"}, {"endpoint_model": "m"}):
+        with pytest.raises(ValueError, match="needs endpoint_url and endpoint_model"):
+            archive.Config(meaning="endpoint", **known)

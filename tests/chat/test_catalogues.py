@@ -48,6 +48,7 @@ OTHERS = {
     *("Files: attached to a message, linked, or dropped", "Files that were posted"),
     "the language model does not answer: ",
     "Check base_url and api_key in [plugins.ask], and that the server runs.",
+    *("of base_url and model in [plugins.ask] one is missing", "Set both."),
 }
 
 

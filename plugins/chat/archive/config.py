@@ -1,8 +1,9 @@
 """The archive's settings."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import ByteSize, Field, SecretStr
+from bossbot_plugins._address import Address
+from pydantic import ByteSize, Field, SecretStr, model_validator
 
 from bossbot import PluginConfig
 
@@ -11,7 +12,7 @@ class Config(PluginConfig):
     """[plugins.archive] in config.toml."""
 
     text_limit: ByteSize = Field(
-        ByteSize(40 * 2**10), description="text that is kept of one post"
+        ByteSize(40 * 2**10), ge=1024, description="text that is kept of one post"
     )
     piece_chars: int = Field(
         500,
@@ -26,7 +27,7 @@ class Config(PluginConfig):
     meaning_idle_s: float = Field(
         600, ge=0, description="after which the model leaves the memory; 0: never"
     )
-    endpoint_url: str = Field(
+    endpoint_url: Address = Field(
         "", description="of the server for meaning: http://localhost:11434/v1"
     )
     endpoint_model: str = Field("", description="the server's name of its model")
@@ -43,6 +44,16 @@ class Config(PluginConfig):
     perhaps: float = Field(
         0.33, ge=0, le=1.5, description="score below which nothing is shown"
     )
+
+    @model_validator(mode="after")
+    def _endpoint(self) -> Self:
+        if self.meaning == "endpoint" and not (
+            self.endpoint_url and self.endpoint_model
+        ):
+            raise ValueError(
+                'meaning = "endpoint" needs endpoint_url and endpoint_model'
+            )
+        return self
 
 
 class GuildConfig(PluginConfig):
