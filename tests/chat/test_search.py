@@ -182,6 +182,9 @@ async def test_an_answer_is_acknowledged_before_discord_says_what_is_there(
     fake = stage.fake
     async with stage.bot(archive__meaning="off") as bot:
         (hut,) = await post(stage, bot, HUT)
+        fake.fault("message", 404)  # by something on the way: it says nothing of it
+        told = await search(stage, "hut")
+        assert told.text == "The archive is out of reach now. Try again later."
         fault = fake.fault("message", "hang")
         number = await fake.slash(stage.channel_id, "search", {"query": "hut"})
         asked = fake.interactions[number]

@@ -54,6 +54,9 @@ BATCH = 32  # texts that get vectors at once
 TRIES = 3  # at a post's files
 MAX_KNOWN = 2000  # messages that are known to be there, or to be gone
 KNOWN_S = 3600.0
+# Discord's codes. An error without one is not Discord's, and says nothing.
+UNKNOWN_CHANNEL, UNKNOWN_GUILD, UNKNOWN_MESSAGE = 10003, 10004, 10008
+MISSING_ACCESS = 50001
 CHECK_S = 5.0  # for Discord to say whether a message is there
 LIKE_S = 5.0  # for a post that is about to be added
 SWEEP_S = 3600.0
@@ -486,16 +489,20 @@ class SQLiteArchive(Archive):
         ranked = partial(_find.ranked, asked=asked, cosines=cosines, least=least)
         found = await self._read(ranked)
         sure, fits = self.config.sure, [*enumerate(found, 1)][after:]
-        hits: list[Hit] = []
-        while fits and len(hits) < limit:
+        hits, unknown = list[Hit](), list[int]()
+        while fits and len(hits) < limit and len(unknown) < limit:
             some, fits = fits[: limit - len(hits)], fits[limit - len(hits) :]
-            pictures = await asyncio.gather(*(self._look(one) for _, one in some))
+            pictures = await asyncio.gather(
+                *(self._look(one, unknown) for _number, one in some)
+            )
             jobs = [one.row["job_id"] for _, one in some]
             there = await self._read(partial(_find.those_there, job_ids=jobs))
             for (rank, one), picture in zip(some, pictures, strict=True):
                 if picture is not None and one.row["job_id"] in there:
                     hit = _find.hit_of(asked, one, rank, one.score >= sure, picture)
                     hits.append(hit)
+        if unknown and not hits:  # that nothing fits would not be true
+            raise Refused(_("The archive is out of reach now. Try again later."))
         return hits
 
     async def _asked(self, query: Query) -> _find.Asked:
@@ -524,9 +531,10 @@ class SQLiteArchive(Archive):
         )
         return None if near is None else dict(near)
 
-    async def _look(self, found: _find.Found) -> str | None:
+    async def _look(self, found: _find.Found, unknown: list[int]) -> str | None:
         """The picture in a post's message, "" if it has none or it is to be hidden; None
-        when the message is not there."""
+        when the message is not there, or when Discord does not say: then it is added to
+        the ``unknown``."""
         if not self.app.has_gateway:
             return ""
         with contextlib.suppress(TimeoutError):
@@ -541,25 +549,32 @@ class SQLiteArchive(Archive):
                     next_of = partial(_find.message_of, job_id=found.row["job_id"])
                     message = await self._read(next_of)
                     found.message_id, found.channel_id = message or (0, 0)
+                return None
+        unknown.append(found.message_id)
         return None
 
     async def _picture(self, found: _find.Found) -> str | None:
+        """The picture in a message; None when it is gone, or not for the bot. Raises
+        TimeoutError when Discord does not say."""
         message_id = found.message_id
         at_s, picture = self._there.get(message_id, (0, ""))
         if now() - at_s < KNOWN_S:
             return picture
         try:
             message = await self.app.bot.http.get_message(found.channel_id, message_id)
-        except discord.NotFound as error:
+        except discord.Forbidden:
+            return None
+        except UNREACHABLE as error:
+            code = getattr(error, "code", 0)
+            if code not in (UNKNOWN_CHANNEL, UNKNOWN_MESSAGE):
+                logger.info("whether a message is there cannot be seen: {!r}", error)
+                raise TimeoutError from error
             gone = [message_id]
-            if error.code == 10003:  # Unknown Channel
+            if code == UNKNOWN_CHANNEL:
                 gone = await self._read(
                     partial(_find.messages_in, channel_id=found.channel_id)
                 )
             await self.forget_messages(gone)
-            return None
-        except UNREACHABLE as error:
-            logger.info("whether a message is there cannot be seen: {!r}", error)
             return None
         found_at = now(), picture_in(message)
         _remember(self._there, message_id, found_at)
@@ -765,15 +780,17 @@ class SQLiteArchive(Archive):
         await asyncio.sleep(self.heal_s)
         try:
             await self.app.bot.http.get_guild(guild_id, with_counts=False)
-        except (discord.NotFound, discord.Forbidden):
-            await self.forget_where("guild_id = ?", guild_id)
+        except (discord.NotFound, discord.Forbidden) as error:
+            if error.code in (UNKNOWN_GUILD, MISSING_ACCESS):
+                await self.forget_where("guild_id = ?", guild_id)
 
     async def _heal_channel(self, guild_id: int, channel_id: int) -> None:
         await asyncio.sleep(self.heal_s)
         try:
             channel = await self.app.bot.fetch_channel(channel_id)
-        except discord.NotFound:
-            await self.forget_channel(guild_id, channel_id)
+        except discord.NotFound as error:
+            if error.code == UNKNOWN_CHANNEL:
+                await self.forget_channel(guild_id, channel_id)
             return
         except discord.Forbidden:
             return
