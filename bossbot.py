@@ -660,6 +660,9 @@ class Platform:
     normalise: Callable[[str], str] = lambda url: url
     # The same for all normalised links to one post.
     identity: Callable[[str], str] = lambda url: url
+    short: str = (
+        ""  # a regular expression: normalised links that only redirect to a post
+    )
     cookies: dict[str, SecretStr | None] = field(default_factory=dict)
     cookies_file: Path | None = None  # cookies.txt; rotated cookies are written back
     cookies_domain: str = ""  # ".x.com": where named cookies go, and nowhere else
@@ -707,8 +710,9 @@ class Report(Protocol):
         """Report on the post: title, uploader, date (ISO 8601), text, adult (true or
         false); items, how many files it has; more, whether some were left out; mute,
         whether a video's sound was; side and best_side, the shorter sides in pixels of
-        the video that was chosen to fit and of the best there is. What is known of a
-        file comes before it: it may be posted while others are downloaded."""
+        the video that was chosen to fit and of the best there is; leads_to, the link
+        that one redirects to, before that is opened. What is known of a file comes
+        before it: it may be posted while others are downloaded."""
 
     def progress(self, progress: Progress) -> None:
         """Report how far a file is; cheap, call it for every chunk."""
@@ -897,7 +901,8 @@ class Runner(Part):
     ) -> Fetched:
         """Run an engine on a request; without one, the one that ``supports`` names, then
         set in the request. ``home`` beside the request's folder is its home. Brings at
-        most ``max_items`` files; ``on_file`` gets what is there after each one.
+        most ``max_items`` files; ``on_file`` gets what is there after each one, and once
+        it is known where the link leads.
 
         Raises:
             JobFailed: the engine failed, or was killed for what it did.

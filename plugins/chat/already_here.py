@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple, Self, TypeVar
 
 import discord
@@ -79,7 +80,16 @@ def register_tables() -> list[str]:
         CREATE INDEX already_here_by_user ON already_here (user_id, guild_id);
         CREATE INDEX already_here_by_guild ON already_here (guild_id);
         CREATE INDEX already_here_by_time ON already_here (at_s) WHERE shared = 0;
+        """,
         """
+        -- Where short links led, which only their downloads find out.
+        CREATE TABLE already_here_short (
+            short TEXT PRIMARY KEY,  -- hash of the link
+            leads_to TEXT NOT NULL,  -- normalised
+            at_s REAL NOT NULL
+        );
+        CREATE INDEX already_here_short_by_time ON already_here_short (at_s);
+        """,
     ]
 
 
@@ -117,6 +127,21 @@ def keys_of(app: App, job: Job) -> Keys:
     return Keys(content, hashed(place, content, how))
 
 
+def leads_to(job: Job) -> Job:
+    """A job as if its member had pasted what the short link has led to."""
+    return replace(job, url=job.facts.get("leads_to") or job.url)
+
+
+async def led_before(app: App, job: Job) -> Job:
+    """The same, by what an earlier download of the link has found out."""
+    platform = app.plugins.registered("platforms").get(job.platform)
+    if platform and platform.short and re.match(platform.short, job.url, re.IGNORECASE):
+        sql = "SELECT leads_to FROM already_here_short WHERE short = ? AND at_s >= ?"
+        row = await app.database.one(sql, hashed(job.url), oldest_s(app))
+        return replace(job, url=row[0]) if row else job
+    return job
+
+
 def identity(platform: Platform | None, url: str) -> str:
     """What all links to a post have in common."""
     if platform is None:
@@ -143,6 +168,7 @@ def is_restricted(app: App, channel_id: int) -> bool:
 
 members: dict[str, Any] = {}  # who asks, by the command's or click's id
 running: dict[str, tuple[str, int]] = {}  # job and channel, by what is the same
+resolved: dict[str, str] = {}  # what short links of those are, by where they led
 
 
 def remember(table: dict[str, Any], key: str, value: Any, most: int) -> None:
@@ -155,6 +181,8 @@ def ended(job: Job) -> None:
     """It is not under way, or will never be."""
     if running.get(job.same, ("",))[0] == job.id:
         del running[job.same]
+    for same in [same for same, short in resolved.items() if short == job.same]:
+        del resolved[same]
 
 
 @hookimpl
@@ -168,19 +196,20 @@ async def check_action(action: Action) -> None:
 async def answer_job(job: Job, app: App) -> Message | None:
     if not job.channel_id or not app.has_gateway:
         return None
-    keys = keys_of(app, job)
+    # What a child has said of a short link says where its post is, but brings no files.
+    same = keys_of(app, await led_before(app, job)).same
     again = job.options.get("again")
-    if not again and (answer := await in_time(find(app, job, keys.same))):
+    if not again and (answer := await in_time(find(app, job, same))):
         return answer
-    job.same = keys.same
+    job.same = same = resolved.get(same, same)
     if job.same not in running:  # nothing else happens in between
         remember(running, job.same, (job.id, job.channel_id), MAX_RUNNING)
     channel_id = running[job.same][1]
     here = channel_id == job.channel_id
     if not here and not await in_time(can_open(app, job, channel_id)):
-        job.same = f"{keys.same} {job.channel_id}"  # joined only from there
+        job.same = f"{same} {job.channel_id}"  # joined only from there
     job.options.pop("kept", None)
-    if kept := await kept_job(app, job, keys.content):
+    if kept := await kept_job(app, job, keys_of(app, job).content):
         job.options["kept"] = kept.id
     return None
 
@@ -321,14 +350,18 @@ async def run(app: App) -> None:
 
 
 async def sweep(app: App) -> None:
-    sql = (
-        "DELETE FROM already_here WHERE number IN (SELECT number FROM already_here "
-        f"WHERE shared = 0 AND at_s < ? LIMIT {PAGE}) RETURNING 1"
-    )
+    old = {
+        "already_here": "number IN (SELECT number FROM already_here "
+        f"WHERE shared = 0 AND at_s < ? LIMIT {PAGE})",
+        "already_here_short": "short IN (SELECT short FROM already_here_short "
+        f"WHERE at_s < ? LIMIT {PAGE})",
+    }
     while True:
         with logger.catch(message="old rows of what is here could not be removed"):
-            while len(await app.database.all(sql, oldest_s(app))) == PAGE:
-                await asyncio.sleep(0)
+            for table, where in old.items():
+                sql = f"DELETE FROM {table} WHERE {where} RETURNING 1"
+                while len(await app.database.all(sql, oldest_s(app))) == PAGE:
+                    await asyncio.sleep(0)
         await asyncio.sleep(SWEEP_S)
 
 
@@ -351,20 +384,35 @@ def under_way(job: Job) -> None:
         remember(running, job.same, (job.id, job.channel_id), MAX_RUNNING)
 
 
+@hookimpl
+async def job_progressed(job: Job, app: App) -> None:
+    """Have those join a short link who ask for what it leads to."""
+    if "leads_to" in job.facts and running.get(job.same, ("",))[0] == job.id:
+        same = keys_of(app, leads_to(job)).same
+        if same not in running:
+            remember(resolved, same, job.same, MAX_RUNNING)
+
+
 async def note(app: App, jobs: Iterable[Job]) -> None:
     """Write down what was posted; twice does no harm."""
-    rows = [row for job in jobs for row in rows_of(app, job)]
+    rows, short = list[dict[str, Any]](), list[tuple[str, str, float]]()
+    for job in jobs:
+        rows += rows_of(app, job)
+        if (led := job.facts.get("leads_to")) and not job.joins:
+            short.append((hashed(job.url), led, job.finished_at))
     if not rows:
         return
     names, marks = ", ".join(rows[0]), ", ".join(f":{name}" for name in rows[0])
     add = f"INSERT OR IGNORE INTO already_here ({names}) VALUES ({marks})"
     others = "WHERE message_id = :message_id AND id != :id"
     share = f"UPDATE already_here SET shared = 1 {others} RETURNING 1"
+    learn = "INSERT OR REPLACE INTO already_here_short VALUES (?, ?, ?)"
 
     def insert(database: sqlite3.Connection) -> None:
         for row in rows:
             shared = bool(database.execute(share, row).fetchall())
             database.execute(add, {**row, "shared": int(shared or row["shared"])})
+        database.executemany(learn, short)
 
     await app.database.run(insert)
 
@@ -382,8 +430,7 @@ def rows_of(app: App, job: Job) -> Iterable[dict[str, Any]]:
         message = {"message_id": post.message_id, "channel_id": channel_id}
         yield {
             "id": job.id,
-            # As it was then: the channel may be unknown by now.
-            "same": job.same.partition(" ")[0] if whole else "",
+            "same": same_of(app, job) if whole else "",
             "content": keys_of(app, job).content,
             "guild_id": job.guild_id,
             "channel_id": channel_id,
@@ -395,6 +442,13 @@ def rows_of(app: App, job: Job) -> Iterable[dict[str, Any]]:
             "at_s": job.finished_at,
             "shared": int(bool(job.joins)),
         }
+
+
+def same_of(app: App, job: Job) -> str:
+    """By what an ended job answers others."""
+    if job.guild_id and app.bot.get_channel(job.channel_id) is None:
+        return job.same.partition(" ")[0]  # as it was then
+    return keys_of(app, leads_to(job)).same
 
 
 async def note_deleted(app: App, message_ids: Iterable[int]) -> None:

@@ -586,9 +586,21 @@ def _job_class(post: Post) -> Any:
             self.out = post
             self.depth: int = 1 + (parent.depth if parent else 0)
             self.extractor.wait = wait
+            if self.depth == 1:  # what a gallery links to is no other link to it
+                self.extractor.request_location = self._telling(
+                    extractor.request_location
+                )
             self.site: str = parent.site if parent else extractor.category
             if extractor.category != self.site:  # a link to elsewhere goes as a guest
                 self.extractor._init_cookies = lambda: None
+
+        def _telling(self, find: Callable[..., str]) -> Callable[..., str]:
+            def found(*arguments: Any, **how: Any) -> str:
+                location = find(*arguments, **how)
+                post.report.info(leads_to=location)
+                return location
+
+            return found
 
         def _init(self) -> None:
             super()._init()

@@ -234,6 +234,7 @@ class Video:
         self.described = False
         self.saved = 0
         self.later: list[Path] = []  # what is to be reported at the end
+        self.led = False  # it was reported where the link leads
         self.subtitles = bool(request.options.get("subtitles"))  # were asked for
         self.items: int | None = None  # of a playlist, if it gives the number
         self.entries = 1  # that were found; one more than allowed is looked for
@@ -356,6 +357,14 @@ def _downloader(video: Video) -> Any:
             print(message, file=sys.stderr)
             if is_error:
                 video.failed(sys.exc_info()[1], str(message))
+
+        def process_ie_result(
+            self, result: dict[str, Any], *how: Any, **ever: Any
+        ) -> Any:
+            if str(result.get("_type")).startswith("url") and not video.led:
+                video.led = True
+                video.report.info(leads_to=result.get("url"))
+            return super().process_ie_result(result, *how, **ever)
 
         def prepare_filename(self, info: dict[str, Any], *_: Any, **how: Any) -> str:
             request, extension = video.request, re.sub(r"\W", "", str(info.get("ext")))

@@ -285,8 +285,10 @@ class ChildReport:
         self._bytes = 0
 
     def info(self, **facts: Any) -> None:
-        """See ``Report``; long texts are cut."""
-        self._tell(later=True, event="info", facts=known_facts(facts))
+        """See ``Report``; long texts are cut. Where a link leads is told before anything
+        of that place is read, which could have other ideas."""
+        later = "leads_to" not in facts
+        self._tell(later=later, event="info", facts=known_facts(facts))
 
     def progress(self, progress: Progress) -> None:
         """See ``Report``; at most ten times a second. Stops a job that is too large."""

@@ -8,6 +8,7 @@ bot knows it already.
 
 import contextlib
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ NONSENSE = (
 
 MAX_NAME, MAX_TITLE, MAX_ALT, MAX_TEXT = 300, 300, 1100, 8000  # characters
 MAX_PATH, MAX_VERSION, MAX_OUTPUT = 4096, 100, 16384
+# A link of at most 2,000 characters, for the router to check.
+LINK = re.compile(r"https?://[^\s\x00-\x20\x7f]{1,1990}", re.IGNORECASE)
 MAX_NUMBER = 2**53  # what any reader of JSON takes exactly
 MAX_WAIT_S = 7 * 86400.0
 
@@ -75,6 +78,7 @@ def known_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
         "title": lambda said: one_line(_text(said))[:MAX_TITLE].strip(),
         **dict.fromkeys(("uploader", "date", "text"), _text),
         **dict.fromkeys(("adult", "more", "mute"), bool),
+        "leads_to": lambda said: said if LINK.fullmatch(_text(said)) else None,
         **dict.fromkeys(("items", "side", "best_side"), number),
     }
     known = {

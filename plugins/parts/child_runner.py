@@ -762,7 +762,12 @@ class ChildRunner(Runner):
                                 request.url, message["choice"]
                             )
                         case "info":
-                            fetched.facts |= _messages.facts(message["facts"])
+                            told = _messages.facts(message["facts"])
+                            if "leads_to" in fetched.facts:  # the first word counts
+                                told.pop("leads_to", None)
+                            fetched.facts |= told
+                            if "leads_to" in told:
+                                on_file(fetched)
                         case "progress":
                             child.busy = child.found = True
                             progress = _messages.progress(message["progress"])

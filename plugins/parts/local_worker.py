@@ -70,7 +70,7 @@ GUESSES = (Cause.LOGIN, Cause.GONE, Cause.PRIVATE, Cause.AGE, Cause.ENGINE_OUTDA
 # With a job; "login" is ours: whether an account of the owner's was used.
 STORED_FACTS = (
     *("title", "uploader", "date", "text", "adult", "items", "more", "mute"),
-    "login",
+    *("leads_to", "login"),
 )
 # An option of an engine that logs in.
 LOGIN = re.compile(
@@ -513,7 +513,10 @@ class LocalWorker(Worker):
             job.engine = request.engine
             if logs_in(request):
                 so_far.facts["login"] = True
-            on_file(so_far)
+            if leads_to := self._leads_to(job, so_far.facts):
+                job.facts["leads_to"] = leads_to  # known while it is under way
+            if so_far.paths:
+                on_file(so_far)
 
         try:
             fetched = await self.app.runner.fetch(request, on_progress, came)
@@ -580,9 +583,24 @@ class LocalWorker(Worker):
                 fetched.failures.append(failed)
             fetched.checked += 1
         facts = fetched.facts
+        if "leads_to" in facts:
+            facts["leads_to"] = self._leads_to(job, facts)
         if job.sources and job.facts.get("login"):  # that brought what is posted
             facts["login"] = True
         job.facts = {name: facts[name] for name in STORED_FACTS if facts.get(name)}
+
+    def _leads_to(self, job: Job, facts: dict[str, Any]) -> str:
+        """The link that a short link has led to, normalised; "" if it is not one of the
+        same site. Only of a short link the child's word is taken: what it says comes
+        before it reads anything that strangers have made."""
+        told, short = str(facts.get("leads_to") or ""), self._platform(job).short
+        if not told or not short or not re.match(short, job.url, re.IGNORECASE):
+            return ""
+        with contextlib.suppress(Refused):
+            url, name, _engine = self.app.router.route(told)
+            if name == job.platform and not re.match(short, url, re.IGNORECASE):
+                return url
+        return ""
 
     def _note(self, job: Job, file: MediaFile, facts: dict[str, Any]) -> str:
         """How a video was chosen to fit, if it is the only one; else ""."""

@@ -60,6 +60,7 @@ def register_platforms(config: Config) -> list[Platform]:
             engine="gallery-dl",
             normalise=normalise,
             identity=lambda url: re.sub(r"\.com/(?:tv|reel)/", ".com/p/", url),
+            short=r"https://www\.instagram\.com/share/",
             options={
                 # Leave out the still pictures of videos and the covers.
                 "extractor.instagram.previews": False,

@@ -91,6 +91,7 @@ def register_platforms(config: Config) -> list[Platform]:
             engine="gallery-dl",
             routes=[(r"https://v\.redd\.it/", "yt-dlp")],
             normalise=normalise,
+            short=r"https://www\.reddit\.com/\w+/[^/]+/s/",
             options=options,
             cookies={"reddit_session": config.reddit_session},
             cookies_domain=".reddit.com",

@@ -74,6 +74,7 @@ def register_platforms(config: Config) -> list[Platform]:
             identity=lambda url: re.sub(
                 r"/@[\w.-]*/(?:video|photo)/", "/@/video/", url
             ),
+            short=r"https://(?:v[mt]\.tiktok\.com|www\.tiktok\.com/t)/",
             options={"extractor.tiktok.audio": config.music},
             cookies={"sessionid": config.sessionid},
             cookies_domain=".tiktok.com",

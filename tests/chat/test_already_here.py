@@ -3,6 +3,7 @@ it; and what is kept is not fetched again."""
 
 import asyncio
 import math
+import shutil
 import sys
 import timeit
 from dataclasses import replace
@@ -19,7 +20,7 @@ from bossbot_plugins._kept import may_serve
 from bossbot_plugins._links import without_tracking
 from bossbot_plugins.already_here import AgainButton, answer_job, keys_of
 from bossbot_plugins.local_worker import LocalWorker, has_begun, left_s, logs_in
-from conftest import ROOT, MakeApp, MakeSettings, make_job
+from conftest import ROOT, SUPPORT_PLUGINS, MakeApp, MakeSettings, make_job
 from discord_support import BotProcess, Stage, job_at, job_id, link, until
 from fake_discord import Guild, Message, User
 
@@ -343,6 +344,55 @@ async def test_all_who_ask_for_a_link_at_once_are_one_job_and_are_told(
         assert (await told(stage, await ask(stage, url, otto), "here already")).buttons
 
 
+async def test_short_link_is_the_link_that_it_leads_to(stage: Stage) -> None:
+    shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
+    otto, url = stage.fake.add_member("otto"), link(stage.image(2), "fail=gone")
+    other = link(stage.image(3))
+    first_word = stage.facts("leads", leads_to=url)
+    second_word = stage.facts("later", leads_to=other)  # what a page may have said
+    short = link(first_word, second_word, "wait=gate", stage.image())
+    async with stage.bot() as bot:
+        first = await ask(stage, short)
+        await told(stage, first, "Downloading")
+        second = await ask(stage, url, otto)
+        await told(stage, second, "downloaded already")
+        stage.open_gate("gate")
+        post = await files_of(stage, first)
+        assert address(post) in (await told(stage, second, "is here")).content
+        await told(stage, first, "Done")
+        for known in (url, short):
+            answer = await told(stage, await ask(stage, known), "here already")
+            assert address(post) in answer.content
+        await files_of(stage, await ask(stage, other))  # which nobody has posted
+        forget = await stage.fake.slash(stage.channel_id, "privacy forget")
+        await stage.fake.answered(forget)
+        await told(stage, await ask(stage, url, otto), "here already")
+        assert await here_is_no_word_of(bot, short)
+
+
+async def here_is_no_word_of(bot: BossBot, url: str) -> bool:
+    """Whether no row names a link, which may say who shared it."""
+    rows = await bot.app.database.all("SELECT url FROM already_here")
+    rows += await bot.app.database.all("SELECT short FROM already_here_short")
+    return url not in [row[0] for row in rows]
+
+
+@pytest.mark.parametrize("asked", ["facts=loud/", ""])
+async def test_link_that_is_no_short_one_leads_nowhere(
+    stage: Stage, asked: str
+) -> None:
+    shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
+    other = link(stage.image(2))
+    stage.facts("loud", leads_to=other)
+    stage.facts("leads", leads_to="https://other.example/a")
+    url = f"https://toy.example/{asked or 'facts=leads/'}{stage.image()}"
+    async with stage.bot() as bot:
+        await posted(stage, url)
+        [job] = await bot.app.queue.list()
+        assert "leads_to" not in job.facts
+        await files_of(stage, await ask(stage, other))
+
+
 async def test_failure_is_told_to_all_who_asked(stage: Stage) -> None:
     otto, url = stage.fake.add_member("otto"), link("wait=gate", "fail=gone")
     async with stage.bot():
@@ -520,6 +570,46 @@ async def test_links_and_options_that_mean_the_same_are_known(
     assert keys(X).content == keys(X, channel_id=9).content
     in_guilds = (keys(X), make_job(guild_id=2))
     assert in_guilds[0].same != keys_of(app, in_guilds[1]).same
+
+
+LEADS = [
+    ("https://vm.tiktok.com/ZT/", "https://m.tiktok.com/v/71.html?_r=1", "@/video/71"),
+    (
+        "https://www.tiktok.com/t/ZT/",
+        "https://www.tiktok.com/@a/photo/7?x",
+        "@a/photo/7",
+    ),
+    ("https://vt.tiktok.com/ZT/", "https://www.tiktok.com/login?u=x", ""),
+    ("https://vt.tiktok.com/ZT/", "https://vm.tiktok.com/ZZ/", ""),
+    ("https://vt.tiktok.com/ZT/", "https://x.com/nasa/status/1", ""),
+    ("https://vt.tiktok.com/ZT/", "https://tiktok.com@a.example/@a/video/1", ""),
+    ("https://vt.tiktok.com/ZT/", "http://[", ""),
+    ("https://www.tiktok.com/@a/video/1", "https://www.tiktok.com/@a/video/2", ""),
+    ("https://a.example/", "https://www.tiktok.com/@a/video/2", ""),
+    ("https://t.co/a", "https://x.com/nasa/status/1", ""),
+    (
+        "https://reddit.com/r/a/s/abc456GHIJ",
+        "https://redd.it/90bu6w",
+        "comments/90bu6w",
+    ),
+    (
+        "https://instagram.com/share/B1",
+        "https://instagram.com/reels/BQ0/?x",
+        "reel/BQ0/",
+    ),
+]
+
+
+@pytest.mark.parametrize(("asked", "told", "end"), LEADS)
+async def test_child_is_believed_where_a_short_link_of_its_own_site_leads(
+    make_settings: MakeSettings, make_app: MakeApp, asked: str, told: str, end: str
+) -> None:
+    app = make_app(make_settings(), ROOT / "plugins")
+    route, worker = app.router.route(asked), LocalWorker.__new__(LocalWorker)
+    worker.app = app
+    job = make_job(url=route.url, platform=route.platform)
+    led = worker._leads_to(job, {"leads_to": told})
+    assert led.endswith(end) and bool(led) == bool(end)
 
 
 async def test_what_a_login_has_brought_in_part_is_known(tmp_path: Path) -> None:

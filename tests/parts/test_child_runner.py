@@ -268,6 +268,8 @@ async def test_what_an_engine_reports_is_brought_into_form(toys: Toys) -> None:
         report.info(title=5, uploader=["a"], text="\\ud83d", items="many", adult=1, views=7, date=None)
         report.progress(Progress(None, -1, float("inf"), "fast", 0, "N/A", 7.0))
         report.info(text="done")
+        for link in ("/p/1", ["https://x.example/"], "https://x.example/" + 2000 * "a"):
+            report.info(leads_to=link)
         """
     facts = (await toys.fetch(body, on_progress=seen.append)).facts
     known = {"title": "5", "uploader": '["a"]', "adult": True, "text": "done"}
@@ -397,6 +399,9 @@ NONSENSE = [
             '{"items": -1}',
             '{"items": 1e999}',
             '{"adult": "yes"}',
+            '{"leads_to": 5}',
+            '{"leads_to": "javascript:x"}',
+            '{"leads_to": "https://x.example/ y"}',
         )
     ),
     *(

@@ -345,7 +345,9 @@ async def test_rate_limit_of_reddit(web: Web) -> None:
 async def test_share_link_of_reddit(web: Web, photos: Photos) -> None:
     reddit = Reddit(web.sites)
     reddit.gallery("ab9", *photos(3))
-    assert same(await web.fetch(reddit.share("ab9")), *photos(3))
+    got = await web.fetch(reddit.share("ab9"))
+    assert same(got, *photos(3))
+    assert got.facts["leads_to"] == "https://www.reddit.com/comments/ab9"
 
 
 async def test_subreddit_is_capped(web: Web, photos: Photos) -> None:
@@ -391,6 +393,7 @@ async def test_share_link_of_instagram(web: Web, video: Path) -> None:
     instagram.reel("Cabc4", video)
     got = await web.fetch(instagram.share("Cabc4"), instagram=WITH_SESSION)
     assert same(got, video)
+    assert got.facts["leads_to"] == "https://www.instagram.com/reel/Cabc4/"
 
 
 async def test_instagram_wants_a_login(web: Web, photos: Photos) -> None:
@@ -423,7 +426,9 @@ async def test_tiktok_video(web: Web, video: Path) -> None:
     tiktok = TikTok(web.sites)
     link = tiktok.video(NUMBER, video)
     for pasted in (link, link.replace("tiktok", "vxtiktok"), tiktok.short(NUMBER)):
-        assert same(await web.fetch(pasted), video)
+        got = await web.fetch(pasted)
+        assert same(got, video)
+    assert got.facts["leads_to"] == link
     assert not web.sites.unknown
 
 
@@ -445,6 +450,7 @@ async def test_slideshow_behind_a_short_link_falls_back_to_the_other_engine(
         job = await web.finish(tiktok.short(NUMBER), app)
         assert (job.status, job.detail) == ("completed", "")
         assert (job.engine, job.attempts) == ("gallery-dl", 2)
+        assert job.facts["leads_to"] == f"https://www.tiktok.com/@alice/photo/{NUMBER}"
         assert web.kept(job, app) == [photo.read_bytes() for photo in photos(3)]
 
 
