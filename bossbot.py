@@ -454,7 +454,7 @@ class Job:
     status: Status = Status.QUEUED
     priority: Priority = Priority.NORMAL
     position: int = 0  # in its guild's line when it was added; 0: it starts at once
-    joins: str = ""  # the id of the job that brings its files, too; then it never runs
+    joins: str = ""  # the id of the job that brings its files, too, or has brought them
     status_message_id: int = 0  # our message that shows the progress
     worker: str = ""  # the holder of the claim
     claim_number: int = 0  # grows with each claim; an older attempt changes nothing
@@ -1839,6 +1839,11 @@ class Hooks(Protocol):
     @hookspec
     def check_attempt(self, job: Job) -> None:
         """Raise Refused("why") to fail a claimed job; called before it is fetched."""
+
+    @hookspec(firstresult=True)
+    def find_posted(self, job: Job) -> Job | None:
+        """Return an earlier job whose posts answer this one, or None; called when it is
+        known where a short link leads, before anything is posted."""
 
     @hookspec
     def process_files(

@@ -32,6 +32,7 @@ from bossbot import (
     Job,
     Message,
     Platform,
+    Post,
     Refused,
     Status,
     _,
@@ -196,8 +197,7 @@ async def check_action(action: Action) -> None:
 async def answer_job(job: Job, app: App) -> Message | None:
     if not job.channel_id or not app.has_gateway:
         return None
-    # What a child has said of a short link says where its post is, but brings no files.
-    same = keys_of(app, await led_before(app, job)).same
+    content, same = keys_of(app, await led_before(app, job))
     again = job.options.get("again")
     if not again and (answer := await in_time(find(app, job, same))):
         return answer
@@ -209,7 +209,7 @@ async def answer_job(job: Job, app: App) -> Message | None:
     if not here and not await in_time(can_open(app, job, channel_id)):
         job.same = f"{same} {job.channel_id}"  # joined only from there
     job.options.pop("kept", None)
-    if kept := await kept_job(app, job, keys_of(app, job).content):
+    if kept := await kept_job(app, job, [keys_of(app, job).content, content]):
         job.options["kept"] = kept.id
     return None
 
@@ -226,6 +226,43 @@ async def in_time(look: Coroutine[Any, Any, T]) -> T | None:
 
 async def find(app: App, job: Job, same: str) -> Message | None:
     """Where a link was posted that its member can open, if it is still there."""
+    if not (messages := await find_rows(app, job, same)):
+        return None
+    first = messages[0]
+    link = message_link(job.guild_id, first["channel_id"], first["message_id"])
+    text = _("That is here already, posted {when}: {link}")
+    view = discord.ui.View(timeout=None)
+    view.add_item(AgainButton(first["id"]))
+    shown = text.format(when=f"<t:{int(first['at_s'])}:R>", link=link)
+    return Message(shown, view=view)
+
+
+@hookimpl(trylast=True)
+async def find_posted(job: Job, app: App) -> Job | None:
+    """For a short link, when it is known where it leads."""
+    if not job.channel_id or not app.has_gateway or job.options.get("again"):
+        return None
+    messages = await in_time(find_rows(app, job, keys_of(app, leads_to(job)).same))
+    if not messages:
+        return None
+    async for other in unfinished(app, job.guild_id):
+        if other.joins == job.id and other.channel_id != job.channel_id:
+            return None  # whose member may not be able to open it
+    posts = [
+        Post(
+            n,
+            "",
+            state="sent",
+            message_id=one["message_id"],
+            channel_id=one["channel_id"],
+        )
+        for n, one in enumerate(messages, 1)
+    ]
+    return replace(job, id=messages[0]["id"], posts=posts)
+
+
+async def find_rows(app: App, job: Job, same: str) -> list[sqlite3.Row]:
+    """The messages of such a post, in order."""
     rows = await app.database.all(
         "SELECT * FROM already_here WHERE same = ? AND at_s >= ? ORDER BY at_s DESC, id, "
         f"message_id LIMIT {MAX_HISTORY}",
@@ -238,18 +275,11 @@ async def find(app: App, job: Job, same: str) -> Message | None:
     for messages in by_job.values():
         posts.setdefault(messages[0]["message_id"], messages)
     for messages in list(posts.values())[:MAX_LOOKED_AT]:
-        first = messages[0]
-        if not await can_open(app, job, first["channel_id"]):
+        if not await can_open(app, job, messages[0]["channel_id"]):
             continue
-        if not await are_there(app, job.guild_id, messages):
-            continue
-        link = message_link(job.guild_id, first["channel_id"], first["message_id"])
-        text = _("That is here already, posted {when}: {link}")
-        view = discord.ui.View(timeout=None)
-        view.add_item(AgainButton(first["id"]))
-        shown = text.format(when=f"<t:{int(first['at_s'])}:R>", link=link)
-        return Message(shown, view=view)
-    return None
+        if await are_there(app, job.guild_id, messages):
+            return messages
+    return []
 
 
 def oldest_s(app: App) -> float:
@@ -310,13 +340,13 @@ async def can_open(app: App, job: Job, channel_id: int) -> bool:
     return bool(may.view_channel and may.read_message_history and inside)
 
 
-async def kept_job(app: App, job: Job, content: str) -> Job | None:
+async def kept_job(app: App, job: Job, contents: Iterable[str]) -> Job | None:
     """An earlier job whose kept files can be posted for this one."""
-    rows = await app.database.all(
+    sql = (
         "SELECT id FROM already_here WHERE content = ? "
-        f"ORDER BY at_s DESC LIMIT {MAX_KEPT}",
-        content,
+        f"ORDER BY at_s DESC LIMIT {MAX_KEPT}"
     )
+    rows = [row for one in contents for row in await app.database.all(sql, one)]
     ids = [*dict.fromkeys(row["id"] for row in rows)]
     if not ids:
         return None
@@ -398,7 +428,7 @@ async def note(app: App, jobs: Iterable[Job]) -> None:
     rows, short = list[dict[str, Any]](), list[tuple[str, str, float]]()
     for job in jobs:
         rows += rows_of(app, job)
-        if (led := job.facts.get("leads_to")) and not job.joins:
+        if led := job.facts.get("leads_to"):
             short.append((hashed(job.url), led, job.finished_at))
     if not rows:
         return
@@ -431,6 +461,8 @@ def rows_of(app: App, job: Job) -> Iterable[dict[str, Any]]:
         yield {
             "id": job.id,
             "same": same_of(app, job) if whole else "",
+            # By the link as it was asked for: no child has a say in what files another
+            # link brings.
             "content": keys_of(app, job).content,
             "guild_id": job.guild_id,
             "channel_id": channel_id,

@@ -326,6 +326,9 @@ class LocalWorker(Worker):
                 await self._set(job, Status.DOWNLOADING)
                 report = self._report(job)
                 fetched = await self._fetch_and_post(job, report)
+                if job.joins:
+                    await self._end(job, Status.COMPLETED)
+                    return False
                 rest = not_posted(fetched.files, job.sources)
                 job.status = Status.PROCESSING  # stored if that takes a while
                 await self._freeze(job, fetched, rest, fetched.folder, report)
@@ -363,7 +366,8 @@ class LocalWorker(Worker):
     async def _fetch_and_post(
         self, job: Job, on_progress: Callable[[Progress], None]
     ) -> Fetched:
-        """What ``fetch`` gives. Files that fill a message are posted on the way."""
+        """What ``fetch`` gives. Files that fill a message are posted on the way. With
+        the job joined to another, what there is already."""
         came = asyncio.Queue[Fetched | None]()  # after each file, and None at the end
         fetching = asyncio.create_task(
             self._download(job, on_progress, came.put_nowait)
@@ -374,9 +378,16 @@ class LocalWorker(Worker):
             if job.sources:
                 await self._post_frozen(job)
             first = not job.posts  # else only all files show which ones are missing
+            asked = False
             clock, patience_s = asyncio.get_running_loop().time, self.patience_s
             last_s, first_s = clock(), 0.0
             while first and (so_far := await came.get()):
+                if job.facts.get("leads_to") and not asked:
+                    asked = True
+                    if await self._is_here(job):
+                        return so_far
+                if not so_far.paths:
+                    continue
                 first_s = first_s or clock()
                 await asyncio.wait([until, fetching], return_when="FIRST_COMPLETED")
                 late = clock() - last_s > patience_s
@@ -393,6 +404,14 @@ class LocalWorker(Worker):
             await asyncio.gather(fetching, return_exceptions=True)
         await self._inspect_all(job, fetched)
         return fetched
+
+    async def _is_here(self, job: Job) -> bool:
+        """Whether what a short link leads to has been posted; the job then has joined
+        the one that did it."""
+        earlier = await self.app.plugins.call_first("find_posted", job=job)
+        if earlier:
+            job.joins, job.posts = earlier.id, earlier.posts
+        return bool(earlier)
 
     async def _post_frozen(self, job: Job) -> None:
         """Post what an earlier attempt has left."""
@@ -515,8 +534,7 @@ class LocalWorker(Worker):
                 so_far.facts["login"] = True
             if leads_to := self._leads_to(job, so_far.facts):
                 job.facts["leads_to"] = leads_to  # known while it is under way
-            if so_far.paths:
-                on_file(so_far)
+            on_file(so_far)
 
         try:
             fetched = await self.app.runner.fetch(request, on_progress, came)

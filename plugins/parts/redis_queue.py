@@ -678,7 +678,7 @@ class RedisQueue(ListenedQueue):
         job.lease_until = 0
         job.finished_at = job.finished_at or now()
         claim = (job.id, job.claim_number, job.worker)
-        return bool(await self._call("finish", *claim, *pairs(job, HELD)))
+        return bool(await self._call("finish", *claim, *pairs(job, (*HELD, "joins"))))
 
     async def recover(self, worker: str, lease_s: float) -> Sequence[Job]:
         """See ``Queue``."""

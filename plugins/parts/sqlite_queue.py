@@ -506,7 +506,7 @@ class SQLiteQueue(ListenedQueue):
         """See ``Queue``."""
         job.lease_until = 0
         job.finished_at = job.finished_at or now()
-        return await self._store(job, HELD, ends=True)
+        return await self._store(job, (*HELD, "joins"), ends=True)
 
     async def recover(self, worker: str, lease_s: float) -> Sequence[Job]:
         """See ``Queue``."""

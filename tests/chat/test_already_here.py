@@ -377,6 +377,55 @@ async def here_is_no_word_of(bot: BossBot, url: str) -> bool:
     return url not in [row[0] for row in rows]
 
 
+async def test_short_link_is_given_up_when_it_leads_to_what_is_here(
+    stage: Stage,
+) -> None:
+    shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
+    otto, url = stage.fake.add_member("otto"), link(stage.image())
+    leads = stage.facts("leads", leads_to=url)
+    short = [link(leads, f"{step}=never", stage.image(2)) for step in ("wait", "hang")]
+    away = await stage.fake.add_thread(stage.channel_id, "away")
+    async with stage.bot() as bot:
+        post = await posted(stage, url)
+        status = await told(stage, await ask(stage, short[0], otto), "It is here")
+        assert address(post) in status.content and not status.buttons
+        job = await bot.app.queue.get(job_id(status))
+        assert job and (job.status, job.file_count) == (Status.COMPLETED, 0)
+        await until(partial(counted, bot, otto))
+        # Now it is known, and answered at once; what is asked for again is posted.
+        answer = await told(stage, await ask(stage, short[0], otto), "here already")
+        assert address(post) in answer.content
+        await stage.fake.click(answer.id, "Post again", otto.id)
+        [_, again] = await stage.gets(2)
+        assert again.files[0].data == post.files[0].data
+        # Not where it cannot be opened.
+        await stage.fake.deny_member(stage.channel_id, otto.id, "read_message_history")
+        await told(stage, await ask(stage, short[1], otto, away.id), "Downloading")
+
+
+@pytest.mark.parametrize("place", ["here", "away"])
+async def test_who_has_joined_a_short_link_is_given_what_all_can_open(
+    stage: Stage, place: str
+) -> None:
+    shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
+    otto, url = stage.fake.add_member("otto"), link(stage.image())
+    leads = stage.facts("leads", leads_to=url)
+    short = link("wait=gate", leads, stage.image(2))
+    away = await stage.fake.add_thread(stage.channel_id, "away")
+    async with stage.bot():
+        post = await posted(stage, url)
+        first = await ask(stage, short)
+        await told(stage, first, "Downloading")
+        at = away.id if place == "away" else None
+        second = await ask(stage, short, otto, at)
+        await told(stage, second, "downloaded already")
+        stage.open_gate("gate")
+        if place == "away":
+            post = await files_of(stage, first)
+        for request in (first, second) if place == "here" else (second,):
+            assert address(post) in (await told(stage, request, "is here")).content
+
+
 @pytest.mark.parametrize("asked", ["facts=loud/", ""])
 async def test_link_that_is_no_short_one_leads_nowhere(
     stage: Stage, asked: str

@@ -1145,7 +1145,9 @@ async def test_job_that_is_the_same_joins_and_ends_with_the_other(queue: Queue) 
     changes = await listen(queue)
     posts = [Post(1, "words", {"a": "11"}, "sent", 5, channel_id=6)]
     facts = {"title": "t"}
-    await finished(queue, mine, Status.COMPLETED, posts=posts, facts=facts, folder="f")
+    end = {"posts": posts, "facts": facts, "folder": "f", "joins": "0123456789"}
+    await finished(queue, mine, Status.COMPLETED, **end)  # it was here already
+    assert (await stored(queue, mine)).joins == "0123456789"
     told = [await anext(changes) for _ in range(3)]
     assert [c.job.id for c in told if c] == [second.id, third.id, first.id]
     for one in (second, third):

@@ -15,7 +15,7 @@ def register_platforms(config: Config) -> list[Platform]:
             pattern=r"https?://toy\.example/",
             example="https://toy.example/a",
             engine="toy",
-            short=r"https://toy\.example/facts=leads",
+            short=r"https://toy\.example/.*facts=leads",
             adult=config.adult,
         )
     ]
