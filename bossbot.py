@@ -1181,8 +1181,9 @@ class Queue(Part):
 
     @abstractmethod
     async def finish(self, job: Job) -> bool:
-        """Store a claimed job that is completed, failed or cancelled; False if the
-        claim was lost. After it the claim guards nothing."""
+        """Store a claimed job that is completed, failed or cancelled, with what it
+        ``joins`` if its files are there already; False if the claim was lost. After it
+        the claim guards nothing."""
 
     @abstractmethod
     async def get(self, job_id: str) -> Job | None:

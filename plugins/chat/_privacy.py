@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bossbot import App, Job
 
@@ -152,21 +152,26 @@ def messages_of(
 
 
 async def without_shared(
-    app: App, messages: Iterable[tuple[int, int]]
+    app: App,
+    messages: Iterable[tuple[int, int]],
+    shared: Iterable[tuple[int, int]] = (),
 ) -> list[tuple[int, int]]:
-    """The messages but those that another member has asked for, too."""
+    """The messages but those that another member has asked for, too, as tables say or is
+    known otherwise: the numbers and places of ``shared``."""
     places = {number: (place, number) for place, number in messages}
     threads = {-number for number in places if number < 0}
+    known: list[Any] = [*shared]
     for table in await tables(app):
         if {"shared", "message_id", "channel_id"} <= table.columns:
             sql = (
                 f'SELECT message_id, channel_id FROM "{table.name}" WHERE shared = 1 '
                 "AND message_id IN (SELECT value FROM json_each(?))"
             )
-            for number, place in await app.database.all(sql, json.dumps([*places])):
-                places.pop(number, None)
-                if place in threads:
-                    places.pop(-place, None)
+            known += await app.database.all(sql, json.dumps([*places]))
+    for number, place in known:
+        places.pop(number, None)
+        if place in threads:
+            places.pop(-place, None)
     return list(places.values())
 
 

@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Literal
 
 import discord
@@ -12,7 +13,7 @@ from bossbot_plugins._answers import reply
 from bossbot_plugins._audit import forget as forget_who
 from bossbot_plugins._audit import note
 from bossbot_plugins._commands import guard, user_of
-from bossbot_plugins._jobs import guild_id_of, unfinished
+from bossbot_plugins._jobs import guild_id_of, place_of, unfinished
 from bossbot_plugins._privacy import (
     Forgotten,
     count_rows,
@@ -208,13 +209,19 @@ async def cancel_all(
 
 
 async def forget(
-    app: App, guild_id: int | None, user_id: int, messages: bool
+    app: App,
+    guild_id: int | None,
+    user_id: int,
+    messages: bool,
+    shared: Iterable[tuple[int, int]] = (),
 ) -> Forgotten:
-    """Forget all that has ended, and what plugins know of a member."""
+    """Forget all that has ended, and what plugins know of a member. What is ``shared``
+    with others stays: see ``without_shared``."""
     forgotten = await forget_ended(app, guild_id, user_id)
     await forget_rows(app, forgotten, await tables(app), guild_id, user_id)
     if messages:
-        forgotten.messages = {*await without_shared(app, forgotten.messages)}
+        mine = await without_shared(app, forgotten.messages, shared)
+        forgotten.messages = {*mine}
         for place in forgotten.messages:
             sql = "INSERT OR IGNORE INTO privacy_messages VALUES (?, ?)"
             await app.database.all(sql, *place)
@@ -235,7 +242,20 @@ async def job_changed(job: Job, app: App) -> None:
         ended[job.id].set()
         return
     guild_id = None if row["everywhere"] else job.guild_id
-    await forget(app, guild_id, job.user_id, bool(row["messages"]))
+    shared = [one async for one in shared_with_others(app, job)]
+    await forget(app, guild_id, job.user_id, bool(row["messages"]), shared)
+
+
+async def shared_with_others(app: App, job: Job) -> AsyncIterator[tuple[int, int]]:
+    """The numbers and places of a job's messages that others have asked for by joining
+    it. They end in one step, which after a crash no plugin may have noted yet."""
+    async for other in app.queue.ended(job.finished_at):
+        if other.finished_at > job.finished_at:
+            return
+        together = other.joins and other.joins in (job.id, job.joins)
+        if other.user_id != job.user_id and (together or other.id == job.joins):
+            for post in other.posts:
+                yield post.message_id, place_of(other, post)
 
 
 @hookimpl

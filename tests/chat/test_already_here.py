@@ -21,7 +21,7 @@ from bossbot_plugins._links import without_tracking
 from bossbot_plugins.already_here import AgainButton, answer_job, keys_of
 from bossbot_plugins.local_worker import LocalWorker, has_begun, left_s, logs_in
 from conftest import ROOT, SUPPORT_PLUGINS, MakeApp, MakeSettings, make_job
-from discord_support import BotProcess, Stage, job_at, job_id, link, until
+from discord_support import BotProcess, Stage, job_at, job_id, link, module, until
 from fake_discord import Guild, Message, User
 
 from bossbot import BossBot, Fetched, Post, Refused, Request, Status
@@ -552,6 +552,35 @@ async def test_forgetting_takes_nothing_of_another_member(
                 again = await told(stage, await ask(stage, url, otto), "here already")
                 assert address(post) in again.content
         await fake.wait_for(lambda: post.deleted)
+
+
+@pytest.mark.parametrize("who", ["first", "second"])
+async def test_who_is_forgotten_after_a_kill_takes_nothing_of_who_joined(
+    stage: Stage, who: str
+) -> None:
+    otto, url = stage.fake.add_member("otto"), link("wait=gate", stage.image())
+    async with stage.bot() as bot:
+        first = await ask(stage, url)
+        await told(stage, first, "Downloading")
+        second = await ask(stage, url, otto)
+        await told(stage, second, "downloaded already")
+        stage.open_gate("gate")
+        statuses = {
+            "first": await told(stage, first, "Done"),
+            "second": await told(stage, second, "is here"),
+        }
+        [post] = stage.posted()
+        job = await bot.app.queue.get(job_id(statuses[who]))
+        assert job
+        # As after a kill: that they have ended is stored, and no plugin has noted it.
+        await until(partial(counted, bot, otto))
+        await bot.app.database.all("DELETE FROM already_here")
+        row = (job.id, 1, 0)
+        await bot.app.database.all("INSERT INTO privacy_jobs VALUES (?, ?, ?)", *row)
+        await module("privacy").job_changed(job, bot.app)
+        await stage.fake.wait_for(lambda: statuses[who].deleted)  # the last of all
+        assert not post.deleted
+        assert not await bot.app.queue.get(job.id)
 
 
 # What is the same
