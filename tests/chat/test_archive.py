@@ -234,7 +234,7 @@ async def test_who_asked_and_moderators_can_have_a_post_forgotten(stage: Stage) 
         ids = [await post(stage, title=f"fox {n}") for n in range(3)]
         await finds(bot, stage, "fox", *ids)
         said = await use(stage, "archive status")
-        assert said.startswith("3 posts of this server can be found.\nThe oldest one")
+        assert said.startswith("3 posts can be found here.\nThe oldest one")
         assert said.endswith("Search by meaning is off.")
         links = [
             f"https://discord.com/channels/{fake.guild.id}/{stage.channel_id}/{one}"

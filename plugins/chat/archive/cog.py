@@ -128,8 +128,8 @@ async def lines_of(archive: SQLiteArchive, guild_id: int) -> list[str]:
     with archive.refused():
         known = await archive.status(guild_id)
     text = ngettext(
-        "{count} post of this server can be found.",
-        "{count} posts of this server can be found.",
+        "{count} post can be found here.",
+        "{count} posts can be found here.",
         known["posts"],
     )
     lines = [text.format(count=known["posts"])]
