@@ -12,6 +12,7 @@ import itertools
 import mmap
 import os
 import re
+import signal
 import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from bossbot_plugins import _walls
 
+REHEARSAL_S = 10  # at most
 POPULATE_WRITE = 23  # linux/mman.h
 PRESENT, EXCLUSIVE = 1 << 63, 1 << 56  # Documentation/admin-guide/mm/pagemap.rst
 
@@ -32,6 +34,7 @@ def rehearsed(work: Callable[[], object]) -> Sequence[int]:
     reading, writing = os.pipe()
     if (pid := os.fork()) == 0:
         try:
+            signal.alarm(REHEARSAL_S)  # which ends it: the server waits meanwhile
             work()
             with open(writing, "wb") as file:
                 array("Q", (one for pair in _changed() for one in pair)).tofile(file)

@@ -607,6 +607,8 @@ class DiscordCourier(Courier):
             lines = [first, *lines]
         contents = ["\n".join([*lines, *notes]), *[""] * (len(groups) - 1)]
         post.state = "dropped"
+        if len(groups) > 1:  # the rest must be there when the first of them is
+            await self.app.storage.sync(job)
         kept = [one for one in job.posts if one.state in ("sent", "dropped")]
         job.posts = kept + new_posts(groups, contents, job.posts, post.thread_id)
         await self._save(job)

@@ -298,9 +298,10 @@ class LocalWorker(Worker):
         except Exception as error:  # the boundary of a job: the next one must run
             await self._broken(job, error)
         else:
-            if to_post:
-                await self._post(job)
-            if job.status is not Status.COMPLETED:
+            try:
+                if to_post:
+                    await self._post(job)
+            finally:  # it may hear of a cancel as late as while it ends
                 await self._forget_if_cancelled(job)
 
     async def _forget_if_cancelled(self, job: Job) -> None:

@@ -5,7 +5,7 @@ import os
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from conftest import make_job
@@ -251,6 +251,36 @@ async def test_cancel_while_files_are_kept_leaves_none(stage: Stage) -> None:
         await until(partial(has_no_task, bot, job))
         assert list(folders.glob("*/*/*")) == []
         assert stage.posted() == [] and status.buttons == ["Try again"]
+
+
+async def test_cancel_that_the_worker_hears_of_late_leaves_no_files(
+    stage: Stage,
+) -> None:
+    async with stage.bot() as bot:
+        storage, worker = bot.app.storage, cast(Any, bot.app.worker)
+        keep, forget_attempt = storage.keep, storage.forget_attempt
+
+        async def keep_and_cancel(job: Job, files: Any) -> Any:
+            kept = await keep(job, files)
+            await bot.app.database.all(  # and tells nobody yet
+                "UPDATE jobs SET status = 'cancelled', finished_at = 1, "
+                "claim_number = claim_number + 1"
+            )
+            return kept
+
+        async def hear_of_it(job: Job) -> None:
+            worker.running[job.id].cancel()
+            await forget_attempt(job)
+
+        storage.keep = keep_and_cancel  # type: ignore[method-assign]
+        storage.forget_attempt = hear_of_it  # type: ignore[method-assign]
+        await stage.says(f"$dl {link(stage.image())}")
+        await stage.hears("Download started")
+        [job] = await bot.app.queue.list()
+        await until(partial(has_no_task, bot, job))
+    data = stage.folder / "data"
+    assert [*data.glob("downloads/*/*/*")] == [] == [*data.glob("temp/*/*")]
+    assert not stage.requested("upload")
 
 
 async def test_cancel_under_load(stage: Stage) -> None:

@@ -115,6 +115,24 @@ async def test_413_for_everything_ends(stage: Stage) -> None:
     assert not stage.posted()
 
 
+async def test_files_of_a_message_that_413_splits_are_on_the_disk_before_the_first(
+    stage: Stage,
+) -> None:
+    stage.fake.fault("upload", 413)
+    async with stage.bot() as bot:
+        storage, posted = bot.app.storage, list[int]()
+        sync = storage.sync
+
+        async def watched(job: Job) -> None:
+            await sync(job)
+            posted.append(len(stage.posted()))
+
+        storage.sync = watched  # type: ignore[method-assign]
+        await stage.says(f"$download {link(*stage.images(2))}")
+        await stage.gets(2)
+    assert posted == [0]
+
+
 async def test_limit_that_413_teaches_is_remembered_for_the_next_link(
     stage: Stage,
 ) -> None:
