@@ -460,7 +460,7 @@ async def test_reload_leaves_the_archive_at_work(stage: Stage) -> None:
         assert not (await bot.app.reload("archive")).off
         number = await post(stage, title="A fox in the snow")
         await finds(bot, stage, "fox", number)
-        assert "1 post of" in await use(stage, "archive status")
+        assert "1 post can" in await use(stage, "archive status")
         await use(stage, "privacy forget")
         await finds(bot, stage, "fox")
 
