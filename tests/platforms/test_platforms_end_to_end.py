@@ -705,14 +705,16 @@ def open_to(stage: Stage, *more: str) -> None:
 async def test_posts_of_every_kind_arrive_in_discord(
     stage: Stage, web: Web, photos: Photos, video: Path, picture: Path, sound: Path
 ) -> None:
-    open_to(stage)
+    open_to(stage, "already_here")
     twitter, youtube = Twitter(web.sites), YouTube(web.sites)
+    reddit, tiktok = Reddit(web.sites), TikTok(web.sites)
     direct = web.sites.serve("https://files.example/a.png", photos(1)[0])
     links = {
         twitter.tweet("1201", *photos(4), text="Four photos", alt="A *cat*"): photos(4),
-        Reddit(web.sites).gallery("ae1", *photos(12), caption="The last"): photos(12),
+        reddit.gallery("ae1", *photos(12), caption="The last"): photos(12),
         youtube.video(VIDEO_ID, video): [video],
         direct: photos(1),
+        tiktok.video(NUMBER, video): [video],
     }
     posted = 0
     with environment(**web.sites.environment):
@@ -726,9 +728,15 @@ async def test_posts_of_every_kind_arrive_in_discord(
             await stage.says(f"$dlt {twitter.tweet('1202', text='Just *words*.')}")
             words = await stage.hears("text only", "Just")
             assert not words.files
-    assert [len(message.files) for message in stage.posted()] == [4, 10, 2, 1, 1]
+            web.sites.requests.clear()
+            for short in (reddit.share("ae1"), tiktok.short(NUMBER)):
+                asked = await stage.says(f"$download {short}")
+                await stage.hears("It is here", after=asked.id)
+            hosts = {request.host for request in web.sites.requests}
+            assert hosts == {"www.reddit.com", "vm.tiktok.com", "www.tiktok.com"}
+    assert [len(message.files) for message in stage.posted()] == [4, 10, 2, 1, 1, 1]
     told = [file.description for message in stage.posted() for file in message.files]
-    assert told == ["", "", "", "A *cat*", *[""] * 11, "The last", "", ""]
+    assert told == ["", "", "", "A *cat*", *[""] * 11, "The last", *[""] * 3]
     assert not web.sites.unknown
 
 
