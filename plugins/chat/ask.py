@@ -48,6 +48,7 @@ from bossbot import (
     Finding,
     Hit,
     PluginConfig,
+    Refused,
     _,
     hookimpl,
     now,
@@ -222,7 +223,24 @@ class Ask(commands.Cog):
         waiting = quotes(hits, _("I am reading what fits best …"))
         shown = Shown(await reply(ctx, private=not public, **waiting))
         with contextlib.suppress(discord.NotFound):  # nobody waits for it any more
-            await shown.end(await self.answer(shown, wanted.words, given))
+            answer = await self.answer(shown, wanted.words, given)
+            await shown.end(await self.still(ctx, wanted, given, limit) or answer)
+
+    async def still(
+        self, ctx: Context, wanted: Wanted, hits: Sequence[Hit], limit: int
+    ) -> dict[str, Any] | None:
+        """What is found now in place of an answer, if some of its posts have been deleted
+        or forgotten while the model wrote; else None."""
+        try:
+            query = await query_for(ctx, wanted)
+            found = await self.app.archive.search(query, limit=limit)
+        except Refused as error:
+            return {"content": str(error), "embeds": [], "view": None}
+        if {hit.job_id for hit in hits} <= {hit.job_id for hit in found}:
+            return None
+        if not found:
+            return {"content": nothing(), "embeds": [], "view": None}
+        return quotes(found, _("These posts fit best:"))
 
     def has_model(self, guild_id: int) -> bool:
         """Whether a model answers the questions of a server."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,7 @@ from bossbot_plugins._cited import cited
 from bossbot_plugins._found import link_of
 from bossbot_plugins.ask import Config, check_machine, quotes, told
 from bossbot_plugins.search import embeds_of
-from discord_support import Stage, module
+from discord_support import Stage, module, until
 from fake_discord import Message
 from fake_model import INJECTED, KEY, FakeModel
 from loguru import logger
@@ -195,6 +196,31 @@ async def test_an_answer_grows_and_names_its_sources(
     member = stage.fake.member
     for word in (guild, place, hut.id, member.id, member.name, "toy.example"):
         assert str(word) not in asked["messages"][1]["content"]
+
+
+async def test_what_is_deleted_while_the_model_writes_is_not_in_its_answer(
+    stage: Stage, fake_model: FakeModel
+) -> None:
+    async with stage.bot(**settings(fake_model, model="gated")) as bot:
+        module("ask").EDIT_S = 0.0
+        hut, snow = await post(stage, bot, HUT, PASS)
+        kept: Any = bot.app.archive
+
+        async def is_forgotten(message_id: int) -> bool:
+            return await kept.owner_of(message_id) is None
+
+        for gone, left in ((snow, [hut.id]), (hut, [])):
+            fake_model.gate.clear()
+            options = {"question": "soup in the hut"}
+            number = await stage.fake.slash(stage.channel_id, "ask", options)
+            answer = await stage.fake.answered(number)
+            await stage.fake.wait_for(lambda a=answer: "first half" in a.text)
+            await stage.fake.delete_message(gone.id)
+            await until(partial(is_forgotten, gone.id))
+            fake_model.gate.set()
+            await stage.fake.wait_for(lambda a=answer: " half" not in a.text)
+            assert jumps(answer) == left
+        assert answer.text == "Nothing that I posted here fits that."
 
 
 async def test_nothing_reaches_a_model_that_a_server_does_not_want(
