@@ -242,7 +242,7 @@ async def test_nothing_reaches_a_model_that_a_server_does_not_want(
 async def test_a_member_has_so_many_answers_a_day_and_waits_for_a_turn(
     stage: Stage, fake_model: FakeModel
 ) -> None:
-    limits = {"daily_per_member": 2, "first_token_s": 0.2, "timeout_s": 20}
+    limits = {"daily_per_member": 2, "first_token_s": 0.5, "timeout_s": 20}
     async with stage.bot(**settings(fake_model, model="hang", **limits)) as bot:
         await post(stage, bot, HUT)
         answers = await asyncio.gather(ask(stage), ask(stage))
