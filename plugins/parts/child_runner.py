@@ -385,8 +385,10 @@ class ChildRunner(Runner):
         for child in list(self.running.values()):
             child.kill()
         self._forget_server()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=3)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(3):
+                while self._tasks:  # one may have begun another one
+                    await asyncio.wait(self._tasks)
 
     def _private(self) -> list[str]:
         """What no child may read, whatever else lies around it."""
@@ -431,7 +433,7 @@ class ChildRunner(Runner):
             self.exits[how] += 1
             child.kill()
             del self.running[child.number]
-            if not self._spare:
+            if self._control and not self._spare:
                 self._keep(self._renew_spare())
 
     async def _new_child(self) -> Child:

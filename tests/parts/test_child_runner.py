@@ -1082,6 +1082,27 @@ async def test_spare_child_ends_with_the_runner(tmp_path: Path) -> None:
     await until(lambda: not alive(pid))
 
 
+@pytest.mark.skipif(not CAN_FORK, reason="no fork here")
+async def test_nothing_goes_on_after_the_stop(tmp_path: Path) -> None:
+    """A child that ends by the stop is not followed by a spare one."""
+    async with running_toys(tmp_path) as toys:
+        runner, begun = toys.runner, asyncio.Event()
+        await runner.start()
+
+        async def at_work() -> None:
+            async with runner.child("one", "download", home=str(tmp_path)) as child:
+                begun.set()
+                await child.reader.read()
+                runner.spare_s = 60.0
+
+        working = asyncio.create_task(at_work())
+        await begun.wait()
+        await runner.stop()
+        async with asyncio.timeout(5):
+            await working
+        assert not runner._tasks
+
+
 # The sandbox
 
 PUBLIC = """
