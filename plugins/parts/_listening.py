@@ -1,10 +1,10 @@
-"""What queues have in common: passing changes on to those who listen."""
+"""What queues have in common, such as passing changes on to those who listen."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from bossbot import App, Change, Queue
+from bossbot import App, Change, Job, Queue
 
 MAX_BEHIND = 100  # changes; a listener that is further behind gets no progress
 
@@ -18,6 +18,10 @@ class ListenedQueue(Queue):
         super().__init__(app)
         self._listeners: set[asyncio.Queue[Any]] = set()
         self._stopped = False
+
+    async def get(self, job_id: str) -> Job | None:
+        """See ``Queue``."""
+        return (await self.find([job_id])).get(job_id)
 
     def _pass_on(self, change: Callable[[], Change], lossy: bool = False) -> None:
         """Give each listener a change of its own."""

@@ -119,7 +119,10 @@ def register_subcommands() -> list[Subcommand]:
 async def show_workers(app: App, args: argparse.Namespace) -> int:
     """Print a line for each worker of the last day."""
     if not isinstance(app.queue, RedisQueue):
-        raise StartError("The queue is not in Redis: this machine does all the work.")
+        raise StartError(
+            "This machine does all the work: the queue is not in Redis. Set "
+            "[plugins.redis_queue] url to share it."
+        )
     await app.queue.redis.start()
     workers = await app.queue.workers()
     for one in workers:
@@ -280,7 +283,9 @@ class Redis:
             else:
                 self.client = library.Redis.from_url(url, **options)
         except ValueError as error:
-            raise StartError(f"[plugins.redis_queue] url: {error}") from None
+            raise StartError(
+                f"[plugins.redis_queue] url is wrong: {error}. Correct it in .env."
+            ) from None
         body = SCRIPT.read_text("utf-8")
         # New jobs are refused when Redis is full; those that are there go on.
         self._plain = _Script(f"#!lua\n{body}")
@@ -300,12 +305,12 @@ class Redis:
                 layout = await self.client.get(key)
         except self.errors as error:
             raise StartError(
-                f"Redis is out of reach: {error or 'it does not answer'}. Check "
-                "[plugins.redis_queue] url, and that Redis runs."
+                f"Redis is out of reach: {error or 'it does not answer'}. Correct "
+                "[plugins.redis_queue] url, or start Redis."
             ) from error
         version = str(server.get("redis_version", ""))
         if int(version.partition(".")[0] or 0) < 7:
-            raise StartError(f"Redis {version} is too old: 7.0 is needed.")
+            raise StartError(f"Redis {version} is too old. Update it: 7.0 is needed.")
         if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
             raise StartError(
                 f"Redis would drop jobs when its memory is full ({policy}). Set "
@@ -686,10 +691,6 @@ class RedisQueue(ListenedQueue):
         return jobs_of(map(table, rows))
 
     # What others see and set
-
-    async def get(self, job_id: str) -> Job | None:
-        """See ``Queue``."""
-        return (await self.find([job_id])).get(job_id)
 
     async def find(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """See ``Queue``."""

@@ -525,10 +525,6 @@ class SQLiteQueue(ListenedQueue):
 
     # What others see and set
 
-    async def get(self, job_id: str) -> Job | None:
-        """See ``Queue``."""
-        return (await self.find([job_id])).get(job_id)
-
     async def find(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """See ``Queue``."""
         rows = await self.app.database.all(

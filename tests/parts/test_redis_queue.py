@@ -135,7 +135,7 @@ NUMBER = st.integers(0, 11)
 
 
 @hypothesis.settings(
-    max_examples=15,
+    max_examples=10,
     deadline=None,
     derandomize=True,
     database=None,
@@ -530,7 +530,7 @@ async def test_member_is_told_in_time_when_redis_hangs_or_is_gone(
         app = make_app(settings, our_plugins(*PLUGINS))
         queue: Any = app.queue
         assert queue.redis.within_s <= 5
-        queue.redis.within_s, queue.tick_s = 1.0, 0.05
+        queue.redis.within_s, queue.tick_s = 0.5, 0.05
         await queue.start()
         changes = aiter(queue.changes())
         assert await anext(changes) is None
@@ -542,9 +542,9 @@ async def test_member_is_told_in_time_when_redis_hangs_or_is_gone(
         ):
             end()
             began = time.monotonic()
-            for ask in (queue.add(make_job()), queue.list(), queue.cancel(first.id)):
-                with pytest.raises(Refused, match="out of reach"):
-                    await ask
+            asks = queue.add(make_job()), queue.list(), queue.cancel(first.id)
+            for said in await asyncio.gather(*asks, return_exceptions=True):
+                assert isinstance(said, Refused) and "out of reach" in str(said)
             assert time.monotonic() - began < 5
             begin()
             async with asyncio.timeout(20):
@@ -599,7 +599,7 @@ async def test_workers_are_listed(
     assert two.startswith(f"two: version {version}, 0 of 5 downloads, seen 0.")
 
 
-@pytest.mark.parametrize("command", ["gateway", "worker", "workers"])
+@pytest.mark.parametrize("command", ["worker", "workers"])
 def test_half_a_bot_without_redis_is_refused(home: Home, command: str) -> None:
     done = home.run(command)
     assert done.returncode == 2
