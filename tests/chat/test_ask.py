@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -185,7 +184,7 @@ async def test_an_answer_grows_and_names_its_sources(
         begin = len(stage.fake.requests)
         await ask(stage)
         edits = [r.at for r in stage.fake.requests[begin:] if r.kind == "answer"]
-        assert min(b - a for a, b in pairwise(edits)) > 0.09, edits
+        assert len(edits) <= 3 + (edits[-1] - edits[0]) / 0.1, edits
     asked, _ = fake_model.asked
     given = json.loads(asked["messages"][1]["content"])
     assert given["question"] == "soup in the hut"

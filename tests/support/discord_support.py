@@ -126,12 +126,13 @@ class Stage:
         self.plugins = folder / "plugins"  # the owner's
         self.ours = our_plugins(*NEEDED)
         self._stems = {*NEEDED}
-        self.gates = media_folder / "gates" / folder.name
+        self.gates = media_folder / "gates" / f"{folder.parent.name}-{folder.name}"
         self.gates.mkdir(parents=True)
         self.plugins.mkdir()
         toy = media_folder / "toy.py"
-        if not toy.exists():
-            shutil.copy(SUPPORT_PLUGINS / "toy.py", toy)
+        if not toy.exists():  # tests in other processes may look at it now
+            made = shutil.copy(SUPPORT_PLUGINS / "toy.py", folder / "made")
+            os.replace(made, toy)
         (self.plugins / "toy.py").symlink_to(toy)
 
     # The toy site

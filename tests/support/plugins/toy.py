@@ -25,8 +25,9 @@ def supports(url: str) -> bool:
 
 def gates_of(request: Request) -> Path:
     """The gates of the stage whose folder the request's is in."""
-    places = (MEDIA / "gates" / folder.name for folder in request.folder.parents)
-    return next(place for place in places if place.name and place.is_dir())
+    folders = request.folder.parents
+    names = (f"{folder.parent.name}-{folder.name}" for folder in folders)
+    return next(p for name in names if (p := MEDIA / "gates" / name).is_dir())
 
 
 def download(request: Request, report: Report) -> None:
