@@ -1138,6 +1138,10 @@ class Queue(Part):
         """Those that were seen in the last day, if the queue is shared."""
         return []
 
+    async def take_turn(self, urgent: bool) -> None:
+        """Wait until a request to Discord is in the budget of all processes that share
+        the queue; those that are ``urgent`` come before others."""
+
     @abstractmethod
     async def add(self, job: Job) -> int | None:
         """Commit a new job; returns its place in its guild's line, from 1, or 0 when it

@@ -22,7 +22,7 @@
 --   workers           by when they were seen; worker:<name> says what is known of one
 --   changes, progress, signals
 --                     streams: a job as it was committed; how far one is; its status
---   facts, layout, seq, budget
+--   facts, layout, seq, budget (when all requests to Discord so far are paid)
 --
 -- KEYS[1] is the prefix of all keys. ARGV: the verb, the time in Unix seconds or "" for
 -- that of Redis, how many jobs of a user may run, then what the verb takes.
@@ -32,6 +32,7 @@ local ARGS = 4 -- where the verb's own begin
 local STEP = 2 ^ 45 -- more than any seq; 128 of them are exact in a double
 local CHANGES, PROGRESS, SIGNALS = 10000, 1000, 10000 -- entries that are kept
 local SEEN_S = 90 -- a worker that was not seen for so long has no slots
+local CREDIT, MAX_TURN_S = 4, 5 -- requests that need not wait; for how long one does
 local TAKEN = 20 -- overdue leases, and due jobs, that one claim sees to
 local OWN = {cancelled = true, permission = true, quota = true} -- causes
 local ENDED = {completed = true, failed = true, cancelled = true}
@@ -651,6 +652,19 @@ end
 -- Names and values: how far a job is
 function verbs.report()
   call('XADD', P .. 'progress', 'MAXLEN', '~', PROGRESS, '*', unpack(rest(ARGS)))
+end
+
+-- requests in a second, "1" for one that is urgent; returns how long to wait, and for
+-- others than urgent ones whether to ask again then. A generic cell rate algorithm: the
+-- budget is when all requests so far are paid. Only urgent ones may go on credit.
+function verbs.turn(per_s, urgent)
+  local step, paid = 1 / tonumber(per_s), tonumber(call('GET', P .. 'budget') or 0)
+  paid = math.min(now + MAX_TURN_S, math.max(now, paid or 0))
+  if urgent == '' and paid > now then
+    return {text(paid - now), 1}
+  end
+  call('SET', P .. 'budget', text(paid + step), 'EX', 60)
+  return {text(math.max(0, paid - now - CREDIT * step)), 0}
 end
 
 return verbs[verb](unpack(rest(ARGS)))

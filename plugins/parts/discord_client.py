@@ -251,6 +251,7 @@ class DiscordClient(Client):
         self._was_ready = False
         self.rate_limit_s = 0.0  # that Discord has asked to wait
         trace = aiohttp.TraceConfig()
+        trace.on_request_start.append(self._asks)
         trace.on_request_end.append(self._answered)
         options = {"http_trace": trace, **self.options}
         self.bot = cast(BossBot, kind(app, self.config, **options))
@@ -285,6 +286,10 @@ class DiscordClient(Client):
     async def health(self) -> str:
         """See ``Part``."""
         return "" if self.connected() else "not connected to Discord's gateway"
+
+    async def _asks(self, session: Any, context: Any, begun: Any) -> None:
+        if "Authorization" in begun.headers:  # others are in no limit of the bot's
+            await self.app.queue.take_turn(begun.method != "PATCH")  # an edit
 
     async def _answered(self, session: Any, context: Any, ended: Any) -> None:
         status = ended.response.status

@@ -70,6 +70,9 @@ class Config(PluginConfig):
         [], description="host:port of each Sentinel; they then say where Redis is"
     )
     service: str = Field("mymaster", description="its name, as Sentinels know it")
+    requests_per_s: float = Field(
+        45, ge=1, description="to Discord, of all processes together; it takes 50"
+    )
 
 
 @hookimpl
@@ -453,6 +456,9 @@ class RedisQueue(ListenedQueue):
     shared = True
     finish_within_s = 2.0  # for what is left of the changes, at a stop
     again_s = 0.5  # before the changes are asked for again
+    turn_s = 0.5  # until a request to Discord goes without an answer of Redis
+    no_turns_s = 5.0  # after which Redis is asked again
+    edit_s = 5.0  # until a request that is not urgent becomes so
 
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
@@ -463,6 +469,7 @@ class RedisQueue(ListenedQueue):
         self._tokens: dict[str, str] = {}  # of claims without an answer, by worker
         self._withdrawing: set[asyncio.Task[None]] = set()
         self._read_to: dict[str, str] = {}  # the last entry that was read, by stream
+        self._no_turns_until = 0.0  # by the loop's clock
         self._reading: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -824,6 +831,22 @@ class RedisQueue(ListenedQueue):
             AtWork(name, version, int(slots or 0), int(running), float(seen))
             for name, version, slots, running, seen in await self._call("workers")
         ]
+
+    async def take_turn(self, urgent: bool) -> None:
+        """See ``Queue``. Without Redis there is no budget."""
+        loop = asyncio.get_running_loop()
+        hurry_at, again = loop.time() + self.edit_s, True
+        while again and loop.time() >= self._no_turns_until:
+            first = "1" if urgent or loop.time() >= hurry_at else ""
+            try:
+                async with asyncio.timeout(self.turn_s):
+                    wait_s, again = await self._call(
+                        "turn", self.config.requests_per_s, first
+                    )
+            except (OutOfReach, TimeoutError):
+                self._no_turns_until = loop.time() + self.no_turns_s
+                return
+            await asyncio.sleep(float(wait_s))
 
     async def set_status_message(self, job_id: str, message_id: int) -> None:
         """See ``Queue``."""

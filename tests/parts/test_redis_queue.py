@@ -606,6 +606,61 @@ def test_half_a_bot_without_redis_is_refused(home: Home, command: str) -> None:
     assert "Redis" in done.stderr or "REDIS" in done.stderr
 
 
+# The budget of requests to Discord
+
+
+async def test_processes_share_fifty_requests_a_second_and_edits_come_last(
+    queue: Queue,
+) -> None:
+    redis: Any = queue
+
+    async def turn(at_s: float, urgent: bool) -> tuple[float, bool]:
+        redis.clock = repr(1000 + at_s)
+        wait_s, again = await redis._call("turn", 45, "1" if urgent else "")
+        return float(wait_s), bool(again)
+
+    posts = [await turn(0, True) for _ in range(100)]
+    assert not any(again for _, again in posts)
+    waits = [wait_s for wait_s, _ in posts]
+    assert sum(wait_s < 1e-6 for wait_s in waits) == 5 and waits == sorted(waits)
+    assert sum(wait_s < 1 - 1e-6 for wait_s in waits) == 49
+    assert [await turn(0, False), await turn(2, False)] == [
+        (pytest.approx(100 / 45), True),
+        (pytest.approx(100 / 45 - 2), True),
+    ]
+    assert await turn(3, False) == (0, False)  # when all posts are through
+    wait_s, again = await turn(3, False)
+    assert again and wait_s == pytest.approx(1 / 45)
+    for wrong in ("nan", "inf", "x", "1e300"):  # whoever wrote it
+        await redis.redis.client.set(redis.redis.key("budget"), wrong)
+        wait_s, _ = await turn(3, True)
+        assert 0 <= wait_s <= 5
+
+
+async def test_edit_waits_its_turn_and_nothing_waits_for_redis(queue: Queue) -> None:
+    redis: Any = queue
+    asked, answers = list[Any](), [["0.001", 1], ["0", 1], ["0", 0]]
+
+    async def call(verb: str, per_s: float, urgent: str) -> Any:
+        asked.append(urgent)
+        if not answers:
+            raise AssertionError("asked")
+        return answers.pop(0)
+
+    redis._call = call
+    await queue.take_turn(False)
+    assert asked == ["", "", ""]
+    redis._call = lambda *values: asyncio.sleep(60)
+    redis.turn_s = 0.01
+    await queue.take_turn(True)
+    redis._call = call  # which fails, and is not asked
+    await queue.take_turn(True)
+    redis._no_turns_until, redis.edit_s = 0, 0
+    answers.append(["0", 0])
+    await queue.take_turn(False)  # one that has waited long is urgent
+    assert asked == ["", "", "", "1"]
+
+
 async def test_acl_of_the_documentation_is_enough(
     open_queue: Open,
     redis_server: RedisServer,  # noqa: F811

@@ -126,11 +126,18 @@ async def test_owner_sees_the_workers_and_nobody_else(
         async with asyncio.timeout(10):
             while not await bot.app.queue.workers():  # it has claimed nothing yet
                 await asyncio.sleep(0.02)
+        turns = list[bool]()
+
+        async def take_turn(urgent: bool) -> None:
+            turns.append(urgent)
+
+        bot.app.queue.take_turn = take_turn
         answer = await seen_by(fake.owner.id)
         assert answer.startswith(f"{name}: version {bossbot.__version__}, 0 of 5 ")
         assert await seen_by(fake.member.id) == "Only the bot's owner may do that."
         await stage.says(f"$download {link(stage.image())}")  # the same in one process
         [message] = await stage.gets(1)
         assert message.files[0].data == stage.bytes_of(stage.image())
+        assert turns.count(True) >= 2  # its status message, and the file
     async with stage.bot():
         assert "this machine does all the work" in await seen_by(fake.owner.id)
