@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import itertools
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ import test_sqlite_queue as contract
 from conftest import ROOT, Home, MakeApp, MakeSettings, make_job, our_plugins
 from discord_support import module
 from hypothesis import strategies as st
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis_support import RedisServer, own_redis, redis_prefix, redis_server  # noqa: F401
 from test_sqlite_queue import Open
 from two_queues import STEPS, Record, TwoQueues
@@ -693,6 +696,45 @@ async def test_acl_of_the_documentation_is_enough(
     config = queue.config
     found = await module("redis_queue").check_machine(config)
     assert [one.fatal for one in found] == [False]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """Of nobody, for 127.0.0.1, and its key: the files."""
+    certificate, key = (str(tmp_path / name) for name in ("certificate", "key"))
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"),
+            *("ec_paramgen_curve:prime256v1", "-subj", "/CN=redis", "-addext"),
+            *("subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+async def test_tls_is_used_and_a_certificate_of_nobody_refused(
+    make_settings: MakeSettings, make_app: MakeApp, certificate: tuple[str, str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with own_redis(
+        *("--tls-port", str(port), "--tls-auth-clients", "no"),
+        *("--tls-cert-file", certificate[0], "--tls-key-file", certificate[1]),
+    ):
+        url = f"rediss://127.0.0.1:{port}"
+        known = make_settings(redis_queue__url=f"{url}?ssl_ca_certs={certificate[0]}")
+        app = make_app(known, our_plugins(*PLUGINS))
+        await app.queue.start()
+        assert await app.queue.add(make_job()) == 0
+        await app.queue.stop()
+        app = make_app(make_settings(redis_queue__url=url), our_plugins(*PLUGINS))
+        unknown: Any = app.queue
+        unknown.redis.client.set_retry(Retry(NoBackoff(), 0))
+        with pytest.raises(StartError, match="certificate"):
+            await unknown.start()
+        await app.queue.stop()
 
 
 async def test_nothing_is_left_of_what_is_forgotten(queue: Queue) -> None:
