@@ -1847,8 +1847,7 @@ class Hooks(Protocol):
 
     @hookspec(firstresult=True)
     def find_posted(self, job: Job) -> Job | None:
-        """Return an earlier job whose posts answer this one, or None; called when it is
-        known where a short link leads, before anything is posted."""
+        """Return an earlier job whose post is here; called once a short link is resolved."""
 
     @hookspec
     def process_files(

@@ -301,6 +301,9 @@ class LocalWorker(Worker):
             try:
                 if to_post:
                     await self._post(job)
+            except asyncio.CancelledError:
+                await self.app.storage.forget_attempt(job)
+                raise
             finally:  # it may hear of a cancel as late as while it ends
                 await self._forget_if_cancelled(job)
 

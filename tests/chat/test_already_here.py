@@ -377,7 +377,7 @@ async def here_is_no_word_of(bot: BossBot, url: str) -> bool:
     return url not in [row[0] for row in rows]
 
 
-async def test_short_link_is_given_up_when_it_leads_to_what_is_here(
+async def test_find_posted_gives_up_a_short_link_to_what_is_here(
     stage: Stage,
 ) -> None:
     shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)

@@ -269,6 +269,7 @@ async def test_cancel_that_the_worker_hears_of_late_leaves_no_files(
             return kept
 
         async def hear_of_it(job: Job) -> None:
+            storage.forget_attempt = forget_attempt  # type: ignore[method-assign]
             worker.running[job.id].cancel()
             await forget_attempt(job)
 
