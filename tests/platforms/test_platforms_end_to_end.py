@@ -732,8 +732,11 @@ async def test_posts_of_every_kind_arrive_in_discord(
             for short in (reddit.share("ae1"), tiktok.short(NUMBER)):
                 asked = await stage.says(f"$download {short}")
                 await stage.hears("It is here", after=asked.id)
-            hosts = {request.host for request in web.sites.requests}
-            assert hosts == {"www.reddit.com", "vm.tiktok.com", "www.tiktok.com"}
+            hosts = [request.host for request in web.sites.requests]
+            # The first pictures may be on their way when the download is stopped.
+            assert hosts.count("i.redd.it") < 12
+            hosts = [host for host in hosts if host != "i.redd.it"]
+            assert {*hosts} == {"www.reddit.com", "vm.tiktok.com", "www.tiktok.com"}
     assert [len(message.files) for message in stage.posted()] == [4, 10, 2, 1, 1, 1]
     told = [file.description for message in stage.posted() for file in message.files]
     assert told == ["", "", "", "A *cat*", *[""] * 11, "The last", *[""] * 3]
