@@ -92,8 +92,3 @@ def distance(one: Look, other: Look) -> float:
         return 1.0
     pairs = zip(one.hashes, other.hashes, strict=True)
     return max((a ^ b).bit_count() for a, b in pairs) / BITS
-
-
-def alike(one: Look, other: Look) -> bool:
-    """Whether two files show the same."""
-    return distance(one, other) <= ALIKE

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import aiohttp
+from pydantic import SecretStr
 
 from bossbot import BossbotError
 
@@ -32,6 +33,28 @@ class Endpoint(NamedTuple):
     timeout_s: float  # for the whole answer
 
 
+def key_of(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
+
+
+def authorization(key: str) -> dict[str, str]:
+    """The header of a request with that key."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+async def whole(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """An answer of at most so many bytes. Raises ModelFailed for a refusal and for a
+    longer one."""
+    if response.status != 200:
+        raise ModelFailed(f"it answered {response.status}")
+    answer = bytearray()
+    async for chunk in response.content.iter_chunked(65536):
+        answer += chunk
+        if len(answer) > most:
+            raise ModelFailed("its answer is too large")
+    return bytes(answer)
+
+
 async def stream(
     endpoint: Endpoint, messages: Sequence[Mapping[str, str]]
 ) -> AsyncGenerator[str, None]:
@@ -51,8 +74,7 @@ async def stream(
 
     url = endpoint.base_url.rstrip("/").removesuffix("/chat/completions")
     headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
-    if endpoint.key:
-        headers["Authorization"] = f"Bearer {endpoint.key}"
+    headers |= authorization(endpoint.key)
     try:
         async with aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_S),
@@ -100,13 +122,14 @@ def bodies(
 async def fault_of(base_url: str, key: str) -> str:
     """Why a server gives no answers, as far as it can be seen without a question; ""
     when nothing is wrong."""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
     timeout = aiohttp.ClientTimeout(CONNECT_S)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.get(
-                f"{base_url.rstrip('/')}/models", headers=headers, allow_redirects=False
+                f"{base_url.rstrip('/')}/models",
+                headers=authorization(key),
+                allow_redirects=False,
             ) as answer,
         ):  # not every server has this list
             return "" if answer.status in (200, 404) else f"it answers {answer.status}"

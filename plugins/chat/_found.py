@@ -4,7 +4,7 @@ were found are shown."""
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import discord
 from bossbot_plugins._commands import Asked
@@ -39,6 +39,26 @@ class Wanted:
     since: float = 0
     public: bool = False  # whether everybody in the channel reads the answer
 
+    @classmethod
+    def of(
+        cls,
+        words: str,
+        member: discord.User | None,
+        channel: Place,
+        since: Since | None,
+        public: bool,
+        **more: str,
+    ) -> Self:
+        """By the options of a command. Raises Refused: see ``cleaned``."""
+        return cls(
+            words=cleaned(words),
+            user_id=member.id if member else 0,
+            channel_id=channel.id if channel else 0,
+            since=now() - SINCE[since] * DAY_S if since else 0,
+            public=public,
+            **more,
+        )
+
 
 def cleaned(words: str) -> str:
     """A member's words without mentions and what cannot be seen. Raises Refused when
@@ -48,16 +68,6 @@ def cleaned(words: str) -> str:
     if not text.strip("\"'“”„«»?!.,;:- "):
         raise Refused(_("Tell me in a few words what to look for."))
     return text
-
-
-def since_s(since: Since | None) -> float:
-    """When that began, in Unix seconds; 0 for no limit."""
-    return now() - SINCE[since] * DAY_S if since else 0
-
-
-def id_of(thing: Any) -> int:
-    """The id of a member or channel, 0 for None."""
-    return int(thing.id) if thing else 0
 
 
 async def query_for(asked: Asked, wanted: Wanted) -> Query:

@@ -52,7 +52,7 @@ def may_read(
         return False
     if thread and not channel.is_private():
         return False  # its channel stands for it
-    if is_adult(channel, unknown=True) and not adult:
+    if is_adult(channel) and not adult:
         return False
     try:
         may = channel.permissions_for(who)
@@ -67,11 +67,9 @@ def may_read(
     )
 
 
-def is_adult(channel: Any, unknown: bool = False) -> bool:
+def is_adult(channel: Any) -> bool:
     """Whether a channel is age-restricted, or the one that a thread is in, if that is
     known."""
-    if isinstance(channel, discord.Thread) and channel.parent is None:
-        return unknown
     return bool(getattr(channel, "is_nsfw", bool)())
 
 

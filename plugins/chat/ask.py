@@ -14,7 +14,7 @@ from typing import Any
 import discord
 from bossbot_plugins._address import Address
 from bossbot_plugins._answers import MAX_DESCRIPTION, reply
-from bossbot_plugins._chat_model import Endpoint, ModelFailed, fault_of, stream
+from bossbot_plugins._chat_model import Endpoint, ModelFailed, fault_of, key_of, stream
 from bossbot_plugins._cited import Cited, cited, without_thoughts
 from bossbot_plugins._commands import guard
 from bossbot_plugins._found import (
@@ -23,8 +23,6 @@ from bossbot_plugins._found import (
     Since,
     Wanted,
     about,
-    cleaned,
-    id_of,
     jumps,
     link_of,
     name_of,
@@ -32,7 +30,6 @@ from bossbot_plugins._found import (
     numbered,
     query_for,
     quote,
-    since_s,
 )
 from bossbot_plugins._jobs import guild_id_of
 from bossbot_plugins._prompt import prompt
@@ -122,7 +119,7 @@ async def check_machine(config: Config) -> list[Finding]:
             what = "of base_url and model in [plugins.ask] one is missing"
             return [Finding(what, cost, "Set both.")]
         return []
-    fault = await fault_of(config.base_url, key_of(config))
+    fault = await fault_of(config.base_url, key_of(config.api_key))
     if not fault:
         return []
     remedy = "Check base_url and api_key in [plugins.ask], and that the server runs."
@@ -191,13 +188,7 @@ class Ask(commands.Cog):
         """Answer a question from what I have posted."""
         public = public or not ctx.interaction
         await ctx.defer(ephemeral=not public)
-        wanted = Wanted(
-            words=cleaned(question),
-            user_id=id_of(member),
-            channel_id=id_of(channel),
-            since=since_s(since),
-            public=public,
-        )
+        wanted = Wanted.of(question, member, channel, since, public)
         asks = self.has_model(guild_id_of(ctx))
         limit = max(self.config.posts if asks else 0, QUOTED)
         query = await query_for(ctx, wanted)
@@ -295,7 +286,7 @@ class Ask(commands.Cog):
             endpoint = Endpoint(
                 config.base_url,
                 config.model,
-                key_of(config),
+                key_of(config.api_key),
                 config.answer_tokens,
                 left_s,
                 config.timeout_s,
@@ -311,10 +302,6 @@ class Ask(commands.Cog):
         if not without_thoughts(text).strip():
             raise ModelFailed("it said nothing; more answer_tokens may help")
         return check(text)
-
-
-def key_of(config: Config) -> str:
-    return config.api_key.get_secret_value() if config.api_key else ""
 
 
 # ── How it looks ───────────────────────────────────────────────────────────────────

@@ -10,7 +10,15 @@ from typing import Any
 
 import aiohttp
 from bossbot_plugins._address import Address
-from bossbot_plugins._chat_model import CONNECT_S, Endpoint, ModelFailed, stream
+from bossbot_plugins._chat_model import (
+    CONNECT_S,
+    Endpoint,
+    ModelFailed,
+    authorization,
+    key_of,
+    stream,
+    whole,
+)
 from loguru import logger
 from pydantic import Field, SecretStr
 
@@ -89,10 +97,6 @@ def first(job: Job, file: MediaFile, config: Config) -> bool:
     return file.sha256 in posted[: config.max_pictures]
 
 
-def key_of(config: Config) -> str:
-    return config.api_key.get_secret_value() if config.api_key else ""
-
-
 async def description(config: Config, file: MediaFile) -> list[Passage]:
     """What a model sees in a picture. Raises ModelFailed and OSError."""
     if file.size > MAX_PICTURE_BYTES:
@@ -105,7 +109,7 @@ async def description(config: Config, file: MediaFile) -> list[Passage]:
     content = [{"type": "text", "text": ASKED}, picture]
     messages: Any = [{"role": "user", "content": content}]
     seconds = config.timeout_s
-    server = (config.base_url, config.picture_model, key_of(config), 300)
+    server = (config.base_url, config.picture_model, key_of(config.api_key), 300)
     text = ""
     async for part in stream(Endpoint(*server, seconds, seconds), messages):
         text += part
@@ -120,7 +124,7 @@ async def speech(config: Config, file: MediaFile) -> list[Passage]:
     ModelFailed, OSError and what aiohttp raises."""
     if file.size > MAX_SOUND_BYTES:
         return []
-    headers = {"Authorization": f"Bearer {key}"} if (key := key_of(config)) else {}
+    headers = authorization(key_of(config.api_key))
     url = f"{config.base_url.rstrip('/')}/audio/transcriptions"
     with file.path.open("rb") as sound:
         form = aiohttp.FormData()
@@ -134,13 +138,7 @@ async def speech(config: Config, file: MediaFile) -> list[Passage]:
             ) as session,
             session.post(url, data=form, allow_redirects=False) as response,
         ):
-            if response.status != 200:
-                raise ModelFailed(f"it answered {response.status}")
-            answer = bytearray()
-            async for chunk in response.content.iter_chunked(65536):
-                answer += chunk
-                if len(answer) > MAX_ANSWER_BYTES:
-                    raise ModelFailed("its answer is too large")
+            answer = await whole(response, MAX_ANSWER_BYTES)
     try:
         return list(passages_of(json.loads(answer)))
     except (ValueError, TypeError, RecursionError) as error:

@@ -19,14 +19,12 @@ from bossbot_plugins._found import (
     Since,
     Wanted,
     cleaned,
-    id_of,
     jumps,
     nothing,
     numbered,
     place_of,
     query_for,
     shown,
-    since_s,
 )
 from bossbot_plugins._readable import channels_for
 from discord import app_commands
@@ -91,15 +89,8 @@ class Search(commands.Cog):
         """Find what I have posted, by words or by what it is about."""
         public = public or not ctx.interaction
         await ctx.defer(ephemeral=not public)
-        wanted = Wanted(
-            words=cleaned(query),
-            user_id=id_of(member),
-            channel_id=id_of(channel),
-            platform=self.known(platform or ""),
-            kind=kind or "",
-            since=since_s(since),
-            public=public,
-        )
+        about = {"platform": self.known(platform or ""), "kind": kind or ""}
+        wanted = Wanted.of(query, member, channel, since, public, **about)
         page = await found(self.app, ctx, wanted)
         if page is None:
             await reply(ctx, nothing(), private=not public)
@@ -203,15 +194,16 @@ def recall(key: str) -> Wanted:
     return kept[key]
 
 
-class MoreButton(
-    discord.ui.DynamicItem[discord.ui.Button[Any]],
-    template=r"search:more:(?P<key>[0-9a-f]{12}):(?P<after>\d{1,6})",
-):
-    """Shows the next posts to whoever clicks."""
+class OfSearch:
+    """A button of a page of a search."""
+
+    name: str
+    label: str
 
     def __init__(self, key: str, after: int) -> None:
-        custom_id = f"search:more:{key}:{after}"
-        super().__init__(discord.ui.Button(label=_("More"), custom_id=custom_id))
+        custom_id = f"search:{self.name}:{key}:{after}"
+        button = discord.ui.Button[Any](label=_(self.label), custom_id=custom_id)
+        super().__init__(button)  # type: ignore[call-arg]
         self.key, self.after = key, after
 
     @classmethod
@@ -219,6 +211,16 @@ class MoreButton(
         cls, interaction: discord.Interaction, item: Any, match: re.Match[str], /
     ) -> Self:
         return cls(match["key"], int(match["after"]))
+
+
+class MoreButton(
+    OfSearch,
+    discord.ui.DynamicItem[discord.ui.Button[Any]],
+    template=r"search:more:(?P<key>[0-9a-f]{12}):(?P<after>\d{1,6})",
+):
+    """Shows the next posts to whoever clicks."""
+
+    name, label = "more", N_("More")
 
     async def callback(self, interaction: discord.Interaction) -> None:
         await admit(interaction, "search", group="search")
@@ -231,21 +233,13 @@ class MoreButton(
 
 
 class PostButton(
+    OfSearch,
     discord.ui.DynamicItem[discord.ui.Button[Any]],
     template=r"search:post:(?P<key>[0-9a-f]{12}):(?P<after>\d{1,6})",
 ):
     """Posts what was found in the channel, as far as everybody there may read it."""
 
-    def __init__(self, key: str, after: int) -> None:
-        custom_id = f"search:post:{key}:{after}"
-        super().__init__(discord.ui.Button(label=_("Post here"), custom_id=custom_id))
-        self.key, self.after = key, after
-
-    @classmethod
-    async def from_custom_id(
-        cls, interaction: discord.Interaction, item: Any, match: re.Match[str], /
-    ) -> Self:
-        return cls(match["key"], int(match["after"]))
+    name, label = "post", N_("Post here")
 
     async def callback(self, interaction: discord.Interaction) -> None:
         await admit(interaction, "search", group="search")

@@ -20,6 +20,7 @@ from bossbot_plugins import _limited_child, _walls
 from bossbot_plugins._limited_child import ChildError, LimitedChild
 from bossbot_plugins.archive import _model
 from bossbot_plugins.archive._meaning import Meaning, findings, quantise, rows_of
+from pydantic import SecretStr
 
 STORED = Path(__file__).parents[1] / "support" / "embeddings.json"
 GUILD = 7
@@ -377,7 +378,7 @@ async def test_rows_come_from_an_endpoint(tmp_path: Path, address: str) -> None:
         "endpoint",
         endpoint_url=address + "/",
         endpoint_model="good",
-        endpoint_key="sk-1",
+        endpoint_key=SecretStr("sk-1"),
     )
     texts = ["x" * n for n in range(1, 70)]
     rows = await meaning.embed(texts)

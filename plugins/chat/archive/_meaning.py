@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
+from bossbot_plugins._chat_model import ModelFailed, authorization, key_of, whole
 from bossbot_plugins._limited_child import ChildError, LimitedChild
 from loguru import logger
 from pydantic import SecretStr
@@ -47,12 +48,10 @@ class Meaning:
         idle_s: float = 600,
         endpoint_url: str = "",
         endpoint_model: str = "",
-        endpoint_key: SecretStr | str = "",
+        endpoint_key: SecretStr | None = None,
     ) -> None:
         self.kind = kind
-        secret = isinstance(endpoint_key, SecretStr)
-        key = endpoint_key.get_secret_value() if secret else endpoint_key  # type: ignore[union-attr]
-        self._endpoint = Endpoint(endpoint_url, endpoint_model, str(key))
+        self._endpoint = Endpoint(endpoint_url, endpoint_model, key_of(endpoint_key))
         self._child = LimitedChild(
             Path(__file__).with_name("_scores.py"),
             {"database": str(database)},
@@ -226,7 +225,7 @@ class Endpoint:
             return await self._embed(texts)
         # Its answer may be anything.
         except (
-            *(aiohttp.ClientError, TimeoutError, OSError),
+            *(ModelFailed, aiohttp.ClientError, TimeoutError, OSError),
             *(ValueError, TypeError, LookupError, RecursionError),
         ) as error:
             self._rests_until_s = time.monotonic() + RESTS_S
@@ -238,22 +237,15 @@ class Endpoint:
         if not self._session:
             timeout = aiohttp.ClientTimeout(total=self.timeout_s, connect=10)
             self._session = aiohttp.ClientSession(timeout=timeout)
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         asked = {"model": self.model, "input": list(texts)}
         async with self._session.post(
             f"{self.url}/embeddings",
             json=asked,
-            headers=headers,
+            headers=authorization(self._key),
             allow_redirects=False,  # the key is for this server only
         ) as response:
-            if response.status != 200:
-                raise ValueError(f"status {response.status}")
-            data = bytearray()
-            async for chunk in response.content.iter_chunked(65536):
-                data += chunk
-                if len(data) > MAX_ANSWER_BYTES:
-                    raise ValueError("its answer is too long")
-        return await asyncio.to_thread(rows_of, bytes(data), len(texts))
+            data = await whole(response, MAX_ANSWER_BYTES)
+        return await asyncio.to_thread(rows_of, data, len(texts))
 
 
 def rows_of(data: bytes, count: int) -> list[bytes]:
