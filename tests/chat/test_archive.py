@@ -63,7 +63,9 @@ def stored(stage: Stage) -> bytes:
     return b"".join(path.read_bytes() for path in folder.glob("archive.db*"))
 
 
-async def test_post_is_found_by_its_words(stage: Stage) -> None:
+async def test_post_is_found_by_its_words(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with words_only(stage) as bot:
         fox = await post(stage, title="A red fox in the snow", uploader="ann")
         await post(stage, title="Sourdough bread", text="How to bake it.")
@@ -75,6 +77,57 @@ async def test_post_is_found_by_its_words(stage: Stage) -> None:
         )
         assert (hit.kinds, hit.user_id) == (["image"], stage.fake.member.id)
         assert hit.picture_url.startswith("http")
+        adult = await post(stage, title="A bare fox in the snow", adult=True)
+        await finds(bot, stage, "red foxes in snow", fox, adult)
+        hits = await find(bot, stage, "bare fox")
+        assert [one.picture_url for one in hits if one.adult] == [""]
+        # What Discord has said counts for an hour.
+        stage.fake.all_messages[fox].deleted = True
+        assert len(await find(bot, stage, "red foxes in snow")) == 2
+        monkeypatch.setattr(store(), "KNOWN_S", 0)
+        await finds(bot, stage, "red foxes in snow", adult)
+
+
+def store() -> Any:
+    return sys.modules["bossbot_plugins.archive.store"]
+
+
+async def test_files_that_cannot_be_read_now_are_read_later(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stage.media / "notes.txt").write_text("A pinch of cardamom.\n")
+    async with words_only(stage) as bot:
+        archive: Any = bot.app.archive
+        archive.again_s = 0.05
+        read_files, tried = store().read_files, list[object]()
+
+        async def fail_once(*args: Any) -> Any:
+            tried.append(args)
+            if len(tried) == 1:
+                raise OSError("the disk is slow")
+            return await read_files(*args)
+
+        monkeypatch.setattr(store(), "read_files", fail_once)
+        number = await post(stage, "file=notes.txt", title="A recipe")
+        await finds(bot, stage, "cardamom", number)
+
+
+async def test_what_is_too_long_or_too_old_is_not_kept(stage: Stage) -> None:
+    limits = {"archive__retention_days": 30, "archive__text_limit": 2048}
+    async with words_only(stage, **limits) as bot:
+        archive: Any = bot.app.archive
+        text = "word " * 1000
+        ids = [await post(stage, title=f"fox {n}", text=text) for n in range(2)]
+        await finds(bot, stage, "fox", *ids)
+        size = "SELECT sum(length(text)) FROM pieces GROUP BY job_id"
+        for (kept,) in await archive._read(lambda db: db.execute(size).fetchall()):
+            assert 1900 < kept <= 2048
+        job_id = (await archive.owner_of(ids[0])).job_id
+        old = "UPDATE posts SET posted_at = posted_at - 31 * 86400 WHERE job_id = ?"
+        await archive._write(lambda db: db.execute(old, (job_id,)))
+        sweeping = asyncio.create_task(archive._sweep())
+        await finds(bot, stage, "fox", ids[1])
+        sweeping.cancel()
 
 
 async def test_what_is_deleted_is_forgotten_to_the_last_byte(stage: Stage) -> None:
@@ -141,11 +194,23 @@ async def test_words_in_files_and_subtitles_are_found(stage: Stage) -> None:
         [hit] = await find(bot, stage, "lighthouse")
         assert hit.passages[0] == ("A lighthouse", "seen", None)
         assert hit.sentence == "A lighthouse" and hit.kinds == ["image"]
+        # Reading a file has ended the bot three times.
+        archive: Any = bot.app.archive
+        known = await archive.status()
+        again = "INSERT INTO work SELECT job_id, 3, 0 FROM posts"
+        await archive._write(lambda db: db.execute(again))
+        archive._to_read.set()
+        await until(partial(is_read, archive))
+        assert await archive.status() == known
         told = stage.facts("talk", title="A talk")
         script = "talk_0001.en.srt"
         await stage.says(f"$dl {link(told, stage.image(2), f'file={script}')}")
         await finds(bot, stage, "lighthouse", number, stage.posted()[-1].id)
         await fake.settle()
+
+
+async def is_read(archive: Any) -> bool:
+    return (await archive.status())["work"] == 0
 
 
 async def test_what_was_deleted_while_the_bot_was_off_is_never_shown(
@@ -176,6 +241,17 @@ async def test_what_was_deleted_while_the_bot_was_off_is_never_shown(
         await until(partial(is_without, stage, b"owl"))  # without a search
         known = await bot.app.archive.status()  # type: ignore[attr-defined]
         assert known["posts"] == 2, "of the one that cannot be seen nobody knows"
+        # With another bot's token, which may not be on the same servers.
+        archive: Any = bot.app.archive
+        archive.heal_s = 0
+        sql = "UPDATE facts SET value = ? WHERE key = 'bot'"
+        move = "UPDATE {} SET guild_id = 77 WHERE guild_id > 0"
+        for table in ("posts", "places"):
+            await archive._write(lambda db, t=table: db.execute(move.format(t)))
+        for user_id, left_over in ((1, 2), (fake.bot.id, 0)):
+            await archive._write(lambda db, u=user_id: db.execute(sql, (str(u),)))
+            await archive._heal()
+            assert (await archive.status())["posts"] == left_over
 
 
 async def test_what_was_posted_before_there_was_an_archive_is_found(
@@ -472,8 +548,20 @@ async def test_threads_are_found_with_their_channel(stage: Stage) -> None:
         inside = await post(stage, place=thread.id, title="A fox")
         await finds(bot, stage, "fox", inside)
         await finds(bot, stage, "fox", channels=[thread.id + 1])
+        # Of a thread that was archived nobody tells the bot whose it is.
+        archive: Any = bot.app.archive
+        lose = "UPDATE places SET parent_id = 0"
+        await archive._write(lambda db: db.execute(lose))
+        await finds(bot, stage, "fox")
+        archive.heal_s = 0
+        await archive._heal_channel(fake.guild.id, thread.id)
+        await finds(bot, stage, "fox", inside)
         alone = fake.open_dm(fake.member.id)
         await finds(bot, stage, "fox", guild_id=0, channels=[alone.id])
+
+
+async def is_kept(archive: Any, posts: int) -> bool:
+    return bool((await archive.status())["posts"] == posts)
 
 
 async def test_meaning_finds_what_no_word_does_and_words_go_on_without_it(
@@ -481,7 +569,13 @@ async def test_meaning_finds_what_no_word_does_and_words_go_on_without_it(
 ) -> None:
     async with stage.bot() as bot:
         archive: Any = bot.app.archive
+        runner: Any = bot.app.runner
+        downloads, runner.downloads = runner.downloads, lambda: 1
         booby = await post(stage, title="Blue-footed booby, courtship dance")
+        await until(partial(is_kept, archive, 1))
+        await stage.fake.settle()
+        assert not archive.meaning.pid, "it rests while downloads run"
+        runner.downloads = downloads
         bread = await post(stage, title="Sourdough bread from the oven")
         await finds(bot, stage, "ein Vogel tanzt", booby)
         await finds(bot, stage, "pan recién hecho", bread)

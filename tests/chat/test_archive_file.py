@@ -223,6 +223,11 @@ def test_only_the_channels_that_were_asked_for_are_searched(db: Db) -> None:
     assert find(db, "fox", [7]) == []
     assert find(db, "", [2], like=f"{2:010x}") == []
     assert find(db, "", [2, 4], like=f"{2:010x}") == [1, 4]
+    add(db, 8, "fox", guild_id=9, channel_id=2)
+    assert find(db, "fox", [2]) == [1], "of this server only"
+    asked = _find.ask(db, Query(text="fox", guild_id=1, channels=[2]))
+    every = dict.fromkeys([row[0] for row in db.execute("SELECT id FROM pieces")], 1.0)
+    assert [one.message_id for one in _find.ranked(db, asked, every)] == [1]
 
 
 def test_posts_are_found_by_whose_they_are_and_what_they_are(db: Db) -> None:
@@ -306,6 +311,23 @@ def test_erased_posts_leave_no_byte_behind(db: Db, path: Path, count: int) -> No
     assert len(find(db, "common text")) == count / 2 and find(db, "quetzalcoatl1") == []
     assert b"Z" * 512 in left
     db.execute("INSERT INTO grams (grams) VALUES ('integrity-check')")
+
+
+def test_erased_post_leaves_no_row_and_its_id_for_a_week(db: Db) -> None:
+    job = add(db, 1, "fox")
+    vectors(db, "V")
+    with transaction(db):
+        _file.erase(db, [job])
+    rows = {
+        table: db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        for table in ("posts", "messages", "pieces", "vectors", "work", "gone")
+    }
+    assert rows == {**dict.fromkeys(rows, 0), "gone": 1}
+    db.execute("UPDATE gone SET at_s = at_s - ?", (_file.GONE_S + 1,))
+    other = add(db, 2, "cat")
+    with transaction(db):
+        _file.erase(db, [other])
+    assert [row[0] for row in db.execute("SELECT job_id FROM gone")] == [other]
 
 
 def test_vector_of_what_was_erased_meanwhile_is_not_stored(db: Db) -> None:

@@ -4,11 +4,11 @@ ten thousand made-up cases."""
 import random
 from dataclasses import dataclass, field
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import AsyncMock, MagicMock
 
 import discord
 import pytest
-from bossbot_plugins._readable import readable_channels
+from bossbot_plugins._readable import channels_for, readable_channels
 from discord import Permissions
 
 VIEW, HISTORY = Permissions(view_channel=True), Permissions(read_message_history=True)
@@ -219,3 +219,28 @@ def test_nobody_reads_what_discord_does_not_show(part: int) -> None:
             }
             wanted = expected(world, here, public, joined)
             assert {*found} | threads == wanted, (world, here, public, joined)
+
+
+@pytest.mark.parametrize("status", [404, 500])
+async def test_private_threads_are_searched_for_who_has_joined_them(
+    status: int,
+) -> None:
+    text = Place(100, TEXT)
+    threads = [Place(number, PRIVATE, parent=text) for number in (200, 201)]
+    may = {EVERYBODY: VIEW.value | HISTORY.value}
+    guild, member = guild_of(World(may, [text, *threads], MEMBER, [], False))
+    answer = MagicMock(status=status, reason="")
+    kind = discord.NotFound if status == 404 else discord.DiscordServerError
+
+    async def is_in(thread_id: int, _user_id: int) -> Any:
+        if thread_id == 200:
+            raise kind(answer, "")
+        return {"id": str(thread_id), "user_id": str(MEMBER), "flags": 0} | {
+            "join_timestamp": "2026-01-01T00:00:00+00:00"
+        }
+
+    state: Any = guild._state
+    state.http.get_thread_member = AsyncMock(side_effect=is_in)
+    asked = MagicMock(spec=discord.Interaction, guild=guild, user=member)
+    asked.channel = guild.get_channel(100)
+    assert {*await channels_for(asked)} == {100, 201}
