@@ -95,6 +95,21 @@ async def test_without_a_model_the_best_sentences_are_quoted(stage: Stage) -> No
         assert nothing.text == "Nothing that I posted here fits that."
 
 
+async def test_an_answer_for_all_rests_on_what_all_may_read(stage: Stage) -> None:
+    fake, owner = stage.fake, stage.fake.owner  # who sees every channel
+    fake.guild.roles[0].permissions.add("administrator")  # the bot's role
+    closed = await fake.add_channel("staff")
+    await fake.deny(closed.id, "view_channel")
+    async with stage.bot(archive__meaning="off") as bot:
+        (hut,) = await post(stage, bot, HUT)
+        text = HUT.replace("ridge", "lake")
+        (other,) = await post(stage, bot, text, channel_id=closed.id, user_id=owner.id)
+        for public, seen in ((False, {hut.id, other.id}), (True, {hut.id})):
+            options = {"question": "soup in the hut", "public": public}
+            number = await fake.slash(stage.channel_id, "ask", options, owner.id)
+            assert {*jumps(await fake.answered(number))} == seen
+
+
 # What a model does, and how the answer begins.
 NO_ANSWER = "The language model did not answer. These posts fit best:"
 NOT_IN_THEM = "The language model found no answer in these posts:"

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 from archive_support import make_hit, post
-from bossbot_plugins._found import MAX_WORDS, about, cleaned, name_of, quote
+from bossbot_plugins._found import MAX_WORDS, Wanted, about, cleaned, name_of, quote
+from bossbot_plugins.search import MAX_KEPT, keep, kept
 from discord_support import Stage, module
 from fake_discord import Channel, Message
 
@@ -81,6 +82,11 @@ async def test_a_post_is_found_with_its_sentence_picture_and_link(stage: Stage) 
         shown = await search(stage, "soup", **options)
         assert jumps(shown) == [link_to(hut)]
         assert shown.only_for is None and shown.buttons == ["Jump"]
+        older = "UPDATE posts SET posted_at = posted_at - 2 * 86400"
+        archive: Any = bot.app.archive
+        await archive._write(lambda db: db.execute(older))
+        assert (await search(stage, "soup", since="day")).text == nothing
+        assert jumps(await search(stage, "soup", since="week")) == [link_to(hut)]
         assert jumps(await says(stage, '$search box "made of paper"')) == [link_to(cat)]
         assert (await says(stage, '$search "made paper"')).text == nothing
         assert '`$search <words "exact words">`' in (await says(stage, "$search")).text
@@ -229,6 +235,12 @@ async def test_every_query_is_answered(stage: Stage) -> None:
         stage.guild_settings("")
         plain = await says(stage, "$search hut")
         assert plain.text.startswith("Perhaps\n**1.** [The hut on the ridge](")
+
+
+def test_only_so_many_searches_can_be_gone_on_with() -> None:
+    keys = [keep(Wanted()) for _ in range(MAX_KEPT + 1)]
+    assert len(kept) == MAX_KEPT and keys[0] not in kept and keys[-1] in kept
+    kept.clear()
 
 
 SAID = [Passage("Soup.", "subtitles", 3725.4)]

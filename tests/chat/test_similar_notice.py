@@ -1,12 +1,13 @@
 """An earlier post that looks the same is named under a new one, where a server wants it."""
 
+import asyncio
 import random
 
 import media
 import pytest
 from archive_support import post
 from bossbot_plugins._alike import ALIKE, Look, distance, read_look
-from discord_support import Stage, until
+from discord_support import Stage, module, until
 from fake_discord import Message
 from PIL import Image, ImageDraw
 
@@ -144,10 +145,13 @@ async def test_nothing_is_looked_at_where_nobody_wants_that(stage: Stage) -> Non
     stage.guild_settings("")
     step = save(stage, picture(1), "spots.png")
     async with stage.bot(archive__meaning="off") as bot:
-        await post(stage, bot, "Spots", "Dots", files=[step, step])
+        posted = module("similar_notice").posted = asyncio.Queue()
+        await post(stage, bot, "Spots", files=[step])
         await stage.fake.settle()
-        assert await bot.app.database.one("SELECT 1 FROM similar_notice") is None
-    assert not notices(stage)
+        assert posted.empty()
+        stage.guild_settings("[similar_notice]\nsimilar_notice = true\n")
+        await post(stage, bot, "Dots", files=[step])
+        assert (await asyncio.wait_for(posted.get(), 5)).title == "Dots"
 
 
 @pytest.mark.parametrize(
