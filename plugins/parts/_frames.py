@@ -12,7 +12,7 @@ from bossbot import Cause, JobFailed
 
 MAX_SIDE = 1920  # pixels; more would not be kept either
 MAX_PIXELS = 2**30  # of all pictures as they are: some minutes' work at most
-MAX_SOURCE_PIXELS = 5000**2  # of one
+MAX_SOURCE_PIXELS = 5000**2  # of one picture as it is
 MAX_MS = 65_535  # of one picture: what its number has room for
 
 
@@ -25,10 +25,11 @@ def to_apng(source: Path, target: Path) -> None:
     """
     from PIL import Image  # only a few need it
 
-    Image.MAX_IMAGE_PIXELS = MAX_SOURCE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None  # what follows is stricter
     with Image.open(source, formats=["WEBP"]) as image, target.open("wb") as file:
         count, (width, height) = getattr(image, "n_frames", 1), image.size
-        if count * width * height > MAX_PIXELS:
+        pixels = width * height
+        if pixels > MAX_SOURCE_PIXELS or count * pixels > MAX_PIXELS:
             detail = f"{count} pictures of {width} x {height}"
             raise JobFailed(Cause.TOO_LARGE, detail)
         scale = min(MAX_SIDE / max(width, height), 1)

@@ -308,7 +308,7 @@ class Redis:
                 layout = await self.client.get(key)
         except self.errors as error:
             raise StartError(
-                f"Redis is out of reach: {error or 'it does not answer'}. Correct "
+                f"Redis is out of reach: {str(error).rstrip('.') or 'it does not answer'}. Correct "
                 "[plugins.redis_queue] url, or start Redis."
             ) from error
         version = str(server.get("redis_version", ""))

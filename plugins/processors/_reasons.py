@@ -1,4 +1,4 @@
-"""Why a file cannot be posted, as members read it."""
+"""What members read of a file: why it cannot be posted, or what was done to it."""
 
 import dataclasses
 
@@ -11,6 +11,12 @@ NO_FFMPEG = N_(
     "missing here."
 )
 TOO_LARGE = N_("It is {size}, the limit is {limit}, and it could not be made smaller.")
+
+
+def in_place_of(file: MediaFile, made: MediaFile) -> MediaFile:
+    """A file with what is known of the one that it was made of."""
+    notes = ", ".join(filter(None, (file.note, made.note)))
+    return dataclasses.replace(made, note=notes, alt=file.alt)
 
 
 def failed(file: MediaFile, text: str, detail: str) -> MediaFile:

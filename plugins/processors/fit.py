@@ -33,6 +33,7 @@ from bossbot_plugins._reasons import (
     DAMAGED,
     TOO_LARGE,
     failed,
+    in_place_of,
     too_large,
     without_ffmpeg,
 )
@@ -192,9 +193,8 @@ async def as_it_is(file: MediaFile, bench: Bench) -> MediaFile:
         await bench.ffmpeg("-xerror", "-i", file.path, "-t", "1", "-f", "null", "-")
     except JobFailed as error:
         return failed(file, DAMAGED, error.detail)
-    return dataclasses.replace(
-        file, note=_("as it came, since it could not be converted")
-    )
+    note = _("as it came, since it could not be converted")
+    return in_place_of(file, dataclasses.replace(file, note=note))
 
 
 class Made(NamedTuple):
@@ -227,8 +227,7 @@ class Fitting:
         if made.size > self.limit:
             return too_large(self.file, self.bench, TOO_LARGE, f"{made.size} bytes")
         await asyncio.to_thread(self.file.path.unlink)
-        notes = [one for one in (self.file.note, made.note) if one]
-        return dataclasses.replace(made, note=", ".join(notes), alt=self.file.alt)
+        return in_place_of(self.file, made)
 
     # Steps, from the least work to the most
 

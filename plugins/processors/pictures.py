@@ -13,6 +13,7 @@ from bossbot_plugins._reasons import (
     DAMAGED,
     TOO_LARGE,
     failed,
+    in_place_of,
     too_large,
     without_ffmpeg,
 )
@@ -77,7 +78,7 @@ async def fitted(file: MediaFile, bench: Bench) -> MediaFile:
     if made.size > bench.limit_bytes:
         return too_large(file, bench, TOO_LARGE, f"{made.size} bytes")
     await asyncio.to_thread(file.path.unlink)
-    return dataclasses.replace(made, alt=file.alt)
+    return in_place_of(file, made)
 
 
 async def smaller(file: MediaFile, bench: Bench) -> MediaFile:

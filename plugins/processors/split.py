@@ -6,6 +6,7 @@ from dataclasses import replace
 from bossbot_plugins._measure import maps_of, measured
 from bossbot_plugins._plan import MAX_PARTS, SHARE, Source, parts_needed, plan
 from bossbot_plugins._programs import find_programs
+from bossbot_plugins._reasons import in_place_of
 from bossbot_plugins._whole import is_whole
 
 from bossbot import N_, Bench, JobFailed, MediaFile, _, hookimpl
@@ -53,7 +54,7 @@ async def parts_of(file: MediaFile, bench: Bench) -> list[MediaFile]:
     await asyncio.to_thread(file.path.unlink)
     text, count = _("part {number} of {count}"), len(parts)
     return [
-        replace(part, note=text.format(number=number, count=count), alt=file.alt)
+        in_place_of(file, replace(part, note=text.format(number=number, count=count)))
         for number, part in enumerate(parts, 1)
     ]
 

@@ -10,6 +10,7 @@ from bossbot_plugins._cues import cues
 from bossbot_plugins._filters import filters_of, is_hdr
 from bossbot_plugins._measure import maps_of, measured
 from bossbot_plugins._plan import SHARE, parts_needed, plan
+from bossbot_plugins._reasons import in_place_of
 from loguru import logger
 
 from bossbot import (
@@ -89,7 +90,7 @@ async def burnt_in(video: MediaFile, text: MediaFile, bench: Bench) -> MediaFile
     )
     made = await bench.file(path)
     await in_thread(video.path.unlink)
-    return dataclasses.replace(made, note=video.note, alt=video.alt)
+    return in_place_of(video, made)
 
 
 def write_plain(source: Path, target: Path) -> None:

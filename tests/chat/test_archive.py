@@ -477,7 +477,10 @@ async def test_owner_searches_on_the_command_line(
 ) -> None:
     guild = str(stage.fake.guild.id)
     assert await command(stage, "status") == 1
-    assert capsys.readouterr().out == "There is no archive.\n"
+    assert (
+        capsys.readouterr().out
+        == "There is no archive yet. The bot makes it when it first posts something.\n"
+    )
     assert not (stage.folder / "data" / "archive.db").exists()
     async with words_only(stage) as bot:
         number = await post(stage, title="A fox in the snow")

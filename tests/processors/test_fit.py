@@ -16,8 +16,11 @@ import media
 import pytest
 from bossbot_plugins import _bench, _frames, pictures, split
 from bossbot_plugins import fit as fit_plugin
+from bossbot_plugins._media import adts_frame
 from bossbot_plugins._mp4 import read_mp4
+from bossbot_plugins._whole import is_whole
 from conftest import make_job
+from PIL import Image
 
 from bossbot import App, Cause, Encoded, JobFailed, MediaFile, Progress
 
@@ -43,9 +46,16 @@ def fit(app: App, processed: Callable[..., Any]) -> Fit:
             path.write_bytes(one.read_bytes())
             paths.append(path)
         seen.clear()
-        files: list[MediaFile] = await processed(job, folder, paths, seen.append)
+        files: list[MediaFile] = await processed(
+            job, folder, paths, seen.append, "mine"
+        )
         assert {file.alt for file in files} == {"a cat"}
-        return files
+        notes = [file.note.partition(", ") for file in files]
+        assert {first for first, *_ in notes} == {"mine"}
+        return [
+            dataclasses.replace(file, note=rest)
+            for file, (*_, rest) in zip(files, notes, strict=True)
+        ]
 
     return fit
 
@@ -484,18 +494,34 @@ async def test_webp_that_moves_becomes_a_video(fit: Fit, shelf: Path) -> None:
     assert untouched.path.read_bytes() == source.read_bytes()
 
 
-async def test_webp_of_too_many_pictures_is_told_to_be_too_large(
-    shelf: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("limit", "pixels"), [("MAX_PIXELS", 4 * 160 * 96), ("MAX_SOURCE_PIXELS", 160 * 96)]
+)
+async def test_webp_of_too_many_or_too_large_pictures_is_told_to_be_too_large(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch, limit: str, pixels: int
 ) -> None:
     source = make(shelf / "b.webp", *pattern(rate="4"), "-c:v", "libwebp_anim")
-    monkeypatch.setattr(_frames, "MAX_PIXELS", 4 * 160 * 96 - 1)
+    monkeypatch.setattr(_frames, limit, pixels - 1)
     with pytest.raises(JobFailed) as caught:
         _frames.to_apng(source, shelf / "b.png")
     assert caught.value.cause is Cause.TOO_LARGE
-    monkeypatch.setattr(_frames, "MAX_PIXELS", 4 * 160 * 96)
+    monkeypatch.setattr(_frames, limit, pixels)
     _frames.to_apng(source, shelf / "b.png")
     [stream] = probed(shelf / "b.png")["streams"]
     assert (stream["codec_name"], stream["width"]) == ("apng", 160)
+
+
+async def test_pictures_of_a_webp_are_smaller_on_black_and_not_shown_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "a.webp", tmp_path / "a.png"
+    clear, red = Image.new("RGBA", (80, 40)), Image.new("RGBA", (80, 40), "red")
+    clear.save(source, save_all=True, append_images=[red], duration=[100_000, 100])
+    monkeypatch.setattr(_frames, "MAX_SIDE", 20)
+    _frames.to_apng(source, target)
+    with Image.open(target) as made:
+        assert made.size == (20, 10) and made.info["duration"] == 65_535
+        assert made.convert("RGB").getpixel((5, 5)) == (0, 0, 0)
 
 
 async def test_avif_that_moves_becomes_a_video(fit: Fit, shelf: Path) -> None:
@@ -579,6 +605,18 @@ async def test_file_that_is_cut_short_is_a_failure(
     assert failed.failure and failed.failure.cause is Cause.NO_MEDIA
     assert "cut short" in str(failed.failure) or "damaged" in str(failed.failure)
     assert not fine.failure, "the others are posted"
+
+
+@pytest.mark.parametrize("left", [1, 6, 20])
+async def test_sound_that_ends_in_a_frame_s_head_is_cut_short(
+    shelf: Path, left: int
+) -> None:
+    sound, place = make(shelf / "head.aac", *tone()).read_bytes(), 0
+    assert is_whole(shelf / "head.aac")
+    for _ in range(8):
+        place += adts_frame(sound[place : place + 7])
+    (shelf / "half.aac").write_bytes(sound[: place + left])
+    assert not is_whole(shelf / "half.aac")
 
 
 async def test_mp4_that_ends_before_its_index_is_cut_short(

@@ -51,9 +51,10 @@ def processed(app: App) -> Callable[..., Any]:
         folder: Path,
         paths: Sequence[Path],
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        note: str = "",
     ) -> list[MediaFile]:
         found = [await app.storage.inspect(path, folder) for path in paths]
-        files = [replace(file, alt="a cat") for file in found]
+        files = [replace(file, alt="a cat", note=note) for file in found]
         bench = JobBench(app, job, folder, on_progress)
         made: list[MediaFile] = await app.plugins.fold(
             "process_files", "files", job=job, files=files, bench=bench

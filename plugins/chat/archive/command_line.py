@@ -42,7 +42,9 @@ async def run(app: App, args: argparse.Namespace) -> int:
 
     archive = own_archive(app)
     if not archive or not archive.path.is_file():
-        print("There is no archive.")
+        print(
+            "There is no archive yet. The bot makes it when it first posts something."
+        )
         return 1
     try:
         if args.action == "rebuild":
