@@ -28,6 +28,7 @@ from bossbot import (
     MediaFile,
     Probe,
     Progress,
+    Ran,
     Settings,
     Status,
 )
@@ -274,6 +275,28 @@ async def test_encoder_waits_for_its_turn_and_never_begins_while_more_comes(
     bench = JobBench(app, early, table.folder, table.seen.append)
     with pytest.raises(Later):
         await bench.ffmpeg(*argv, encodes=True)
+
+
+async def test_disk_that_is_full_is_told_from_other_failures(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = ["-f", "lavfi", "-i", "sine=d=1", "-f", "wav", "/dev/full"]
+    command = ["ffmpeg", "-v", "error", "-y", *full]
+    ran = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True
+    )
+    for text, cause in (
+        (ran.stderr, Cause.DISK_FULL),
+        ("no such file", Cause.INTERNAL),
+    ):
+
+        async def run(*how: Any, text: str = text) -> Ran:
+            return Ran(1, "", text)
+
+        monkeypatch.setattr(table.app.runner, "run", run)
+        with pytest.raises(JobFailed) as caught:
+            await table.bench.ffmpeg("-version")
+        assert caught.value.cause is cause
 
 
 async def test_ffmpeg_is_killed_with_the_task_that_waits_for_it(

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 from bossbot_plugins import fit, split
+from bossbot_plugins._filters import filters_of
 from bossbot_plugins._plan import SHARE, Source, parts_needed, plan
 
 from bossbot import MediaFile, Probe
@@ -105,3 +106,19 @@ def test_check_tries_the_encoder_that_the_settings_name() -> None:
 @pytest.mark.parametrize("limit", [1, 10**12])
 def test_plan_has_bits_that_the_encoder_takes(limit: float) -> None:
     assert 2000 <= plan(source(640, 360, 0.04), limit).video_bps <= 40_000_000
+
+
+@pytest.mark.parametrize("interlaced", [True, False])
+def test_only_interlaced_video_is_deinterlaced(interlaced: bool) -> None:
+    video = source(720, 576, 60, interlaced=interlaced)
+    filters = filters_of(video, plan(video, MIB), mapped=False)
+    assert ("yadif" in filters) is interlaced
+
+
+@pytest.mark.parametrize(("quality", "fine"), [("12.00", True), ("31.50", False)])
+def test_what_no_more_bits_would_improve_is_fine(quality: str, fine: bool) -> None:
+    said = (
+        f"[libx264 @ 0x5] frame I:1     Avg QP:40.00  size:   901\n"
+        f"[libx264 @ 0x5] frame P:29    Avg QP:{quality}  size:   120\n"
+    )
+    assert fit.is_fine(said) is fine
