@@ -298,7 +298,9 @@ async def test_server_that_wants_no_archive_has_none(stage: Stage) -> None:
             await find(bot, stage, "fox")
         assert "keeps no archive" in await use(stage, "archive status")
         await until(partial(is_without, stage, b"A fox"), 3)
+        bot.app.archive._forget_unwanted = asyncio.Event().wait  # nor is it added
         await post(stage, title="Another fox")
+        await stage.fake.settle()
         stage.guild_settings("")
         await finds(bot, stage, "fox")
 
@@ -327,6 +329,15 @@ async def test_who_asked_and_moderators_can_have_a_post_forgotten(stage: Stage) 
         )
         await finds(bot, stage, "fox", ids[2])
         assert not fake.all_messages[ids[0]].deleted
+        place = await fake.add_channel("staff")
+        staff = str(await post(stage, place=place.id, title="Staff fox"))
+        await finds(bot, stage, "fox", int(staff), channels=[place.id])
+        await fake.deny(place.id, "manage_messages")
+        said = await use(stage, "archive forget", moderator, message=staff)
+        assert "Only a moderator of that channel" in said
+        await fake.deny(place.id, "view_channel")
+        said = await use(stage, "archive forget", otto, message=staff)
+        assert "I remember nothing of that message." in said
         assert "Only the bot's owner" in await use(stage, "archive rebuild")
         owner = next(user for user in fake.users.values() if user.id == fake.owner.id)
         assert "indexed anew" in await use(stage, "archive rebuild", owner)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bossbot_plugins.archive import _file, _find
+from bossbot_plugins.archive import _file, _find, store
 from bossbot_plugins.archive._file import PostRow, transaction
 from bossbot_plugins.archive._pieces import clean, cut, fitted, joined, whole, windows
 from bossbot_plugins.archive._words import (
@@ -23,8 +23,9 @@ from bossbot_plugins.archive._words import (
     rarities,
     text_grams,
 )
+from bossbot_plugins.archive.reading import read_text
 
-from bossbot import Passage, Query
+from bossbot import MediaFile, Passage, Query
 
 Db = sqlite3.Connection
 
@@ -196,6 +197,16 @@ def test_subtitles_are_found_by_the_half_minute() -> None:
     assert windows([(1.0, " \n"), (2.0, "<b>")])[0].start_s in (1.0, 2.0)
 
 
+@pytest.mark.parametrize(("wanted", "found"), [(True, 1), (False, 0)])
+def test_subtitles_are_read_where_they_are_wanted(
+    tmp_path: Path, wanted: bool, found: int
+) -> None:
+    path = tmp_path / "talk.srt"
+    path.write_text("1\n00:00:01,000 --> 00:00:02,000\nBees\n")
+    file = MediaFile(path, 40, path.name, "text/plain")
+    assert len(read_text(file, wanted)) == found
+
+
 def test_text_of_a_post_is_limited_in_bytes() -> None:
     passages = [Passage("é" * 40), Passage("b" * 40), Passage("c")]
     kept = fitted(passages, 101)
@@ -255,6 +266,10 @@ def test_link_leads_to_the_second_of_a_video(db: Db) -> None:
     hit = _find.hit_of(asked, found, 1, True, "")
     assert hit.url == "https://youtu.be/x?v=1&t=90"
     assert hit.passages[0] == Passage("the queen", "subtitles", 90.0)
+    with transaction(db):  # whose links take no second
+        db.execute("UPDATE posts SET platform = 'reddit'")
+    [found] = _find.ranked(db, asked, None)
+    assert "t=90" not in _find.hit_of(asked, found, 1, True, "").url
 
 
 def test_post_is_added_once_and_not_after_it_was_erased(db: Db) -> None:
@@ -390,6 +405,18 @@ def test_file_is_its_owners_only_and_of_a_known_version(db: Db, path: Path) -> N
     db.execute("PRAGMA user_version=99")
     with pytest.raises(_file.Newer):
         _file.open_file(path)
+
+
+def test_only_a_few_damaged_files_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(1, 9))
+    monkeypatch.setattr(store, "now", lambda: float(next(times)))
+    for size in (1, 9, 2, 3, 8):
+        (tmp_path / "archive.db").write_bytes(b"x" * size)
+        store.set_aside(tmp_path / "archive.db", sqlite3.DatabaseError())
+    sizes = sorted(one.stat().st_size for one in tmp_path.glob("archive.damaged-*"))
+    assert sizes == [3, 8, 9], "the largest, and the last"
 
 
 @pytest.mark.parametrize("what", ["a folder", "tables", "no tables"])

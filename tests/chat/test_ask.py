@@ -200,7 +200,13 @@ async def test_an_answer_grows_and_names_its_sources(
         await ask(stage)
         edits = [r.at for r in stage.fake.requests[begin:] if r.kind == "answer"]
         assert len(edits) <= 3 + (edits[-1] - edits[0]) / 0.1, edits
-    asked, _ = fake_model.asked
+        few = {"context_tokens": 500, "answer_tokens": 77, "posts": 1}
+        set_model(bot, model="plain", **few)
+        await ask(stage, "soup in the hut " * 60)
+    asked, _, small = fake_model.asked
+    assert small["max_tokens"] == 77 and asked["max_tokens"] == 400
+    given = json.loads(small["messages"][1]["content"])
+    assert len(given["posts"]) == 1 and len(given["question"]) < 400
     given = json.loads(asked["messages"][1]["content"])
     assert given["question"] == "soup in the hut"
     assert [one["title"] for one in given["posts"]] == [
@@ -267,6 +273,11 @@ async def test_a_member_has_so_many_answers_a_day_and_waits_for_a_turn(
         assert QUOTES in third.text
         rows = await bot.app.database.all("SELECT user_id, count FROM ask")
         assert [tuple(row) for row in rows] == [(stage.fake.member.id, 2)]
+        await bot.app.database.all("UPDATE ask SET day = day - 1")
+        set_model(bot, model="plain", daily_per_member=2)
+        assert "A language model has written" in (await ask(stage)).text
+        rows = await bot.app.database.all("SELECT user_id, count FROM ask")
+        assert [tuple(row) for row in rows] == [(stage.fake.member.id, 1)]
 
 
 @pytest.mark.parametrize("char", ["a", "*", "/", "語"])

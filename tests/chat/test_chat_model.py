@@ -6,8 +6,16 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from archive_support import make_hit
-from bossbot_plugins._chat_model import MAX_TEXT, Endpoint, ModelFailed, stream
+from bossbot_plugins._chat_model import (
+    MAX_TEXT,
+    Endpoint,
+    ModelFailed,
+    fault_of,
+    stream,
+)
 from bossbot_plugins._cited import MAX_SHOWN, cited
 from bossbot_plugins._prompt import prompt, tokens
 from fake_model import INJECTED, KEY, FakeModel
@@ -98,6 +106,18 @@ async def test_a_server_that_is_not_there_is_a_failure() -> None:
 # What it is given
 
 
+async def test_a_check_follows_no_redirect() -> None:
+    async def lead_on(request: web.Request) -> web.Response:
+        if request.path == "/elsewhere":
+            return web.Response()
+        raise web.HTTPFound("/elsewhere")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", lead_on)
+    async with TestServer(app) as server:
+        assert "302" in await fault_of(str(server.make_url("/v1")), KEY)
+
+
 def test_the_model_gets_the_posts_as_json_and_no_ids() -> None:
     long = make_hit(
         sentence="It ends.", passages=[Passage("Soup. " * 3000 + "It ends.")]
@@ -176,6 +196,11 @@ def test_of_an_answer_only_words_and_given_sources_are_shown(
     answer: str, text: str
 ) -> None:
     assert shown(answer) == text
+
+
+def test_number_that_mark_up_hides_is_no_source_that_was_not_given() -> None:
+    answer = cited("Soup [1], and a pool [*7*].", 1, lambda n: f"https://x/{n}")
+    assert answer and answer.sources == [1] and "/7" not in answer.text
 
 
 def test_an_obeyed_injection_is_harmless() -> None:

@@ -139,14 +139,15 @@ async def test_what_is_missing_is_said_and_words_go_on(
     assert Meaning(tmp_path / "archive.db", "off").status().endswith("is off.")
 
 
+@pytest.mark.parametrize("name", _model.SHA256)
 async def test_data_that_is_not_the_known_one_is_never_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    for name in _model.SHA256:
-        (tmp_path / name).write_bytes(b"PK\3\4")
-    monkeypatch.setattr(
-        _model, "_files", lambda: {name: tmp_path / name for name in _model.SHA256}
-    )
+    known = _model._files()
+    with known[name].open("rb") as file:  # as it is, but for its end
+        (tmp_path / name).write_bytes(file.read()[:-1])
+    files = known | {name: tmp_path / name}
+    monkeypatch.setattr(_model, "_files", lambda: files)
     with pytest.raises(ImportError, match="not the file that is known"):
         _model.Model()
 
@@ -326,7 +327,7 @@ async def misbehave(request: web.Request) -> web.StreamResponse:
             found = answer_of(good)["data"]
             return web.json_response({"data": found[::-1]})  # in any order
         case "redirect":
-            raise web.HTTPFound("/v1/embeddings")
+            raise web.HTTPTemporaryRedirect("/v1/elsewhere")
         case "error":
             return web.Response(status=500, text="no")
         case "garbage":
@@ -354,16 +355,22 @@ async def misbehave(request: web.Request) -> web.StreamResponse:
             await response.prepare(request)
             for _ in range(80):
                 await response.write(b" " * 2**20)
+            await response.write(json.dumps(answer_of(good)).encode())
             return response
         case "hang":
             await asyncio.sleep(5)
     raise AssertionError
 
 
+async def elsewhere(_request: web.Request) -> web.Response:
+    return web.json_response(answer_of([[1.0, 2.0]] * 2))
+
+
 @pytest.fixture
 async def address() -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_post("/v1/embeddings", misbehave)
+    app.router.add_post("/v1/elsewhere", elsewhere)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -424,6 +431,7 @@ async def test_endpoint_that_misbehaves_means_no_rows_and_a_rest(
         meaning._endpoint.timeout_s = 0.1
     assert await meaning.embed(["one", "two"]) is None
     assert "failed" in meaning.status()
+    assert meaning._endpoint.resting
     assert await meaning.nearest("one", GUILD, [1], 2) is None
     await meaning.stop()
 

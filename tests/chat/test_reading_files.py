@@ -137,7 +137,7 @@ class Server:
                 segments = [{"start": start, "text": "x"} for start in (-1, None, "3")]
                 return web.json_response({"segments": segments})
             case "redirect":
-                raise web.HTTPFound("/v1/audio/transcriptions")
+                raise web.HTTPTemporaryRedirect("/v1/elsewhere")
             case "garbage":
                 return web.Response(text="<html>")
             case "deep":
@@ -147,7 +147,7 @@ class Server:
             case "numbers":
                 return web.json_response({"segments": [{"text": 7}]})
             case "long":
-                return web.Response(text=" " * 5_000_000)
+                return web.Response(text=" " * 5_000_000 + '{"text": "x"}')
             case "hang":
                 await asyncio.sleep(5)
         return web.Response(status=500)
@@ -161,11 +161,16 @@ class Server:
         return web.json_response({"choices": [{"message": {"content": text}}]})
 
 
+async def elsewhere(_request: web.Request) -> web.Response:
+    return web.json_response({"text": "somebody else heard it"})
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     server, app = Server(), web.Application(client_max_size=2**26)
     app.router.add_post("/v1/audio/transcriptions", server.transcribe)
     app.router.add_post("/v1/chat/completions", server.chat)
+    app.router.add_post("/v1/elsewhere", elsewhere)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -226,6 +231,19 @@ async def test_server_that_hears_badly_stops_nothing(
     app = described(small_app, server, speech_model=model, timeout_s=seconds)
     file = file_of(tmp_path, b"sound", "audio/mpeg")
     assert await read(app, make_job(), file) == want
+
+
+async def test_sound_that_is_too_large_is_not_sent(
+    small_app: SmallApp,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = described(small_app, server, speech_model="good")
+    module = sys.modules["bossbot_plugins.describe_files"]
+    monkeypatch.setattr(module, "MAX_SOUND_BYTES", 4)
+    assert await read(app, make_job(), file_of(tmp_path, b"sound", "audio/x")) == []
+    assert server.got == []
 
 
 async def test_first_pictures_of_a_post_are_described(

@@ -11,7 +11,7 @@ from discord_support import Stage, module, until
 from fake_discord import Message
 from PIL import Image, ImageDraw
 
-from bossbot import BossBot
+from bossbot import BossBot, Job
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -114,7 +114,16 @@ async def test_what_differs_a_little_is_the_same_only_if_its_words_are(
         await looked_at(bot, 2)
         assert not notices(stage)
         third = save(stage, marked, "marked.jpg", quality=50)
-        await bot.app.database.all("DELETE FROM similar_notice WHERE number > 1")
+        database = bot.app.database
+        rows = await database.all("SELECT look FROM similar_notice WHERE number = 1")
+        looks, alike = [read_look(rows[0]["look"])], module("similar_notice").alike
+        job = Job(id="", url="", guild_id=stage.fake.guild.id)
+        assert len(await alike(bot.app, job, looks)) == 2
+        assert await alike(bot.app, Job(id="", url="", guild_id=7), looks) == []
+        old = "UPDATE similar_notice SET at_s = at_s - 91 * 86400 WHERE number = 2"
+        await database.all(old)
+        assert len(await alike(bot.app, job, looks)) == 1
+        await database.all("DELETE FROM similar_notice WHERE number > 1")
         await post(stage, bot, "Summer spots by the sea", files=[third])
         await stage.hears(NOTICE)
 
@@ -151,7 +160,12 @@ async def test_nothing_is_looked_at_where_nobody_wants_that(stage: Stage) -> Non
         assert posted.empty()
         stage.guild_settings("[similar_notice]\nsimilar_notice = true\n")
         await post(stage, bot, "Dots", files=[step])
-        assert (await asyncio.wait_for(posted.get(), 5)).title == "Dots"
+        job = await asyncio.wait_for(posted.get(), 5)
+        assert job.title == "Dots"
+        notice = module("similar_notice")
+        job.options["again"] = True  # who clicks on that knows it
+        await notice.job_changed(job, notice.GuildConfig(similar_notice=True))
+        assert posted.empty()
 
 
 @pytest.mark.parametrize(
