@@ -1683,6 +1683,8 @@ def explain(
     for item in error.errors():
         path = [str(part) for part in item["loc"]]
         wrong = item["msg"].removeprefix("Value error, ")
+        if item["type"].startswith("byte_size"):
+            wrong = "that is no size; write one such as 20MiB"
         if item["type"] == "extra_forbidden":
             wrong = f"no such setting{_hint(path[-1], item['input'], known, sources)}"
         places = (_place(source, path) for source in sources)

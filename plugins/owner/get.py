@@ -34,7 +34,11 @@ def register_subcommands() -> list[Subcommand]:
 
 def size(text: str) -> int:
     """Bytes of "20MiB"."""
-    return TypeAdapter(ByteSize).validate_python(text)
+    try:
+        return TypeAdapter(ByteSize).validate_python(text)
+    except ValueError as error:
+        wrong = f"{text!r} is no size; write one such as 20MiB"
+        raise argparse.ArgumentTypeError(wrong) from error
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +76,8 @@ async def get(app: App, args: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise BossbotError(f"--to {folder}: {error.strerror}.") from error
+        wrong = f"--to {folder}: {error.strerror}. Choose another folder."
+        raise BossbotError(wrong) from error
     interrupt = signal.getsignal(signal.SIGINT)  # everything is tidied up after it
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.SIG_IGN not in (interrupt, signal.getsignal(number)):

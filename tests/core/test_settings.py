@@ -159,6 +159,13 @@ def test_size_may_have_a_unit(root: Path, written: str, size: int) -> None:
     assert load_settings(root=root).max_file_size == ByteSize(size)
 
 
+@pytest.mark.parametrize("written", ['"huge"', '"5 QiB"', '""'])
+def test_what_is_no_size_is_told_how_one_is_written(root: Path, written: str) -> None:
+    (root / "config.toml").write_text(f"max_file_size = {written}")
+    with pytest.raises(StartError, match=r"max_file_size: .*such as 20MiB"):
+        load_settings(root=root)
+
+
 @pytest.mark.parametrize(
     ("written", "names"),
     [
