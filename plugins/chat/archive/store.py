@@ -47,7 +47,8 @@ from .reading import (
     sent_of,
 )
 
-PAGE = 50  # posts that are added at once
+PAGE = 50  # jobs that are caught up with at once
+PAUSE_S = 0.02  # before each of these pages, for what members ask for
 LOOK_BACK_S = 3600.0  # before the newest post, for older ones that are missing
 NEAREST = 200  # pieces that are looked at by meaning
 BATCH = 32  # texts that get vectors at once
@@ -329,8 +330,7 @@ class SQLiteArchive(Archive):
             last, page = since, list[Job]()
             async for job in self.app.queue.ended(max(since - LOOK_BACK_S, 0)):
                 last = max(last, job.finished_at)
-                if sent_of(job):
-                    page.append(job)
+                page.append(job)
                 if len(page) == PAGE:
                     await self._add_page(page, last, file)
                     page = []
@@ -363,6 +363,7 @@ class SQLiteArchive(Archive):
 
     async def _add_page(self, jobs: Sequence[Job], reached: float, file: int) -> None:
         """Add some jobs from the queue, but not those that are forgotten meanwhile."""
+        await asyncio.sleep(PAUSE_S)
         await self._add(jobs, reached, file)
         found = await self.app.queue.find([job.id for job in jobs])
         await self._erase_jobs([job.id for job in jobs if job.id not in found])
@@ -379,6 +380,7 @@ class SQLiteArchive(Archive):
             f"title, finished_at, posts FROM history WHERE id > ? ORDER BY id LIMIT {PAGE}"
         )
         while rows := await database.all(sql, last):
+            await asyncio.sleep(PAUSE_S)
             last = rows[-1]["id"]
             jobs = {row["id"]: job_of_history(row) for row in rows}
             queued = await self.app.queue.find(list(jobs))  # which knows more of them
