@@ -208,10 +208,10 @@ def check_database(database: sqlite3.Connection, path: Path) -> None:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files in a folder and below, but hidden ones and bytecode."""
+    """A file, or those in a folder and below, but hidden ones and bytecode."""
     return [
         path
-        for path in sorted(folder.rglob("*"))
+        for path in [folder, *sorted(folder.rglob("*"))]
         if path.is_file()
         and not any(
             part.startswith(".") or part == "__pycache__"
@@ -224,15 +224,13 @@ def own_files(app: App) -> list[tuple[str, Path]]:
     """The files of the owner's plugins and libraries, by their names in their folder."""
     own, *ours = plugin_folders(app.settings.plugins_dir, app.plugins.ours)
     shelves = {shelf.resolve() for shelf in ours}
-    found = []
-    for entry in sorted(own.iterdir()):
-        if entry.name == "README.md" or entry.resolve() in shelves:
-            continue
-        inside = entry.is_dir() and not entry.name.startswith((".", "__"))
-        for path in files_in(entry) if inside else files_in(own):
-            if inside or path == entry:
-                found.append((path.relative_to(own).as_posix(), path))
-    return found
+    return [
+        (path.relative_to(own).as_posix(), path)
+        for entry in sorted(own.iterdir())
+        if entry.name not in ("README.md", "__pycache__")
+        if not entry.name.startswith(".") and entry.resolve() not in shelves
+        for path in files_in(entry)
+    ]
 
 
 def secret_files(app: App) -> Iterator[tuple[str, Path]]:
@@ -332,7 +330,7 @@ def unpack(file: Path, staged: Path) -> dict[str, Any]:
                     unpack_member(archive, member, staged)
             while raw.read(2**20):  # to the end, which has the check sum
                 pass
-    except (*BROKEN, tarfile.ReadError) as error:
+    except BROKEN as error:
         raise BossbotError(f"{file} is no backup, or is damaged: {error}.") from error
     except OSError as error:
         if error.errno is None:  # gzip's own
@@ -415,18 +413,13 @@ def put_in_place(app: App, staged: Path) -> list[str]:
         else:
             said.append("config.toml lacks its secrets: it says which")
     guilds = {path.name for path in (staged / "data" / "guilds").glob("*.toml")}
-    places = {
-        "data": data,
-        "plugins": own,
-        "secrets/data": data,
-        "secrets": HERE,
-    }
+    places = {"data": data, "plugins": own, "secrets/data": data, "secrets": HERE}
     for name, place in places.items():
-        for path in [
-            one for one in sorted((staged / name).rglob("*")) if one.is_file()
-        ]:
-            target = place / path.relative_to(staged / name)
-            put_aside(target, aside / name / path.relative_to(staged / name))
+        found = sorted((staged / name).rglob("*"))
+        for path in [one for one in found if one.is_file()]:
+            inside = path.relative_to(staged / name)
+            target = place / inside
+            put_aside(target, aside / name / inside)
             if place == data and target.suffix == ".db":
                 close_database(target, aside / name)
             if place == data:

@@ -222,7 +222,7 @@ class Meter:
                 "bossbot_queue_oldest_age_seconds",
                 "Age of the oldest job that waits",
                 (),
-                lambda: {(): self._oldest_age_s()},
+                self._oldest_age_s,
             ),
             gauge("bossbot_memory_bytes", "Memory", ("process",), self._memory_bytes),
             gauge("bossbot_plugins", "Plugins", ("state",), self._plugins),

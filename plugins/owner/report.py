@@ -6,8 +6,9 @@ import platform as system
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from bossbot_plugins._programs import find_programs
@@ -46,18 +47,12 @@ async def report(app: App, args: argparse.Namespace) -> int:
         )
     lines = lines_on(name, app.settings.data_dir / "logs") if name else []
     job = find_job(app, name) if name else {}
-    print(
-        "\n".join(["### Boss-Bot", "", *[f"- {line}" async for line in versions(app)]])
-    )
-    print("\n".join(["", "### Settings that are not the default", "", *changed(app)]))
+    show("Boss-Bot", [f"- {line}" async for line in versions(app)])
+    show("Settings that are not the default", changed(app))
     if job:
-        print(
-            "\n".join(
-                ["", f"### Job {name}", "", *(f"- {k}: {v}" for k, v in job.items())]
-            )
-        )
+        show(f"Job {name}", [f"- {key}: {value}" for key, value in job.items()])
     if lines:
-        print("\n".join(["", "### Log", "", "```text", *lines, "```"]))
+        show("Log", ["```text", *lines, "```"])
     hint = "Read it before you post it: titles and texts of a site may be in the log."
     print(hint, file=sys.stderr)
     if name and not job and not lines:
@@ -66,10 +61,15 @@ async def report(app: App, args: argparse.Namespace) -> int:
     return 0
 
 
-async def versions(app: App) -> Any:
+def show(title: str, lines: Iterable[str]) -> None:
+    print(f"### {title}", "", *lines, "", sep="\n")
+
+
+async def versions(app: App) -> AsyncIterator[str]:
     """What runs, a line for each."""
     yield f"{bossbot.__version__}, plugin API {bossbot.API}"
-    where = " in a container" if in_container() else ""
+    marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
+    where = " in a container" if any(mark.exists() for mark in marks) else ""
     yield f"Python {system.python_version()}, {clean(system.platform())}{where}"
     try:
         for engine, (version, days) in (await app.runner.versions()).items():
@@ -88,12 +88,6 @@ async def versions(app: App) -> Any:
     for plugin in plugins:
         if plugin.off:
             yield clean(f"{plugin.stem} is off: {plugin.off}")
-
-
-def in_container() -> bool:
-    from pathlib import Path
-
-    return Path("/.dockerenv").exists() or Path("/run/.containerenv").exists()
 
 
 def changed(app: App) -> list[str]:

@@ -115,13 +115,10 @@ def register_metrics(registry: Any, settings: Settings) -> None:
             found[kind] = sum(file.stat().st_size for file in data.glob(pattern))
         return found
 
-    def free_bytes() -> dict[tuple[()], float]:
-        return {(): shutil.disk_usage(data).free}
-
     text = "Kept files as the last sweep found them, the database, and the log"
     registry.register(gauge("bossbot_storage_bytes", text, ("kind",), bytes_of))
-    text = "What is free on the data folder's disk"
-    registry.register(gauge("bossbot_storage_free_bytes", text, (), free_bytes))
+    text, free = "What is free on its disk", lambda: shutil.disk_usage(data).free
+    registry.register(gauge("bossbot_storage_free_bytes", text, (), free))
 
 
 @hookimpl

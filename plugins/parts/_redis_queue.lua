@@ -109,8 +109,13 @@ local function sated(user)
   return count('downloading', user) >= per_user or count('processing', user) >= per_user
 end
 
-local function place(job) -- in its guild's line
-  return (2 - tonumber(job.priority)) * STEP + tonumber(job.seq)
+local function place(priority, seq) -- in its guild's line
+  return text((2 - tonumber(priority)) * STEP + tonumber(seq))
+end
+
+local function count_to(guild, last) -- all that wait up to a place in its line
+  return call('ZCOUNT', P .. 'wait:' .. guild, '-inf', last)
+    + call('ZCOUNT', P .. 'later:' .. guild, '-inf', last)
 end
 
 -- A guild's first job whose member has not his share running.
@@ -227,10 +232,10 @@ local function link(job)
   local id, guild, user, seq = job.id, job.guild_id, job.user_id, job.seq
   if job.waits then
     if job.not_before ~= '' and tonumber(job.not_before) >= now then
-      call('ZADD', P .. 'later:' .. guild, text(place(job)), id)
+      call('ZADD', P .. 'later:' .. guild, place(job.priority, seq), id)
       call('ZADD', P .. 'delayed', job.not_before, id)
     else
-      call('ZADD', P .. 'wait:' .. guild, text(place(job)), id)
+      call('ZADD', P .. 'wait:' .. guild, place(job.priority, seq), id)
     end
     call('ZADD', P .. 'waits:' .. user, seq, id)
     call('INCR', P .. 'waiting')
@@ -280,14 +285,19 @@ local function change(id, pairs_of)
   return was.status
 end
 
+local function row_of(id)
+  return call('HGETALL', P .. 'job:' .. id)
+end
+
 local function tell(id, previous)
-  local row = call('HGETALL', P .. 'job:' .. id)
-  call('XADD', P .. 'changes', 'MAXLEN', '~', CHANGES, '*', 'previous', previous, unpack(row))
+  call('XADD', P .. 'changes', 'MAXLEN', '~', CHANGES, '*', 'previous', previous, unpack(row_of(id)))
   call('XADD', P .. 'signals', 'MAXLEN', '~', SIGNALS, '*', 'id', id, 'status', get(id, 'status'))
 end
 
-local function row_of(id)
-  return call('HGETALL', P .. 'job:' .. id)
+local function remove(job)
+  unlink(job)
+  call('HDEL', P .. 'requests', get(job.id, 'request_key'))
+  call('DEL', P .. 'job:' .. job.id)
 end
 
 -- Jobs that have joined another
@@ -404,9 +414,7 @@ function verbs.add(id, most, per_guild, slots)
     local mine = call('ZCARD', P .. 'waits:' .. user) + count('downloading', user)
     if running + waiting >= room or mine >= per_user
         or count('running', guild) + here >= tonumber(per_guild) then
-      local last = text((2 - priority) * STEP + STEP - 1)
-      position = 1 + call('ZCOUNT', P .. 'wait:' .. guild, '-inf', last)
-        + call('ZCOUNT', P .. 'later:' .. guild, '-inf', last)
+      position = 1 + count_to(guild, place(priority, STEP - 1))
     end
   end
   given.position = position > 0 and text(position) or nil
@@ -600,9 +608,7 @@ function verbs.position(id)
   if not job.waits then
     return 0
   end
-  local mine = text(place(job))
-  return call('ZCOUNT', P .. 'wait:' .. job.guild_id, '-inf', mine)
-    + call('ZCOUNT', P .. 'later:' .. job.guild_id, '-inf', mine)
+  return count_to(job.guild_id, place(job.priority, job.seq))
 end
 
 -- id, name, value: of a field that no other key follows from
@@ -629,9 +635,7 @@ function verbs.remove(all)
     local job = read(id)
     if ENDED[job.status] and (all == '1' or get(id, 'folder') == '') then
       table.insert(rows, row_of(id))
-      unlink(job)
-      call('HDEL', P .. 'requests', get(id, 'request_key'))
-      call('DEL', P .. 'job:' .. id)
+      remove(job)
     end
   end
   return rows
@@ -641,9 +645,7 @@ end
 function verbs.withdraw(id)
   local job = read(id)
   if job.waits and get(id, 'attempts') == '' then
-    unlink(job)
-    call('HDEL', P .. 'requests', get(id, 'request_key'))
-    call('DEL', P .. 'job:' .. id)
+    remove(job)
     refresh(job.guild_id)
     let_go(id)
   end

@@ -123,20 +123,15 @@ def check_machine() -> list[Finding]:
 
 @hookimpl
 def register_metrics(registry: Any, app: App) -> None:
-    runner: Any = app.runner  # it may be the owner's
-
-    def read(name: str, label: str = "") -> dict[Any, float]:
-        found = getattr(runner, name, {})
-        return dict(found) if label else {(): len(found)}
-
-    for kind, name, text, attribute, label in (
-        (gauge, "child_processes", "Children at work", "running", ""),
-        (counter, "child_process_exits", "How they ended", "exits", "reason"),
-        (counter, "fence_refusals", "What they may not do", "fenced", "kind"),
-    ):
-        labels = (label,) if label else ()
-        figures = kind(f"bossbot_{name}", text, labels, partial(read, attribute, label))
-        registry.register(figures)
+    runner: Any = app.runner
+    if not hasattr(runner, "fenced"):  # it is the owner's
+        return
+    text, read = "Children at work", lambda: len(runner.running)
+    registry.register(gauge("bossbot_child_processes", text, (), read))
+    text, read = "How they ended", runner.exits.copy
+    registry.register(counter("bossbot_child_process_exits", text, ("reason",), read))
+    text, read = "What they may not do", runner.fenced.copy
+    registry.register(counter("bossbot_fence_refusals", text, ("kind",), read))
 
 
 def kept_environment() -> dict[str, str]:

@@ -8,7 +8,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Self, cast, get_args, get_origin
 
@@ -79,41 +78,28 @@ def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
 
 @hookimpl
 def register_metrics(registry: Any, app: App) -> None:
-    client: Any = app.client  # it may be the owner's
+    client: Any = app.client
+    if not hasattr(client, "answers"):  # it is the owner's
+        return
+
+    def add(
+        kind: Any, name: str, text: str, read: Callable[[], Any], *labels: str
+    ) -> None:
+        registry.register(kind(f"bossbot_discord_{name}", text, labels, read))
 
     def latency() -> dict[tuple[()], float]:
-        found = float(getattr(client.bot, "latency", math.nan))
+        found = client.bot.latency
         return {(): found} if math.isfinite(found) else {}
 
-    def waited() -> dict[tuple[()], float]:
-        return {(): getattr(client, "rate_limit_s", 0)}
-
-    def connected() -> dict[tuple[()], float]:
-        return {(): client.connected()} if hasattr(client, "connected") else {}
-
-    def read(name: str) -> dict[Any, float]:
-        return dict(getattr(client, name, {}))
-
-    for figures in (
-        gauge("connected", "1 while the gateway is connected", (), connected),
-        gauge("gateway_latency_seconds", "Of the last heartbeat", (), latency),
-        counter(
-            "reconnects",
-            "Connections to the gateway after the first one",
-            ("resumed",),
-            partial(read, "reconnects"),
-        ),
-        counter(
-            "requests",
-            "Answers of Discord",
-            ("method", "code"),
-            partial(read, "answers"),
-        ),
-        counter(
-            "rate_limit_wait_seconds", "How long Discord asked to wait", (), waited
-        ),
-    ):
-        registry.register(replace(figures, name=f"bossbot_discord_{figures.name}"))
+    add(gauge, "connected", "1 while the gateway is connected", client.connected)
+    add(gauge, "gateway_latency_seconds", "Of the last heartbeat", latency)
+    text = "Connections to the gateway after the first one"
+    add(counter, "reconnects", text, client.reconnects.copy, "resumed")
+    add(
+        counter, "requests", "Answers of Discord", client.answers.copy, "method", "code"
+    )
+    text = "How long Discord asked to wait"
+    add(counter, "rate_limit_wait_seconds", text, lambda: client.rate_limit_s)
 
 
 @hookimpl

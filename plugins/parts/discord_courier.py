@@ -103,18 +103,14 @@ def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
 
 @hookimpl
 def register_metrics(registry: Any, app: App) -> None:
-    courier: Any = app.courier  # it may be the owner's
-
-    def files() -> dict[str, float]:
-        return dict(getattr(courier, "files", {}))
-
-    def uploaded() -> dict[tuple[()], float]:
-        return {(): getattr(courier, "uploaded_bytes", 0)}
-
+    courier: Any = app.courier
+    if not hasattr(courier, "uploaded_bytes"):  # it is the owner's
+        return
     text = "Files: attached to a message, linked, or dropped"
-    registry.register(counter("bossbot_files", text, ("delivery",), files))
-    text = "Files that were posted"
-    registry.register(counter("bossbot_uploaded_bytes", text, (), uploaded))
+    read = courier.files.copy
+    registry.register(counter("bossbot_files", text, ("delivery",), read))
+    text, read = "Files that were posted", lambda: courier.uploaded_bytes
+    registry.register(counter("bossbot_uploaded_bytes", text, (), read))
 
 
 class _Oversize(Exception):

@@ -8,7 +8,6 @@ not be able to name a file or a link that the bot would not have taken from a me
 import argparse
 import asyncio
 import contextlib
-import hashlib
 import json
 import re
 import secrets
@@ -255,7 +254,7 @@ class Redis:
             from redis.asyncio.retry import Retry
             from redis.backoff import ExponentialBackoff
             from redis.exceptions import ConnectionError as Lost
-            from redis.exceptions import NoScriptError, RedisError
+            from redis.exceptions import RedisError
             from redis.exceptions import TimeoutError as Late
         except ImportError as error:
             raise StartError(
@@ -265,7 +264,6 @@ class Redis:
         assert config.url
         self.prefix = f"{{{config.prefix}}}:"
         self.errors = (RedisError, OSError)  # a TimeoutError is one
-        self._no_script = NoScriptError
         self._asking: set[asyncio.Task[Any]] = set()
         options: dict[str, Any] = {
             "decode_responses": True,
@@ -291,8 +289,8 @@ class Redis:
             ) from None
         body = SCRIPT.read_text("utf-8")
         # New jobs are refused when Redis is full; those that are there go on.
-        self._plain = _Script(f"#!lua\n{body}")
-        self._when_full = _Script(f"#!lua flags=allow-oom\n{body}")
+        self._plain = self.client.register_script(f"#!lua\n{body}")
+        self._when_full = self.client.register_script(f"#!lua flags=allow-oom\n{body}")
 
     def key(self, name: str) -> str:
         return self.prefix + name
@@ -372,15 +370,8 @@ class Redis:
     async def call(self, verb: str, clock: str, per_user: int, *values: Any) -> Any:
         """The script's answer to a verb; raises OutOfReach."""
         script = self._plain if verb == "add" else self._when_full
-        arguments = [1, self.prefix, verb, clock, per_user, *values]
-
-        async def question() -> Any:
-            try:
-                return await self.client.evalsha(script.sha, *arguments)
-            except self._no_script:
-                return await self.client.eval(script.text, *arguments)
-
-        return await self.ask(question)
+        arguments = [verb, clock, per_user, *values]
+        return await self.ask(partial(script, [self.prefix], arguments))
 
     async def rows(self, ids: Sequence[str]) -> list[dict[str, str]]:
         """Jobs as they are stored; empty where there is none."""
@@ -391,12 +382,6 @@ class Redis:
                     pipeline.hgetall(self.key(f"job:{job_id}"))
                 found += await self.ask(pipeline.execute)
         return found
-
-
-class _Script:
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _by_sentinels(config: Config, url: str, options: dict[str, Any]) -> Any:
@@ -542,15 +527,11 @@ class RedisQueue(ListenedQueue):
         xread = self.redis.client.xread
         question = partial(xread, {**self._read_to}, count=PAGE, block=block_ms)
         found = await self.redis.ask(question, whole=False)
-        entries = found.items() if isinstance(found, dict) else found
-        some = False
-        for key, pages in entries:
-            for page in [pages] if pages and isinstance(pages[0], tuple) else pages:
-                for number, row in page:
-                    some = True
-                    self._passed_on(row)
-                    self._read_to[key] = number
-        return some
+        for key, page in found:
+            for number, row in page:
+                self._passed_on(row)
+                self._read_to[key] = number
+        return bool(found)
 
     def _passed_on(self, row: dict[str, str]) -> None:
         try:
@@ -826,7 +807,7 @@ class RedisQueue(ListenedQueue):
         return next(iter(jobs_of([row])), None)
 
     async def workers(self) -> Sequence[AtWork]:
-        """Those that were seen in the last day."""
+        """See ``Queue``."""
         return [
             AtWork(name, version, int(slots or 0), int(running), float(seen))
             for name, version, slots, running, seen in await self._call("workers")

@@ -224,7 +224,7 @@ RARE: list[tuple[Any, ...]] = [
     ("cancel", 162, 2, "s1", 162, ""),
 ]
 MISTAKES = {
-    "low priorities first": ("return (2 - tonumber(job.priority))", "return tonumber(job.priority)"),
+    "low priorities first": ("return text((2 - tonumber(priority))", "return text(tonumber(priority)"),
     "a member runs one more": ("return count('downloading', user) >=", "return count('downloading', user) >"),
     "what is processed does not count": (" or count('processing', user) >= per_user", ""),
     "busy guilds are as good": ("count('running', guild) * STEP + ", ""),
