@@ -301,17 +301,15 @@ class LocalWorker(Worker):
             try:
                 if to_post:
                     await self._post(job)
-            except asyncio.CancelledError:
-                await self.app.storage.forget_attempt(job)
-                raise
             finally:  # it may hear of a cancel as late as while it ends
                 await self._forget_if_cancelled(job)
 
     async def _forget_if_cancelled(self, job: Job) -> None:
-        """Remove the kept files of a job that was cancelled before all was posted."""
+        """Remove what is left of a job that was cancelled before all was posted."""
         if job.folder:
             stored = await self.app.queue.get(job.id)
             if stored is None or stored.status is Status.CANCELLED:
+                await self.app.storage.forget_attempt(job)
                 await self.app.queue.forget_files(job.id)
                 await self.app.storage.forget(job)
 

@@ -6,6 +6,7 @@ import sqlite3
 import unicodedata
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import discord
 import pytest
@@ -619,6 +620,11 @@ async def test_bot_in_shards_posts_all_the_same(stage: Stage) -> None:
         assert isinstance(bot, discord.AutoShardedClient)
         await stage.says(f"$download {link(stage.image())}")
         [message] = await stage.gets(1)
+        client: Any = bot.app.client  # type: ignore[attr-defined]
+        assert client.connected()
+        for shard in bot.shards.values():
+            await shard.disconnect()
+        assert not client.connected()
     assert message.files
 
 
@@ -633,13 +639,15 @@ async def test_decoration_that_is_no_embed_is_left_out(stage: Stage) -> None:
 async def test_deliver_file_gives_a_link_for_what_is_too_large(stage: Stage) -> None:
     shutil.copy(PLUGINS / "share.py", stage.plugins)
     large = stage.padded(60_000)
-    async with stage.bot(max_file_size=50_000):
+    async with stage.bot(max_file_size=50_000) as bot:
         await stage.says(f"$download {link(large, stage.image())}")
         [message] = await stage.gets(1)
         assert "Get it at https://host.example/60000" in message.content
         await stage.says(f"$download {link(large)}")
         alone = await stage.hears("no files", after=message.id)
         await stage.hears("Done in", after=message.id)
+        courier: Any = bot.app.courier
+        assert courier.files == {"attached": 1, "linked": 2, "dropped": 0}
     assert "Get it at https://host.example/60000" in alone.content
     assert not alone.files
 

@@ -188,6 +188,10 @@ async def test_backup_has_no_secrets_unless_asked(
     await one.run("backup", file, with_secrets=True, settings=cookies)
     assert "secrets/.env" in names(file) and "secrets/data/twitter.txt" in names(file)
     assert "it holds secrets" in capsys.readouterr().out
+    elsewhere = {"plugins": {"twitter": {"cookies_file": str(tmp_path / "reddit.txt")}}}
+    await one.run("backup", tmp_path / "c", with_secrets=True, settings=elsewhere)
+    assert "reddit.txt (it is not in the data folder)" in capsys.readouterr().out
+    assert not [name for name in names(tmp_path / "c") if "reddit" in name]
     other = place("with")
     await other.run("restore", file)
     assert (other.data / "config.toml").read_text() == CONFIG
@@ -290,7 +294,23 @@ def manifest(**more: Any) -> bytes:
     return json.dumps({**made, **more}).encode()
 
 
+def damaged() -> bytes:
+    """A database whose first page is as it should be."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE words (word)")
+        database.execute("INSERT INTO words VALUES (?)", ("x" * 10000,))
+        database.commit()
+        content = bytearray(database.serialize())
+    content[5000:] = b"\xff" * (len(content) - 5000)
+    content[4096:4196] = b"\xff" * 100
+    return bytes(content)
+
+
 WRONG = {
+    "damaged page": (
+        tar(manifest=manifest(), **{"data__bossbot.db": damaged()}),
+        "is damaged",
+    ),
     "text": (b"hello", "is no backup"),
     "empty": (b"", "is no backup"),
     "another tar": (tar(data__bossbot=b"x"), "it has no manifest"),
@@ -372,6 +392,25 @@ async def test_only_a_backup_is_written_over(place: MakePlace, tmp_path: Path) -
     for _ in range(2):
         await one.run("backup", file)
     assert one.words() == ["good"]
+
+
+async def test_what_a_killed_command_left_goes_with_the_next_one(
+    place: MakePlace, tmp_path: Path
+) -> None:
+    one, file = place("one"), tmp_path / "b.tar.gz"
+    one.fill("good")
+    old, new, staged = (
+        tmp_path / ".b.tar.gz.old",
+        tmp_path / ".b.tar.gz.new",
+        one.data / ".restore-old",
+    )
+    for folder in (old, new, staged):
+        folder.mkdir()
+    os.utime(old, (1, 1))
+    await one.run("backup", file)
+    assert new.exists() and not old.exists()  # another one may be at work
+    await one.run("restore", file)
+    assert not staged.exists()
 
 
 async def test_damaged_database_leaves_the_old_backup(

@@ -70,11 +70,18 @@ async def until_failed(logged: list[str], path: str, name: str) -> dict[str, Any
             await asyncio.sleep(0.02)
 
 
-async def test_bot_that_is_well_says_so(stage: Stage, logged: list[str]) -> None:
-    async with watched(stage):
+async def test_bot_that_is_well_says_so(
+    stage: Stage, logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watched(stage) as bot:
         ok = {"status": "ok", "failed": []}
         assert await ask(logged, "/healthz") == (200, {**ok, "checks": LIFE})
         assert await ask(logged, "/readyz?a=b") == (200, {**ok, "checks": READY})
+        for attribute, part in (("has_gateway", "gateway"), ("works", "worker")):
+            with monkeypatch.context() as half:
+                half.setattr(bot.app, attribute, False)
+                code, said = await ask(logged, "/readyz")
+                assert (code, READY.keys() - said["checks"]) == (200, {part})
         url = await address(logged)
         with pytest.raises(urllib.error.HTTPError, match="404"):
             await asyncio.to_thread(urllib.request.urlopen, f"{url}/jobs")
@@ -90,10 +97,13 @@ async def test_database_that_another_program_has_locked_is_named(
         other = sqlite3.connect(bot.app.settings.data_dir / "bossbot.db")
         with contextlib.closing(other):
             other.execute("BEGIN IMMEDIATE")
+            probes = set[Any]()
             for _ in range(3):  # those who ask do not pile up
                 code, said = await ask(logged, "/healthz")
+                probes.add(bot.app.database._probe)
                 assert (code, said["failed"]) == (503, ["database"])
                 assert said["checks"]["database"] == "no answer within 0.2 s"
+            assert len(probes) == 1
             other.rollback()
         async with asyncio.timeout(10):
             while (await ask(logged, "/healthz"))[0] != 200:
@@ -145,6 +155,8 @@ async def test_full_disk_and_a_worker_that_has_ended_are_named(
         worker._dispatcher.cancel()
         said = await until_failed(logged, "/readyz", "worker")
         assert said["failed"] == ["disk", "worker"]
+        bot.app.stopping.set()
+        assert await worker.health() == "the bot stops"
 
 
 async def test_loop_that_is_blocked_is_named(
@@ -158,6 +170,11 @@ async def test_loop_that_is_blocked_is_named(
         asking.join()  # the loop stands still meanwhile
         [(code, said)] = answers
         assert (code, said["failed"]) == (503, ["loop"])
+        ended = asyncio.new_event_loop()
+        ended.close()
+        health = module("_health")
+        page = health.ask_from_outside(ended, health.ask({}))
+        assert page.status == 503 and b"it has ended" in page.body
 
 
 async def test_part_that_breaks_when_it_is_asked_is_not_well(
@@ -225,11 +242,19 @@ async def test_clients_that_say_nothing_keep_nobody_else_from_an_answer(
     async with watched(stage):
         host, _, port = (await address(logged)).removeprefix("http://").partition(":")
         with contextlib.ExitStack() as stack:
+
+            def idle() -> socket.socket:
+                one = socket.create_connection((host, int(port)), timeout=4)
+                one.sendall(b"GET / HTT")
+                return stack.enter_context(one)
+
             for _ in range(4):
-                idle = socket.create_connection((host, int(port)))
-                stack.enter_context(idle)
-                idle.sendall(b"GET / HTT")
+                idle()
             assert (await ask(logged, "/healthz"))[0] == 200
+            for _ in range(module("_port").MAX_REQUESTS):
+                last = idle()
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.to_thread(last.recv, 1) == b"", "turned away"
 
 
 # systemd

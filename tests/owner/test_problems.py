@@ -5,6 +5,7 @@ import argparse
 import asyncio
 import re
 import shutil
+import sqlite3
 import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -129,14 +130,37 @@ async def test_full_disk_is_told_once(watched: Stage) -> None:
         await tells(watched, "nearly full")
 
 
+async def test_link_that_fills_the_disk_is_told(watched: Stage) -> None:
+    async with watched.bot():
+        await watched.says(f"$dlt {link('fail=disk_full')}")
+        await tells(watched, "A link failed since the disk is full")
+
+
+async def test_errors_of_the_log_are_told_with_their_ids_and_plugins(
+    watched: Stage,
+) -> None:
+    async with watched.bot():
+        problem_of = module("problems").problem_of
+        for said, kind, name in (
+            ("the event loop is blocked by plugin slow for 1 s", "plugin", ""),
+            ("error deadbeef in queue: no", "internal", "deadbeef"),
+        ):
+            found = problem_of({"message": said, "extra": {}})
+            assert (found.kind, found.id) == (kind, name)
+    bossbot.hide_secrets("a test", ["a-password-of-the-owner"])
+    clean = module("_reports").clean
+    assert clean("it is a-password-of-the-owner here") == "it is [secret] here"
+
+
 async def test_flood_of_errors_is_one_message_for_each_kind(watched: Stage) -> None:
     async with watched.bot():
 
         def shout() -> None:
             for number in range(300):
                 logger.bind(job="0123456789").error("the job {} failed", number)
-                logger.error("plugin x{} failed in run: no", number)
                 logger.error("discord.client: Attempting a reconnect in 1 s")
+            for number in range(300):
+                logger.error("plugin x{} failed in run: no", number)
 
         await asyncio.to_thread(shout)
         await tells(watched, count=2)
@@ -206,9 +230,12 @@ def test_report_has_what_is_known_of_a_job_and_nobodys_name(bare_home: Home) -> 
 
 
 async def test_report_of_a_job_while_the_bot_runs(
-    stage: Stage, capsys: pytest.CaptureFixture[str]
+    stage: Stage,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stage.add_plugin("report")
+    stage.add_plugin("history")
     logs = stage.folder / "data" / "logs"
     logs.mkdir(parents=True)
     (logs / "boss-bot_2026-11-27.log").write_text(LOG)
@@ -226,6 +253,18 @@ async def test_report_of_a_job_while_the_bot_runs(
         for wrong in ("../../etc", "deadbee", "x" * 10):
             with pytest.raises(BossbotError, match="is no id"):
                 await command.run(bot.app, argparse.Namespace(id=wrong))
+        lines_on = module("_reports").lines_on
+        assert lines_on("deadbeef", logs) and lines_on("deadbeef", logs, whole=False)
+        monkeypatch.setattr(module("_reports"), "TAIL_BYTES", 10)
+        assert lines_on("deadbeef", logs) and not lines_on("deadbeef", logs, False)
+        # What is no more in the queue may be in the history.
+        find_job = module("report").find_job
+        with sqlite3.connect(stage.folder / "data" / "bossbot.db") as database:
+            database.execute("DELETE FROM jobs")
+        async with asyncio.timeout(10):
+            while not (known := find_job(bot.app, name)):
+                await asyncio.sleep(0.01)
+        assert known["status"] == "failed"
     for words in ("- status: failed", "- cause: engine_outdated", "- engine: toy"):
         assert words in said
     assert "- link: https://toy.example/…" in said and "- toy 1" in said

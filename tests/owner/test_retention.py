@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from bossbot_plugins._files import remove_tree, size_of
 from conftest import PARTS, AddPlugin, MakeApp, MakeSettings, make_job, our_plugins
+from discord_support import module
 from platform_support import NOWHERE, listening
 
 import bossbot
@@ -548,6 +549,7 @@ async def test_each_guild_has_its_figures(bot: Bot, logged: list[str]) -> None:
     await bot.job(guild=8, size=50)
     assert await bot.sweep() == 1
     await bot.sweep()  # its own files do not count
+    assert module("retention")._kept_bytes == 150
     folder = bot.data / "downloads" / "7"
     stats = json.loads((folder / ".stats").read_text())
     assert stats == {"kept_jobs": 1, "kept_bytes": 100}

@@ -10,10 +10,10 @@ import pytest
 from conftest import ROOT
 
 SCRIPT = """
-import mmap, os, resource, sys, threading
+import mmap, os, resource, socket, sys, threading
 import bossbot
 bossbot.open_plugins([bossbot.OURS / "parts"])
-from bossbot_plugins import _pages, _walls
+from bossbot_plugins import _child, _pages, _walls
 
 memory = bytearray(400 * mmap.PAGESIZE)
 
@@ -36,6 +36,19 @@ for copied in (False, True):
         print(faults(), flush=True)
         os._exit(0)
     os.wait()
+for waits in (True, False):  # for a task
+    (ours, theirs), (broker, _) = socket.socketpair(), socket.socketpair()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if not waits:
+        ours.send(b"\\n")
+    if os.fork() == 0:
+        _pages.copy = lambda pages: os._exit(77)
+        try:
+            _child.main(theirs.detach(), nowhere, broker.detach(), pages)
+        finally:
+            os._exit(1)
+    print(os.waitstatus_to_exitcode(os.wait()[1]) == 77)
+    ours.close()
 print(len(_pages.rehearsed(lambda: sys.exit("broken"))))
 _pages.REHEARSAL_S = 1
 print(len(_pages.rehearsed(lambda: threading.Event().wait())))
@@ -51,7 +64,8 @@ def test_what_was_copied_beforehand_is_not_copied_at_work() -> None:
         text=True,
         timeout=20,  # one that never ends is given up
     )
-    shared, copied, broken, endless = ran.stdout.split()
+    shared, copied, waits, has_a_task, broken, endless = ran.stdout.split()
     assert int(shared) >= 200
     assert int(copied) < 20
+    assert (waits, has_a_task) == ("True", "False")
     assert broken == endless == "0"

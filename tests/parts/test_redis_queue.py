@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -243,14 +244,14 @@ MISTAKES = {
     "no job is delayed": ("'not_before', due}", "'not_before', ''}"),
     "uploads start anew": ("if get(id, 'status') == 'uploading'", "if false"),
     "claims have one number": ("local number = one_more(id, 'claim_number')\n  tell", "local number = get(id, 'claim_number')\n  tell"),
-    "forgotten requests stay": ("      call('HDEL', P .. 'requests', get(id, 'request_key'))\n", ""),
+    "forgotten requests stay": ("  call('HDEL', P .. 'requests', get(job.id, 'request_key'))\n", ""),
     "moves are not told": ("tell(id, change(id, {'priority', priority}))", "change(id, {'priority', priority})"),
     "every save is told": ("if status == was then", "if false then"),
     "the last one is joined": ("tonumber(get(a, 'seq', 0)) < tonumber", "tonumber(get(a, 'seq', 0)) > tonumber"),
     "who joins hurries nobody": ("if priority > tonumber(get(leader, 'priority'))", "if false"),
     "who was let go is not new": ("tell(one, '') --", "tell(one, 'queued') --"),
     "facts are not shared": ("'facts', 'posts',", "'posts',"),
-    "delayed jobs have no place": ("    + call('ZCOUNT', P .. 'later:' .. job.guild_id, '-inf', mine)", ""),
+    "delayed jobs have no place": ("    + call('ZCOUNT', P .. 'later:' .. guild, '-inf', last)", ""),
     "a worker has one more slot": ("count('slots', worker) >= tonumber(slots)", "count('slots', worker) > tonumber(slots)"),
     "all began with the first": ("later and came or began", "began"),
     "delays never end": ("    change(id, {})\n", ""),
@@ -390,6 +391,15 @@ async def test_recover_gives_back_only_what_this_worker_held(queue: Queue) -> No
     assert await queue.keep(jobs[3], 60)  # type: ignore[arg-type]
 
 
+async def test_release_waits_ten_minutes_at_most(queue: Queue) -> None:
+    redis: Any = queue
+    redis.clock = "1000"
+    await queue.add(make_job())
+    job = await queue.claim("me", 60)
+    assert job and await queue.release(job, 1e9)
+    assert job.not_before == 1600
+
+
 async def test_room_is_that_of_all_workers(open_queue: Open) -> None:
     queue = await open_queue(max_concurrent_downloads=1)
     assert await queue.claim("one", 60) is None
@@ -470,6 +480,60 @@ async def test_old_rows_without_files_go(open_queue: Open) -> None:
     assert [job.id for job in await queue.list()] == [jobs[2].id, waiting.id]
 
 
+async def test_one_process_of_all_removes_old_rows(queue: Queue) -> None:
+    redis: Any = queue
+    async with asyncio.timeout(10):
+        while not await redis._ask("exists", "sweep"):  # by the start
+            await asyncio.sleep(0.01)
+    await redis._ask("delete", "sweep")
+    ask, asked, swept = redis._ask, asyncio.Semaphore(0), list[float]()
+
+    async def counted(*values: Any, **options: Any) -> Any:
+        answer = await ask(*values, **options)
+        asked.release()
+        return answer
+
+    async def remove_old(before: float) -> None:
+        swept.append(before)
+
+    redis._ask, redis._remove_old = counted, remove_old
+    sweeps = [asyncio.create_task(redis._sweep()) for _ in range(2)]
+    for _ in sweeps:
+        await asyncio.wait_for(asked.acquire(), 10)
+    await asyncio.sleep(0)
+    for task in sweeps:
+        task.cancel()
+    assert len(swept) == 1
+
+
+async def test_changes_are_told_to_plugins_by_the_gateway_alone(queue: Queue) -> None:
+    async def nothing() -> None:
+        pass
+
+    app: Any = queue.app
+    other = SimpleNamespace(start=nothing, stop=nothing)
+    vars(app).update({name: other for name in bossbot.PARTS if name != "queue"})
+    app.queue.start = nothing  # it is open
+    await app.start(gateway=False)
+    assert app._feeding is None
+
+
+def test_sentinels_say_where_redis_is(queue: Queue) -> None:
+    redis: Any = module("redis_queue")
+    config = redis.Config(
+        url="redis://:hush@ignored/3", sentinels=["one:26379", "::1:5"], service="bot"
+    )
+    pool = redis.Redis(config).client.connection_pool
+    assert pool.service_name == "bot"
+    places = [one.get_connection_kwargs() for one in pool.sentinel_manager.sentinels]
+    assert [(one["host"], one["port"]) for one in places] == [
+        ("one", 26379),
+        ("::1", 5),
+    ]
+    known = pool.connection_kwargs
+    assert (known["password"], known["db"]) == ("hush", 3) and "host" not in known
+
+
 # Redis that is not as it should be
 
 
@@ -544,6 +608,7 @@ async def test_member_is_told_in_time_when_redis_hangs_or_is_gone(
             (server.kill, server.start),
         ):
             end()
+            assert await queue.health() == "Redis is out of reach"
             began = time.monotonic()
             # What is left in the socket may be carried out later, all the same.
             other = make_job()

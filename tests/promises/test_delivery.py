@@ -194,10 +194,14 @@ async def test_post_whose_claim_was_lost_is_not_sent(
     assert not [line for line in logged if line.startswith(("ERROR", "CRITICAL"))]
 
 
+@pytest.mark.parametrize("heard", ["by the claim", "by a cancel of the task"])
 async def test_job_that_is_cancelled_just_before_its_message_leaves_nothing(
-    stage: Stage,
+    stage: Stage, heard: str
 ) -> None:
     shutil.copy(PLUGINS / "cancel_late.py", stage.plugins)
+    if "task" in heard:
+        with (stage.plugins / "cancel_late.py").open("a") as plugin:
+            plugin.write("    await asyncio.Event().wait()\n")
     async with stage.bot() as bot:
         await stage.says(f"$download {link(stage.image())}")
         status = await stage.hears("Download started")
@@ -206,6 +210,7 @@ async def test_job_that_is_cancelled_just_before_its_message_leaves_nothing(
             await asyncio.sleep(0.01)
     assert not stage.requested("upload")
     assert job.id not in {path.name for path in stage.folder.rglob("downloads/*/*/*")}
+    assert not [*stage.folder.rglob(f"{job.id}*")], "an attempt is left"
 
 
 async def test_courier_stops_at_once_when_its_claim_is_lost_while_it_posts(

@@ -232,6 +232,8 @@ async def test_files_that_are_too_large_are_told_and_the_others_posted(
         stage.open_gate("gate")
         await stage.gets(12)
         status = await stage.hears("Done in")
+        courier: Any = bot.app.courier
+        assert courier.files == {"attached": 12, "linked": 0, "dropped": 11}
     said = "\n".join(message.content for message in stage.said())
     names = set(re.findall(r"Too large for this channel: (\S+)", said))
     assert len(names) == 11

@@ -159,5 +159,8 @@ async def test_owner_sees_the_workers_and_nobody_else(
         [message] = await stage.gets(1)
         assert message.files[0].data == stage.bytes_of(stage.image())
         assert turns.count(True) >= 2  # its status message, and the file
+        async with asyncio.timeout(10):
+            while False not in turns:  # the status message is edited
+                await asyncio.sleep(0.01)
     async with stage.bot():
         assert "this machine does all the work" in await seen_by(fake.owner.id)

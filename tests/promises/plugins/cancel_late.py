@@ -1,5 +1,7 @@
 """Cancels all jobs when one is about to be posted."""
 
+import asyncio  # noqa: F401 - for what a test adds
+
 from bossbot import App, Job, hookimpl
 
 
