@@ -11,9 +11,9 @@ listen = os.environ.get("BOSS_BOT_PLUGINS__METRICS__LISTEN", "")
 if not listen:  # switched off: nothing to ask
     sys.exit(0)
 host, _, port = listen.rpartition(":")
-host = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
 try:
-    with socket.create_connection((host, int(port)), timeout=8) as connection:
+    address = (host.strip("[]"), int(port))
+    with socket.create_connection(address, timeout=8) as connection:
         connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
         answer = b""
         while chunk := connection.recv(4096):

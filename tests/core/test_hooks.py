@@ -578,6 +578,7 @@ async def test_fold_takes_nothing_of_another_kind(start: Start) -> None:
     values = {"job": make_job(), "files": ["x"], "bench": None}
     assert await app.plugins.fold("process_files", "files", **values) == ["x"]
     assert app.plugins.all["a"].failures["process_files"] == 1
+    assert app.plugins.failed_ever == {("a", "process_files"): 1}
 
 
 async def test_calls_at_the_same_time_drop_a_failing_hook_once(start: Start) -> None:

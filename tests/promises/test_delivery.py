@@ -115,10 +115,12 @@ async def test_413_for_everything_ends(stage: Stage) -> None:
     assert not stage.posted()
 
 
-async def test_files_of_a_message_that_413_splits_are_on_the_disk_before_the_first(
-    stage: Stage,
+@pytest.mark.parametrize(("fault", "count"), [(413, 2), (0, 11)])
+async def test_files_of_several_messages_are_on_the_disk_before_the_first(
+    stage: Stage, fault: int, count: int
 ) -> None:
-    stage.fake.fault("upload", 413)
+    if fault:  # which splits one
+        stage.fake.fault("upload", fault)
     async with stage.bot() as bot:
         storage, posted = bot.app.storage, list[int]()
         sync = storage.sync
@@ -128,8 +130,8 @@ async def test_files_of_a_message_that_413_splits_are_on_the_disk_before_the_fir
             posted.append(len(stage.posted()))
 
         storage.sync = watched  # type: ignore[method-assign]
-        await stage.says(f"$download {link(*stage.images(2))}")
-        await stage.gets(2)
+        await stage.says(f"$download {link(*stage.images(count))}")
+        await stage.gets(count)
     assert posted == [0]
 
 
