@@ -111,7 +111,7 @@ async def test_database_that_another_program_has_locked_is_named(
 
 
 async def test_fork_server_that_was_killed_is_named_and_comes_back(
-    stage: Stage, logged: list[str]
+    stage: Stage, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.server = None
     async with watched(stage) as bot:
@@ -119,9 +119,19 @@ async def test_fork_server_that_was_killed_is_named_and_comes_back(
         if not runner.can_fork:
             return
         runner.renew_server_s = 3600
+        loop, waits = asyncio.get_running_loop(), list[float]()
+        call_later = loop.call_later
+
+        def noting(wait_s: float, work: Any, *more: Any, **how: Any) -> Any:
+            if work == runner._renew_server:
+                waits.append(wait_s)
+            return call_later(wait_s, work, *more, **how)
+
+        monkeypatch.setattr(loop, "call_later", noting)
         runner._server.kill()
         said = await until_failed(logged, "/healthz", "fork_server")
         assert said["failed"] == ["fork_server"]
+        assert waits == [60 * 3600], "one that dies at once is not started at once"
         runner._start_server()
         killed, runner.renew_server_s = runner._server, 0.01
         runner._server_began_s = 0  # as if it had lived for long
@@ -294,11 +304,13 @@ async def test_systemd_is_told_of_start_life_and_stop(
     monkeypatch.setenv("WATCHDOG_USEC", "40000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     with manager(monkeypatch, name) as told:
-        async with stage.bot():
+        async with stage.bot() as bot:
             assert await states(told, "WATCHDOG=1") == ["READY=1", "WATCHDOG=1"]
             for _ in range(3):
                 assert await states(told, "WATCHDOG=1") == ["WATCHDOG=1"]
-        assert set(await states(told, "STOPPING=1")) <= {"WATCHDOG=1", "STOPPING=1"}
+            bot.app.stopping.set()
+            assert set(await states(told, "STOPPING=1")) <= {"WATCHDOG=1", "STOPPING=1"}
+            assert await states(told, "WATCHDOG=1") == ["WATCHDOG=1"]  # uploads end
 
 
 async def test_loop_that_is_blocked_feeds_no_watchdog(

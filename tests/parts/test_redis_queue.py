@@ -596,6 +596,7 @@ async def test_member_is_told_in_time_when_redis_hangs_or_is_gone(
         settings = make_settings(redis_queue__url=server.url)
         app = make_app(settings, our_plugins(*PLUGINS))
         queue: Any = app.queue
+        assert await module("redis_queue").check_machine(queue.config) == []
         assert queue.redis.within_s <= 5
         queue.redis.within_s, queue.tick_s = 0.5, 0.05
         await queue.start()
