@@ -4,6 +4,7 @@ import re
 
 import pytest
 from bossbot_plugins._patterns import finder, needed, noting_needs
+from bossbot_plugins.gallery_dl import _table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,8 +80,6 @@ def test_patterns_are_parsed_once() -> None:
 
 def test_extractors_are_found_as_by_asking_all() -> None:
     """By the examples of the engine's own, and with most left out."""
-    from bossbot_plugins.gallery_dl import _table
-
     find, matches, extractors = _table()
     for number, one in enumerate(extractors):
         url = one.example
