@@ -2201,6 +2201,8 @@ class Plugins:
                 for impl in caller.get_hookimpls()
                 if impl.plugin is module
             }
+            if not plugin.impls:
+                logger.warning("{} has no hooks: it does nothing", module.__name__)
             self._configure(plugin, module)
             self._register(plugin)
         # Anything may happen in a file from elsewhere, sys.exit() too.
@@ -2231,7 +2233,6 @@ class Plugins:
 
     def _check_hooks(self, module: types.ModuleType) -> None:
         """Raises PluginError for a likely mistake in the hooks of a module."""
-        found = False
         for name, value in vars(module).items():
             options = getattr(value, "bossbot_impl", None)
             if options is None:
@@ -2259,9 +2260,6 @@ class Plugins:
                         f"{name}() has no argument {argument}"
                         f"{did_you_mean(argument, takes)}; it takes {', '.join(takes)}"
                     )
-            found = True
-        if not found:
-            logger.warning("{} has no hooks: it does nothing", module.__name__)
 
     def _configure(self, plugin: Plugin, module: types.ModuleType) -> None:
         """Check the plugin's settings by its ``Config``, and find its ``GuildConfig``."""

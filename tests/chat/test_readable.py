@@ -1,15 +1,24 @@
 """Who may read which channels, compared with Discord's rules written down once more, in
-ten thousand made-up cases."""
+ten thousand made-up cases, and what an answer to them shows."""
 
 import random
+import re
+import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
 import discord
 import pytest
+from bossbot_plugins._found import jumps, numbered, shown
+from bossbot_plugins._prompt import prompt
 from bossbot_plugins._readable import channels_for, readable_channels
+from bossbot_plugins.archive import _file, _find
 from discord import Permissions
+
+from bossbot import Passage, Query
 
 VIEW, HISTORY = Permissions(view_channel=True), Permissions(read_message_history=True)
 CONNECT, THREADS = Permissions(connect=True), Permissions(manage_threads=True)
@@ -197,11 +206,37 @@ def thread_of(place: Place) -> Any:
     }
 
 
+def remember(db: sqlite3.Connection, world: World, number: int) -> None:
+    """One post in each place of this world, the guild of that number; it says where."""
+    for place in world.places:
+        message, says = number * 1000 + place.id, f"A fox in w{place.id}w"
+        row = _file.PostRow(
+            *(f"{message:010x}", number, place.id, 5, 1e9, "", "https://a.example/x"),
+            *("image", says, f"w{place.id}w", False, False),
+        )
+        parent = place.parent.id if place.parent and place.kind == PUBLIC else 0
+        at, texts = [(message, place.id)], [Passage(says, "text")]
+        _file.add_post(db, row, at, texts, 500, parent)
+
+
+def answered(db: sqlite3.Connection, number: int, channels: Iterable[int]) -> set[int]:
+    """The places that anything in an answer is from: texts, links, what a model gets."""
+    asked = _find.ask(db, Query(text="fox", guild_id=number, channels=[*channels]))
+    found = enumerate(_find.ranked(db, asked, None), 1)
+    hits = numbered(_find.hit_of(asked, one, rank, True, "") for rank, one in found)
+    said = [str(shown(rank, hit).to_dict()) for rank, hit in hits.items()]
+    said += [str(button.url) for button in jumps(hits)]
+    said += [str(prompt("fox", [*hits.values()], 4000))]
+    places = re.findall(r"w(\d+)w|<#(\d+)>|/channels/\d+/(\d+)/", " ".join(said))
+    return {int(one) for match in places for one in match if one}
+
+
 @pytest.mark.parametrize("part", range(4))
-def test_nobody_reads_what_discord_does_not_show(part: int) -> None:
-    chance = random.Random(part)
-    for _ in range(125):
-        world = made_up(chance)
+def test_nobody_reads_what_discord_does_not_show(part: int, tmp_path: Path) -> None:
+    chance, db = random.Random(part), _file.open_file(tmp_path / "archive.db")
+    for number in range(1, 126):
+        world, answers = made_up(chance), dict[frozenset[int], set[int]]()
+        remember(db, world, number)
         guild, member = guild_of(world)
         privates = [one.id for one in world.places if one.kind == PRIVATE]
         for _ in range(20):
@@ -219,6 +254,10 @@ def test_nobody_reads_what_discord_does_not_show(part: int) -> None:
             }
             wanted = expected(world, here, public, joined)
             assert {*found} | threads == wanted, (world, here, public, joined)
+            if (key := frozenset(found)) not in answers:
+                answers[key] = answered(db, number, key)
+            assert answers[key] == wanted, (world, here, public, joined)
+    db.close()
 
 
 @pytest.mark.parametrize("status", [404, 500])
