@@ -17,6 +17,7 @@ The path of a link to `toy.example` is a list of steps, made by `link()`:
 import asyncio
 import contextlib
 import hashlib
+import importlib
 import itertools
 import json
 import os
@@ -470,8 +471,8 @@ def job_id(message: Message) -> str:
 
 
 def module(plugin: str) -> Any:
-    """A loaded plugin's module, to set its figures for a test."""
-    return sys.modules[f"bossbot_plugins.{plugin}"]
+    """A plugin's module, to set its figures for a test."""
+    return importlib.import_module(f"bossbot_plugins.{plugin}")
 
 
 async def until(is_so: Callable[[], Awaitable[Any]], timeout_s: float = 10) -> None:
