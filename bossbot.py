@@ -436,8 +436,8 @@ class Job:
     worker on another machine needs. Times are Unix seconds."""
 
     # Set when the link is taken in, and never again:
-    id: str  # 10 hex digits
-    url: str  # normalised; what the engine gets
+    id: str = field(default_factory=lambda: secrets.token_hex(5))  # 10 hex digits
+    url: str  # normalised at intake; what the engine gets
     platform: str = ""  # a platform's name, or "" for any other link
     guild_id: int = 0  # 0 in a direct message
     channel_id: int = 0  # 0 when the job has no channel (the command line)
@@ -2704,37 +2704,12 @@ class App:
 
     # Intake
 
-    async def intake(
-        self,
-        link: str,
-        *,
-        channel_id: int,
-        user_id: int,
-        request_key: str,
-        guild_id: int = 0,
-        message_id: int = 0,
-        options: dict[str, Any] | None = None,
-        priority: Priority = Priority.NORMAL,
-        status_message_id: int = 0,
-    ) -> Accepted | None:
-        """Take in one link: once this returns a job, it is committed. None when the
-        request was taken before. Raises Refused with the reason, for the member."""
-        url, platform, engine = self.router.route(link)
-        job = Job(
-            id=secrets.token_hex(5),
-            url=url,
-            platform=platform,
-            engine=engine,
-            guild_id=guild_id,
-            channel_id=channel_id,
-            user_id=user_id,
-            request_key=request_key,
-            message_id=message_id,
-            options=options or {},
-            guild_settings=self.guilds.tables(guild_id),
-            priority=priority,
-            status_message_id=status_message_id,
-        )
+    async def intake(self, job: Job) -> Accepted | None:
+        """Take in a link, as the ``url`` of a job: once this returns a job, it is
+        committed. None when the request was taken before. Raises Refused with the
+        reason, for the member."""
+        job.url, job.platform, job.engine = self.router.route(job.url)
+        job.guild_settings = self.guilds.tables(job.guild_id)
         job.limit_bytes = await self.courier.limit_bytes(job)
         try:
             await self.plugins.call("check_job", job=job)

@@ -143,15 +143,17 @@ async def retry(app: App, job: Job) -> str:
         )
     request, tries = split_key(job.request_key)
     accepted = await app.intake(
-        job.url,
-        guild_id=job.guild_id,
-        channel_id=job.channel_id,
-        user_id=job.user_id,
-        request_key=f"{request}#{tries + 1}",
-        message_id=job.message_id,
-        options=job.options,
-        priority=job.priority,
-        status_message_id=job.status_message_id,
+        Job(
+            url=job.url,
+            guild_id=job.guild_id,
+            channel_id=job.channel_id,
+            user_id=job.user_id,
+            request_key=f"{request}#{tries + 1}",
+            message_id=job.message_id,
+            options=job.options,
+            priority=job.priority,
+            status_message_id=job.status_message_id,
+        )
     )
     if accepted is None:
         raise Refused(_("{id} has been tried again already.").format(id=tag(job)))

@@ -545,13 +545,15 @@ class AgainButton(
         url, options = await self.asked_for(app, interaction)
         await interaction.response.defer()
         accepted = await app.intake(
-            url,
-            guild_id=guild_id_of(interaction),
-            channel_id=action.channel.id,
-            user_id=interaction.user.id,
-            request_key=f"{interaction.id}:0",
-            options={**options, "again": True},
-            priority=action.priority,
+            Job(
+                url=url,
+                guild_id=guild_id_of(interaction),
+                channel_id=action.channel.id,
+                user_id=interaction.user.id,
+                request_key=f"{interaction.id}:0",
+                options={**options, "again": True},
+                priority=action.priority,
+            )
         )
         if accepted and accepted.answer:
             await interaction.followup.send(accepted.answer, ephemeral=True)

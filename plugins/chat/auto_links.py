@@ -424,14 +424,16 @@ class Links(commands.Cog):
         if await self.app.database.one(known, message.id, link):
             return None
         accepted = await self.app.intake(
-            found.link,
-            guild_id=action.guild_id,
-            channel_id=message.channel.id,
-            user_id=action.user.id,
-            request_key=f"{message.id}:{link}",
-            message_id=message.id,
-            options={"auto": True} | ({"spoiler": True} if found.spoiler else {}),
-            priority=action.priority,
+            Job(
+                url=found.link,
+                guild_id=action.guild_id,
+                channel_id=message.channel.id,
+                user_id=action.user.id,
+                request_key=f"{message.id}:{link}",
+                message_id=message.id,
+                options={"auto": True} | ({"spoiler": True} if found.spoiler else {}),
+                priority=action.priority,
+            )
         )
         # The queue knows it, too, but only for a while.
         add = "INSERT OR IGNORE INTO auto_links VALUES (?, ?)"

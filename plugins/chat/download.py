@@ -241,14 +241,16 @@ class Download(commands.Cog):
         request = ctx.interaction.id if ctx.interaction else ctx.message.id
         action = admitted(ctx)
         accepted = await self.bot.app.intake(
-            found.link,
-            guild_id=ctx.guild.id if ctx.guild else 0,
-            channel_id=ctx.channel.id,
-            user_id=ctx.author.id,
-            request_key=f"{request}:{number}",
-            message_id=0 if ctx.interaction else ctx.message.id,
-            options=options | ({"spoiler": True} if found.spoiler else {}),
-            priority=action.priority if action else Priority.NORMAL,
+            Job(
+                url=found.link,
+                guild_id=ctx.guild.id if ctx.guild else 0,
+                channel_id=ctx.channel.id,
+                user_id=ctx.author.id,
+                request_key=f"{request}:{number}",
+                message_id=0 if ctx.interaction else ctx.message.id,
+                options=options | ({"spoiler": True} if found.spoiler else {}),
+                priority=action.priority if action else Priority.NORMAL,
+            )
         )
         if accepted and accepted.job and options.get("thread"):
             text = no_thread(self.bot.app, accepted.job)

@@ -4,7 +4,6 @@
 import argparse
 import asyncio
 import dataclasses
-import secrets
 import shutil
 from typing import Any
 
@@ -113,12 +112,8 @@ async def try_login(app: App, platform: Platform) -> tuple[str, str]:
     if not platform.login_probe:
         return "unknown", "no page is known that only opens with a login"
     url = platform.login_probe
-    job = Job(
-        id=secrets.token_hex(5),
-        url=url,
-        platform=platform.name,
-        engine=platform.engine_for(url),
-    )
+    engine = platform.engine_for(url)
+    job = Job(url=url, platform=platform.name, engine=engine)
     try:
         await app.worker.fetch(job, lambda progress: None)
     except JobFailed as error:

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import secrets
 import signal
 import sys
 import tempfile
@@ -143,7 +142,7 @@ async def download(
         BossbotError: nothing arrived, or it could not be placed.
     """
     url, platform, engine = app.router.route(url)
-    job = Job(id=secrets.token_hex(5), url=url, platform=platform, engine=engine)
+    job = Job(url=url, platform=platform, engine=engine)
     job.limit_bytes = limit or 0
     try:
         fetched = await app.worker.complete(job, show)

@@ -14,7 +14,7 @@ from conftest import SmallApp, WritePlugin
 from discord_support import Stage, link, module
 
 import bossbot
-from bossbot import Action, App, QueueFull, Refused
+from bossbot import Action, App, Job, QueueFull, Refused
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -85,11 +85,13 @@ async def take(
 ) -> Any:
     """A link is taken in, of a command of its own unless the key says more."""
     return await app.intake(
-        url or f"https://a.example/{next(number)}",
-        guild_id=guild,
-        channel_id=2,
-        user_id=user,
-        request_key=key or f"{next(number)}:0",
+        Job(
+            url=url or f"https://a.example/{next(number)}",
+            guild_id=guild,
+            channel_id=2,
+            user_id=user,
+            request_key=key or f"{next(number)}:0",
+        )
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import AddPlugin, SmallApp, make_job
 from pydantic import ByteSize, Field, SecretStr
 
-from bossbot import App, Guilds, PluginConfig, Refused, RoleId
+from bossbot import App, Guilds, Job, PluginConfig, Refused, RoleId
 
 RULE = Path(__file__).parent / "plugins" / "rule.py"
 
@@ -74,11 +74,13 @@ def app(small_app: SmallApp, add_plugin: AddPlugin) -> App:
 
 async def intake(app: App, guild_id: int = 1) -> Any:
     return await app.intake(
-        "https://a.example/",
-        guild_id=guild_id,
-        channel_id=2,
-        user_id=3,
-        request_key=os.urandom(4).hex(),
+        Job(
+            url="https://a.example/",
+            guild_id=guild_id,
+            channel_id=2,
+            user_id=3,
+            request_key=os.urandom(4).hex(),
+        )
     )
 
 

@@ -16,7 +16,7 @@ from discord_support import Stage, job_id, link
 from routing import route
 
 import bossbot
-from bossbot import App, Cause, JobFailed, Refused, StartError
+from bossbot import App, Cause, Job, JobFailed, Refused, StartError
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -52,11 +52,13 @@ SITE = Path(__file__).parent / "plugins" / "site.py"
 
 async def intake(app: App, number: int = 1) -> Any:
     return await app.intake(
-        f"https://site.example/{number}",
-        guild_id=1,
-        channel_id=2,
-        user_id=3,
-        request_key=f"1:{number}",
+        Job(
+            url=f"https://site.example/{number}",
+            guild_id=1,
+            channel_id=2,
+            user_id=3,
+            request_key=f"1:{number}",
+        )
     )
 
 

@@ -24,7 +24,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from routing import route, route_all
 
-from bossbot import App, Progress, Refused, Status
+from bossbot import App, Job, Progress, Refused, Status
 
 EXAMPLES = settings(max_examples=300, deadline=None)
 
@@ -306,7 +306,15 @@ async def test_refused_link_does_not_hold_up_the_others(toy_app: ToyApp) -> None
 
 async def intake(app: App, link: str, key: str = "1:0", **more: Any) -> Any:
     return await app.intake(
-        link, guild_id=1, channel_id=2, user_id=3, request_key=key, message_id=4, **more
+        Job(
+            url=link,
+            guild_id=1,
+            channel_id=2,
+            user_id=3,
+            request_key=key,
+            message_id=4,
+            **more,
+        )
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, MakeApp, MakeSettings
 from discord_support import Stage, link
 
-from bossbot import BROKEN_CHECK, Accepted, App, Refused
+from bossbot import BROKEN_CHECK, Accepted, App, Job, Refused
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -28,7 +28,13 @@ async def take(app: App, number: int, user_id: int = 3) -> Accepted | None:
     """A link of a member comes."""
     key = f"{user_id}:{number}"
     return await app.intake(
-        link("wait=gate"), guild_id=1, channel_id=2, user_id=user_id, request_key=key
+        Job(
+            url=link("wait=gate"),
+            guild_id=1,
+            channel_id=2,
+            user_id=user_id,
+            request_key=key,
+        )
     )
 
 

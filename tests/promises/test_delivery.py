@@ -673,12 +673,14 @@ async def test_two_bots_with_one_token_post_once(stage: Stage) -> None:
     async with stage.bot(data_dir=stage.folder / "other") as bot:
         for number, uploads in ((0, 2), (1, 3)):
             accepted = await bot.app.intake(
-                files,
-                guild_id=stage.fake.guild.id,
-                channel_id=stage.channel_id,
-                user_id=stage.fake.member.id,
-                request_key=f"{request.id}:{number}",
-                message_id=request.id,
+                Job(
+                    url=files,
+                    guild_id=stage.fake.guild.id,
+                    channel_id=stage.channel_id,
+                    user_id=stage.fake.member.id,
+                    request_key=f"{request.id}:{number}",
+                    message_id=request.id,
+                )
             )
             assert accepted and accepted.job
             await job_at(bot, accepted.job.id, Status.COMPLETED)

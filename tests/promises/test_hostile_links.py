@@ -47,6 +47,7 @@ from bossbot import (
     App,
     Cause,
     Fetched,
+    Job,
     JobFailed,
     Progress,
     Refused,
@@ -419,7 +420,7 @@ async def test_refused_job_ends_at_once_and_leaves_nothing(net: Net) -> None:
     ids = []
     for number, link in enumerate(links):
         taken = await led.intake(
-            link, guild_id=1, channel_id=2, user_id=3, request_key=f"{number}"
+            Job(url=link, guild_id=1, channel_id=2, user_id=3, request_key=f"{number}")
         )
         assert taken and taken.job
         ids.append(taken.job.id)

@@ -113,7 +113,6 @@ class Web:
         app = self._unused_app(platform, **values)
         url, name, routed = app.router.route(link)
         asked = Job(
-            id=secrets.token_hex(5),
             url=url,
             platform=name,
             engine=engine or routed,
@@ -157,12 +156,14 @@ class Web:
         asked for."""
         async with asyncio.timeout(30):
             accepted = await app.intake(
-                link,
-                guild_id=1,
-                channel_id=2,
-                user_id=3,
-                request_key=secrets.token_hex(),
-                options=options,
+                Job(
+                    url=link,
+                    guild_id=1,
+                    channel_id=2,
+                    user_id=3,
+                    request_key=secrets.token_hex(),
+                    options=options,
+                )
             )
             assert accepted and accepted.job
             async for _ in app.queue.changes():
