@@ -50,7 +50,6 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
-    Mapping,
     Sequence,
 )
 from concurrent.futures import Future
@@ -73,7 +72,6 @@ from typing import (
     TypeVar,
     cast,
 )
-from urllib.parse import quote, urlsplit
 
 import pluggy
 from loguru import logger
@@ -122,7 +120,7 @@ __all__ = [
     "format_size", "format_time", "hide_secrets", "hookimpl", "import_plugin",
     "in_thread", "language", "make_private", "ngettext", "now", "off_the_clock",
     "one_line", "open_plugins", "parse_toml", "plugin_folders", "public_url", "redact",
-    "show_link", "time_left_s", "unsupported", "without_queries", "write_atomically",
+    "time_left_s",
 ]  # fmt: skip
 
 # ── Errors ─────────────────────────────────────────────────────────────────────────
@@ -268,13 +266,6 @@ def escape(text: str, limit: int = 200) -> str:
     return text.replace("//", "\\/\\/")
 
 
-def show_link(url: str, limit: int = 500) -> str:
-    """A link as it is shown in Discord, where it gets no preview and formats nothing:
-    "<https://...>", with what could do so percent-encoded. "" for a longer one."""
-    shown = quote(url[:limit], "!$%&',/:;=?@+#", errors="replace").replace("~", "%7E")
-    return f"<{shown}>" if len(url) <= limit and len(shown) <= limit else ""
-
-
 def without_queries(text: str) -> str:
     """Text in which no link, whole or cut, keeps what follows its "?": that may be a
     secret."""
@@ -296,12 +287,6 @@ def public_url(job: Job) -> str:
     """A job's link for logs and files. What follows "?" or "#" may hold secrets, except
     on a known platform, which has dropped all but what names the post."""
     return job.url if job.platform else re.split(r"[?#]", job.url)[0]
-
-
-def unsupported(url: str) -> str:
-    """The sentence for a link that nothing can fetch."""
-    host = escape(urlsplit(url).hostname or "")
-    return _("Not supported: I can't download from {host}.").format(host=host)
 
 
 def did_you_mean(key: str, known: Iterable[str]) -> str:
@@ -496,26 +481,6 @@ class Job:
     def language(self) -> str:
         """The language in which its member is answered."""
         return str(self.options.get("language") or "en")
-
-    def to_row(self) -> dict[str, Any]:
-        """Its fields as a database keeps them: tables and lists as JSON."""
-        row = {name: getattr(self, name) for name in JOB_FIELDS}
-        row["posts"] = [dataclasses.asdict(post) for post in self.posts]
-        for name in _JSON_FIELDS:
-            row[name] = json.dumps(row[name], default=str)
-        return row
-
-    @classmethod
-    def from_row(cls, row: Mapping[str, Any] | sqlite3.Row) -> Job:
-        """The job of a row that ``to_row`` made; other columns are ignored."""
-        values = {name: row[name] for name in JOB_FIELDS}
-        values |= {name: json.loads(values[name]) for name in _JSON_FIELDS}
-        values["posts"] = [Post(**post) for post in values["posts"]]
-        return cls(**values)
-
-
-JOB_FIELDS = tuple(f.name for f in dataclasses.fields(Job))
-_JSON_FIELDS = ("options", "guild_settings", "facts", "posts", "sources")
 
 
 @dataclass(frozen=True, slots=True)
@@ -1720,21 +1685,6 @@ def _place(source: _Source, path: Sequence[str]) -> str:
         if re.match(rf"""\s*\[*(plugins\.)?["']?(?i:{key})["']?\s*[=.\]]""", line):
             return f"{source.name}, line {number}: "
     return f"{source.name}: "
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file whole, readable only by its owner; a crash leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def make_private(path: Path) -> str:

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bossbot import App, write_atomically
+from bossbot_plugins._files import write_atomically
+
+from bossbot import App
 
 MAX_BYTES = 2**20  # of the file; then it takes the place of the old one
 OLD = "audit.1.jsonl"

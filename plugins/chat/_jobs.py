@@ -7,6 +7,7 @@ from typing import Any
 
 import discord
 from bossbot_plugins._commands import Asked, Denied, admit, user_of
+from bossbot_plugins._links import show_link
 from bossbot_plugins._spoilers import hide
 
 from bossbot import (
@@ -25,7 +26,6 @@ from bossbot import (
     format_time,
     now,
     public_url,
-    show_link,
 )
 
 MODERATOR = ("manage_messages",)

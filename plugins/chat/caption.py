@@ -6,6 +6,7 @@ import unicodedata
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from bossbot_plugins._links import show_link
 from bossbot_plugins._spoilers import hide, is_spoiler
 
 from bossbot import (
@@ -18,7 +19,6 @@ from bossbot import (
     hookimpl,
     one_line,
     public_url,
-    show_link,
 )
 
 MAX_TITLE, MAX_NAME = 70, 40  # characters

@@ -16,7 +16,14 @@ from bossbot_plugins._commands import (
     cannot_post,
     guard,
 )
-from bossbot_plugins._links import Found, find_links, find_spoilers, known_by, text_of
+from bossbot_plugins._links import (
+    Found,
+    find_links,
+    find_spoilers,
+    known_by,
+    show_link,
+    text_of,
+)
 from bossbot_plugins._refusals import UNREACHABLE
 from bossbot_plugins._spoilers import bars
 from discord.ext import commands
@@ -35,7 +42,6 @@ from bossbot import (
     _,
     escape,
     hookimpl,
-    show_link,
 )
 
 __all__ = ["cannot_post", "find_links"]

@@ -26,6 +26,7 @@ from bossbot_plugins._jobs import (
     share_of,
     split_key,
 )
+from bossbot_plugins._links import show_link
 from bossbot_plugins._refusals import UNREACHABLE
 from bossbot_plugins._spoilers import hide
 from loguru import logger
@@ -49,7 +50,6 @@ from bossbot import (
     ngettext,
     now,
     public_url,
-    show_link,
 )
 
 MAX_EMBEDS = 3  # that describe a failure: they fit in one message

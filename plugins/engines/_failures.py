@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
+from urllib.parse import urlsplit
 
 from bossbot import (
     N_,
@@ -16,7 +17,9 @@ from bossbot import (
     Progress,
     Report,
     Request,
+    _,
     cut_line,
+    escape,
 )
 
 # What an HTTP status means for a member. 403 may also stand for a private post or a
@@ -113,6 +116,12 @@ def named_reason(cause: Cause, said: str) -> str:
         text for c, p, text in REASONS if c is cause and re.search(p, words, flags)
     )
     return next(found, "")
+
+
+def unsupported(url: str) -> str:
+    """The sentence for a link that nothing can fetch."""
+    host = escape(urlsplit(url).hostname or "")
+    return _("Not supported: I can't download from {host}.").format(host=host)
 
 
 def retry_after_s(cause: Cause, said: str, asked_s: float | None) -> float | None:

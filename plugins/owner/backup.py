@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bossbot_plugins._files import write_atomically
 from bossbot_plugins._lock import lock_data
 
 import bossbot
@@ -33,7 +34,6 @@ from bossbot import (
     parse_toml,
     plugin_folders,
     redact,
-    write_atomically,
 )
 
 FORM = 1  # of the file; a newer one is refused

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Sequence
 
+from bossbot_plugins._rows import row_of
 from loguru import logger
 from pydantic import Field
 
@@ -116,7 +117,7 @@ async def store(app: App, jobs: Sequence[Job]) -> None:
         f"INSERT INTO history ({', '.join(COLUMNS)}) VALUES ({marks}) "
         "ON CONFLICT (id) DO NOTHING"
     )
-    rows = [{**job.to_row(), "title": job.title} for job in jobs]
+    rows = [{**row_of(job), "title": job.title} for job in jobs]
     wanted = [{name: row[name] for name in COLUMNS} for row in rows]
 
     def insert(database: sqlite3.Connection) -> None:

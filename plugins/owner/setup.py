@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 
-from bossbot import HERE, App, Subcommand, hookimpl, write_atomically
+from bossbot_plugins._files import write_atomically
+
+from bossbot import HERE, App, Subcommand, hookimpl
 
 KEY = "BOSS_BOT_DISCORD_TOKEN"
 

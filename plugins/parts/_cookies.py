@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bossbot_plugins._files import write_atomically
 from loguru import logger
 
-from bossbot import Platform, hide_secrets, make_private, write_atomically
+from bossbot import Platform, hide_secrets, make_private
 
 COOKIES_HEADER = "# Netscape HTTP Cookie File"
 MAX_JAR_BYTES = 2**20  # of a cookies.txt

@@ -1,8 +1,9 @@
-"""What several parts want to know about files."""
+"""What several plugins do with files and folders."""
 
 import contextlib
 import errno
 import os
+import secrets
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,3 +70,18 @@ def _opened(name: str, above: int | None = None) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file whole, readable only by its owner; a crash leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

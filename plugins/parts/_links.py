@@ -1,11 +1,11 @@
-"""Finds the links in what people write, whatever stands around them."""
+"""Finds the links in what people write, whatever stands around them, and shows them."""
 
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from bossbot import Platform
 
@@ -229,3 +229,10 @@ def without_tracking(link: str) -> str:
     fragment = parts.fragment.partition(":~:")[0]
     pairs = urlencode(sorted(query, key=lambda pair: pair[0]))
     return urlunsplit(("", netloc, path, pairs, fragment))
+
+
+def show_link(url: str, limit: int = 500) -> str:
+    """A link as it is shown in Discord, where it gets no preview and formats nothing:
+    "<https://...>", with what could do so percent-encoded. "" for a longer one."""
+    shown = quote(url[:limit], "!$%&',/:;=?@+#", errors="replace").replace("~", "%7E")
+    return f"<{shown}>" if len(url) <= limit and len(shown) <= limit else ""

@@ -14,6 +14,7 @@ import discord
 from bossbot_plugins._figures import counter
 from bossbot_plugins._insist import insist
 from bossbot_plugins._lacking import forget_lack, tell_lack
+from bossbot_plugins._links import show_link
 from bossbot_plugins._nonce import nonce
 from bossbot_plugins._post_texts import (
     alt_of,
@@ -56,7 +57,6 @@ from bossbot import (
     hookimpl,
     now,
     public_url,
-    show_link,
 )
 
 MAX_FILES = 10  # Discord, 2026-11: attachments of one message

@@ -19,7 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bossbot_plugins._files import TOO_DEEP_BYTES, remove_tree, size_of
+from bossbot_plugins._files import (
+    TOO_DEEP_BYTES,
+    remove_tree,
+    size_of,
+    write_atomically,
+)
 from bossbot_plugins._media import (
     ENTRIES,
     GUARD,
@@ -46,7 +51,6 @@ from bossbot import (
     Stored,
     hookimpl,
     public_url,
-    write_atomically,
 )
 
 MAX_CACHE_BYTES = 64 * 2**20  # of a platform; engines keep a few

@@ -27,7 +27,8 @@ from typing import Any, TypeVar, cast
 
 from bossbot_plugins._bench import ENCODERS, JobBench, Later
 from bossbot_plugins._cookies import keep_cookies, write_cookies
-from bossbot_plugins._failures import named_reason
+from bossbot_plugins._failures import named_reason, unsupported
+from bossbot_plugins._files import write_atomically
 from bossbot_plugins._insist import insist
 from bossbot_plugins._kept import may_serve
 from loguru import logger
@@ -57,8 +58,6 @@ from bossbot import (
     ngettext,
     now,
     public_url,
-    unsupported,
-    write_atomically,
 )
 
 MAX_CRASHES = 3

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bossbot_plugins._listening import ListenedQueue
+from bossbot_plugins._rows import JSON_FIELDS, row_of
 from loguru import logger
 from pydantic import Field, SecretStr, TypeAdapter
 
@@ -157,8 +158,7 @@ PAGE = 200  # jobs that are read at once
 MAX_VALUE = 2**20  # characters of a field; no honest one comes near
 STEP = 2**45  # see the script
 ALWAYS = ("id", "url", "status", "priority", "created_at")
-DEFAULTS = Job(id="", url="").to_row()
-TABLES = {"options", "guild_settings", "facts", "posts", "sources"}
+DEFAULTS = row_of(Job(id="", url=""))
 CLAIMED = {Status.DOWNLOADING, Status.PROCESSING, Status.UPLOADING}
 AWAY = N_("I cannot take links now: the queue is out of reach or full.")
 
@@ -176,13 +176,13 @@ def encode(name: str, value: Any) -> str:
 
 def pairs(job: Job, names: Iterable[str]) -> list[str]:
     """The names and values of fields, in turn."""
-    row = job.to_row()
+    row = row_of(job)
     return [text for name in names for text in (name, encode(name, row[name]))]
 
 
 def whole(job: Job) -> list[str]:
     """The same of all fields that have no default value."""
-    row = {name: encode(name, value) for name, value in job.to_row().items()}
+    row = {name: encode(name, value) for name, value in row_of(job).items()}
     return [text for name, value in row.items() if value for text in (name, value)]
 
 
@@ -202,7 +202,7 @@ def decode(row: Mapping[str, str]) -> Job:
         raise ValueError("a value is too long")
     values: dict[str, Any] = {name: row[name] for name in DEFAULTS if name in row}
     try:
-        for name in TABLES & values.keys():
+        for name in values.keys() & {*JSON_FIELDS}:
             values[name] = json.loads(values[name])
         job = checker().validate_python(values)
     except RecursionError as error:

@@ -18,6 +18,7 @@ from operator import itemgetter
 from typing import Any, TypeVar
 
 from bossbot_plugins._listening import ListenedQueue
+from bossbot_plugins._rows import job_of, row_of
 from loguru import logger
 from pydantic import Field
 
@@ -225,7 +226,7 @@ def let_go(database: sqlite3.Connection, job_id: str) -> list[Any]:
 
 
 def change_of(row: sqlite3.Row, previous: Status | None) -> Change:
-    return Change(Job.from_row(row), previous)
+    return Change(job_of(row), previous)
 
 
 def storable(job: Job) -> dict[str, Any]:
@@ -235,7 +236,7 @@ def storable(job: Job) -> dict[str, Any]:
         name: value.encode("utf-8", "replace").decode()
         if isinstance(value, str)
         else value
-        for name, value in job.to_row().items()
+        for name, value in row_of(job).items()
     }
 
 
@@ -477,7 +478,7 @@ class SQLiteQueue(ListenedQueue):
             per_user=settings.max_concurrent_per_user,
             in_all=settings.max_concurrent_downloads,
         )
-        return Job.from_row(rows[0]) if rows else None
+        return job_of(rows[0]) if rows else None
 
     async def save(self, job: Job, lease_s: float) -> bool:
         """See ``Queue``."""
@@ -521,7 +522,7 @@ class SQLiteQueue(ListenedQueue):
             worker=worker,
             lease_until=now() + lease_s,
         )
-        return [Job.from_row(row) for row in rows]
+        return [job_of(row) for row in rows]
 
     # What others see and set
 
@@ -531,7 +532,7 @@ class SQLiteQueue(ListenedQueue):
             "SELECT * FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
             json.dumps(job_ids),
         )
-        return {row["id"]: Job.from_row(row) for row in rows}
+        return {row["id"]: job_of(row) for row in rows}
 
     async def list(
         self,
@@ -556,7 +557,7 @@ class SQLiteQueue(ListenedQueue):
         sql = " UNION ALL ".join(selects)
         rows = await self.app.database.all(sql, **values)
         # Sorted here: else SQLite reads the whole table, which is in this order.
-        return [Job.from_row(row) for row in sorted(rows, key=itemgetter("seq"))]
+        return [job_of(row) for row in sorted(rows, key=itemgetter("seq"))]
 
     def ended(self, since: float = 0) -> AsyncIterator[Job]:
         """See ``Queue``."""
@@ -575,7 +576,7 @@ class SQLiteQueue(ListenedQueue):
         )
         while rows := await self.app.database.all(sql, **last, **values):
             for row in rows:
-                yield Job.from_row(row)
+                yield job_of(row)
             last = {name: rows[-1][name] for name in last}
 
     async def position(self, job_id: str) -> int:
@@ -614,7 +615,7 @@ class SQLiteQueue(ListenedQueue):
             now=now(),
             id=job_id,
         )
-        return Job.from_row(rows[0]) if rows else None
+        return job_of(rows[0]) if rows else None
 
     async def count(
         self, guild_id: int | None = None, user_id: int | None = None
@@ -647,7 +648,7 @@ class SQLiteQueue(ListenedQueue):
             guild=guild_id,
             user=user_id,
         )
-        return [Job.from_row(row) for row in rows]
+        return [job_of(row) for row in rows]
 
     def _whose(self, guild_id: int | None, user_id: int | None) -> str:
         values = {"guild_id = :guild": guild_id, "user_id = :user": user_id}

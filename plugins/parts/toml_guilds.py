@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from bossbot_plugins._files import write_atomically
 from loguru import logger
 from pydantic import SecretStr, ValidationError
 from pydantic_core import to_jsonable_python
@@ -23,7 +24,6 @@ from bossbot import (
     explain,
     hookimpl,
     parse_toml,
-    write_atomically,
 )
 
 

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from bossbot_plugins._files import write_atomically
 from conftest import ROOT
 
-from bossbot import StartError, prepare_data, write_atomically
+from bossbot import StartError, prepare_data
 
 
 def test_file_is_replaced_whole_and_readable_by_its_owner_only(tmp_path: Path) -> None:
@@ -26,13 +27,14 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
     path = tmp_path / "state.json"
     write_atomically(path, b"old")
     code = (
-        "import resource, sys, bossbot; from pathlib import Path\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from bossbot_plugins._files import write_atomically\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "bossbot.write_atomically(Path(sys.argv[1]), bytes(100_000))"
+        "write_atomically(Path(sys.argv[1]), bytes(100_000))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)],
-        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests/support'}"},
         capture_output=True,
         text=True,
     )

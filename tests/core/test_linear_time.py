@@ -104,7 +104,7 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "escape": lambda text: bossbot.escape(text, len(text)),
     "escape short": bossbot.escape,
     "cut_line": bossbot.cut_line,
-    "show_link": lambda text: bossbot.show_link(text, len(text)),
+    "show_link": lambda text: _links.show_link(text, len(text)),
     "public_url": lambda text: bossbot.public_url(make_job(url=text)),
     "JobFailed": lambda text: JobFailed(Cause.INTERNAL, text),
     "find_links": lambda text: _links.find_links(text, KNOWN),

@@ -3,6 +3,8 @@
 import re
 
 import pytest
+from bossbot_plugins._failures import unsupported
+from bossbot_plugins._links import show_link
 from conftest import make_job
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +17,6 @@ from bossbot import (
     format_time,
     one_line,
     public_url,
-    show_link,
-    unsupported,
     without_queries,
 )
 

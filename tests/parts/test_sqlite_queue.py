@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from bossbot_plugins._rows import job_of, row_of
 from conftest import ROOT, MakeApp, MakeSettings, make_job, our_plugins
 from discord_support import Stage, link, module
 from sqlite_support import (
@@ -302,7 +303,7 @@ async def test_no_work_grows_with_what_has_ended_or_waits(queue: Queue) -> None:
     job = await claim(queue)
     job.status = Status.FAILED
     await queue.finish(job)
-    row = (await stored(queue, old)).to_row()
+    row = row_of(await stored(queue, old))
     names = ", ".join(f":{name}" for name in row)
     async with database.transaction() as connection:
         for number in range(20_000):  # half of them wait, in 1,000 guilds
@@ -455,11 +456,11 @@ FULL: dict[str, Any] = {
 async def test_job_with_every_field_set_survives_its_row(queue: Queue) -> None:
     job = Job(**FULL)
     bare = Job(id="", url="")
-    fields = {name: getattr(job, name) for name in bossbot.JOB_FIELDS}
+    fields = {one.name: getattr(job, one.name) for one in dataclasses.fields(Job)}
     assert fields == FULL
     assert not [name for name in FULL if getattr(bare, name) == FULL[name]]
-    assert Job.from_row(job.to_row()) == job
-    assert Job.from_row({**job.to_row(), "a newer one": 1}) == job
+    assert job_of(row_of(job)) == job
+    assert job_of({**row_of(job), "a newer one": 1}) == job
     await queue.add(job)
     job.position = (await stored(queue, job)).position  # which is the queue's to say
     assert await stored(queue, job) == job
@@ -831,7 +832,7 @@ async def test_old_rows_without_files_are_removed_and_the_others_stay(
         return job.id
 
     kept = await ended(2, "downloads/1")
-    row = (await queue.list())[0].to_row()
+    row = row_of((await queue.list())[0])
     names = ", ".join(f":{name}" for name in row)
     async with queue.app.database.transaction() as connection:
         for number in range(1200):  # more than are removed in one statement

@@ -36,6 +36,7 @@ import media
 import requests
 from benchmark_archive import archived, asked
 from benchmark_fit import made_to_fit
+from bossbot_plugins._rows import row_of
 from fake_discord import FakeDiscord, Message
 from loguru import logger
 from rich.console import Console
@@ -439,7 +440,7 @@ def pile_up(data: Path, kept: int, guild_id: int = 1, user_id: int = 1) -> None:
     job = Job(id="", url=f"{SITE}/picture/1.jpg", platform="other", channel_id=1)
     job.status, job.facts = Status.COMPLETED, {"title": "A title of a usual length"}
     job.posts = [Post(1, "A title of a usual length", {"name.jpg": "0" * 64}, "sent")]
-    row = job.to_row() | {"file_count": 1, "total_bytes": 50_000, "title": "A title"}
+    row = row_of(job) | {"file_count": 1, "total_bytes": 50_000, "title": "A title"}
     made = {
         "id": "printf('%010x', n)",
         "request_key": "n",
@@ -620,13 +621,15 @@ def answered(bot: Bot, request: Message) -> bool:
 
 async def claiming(app: App) -> None:
     rows = [
-        Job(
-            id=f"w{number:09}",
-            url=SITE,
-            request_key=f"w{number}",
-            guild_id=number % 1000,
-            user_id=number % 3000,
-        ).to_row()
+        row_of(
+            Job(
+                id=f"w{number:09}",
+                url=SITE,
+                request_key=f"w{number}",
+                guild_id=number % 1000,
+                user_id=number % 3000,
+            )
+        )
         for number in range(WAITING)
     ]
     names = ", ".join(f":{name}" for name in rows[0])
