@@ -1,8 +1,10 @@
 """The bot's name and invite link, and messages to its owner."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 
 import aiohttp
 import discord
@@ -45,37 +47,56 @@ async def look_up(token: str) -> tuple[str, str]:
         return client.user.name, link
 
 
-async def tell_owner(bot: BossBot, text: str) -> None:
-    """Send the owner a direct message; a failure is only logged."""
+async def tell_owner(bot: BossBot, text: str, nonce: str = "") -> bool:
+    """Send the owner, or that of its team, a direct message; two with one nonce are one.
+    A failure is only logged. Returns False if a later try may succeed."""
     try:
         application = await bot.application_info()
         team = application.team
         owner_id = team.owner_id if team and team.owner_id else application.owner.id
         owner = await bot.fetch_user(owner_id)
-        await owner.send(text)
+        await (owner.send(text, nonce=nonce) if nonce else owner.send(text))
     except (OSError, aiohttp.ClientError, discord.DiscordException) as error:
         logger.warning("no message reached the owner: {!r}", error)
+        # Whoever takes no messages will not take the next one, either.
+        return isinstance(error, discord.HTTPException) and error.status < 429
+    return True
 
 
 MAX_MESSAGE = 1900  # characters; Discord takes 2,000
+RETRY_S = 60.0  # while Discord is out of reach
+FACT_S = 10.0  # for the queue of several machines to answer
 _turn = asyncio.Lock()  # two failures at once cause one message
 
 
 async def tell_once_a_day(
-    app: App, key: str, text: str, name: str = "", lines: list[str] | None = None
+    app: App, key: str, text: str, name: str = "", lines: Sequence[str] = ()
 ) -> bool:
     """Tell the owner something at most once a day (UTC), with the lines of the log that
-    have the id ``name``, or else with these. Returns whether it was to be told."""
+    have the id ``name``, or else with these. Returns whether it was told, which takes as
+    long as Discord is out of reach."""
     today = datetime.now(UTC).date().isoformat()
     async with _turn:
-        if await app.facts.get(key) == today:
+        before = ""
+        # What the owner should know may be that there is no room for facts, either.
+        with logger.catch(level="WARNING", message="the owner may be told again"):
+            async with asyncio.timeout(FACT_S):
+                before = await app.facts.get(key)
+        if before == today:
             return False
-        await app.facts.set(key, today)
-    if name:
-        folder = app.settings.data_dir / "logs"
-        lines = await in_thread(partial(lines_on, name, folder, whole=False)) or lines
-        text += f"\nMore for a report: `python bossbot.py report {name}`"
-    text = text[:MAX_MESSAGE]
-    shown = block(lines or [], MAX_MESSAGE - len(text))
-    await tell_owner(app.bot, "\n".join(filter(None, [text, shown])))
+        if name:
+            folder = app.settings.data_dir / "logs"
+            found = await in_thread(partial(lines_on, name, folder, whole=False))
+            lines = found or lines
+            text += f"\nMore for a report: `python bossbot.py report {name}`"
+        text = text[:MAX_MESSAGE]
+        shown = block(lines, MAX_MESSAGE - len(text))
+        message = "\n".join(filter(None, [text, shown]))
+        turn = f"{key} {before} {today}"  # the same one after a crash
+        nonce = sha256(turn.encode()).hexdigest()[:24]  # Discord takes 25
+        while not await tell_owner(app.bot, message, nonce):
+            await asyncio.sleep(RETRY_S)
+        with logger.catch(level="WARNING", message="the owner may be told again"):
+            async with asyncio.timeout(FACT_S):
+                await app.facts.set(key, today)
     return True

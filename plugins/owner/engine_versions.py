@@ -1,13 +1,11 @@
 """Logs at the start which engines run and how old they are, and how to update them."""
 
-import sys
-
+from bossbot_plugins._update import commands
 from loguru import logger
 
 from bossbot import App, hookimpl
 
 OLD_DAYS = 60  # sites change faster than that
-UPDATE = f"Update: {sys.executable} -m pip install -U -r requirements.txt"
 
 
 @hookimpl
@@ -20,10 +18,10 @@ async def run(app: App) -> None:
             logger.info("{} {}, {} days old", name, version, days)
         else:
             logger.warning(
-                "{} {} is {} days old, and sites have changed since. {}, and start "
-                "the bot again.",
+                "{} {} is {} days old, and sites have changed since. Update: {}, and "
+                "start the bot again.",
                 name,
                 version,
                 days,
-                UPDATE,
+                commands(),
             )

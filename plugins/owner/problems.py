@@ -52,12 +52,11 @@ async def run(app: App) -> None:
         looking = asyncio.create_task(look_at_disk(app))
         try:
             while True:
-                problem = await _waiting.get()
+                kind, text, name, lines = await _waiting.get()
                 await asyncio.sleep(GATHER_S)
                 with logger.catch(level="WARNING", message="the owner was not told"):
-                    kind, text, name, lines = problem
                     key = f"problem:{kind}"
-                    await tell_once_a_day(app, key, text, name, [*lines])
+                    await tell_once_a_day(app, key, text, name, lines)
         finally:
             looking.cancel()
             _waiting = None
@@ -98,14 +97,17 @@ def problem_of(record: Any) -> Problem | None:
     if named:
         stem = next(filter(None, named.groups()))
         text = (
-            f"The plugin `{stem}` is broken. If it is yours, correct it; else {UPDATE}"
+            f"The plugin `{stem}` is broken. If it is yours, correct it; otherwise "
+            "update the bot (docs/install.md)."
         )
-        return Problem("plugin", text.replace("else Update", "else update"), "", lines)
+        return Problem("plugin", text, "", lines)
     found = REPORT_ID.search(said)
     name = str(extra.get("job") or (found[1] if found else ""))
-    return Problem(
-        "internal", f"Something failed inside the bot. {UPDATE}", name, lines
+    text = (
+        "The log has an error. If it does not say what to do, update the bot "
+        "(docs/install.md), and start it again."
     )
+    return Problem("internal", text, name, lines)
 
 
 def note_plugins_that_are_off(app: App) -> None:
@@ -139,14 +141,23 @@ async def job_changed(job: Job, app: App) -> None:
         _outdated.pop(where, None)
     if job.status is not Status.FAILED:
         return
+    lines = (clean(job.detail),)
     if job.cause is Cause.INTERNAL:
         text = f"A link failed by a mistake of the bot. {UPDATE}"
-        note(Problem("internal", text, job.id, (clean(job.detail),)))
+        note(Problem("internal", text, job.id, lines))
     elif job.cause is Cause.DISK_FULL:
         text = (
             "A link failed since the disk is full. Make room, or set another data_dir."
         )
         note(Problem("disk", text, job.id))
+    elif job.cause in (Cause.LOGIN, Cause.AGE) and job.platform:
+        # A site that is no platform of ours has no place for a login.
+        text = (
+            f"A link to {where} failed: the site wants a login, or the one it has is "
+            "dead. Set cookies for it (docs/logins.md), then try `python bossbot.py "
+            "check --login`."
+        )
+        note(Problem(f"login:{where}", text, job.id, lines))
     elif job.cause is Cause.ENGINE_OUTDATED:
         _outdated[where] += 1
         if _outdated[where] >= OUTDATED_IN_A_ROW:
@@ -154,7 +165,7 @@ async def job_changed(job: Job, app: App) -> None:
                 f"{_outdated[where]} links in a row failed as if the site had changed: "
                 f"{escape(where)}.{await engine_of(app, job)} {UPDATE}"
             )
-            note(Problem(f"engine:{where}", text, job.id, (clean(job.detail),)))
+            note(Problem(f"engine:{where}", text, job.id, lines))
 
 
 async def engine_of(app: App, job: Job) -> str:

@@ -286,7 +286,7 @@ async def test_owner_is_told_once_a_day_that_a_site_wants_a_login(
     stage: Stage,
 ) -> None:
     owner = stage.fake.open_dm(stage.fake.owner.id)
-    stage.add_plugin("login_notice")
+    stage.add_plugin("problems")
     shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
     links = [link("wait=gate", f"fail={cause}") for cause in ("login", "age", "gone")]
     async with stage.bot() as bot:

@@ -15,7 +15,7 @@ import pytest
 from bossbot_plugins._cookies import write_cookies
 from bossbot_plugins.check import check_logins
 from conftest import ROOT, Home
-from discord_support import Stage
+from discord_support import Stage, module
 from fake_discord import Message
 from platform_support import PLATFORMS, Web, environment, listening
 from pydantic import SecretStr
@@ -465,7 +465,7 @@ def notices(stage: Stage) -> list[Message]:
 
 
 def with_notices(stage: Stage) -> None:
-    for name in (*PLATFORMS, "gallery_dl", "yt_dlp", "login_notice"):
+    for name in (*PLATFORMS, "gallery_dl", "yt_dlp", "problems"):
         stage.add_plugin(name)
 
 
@@ -492,7 +492,8 @@ async def test_owner_is_told_once_a_day_and_site(
             assert "A link to twitter failed" in found[1].content
             # A day later it is said again.
             yesterday = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
-            await bot.app.facts.set("login_notice:instagram", yesterday)
+            await bot.app.facts.set("problem:login:instagram", yesterday)
+            module("problems")._noted.clear()
             await stage.says(f"$download {links[0]}")
             await stage.fake.wait_for(lambda: len(notices(stage)) == 3)
     assert "mary" not in "".join(notice.content for notice in notices(stage))

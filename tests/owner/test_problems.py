@@ -9,7 +9,6 @@ import sqlite3
 import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from conftest import Home
@@ -45,17 +44,9 @@ async def tells(stage: Stage, *words: str, count: int = 1) -> Message:
 
 
 @pytest.fixture
-def watched(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """With the plugin that tells, which is quick about it."""
+def watched(stage: Stage) -> Stage:
+    """With the plugin that tells."""
     stage.add_plugin("problems")
-    start = stage.app
-
-    def app(*args: Any, **values: Any) -> Any:
-        made = start(*args, **values)
-        module("problems").GATHER_S = module("problems").LOOK_S = 0.01
-        return made
-
-    monkeypatch.setattr(stage, "app", app)
     return stage
 
 
@@ -102,7 +93,6 @@ async def test_plugin_that_does_not_load_is_told_at_the_start(
     watched.add_plugin("problems")
     app = watched.app()
     app.plugins.all["toy"].off = "it is broken"
-    module("problems").GATHER_S = 0
     monkeypatch.setattr(watched, "app", lambda *args, **values: app)
     app.settings = watched.settings(discord_token=watched.fake.token)
     async with watched.bot():
@@ -165,8 +155,8 @@ async def test_flood_of_errors_is_one_message_for_each_kind(watched: Stage) -> N
         await asyncio.to_thread(shout)
         await tells(watched, count=2)
         await asyncio.sleep(0.1)
-        kinds = Counter(message.content.split(" ")[0] for message in told(watched))
-        assert kinds == {"Something": 1, "The": 1}
+        kinds = Counter(message.content.split(" ")[1] for message in told(watched))
+        assert kinds == {"log": 1, "plugin": 1}
         assert "report 0123456789" in "".join(m.content for m in told(watched))
 
 

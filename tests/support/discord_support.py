@@ -230,6 +230,8 @@ class Stage:
         off = {name: one.off for name, one in app.plugins.all.items() if one.off}
         assert not off, off
         module("local_worker").LocalWorker.refused_s = 0.05
+        if "problems" in app.plugins.all:  # it gathers and looks
+            module("problems").GATHER_S = module("problems").LOOK_S = 0.01
         if progress := app.plugins.all.get("progress"):  # less than an owner may set
             config = module("progress").Config
             progress.config = config.model_construct(edit_interval_s=edit_interval_s)
