@@ -3,6 +3,7 @@ with an id and lines of the log, and `report` has the rest."""
 
 import argparse
 import asyncio
+import contextlib
 import re
 import shutil
 import sqlite3
@@ -158,6 +159,54 @@ async def test_flood_of_errors_is_one_message_for_each_kind(watched: Stage) -> N
         kinds = Counter(message.content.split(" ")[1] for message in told(watched))
         assert kinds == {"log": 1, "plugin": 1}
         assert "report 0123456789" in "".join(m.content for m in told(watched))
+
+
+async def test_message_waits_while_discord_is_out_of_reach_and_comes_once(
+    watched: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watched.bot() as bot:
+        monkeypatch.setattr(module("_discord"), "RETRY_S", 0.01)
+        watched.fake.fault("user", 503, times=3)
+        watched.fake.fault("send", "lost_answer", times=2)
+        logger.error("no plugin did this")
+        await tells(watched, "The log has an error", "no plugin did this")
+        today = datetime.now(UTC).date().isoformat()
+        async with asyncio.timeout(10):
+            while await bot.app.facts.get("problem:internal") != today:
+                await asyncio.sleep(0.01)
+    async with watched.bot():
+        logger.error("nor this")
+        logger.error("plugin toy failed in answer_job: no")
+        await tells(watched, "The plugin `toy` is broken", count=2)
+
+
+async def test_owner_of_the_team_is_told_for_the_team(watched: Stage) -> None:
+    fake = watched.fake
+    fake.team = [fake.add_member("ava"), fake.add_member("bob")]
+    async with watched.bot():
+        logger.error("no plugin did this")
+        ava = fake.open_dm(fake.team[0].id)
+        await watched.hears("no plugin did this", channel_id=ava.id)
+    assert not told(watched)
+    assert not watched.said(fake.open_dm(fake.team[1].id).id)
+
+
+async def test_owner_is_told_though_nothing_can_be_written_down(
+    watched: Stage, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    async with watched.bot() as bot:
+        monkeypatch.setattr(module("_discord"), "FACT_S", 0.1)
+        other = sqlite3.connect(bot.app.settings.data_dir / "bossbot.db")
+        with contextlib.closing(other):
+            other.execute("BEGIN EXCLUSIVE")
+            logger.error("the disk is full")
+            await tells(watched, "the disk is full")
+            async with asyncio.timeout(10):
+                while not any("may be told again" in line for line in logged):
+                    await asyncio.sleep(0.01)
+        logger.error("and more")
+        logger.error("plugin toy failed in answer_job: no")
+        await tells(watched, "The plugin `toy` is broken", count=2)
 
 
 async def test_owner_who_cannot_be_reached_harms_nothing(

@@ -447,6 +447,7 @@ class FakeDiscord:
         self._changed = asyncio.Event()
         self._last_id = 0
         self._faults: list[Fault] = []
+        self.team: list[User] = []  # that owns the application; its owner is the first
         self.let_in: Counter[int] = Counter()  # requests, by the second
         self.interactions: dict[int, Interaction] = {}
         self._sessions: dict[str, Session] = {}
@@ -1482,15 +1483,35 @@ class FakeDiscord:
 
     @route("application", "GET", "/oauth2/applications/@me")
     async def _get_application(self, call: Call) -> Payload:
+        owner, team = self.owner.payload(), None
+        if self.team:  # it owns the application, as if it was somebody
+            owner = User(self.bot.id - 1, f"team{self.bot.id}").payload()
+            members = [
+                {
+                    "membership_state": 2,
+                    "permissions": ["*"],
+                    "role": "admin",
+                    "user": user.payload(),
+                }
+                for user in self.team
+            ]
+            team = {
+                "id": owner["id"],
+                "name": "a team",
+                "icon": None,
+                "owner_user_id": str(self.team[0].id),
+                "members": members,
+            }
         return {
             "id": str(self.bot.id),
             "name": self.bot.name,
+            "team": team,
             "description": "",
             "icon": None,
             "bot_public": False,
             "bot_require_code_grant": False,
             "flags": 1 << 19 if self.message_content_allowed else 0,
-            "owner": self.owner.payload(),
+            "owner": owner,
             "verify_key": "",
         }
 
