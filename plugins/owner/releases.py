@@ -76,7 +76,7 @@ async def look(app: App, config: Config) -> None:
     ago_s = now() - float(await app.facts.get(asked) or 0)
     if 0 <= ago_s < config.check_interval_s:
         return
-    await app.facts.set(asked, str(round(now())))  # also if there is no answer
+    await app.facts.set(asked, str(int(now())))  # also if there is no answer
     found = [one async for one in news(app, config)]
     newest = {name: new for name, _, new in found}
     known = json.loads(await app.facts.get(told) or "{}")
