@@ -625,9 +625,8 @@ class Platform:
     normalise: Callable[[str], str] = lambda url: url
     # The same for all normalised links to one post.
     identity: Callable[[str], str] = lambda url: url
-    short: str = (
-        ""  # a regular expression: normalised links that only redirect to a post
-    )
+    # A regular expression: normalised links that only redirect to a post.
+    short: str = ""
     cookies: dict[str, SecretStr | None] = field(default_factory=dict)
     cookies_file: Path | None = None  # cookies.txt; rotated cookies are written back
     cookies_domain: str = ""  # ".x.com": where named cookies go, and nowhere else
@@ -798,6 +797,8 @@ class Bench(ABC):
 
 
 _T = TypeVar("_T")
+_Files = Sequence[MediaFile]
+_OnProgress = Callable[[Progress], None]
 
 
 class Part(ABC):  # noqa: B024
@@ -861,7 +862,7 @@ class Runner(Part):
     async def fetch(
         self,
         request: Request,
-        on_progress: Callable[[Progress], None],
+        on_progress: _OnProgress,
         on_file: Callable[[Fetched], None],
     ) -> Fetched:
         """Run an engine on a request; without one, the one that ``supports`` names, then
@@ -939,13 +940,11 @@ class Storage(Part):
         """The folder for the engines' caches of a platform, "" for any other site."""
 
     @abstractmethod
-    async def place(
-        self, job: Job, files: Sequence[MediaFile], folder: Path
-    ) -> list[MediaFile]:
+    async def place(self, job: Job, files: _Files, folder: Path) -> list[MediaFile]:
         """Move files into a folder, under their final names."""
 
     @abstractmethod
-    async def keep(self, job: Job, files: Sequence[MediaFile]) -> list[MediaFile]:
+    async def keep(self, job: Job, files: _Files) -> list[MediaFile]:
         """Move files of a job to where they stay, with what is known of them beside
         them; sets the job's folder, and returns those that are to be posted. What was
         kept before goes, but for files in posts with known sources, and what lies
@@ -1282,9 +1281,7 @@ class Courier(Part):
         """The most bytes of one file that the job's channel takes now."""
 
     @abstractmethod
-    async def freeze(
-        self, job: Job, files: Sequence[MediaFile], fetched: Fetched
-    ) -> None:
+    async def freeze(self, job: Job, files: _Files, fetched: Fetched) -> None:
         """Decide which messages files are posted as; adds to the job's posts. While the
         job is being downloaded, more files are to come.
 
@@ -1292,7 +1289,7 @@ class Courier(Part):
             JobFailed: no file fits the channel.
         """
 
-    def split(self, files: Sequence[MediaFile]) -> list[list[MediaFile]]:
+    def split(self, files: _Files) -> list[list[MediaFile]]:
         """The files of each message, in order; all but the last one are full, and may be
         posted while more files come."""
         return [list(files)]
@@ -1375,14 +1372,12 @@ class Worker(Part):
     lease_s = 60.0  # of its claims
 
     @abstractmethod
-    async def fetch(self, job: Job, on_progress: Callable[[Progress], None]) -> Fetched:
+    async def fetch(self, job: Job, on_progress: _OnProgress) -> Fetched:
         """One attempt at a job's files: downloaded and checked, not processed; sets the
         job's facts. Raises JobFailed when there is neither a file nor text."""
 
     @abstractmethod
-    async def complete(
-        self, job: Job, on_progress: Callable[[Progress], None]
-    ) -> Fetched:
+    async def complete(self, job: Job, on_progress: _OnProgress) -> Fetched:
         """A job's files, downloaded and processed here and now, with the tries that a
         queued job gets. Raises JobFailed."""
 
