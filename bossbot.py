@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Boss-Bot: paste a link in Discord, and the media behind it is posted there.
 
-This file is the whole core, written to be read from top to bottom: the data, what plugins
-give, the contracts of the parts that a link passes through, the settings, the hooks, the
-plugins, and the app that takes links in. Everything else is a plugin in ``plugins/``.
+This file is the whole core, written to be read from top to bottom. Its first half is what
+everything agrees on: the data, what plugins give, the contracts of the parts that a link
+passes through, the settings, the hooks. The second half does the work: it loads the
+plugins and calls them, and the app takes links in. Everything else is a plugin in
+``plugins/``.
 
     python bossbot.py                 run the bot
     python bossbot.py get URL...      download without Discord
