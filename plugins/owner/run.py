@@ -32,8 +32,21 @@ def register_subcommands() -> list[Subcommand]:
     ]
 
 
+def check_queue(app: App) -> None:
+    """Raises StartError for a queue that is off by a mistake: another one would take
+    links in its place, which its own workers never see."""
+    for plugin in app.plugins.all.values():
+        meant = plugin.stem not in app.settings.disabled_plugins
+        if plugin.off and meant and plugin.stem.endswith("_queue"):
+            raise StartError(
+                f"{plugin.stem} is off: {plugin.off}. Correct that, or name it in "
+                "disabled_plugins."
+            )
+
+
 async def half(name: str, app: App, args: argparse.Namespace) -> int:
     """Be one half of a bot on several machines; see ``connect``."""
+    check_queue(app)
     if not app.queue.shared:
         raise StartError(
             f"{name} needs a queue that several processes share. Set "
@@ -50,6 +63,7 @@ async def connect(
     Raises:
         StartError: Discord or this machine does not let the bot go on.
     """
+    check_queue(app)
     loop, times = asyncio.get_running_loop(), 0
     deadline = threading.Timer(STOP_WITHIN_S, os._exit, [1])
     deadline.daemon = True

@@ -8,20 +8,24 @@ not be able to name a file or a link that the bot would not have taken from a me
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import json
+import os
 import re
 import secrets
+import sys
 from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
 )
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from bossbot_plugins._listening import ListenedQueue
 from bossbot_plugins._rows import JSON_FIELDS, row_of
@@ -34,6 +38,7 @@ from bossbot import (
     TERMINAL_STATUSES,
     App,
     AtWork,
+    BossbotError,
     Cause,
     Change,
     Facts,
@@ -66,7 +71,7 @@ class Config(PluginConfig):
         "bossbot", pattern=r"^[\w.-]+$", description="begins the names of all keys"
     )
     keep_s: float = Field(604800, ge=3600, description="how long ended jobs are kept")
-    sentinels: list[str] = Field(
+    sentinels: list[Annotated[str, Field(pattern=r"^.+:\d{1,5}$")]] = Field(
         [], description="host:port of each Sentinel; they then say where Redis is"
     )
     service: str = Field("mymaster", description="its name, as Sentinels know it")
@@ -90,27 +95,15 @@ async def check_machine(config: Config) -> list[Finding]:
     """Whether Redis is there, and would lose nothing."""
     if not is_on(config):
         return []
-    cost = "no link can be taken"
     try:
         redis = Redis(config)
-    except StartError as error:
-        return [Finding(str(error), cost, "", True)]
-    try:
-        await redis.start()
-        persistence = await redis.ask(partial(redis.client.info, "persistence"))
-    except (StartError, OutOfReach) as error:
-        return [Finding(str(error), cost, "Start Redis, or correct the url.", True)]
-    finally:
-        await redis.stop()
-    if persistence.get("aof_enabled"):
-        return []
-    return [
-        Finding(
-            "Redis writes nothing to its disk (appendonly no)",
-            "the jobs are lost when it stops",
-            "Set appendonly yes and appendfsync always in redis.conf.",
-        )
-    ]
+        try:
+            await redis.start()
+        finally:
+            await redis.stop()
+    except Away as error:
+        return [Finding(error.what, "no link can be taken", error.remedy, True)]
+    return [] if redis.durable else [NOT_DURABLE]
 
 
 @hookimpl
@@ -123,11 +116,12 @@ async def show_workers(app: App, args: argparse.Namespace) -> int:
     """Print a line for each worker of the last day."""
     if not isinstance(app.queue, RedisQueue):
         raise StartError(
-            "This machine does all the work: the queue is not in Redis. Set "
-            "[plugins.redis_queue] url to share it."
+            f"This machine does all the work: the queue is not in Redis. Set {URL} to "
+            "share it."
         )
     await app.queue.redis.start()
-    workers = await app.queue.workers()
+    with explained():
+        workers = await app.queue.workers()
     for one in workers:
         seen = format_time(one.seen_s)
         print(
@@ -161,6 +155,39 @@ ALWAYS = ("id", "url", "status", "priority", "created_at")
 DEFAULTS = row_of(Job(id="", url=""))
 CLAIMED = {Status.DOWNLOADING, Status.PROCESSING, Status.UPLOADING}
 AWAY = N_("I cannot take links now: the queue is out of reach or full.")
+URL = "BOSS_BOT_PLUGINS__REDIS_QUEUE__URL in .env"
+ENCODED = (
+    "In a password, write what is no letter or digit as in a link: # as %23, / as %2F."
+)
+NOT_DURABLE = Finding(
+    "Redis does not write each change to its disk (appendonly no)",
+    "links that were taken are lost when it stops",
+    "Set appendonly yes and appendfsync always in redis.conf.",
+)
+# What is wrong, and the remedy, by the words of an error that stays until it is mended.
+REFUSALS = {
+    "AUTH|Authentication|password": (
+        "Redis does not accept the password",
+        f"Correct it in {URL}. {ENCODED}",
+    ),
+    "CERTIFICATE_VERIFY_FAILED": (
+        "The certificate of Redis is not accepted",
+        "For an authority of your own: rediss://host:6379?ssl_ca_certs=/path/ca.pem",
+    ),
+    "read only replica": (
+        "That Redis is a replica",
+        f"Put the address of the primary into {URL}.",
+    ),
+    "no permissions": (
+        "The user in the url may do too little in Redis",
+        "An ACL that is enough is in docs/several-machines.md.",
+    ),
+    "maxmemory": ("Redis is full", "Let it have more memory: maxmemory in redis.conf."),
+    "WRONGTYPE": (
+        "Something else than the bot has written there",
+        "Set [plugins.redis_queue] prefix to another name.",
+    ),
+}
 
 
 # ── A job as Redis has it ──────────────────────────────────────────────────────────
@@ -242,6 +269,40 @@ class OutOfReach(Refused):
     """Redis does not answer, or has no room."""
 
 
+class Away(BossbotError):
+    """Redis cannot be used now; maybe later."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}. {remedy}")
+        self.what, self.remedy = what, remedy
+
+
+class Unusable(Away, StartError):
+    """Redis cannot be used as it is set up."""
+
+
+def unusable(error: Exception) -> Away:
+    """What an error of redis-py at the start means."""
+    text = str(error).rstrip(".? ") or "it does not answer"
+    for words, (what, remedy) in REFUSALS.items():
+        if re.search(words, text):
+            return Unusable(f"{what}: {text}", remedy)
+    return Away(
+        f"Redis is out of reach: {text}",
+        f"Start Redis, or correct {URL}; with TLS it begins with rediss://",
+    )
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Tell the owner what a member is told in fewer words."""
+    try:
+        yield
+    except OutOfReach as error:
+        assert isinstance(error.__cause__, Exception)
+        raise unusable(error.__cause__) from error
+
+
 class Redis:
     """Redis, as the parts use it."""
 
@@ -257,13 +318,14 @@ class Redis:
             from redis.exceptions import RedisError
             from redis.exceptions import TimeoutError as Late
         except ImportError as error:
-            raise StartError(
-                "[plugins.redis_queue] url is set, and redis-py is missing. Run: "
-                "pip install -r requirements-redis.txt"
+            raise Unusable(
+                "[plugins.redis_queue] url is set, and redis-py is missing",
+                f"Run: {sys.executable} -m pip install -r requirements-redis.txt",
             ) from error
         assert config.url
         self.prefix = f"{{{config.prefix}}}:"
         self.errors = (RedisError, OSError)  # a TimeoutError is one
+        self.durable = False  # whether Redis writes each change to its disk
         self._asking: set[asyncio.Task[Any]] = set()
         options: dict[str, Any] = {
             "decode_responses": True,
@@ -283,10 +345,17 @@ class Redis:
                 self.client: Any = _by_sentinels(config, url, options)
             else:
                 self.client = library.Redis.from_url(url, **options)
-        except ValueError as error:
-            raise StartError(
-                f"[plugins.redis_queue] url is wrong: {error}. Correct it in .env."
+            pool = self.client.connection_pool
+            pool.make_connection()  # which checks what is behind the "?"
+        except (ValueError, TypeError):  # their words may be of the password
+            raise Unusable(
+                "[plugins.redis_queue] url is no address of a Redis",
+                f"Correct {URL}: redis://:password@host:6379. {ENCODED}",
             ) from None
+        for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+            file = pool.connection_kwargs.get(name)
+            if file and not os.access(file, os.R_OK):
+                raise Unusable(f"{file} cannot be read", f"It is {name} of {URL}.")
         body = SCRIPT.read_text("utf-8")
         # New jobs are refused when Redis is full; those that are there go on.
         self._plain = self.client.register_script(f"#!lua\n{body}")
@@ -296,31 +365,32 @@ class Redis:
         return self.prefix + name
 
     async def start(self) -> None:
-        """Raises StartError when jobs would not be safe there."""
+        """Raises Away, and Unusable when jobs would not be safe there."""
         try:
             async with asyncio.timeout(self.within_s):
                 server = await self.client.info("server")
                 memory = await self.client.info("memory")
+                persistence = await self.client.info("persistence")
                 key = self.key("layout")
-                await self.client.set(key, LAYOUT, nx=True)
-                layout = await self.client.get(key)
+                if not (layout := await self.client.get(key)):  # else full is no matter
+                    await self.client.set(key, LAYOUT, nx=True)
+                    layout = await self.client.get(key)
         except self.errors as error:
-            raise StartError(
-                f"Redis is out of reach: {str(error).rstrip('.') or 'it does not answer'}. Correct "
-                "[plugins.redis_queue] url, or start Redis."
-            ) from error
+            raise unusable(error) from error
+        self.durable = bool(persistence.get("aof_enabled"))
         version = str(server.get("redis_version", ""))
-        if int(version.partition(".")[0] or 0) < 7:
-            raise StartError(f"Redis {version} is too old. Update it: 7.0 is needed.")
+        if int("0" + re.split(r"\D", version)[0]) < 7:
+            raise Unusable(f"Redis {version} is too old", "Update it: 7.0 is needed.")
         if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
-            raise StartError(
-                f"Redis would drop jobs when its memory is full ({policy}). Set "
-                "maxmemory-policy noeviction."
+            raise Unusable(
+                f"Redis would drop jobs when its memory is full ({policy})",
+                "Set maxmemory-policy noeviction in redis.conf.",
             )
         if layout != LAYOUT:
-            raise StartError(
-                f"The queue in Redis has layout {layout}, and this bot knows {LAYOUT}. "
-                "Update the bot: git pull."
+            raise Unusable(
+                f"The queue in Redis has layout {str(layout)[:20]}, and this bot "
+                f"knows {LAYOUT}",
+                "Update the bot: git pull.",
             )
 
     async def finish(self) -> None:
@@ -461,14 +531,16 @@ class RedisQueue(ListenedQueue):
     async def start(self) -> None:
         """See ``Redis.start``."""
         await self.redis.start()
-        client, key = self.redis.client, self.redis.key
+        if not self.redis.durable:
+            logger.warning("{}: {}. {}", *dataclasses.astuple(NOT_DURABLE)[:3])
         # A process without commands needs no more than to know what has changed.
         feeds: Sequence[str] = ("changes", "progress")
         if self.app.works and not self.app.has_gateway:
             feeds = ("signals",)
         for name in feeds:
-            last = await self.redis.ask(partial(client.xrevrange, key(name), count=1))
-            self._read_to[key(name)] = last[0][0] if last else "0-0"
+            with explained():
+                last = await self._ask("xrevrange", name, count=1)
+            self._read_to[self.redis.key(name)] = last[0][0] if last else "0-0"
         self._reading = asyncio.create_task(self._read())
         self._sweeping = asyncio.create_task(self._sweep())
 
@@ -894,9 +966,11 @@ class RedisQueue(ListenedQueue):
         """Remove rows that are old, now and every hour, in one process of all."""
         while True:
             with logger.catch(message="old rows of the queue could not be removed"):
-                mine = await self._ask(
-                    "set", "sweep", "1", nx=True, ex=int(SWEEP_S / 2)
-                )
+                mine = True
+                with contextlib.suppress(OutOfReach):  # it is full, and needs it most
+                    mine = await self._ask(
+                        "set", "sweep", "1", nx=True, ex=int(SWEEP_S / 2)
+                    )
                 if mine:
                     await self._remove_old(now() - self.config.keep_s)
             await asyncio.sleep(SWEEP_S)

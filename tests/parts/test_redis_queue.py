@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import itertools
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -548,7 +549,7 @@ async def test_redis_that_would_drop_jobs_is_refused(
         with pytest.raises(StartError, match="noeviction"):
             await queue.redis.start()
         found = await module("redis_queue").check_machine(queue.config)
-        assert found[0].fatal and "noeviction" in found[0].what
+        assert found[0].fatal and "noeviction" in found[0].remedy
     finally:
         await client.config_set("maxmemory-policy", "noeviction")
     found = await module("redis_queue").check_machine(queue.config)
@@ -668,6 +669,78 @@ async def test_workers_are_listed(
     one, two = sorted(capsys.readouterr().out.splitlines())
     assert one.startswith(f"one: version {version}, 1 of 5 downloads, seen 0.")
     assert two.startswith(f"two: version {version}, 0 of 5 downloads, seen 0.")
+
+
+@pytest.mark.parametrize(
+    ("said", "words", "passes"),
+    [
+        ("Error 111 connecting to redis:6379. Refused.", "Start Redis", True),
+        ("", "does not answer. Start Redis, or correct BOSS_BOT_PLUGINS__RE", True),
+        ("Redis is loading the dataset in memory", "loading", True),
+        ("invalid username-password pair", "not accept the password", False),
+        ("Authentication required.", "%23", False),
+        ("certificate verify failed: CERTIFICATE_VERIFY_FAILED", "ssl_ca_", False),
+        ("You can't write against a read only replica.", "the primary", False),
+        ("User x has no permissions to run 'info'", "several-machines.md", False),
+        ("WRONGTYPE Operation against a key", "prefix to another name", False),
+        ("command not allowed when used memory > 'maxmemory'.", "Redis is full", False),
+    ],
+)
+async def test_what_redis_says_at_the_start_is_explained(
+    queue: Queue, said: str, words: str, passes: bool
+) -> None:
+    error = module("redis_queue").unusable(redis.exceptions.RedisError(said))
+    assert words in str(error) and ".." not in str(error)
+    assert isinstance(error, StartError) is not passes
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("localhost:6379", "no address of a Redis"),
+        ("redis://:pa/ss@localhost", "%2F"),  # its password is not shown
+        ("redis://localhost?nosuch=hush", "no address"),
+        ("redis://localhost?db=hush", "no address"),
+        ("rediss://localhost?ssl_ca_certs=/nosuch", "/nosuch cannot be read. It is ss"),
+    ],
+)
+def test_wrong_url_is_told_with_the_remedy(
+    make_settings: MakeSettings, make_app: MakeApp, url: str, words: str
+) -> None:
+    app = make_app(make_settings(redis_queue__url=url), our_plugins(*PLUGINS))
+    with pytest.raises(StartError, match=words) as caught:
+        _ = app.queue
+    assert "in .env" in str(caught.value)
+    assert not re.search("pa/?ss@|'pa'|hush", str(caught.value))
+
+
+async def test_full_redis_lets_workers_start_and_old_rows_go(open_queue: Open) -> None:
+    queue: Any = await open_queue()
+    old = make_job()
+    await queue.add(old)
+    await queue.cancel(old.id)
+    client = queue.redis.client
+    queue.config = queue.config.model_copy(update={"keep_s": -60})
+    await client.config_set("maxmemory", 1)
+    try:
+        sweeping = asyncio.create_task(queue._sweep())
+        async with asyncio.timeout(10):
+            while await queue.list():
+                await asyncio.sleep(0.01)
+        sweeping.cancel()
+        await queue.redis.start()
+    finally:
+        await client.config_set("maxmemory", 0)
+    await client.set(queue.redis.key("workers"), "not ours")
+    with pytest.raises(StartError, match="prefix to another name"):
+        await module("redis_queue").show_workers(queue.app, None)
+
+
+def test_queue_that_is_off_by_a_mistake_is_not_replaced(home: Home) -> None:
+    done = home.run("run", env={"BOSS_BOT_PLUGINS__REDIS_QUEUE__PREFIX": "a b"})
+    assert done.returncode == 2
+    assert "redis_queue is off: [plugins.redis_queue] prefix" in done.stderr
+    assert "REDIS_QUEUE__URL" not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["worker", "workers"])
