@@ -70,10 +70,12 @@ def link_plugins(folder: Path, *stems: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for path in ROOT.glob("plugins/*/*"):
         if path.stem in stems or path.stem.startswith("_"):
-            link = folder / path.parent.name / path.name
-            link.parent.mkdir(exist_ok=True)
-            if not link.is_symlink():
-                link.symlink_to(path)
+            # With the bytecode of their shelf, which is read through the links, too.
+            for source in (path, path.parent / "__pycache__"):
+                link = folder / path.parent.name / source.name
+                link.parent.mkdir(exist_ok=True)
+                if not link.is_symlink():
+                    link.symlink_to(source)
     return folder
 
 
@@ -336,7 +338,7 @@ class Home:
             input=text_in,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
         with self.path.with_name("output.txt").open("a", encoding="utf-8") as kept:
             kept.write(done.stdout + done.stderr)  # to be searched: see planted.py

@@ -4,7 +4,6 @@ it; and what is kept is not fetched again."""
 import asyncio
 import math
 import shutil
-import sys
 import timeit
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ import pytest
 from bossbot_plugins._answers import packed
 from bossbot_plugins._kept import may_serve
 from bossbot_plugins._links import without_tracking
-from bossbot_plugins.already_here import AgainButton, answer_job, keys_of
+from bossbot_plugins.already_here import AgainButton, keys_of
 from bossbot_plugins.local_worker import LocalWorker, has_begun, left_s, logs_in
 from conftest import ROOT, SUPPORT_PLUGINS, MakeApp, MakeSettings, make_job
 from discord_support import BotProcess, Stage, job_at, job_id, link, module, until
@@ -274,8 +273,8 @@ async def test_link_is_not_held_up_by_a_discord_that_does_not_answer(
         here = bot.app.plugins.all["already_here"]
         await posted(stage, url)
         await bot.app.database.all(copy_of("number + 1", "at_s"))
-        monkeypatch.setattr(sys.modules[answer_job.__module__], "LOOK_S", 0.3)
-        monkeypatch.setattr(bot.app.plugins, "quick_limit_s", 0.5)
+        monkeypatch.setattr(module("already_here"), "LOOK_S", 0.3)
+        monkeypatch.setattr(bot.app.plugins, "quick_limit_s", 30)
         fault = stage.fake.fault("history", "hang", times=9)
         await files_of(stage, await ask(stage, url))
         fault.release()

@@ -6,13 +6,12 @@ import contextlib
 import os
 import signal
 import sqlite3
-import sys
 import threading
 from functools import partial
 from typing import Any
 
 import pytest
-from discord_support import BotProcess, Stage, link, until
+from discord_support import BotProcess, Stage, link, module, until
 
 from bossbot import BossBot, Hit, Query, Refused
 
@@ -89,7 +88,7 @@ async def test_post_is_found_by_its_words(
 
 
 def store() -> Any:
-    return sys.modules["bossbot_plugins.archive.store"]
+    return module("archive.store")
 
 
 async def test_files_that_cannot_be_read_now_are_read_later(
@@ -297,7 +296,7 @@ async def test_server_that_wants_no_archive_has_none(stage: Stage) -> None:
         with pytest.raises(Refused, match="keeps no archive"):
             await find(bot, stage, "fox")
         assert "keeps no archive" in await use(stage, "archive status")
-        await until(partial(is_without, stage, b"A fox"), 3)
+        await until(partial(is_without, stage, b"A fox"))
         bot.app.archive._forget_unwanted = asyncio.Event().wait  # nor is it added
         await post(stage, title="Another fox")
         await stage.fake.settle()
@@ -351,7 +350,7 @@ async def test_what_cannot_be_written_now_is_made_up_for(
 ) -> None:
     async with words_only(stage) as bot:
         archive: Any = bot.app.archive
-        file = sys.modules["bossbot_plugins.archive._file"]
+        file = module("archive._file")
         archive.again_s = 0.05
         number = await post(stage, title="The first fox")
         await finds(bot, stage, "fox", number)

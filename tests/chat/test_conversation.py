@@ -84,7 +84,7 @@ async def test_a_file_over_25_mib_goes_alone(stage: Stage) -> None:
     await stage.fake.set_premium_tier(2)
     async with stage.bot():
         await stage.says(f"$download {link(*steps)}")
-        messages = await stage.gets(4, timeout_s=30)
+        messages = await stage.gets(4)
     assert [len(message.files) for message in messages] == [1, 1, 1, 1]
     posted = [file.data for message in messages for file in message.files]
     assert posted == [stage.bytes_of(step) for step in steps]
@@ -126,7 +126,7 @@ async def test_slow_links_of_one_member_hold_up_nobody_else(stage: Stage) -> Non
 async def test_status_message_is_edited_once_in_its_interval_at_most(
     stage: Stage,
 ) -> None:
-    async with stage.bot(edit_interval_s=0.5):
+    async with stage.bot(edit_interval_s=2):
         await stage.says(f"$download {link('wait=clip', stage.image())}")
         status = await stage.hears("Download started")
         await stage.fake.wait_for(lambda: len(status.versions) > 2)
@@ -134,7 +134,7 @@ async def test_status_message_is_edited_once_in_its_interval_at_most(
         await stage.fake.wait_for(lambda: "Done in" in status.content)
     times = [request.at for request in stage.fake.requests if request.kind == "edit"]
     gaps = [b - a for a, b in pairwise(times)]
-    assert min(gaps) > 0.4, gaps
+    assert min(gaps) > 0.5, gaps
     shown = status.versions[2]
     assert re.search(
         r"^Downloading · `\w{10}`\nclip\.mp4\n`█*░+` \d+% · [\d.]+ KiB of 9\.5 MiB"
@@ -538,7 +538,7 @@ async def test_hostile_titles_are_harmless_where_they_are_shown(stage: Stage) ->
             done = sum(said.content.count("Done in") for said in stage.said())
             return done == len(links)
 
-        await fake.wait_for(done, 20)
+        await fake.wait_for(done)
     assert len(stage.said()) == len(links) + 1
     for message in stage.said():
         assert_harmless(message)

@@ -177,7 +177,7 @@ async def test_messages_are_deleted_though_the_bot_is_killed(
         said = fake.messages(fake.channel.id, bot_only=True)
         return [m.replied_to and m.replied_to.author for m in said]
 
-    await fake.wait_for(lambda: left() == [theirs, theirs], 20)
+    await fake.wait_for(lambda: left() == [theirs, theirs])
     assert len(before) >= 2
 
 

@@ -1,8 +1,8 @@
 """/queue list, clear, cancel, retry, move and purge."""
 
+import asyncio
 import json
 import os
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -216,13 +216,13 @@ async def test_cancel_kills_the_process_group_and_leaves_no_files(
     await stage.says(f"$dl {link(stage.image(1), 'wait=never')}")
     status = await stage.hears("Downloading")
     pids = [pid for pid in process.family() if pid not in before]
-    number, began = job_id(status), time.monotonic()
+    number = job_id(status)
     await stage.says(f"$dlc {number}")
     await stage.hears(f"`{number}` is cancelled.")
     await stage.fake.wait_for(lambda: "Cancelled" in status.content)
     groups = [pid for pid in alive(pids) if os.getpgid(pid) == pid]
-    while len(alive(groups)) > 1:  # one waits ahead for the next download
-        assert time.monotonic() - began < 2
+    # One waits ahead for the next download.
+    await until(lambda: asyncio.sleep(0, len(alive(groups)) < 2))
     data = stage.folder / "data"
     left = [p for p in (*data.glob("temp/*/*"), *data.glob("downloads/*/*/*"))]
     assert left == []
@@ -300,12 +300,10 @@ async def test_cancel_under_load(stage: Stage) -> None:
                 "$dl " + " ".join([link(stage.image(n)) for n in range(20)])
             )
         jobs = await bot.app.queue.list(statuses=[Status.DOWNLOADING])
-        began = time.monotonic()
         await stage.says(f"$dlc {jobs[2].id}")
         await stage.hears(f"`{jobs[2].id}` is cancelled.")
         await job_at(bot, jobs[2].id, Status.CANCELLED)
-        await until(partial(has_no_task, bot, jobs[2]), 2)
-        assert time.monotonic() - began < 2
+        await until(partial(has_no_task, bot, jobs[2]))
         await stage.gets(1)  # the place is free again
 
 

@@ -3,7 +3,6 @@ child, and a server that describes files."""
 
 import asyncio
 import base64
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from conftest import SmallApp, make_job
+from discord_support import module
 
 from bossbot import App, Job, MediaFile, Passage, Post
 
@@ -50,10 +50,10 @@ async def reading_app(
     (tmp_path / "_stand_in_ocr.py").write_text(STAND_IN)
     own = {"max_pictures": 3, "memory_limit": "200MiB"}
     app = small_app("read_pictures", plugins={"read_pictures": own})
-    module = sys.modules["bossbot_plugins.read_pictures"]
-    monkeypatch.setattr(module, "READER", tmp_path / "_stand_in_ocr.py")
-    monkeypatch.setattr(module, "NEEDS", ("json",))
-    monkeypatch.setattr(module, "memory_bytes", lambda: 2**32)
+    plugin = module("read_pictures")
+    monkeypatch.setattr(plugin, "READER", tmp_path / "_stand_in_ocr.py")
+    monkeypatch.setattr(plugin, "NEEDS", ("json",))
+    monkeypatch.setattr(plugin, "memory_bytes", lambda: 2**32)
     await app.start()
     await asyncio.sleep(0)
     return app
@@ -95,16 +95,16 @@ def test_pictures_are_not_read_where_the_memory_is_little_or_nothing_is_installe
     small_app: SmallApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_app("read_pictures")
-    module: Any = sys.modules["bossbot_plugins.read_pictures"]
-    monkeypatch.setattr(module, "NEEDS", ("no_such_package",))
-    assert module.lacking(module.Config()) == "not installed"
-    assert module.check_machine(module.Config()) == []
-    monkeypatch.setattr(module, "NEEDS", ("json",))
-    monkeypatch.setattr(module, "memory_bytes", lambda: 512 * 2**20)
-    (finding,) = module.check_machine(module.Config())
+    plugin = module("read_pictures")
+    monkeypatch.setattr(plugin, "NEEDS", ("no_such_package",))
+    assert plugin.lacking(plugin.Config()) == "not installed"
+    assert plugin.check_machine(plugin.Config()) == []
+    monkeypatch.setattr(plugin, "NEEDS", ("json",))
+    monkeypatch.setattr(plugin, "memory_bytes", lambda: 512 * 2**20)
+    (finding,) = plugin.check_machine(plugin.Config())
     assert "too little memory" in finding.what
-    monkeypatch.setattr(module, "memory_bytes", lambda: 0)  # a system that does not say
-    assert module.lacking(module.Config()) == ""
+    monkeypatch.setattr(plugin, "memory_bytes", lambda: 0)  # a system that does not say
+    assert plugin.lacking(plugin.Config()) == ""
 
 
 # A server that describes files
@@ -240,8 +240,8 @@ async def test_sound_that_is_too_large_is_not_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = described(small_app, server, speech_model="good")
-    module = sys.modules["bossbot_plugins.describe_files"]
-    monkeypatch.setattr(module, "MAX_SOUND_BYTES", 4)
+    plugin = module("describe_files")
+    monkeypatch.setattr(plugin, "MAX_SOUND_BYTES", 4)
     assert await read(app, make_job(), file_of(tmp_path, b"sound", "audio/x")) == []
     assert server.got == []
 

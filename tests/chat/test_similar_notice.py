@@ -160,7 +160,7 @@ async def test_nothing_is_looked_at_where_nobody_wants_that(stage: Stage) -> Non
         assert posted.empty()
         stage.guild_settings("[similar_notice]\nsimilar_notice = true\n")
         await post(stage, bot, "Dots", files=[step])
-        job = await asyncio.wait_for(posted.get(), 5)
+        job = await asyncio.wait_for(posted.get(), 60)
         assert job.title == "Dots"
         notice = module("similar_notice")
         job.options["again"] = True  # who clicks on that knows it

@@ -67,7 +67,7 @@ async def test_message_of_several_links_is_edited_once_in_its_interval(
     stage: Stage,
 ) -> None:
     links = [link(f"wait={n}", stage.image(n)) for n in range(1, 6)]
-    async with stage.bot(edit_interval_s=1.5, max_concurrent_downloads=5):
+    async with stage.bot(edit_interval_s=3, max_concurrent_downloads=5):
         await ask(stage, "$", *links)
         status = await stage.hears("Download started")
         stage.open_gate("1")
@@ -78,7 +78,7 @@ async def test_message_of_several_links_is_edited_once_in_its_interval(
         await stage.fake.wait_for(lambda: status.content.count("Done in") == 5)
     times = [r.at for r in stage.fake.requests if r.kind in ("edit", "send")]
     gaps = [b - a for a, b in pairwise(times)]
-    assert min(gaps) > 1.4 and len(gaps) == 2, gaps
+    assert min(gaps) > 1.5 and len(gaps) <= 3, gaps
     assert len(stage.said()) == 6
 
 
@@ -111,13 +111,13 @@ async def test_progress_gives_way_while_discord_holds_the_bot_back(
 
 async def test_end_of_a_late_link_waits_for_its_time(stage: Stage) -> None:
     stage.hold_checks("image-2")
-    async with stage.bot(edit_interval_s=1.5):
+    async with stage.bot(edit_interval_s=3):
         await ask(stage, "$", link(stage.image(1)), link(stage.image(2)))
         status = await stage.hears("Done in")
         stage.open_gate("checks")
         await stage.fake.wait_for(lambda: status.content.count("Done in") == 2)
     first, second = [r.at for r in stage.fake.requests if r.kind == "edit"]
-    assert second - first > 1.4
+    assert second - first > 1.5
 
 
 async def test_late_link_comes_into_the_message_of_its_request(stage: Stage) -> None:

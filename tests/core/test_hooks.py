@@ -355,7 +355,7 @@ async def test_check_claim_holds_the_jobs_until_it_lets_them_go(
     async with stage.bot() as bot:
         await stage.says(f"$download {link(stage.image())}")
         job = job_id(await stage.hears("Download started"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while "WARNING no job is started now: It is film time." not in logged:
                 await asyncio.sleep(0.01)
         stored = await bot.app.queue.get(job)

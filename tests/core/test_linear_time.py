@@ -8,7 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from bossbot_plugins import _cookies, _failures, _links, file_storage, platform_router
+from bossbot_plugins import (
+    _cookies,
+    _failures,
+    _links,
+    auto_links,
+    file_storage,
+    platform_router,
+)
 from bossbot_plugins._answers import packed
 from bossbot_plugins.download import explained
 from bossbot_plugins.progress import render_all
@@ -55,6 +62,9 @@ PIECES = [
     "_",
     "~~",
     "`",
+    "```",
+    "<a://",
+    "`<a:/",
     "\\",
     "\\_",
     ".",
@@ -108,6 +118,7 @@ FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "public_url": lambda text: bossbot.public_url(make_job(url=text)),
     "JobFailed": lambda text: JobFailed(Cause.INTERNAL, text),
     "find_links": lambda text: _links.find_links(text, KNOWN),
+    "without_code": auto_links.without_code,
     "find_links after a scheme": lambda text: _links.find_links(f"https://{text}"),
     "check_link": check,
     "ascii_host": lambda text: check(text[:1900]),

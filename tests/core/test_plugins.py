@@ -372,7 +372,7 @@ async def test_plain_hook_that_blocks_does_not_block_the_loop(load: Load) -> Non
         go = threading.Event()
         @hookimpl
         def answer_job(job):
-            go.wait(30)
+            go.wait(60)
         """
     plugins = load(a=code, b=GOOD)
     plugins.quick_limit_s = 0.05
@@ -388,7 +388,7 @@ async def test_process_files_has_a_time_limit_of_its_own(load: Load) -> None:
             return [1]
         """
     values = {"job": make_job(), "files": [], "bench": None}
-    plugins = load({"process_timeout_s": 0.2}, a=code.format(0.05))
+    plugins = load({"process_timeout_s": 60}, a=code.format(0.05))
     plugins.quick_limit_s = plugins.limit_s = 0.01
     assert await plugins.fold("process_files", "files", **values) == [1]
     plugins = load({"process_timeout_s": 0.02}, a=code.format(30))
@@ -402,15 +402,15 @@ async def test_wait_off_the_clock_does_not_count_for_the_limit(load: Load) -> No
         async def process_files(files):
             with off_the_clock():
                 assert time_left_s() is None
-                await asyncio.sleep(0.3)
-            assert 0 < time_left_s() < 0.2
+                await asyncio.sleep(2.1)
+            assert 0 < time_left_s() < 2
             await asyncio.sleep({})
             return [1]
         """
     values = {"job": make_job(), "files": [], "bench": None}
-    plugins = load({"process_timeout_s": 0.2}, a=code.format(0))
+    plugins = load({"process_timeout_s": 2}, a=code.format(0))
     assert await plugins.fold("process_files", "files", **values) == [1]
-    plugins = load({"process_timeout_s": 0.2}, a=code.format(30))
+    plugins = load({"process_timeout_s": 2}, a=code.format(600))
     assert await plugins.fold("process_files", "files", **values) == []
 
 

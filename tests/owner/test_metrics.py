@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-import time
+import threading
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, MakeApp, MakeSettings, make_job
-from discord_support import Stage, link, module
+from discord_support import Stage, link, module, until
 from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
 from test_health import ANY_PORT, address
@@ -45,7 +45,7 @@ async def scrape(logged: list[str]) -> str:
     url = await address(logged) + "/metrics"
 
     def read() -> str:
-        with urllib.request.urlopen(url, timeout=20) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return str(answer.read().decode())
 
     return await asyncio.to_thread(read)
@@ -53,7 +53,7 @@ async def scrape(logged: list[str]) -> str:
 
 async def when(logged: list[str], is_so: Any) -> Figures:
     """The figures once they are so: they follow what members see."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not is_so(figures := parse(await scrape(logged))):
             await asyncio.sleep(0.02)
     return figures
@@ -220,7 +220,7 @@ async def test_each_thing_counts_once_and_only_what_it_is(
     assert ("engine_age_seconds", "new") not in figures()
     monkeypatch.setattr(metrics, "LOOK_S", 0.001)
     watching = asyncio.create_task(meter.watch())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not figures()["event_loop_lag_seconds_count",]:
             await asyncio.sleep(0.001)
     watching.cancel()
@@ -283,9 +283,21 @@ HARM = {
     "breaks": 'Gauge("breaks", "x", registry=registry).set_function(lambda: 1 / 0)',
     "floods": 'g = Gauge("flood", "x", ["id"], registry=registry)\n'
     "    [g.labels(i) for i in range(900)]",
-    "waits": "import time\n    Gauge('waits', 'x', registry=registry)"
-    ".set_function(lambda: time.sleep(0.3) or 5)",
+    "waits": "Gauge('waits', 'x', registry=registry)"
+    ".set_function(lambda: app.turned.wait() and 5)",
 }
+
+
+class Turned(threading.Event):
+    """Waited for by a figure, and set by the event loop, which must go on for that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+
+    def wait(self, timeout: float | None = 30) -> bool:
+        self.asked.set()
+        return super().wait(timeout)
 
 
 async def test_register_metrics_that_does_harm_harms_only_its_plugin(
@@ -294,19 +306,17 @@ async def test_register_metrics_that_does_harm_harms_only_its_plugin(
     stage.add_plugin("metrics")
     for name, code in HARM.items():
         body = f"    from prometheus_client import Gauge\n    {code}"
-        stage.hook(name, f"def register_metrics(registry):\n{body}")
+        stage.hook(name, f"def register_metrics(registry, app):\n{body}")
     app_off = ("takes", "half")
     async with stage.bot(**ANY_PORT) as bot:
-        plugins = bot.app.plugins.all
+        plugins, turned = bot.app.plugins.all, Turned()
+        bot.app.turned = turned  # type: ignore[attr-defined]
         await address(logged)
         assert {n for n in HARM if plugins[n].off} == set(app_off)
         assert "Duplicated" in plugins["takes"].off
-        late_s, asking = 0.0, asyncio.create_task(scrape(logged))
-        while not asking.done():
-            began = time.perf_counter()
-            await asyncio.sleep(0.005)
-            late_s = max(late_s, time.perf_counter() - began)
-        assert late_s < 0.2, "the loop waited for a figure that takes 0.3 s"
+        asking = asyncio.create_task(scrape(logged))
+        await until(lambda: asyncio.sleep(0, turned.asked.is_set()))
+        turned.set()  # which nobody could, if the loop waited for the figure
         await scrape(logged)
         figures = parse(await asking)
         assert figures["waits",] == 5 and figures["plugins", "off"] == 2
@@ -362,12 +372,9 @@ async def test_no_more_than_800_series_whatever_happens(
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
         for code in ("2xx", "4xx", "413", "429", "5xx"):
             client.answers[method, code] += 1
-    began = time.perf_counter()
     text = meter.text().decode()
-    took_s = time.perf_counter() - began
     count = metrics.series_in(text.encode())
     assert 500 < count <= 800, count
-    assert took_s < 1, "8 ms on an idle machine"
     named = {key[1] for key in parse(text) if key[0] == "jobs_total"}
     assert len(named) == 11 and "other" in named and "twitter" in named
     promtool("check", "metrics", text=text)

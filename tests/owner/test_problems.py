@@ -215,7 +215,7 @@ async def test_owner_who_cannot_be_reached_harms_nothing(
     watched.fake.owner.accepts_dms = False
     async with watched.bot() as bot:
         await watched.says(f"$dlt {link('fail=internal')}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not any("no message reached the owner" in line for line in logged):
                 await asyncio.sleep(0.01)
         await watched.says(f"$dlt {link(watched.image())}")
@@ -300,7 +300,7 @@ async def test_report_of_a_job_while_the_bot_runs(
         find_job = module("report").find_job
         with sqlite3.connect(stage.folder / "data" / "bossbot.db") as database:
             database.execute("DELETE FROM jobs")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (known := find_job(bot.app, name)):
                 await asyncio.sleep(0.01)
         assert known["status"] == "failed"

@@ -188,7 +188,7 @@ def nobody(progress: Progress) -> None:
     """Watches no progress."""
 
 
-async def until(condition: Callable[[], Any], within_s: float = 10) -> None:
+async def until(condition: Callable[[], Any], within_s: float = 60) -> None:
     async with asyncio.timeout(within_s):
         while not condition():
             await asyncio.sleep(0.01)
@@ -355,10 +355,11 @@ async def test_what_it_prints_goes_to_the_log_and_not_without_end(
         report.info(text="done")
         """
     await toys.fetch(body)
-    await until(lambda: any("on stderr" in line for line in logged))
+    for stream in ("] on stderr", "] on stdout"):
+        await until(lambda s=stream: any(line.endswith(s) for line in logged))
+    await until(lambda: sum(map(len, logged)) > 100_000)
     await asyncio.wait(toys.runner._tasks, timeout=0.5)
-    assert any(line.endswith("] on stdout") for line in logged)
-    assert 100_000 < sum(map(len, logged)) < 2_000_000
+    assert sum(map(len, logged)) < 2_000_000
 
 
 NO_FAILURES = [
@@ -445,11 +446,10 @@ def speak(data):
 async def test_nonsense_on_the_wire_ends_the_attempt_alone(toys: Toys) -> None:
     for line in NONSENSE:
         body = f"{SPEAK}speak({line.encode()!r} + b'\\n')\ntime.sleep(600)"
-        started_s = time.monotonic()
-        error = await toys.failure(body)
+        async with asyncio.timeout(60):
+            error = await toys.failure(body)
         assert error.cause is Cause.INTERNAL, line[:100]
         assert str(error) == SENTENCES[Cause.INTERNAL]
-        assert time.monotonic() - started_s < 10
     assert (await toys.fetch("report.info(text='next')")).facts == {"text": "next"}
 
 
@@ -466,10 +466,9 @@ async def test_nonsense_on_the_wire_ends_the_attempt_alone(toys: Toys) -> None:
 async def test_child_that_talks_without_end_is_ended(toys: Toys, line: str) -> None:
     before = memory_bytes()
     body = f"{SPEAK}while True: speak(({line.encode()!r} + b'\\n') * 100)"
-    started_s = time.monotonic()
-    error = await toys.failure(body)
+    async with asyncio.timeout(60):
+        error = await toys.failure(body)
     assert error.cause is Cause.INTERNAL and "without end" in error.detail
-    assert time.monotonic() - started_s < 10
     assert memory_bytes() - before < 32 * 2**20
 
 
@@ -580,12 +579,11 @@ async def test_hanging_child_is_killed_with_all_it_started(
         """
     async with running_toys(tmp_path) as toys:
         await toys.fetch("report.info(text='warm')")
-        patience_s = 0.5 if both_ways == "forked" else 1.5
-        error = await toys.failure(body, local_worker__download_timeout_s=patience_s)
+        error = await toys.failure(body, local_worker__download_timeout_s=4)
         assert error.cause is Cause.TIMED_OUT
         pids = toys.pids()
         assert len(pids) == 2
-        await until(lambda: not any(map(alive, pids)), within_s=2)
+        await until(lambda: not any(map(alive, pids)))
 
 
 @pytest.mark.parametrize("end", ["os._exit(0)", "report.info(text='done')"])
@@ -593,7 +591,7 @@ async def test_what_a_child_leaves_running_is_killed(toys: Toys, end: str) -> No
     with contextlib.suppress(JobFailed):
         await toys.fetch(f"grandchild(request)\n{end}")
     pids = toys.pids()
-    await until(lambda: not any(map(alive, pids)), within_s=2)
+    await until(lambda: not any(map(alive, pids)))
 
 
 async def test_cancelled_download_is_dead_at_once(toys: Toys) -> None:
@@ -604,7 +602,7 @@ async def test_cancelled_download_is_dead_at_once(toys: Toys) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     pids = toys.pids()
-    await until(lambda: not any(map(alive, pids)), within_s=2)
+    await until(lambda: not any(map(alive, pids)))
     assert toys.runner.running == {}
     assert toys.runner.exits - exits == {"cancelled": 1}
 
@@ -701,7 +699,8 @@ async def test_attempt_that_finds_nothing_is_stopped(
     monkeypatch.setattr(toys.runner, "find_s", 0.3)
     error = await toys.failure("report.info(title='soon'); time.sleep(600)")
     assert error.cause is Cause.TIMED_OUT and "found no file" in error.detail
-    body = "{}; time.sleep(0.8); report.file(save(request, 2))"
+    monkeypatch.setattr(toys.runner, "find_s", 3)
+    body = "{}; time.sleep(3.5); report.file(save(request, 2))"
     for found in ("report.progress(Progress('a'))", "report.file(save(request))"):
         assert (await toys.fetch(body.format(found))).files
 
@@ -709,18 +708,17 @@ async def test_attempt_that_finds_nothing_is_stopped(
 async def test_download_whose_parts_were_put_together_does_not_stand_still(
     toys: Toys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(toys.runner, "stall_s", 1.5)
+    monkeypatch.setattr(toys.runner, "stall_s", 4)
     body = """
         parts = save(request, 1, "x" * 1_000_000)
         report.progress(Progress("a", 1_000_000))
-        time.sleep(1.2)
         parts.unlink()
         with open(request.folder / "b", "w") as file:
             for number in range(10):
                 report.progress(Progress("b", number))
                 file.write("x" * 40_000)
                 file.flush()
-                time.sleep(0.2)
+                time.sleep(0.5)
         report.info(text="done")
         """
     assert (await toys.fetch(body)).facts["text"] == "done"
@@ -832,7 +830,7 @@ async def test_nothing_outlives_a_bot_that_was_killed(
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await process.wait()
-    await until(lambda: not any(map(alive, family)), within_s=2)
+    await until(lambda: not any(map(alive, family)))
 
 
 def parent(pid: int) -> int:
@@ -1109,7 +1107,7 @@ async def test_nothing_goes_on_after_the_stop(tmp_path: Path) -> None:
         working = asyncio.create_task(at_work())
         await begun.wait()
         await runner.stop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await working
         assert not runner._tasks
 
@@ -1430,7 +1428,7 @@ async def test_all_that_runs_is_ended_with_one_reason(toys: Toys, run: Run) -> N
     assert toys.runner.end_all(JobFailed(Cause.DISK_FULL)) == 2
     for work in (program, download):
         with pytest.raises(JobFailed) as caught:
-            await asyncio.wait_for(work, 5)
+            await asyncio.wait_for(work, 60)
         assert caught.value.cause is Cause.DISK_FULL
     assert toys.runner.end_all(JobFailed(Cause.DISK_FULL)) == 0
 
@@ -1442,16 +1440,24 @@ async def test_program_runs_in_the_jobs_scratch_home(toys: Toys, run: Run) -> No
     assert done.stdout.startswith(str(toys.settings.data_dir / "temp"))
 
 
-async def test_lines_of_a_program_arrive_while_it_runs(run: Run) -> None:
-    lines: list[tuple[str, float]] = []
-    code = "import time; print('a=1', flush=True); time.sleep(0.5); print(' \\xe9 ')"
+async def test_lines_of_a_program_arrive_while_it_runs(toys: Toys, run: Run) -> None:
+    lines: list[str] = []
+    code = """
+import os, time
+print("a=1", flush=True)
+while not os.path.exists("go"):
+    time.sleep(0.01)
+print(" \\xe9 ")
+"""
 
     def on_line(line: str) -> None:
-        lines.append((line, time.monotonic()))
+        lines.append(line)
+        for home in (toys.settings.data_dir / "temp").glob("*/1/home"):
+            (home / "go").touch()
 
-    done = await run(sys.executable, "-c", code, on_line=on_line)
-    assert [line for line, _ in lines] == ["a=1", "é"]
-    assert lines[1][1] - lines[0][1] > 0.3
+    async with asyncio.timeout(60):
+        done = await run(sys.executable, "-c", code, on_line=on_line)
+    assert lines == ["a=1", "é"]
     assert done.stdout == "a=1\n é \n"
 
 
@@ -1505,7 +1511,7 @@ async def test_program_dies_with_the_task_that_waits_for_it(
     with pytest.raises(asyncio.CancelledError):
         await running
     pid = int(note.read_text())
-    await until(lambda: not alive(pid), within_s=2)
+    await until(lambda: not alive(pid))
 
 
 HOOK = """
@@ -1523,14 +1529,14 @@ async def test_program_dies_with_its_hook(tmp_path: Path) -> None:
     plugins = tmp_path / "plugins"
     plugins.mkdir()
     (plugins / "hook.py").write_text(HOOK.format(code=PROGRAM))
-    async with running_toys(tmp_path, process_timeout_s=1.5) as toys:
+    async with running_toys(tmp_path, process_timeout_s=5) as toys:
         toys.runner.programs = {"python": os.path.realpath(sys.executable)}
         toys.write("report.file(save(request))")
         job = toys.job()
         home = toys.settings.data_dir / "temp" / job.id / "1" / "home"
         fetched = await toys.app.worker.complete(job, lambda progress: None)
         pid = int((home / "pid").read_text())
-        await until(lambda: not alive(pid), within_s=2)
+        await until(lambda: not alive(pid))
     assert len(fetched.files) == 1  # it took too long, so its answer is missing
 
 

@@ -25,7 +25,7 @@ async def log_of(*chunks: bytes, logged: list[str]) -> list[str]:
             left = left[written:]
         await asyncio.sleep(0.01)
     os.close(pipe)
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 60)
     return [line.removeprefix("DEBUG [x] ") for line in logged]
 
 

@@ -62,7 +62,7 @@ def test_what_was_copied_beforehand_is_not_copied_at_work() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=20,  # one that never ends is given up
+        timeout=60,  # one that never ends is given up
     )
     shared, copied, waits, has_a_task, broken, endless = ran.stdout.split()
     assert int(shared) >= 200

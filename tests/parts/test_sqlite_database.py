@@ -210,7 +210,7 @@ def test_process_ends_when_its_database_cannot_be_used(
         with contextlib.closing(sqlite3.connect(path)) as connection:
             connection.execute(content)
     with own(tmp_path, tmp_path) as process:
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 1 and "bossbot.StartError" in errors
     assert str(path) in errors
 
@@ -576,7 +576,7 @@ async def test_fact_is_read_once_until_it_is_written(
 async def test_database_used_inside_its_own_transaction_fails_and_does_not_hang(
     app: App,
 ) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with pytest.raises(RuntimeError, match="use its connection"):
             async with app.database.transaction():
                 await app.facts.get("a")
@@ -620,7 +620,7 @@ async def test_commit_that_nobody_waits_for_is_on_the_disk_before_long(
 ) -> None:
     app.database.sync_within_s = 0.01  # type: ignore[attr-defined]
     await app.facts.set("a", "1")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not disk.syncs or disk.holds("SELECT key FROM facts") != [("a",)]:
             await asyncio.sleep(0.01)
     syncs = disk.syncs
@@ -660,7 +660,7 @@ async def test_failed_sync_is_made_good_by_the_next(
     app.database.sync_within_s = 0.01  # type: ignore[attr-defined]
     disk.error = OSError("the disk is broken")
     await app.facts.set("a", "1")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not any("to the disk: the disk is broken" in line for line in logged):
             await asyncio.sleep(0.01)
     with pytest.raises(OSError, match="broken"):

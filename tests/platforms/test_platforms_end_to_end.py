@@ -721,7 +721,7 @@ async def test_posts_of_every_kind_arrive_in_discord(
         async with stage.bot():
             for link, files in links.items():
                 await stage.says(f"$download {link}")
-                await stage.gets(posted + len(files), timeout_s=20)
+                await stage.gets(posted + len(files))
                 contents = [f.data for m in stage.posted() for f in m.files]
                 assert contents[posted:] == [file.read_bytes() for file in files]
                 posted += len(files)
@@ -769,4 +769,4 @@ async def test_what_is_missing_is_said_in_discord(
         async with stage.bot(max_items=4):
             for link, texts in dialogue.items():
                 asked = await stage.says(f"$download {link}")
-                await stage.hears(*texts, after=asked.id, timeout_s=8)
+                await stage.hears(*texts, after=asked.id)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from bossbot_plugins import _bench
 from bossbot_plugins import subtitles as plugin
 from conftest import make_job
+from discord_support import module
 
 from bossbot import App, JobFailed
 
@@ -104,7 +104,7 @@ async def test_subtitles_are_burnt_in_when_asked_for(
 async def test_subtitles_are_burnt_into_what_every_screen_shows(
     process: Process, black: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = sys.modules["bossbot_plugins._plan"]
+    loaded = module("_plan")
     monkeypatch.setattr(loaded, "MAX_BLOCKS", 40 * 25 - 1)
     light = ["-x265-params", "colorprim=9:transfer=16:colormatrix=9"]
     hdr = media.converted(

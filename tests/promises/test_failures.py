@@ -24,17 +24,16 @@ PLUGINS = Path(__file__).parent / "plugins"
 both_engines = pytest.mark.parametrize("engine", ["gallery-dl", "yt-dlp"])
 
 
-def files(engine: str) -> Platform:
+def files(engine: str, timeout_s: float = 60) -> Platform:
     return Platform(
         name="files",
         pattern=r"https?://(files|no-such)\.|https?://127\.|https?://localhost",
         example="https://files.example/a.mp4",
         engine=engine,
-        # Not the engines' 20 s.
         options={
-            "extractor.timeout": 0.5,
-            "downloader.timeout": 0.5,
-            "socket_timeout": 0.5,
+            "extractor.timeout": timeout_s,
+            "downloader.timeout": timeout_s,
+            "socket_timeout": timeout_s,
             "downloader.retries": 0,  # between its own, gallery-dl waits for 1 s
         },
     )
@@ -205,9 +204,10 @@ async def bare_web(
         await web.runner.stop()
 
 
-async def attempt(web: Web, link: str, engine: str) -> JobFailed:
+async def attempt(web: Web, link: str, engine: str, timeout_s: float = 60) -> JobFailed:
+    platform = files(engine, timeout_s)
     got = await web.fetch(
-        link, platform=files(engine), child_runner__allow_private_addresses=True
+        link, platform=platform, child_runner__allow_private_addresses=True
     )
     assert got.error, got
     return got.error
@@ -255,7 +255,7 @@ async def test_certificate_that_nobody_signed(bare_web: Web, engine: str) -> Non
 @both_engines
 async def test_server_that_never_answers(bare_web: Web, engine: str) -> None:
     link = bare_web.sites.serve("/silent.mp4", Answer(silent=True))
-    error = await attempt(bare_web, link, engine)
+    error = await attempt(bare_web, link, engine, timeout_s=0.5)
     assert is_network(error, Cause.TIMED_OUT)
 
 

@@ -205,7 +205,7 @@ class Net:
         job = make_job(url=url, engine=engine, platform=platform)
         sandbox: Any = app.plugins.all["child_runner"].config
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 return await app.worker.fetch(job, nobody_watches)
         except JobFailed as error:
             return error
@@ -424,7 +424,7 @@ async def test_refused_job_ends_at_once_and_leaves_nothing(net: Net) -> None:
         )
         assert taken and taken.job
         ids.append(taken.job.id)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for _ in led.queue.changes():
             jobs = [job for job in await led.queue.list() if job.id in ids]
             if all(job.status in TERMINAL_STATUSES for job in jobs):
@@ -459,7 +459,7 @@ def secret_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = folder / "own.ts"
     whole = media.video(folder)
     quiet = ["ffmpeg", "-nostdin", "-loglevel", "error"]
-    subprocess.run([*quiet, "-i", whole, "-c", "copy", target], check=True, timeout=30)
+    subprocess.run([*quiet, "-i", whole, "-c", "copy", target], check=True, timeout=60)
     return target
 
 
@@ -520,7 +520,7 @@ def test_unguarded_ffmpeg_would_open_the_other_file(
     path = tmp_path / "list.m3u8"
     path.write_bytes(playlist_of(secret_video))
     play = ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", path, "-f", "null", "-"]
-    assert subprocess.run(play, timeout=30).returncode == 0
+    assert subprocess.run(play, timeout=60).returncode == 0
 
 
 # What may be posted

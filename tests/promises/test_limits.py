@@ -82,7 +82,7 @@ class Bot:
 
         measuring = asyncio.create_task(measure())
         try:
-            async with asyncio.timeout(50):
+            async with asyncio.timeout(60):
                 return await self.app.worker.fetch(job, lambda progress: None)
         except JobFailed as error:
             return error
@@ -269,7 +269,7 @@ async def test_huge_picture_does_not_get_past_ffmpeg(bot: Bot) -> None:
     bench = JobBench(bot.app, job, folder / "files", lambda progress: None)
     path = bench.path("huge.png")
     path.write_bytes(huge_png())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         with pytest.raises(JobFailed) as failed:
             await bench.ffmpeg("-i", path, "-f", "null", "-")
     await bot.app.storage.forget_attempt(job)

@@ -113,7 +113,7 @@ def test_closed_streams_are_no_traceback(toy_home: Home, closed: str) -> None:
         env={**toy_home.environment(), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0
     assert "Traceback" not in done.stderr

@@ -133,7 +133,7 @@ async def test_secrets_are_nowhere_to_be_read(
             wanted = {r.url: s for r, s in pairs if isinstance(r, Route)}
             for link in links:
                 await stage.says(f"$download {link}")
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(60):
                 async for _ in bot.app.queue.changes():
                     jobs = await bot.app.queue.list(statuses=TERMINAL_STATUSES)
                     if len(jobs) == len(links):

@@ -262,7 +262,7 @@ class Stage:
                 running = asyncio.create_task(app.client.run())
                 ready = asyncio.create_task(app.bot.wait_until_ready())
                 done, _ = await asyncio.wait(
-                    [running, ready], timeout=20, return_when="FIRST_COMPLETED"
+                    [running, ready], timeout=60, return_when="FIRST_COMPLETED"
                 )
                 if running in done:
                     ready.cancel()
@@ -321,7 +321,7 @@ class Stage:
         *texts: str,
         channel_id: int | None = None,
         after: int = 0,
-        timeout_s: float = 10,
+        timeout_s: float = 60,
     ) -> Message:
         """The bot's first message, newer than `after`, that reads all of these."""
 
@@ -335,7 +335,7 @@ class Stage:
         return found
 
     async def gets(
-        self, files: int, channel_id: int | None = None, timeout_s: float = 10
+        self, files: int, channel_id: int | None = None, timeout_s: float = 60
     ) -> list[Message]:
         """The messages with files, once there are so many files."""
 
@@ -400,7 +400,7 @@ class BotProcess:
         before = sessions["identify"]
         await self.launch(*command, **variables)
         try:
-            await self.stage.fake.wait_for(lambda: sessions["identify"] > before, 20)
+            await self.stage.fake.wait_for(lambda: sessions["identify"] > before)
         except TimeoutError:
             raise AssertionError(self.output()) from None
 
@@ -409,7 +409,7 @@ class BotProcess:
 
     async def logged(self, text: str) -> None:
         """Returns once it is in the output."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while text not in self.output():
                 await asyncio.sleep(0.02)
 
@@ -422,12 +422,12 @@ class BotProcess:
                     found.append(int(path.parent.name))
         return found
 
-    async def ended(self, timeout_s: float = 20) -> int:
+    async def ended(self, timeout_s: float = 60) -> int:
         """The exit code."""
         async with asyncio.timeout(timeout_s):
             return await self.process.wait()
 
-    async def family_ended(self, timeout_s: float = 2) -> None:
+    async def family_ended(self, timeout_s: float = 60) -> None:
         """Returns once no process is left; fails when one is after that time."""
         async with asyncio.timeout(timeout_s):
             while self.family():
@@ -477,7 +477,7 @@ def module(plugin: str) -> Any:
     return importlib.import_module(f"bossbot_plugins.{plugin}")
 
 
-async def until(is_so: Callable[[], Awaitable[Any]], timeout_s: float = 10) -> None:
+async def until(is_so: Callable[[], Awaitable[Any]], timeout_s: float = 60) -> None:
     """Returns once it is so, of what no event tells: rows, files, tasks."""
     async with asyncio.timeout(timeout_s):
         while not await is_so():
@@ -485,7 +485,7 @@ async def until(is_so: Callable[[], Awaitable[Any]], timeout_s: float = 10) -> N
 
 
 async def job_when(
-    bot: BossBot, job: str, is_so: Callable[[Job], bool], timeout_s: float = 10
+    bot: BossBot, job: str, is_so: Callable[[Job], bool], timeout_s: float = 60
 ) -> Job:
     """The stored job once it is so."""
     queue = bot.app.queue

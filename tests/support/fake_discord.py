@@ -490,7 +490,7 @@ class FakeDiscord:
             Route.BASE, DiscordWebSocket.DEFAULT_GATEWAY = before
 
     async def wait_for(
-        self, predicate: Callable[[], Any], timeout_s: float = 10
+        self, predicate: Callable[[], Any], timeout_s: float = 60
     ) -> Any:
         """Returns what `predicate` returns once it is true; asks at every change."""
         try:
@@ -506,7 +506,7 @@ class FakeDiscord:
 
     async def settle(self) -> None:
         """Returns once the bot has read what was sent to it; its work may go on."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             # Several in turn: answers on its other connections have arrived by then.
             for _ in range(3):
                 enough = self.sessions["heartbeat"] + len(self.connected)
@@ -731,7 +731,7 @@ class FakeDiscord:
         channel = message.channel
         return (await self._interact(COMPONENT, channel.id, user.id, data, message)).id
 
-    async def answered(self, interaction_id: int, timeout_s: float = 10) -> Message:
+    async def answered(self, interaction_id: int, timeout_s: float = 60) -> Message:
         """The first message that answers an interaction, or the one that was clicked
         and has been changed."""
         asked = self.interactions[interaction_id]

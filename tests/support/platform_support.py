@@ -119,7 +119,7 @@ class Web:
             **(job or {}),
         )
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 fetched = await app.worker.fetch(asked, nobody_watches)
         except JobFailed as error:
             return Got(error=error)
@@ -154,7 +154,7 @@ class Web:
     async def finish(self, link: str, app: App, **options: Any) -> Job:
         """The job of a link once it has ended, retries and all; keywords are what is
         asked for."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             accepted = await app.intake(
                 Job(
                     url=link,

@@ -181,7 +181,7 @@ class Sites:
         lower = {name.lower(): value for name, value in proxies.items()}
         return {**proxies, **lower, **trust, "NO_PROXY": "", "no_proxy": ""}
 
-    def wait_for(self, where: str, times: int = 1, timeout_s: float = 10) -> None:
+    def wait_for(self, where: str, times: int = 1, timeout_s: float = 60) -> None:
         """Returns once `where` was asked for that often; else TimeoutError."""
         key = _key(where)
         with self._asked:

@@ -195,7 +195,7 @@ async def test_a_bot_is_ready_and_sees_its_guild_and_permissions(
     assert channel.guild.name == "Home"
     assert channel.permissions_for(channel.guild.me).attach_files
     await fake.deny(channel.id, "attach_files")
-    await bot.wait_for("guild_channel_update", timeout=5)
+    await bot.wait_for("guild_channel_update", timeout=60)
     assert not channel.permissions_for(channel.guild.me).attach_files
     with pytest.raises(discord.Forbidden) as refused:
         await channel.send(file=discord.File(__file__))
@@ -222,11 +222,11 @@ async def test_content_is_hidden_from_a_bot_without_the_intent(
     ) as client:
         task = asyncio.create_task(client.start(fake.token))
         await fake.wait_for(lambda: fake.connected)
-        seen = asyncio.create_task(client.wait_for("message", timeout=5))
+        seen = asyncio.create_task(client.wait_for("message", timeout=60))
         await asyncio.sleep(0)  # lets wait_for begin to listen
         await fake.member_says(fake.channel.id, "secret")
         assert (await seen).content == ""
-        seen = asyncio.create_task(client.wait_for("message", timeout=5))
+        seen = asyncio.create_task(client.wait_for("message", timeout=60))
         await asyncio.sleep(0)
         await fake.member_says(fake.channel.id, f"<@{fake.bot.id}> hello")
         assert (await seen).content.endswith("hello")
@@ -579,7 +579,7 @@ async def test_silence_of_the_gateway_makes_the_bot_resume(fake: FakeDiscord) ->
 
 
 async def test_a_wrong_token_is_a_login_failure(fake: FakeDiscord) -> None:
-    async with asyncio.timeout(10), Bot() as bot:
+    async with asyncio.timeout(60), Bot() as bot:
         with pytest.raises(discord.LoginFailure):
             await bot.start("wrong")
 
@@ -592,7 +592,7 @@ async def test_a_token_that_is_void_by_now_closes_the_gateway_with_4004(
             fake.token = "another"
 
     intents = discord.Intents.default()
-    async with asyncio.timeout(10), Late(intents=intents) as client:
+    async with asyncio.timeout(60), Late(intents=intents) as client:
         with pytest.raises(discord.ConnectionClosed) as closed:
             await client.start(fake.token)
     assert closed.value.code == 4004
@@ -611,7 +611,7 @@ async def test_requests_of_one_channel_run_at_once(fake: FakeDiscord, bot: Bot) 
 
 async def test_an_intent_that_is_not_allowed_is_refused(fake: FakeDiscord) -> None:
     fake.message_content_allowed = False
-    async with asyncio.timeout(10), Bot() as bot:
+    async with asyncio.timeout(60), Bot() as bot:
         with pytest.raises(discord.PrivilegedIntentsRequired):
             await bot.start(fake.token)
 

@@ -70,7 +70,7 @@ class Engines:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
 
     def files(self) -> list[bytes]:

@@ -219,7 +219,7 @@ async def answers(stage: Any, bot: Any) -> list[Line]:
         "$ask does the hut serve soup?",
     ):
         asked = await stage.says(words)
-        answer = await stage.hears("", after=asked.id, timeout_s=30)
+        answer = await stage.hears("", after=asked.id)
         lines += [to_line(asked), to_line(answer, files)]
     return lines
 
