@@ -113,7 +113,7 @@ __all__ = [
     "TERMINAL_STATUSES", "Accepted", "Action", "App", "Archive", "AtWork", "Bench", "BossBot",
     "BossbotError", "Cause", "Change", "ChannelId", "Client", "Courier", "Database",
     "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hit", "Hooks", "Job",
-    "JobFailed", "MediaFile", "Message", "OwnPath", "Part", "Passage", "Platform",
+    "JobFailed", "MediaFile", "Message", "OutOfReach", "OwnPath", "Part", "Passage", "Platform",
     "PlatformConfig", "PlatformName", "Plugin", "PluginConfig", "PluginError",
     "Plugins", "Post", "Priority", "Probe", "Progress", "Query", "Queue", "QueueFull",
     "Ran", "Refused", "Report", "Request", "RoleId", "Route", "Router", "Runner",
@@ -135,7 +135,8 @@ class BossbotError(Exception):
     ├── StartError        the bot cannot start or go on
     ├── PluginError       a plugin is wrong and switched off
     ├── Refused           a rule or a check says no
-    │   └── QueueFull
+    │   ├── QueueFull
+    │   └── OutOfReach    what is asked does not answer now
     └── JobFailed         an attempt brought nothing
     """
 
@@ -160,6 +161,10 @@ class Refused(BossbotError):
 
 class QueueFull(Refused):
     """The guild has ``max_queue_size`` jobs waiting already."""
+
+
+class OutOfReach(Refused):
+    """What is asked does not answer now. A member is refused; a worker asks again."""
 
 
 class JobFailed(BossbotError):
@@ -1034,6 +1039,10 @@ class Facts(Part):
     """Small facts that belong to the bot, on however many machines it runs: limits it
     has learnt, notices it has sent."""
 
+    def __init__(self, app: App) -> None:
+        super().__init__(app)
+        self._swapping = asyncio.Lock()
+
     @abstractmethod
     async def get(self, key: str) -> str:
         """The fact's value, "" when there is none."""
@@ -1041,6 +1050,15 @@ class Facts(Part):
     @abstractmethod
     async def set(self, key: str, value: str) -> None:
         """Store a value in place of the old one; "" removes the fact."""
+
+    async def swap(self, key: str, old: str, new: str) -> bool:
+        """Store a value if the fact still has the old one, in one step for all
+        processes; False if it has another."""
+        async with self._swapping:
+            if await self.get(key) != old:
+                return False
+            await self.set(key, new)
+            return True
 
 
 class Guilds(Part):
@@ -2372,7 +2390,11 @@ class Plugins:
 
     def failed(self, plugin: Plugin, hook: str, error: BaseException) -> bool:
         """Count a failure of a hook; True when it was one too many. A plugin with checks
-        loses only that hook, since a check never goes away by itself."""
+        loses only that hook, since a check never goes away by itself. What is out of
+        reach is no failure of the plugin's."""
+        if isinstance(error, OutOfReach):
+            logger.warning("plugin {} could not do {}: {}", plugin.stem, hook, error)
+            return False
         plugin.failures[hook] += 1
         self.failed_ever[plugin.stem, hook] += 1
         what = f"{type(error).__name__}: {error}"

@@ -1,23 +1,90 @@
-"""How much of its quota a server has used: the tables are those of the plugin quota."""
+"""How much of its quota a server has used: one fact for each server, which all processes
+share."""
 
 import json
-import sqlite3
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
-from bossbot import App, Job, _, format_size, now
+from bossbot import TERMINAL_STATUSES, App, Job, _, format_size, now
 
 DAY_S = 86400
+T = TypeVar("T")
 
 
 class Held(NamedTuple):
     """What a job has of a quota, in bytes."""
 
-    day: int  # since 1970, by UTC
     posted: int = 0
     reserved: int = 0
     claim_number: int = 0
-    files: dict[str, int] = {}  # noqa: RUF012 - sizes by name
-    known: bool = False  # whether it was there already
+    files: dict[str, int] = {}  # noqa: RUF012 - sizes of those seen so far, by name
+
+
+class Ledger:
+    """What a server, or a direct message, has used of a day's quota (days since 1970, by
+    UTC). A job that crosses midnight counts for the new day."""
+
+    def __init__(self, day: int, posted: int = 0) -> None:
+        self.day = day
+        self.posted = posted  # by jobs that have ended
+        self.jobs: dict[str, Held] = {}  # those that have not, as far as is known
+
+    @classmethod
+    def read(cls, text: str) -> "Ledger":
+        """That of a fact, as it is today; what nobody has written is none."""
+        try:
+            day, posted, jobs = json.loads(text)
+            ledger = cls(today(), int(posted) if day == today() else 0)
+            for job_id, (sent, reserved, number, files) in jobs.items():
+                held = Held(int(sent), int(reserved), int(number), dict(files))
+                ledger.jobs[job_id] = held
+            return ledger
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return cls(today())
+
+    def text(self) -> str:
+        return json.dumps([self.day, self.posted, self.jobs], separators=(",", ":"))
+
+    @property
+    def sums(self) -> tuple[int, int]:
+        """How many bytes were posted, and how many are reserved."""
+        held = self.jobs.values()
+        posted = self.posted + sum(one.posted for one in held)
+        return posted, sum(one.reserved for one in held)
+
+    def of(self, job: Job) -> Held:
+        """What a job has, by its newest claim that is known."""
+        own = self.jobs.get(job.id, Held())
+        number = max(own.claim_number, job.claim_number)
+        return own._replace(claim_number=number, files={**own.files})
+
+    def room(self, job: Job, limit: int) -> int | None:
+        """What of the limit the others leave to a job; None without a limit."""
+        own = self.of(job)
+        others = sum(self.sums) - own.posted - own.reserved
+        return limit - others if limit else None
+
+    def settle(self, job: Job) -> None:
+        """Write down what a job that does not run any more has posted; twice does no
+        harm."""
+        own = self.jobs.get(job.id)
+        if own is None or own.claim_number > job.claim_number:
+            return
+        sent = sent_bytes(job, own.files)
+        if job.status not in TERMINAL_STATUSES:
+            number = job.claim_number
+            self.jobs[job.id] = own._replace(
+                posted=sent, reserved=0, claim_number=number
+            )
+            return
+        del self.jobs[job.id]
+        if not job.finished_at or job.finished_at // DAY_S >= self.day:
+            self.posted += sent
+
+
+def sent_bytes(job: Job, sizes: dict[str, int]) -> int:
+    names = {n for post in job.posts if post.state == "sent" for n in post.files}
+    return sum(sizes.get(name, 0) for name in names)
 
 
 def today() -> int:
@@ -29,13 +96,25 @@ def holder_of(job: Job) -> int:
     return job.guild_id or -job.channel_id
 
 
+def fact(holder: int) -> str:
+    return f"quota:{holder}"
+
+
+async def change(app: App, holder: int, work: Callable[[Ledger], T]) -> T:
+    """The result of ``work``, which changes a ledger: again if another process was
+    faster."""
+    while True:
+        old = await app.facts.get(fact(holder))
+        ledger = Ledger.read(old)
+        result = work(ledger)
+        new = ledger.text()
+        if new == old or await app.facts.swap(fact(holder), old, new):
+            return result
+
+
 async def used(app: App, holder: int) -> tuple[int, int]:
     """How many bytes were posted today, and how many are reserved."""
-    row = await app.database.one(
-        "SELECT posted, reserved FROM quota_days WHERE holder = ? AND day = ?",
-        *(holder, today()),
-    )
-    return (row["posted"], row["reserved"]) if row else (0, 0)
+    return Ledger.read(await app.facts.get(fact(holder))).sums
 
 
 async def told(app: App, guild_id: int) -> str:
@@ -63,25 +142,3 @@ def most_bytes(app: App, job: Job) -> int:
         return int(app.settings.max_file_size)
     guild: Any = app.plugins.guild_config(plugin, job)
     return int(guild.max_file_size)
-
-
-def held(database: sqlite3.Connection, job: Job, limit: int) -> tuple[Held, int | None]:
-    """What a job holds, and what of the limit the others leave to it today; None without
-    a limit."""
-    day = today()
-    rows = database.execute(
-        "SELECT day, posted, reserved, claim_number, files FROM quota_jobs WHERE id = ?",
-        (job.id,),
-    ).fetchall()
-    own = Held(day, files={})
-    mine = 0
-    for *numbers, files in rows:
-        own = Held(*numbers)._replace(files=json.loads(files), known=True)
-        mine = own.posted + own.reserved if own.day == day else 0
-    own = own._replace(claim_number=max(own.claim_number, job.claim_number))
-    sums = database.execute(
-        "SELECT posted + reserved FROM quota_days WHERE holder = ? AND day = ?",
-        (holder_of(job), day),
-    ).fetchall()
-    others = sums[0][0] - mine if sums else 0
-    return own, limit - others if limit else None

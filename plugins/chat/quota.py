@@ -1,12 +1,19 @@
 """How much may be posted: in one file, and in all files of a server and day (UTC)."""
 
 import asyncio
-import json
-import sqlite3
+from collections.abc import Callable
 from typing import Any, Self
 
 import discord
-from bossbot_plugins._quota import DAY_S, Held, held, holder_of, today, used
+from bossbot_plugins._quota import (
+    DAY_S,
+    Ledger,
+    change,
+    fact,
+    holder_of,
+    sent_bytes,
+    today,
+)
 from loguru import logger
 from pydantic import ByteSize, Field
 
@@ -89,27 +96,27 @@ def register_tables() -> list[str]:
             ON CONFLICT DO UPDATE SET posted = posted + excluded.posted,
                 reserved = reserved + excluded.reserved;
         END;
+        """,
         """
+        -- All of this is in facts now, which several machines share. Those of these
+        -- servers, or direct messages (negative), are to be removed after the day.
+        DROP TABLE quota_jobs;
+        DROP TABLE quota_days;
+        CREATE TABLE quota_holders (holder INTEGER PRIMARY KEY, day INTEGER NOT NULL);
+        """,
     ]
 
 
 @hookimpl
 async def run(app: App) -> None:
-    """Settle what ended while nobody noticed, and forget the days that are over."""
-    rows = await app.database.all("SELECT id FROM quota_jobs WHERE reserved > 0")
-    for (job_id,) in rows:
-        job = await app.queue.get(job_id)
-        if job is None:
-            await app.database.all(
-                "UPDATE quota_jobs SET reserved = 0 WHERE id = ?", job_id
-            )
-        elif job.status in TERMINAL_STATUSES:
-            await settle(app, job)
+    """Forget the days that are over."""
     while True:
         with logger.catch(message="old days of the quota could not be removed"):
-            for table in ("quota_jobs", "quota_days"):
-                sql = f"DELETE FROM {table} WHERE day < ?"
-                await app.database.all(sql, today() - 1)
+            sql = "SELECT holder FROM quota_holders WHERE day < ?"
+            for (holder,) in await app.database.all(sql, today() - 1):
+                await app.facts.set(fact(holder), "")
+                sql = "DELETE FROM quota_holders WHERE holder = ? AND day < ?"
+                await app.database.all(sql, holder, today() - 1)
         await asyncio.sleep(SWEEP_S)
 
 
@@ -119,28 +126,28 @@ async def check_job(job: Job, guild: GuildConfig, app: App) -> None:
     sizes = (job.limit_bytes, guild.max_file_size or 0)
     job.limit_bytes = min((size for size in sizes if size), default=0)
     if limit := await limit_of(app, job, guild):  # as it is now, with no promise
-        posted, reserved = await used(app, holder_of(job))
-        if posted + reserved >= limit:
+
+        def look(ledger: Ledger) -> int:
+            return limit - sum(ledger.sums)
+
+        if await look_twice(app, job, look) <= 0:
             raise Refused(over(limit), cause=Cause.QUOTA)
 
 
 @hookimpl(trylast=True)
 async def check_attempt(job: Job, guild: GuildConfig, app: App) -> None:
     """Reserves the largest file that a job may bring, or what is left."""
-    if is_elsewhere(app):
-        return
     limit = await limit_of(app, job, guild)
     wanted = job.limit_bytes or int(app.settings.max_file_size)
 
-    def reserve(database: sqlite3.Connection) -> bool:
-        own, room = held(database, job, limit)
-        if room is not None and room <= 0:
-            return False
-        reserved = wanted if room is None else min(wanted, room - own.posted)
-        put(database, job, own._replace(day=today(), reserved=max(reserved, 0)))
-        return True
+    def reserve(ledger: Ledger) -> int:
+        own, room = ledger.of(job), ledger.room(job, limit)
+        if room is None or room > 0:
+            reserved = wanted if room is None else min(wanted, room - own.posted)
+            ledger.jobs[job.id] = own._replace(reserved=max(reserved, 0))
+        return 1 if room is None else room
 
-    if not await app.database.run(reserve):
+    if await look_twice(app, job, reserve) <= 0:
         raise Refused(over(limit), cause=Cause.QUOTA)
 
 
@@ -149,77 +156,66 @@ async def check_upload(
     job: Job, files: list[MediaFile], guild: GuildConfig, app: App
 ) -> None:
     """Takes what a job really posts, before it does."""
-    if is_elsewhere(app):
-        return
     limit = await limit_of(app, job, guild)
+    needed = 0
 
-    def take(database: sqlite3.Connection) -> tuple[int, int]:
-        own, room = held(database, job, limit)
+    def take(ledger: Ledger) -> int:
+        nonlocal needed
+        own, room = ledger.of(job), ledger.room(job, limit)
         own.files.update({file.name: file.size for file in files})
         needed = sum(own.files.values())
         if job.status is Status.UPLOADING:  # all that comes is known
             needed = max(needed, job.total_bytes)
         elif room is None or own.posted + own.reserved <= room:  # more may come
             needed = max(needed, own.posted + own.reserved)
-        room = needed if room is None else room
-        if needed <= room:
+        if room is None or needed <= room:
             sent = sent_bytes(job, own.files)
             reserved = max(needed - sent, 0)
-            new = own._replace(day=today(), posted=sent, reserved=reserved)
-            put(database, job, new)
-        return needed, room
+            ledger.jobs[job.id] = own._replace(posted=sent, reserved=reserved)
+        return 1 if room is None else room - needed + 1
 
-    needed, room = await app.database.run(take)
-    if needed > room:
-        raise Refused(too_much(limit, needed, max(room, 0)), cause=Cause.QUOTA)
+    left = await look_twice(app, job, take)
+    if left <= 0:
+        room = max(needed + left - 1, 0)
+        raise Refused(too_much(limit, needed, room), cause=Cause.QUOTA)
 
 
 @hookimpl
 async def job_changed(job: Job, app: App) -> None:
     # One that was never claimed has nothing yet.
     if job.status in (*TERMINAL_STATUSES, Status.QUEUED) and job.claim_number:
-        await settle(app, job)
+        sql = (
+            "INSERT INTO quota_holders VALUES (?, ?) ON CONFLICT DO UPDATE "
+            "SET day = excluded.day WHERE day < excluded.day"
+        )
+        await app.database.all(sql, holder_of(job), today())
+        await change(app, holder_of(job), lambda ledger: ledger.settle(job))
 
 
-async def settle(app: App, job: Job) -> None:
-    """Write down what a job that does not run any more has posted; twice does no
-    harm."""
+async def look_twice(app: App, job: Job, look: Callable[[Ledger], int]) -> int:
+    """The result of a look at a job's ledger, which may change it. If that says no, by 0
+    or less, it is asked again without what other jobs hold that have ended while nobody
+    noticed."""
+    holder, others = holder_of(job), list[str]()
 
-    def write(database: sqlite3.Connection) -> None:
-        own, _room = held(database, job, 0)
-        if not own.known and app.queue.shared and job.posted:  # by another process
-            sent = job.total_bytes
-            new = own._replace(day=today(), posted=sent, claim_number=job.claim_number)
-            put(database, job, new)
-        elif own.known and own.claim_number <= job.claim_number:
-            sent = sent_bytes(job, own.files)
-            new = own._replace(posted=sent, reserved=0, claim_number=job.claim_number)
-            put(database, job, new)
+    def first(ledger: Ledger) -> int:
+        others[:] = ledger.jobs.keys() - {job.id}
+        return look(ledger)
 
-    await app.database.run(write)
+    if (found := await change(app, holder, first)) > 0 or not others:
+        return found
+    stored = await app.queue.find(others)
 
+    def again(ledger: Ledger) -> int:
+        for job_id in others:
+            one = stored.get(job_id)
+            if one is None and (gone := ledger.jobs.pop(job_id, None)):
+                ledger.posted += gone.posted
+            elif one and one.status in (*TERMINAL_STATUSES, Status.QUEUED):
+                ledger.settle(one)
+        return look(ledger)
 
-def is_elsewhere(app: App) -> bool:
-    """Whether another process counts, the one that takes links in. It counts what has
-    been posted, and reserves nothing."""
-    return app.queue.shared and not app.has_gateway
-
-
-def sent_bytes(job: Job, sizes: dict[str, int]) -> int:
-    names = {n for post in job.posts if post.state == "sent" for n in post.files}
-    return sum(sizes.get(name, 0) for name in names)
-
-
-def put(database: sqlite3.Connection, job: Job, own: Held) -> None:
-    database.execute(
-        "INSERT INTO quota_jobs VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-        "day = excluded.day, posted = excluded.posted, reserved = excluded.reserved, "
-        "claim_number = excluded.claim_number, files = excluded.files",
-        (
-            *(job.id, holder_of(job), own.day, own.posted, own.reserved),
-            *(own.claim_number, json.dumps(own.files)),
-        ),
-    )
+    return await change(app, holder, again)
 
 
 async def limit_of(app: App, job: Job, guild: GuildConfig) -> int:

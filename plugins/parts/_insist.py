@@ -6,17 +6,20 @@ from typing import TypeVar
 
 from loguru import logger
 
-from bossbot import Job
+from bossbot import Job, OutOfReach, Refused
 
 T = TypeVar("T")
 
 
 async def insist(ask: Callable[[], Awaitable[T]], job: Job, wait_s: float) -> T:
-    """What the queue answers about a job, even when it takes a while: a full disk, a
-    lock. A stop ends that; the next start takes the job up as it is stored."""
+    """What the queue answers about a job, or a check that asks it, even when it takes a
+    while: a full disk, a lock. A stop ends that; the next start takes the job up as it is
+    stored. Raises what a check refuses with."""
     while True:
         try:
             return await ask()
         except Exception as error:  # each queue has its own
+            if isinstance(error, Refused) and not isinstance(error, OutOfReach):
+                raise
             logger.bind(job=job.id).error("the queue does not answer: {}", error)
             await asyncio.sleep(wait_s)

@@ -19,6 +19,7 @@
 --   running, slots, downloading, processing, waiting
 --                     how many: downloads of a guild, of a worker, of a user; a user's
 --                       jobs that are processed; waiting jobs in all
+--   withdrawn:<id>    those that are not to be added any more
 --   workers           by when they were seen; worker:<name> says what is known of one
 --   changes, progress, signals
 --                     streams: a job as it was committed; how far one is; its status
@@ -383,7 +384,7 @@ function verbs.add(id, most, per_guild, slots)
     end
     return {1, tonumber(get(id, 'position')) or 0, get(id, 'joins')}
   end
-  if exists(id) then
+  if exists(id) or call('EXISTS', P .. 'withdrawn:' .. id) == 1 then
     return {-2}
   end
   local guild, user, same = given.guild_id or '0', given.user_id or '0', given.same or ''
@@ -641,14 +642,30 @@ function verbs.remove(all)
   return rows
 end
 
--- id of a job that was refused, since nobody knew that it was added
+-- id of a job that was refused, since nobody knew that it was added, or may yet be
 function verbs.withdraw(id)
   local job = read(id)
-  if job.waits and get(id, 'attempts') == '' then
+  call('SET', P .. 'withdrawn:' .. id, '1', 'EX', 600)
+  local begun = get(id, 'attempts') ~= '' or CLAIMED[job.status]
+  if exists(id) and not begun then
     remove(job)
     refresh(job.guild_id)
     let_go(id)
   end
+end
+
+-- key, old and new value of a fact, "" for none; whether it has the new one now
+function verbs.swap(key, old, new)
+  local is = call('HGET', P .. 'facts', key) or ''
+  if is ~= old and is ~= new then
+    return 0
+  end
+  if new == '' then
+    call('HDEL', P .. 'facts', key)
+  else
+    call('HSET', P .. 'facts', key, new)
+  end
+  return 1
 end
 
 -- Names and values: how far a job is

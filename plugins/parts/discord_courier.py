@@ -443,7 +443,8 @@ class DiscordCourier(Courier):
     async def _send_post(self, job: Job, post: Post, files: list[MediaFile]) -> None:
         plugins, channel = self.app.plugins, self._channel(job, post)
         try:
-            await plugins.call("check_upload", job=job, files=files, channel=channel)
+            check = partial(plugins.call, "check_upload", job=job, files=files)
+            await insist(partial(check, channel=channel), job, self.write_wait_s)
         except Refused as error:
             raise JobFailed(error.cause, message=str(error)) from error
         if post.thread_id == 0:

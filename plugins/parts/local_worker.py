@@ -43,6 +43,7 @@ from bossbot import (
     Job,
     JobFailed,
     MediaFile,
+    OutOfReach,
     Part,
     Platform,
     PluginConfig,
@@ -259,8 +260,8 @@ class LocalWorker(Worker):
         job.crashes = 0
         await self._insist(partial(self.app.queue.release, job, delay_s), job)
 
-    async def _insist(self, write: Callable[[], Awaitable[bool]], job: Job) -> bool:
-        return await insist(write, job, self.insist_s)
+    async def _insist(self, ask: Callable[[], Awaitable[_T]], job: Job) -> _T:
+        return await insist(ask, job, self.insist_s)
 
     @contextlib.asynccontextmanager
     async def _leased(self, job: Job) -> AsyncIterator[None]:
@@ -306,10 +307,10 @@ class LocalWorker(Worker):
     async def _forget_if_cancelled(self, job: Job) -> None:
         """Remove what is left of a job that was cancelled before all was posted."""
         if job.folder:
-            stored = await self.app.queue.get(job.id)
+            stored = await self._insist(partial(self.app.queue.get, job.id), job)
             if stored is None or stored.status is Status.CANCELLED:
                 await self.app.storage.forget_attempt(job)
-                await self.app.queue.forget_files(job.id)
+                await self._insist(partial(self.app.queue.forget_files, job.id), job)
                 await self.app.storage.forget(job)
 
     async def _attempt(self, job: Job) -> bool:
@@ -360,7 +361,8 @@ class LocalWorker(Worker):
 
     async def _check(self, job: Job) -> None:
         try:
-            await self.app.plugins.call("check_attempt", job=job)
+            check = partial(self.app.plugins.call, "check_attempt", job=job)
+            await self._insist(check, job)
         except Refused as error:
             raise JobFailed(error.cause, message=str(error)) from error
 
@@ -737,7 +739,11 @@ class LocalWorker(Worker):
         return error
 
     async def _broken(self, job: Job, error: Exception) -> None:
-        """End a job that failed by a mistake of ours, or a full disk."""
+        """End a job that failed by a mistake of ours, or a full disk. What was out of
+        reach is asked again by another attempt."""
+        if isinstance(error, OutOfReach):
+            await self._release(job, self.insist_s)
+            return
         log = logger.bind(job=job.id, guild=job.guild_id, user=job.user_id)
         log.exception("the job failed")
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC

@@ -45,6 +45,7 @@ from bossbot import (
     Finding,
     Job,
     JobFailed,
+    OutOfReach,
     Part,
     PluginConfig,
     Priority,
@@ -265,10 +266,6 @@ def jobs_of(rows: Iterable[Mapping[str, str]]) -> list[Job]:
 # ── The connection ─────────────────────────────────────────────────────────────────
 
 
-class OutOfReach(Refused):
-    """Redis does not answer, or has no room."""
-
-
 class Away(BossbotError):
     """Redis cannot be used now; maybe later."""
 
@@ -306,7 +303,10 @@ def explained() -> Iterator[None]:
 class Redis:
     """Redis, as the parts use it."""
 
-    within_s = 5.0  # for one call, with all its tries
+    start_within_s = 5.0
+    # For one call, with all its tries; and for the next ones after one without an answer:
+    # a command may make several, and its member is told within 5 seconds.
+    within_s, again_within_s = 2.5, 0.3
     finish_within_s = 2.0  # for calls that are under way, at a stop
 
     def __init__(self, config: Config) -> None:
@@ -315,7 +315,7 @@ class Redis:
             from redis.asyncio.retry import Retry
             from redis.backoff import ExponentialBackoff
             from redis.exceptions import ConnectionError as Lost
-            from redis.exceptions import RedisError
+            from redis.exceptions import RedisError, ResponseError
             from redis.exceptions import TimeoutError as Late
         except ImportError as error:
             raise Unusable(
@@ -326,13 +326,15 @@ class Redis:
         self.prefix = f"{{{config.prefix}}}:"
         self.errors = (RedisError, OSError)  # a TimeoutError is one
         self.durable = False  # whether Redis writes each change to its disk
+        self.answers = ResponseError  # those of them that came from Redis
         self._asking: set[asyncio.Task[Any]] = set()
+        self._away = False  # whether the last call got no answer
         options: dict[str, Any] = {
             "decode_responses": True,
             "encoding_errors": "replace",
             "socket_timeout": 10,
             "socket_connect_timeout": 3,
-            "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 6),
+            "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 5),
             "retry_on_error": [Lost, Late],
             "client_name": "boss-bot",
             "protocol": 2,
@@ -367,7 +369,7 @@ class Redis:
     async def start(self) -> None:
         """Raises Away, and Unusable when jobs would not be safe there."""
         try:
-            async with asyncio.timeout(self.within_s):
+            async with asyncio.timeout(self.start_within_s):
                 server = await self.client.info("server")
                 memory = await self.client.info("memory")
                 persistence = await self.client.info("persistence")
@@ -410,6 +412,7 @@ class Redis:
         """The answer of Redis; raises OutOfReach. The question is asked in a task of
         its own: redis-py may swallow a cancellation, and a change goes on to its end
         unless ``whole`` is off."""
+        within_s = self.again_within_s if self._away and whole else self.within_s
 
         async def body() -> T:
             async with asyncio.timeout(self.within_s):
@@ -419,7 +422,7 @@ class Redis:
         self._asking.add(task)
         task.add_done_callback(self._answered)
         try:
-            await asyncio.wait([task], timeout=self.within_s)
+            await asyncio.wait([task], timeout=within_s)
         finally:
             if not whole:
                 self._asking.discard(task)
@@ -429,13 +432,14 @@ class Redis:
                 raise TimeoutError("it does not answer")
             return task.result()
         except self.errors as error:
+            self._away = not isinstance(error, self.answers)
             logger.debug("Redis does not answer: {!r}", error)
             raise OutOfReach(_(AWAY)) from error
 
     def _answered(self, task: asyncio.Task[Any]) -> None:
         self._asking.discard(task)
-        if not task.cancelled():
-            task.exception()  # the one who asked may be gone
+        if not task.cancelled() and not task.exception():  # who asked may be gone
+            self._away = False
 
     async def call(self, verb: str, clock: str, per_user: int, *values: Any) -> Any:
         """The script's answer to a verb; raises OutOfReach."""
@@ -503,6 +507,10 @@ class RedisFacts(Facts):
         client, facts = self.redis.client, self.redis.key("facts")
         question = partial(client.hset, facts, key, value)
         await self.redis.ask(question if value else partial(client.hdel, facts, key))
+
+    async def swap(self, key: str, old: str, new: str) -> bool:
+        """See ``Facts``."""
+        return bool(await self.redis.call("swap", "", 0, key, old, new))
 
 
 class RedisQueue(ListenedQueue):
