@@ -31,10 +31,22 @@ from test_sqlite_queue import Open
 from two_queues import STEPS, Record, TwoQueues
 
 import bossbot
-from bossbot import App, Change, Post, Progress, Queue, Refused, StartError, Status
+from bossbot import (
+    TERMINAL_STATUSES,
+    App,
+    Change,
+    MediaFile,
+    Post,
+    Progress,
+    Queue,
+    Refused,
+    StartError,
+    Status,
+)
 
 pytest_plugins = ("discord_fixtures",)
 
+MIB = 2**20
 PLUGINS = ("redis_queue", "platform_router", "sqlite_database")
 # What is about SQLite, its file and its locks, or about the clock of the process.
 OF_SQLITE = (
@@ -456,6 +468,60 @@ async def test_facts_are_the_same_for_all(
     assert await other.get("limit") == "5"
     await other.set("limit", "")
     assert await one.get("limit") == ""
+
+
+async def test_quota_of_a_day_holds_on_all_machines_together(
+    make_settings: MakeSettings,
+    make_app: MakeApp,
+    redis_server: RedisServer,  # noqa: F811
+    redis_prefix: str,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Jobs of 1 MiB at once on three machines, of which the gateway does not hear."""
+    values = {
+        "redis_queue__url": redis_server.url,
+        "redis_queue__prefix": redis_prefix,
+        "quota__daily_quota": 10 * MIB,
+        "max_concurrent_downloads": 6,
+        "max_concurrent_per_guild": 20,
+        "max_concurrent_per_user": 20,
+    }
+    machines = []
+    for number in range(3):
+        settings = make_settings(**values, data_dir=tmp_path / str(number))
+        app = make_app(settings, our_plugins(*PLUGINS, "quota"))
+        app.client = SimpleNamespace(bot=SimpleNamespace(is_owner=no_owner))  # type: ignore[assignment]
+        machines.append(app)
+    queue = machines[0].queue
+
+    async def work(app: App, end: Status) -> int:
+        job = make_job(limit_bytes=MIB, channel_id=1)
+        await queue.add(job)
+        job = await app.queue.claim(app.settings.data_dir.name, 60) or job
+        with contextlib.suppress(Refused):
+            await app.plugins.call("check_attempt", job=job)
+            file = MediaFile(Path(f"{job.id}_1"), MIB, "", "image/png")
+            if end is Status.COMPLETED:
+                await app.plugins.call(
+                    "check_upload", job=job, files=[file], channel=None
+                )
+                job.posts = [Post(1, "", {file.name: ""}, "sent", 1)]
+            job.status = end
+        if job.status not in TERMINAL_STATUSES:
+            job.status = Status.CANCELLED
+        await app.queue.finish(job)
+        return len(job.posts)
+
+    for failed, expected in ((2, 8), (0, 2), (0, 0)):  # which frees its share
+        ends = [Status.FAILED] * failed + [Status.COMPLETED] * (10 - failed)
+        works = [work(machines[n % 3], end) for n, end in enumerate(ends)]
+        assert sum(await asyncio.gather(*works)) == expected
+    with pytest.raises(Refused, match="used up"):
+        await machines[0].plugins.call("check_job", job=make_job(channel_id=1))
+
+
+async def no_owner(user: Any) -> bool:
+    return False
 
 
 async def test_old_rows_without_files_go(open_queue: Open) -> None:
