@@ -47,6 +47,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import (
     AsyncIterator,
+    Awaitable,
     Callable,
     Collection,
     Coroutine,
@@ -115,8 +116,8 @@ __all__ = [
     "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hit", "Hooks", "Job",
     "JobFailed", "MediaFile", "Message", "OutOfReach", "OwnPath", "Part", "Passage", "Platform",
     "PlatformConfig", "PlatformName", "Plugin", "PluginConfig", "PluginError",
-    "Plugins", "Post", "Priority", "Probe", "Progress", "Query", "Queue", "QueueFull",
-    "Ran", "Refused", "Report", "Request", "RoleId", "Route", "Router", "Runner",
+    "Plugins", "Post", "Priority", "Probe", "Progress", "Query", "Question", "Queue",
+    "QueueFull", "Ran", "Refused", "Report", "Request", "RoleId", "Route", "Router", "Runner",
     "Settings", "StartError", "Status", "Storage", "Stored", "Subcommand", "UserId",
     "Worker", "_", "catalogues", "cut_line", "did_you_mean", "escape", "explain",
     "format_size", "format_time", "hide_secrets", "hookimpl", "import_plugin",
@@ -1109,6 +1110,13 @@ class AtWork(NamedTuple):
     seen_s: float  # how long ago it was seen
 
 
+class Question(NamedTuple):
+    """What another process asks this one."""
+
+    text: str
+    answer: Callable[[str], Awaitable[None]]
+
+
 class Queue(Part):
     """Where jobs wait. A claim carries a lease and a number, so that several workers
     can share one queue. Every operation may be done twice, for an answer that was lost.
@@ -1121,6 +1129,25 @@ class Queue(Part):
     async def workers(self) -> Sequence[AtWork]:
         """Those that were seen in the last day, if the queue is shared."""
         return []
+
+    async def ask(
+        self, worker: str, topic: str, text: str, within_s: float
+    ) -> str | None:
+        """The answer of the process in which a worker works, which has the files of the
+        jobs that name it; None when there is none in time. For a shared queue."""
+        return None
+
+    async def questions(self, topic: str) -> AsyncIterator[Question]:
+        """The questions of others to this process's worker, as they come."""
+        for question in list[Question]():
+            yield question
+
+    async def forgotten(self) -> AsyncIterator[Job]:
+        """Jobs that ``forget`` has removed in any process, without what names people:
+        their files may be on this machine. Those of before come first, some of them
+        again. For a shared queue."""
+        for job in list[Job]():
+            yield job
 
     async def take_turn(self, urgent: bool) -> None:
         """Wait until a request to Discord is in the budget of all processes that share
@@ -1390,6 +1417,8 @@ class Worker(Part):
     """Carries jobs from the queue to their channels."""
 
     lease_s = 60.0  # of its claims
+    name = ""  # in the queue, the same after a restart; "" while it does not work
+    running: Collection[str] = ()  # the ids of the jobs that it has now
 
     @abstractmethod
     async def fetch(self, job: Job, on_progress: _OnProgress) -> Fetched:

@@ -3,7 +3,7 @@ share."""
 
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from bossbot import TERMINAL_STATUSES, App, Job, _, format_size, now
 
@@ -30,7 +30,7 @@ class Ledger:
         self.jobs: dict[str, Held] = {}  # those that have not, as far as is known
 
     @classmethod
-    def read(cls, text: str) -> "Ledger":
+    def read(cls, text: str) -> Self:
         """That of a fact, as it is today; what nobody has written is none."""
         try:
             day, posted, jobs = json.loads(text)

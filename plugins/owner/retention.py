@@ -69,6 +69,7 @@ class Config(PluginConfig):
 LEFT_BYTES_S = 8 * 2**30
 MIN_LOOK_S, MAX_LOOK_S = 0.005, 1.0
 
+ORPHAN_S = 86400.0  # that files without a job are kept where others stay for ever
 PAGE = 100  # jobs that are asked for at once
 MAX_OLDEST = 5000  # remembered in one walk, to be removed when there are too many
 MAX_WALKS = 100  # in one sweep
@@ -82,6 +83,7 @@ async def run(app: App, config: Config) -> None:
         tasks.create_task(repeat(config.temp_scan_interval_s, sweep_temp, app, config))
         every_s = config.main_scan_interval_s
         tasks.create_task(repeat(every_s, sweep_downloads, app, config))
+        tasks.create_task(forget_with_others(app))
         if config.min_free_space:
             tasks.create_task(keep_room(app, config))
 
@@ -125,7 +127,8 @@ def register_metrics(registry: Any, settings: Settings) -> None:
 async def check_claim(app: App, config: Config) -> None:
     check_room(app.settings, config)
     most = int(app.settings.max_job_size)
-    running = await app.queue.list(statuses=ATTEMPT_STATUSES)
+    here = await app.queue.find([*app.worker.running])
+    running = [job for job in here.values() if job.status in ATTEMPT_STATUSES]
     if most and running:  # else a small disk would take no link at all
         taken = await app.storage.attempts_bytes()
         reserved = max(len(running) * most - taken, 0)
@@ -139,6 +142,13 @@ async def check_job(job: Job, app: App, config: Config) -> None:
     limit = config.max_temp_storage
     if limit and await app.storage.attempts_bytes() > limit:
         raise Refused(_("Too much is being downloaded at once. Try again in a minute."))
+
+
+async def forget_with_others(app: App) -> None:
+    """Remove what this machine has of jobs that another one has forgotten."""
+    async for job in app.queue.forgotten():
+        with logger.catch(message="files of a forgotten job could not be removed"):
+            await app.storage.forget(job)
 
 
 async def repeat(
@@ -194,12 +204,18 @@ async def _walk(app: App, config: Config) -> tuple[int, bool]:
         if job and job.status not in TERMINAL_STATUSES:
             continue  # it is being posted
         limit_s: float = config.completed_retention_s
-        if job is None or job.status is not Status.COMPLETED:
+        if job is None:
+            limit_s = config.failed_retention_s or ORPHAN_S
+        elif job.status is not Status.COMPLETED:
             limit_s = config.failed_retention_s
-        named = job is not None and bool(job.folder)
+        # Else another machine has taken the job over, and its row is about that one's.
+        mine = job is not None and (
+            not app.queue.shared or job.worker == app.worker.name
+        )
+        named = job is not None and bool(job.folder) and mine
         age = now() - job.finished_at if job and named else age_s(stored)
         # A job that names no files: a sweep was cut short here.
-        cut_short = job is not None and not named
+        cut_short = job is not None and not job.folder
         if cut_short or (limit_s and age > limit_s):
             await forget(app, stored, named)
             removed += 1

@@ -21,8 +21,9 @@
 --                       jobs that are processed; waiting jobs in all
 --   withdrawn:<id>    those that are not to be added any more
 --   workers           by when they were seen; worker:<name> says what is known of one
---   changes, progress, signals
---                     streams: a job as it was committed; how far one is; its status
+--   changes, progress, signals, forgotten
+--                     streams: a job as it was committed; how far one is; its status;
+--                       where the files of one were that was removed
 --   facts, layout, seq, budget (when all requests to Discord so far are paid)
 --
 -- KEYS[1] is the prefix of all keys. ARGV: the verb, the time in Unix seconds or "" for
@@ -32,6 +33,7 @@ local P, verb, clock, per_user = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local ARGS = 4 -- where the verb's own begin
 local STEP = 2 ^ 45 -- more than any seq; 128 of them are exact in a double
 local CHANGES, PROGRESS, SIGNALS = 10000, 1000, 10000 -- entries that are kept
+local FORGOTTEN = 10000
 local SEEN_S = 90 -- a worker that was not seen for so long has no slots
 local CREDIT, MAX_TURN_S = 4, 5 -- requests that need not wait; for how long one does
 local TAKEN = 20 -- overdue leases, and due jobs, that one claim sees to
@@ -629,12 +631,19 @@ function verbs.told()
   end
 end
 
--- "1" for those with kept files, too, then ids; returns the rows of those removed
+-- "1" for those with kept files, too, then ids; returns the rows of those removed. Files
+-- of a worker that is gone keep nothing.
 function verbs.remove(all)
   local rows = {}
   for _, id in ipairs(rest(ARGS + 1)) do
     local job = read(id)
-    if ENDED[job.status] and (all == '1' or get(id, 'folder') == '') then
+    local kept = get(id, 'folder') ~= ''
+    local there = kept and call('ZSCORE', P .. 'workers', job.worker)
+    if ENDED[job.status] and (all == '1' or not there) then
+      if kept then
+        call('XADD', P .. 'forgotten', 'MAXLEN', '~', FORGOTTEN, '*', 'id', id,
+          'guild_id', job.guild_id, 'created_at', get(id, 'created_at', '0'))
+      end
       table.insert(rows, row_of(id))
       remove(job)
     end

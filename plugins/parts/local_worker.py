@@ -128,7 +128,6 @@ class LocalWorker(Worker):
         super().__init__(app)
         self.config = config
         self.lease_s = config.lease_s
-        self.name = ""  # the same after a restart
         self.running: dict[str, asyncio.Task[None]] = {}
         self._tries: dict[str, Tries] = {}  # by job
         self._posting: set[asyncio.Task[Any]] = set()  # those of them that post

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import secrets
@@ -27,6 +28,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from bossbot_plugins._insist import insist
 from bossbot_plugins._listening import ListenedQueue
 from bossbot_plugins._rows import JSON_FIELDS, row_of
 from loguru import logger
@@ -50,6 +52,7 @@ from bossbot import (
     PluginConfig,
     Priority,
     Progress,
+    Question,
     QueueFull,
     Refused,
     StartError,
@@ -148,6 +151,8 @@ HELD = (
     "limit_bytes",
 )
 MAX_DELAY_S = 600  # of a job that is given back
+SEEN_S = 90.0  # a worker that was not seen for so long is not asked
+ANSWER_S = 60.0  # after which nobody waits for an answer any more
 SWEEP_S = 3600.0  # between two removals of old rows
 PAGE = 200  # jobs that are read at once
 MAX_VALUE = 2**20  # characters of a field; no honest one comes near
@@ -533,6 +538,7 @@ class RedisQueue(ListenedQueue):
         self._withdrawing: set[asyncio.Task[None]] = set()
         self._read_to: dict[str, str] = {}  # the last entry that was read, by stream
         self._no_turns_until = 0.0  # by the loop's clock
+        self._forgotten = asyncio.Queue[Job]()
         self._reading: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -609,7 +615,11 @@ class RedisQueue(ListenedQueue):
         found = await self.redis.ask(question, whole=False)
         for key, page in found:
             for number, row in page:
-                self._passed_on(row)
+                if key == self.redis.key("forgotten"):
+                    for job in jobs_of([{**row, "url": "-", "status": "cancelled"}]):
+                        self._forgotten.put_nowait(job)
+                else:
+                    self._passed_on(row)
                 self._read_to[key] = number
         return bool(found)
 
@@ -629,6 +639,62 @@ class RedisQueue(ListenedQueue):
             self._pass_on(lambda: Change(decode(row), job.status, progress), True)
         else:
             self._pass_on(lambda: Change(decode(row), previous))
+
+    async def forgotten(self) -> AsyncIterator[Job]:
+        """See ``Queue``."""
+        self._read_to.setdefault(self.redis.key("forgotten"), "0-0")
+        while True:
+            job = await self._forgotten.get()
+            if await insist(partial(self.get, job.id), job, self.again_s) is None:
+                yield job
+
+    # What processes ask each other
+
+    async def ask(
+        self, worker: str, topic: str, text: str, within_s: float
+    ) -> str | None:
+        """See ``Queue``."""
+        seen = {one.name for one in await self.workers() if one.seen_s < SEEN_S}
+        if worker not in seen:
+            return None
+        answer, loop = f"answer:{secrets.token_hex(8)}", asyncio.get_running_loop()
+        asked, end_s = f"asked:{topic}:{worker}", loop.time() + within_s
+        await self._push(asked, json.dumps([answer, text]), within_s)
+        while loop.time() < end_s:
+            if (found := await self._pop(answer)) is not None:
+                return found
+        return None
+
+    async def questions(self, topic: str) -> AsyncIterator[Question]:
+        """See ``Queue``."""
+        while True:
+            if not (name := self.app.worker.name):  # it starts last
+                await asyncio.sleep(self.again_s)
+                continue
+            try:
+                found = await self._pop(f"asked:{topic}:{name}")
+                if found is not None:
+                    answer, text = json.loads(found)
+                    push = partial(self._push, str(answer), within_s=ANSWER_S)
+                    yield Question(str(text), push)
+            except OutOfReach:
+                await asyncio.sleep(self.again_s)
+            except (ValueError, TypeError, RecursionError) as error:
+                logger.error("a question in Redis is wrong: {}", error)
+
+    async def _push(self, name: str, text: str, within_s: float) -> None:
+        """Append to a list, which goes after a while."""
+        key = self.redis.key(name)
+        async with self.redis.client.pipeline() as pipeline:
+            pipeline.rpush(key, text)
+            pipeline.expire(key, math.ceil(within_s))
+            await self.redis.ask(pipeline.execute)
+
+    async def _pop(self, name: str) -> str | None:
+        """The first of a list, for which Redis waits a second."""
+        blpop, key = self.redis.client.blpop, self.redis.key(name)
+        found = await self.redis.ask(partial(blpop, [key], timeout=1), whole=False)
+        return str(found[1]) if found and len(found[1]) <= MAX_VALUE else None
 
     async def report(self, job: Job, progress: Progress) -> None:
         """See ``Queue``."""

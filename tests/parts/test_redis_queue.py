@@ -21,6 +21,7 @@ import pytest
 import redis
 import small_model
 import test_sqlite_queue as contract
+from bossbot_plugins.archive import reading
 from conftest import ROOT, Home, MakeApp, MakeSettings, make_job, our_plugins
 from discord_support import module
 from hypothesis import strategies as st
@@ -36,6 +37,7 @@ from bossbot import (
     App,
     Change,
     MediaFile,
+    Passage,
     Post,
     Progress,
     Queue,
@@ -271,7 +273,7 @@ MISTAKES = {
     "no lease ends": ("'LIMIT', 0, TAKEN)) do\n    give_back(id, true)", "'LIMIT', 0, TAKEN)) do\n    local _ = id"),
     "leases are not kept": ("  call('ZADD', P .. 'leases', until_s, id)\n", ""),
     "told jobs are untold": ("      call('ZREM', P .. 'untold', id)\n", ""),
-    "kept files are forgotten": ("(all == '1' or get(id, 'folder') == '')", "true"),
+    "kept files are forgotten": ("(all == '1' or not there)", "true"),
 }  # fmt: skip
 
 
@@ -541,9 +543,75 @@ async def test_old_rows_without_files_go(open_queue: Open) -> None:
         jobs[2].id,
         waiting.id,
     ]
-    await queue.forget_files(jobs[1].id)
+    # A worker that is gone for a day has no files.
+    await queue.redis.client.zadd(queue.redis.key("workers"), {"me": 1})
+    await queue.workers()
     await queue._remove_old(bossbot.now() - 50)
     assert [job.id for job in await queue.list()] == [jobs[2].id, waiting.id]
+
+
+async def test_machines_hear_which_files_are_to_be_forgotten(queue: Queue) -> None:
+    redis: Any = queue.redis  # type: ignore[attr-defined]
+    jobs = [make_job(guild_id=n, user_id=31337) for n in range(2)]
+    for number, job in enumerate(jobs):
+        await queue.add(job)
+        mine = await queue.claim("me", 60)
+        assert mine
+        mine.status, mine.folder = Status.COMPLETED, f"kept/{job.id}" * (number == 0)
+        await queue.finish(mine)
+    await queue.add(there := make_job())
+    assert len(await queue.forget(user_id=31337)) == 2
+    wrong = {"id": "../../../x"}, {"id": there.id, "created_at": "0"}, {"x": "y"}
+    for row in wrong:  # whoever wrote it
+        await redis.client.xadd(redis.key("forgotten"), row)
+    last = {"id": "0" * 10, "guild_id": 7, "created_at": 2.5}
+    await redis.client.xadd(redis.key("forgotten"), last)
+    heard = [await anext(queue.forgotten())]  # also what was there before
+    async with asyncio.timeout(10):
+        heard += [await anext(queue.forgotten())]
+    facts = [(job.id, job.guild_id, job.created_at, job.user_id) for job in heard]
+    assert facts == [
+        (jobs[0].id, 0, jobs[0].created_at, 0),
+        ("0" * 10, 7, 2.5, 0),
+    ]
+
+
+async def test_processes_ask_each_other(queue: Queue) -> None:
+    redis: Any = queue
+    redis.app.worker = SimpleNamespace(name="me")
+    assert await queue.ask("me", "a", "?", 30) is None  # nobody has seen it
+    await queue.claim("me", 60)
+    assert await queue.ask("me", "a", "?", 0) is None
+    for wrong in ("[", "7", '["x"]'):  # whoever wrote it
+        await redis.redis.client.rpush(redis.redis.key("asked:b:me"), wrong)
+
+    async def answer() -> None:
+        async for question in queue.questions("b"):
+            await question.answer(question.text.upper())
+
+    answering = asyncio.create_task(answer())
+    async with asyncio.timeout(10):
+        assert await queue.ask("me", "b", "what?", 30) == "WHAT?"
+        assert await queue.ask("me", "b", "and?", 30) == "AND?"
+    answering.cancel()
+
+
+WRONG_ANSWERS = ["[", "7", "[7]", '[["a", "b"]]', '[["a", "b", "c"]]', "[" * 2000]
+
+
+async def test_texts_of_another_machine_are_checked() -> None:
+    answers = [*WRONG_ANSWERS]
+
+    async def ask(*about: Any) -> str:
+        return answers.pop(0)
+
+    app: Any = SimpleNamespace(queue=SimpleNamespace(ask=ask))
+    for _ in WRONG_ANSWERS:
+        with pytest.raises((ValueError, TypeError, RecursionError)):
+            await reading.ask_for_texts(app, make_job())
+    answers.append(f'[["a", "b", NaN], ["c", "{"d" * 99}", 1.5]]')
+    found = await reading.ask_for_texts(app, make_job())
+    assert found == [Passage("a", "b"), Passage("c", "d" * 20, 1.5)]
 
 
 async def test_one_process_of_all_removes_old_rows(queue: Queue) -> None:

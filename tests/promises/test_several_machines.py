@@ -17,6 +17,7 @@ import bossbot
 
 pytest_plugins = ("discord_fixtures",)
 
+OURS = ("redis_queue", "queue", "quota", "retention", "archive", "search", "privacy")
 LEASE_S = 2
 JOB_ID = re.compile("[0-9a-f]{10}")
 
@@ -48,7 +49,7 @@ class Machines:
 
 @pytest.fixture
 async def machines(stage: Stage) -> AsyncIterator[Machines]:
-    for name in ("redis_queue", "queue"):
+    for name in OURS:
         stage.add_plugin(name)
     with own_redis("--appendonly", "yes", "--appendfsync", "always") as server:
         machines = Machines(stage, server)
@@ -63,15 +64,20 @@ def jobs_of(stage: Stage, name: str) -> set[str]:
     return set(filter(JOB_ID.fullmatch, names))
 
 
-async def test_whoever_dies_or_stops_all_is_posted_once_and_cancelled_work_ends(
+async def test_whoever_dies_or_stops_all_is_posted_once_searched_and_forgotten(
     stage: Stage, machines: Machines
 ) -> None:
     gateway = await machines.start("gateway")
     first = await machines.start("worker", "one")
-    image = stage.image()
-    await stage.says(f"$download {link(image)}")
+    (stage.media / "notes.txt").write_text("A pinch of cardamom.\n")
+    await stage.says(f"$download {link('file=notes.txt')}")
     [message] = await stage.gets(1)
-    assert message.files[0].data == stage.bytes_of(image)
+    said = "Nothing"
+    async with asyncio.timeout(20):
+        while "Nothing" in said:  # its worker reads it a moment later
+            after = (await stage.says("$search cardamom")).id
+            said = (await stage.hears("i", after=after)).text
+    assert "A pinch of cardamom." in said and str(message.id) in said
 
     kept = jobs_of(stage, "one")
     await stage.says(f"$download {link('hang=never', stage.image(4))}")
@@ -101,7 +107,14 @@ async def test_whoever_dies_or_stops_all_is_posted_once_and_cancelled_work_ends(
     await machines.start("worker", "three")
     messages = await stage.gets(3)
     found = [file.data for one in messages for file in one.files]
-    assert found == [stage.bytes_of(stage.image(n)) for n in (1, 2, 3)]
+    steps = ["notes.txt", stage.image(2), stage.image(3)]
+    assert found == [stage.bytes_of(step) for step in steps]
+
+    assert jobs_of(stage, "three")
+    await stage.says("$privacy forget")  # to the gateway, which has no files
+    async with asyncio.timeout(10):
+        while jobs_of(stage, "three"):
+            await asyncio.sleep(0.02)
 
 
 async def test_worker_that_dies_while_it_posts_is_replaced_and_nothing_comes_twice(

@@ -1,5 +1,8 @@
 """Reads posts: what the site said about them, what is in their files."""
 
+import contextlib
+import json
+import math
 import re
 from functools import partial
 from pathlib import Path
@@ -8,8 +11,19 @@ import discord
 from bossbot_plugins._cues import cues
 from bossbot_plugins._jobs import place_of
 from bossbot_plugins._media import mime_of
+from loguru import logger
 
-from bossbot import App, Job, MediaFile, Passage, Post, in_thread, now, one_line
+from bossbot import (
+    App,
+    Job,
+    MediaFile,
+    OutOfReach,
+    Passage,
+    Post,
+    in_thread,
+    now,
+    one_line,
+)
 
 from ._file import PostRow
 from ._pieces import windows
@@ -17,6 +31,9 @@ from ._pieces import windows
 MAX_TITLE, MAX_NAME, MAX_URL = 300, 100, 2000  # characters
 MAX_BYTES = 2**20  # of a text file
 SUBTITLES = (".srt", ".vtt")
+TOPIC = "archive"  # of questions to other machines
+MAX_SOURCE = 20  # characters
+ASK_S = 300.0  # for an answer: pictures are read, and speech
 
 
 def sent_of(job: Job) -> list[Post]:
@@ -73,6 +90,41 @@ def public_parent(channel: object) -> int:
     if isinstance(channel, discord.Thread) and not channel.is_private():
         return channel.parent_id
     return 0
+
+
+def is_elsewhere(app: App, job: Job) -> bool:
+    """Whether another machine has the files of a job."""
+    return app.queue.shared and job.worker not in ("", app.worker.name)
+
+
+async def ask_for_texts(app: App, job: Job) -> list[Passage]:
+    """What is in the files of a job that another machine has. Raises ValueError and
+    TypeError for an answer that makes no sense, and TimeoutError without one."""
+    answer = await app.queue.ask(job.worker, TOPIC, job.id, ASK_S)
+    if answer is None:
+        raise TimeoutError(f"{job.worker} does not answer")
+    passages = []
+    for text, source, start_s in json.loads(answer):
+        known = start_s is not None and 0 <= float(start_s) < math.inf
+        start = float(start_s) if known else None
+        passages.append(Passage(str(text), str(source)[:MAX_SOURCE], start))
+    return passages
+
+
+async def answer_with_texts(app: App, subtitles: bool) -> None:
+    """Answer with what is in the files of this machine, as long as the bot runs."""
+    async for question in app.queue.questions(TOPIC):
+        passages = list[Passage]()
+        with logger.catch(message="posted files cannot be read"):
+            if job := await app.queue.get(question.text):
+                passages = await read_files(app, job, subtitles)
+        some, left = [], MAX_BYTES // 4
+        for passage in passages:
+            left -= len(passage.text)
+            if left > 0:
+                some.append([passage.text, passage.source, passage.start_s])
+        with contextlib.suppress(OutOfReach):  # it asks again
+            await question.answer(json.dumps(some, ensure_ascii=False))
 
 
 async def read_files(app: App, job: Job, subtitles: bool) -> list[Passage]:

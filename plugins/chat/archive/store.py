@@ -38,6 +38,9 @@ from ._meaning import Meaning
 from ._pieces import fitted
 from .config import Config, GuildConfig
 from .reading import (
+    answer_with_texts,
+    ask_for_texts,
+    is_elsewhere,
     messages_of,
     parent_of,
     public_parent,
@@ -53,6 +56,7 @@ LOOK_BACK_S = 3600.0  # before the newest post, for older ones that are missing
 NEAREST = 200  # pieces that are looked at by meaning
 BATCH = 32  # texts that get vectors at once
 TRIES = 3  # at a post's files
+ASK_TRIES = 8  # where another machine has them, in half a day
 MAX_KNOWN = 2000  # messages that are known to be there, or to be gone
 KNOWN_S = 3600.0
 # Discord's codes. An error without one is not Discord's, and says nothing.
@@ -79,7 +83,7 @@ class SQLiteArchive(Archive):
     """The ``Archive`` in an SQLite file of its own, ``archive.db``.
 
     Threads read it, and one with low priority writes. What it could not write is written
-    later, from the queue. Where no commands come, it does nothing by itself.
+    later, from the queue. Where no commands come, it only tells others what is in files.
     """
 
     again_s = 60.0  # before what failed is tried again
@@ -122,6 +126,8 @@ class SQLiteArchive(Archive):
 
     async def start(self) -> None:
         """See ``Part``."""
+        if self.app.works:
+            self._tasks.append(asyncio.create_task(self._insist(self._answer)))
         if not self.app.has_gateway:
             return
         for name, listener in self._listeners().items():
@@ -142,7 +148,7 @@ class SQLiteArchive(Archive):
 
     async def stop(self) -> None:
         """See ``Part``."""
-        if self._tasks:
+        if self._loop:
             for name, listener in self._listeners().items():
                 self.app.bot.remove_listener(listener, name)
         for task in self._tasks:
@@ -414,6 +420,10 @@ class SQLiteArchive(Archive):
             await self._rest()
             await self._read_post(row["job_id"], row["tries"])
 
+    async def _answer(self) -> None:
+        """Read files for who asks."""
+        await answer_with_texts(self.app, self.config.subtitles == "own")
+
     async def _read_post(self, job_id: str, tries: int) -> None:
         # Before it begins: a file that ends the bot is not read for ever.
         later = (tries + 1, now() + self.again_s * 2**tries, job_id)
@@ -421,14 +431,20 @@ class SQLiteArchive(Archive):
         await self._write(lambda db: db.execute(sql, later))
         job = await self.app.queue.get(job_id)
         passages, failed = [], False
-        if job and tries < TRIES:
+        asks = job is not None and bool(job.folder) and is_elsewhere(self.app, job)
+        most = ASK_TRIES if asks else TRIES
+        if job and tries < most:
+            subtitles = self.config.subtitles == "own"
+            reading = (
+                ask_for_texts(self.app, job)
+                if asks
+                else read_files(self.app, job, subtitles)
+            )
             try:
-                passages = await read_files(
-                    self.app, job, self.config.subtitles == "own"
-                )
+                passages = await reading
             except Exception as error:  # of whatever is in the files
                 logger.bind(job=job_id).warning("its files cannot be read: {!r}", error)
-                failed = tries + 1 < TRIES
+                failed = tries + 1 < most
         if failed:
             return
         said = said_of(job) if job else []
