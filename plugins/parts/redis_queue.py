@@ -240,7 +240,7 @@ def decode(row: Mapping[str, str]) -> Job:
         job = checker().validate_python(values)
     except RecursionError as error:
         raise ValueError("tables are nested too deep") from error
-    if not re.fullmatch("[0-9a-f]{10}", job.id, re.ASCII):
+    if not re.fullmatch("[0-9a-f]{10}", row.get("id", ""), re.ASCII):
         raise ValueError("its id is none")
     # Kept files lie in folders of their own, which the storage names by their jobs.
     if job.folder and not re.fullmatch(rf"(?:[\w-]+/)+{job.id}", job.folder):
