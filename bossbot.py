@@ -1918,6 +1918,7 @@ class Plugin:
     subcommands: list[Subcommand] = field(default_factory=list)
     parts: dict[str, Callable[[App], Part]] = field(default_factory=dict)
     tables: list[str] = field(default_factory=list)
+    modules: dict[str, types.ModuleType] = field(default_factory=dict)  # see put_back
 
     @property
     def hooks(self) -> list[str]:
@@ -1998,19 +1999,20 @@ def import_plugin(stem: str) -> types.ModuleType:
     return importlib.import_module(f"{PLUGIN_PACKAGE}.{stem}")
 
 
-def forget_plugin(stem: str) -> None:
+def forget_plugin(stem: str) -> dict[str, types.ModuleType]:
     """Have a plugin, its own modules and the libraries read from disk by the next
-    import. Otherwise all plugins share a library."""
-    name = f"{PLUGIN_PACKAGE}.{stem}"
+    import; returns those of now. Otherwise all plugins share a library."""
+    name, forgotten = f"{PLUGIN_PACKAGE}.{stem}", {}
     for known in [known for known in sys.modules if _in_plugins(known)]:
         if f"{known}.".startswith((f"{name}.", f"{PLUGIN_PACKAGE}._")):
-            del sys.modules[known]
+            forgotten[known] = sys.modules.pop(known)
             # Else "from bossbot_plugins import _x" would find it there.
             parent, _, child = known.rpartition(".")
             vars(sys.modules.get(parent, types)).pop(child, None)
     for folder in sys.modules[PLUGIN_PACKAGE].__path__:  # files may be new there
         if finder := sys.path_importer_cache.get(folder):
             finder.invalidate_caches()  # type: ignore[attr-defined]
+    return forgotten
 
 
 def _in_plugins(module: str) -> bool:
@@ -2146,30 +2148,25 @@ class Plugins:
             raise PluginError(f"No plugin {stem}{did_you_mean(stem, found)}")
         if remedy := writable_code(self.settings, plugin_folders(own, self.ours)):
             raise PluginError(remedy)
-        put_back = self.remember(stem)
-        forget_plugin(stem)
+        old, modules = self.all.get(stem), forget_plugin(stem)
         plugin = self._load(found[stem])
+        if old:
+            old.modules = modules
         if plugin.off:
-            put_back()
+            self.put_back(old)
         return plugin
 
-    def remember(self, stem: str) -> Callable[[], bool]:
-        """A function that puts a plugin back as it is now, with everything that it
-        registered; it returns False, and does nothing, if the plugin is off now."""
-        plugin, module = self.all.get(stem), self.manager.get_plugin(stem)
-        modules = {n: m for n, m in sys.modules.items() if _in_plugins(n)}
-
-        def put_back() -> bool:
-            if plugin is None or plugin.off:
-                return False
-            self._take_back(stem)
-            sys.modules.update(modules)
-            self.all[stem] = plugin
-            self.manager.register(module, stem)
-            hide_secrets(stem, secret_values(plugin.config))
-            return True
-
-        return put_back
+    def put_back(self, old: Plugin | None) -> bool:
+        """Have a plugin as it was before a reload, with all that it registered; False,
+        and nothing changes, if it was off."""
+        if old is None or old.off:
+            return False
+        self._take_back(old.stem)
+        sys.modules.update(old.modules)
+        self.all[old.stem] = old
+        self.manager.register(old.modules[f"{PLUGIN_PACKAGE}.{old.stem}"], old.stem)
+        hide_secrets(old.stem, secret_values(old.config))
+        return True
 
     def _load(self, plugin: Plugin) -> Plugin:
         self._take_back(plugin.stem)
@@ -2595,8 +2592,7 @@ class App:
         self.plugins.on_off = self._on_off
         if gateway or not self.queue.shared:  # else a gateway tells the plugins
             self._feeding = asyncio.create_task(self._feed())
-        for impl in self.plugins.impls("run"):
-            self._begin(impl)
+        self._begin()
         self._ends.push_async_callback(self._end_feed)
         if work:
             self._ends.push_async_callback(self.worker.stop)
@@ -2616,7 +2612,7 @@ class App:
 
     async def _reload(self, stem: str) -> Plugin:
         async with self._reloading:
-            old, put_back = self.plugins.all.get(stem), self.plugins.remember(stem)
+            old = self.plugins.all.get(stem)
             plugin = self.plugins.reload(stem)
             if plugin.off or not self._alive:
                 return plugin
@@ -2631,18 +2627,18 @@ class App:
             loaded = self.plugins.all[stem]
             if loaded.off:
                 await asyncio.wait(self._endings)
-                if put_back() and self.has_gateway:
-                    await self.client.install(self.plugins.all[stem])
-            for impl in self.plugins.impls("run", stem):
-                self._begin(impl)
+                if old and self.plugins.put_back(old) and self.has_gateway:
+                    await self.client.install(old)
+            self._begin(stem)
             if self.has_gateway:
                 await self.client.sync()
             return loaded
 
-    def _begin(self, impl: pluggy.HookImpl) -> None:
-        """Start a plugin's life."""
-        stem = impl.plugin_name
-        self._lives[stem] = asyncio.create_task(self._live(impl))
+    def _begin(self, stem: str | None = None) -> None:
+        """Start the life of a plugin, or of all."""
+        for impl in self.plugins.impls("run", stem):
+            life = asyncio.create_task(self._live(impl))
+            self._lives[impl.plugin_name] = life
 
     async def _live(self, impl: pluggy.HookImpl) -> None:
         plugin, task = self.plugins.of[impl.plugin], asyncio.current_task()
