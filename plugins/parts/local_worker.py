@@ -8,8 +8,6 @@ import errno
 import math
 import random
 import re
-import secrets
-import socket
 import time
 from collections.abc import (
     AsyncIterator,
@@ -28,9 +26,9 @@ from typing import Any, TypeVar, cast
 from bossbot_plugins._bench import ENCODERS, JobBench, Later
 from bossbot_plugins._cookies import keep_cookies, write_cookies
 from bossbot_plugins._failures import named_reason, unsupported
-from bossbot_plugins._files import write_atomically
 from bossbot_plugins._insist import insist
 from bossbot_plugins._kept import may_serve
+from bossbot_plugins._own_name import own_name
 from loguru import logger
 from pydantic import Field
 
@@ -878,13 +876,3 @@ def too_many_crashes(job: Job) -> JobFailed:
         f"{job.crashes} attempts ended with the bot",
         N_("The bot stopped each time it tried this link, so it gave up."),
     )
-
-
-def own_name(data: Path) -> str:
-    """A name for this worker, the same as long as its data folder lives."""
-    path = data / "worker"
-    if not path.is_file():
-        write_atomically(
-            path, f"{socket.gethostname()}-{secrets.token_hex(3)}".encode()
-        )
-    return path.read_text("utf-8")

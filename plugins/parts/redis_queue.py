@@ -30,6 +30,7 @@ from typing import Annotated, Any, TypeVar
 
 from bossbot_plugins._insist import insist
 from bossbot_plugins._listening import ListenedQueue
+from bossbot_plugins._own_name import own_name
 from bossbot_plugins._rows import JSON_FIELDS, row_of
 from loguru import logger
 from pydantic import Field, SecretStr, TypeAdapter
@@ -62,6 +63,7 @@ from bossbot import (
     format_time,
     hookimpl,
     now,
+    one_line,
 )
 
 
@@ -133,7 +135,7 @@ async def show_workers(app: App, args: argparse.Namespace) -> int:
             f"downloads, seen {seen} ago"
         )
     if not workers:
-        print("No worker was seen in the last day.")
+        print("No worker was seen in the last day. Start one: python bossbot.py worker")
     return 0
 
 
@@ -153,6 +155,7 @@ HELD = (
 MAX_DELAY_S = 600  # of a job that is given back
 SEEN_S = 90.0  # a worker that was not seen for so long is not asked
 ANSWER_S = 60.0  # after which nobody waits for an answer any more
+PLACE_S = 30  # for so long a gateway that died keeps others from its place
 SWEEP_S = 3600.0  # between two removals of old rows
 PAGE = 200  # jobs that are read at once
 MAX_VALUE = 2**20  # characters of a field; no honest one comes near
@@ -541,6 +544,8 @@ class RedisQueue(ListenedQueue):
         self._forgotten = asyncio.Queue[Job]()
         self._reading: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
+        self._staying: asyncio.Task[None] | None = None
+        self._name = ""  # of a gateway
 
     async def start(self) -> None:
         """See ``Redis.start``."""
@@ -555,15 +560,30 @@ class RedisQueue(ListenedQueue):
             with explained():
                 last = await self._ask("xrevrange", name, count=1)
             self._read_to[self.redis.key(name)] = last[0][0] if last else "0-0"
+        if self.app.has_gateway:
+            self._name = await asyncio.to_thread(own_name, self.app.settings.data_dir)
+            with contextlib.suppress(OutOfReach):  # it is full
+                if other := await self._other_gateway():
+                    raise Away(
+                        f"{other} is the gateway of this bot",
+                        f"Stop it first. If it has died, wait {PLACE_S} seconds.",
+                    )
+            self._staying = asyncio.create_task(self._stay_gateway())
         self._reading = asyncio.create_task(self._read())
         self._sweeping = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
         """End ``changes``, and disconnect."""
-        for task in (self._reading, self._sweeping, *self._withdrawing):
+        tasks = (self._reading, self._sweeping, self._staying, *self._withdrawing)
+        for task in tasks:
             if task:
                 task.cancel()
                 await asyncio.wait([task])
+        if self._staying:
+            with contextlib.suppress(OutOfReach):
+                if not await self._other_gateway():
+                    await self._ask("delete", "gateway")
+            self._staying = None
         await self.redis.finish()
         if self._reading:
             with contextlib.suppress(OutOfReach, TimeoutError):
@@ -573,6 +593,31 @@ class RedisQueue(ListenedQueue):
             self._reading = None
         self._end_changes()
         await self.redis.stop()
+
+    async def _other_gateway(self) -> str:
+        """The name of another gateway, "" when this process has that place."""
+        if await self._ask("set", "gateway", self._name, nx=True, ex=PLACE_S):
+            return ""
+        holder = str(await self._ask("get", "gateway"))
+        if holder == self._name:
+            await self._ask("expire", "gateway", PLACE_S)
+            return ""
+        return one_line(holder[:100])
+
+    async def _stay_gateway(self) -> None:
+        """Keep the place of the gateway, and say when something is wrong with it."""
+        wrong = ""
+        while True:
+            was = wrong
+            with contextlib.suppress(OutOfReach):
+                wrong = ""
+                if other := await self._other_gateway():
+                    wrong = f"{other} is a gateway of this bot, too: stop one of them"
+                elif not self.app.works and not await self.workers():
+                    wrong = "no worker is there: start python bossbot.py worker"
+            if wrong and wrong != was:
+                logger.warning("{}", wrong)
+            await asyncio.sleep(PLACE_S / 3)
 
     async def health(self) -> str:
         """See ``Part``."""
@@ -709,14 +754,15 @@ class RedisQueue(ListenedQueue):
 
     async def add(self, job: Job) -> int | None:
         """See ``Queue``."""
-        settings = self.app.settings
+        settings, app = self.app.settings, self.app
+        slots = settings.max_concurrent_downloads
         try:
             code, *rest = await self._call(
                 "add",
                 job.id,
                 settings.max_queue_size,
                 settings.max_concurrent_per_guild,
-                settings.max_concurrent_downloads,
+                0 if app.has_gateway and not app.works else slots,
                 *whole(job),
             )
         except OutOfReach:  # Redis may come to it later
@@ -954,10 +1000,15 @@ class RedisQueue(ListenedQueue):
 
     async def workers(self) -> Sequence[AtWork]:
         """See ``Queue``."""
-        return [
-            AtWork(name, version, int(slots or 0), int(running), float(seen))
-            for name, version, slots, running, seen in await self._call("workers")
-        ]
+        found = list[AtWork]()
+        for row in await self._call("workers"):
+            with contextlib.suppress(ValueError):  # whoever wrote it
+                name, version, slots, running, seen = row
+                counts = int(slots[:4] or 0), int(running), float(seen)
+                found.append(
+                    AtWork(one_line(name[:100]), one_line(version[:20]), *counts)
+                )
+        return found
 
     async def take_turn(self, urgent: bool) -> None:
         """See ``Queue``. Without Redis there is no budget."""

@@ -795,7 +795,7 @@ async def test_workers_are_listed(
 ) -> None:
     show: Any = module("redis_queue").show_workers
     assert await show(queue.app, None) == 0
-    assert capsys.readouterr().out == "No worker was seen in the last day.\n"
+    assert capsys.readouterr().out.startswith("No worker was seen in the last day. ")
     await queue.add(make_job())
     await queue.claim("one", 60)
     await queue.claim("two", 60)
@@ -804,6 +804,47 @@ async def test_workers_are_listed(
     one, two = sorted(capsys.readouterr().out.splitlines())
     assert one.startswith(f"one: version {version}, 1 of 5 downloads, seen 0.")
     assert two.startswith(f"two: version {version}, 0 of 5 downloads, seen 0.")
+    redis: Any = queue.redis  # type: ignore[attr-defined]
+    for name, slots in {"\x1b[2J" + 200 * "x": 9999 * "9", "wrong": "many"}.items():
+        await redis.client.zadd(redis.key("workers"), {name: 4e9})
+        await redis.client.hset(redis.key(f"worker:{name}"), "slots", slots)
+    assert await show(queue.app, None) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and len(max(lines, key=len)) < 200
+    assert all(line.isprintable() for line in lines)
+
+
+async def test_second_gateway_does_not_start_before_the_first_is_gone(
+    queue: Queue,
+) -> None:
+    redis: Any = queue.redis  # type: ignore[attr-defined]
+    key, again = redis.key("gateway"), redis.client
+    await queue.stop()
+    queue.app.has_gateway = True
+    await again.set(key, "other\x1b[2J", ex=30)
+    with pytest.raises(bossbot.BossbotError, match="other is the gateway") as caught:
+        await queue.start()
+    assert not isinstance(caught.value, StartError)  # a restart may help
+    await again.delete(key)
+    await queue.start()
+    own = await again.get(key)
+    assert own and 0 < await again.ttl(key) <= 30
+    await queue.stop()
+    assert not await again.exists(key)
+    await again.set(key, own, ex=30)  # it was killed
+    await queue.start()
+    await again.set(key, "other")
+    await queue.stop()
+    assert await again.get(key) == "other"
+
+
+async def test_link_waits_where_no_worker_is(queue: Queue) -> None:
+    queue.app.has_gateway = True
+    assert await queue.add(make_job()) == 1
+    assert await queue.claim("one", 60)
+    assert await queue.add(make_job()) == 0
+    queue.app.works = True
+    assert await queue.add(make_job(guild_id=2, user_id=2)) == 0
 
 
 @pytest.mark.parametrize(
