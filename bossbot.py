@@ -47,7 +47,6 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
     Callable,
     Collection,
     Coroutine,
@@ -111,12 +110,12 @@ API = 1  # a plugin that needs more than this one sets an API of its own
 __all__ = [
     "API", "ATTEMPT_STATUSES", "BROKEN_GUILD", "HERE", "HOOKS", "MAX_LINE", "N_",
     "OWN_CAUSES", "PARTS", "PLUGIN_PACKAGE", "SENTENCES", "STOP_WITHIN_S",
-    "TERMINAL_STATUSES", "Accepted", "Action", "App", "Archive", "AtWork", "Bench", "BossBot",
+    "TERMINAL_STATUSES", "Accepted", "Action", "App", "Archive", "Bench", "BossBot",
     "BossbotError", "Cause", "Change", "ChannelId", "Client", "Courier", "Database",
     "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hit", "Hooks", "Job",
     "JobFailed", "MediaFile", "Message", "OutOfReach", "OwnPath", "Part", "Passage", "Platform",
     "PlatformConfig", "PlatformName", "Plugin", "PluginConfig", "PluginError",
-    "Plugins", "Post", "Priority", "Probe", "Progress", "Query", "Question", "Queue",
+    "Plugins", "Post", "Priority", "Probe", "Progress", "Query", "Queue",
     "QueueFull", "Ran", "Refused", "Report", "Request", "RoleId", "Route", "Router", "Runner",
     "Settings", "StartError", "Status", "Storage", "Stored", "Subcommand", "UserId",
     "Worker", "_", "catalogues", "cut_line", "did_you_mean", "escape", "explain",
@@ -1100,23 +1099,6 @@ class Guilds(Part):
         ``set``."""
 
 
-class AtWork(NamedTuple):
-    """A process that works on a shared queue."""
-
-    name: str
-    version: str
-    slots: int  # how many downloads it runs at most
-    running: int
-    seen_s: float  # how long ago it was seen
-
-
-class Question(NamedTuple):
-    """What another process asks this one."""
-
-    text: str
-    answer: Callable[[str], Awaitable[None]]
-
-
 class Queue(Part):
     """Where jobs wait. A claim carries a lease and a number, so that several workers
     can share one queue. Every operation may be done twice, for an answer that was lost.
@@ -1125,33 +1107,6 @@ class Queue(Part):
     ``save`` stored as ``sending``, and no end: those return and are told later."""
 
     shared = False  # whether other processes use it, too
-
-    async def workers(self) -> Sequence[AtWork]:
-        """Those that were seen in the last day, if the queue is shared."""
-        return []
-
-    async def ask(
-        self, worker: str, topic: str, text: str, within_s: float
-    ) -> str | None:
-        """The answer of the process in which a worker works, which has the files of the
-        jobs that name it; None when there is none in time. For a shared queue."""
-        return None
-
-    async def questions(self, topic: str) -> AsyncIterator[Question]:
-        """The questions of others to this process's worker, as they come."""
-        for question in list[Question]():
-            yield question
-
-    async def forgotten(self) -> AsyncIterator[Job]:
-        """Jobs that ``forget`` has removed in any process, without what names people:
-        their files may be on this machine. Those of before come first, some of them
-        again. For a shared queue."""
-        for job in list[Job]():
-            yield job
-
-    async def take_turn(self, urgent: bool) -> None:
-        """Wait until a request to Discord is in the budget of all processes that share
-        the queue; those that are ``urgent`` come before others."""
 
     @abstractmethod
     async def add(self, job: Job) -> int | None:

@@ -31,6 +31,7 @@ from bossbot_plugins._jobs import (
     tag,
 )
 from bossbot_plugins._privacy import forget_ended
+from bossbot_plugins._shared import shared_queue
 from bossbot_plugins._words import NOTHING, Running, check_words
 from discord import app_commands
 from discord.ext import commands
@@ -118,7 +119,7 @@ class Queue(commands.Cog):
     @commands.is_owner()
     async def workers(self, ctx: Context) -> None:
         """Show the machines that download and post, for the bot's owner."""
-        if not self.app.queue.shared:
+        if not (queue := shared_queue(self.app)):
             raise Refused(_("The queue is not shared: this machine does all the work."))
         text = _(
             "{name}: version {version}, {running} of {slots} downloads, seen {time} ago"
@@ -131,7 +132,7 @@ class Queue(commands.Cog):
                 slots=one.slots,
                 time=format_time(one.seen_s),
             )
-            for one in await self.app.queue.workers()
+            for one in await queue.workers()
         ]
         none = _("No machine was seen in the last day.")
         await reply(ctx, "\n".join(lines[:MAX_WORKERS]) or none)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from bossbot_plugins._figures import gauge
+from bossbot_plugins._shared import shared_queue
 from loguru import logger
 from pydantic import ByteSize, Field
 
@@ -146,7 +147,9 @@ async def check_job(job: Job, app: App, config: Config) -> None:
 
 async def forget_with_others(app: App) -> None:
     """Remove what this machine has of jobs that another one has forgotten."""
-    async for job in app.queue.forgotten():
+    if not (queue := shared_queue(app)):
+        return
+    async for job in queue.forgotten():
         with logger.catch(message="files of a forgotten job could not be removed"):
             await app.storage.forget(job)
 

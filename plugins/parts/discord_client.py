@@ -18,6 +18,7 @@ from bossbot_plugins._errors import answer_error, answers_errors, suggest
 from bossbot_plugins._figures import counter, gauge
 from bossbot_plugins._nonce import nonce
 from bossbot_plugins._refusals import UNREACHABLE
+from bossbot_plugins._shared import shared_queue
 from discord.ext import commands
 from loguru import logger
 from pydantic import Field
@@ -274,8 +275,9 @@ class DiscordClient(Client):
         return "" if self.connected() else "not connected to Discord's gateway"
 
     async def _asks(self, session: Any, context: Any, begun: Any) -> None:
-        if "Authorization" in begun.headers:  # others are in no limit of the bot's
-            await self.app.queue.take_turn(begun.method != "PATCH")  # an edit
+        queue = shared_queue(self.app)
+        if queue and "Authorization" in begun.headers:  # others are in no limit
+            await queue.take_turn(begun.method != "PATCH")  # an edit
 
     async def _answered(self, session: Any, context: Any, ended: Any) -> None:
         status = ended.response.status

@@ -32,6 +32,7 @@ from bossbot_plugins._insist import insist
 from bossbot_plugins._listening import ListenedQueue
 from bossbot_plugins._own_name import own_name
 from bossbot_plugins._rows import JSON_FIELDS, row_of
+from bossbot_plugins._shared import AtWork, Question, SharedQueue
 from loguru import logger
 from pydantic import Field, SecretStr, TypeAdapter
 
@@ -40,7 +41,6 @@ from bossbot import (
     N_,
     TERMINAL_STATUSES,
     App,
-    AtWork,
     BossbotError,
     Cause,
     Change,
@@ -53,7 +53,6 @@ from bossbot import (
     PluginConfig,
     Priority,
     Progress,
-    Question,
     QueueFull,
     Refused,
     StartError,
@@ -521,7 +520,7 @@ class RedisFacts(Facts):
         return bool(await self.redis.call("swap", "", 0, key, old, new))
 
 
-class RedisQueue(ListenedQueue):
+class RedisQueue(ListenedQueue, SharedQueue):
     """The ``Queue`` that several processes share."""
 
     shared = True

@@ -605,7 +605,7 @@ async def test_texts_of_another_machine_are_checked() -> None:
     async def ask(*about: Any) -> str:
         return answers.pop(0)
 
-    app: Any = SimpleNamespace(queue=SimpleNamespace(ask=ask))
+    app: Any = SimpleNamespace(queue=SimpleNamespace(shared=True, ask=ask))
     for _ in WRONG_ANSWERS:
         with pytest.raises((ValueError, TypeError, RecursionError)):
             await reading.ask_for_texts(app, make_job())

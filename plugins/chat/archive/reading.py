@@ -11,6 +11,7 @@ import discord
 from bossbot_plugins._cues import cues
 from bossbot_plugins._jobs import place_of
 from bossbot_plugins._media import mime_of
+from bossbot_plugins._shared import shared_queue
 from loguru import logger
 
 from bossbot import (
@@ -100,7 +101,8 @@ def is_elsewhere(app: App, job: Job) -> bool:
 async def ask_for_texts(app: App, job: Job) -> list[Passage]:
     """What is in the files of a job that another machine has. Raises ValueError and
     TypeError for an answer that makes no sense, and TimeoutError without one."""
-    answer = await app.queue.ask(job.worker, TOPIC, job.id, ASK_S)
+    queue = shared_queue(app)
+    answer = await queue.ask(job.worker, TOPIC, job.id, ASK_S) if queue else None
     if answer is None:
         raise TimeoutError(f"{job.worker} does not answer")
     passages = []
@@ -113,10 +115,12 @@ async def ask_for_texts(app: App, job: Job) -> list[Passage]:
 
 async def answer_with_texts(app: App, subtitles: bool) -> None:
     """Answer with what is in the files of this machine, as long as the bot runs."""
-    async for question in app.queue.questions(TOPIC):
+    if not (queue := shared_queue(app)):
+        return
+    async for question in queue.questions(TOPIC):
         passages = list[Passage]()
         with logger.catch(message="posted files cannot be read"):
-            if job := await app.queue.get(question.text):
+            if job := await queue.get(question.text):
                 passages = await read_files(app, job, subtitles)
         some, left = [], MAX_BYTES // 4
         for passage in passages:

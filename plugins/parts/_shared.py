@@ -1,0 +1,61 @@
+"""What a queue has, too, that several processes share: word of the others, and to them."""
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import NamedTuple, cast
+
+from bossbot import App, Job, Queue
+
+
+class AtWork(NamedTuple):
+    """A process that works on a shared queue."""
+
+    name: str
+    version: str
+    slots: int  # how many downloads it runs at most
+    running: int
+    seen_s: float  # how long ago it was seen
+
+
+class Question(NamedTuple):
+    """What another process asks this one."""
+
+    text: str
+    answer: Callable[[str], Awaitable[None]]
+
+
+class SharedQueue(Queue):
+    """A queue that several processes share."""
+
+    shared = True
+
+    @abstractmethod
+    async def workers(self) -> Sequence[AtWork]:
+        """Those that were seen in the last day."""
+
+    @abstractmethod
+    async def ask(
+        self, worker: str, topic: str, text: str, within_s: float
+    ) -> str | None:
+        """The answer of the process in which a worker works, which has the files of the
+        jobs that name it; None when there is none in time."""
+
+    @abstractmethod
+    def questions(self, topic: str) -> AsyncIterator[Question]:
+        """The questions of others to this process's worker, as they come."""
+
+    @abstractmethod
+    def forgotten(self) -> AsyncIterator[Job]:
+        """Jobs that ``forget`` has removed in any process, without what names people:
+        their files may be on this machine. Those of before come first, some of them
+        again."""
+
+    @abstractmethod
+    async def take_turn(self, urgent: bool) -> None:
+        """Wait until a request to Discord is in the budget of all processes that share
+        the queue; those that are ``urgent`` come before others."""
+
+
+def shared_queue(app: App) -> SharedQueue | None:
+    """The app's queue, if it is shared."""
+    return cast(SharedQueue, app.queue) if app.queue.shared else None
