@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -25,8 +26,9 @@ class Page(NamedTuple):
 def split_address(address: str) -> tuple[str, int]:
     """Host and port of "127.0.0.1:9642" or "[::1]:9642"; raises ValueError."""
     host, _, port = address.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not (bare and port.isdecimal() and port.isascii() and int(port) < 2**16):
+    bare = host[1:-1] if host[:1] + host[-1:] == "[]" else host
+    good = bare and not re.search(r"[][/\s]", bare)
+    if not (good and port.isdecimal() and port.isascii() and int(port) < 2**16):
         raise ValueError('expected an address and a port, such as "127.0.0.1:9642"')
     if ":" in bare and bare == host:
         raise ValueError('an IPv6 address needs brackets, such as "[::1]:9642"')

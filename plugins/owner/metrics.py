@@ -108,7 +108,7 @@ async def run(app: App, config: Config) -> None:
                 error,
             )
             return
-        logger.info("metrics and health are at http://{}:{}", *port.server_address[:2])
+        logger.info("metrics and health are at {}", port.url)
         try:
             await asyncio.gather(meter.watch(), meter.find_open(), meter.find_engines())
         finally:

@@ -11,9 +11,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from conftest import MakeApp, MakeSettings, our_plugins
@@ -212,6 +213,10 @@ async def test_part_that_breaks_when_it_is_asked_is_not_well(
         ("127.0.0.1:99999", "expected an address and a port"),
         (":9642", "expected an address and a port"),
         ("::1:9642", "needs brackets"),
+        ("[::1:9642", "expected an address and a port"),
+        (" 127.0.0.1:9642", "expected an address and a port"),
+        ("http://127.0.0.1:9642", "expected an address and a port"),
+        ("off", "expected an address and a port"),
     ],
 )
 def test_address_that_is_none_is_a_mistake_in_the_settings(
@@ -246,25 +251,70 @@ async def test_port_that_is_taken_is_said_once_and_the_bot_runs(
             assert not bot.app.plugins.all["metrics"].failures
 
 
-async def test_clients_that_say_nothing_keep_nobody_else_from_an_answer(
-    stage: Stage, logged: list[str]
+@contextlib.contextmanager
+def opened(host: str = "127.0.0.1") -> Iterator[Any]:
+    """A port with one page."""
+    page = module("_health").Page
+    with mock.patch.object(module("_port"), "LOOK_S", 0.01):
+        port = module("_port").Port(host, 0, {"/": lambda: page(b"well")})
+    with contextlib.closing(port):
+        yield port
+
+
+def idle(port: Any, stack: contextlib.ExitStack, source: str = "") -> socket.socket:
+    """A client that says nothing more."""
+    where = (source, 0) if source else None
+    one = socket.create_connection(port.server_address[:2], 10, source_address=where)
+    one.sendall(b"GET / HTT")
+    return stack.enter_context(one)
+
+
+def is_ended(client: socket.socket) -> bool:
+    """Waits until the port has let go of it."""
+    with contextlib.suppress(ConnectionResetError):
+        return client.recv(1) == b""
+    return True
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_address_of_the_port_can_be_opened(host: str) -> None:
+    if host == "::1" and not socket.has_dualstack_ipv6():
+        return
+    with opened(host) as port:
+        for method, body in (("GET", b"well"), ("HEAD", b"")):
+            asked = urllib.request.Request(port.url, method=method)
+            with urllib.request.urlopen(asked, timeout=20) as answer:
+                assert (answer.status, answer.read()) == (200, body)
+        for method in ("POST", "TRACE", "<b>"):
+            asked = urllib.request.Request(port.url, method=method)
+            with pytest.raises(urllib.error.HTTPError, match="501"):
+                urllib.request.urlopen(asked, timeout=20)
+
+
+def test_clients_that_say_nothing_keep_nobody_else_from_an_answer() -> None:
+    most = module("_port").MAX_OF_ADDRESS
+    with opened() as port, contextlib.ExitStack() as stack:
+        kept = [idle(port, stack, "127.0.0.2") for _ in range(most)]
+        assert is_ended(idle(port, stack, "127.0.0.2")), "one too many of its address"
+        with urllib.request.urlopen(port.url, timeout=20) as answer:
+            assert answer.read() == b"well"
+        kept += [idle(port, stack, "127.0.0.3") for _ in range(most)]
+        assert is_ended(idle(port, stack, "127.0.0.4")), "one too many of all"
+        assert len(port._open) == module("_port").MAX_REQUESTS
+
+
+def test_client_that_says_a_byte_now_and_then_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with watched(stage):
-        host, _, port = (await address(logged)).removeprefix("http://").partition(":")
-        with contextlib.ExitStack() as stack:
-
-            def idle() -> socket.socket:
-                one = socket.create_connection((host, int(port)), timeout=60)
-                one.sendall(b"GET / HTT")
-                return stack.enter_context(one)
-
-            for _ in range(4):
-                idle()
-            assert (await ask(logged, "/healthz"))[0] == 200
-            for _ in range(module("_port").MAX_REQUESTS):
-                last = idle()
-            with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.to_thread(last.recv, 1) == b"", "turned away"
+    monkeypatch.setattr(module("_port"), "WHOLE_S", 0)
+    monkeypatch.setattr(module("_port").Answer, "timeout", 60)  # none is that slow
+    with opened() as port, contextlib.ExitStack() as stack:
+        assert is_ended(idle(port, stack))
+        for _ in range(1000):
+            if not port._open:
+                break
+            time.sleep(0.01)
+        assert not port._open
 
 
 # systemd
