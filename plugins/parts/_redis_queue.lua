@@ -57,43 +57,41 @@ else
   now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 end
 
--- Fields of a job
+-- A job is the table of its fields as they are stored; what is missing is "".
+
+local BLANK = {__index = function() return '' end}
+
+local function job_of(id, flat)
+  local job = {}
+  for n = 1, #flat, 2 do
+    job[flat[n]] = flat[n + 1]
+  end
+  job.id = id
+  return setmetatable(job, BLANK)
+end
+
+local function read(id)
+  return job_of(id, call('HGETALL', P .. 'job:' .. id))
+end
+
+local function waits(job)
+  return job.status == 'queued' and job.joins == ''
+end
+
+local function exists(id)
+  return call('EXISTS', P .. 'job:' .. id) == 1
+end
 
 local function get(id, name, default)
   return call('HGET', P .. 'job:' .. id, name) or default or ''
 end
 
-local function put(id, name, value)
-  if value == '' then
-    call('HDEL', P .. 'job:' .. id, name)
-  else
-    call('HSET', P .. 'job:' .. id, name, value)
-  end
+local function number_in(job, name) -- whoever wrote it
+  return tonumber(job[name]) and job[name] or '0'
 end
 
-local function one_more(id, name)
-  return text((tonumber(get(id, name)) or 0) + 1)
-end
-
-local NAMES = {
-  'status', 'joins', 'guild_id', 'user_id', 'worker', 'priority', 'seq', 'not_before',
-  'same', 'finished_at', 'lease_until', 'told', 'channel_id',
-}
-
-local function read(id)
-  local job, values = {id = id}, call('HMGET', P .. 'job:' .. id, unpack(NAMES))
-  for n, name in ipairs(NAMES) do
-    job[name] = values[n] or ''
-  end
-  for _, name in ipairs({'guild_id', 'user_id', 'priority', 'seq'}) do
-    job[name] = tonumber(job[name]) and job[name] or '0'
-  end
-  job.waits = job.status == 'queued' and job.joins == ''
-  return job
-end
-
-local function exists(id)
-  return call('EXISTS', P .. 'job:' .. id) == 1
+local function one_more(job, name)
+  return text((tonumber(job[name]) or 0) + 1)
 end
 
 -- What follows from the jobs
@@ -121,18 +119,19 @@ local function count_to(guild, last) -- all that wait up to a place in its line
     + call('ZCOUNT', P .. 'later:' .. guild, '-inf', last)
 end
 
--- A guild's first job whose member has not his share running.
+-- A guild's first job whose member has not his share running, its priority and seq.
 local function first_of(guild)
   local from, known, ids = 0, {}, nil
   repeat
     ids = call('ZRANGE', P .. 'wait:' .. guild, from, from + 9)
     for _, id in ipairs(ids) do
-      local user = get(id, 'user_id', '0')
+      local row = call('HMGET', P .. 'job:' .. id, 'user_id', 'priority', 'seq')
+      local user = row[1] or '0'
       if known[user] == nil then
         known[user] = sated(user)
       end
       if not known[user] then
-        return id
+        return id, row[2], row[3]
       end
     end
     from = from + 10
@@ -140,13 +139,14 @@ local function first_of(guild)
 end
 
 local function refresh(guild)
-  for priority = 0, 2 do
-    call('ZREM', P .. 'ready:' .. priority, guild)
-  end
-  local id = first_of(guild)
-  if id then
-    local score = count('running', guild) * STEP + tonumber(get(id, 'seq', 0))
-    call('ZADD', P .. 'ready:' .. get(id, 'priority'), text(score), guild)
+  local id, priority, seq = first_of(guild)
+  for one = 0, 2 do
+    if id and priority == tostring(one) then
+      local score = count('running', guild) * STEP + tonumber(seq or 0)
+      call('ZADD', P .. 'ready:' .. one, text(score), guild)
+    else
+      call('ZREM', P .. 'ready:' .. one, guild)
+    end
   end
 end
 
@@ -170,173 +170,213 @@ local function same_as(same)
   return ids
 end
 
-local function set_same(same, ids)
+local function lead(same, id, leads)
+  local ids = {}
+  for _, other in ipairs(same_as(same)) do
+    if other ~= id then
+      table.insert(ids, other)
+    end
+  end
+  if leads then
+    table.insert(ids, id)
+  end
   if #ids == 0 then
     call('HDEL', P .. 'same', same)
-  else
+    return
+  end
+  if #ids > 1 then
     table.sort(ids, function(a, b)
       return tonumber(get(a, 'seq', 0)) < tonumber(get(b, 'seq', 0))
     end)
-    call('HSET', P .. 'same', same, table.concat(ids, ','))
   end
+  call('HSET', P .. 'same', same, table.concat(ids, ','))
 end
 
-local function count_running(job, by)
-  if job.status == 'downloading' then
-    add_up('running', job.guild_id, by)
-    add_up('slots', job.worker, by)
-    add_up('downloading', job.user_id, by)
-  elseif job.status == 'processing' then
-    add_up('processing', job.user_id, by)
-  end
-end
-
-local function unlink(job)
-  local id, guild, user = job.id, job.guild_id, job.user_id
-  if job.waits then
-    for _, key in ipairs({'wait:' .. guild, 'later:' .. guild, 'delayed', 'waits:' .. user}) do
-      call('ZREM', P .. key, id)
+-- What follows from a job: its score in each set, the field of each count that it is
+-- counted in, whether it waits, and what is the same that it leads.
+local function follows(job, delayed)
+  local sets, counts, status = {}, {}, job.status
+  local guild, user, seq = number_in(job, 'guild_id'), number_in(job, 'user_id'), number_in(job, 'seq')
+  if ENDED[status] then
+    local at = job.finished_at == '' and '0' or job.finished_at
+    sets.ended, sets['ended:' .. guild], sets['member:' .. user] = at, at, seq
+    if job.told == '' then
+      sets.untold = at
     end
-    call('DECR', P .. 'waiting')
+    return {sets = sets, counts = counts}
+  end
+  local waiting = waits(job)
+  if waiting then
+    local line = 'wait:'
+    if delayed then
+      line, sets.delayed = 'later:', job.not_before
+    end
+    sets[line .. guild] = place(number_in(job, 'priority'), seq)
+    sets['waits:' .. user] = seq
   else
-    call('ZREM', P .. 'member:' .. user, id)
-  end
-  if ENDED[job.status] then
-    for _, key in ipairs({'ended', 'ended:' .. guild, 'untold'}) do
-      call('ZREM', P .. key, id)
-    end
-    return
+    sets['busy:' .. guild], sets['member:' .. user] = seq, seq
   end
   if job.joins ~= '' then
-    call('ZREM', P .. 'joined:' .. job.joins, id)
-  elseif job.same ~= '' then
-    local left = {}
-    for _, other in ipairs(same_as(job.same)) do
-      if other ~= id then
-        table.insert(left, other)
-      end
+    sets['joined:' .. job.joins] = seq
+  end
+  if CLAIMED[status] then
+    sets['held:' .. job.worker] = seq
+    sets.leases = job.lease_until == '' and '0' or job.lease_until
+    if status == 'downloading' then
+      counts.running, counts.slots, counts.downloading = guild, job.worker, user
+    elseif status == 'processing' then
+      counts.processing = user
     end
-    set_same(job.same, left)
   end
-  if not job.waits then
-    call('ZREM', P .. 'busy:' .. guild, id)
+  local leads = job.joins == '' and job.same ~= '' and job.same or nil
+  return {sets = sets, counts = counts, waits = waiting, leads = leads, open = true}
+end
+
+local NOTHING = {sets = {}, counts = {}}
+
+-- Bring all other keys from what followed from a job to what follows now.
+local function settle(job, was, is)
+  local id, guild, user = job.id, number_in(job, 'guild_id'), number_in(job, 'user_id')
+  local line, before = 'wait:' .. guild, nil
+  local others = was.counts.downloading ~= is.counts.downloading
+    or was.counts.processing ~= is.counts.processing
+  if others then
+    before = sated(user)
   end
-  if CLAIMED[job.status] then
-    call('ZREM', P .. 'held:' .. job.worker, id)
-    call('ZREM', P .. 'leases', id)
-    count_running(job, -1)
+  for key, score in pairs(is.sets) do
+    if was.sets[key] ~= score then
+      call('ZADD', P .. key, score, id)
+    end
   end
-  if call('EXISTS', P .. 'wait:' .. guild, P .. 'later:' .. guild, P .. 'busy:' .. guild) == 0 then
+  for key in pairs(was.sets) do
+    if not is.sets[key] then
+      call('ZREM', P .. key, id)
+    end
+  end
+  for key, field in pairs(was.counts) do
+    if is.counts[key] ~= field then
+      add_up(key, field, -1)
+    end
+  end
+  for key, field in pairs(is.counts) do
+    if was.counts[key] ~= field then
+      add_up(key, field, 1)
+    end
+  end
+  if was.waits ~= is.waits then
+    call('INCRBY', P .. 'waiting', (is.waits and 1 or 0) - (was.waits and 1 or 0))
+  end
+  if was.leads ~= is.leads then
+    if was.leads then
+      lead(was.leads, id, false)
+    end
+    if is.leads then
+      lead(is.leads, id, true)
+    end
+  end
+  if is.open and not was.open then
+    call('SADD', P .. 'guilds', guild)
+  elseif was.open and not is.open
+      and call('EXISTS', P .. line, P .. 'later:' .. guild, P .. 'busy:' .. guild) == 0 then
     call('SREM', P .. 'guilds', guild)
   end
+  if was.sets[line] ~= is.sets[line] or was.counts.running ~= is.counts.running then
+    refresh(guild)
+  end
+  if others and sated(user) ~= before then
+    refresh_all_of(user)
+  end
 end
 
-local function link(job)
-  local id, guild, user, seq = job.id, job.guild_id, job.user_id, job.seq
-  if job.waits then
-    if job.not_before ~= '' and tonumber(job.not_before) >= now then
-      call('ZADD', P .. 'later:' .. guild, place(job.priority, seq), id)
-      call('ZADD', P .. 'delayed', job.not_before, id)
-    else
-      call('ZADD', P .. 'wait:' .. guild, place(job.priority, seq), id)
+-- Give fields of a job other values; "" is a default. Returns its status before.
+local function change(job, fields)
+  local key, status, set, gone = P .. 'job:' .. job.id, job.status, {}, {}
+  local delayed = job.not_before ~= '' and call('ZSCORE', P .. 'delayed', job.id)
+  local was = follows(job, delayed)
+  for name, value in pairs(fields) do
+    if job[name] ~= value then
+      if value == '' then
+        job[name] = nil
+        gone[#gone + 1] = name
+      else
+        job[name] = value
+        set[#set + 1] = name
+        set[#set + 1] = value
+      end
     end
-    call('ZADD', P .. 'waits:' .. user, seq, id)
-    call('INCR', P .. 'waiting')
-  else
-    call('ZADD', P .. 'member:' .. user, seq, id)
   end
-  if ENDED[job.status] then
-    local at = job.finished_at == '' and '0' or job.finished_at
-    call('ZADD', P .. 'ended', at, id)
-    call('ZADD', P .. 'ended:' .. guild, at, id)
-    if job.told == '' then
-      call('ZADD', P .. 'untold', at, id)
-    end
-    return
+  if #set > 0 then
+    call('HSET', key, unpack(set))
   end
-  call('SADD', P .. 'guilds', guild)
-  if job.joins ~= '' then
-    call('ZADD', P .. 'joined:' .. job.joins, seq, id)
-  elseif job.same ~= '' then
-    local ids = same_as(job.same)
-    table.insert(ids, id)
-    set_same(job.same, ids)
+  if #gone > 0 then
+    call('HDEL', key, unpack(gone))
   end
-  if not job.waits then
-    call('ZADD', P .. 'busy:' .. guild, seq, id)
-  end
-  if CLAIMED[job.status] then
-    call('ZADD', P .. 'held:' .. job.worker, seq, id)
-    call('ZADD', P .. 'leases', job.lease_until == '' and '0' or job.lease_until, id)
-    count_running(job, 1)
-  end
+  settle(job, was, follows(job, job.not_before ~= '' and tonumber(job.not_before) >= now))
+  return status
 end
 
--- Change a job, by names and values in turn; "" is a field's default.
-local function change(id, pairs_of)
-  local was = read(id)
-  local before = sated(was.user_id)
-  unlink(was)
-  for n = 1, #pairs_of, 2 do
-    put(id, pairs_of[n], pairs_of[n + 1])
+local function row_of(job)
+  local row = {}
+  for name, value in pairs(job) do
+    row[#row + 1] = name
+    row[#row + 1] = value
   end
-  link(read(id))
-  refresh(was.guild_id)
-  if sated(was.user_id) ~= before then
-    refresh_all_of(was.user_id)
-  end
-  return was.status
+  return unpack(row)
 end
 
-local function row_of(id)
-  return call('HGETALL', P .. 'job:' .. id)
-end
-
-local function tell(id, previous)
-  call('XADD', P .. 'changes', 'MAXLEN', '~', CHANGES, '*', 'previous', previous, unpack(row_of(id)))
-  call('XADD', P .. 'signals', 'MAXLEN', '~', SIGNALS, '*', 'id', id, 'status', get(id, 'status'))
+local function tell(job, previous)
+  call('XADD', P .. 'changes', 'MAXLEN', '~', CHANGES, '*', 'previous', previous, row_of(job))
+  call('XADD', P .. 'signals', 'MAXLEN', '~', SIGNALS, '*', 'id', job.id, 'status', job.status)
 end
 
 local function remove(job)
-  unlink(job)
-  call('HDEL', P .. 'requests', get(job.id, 'request_key'))
+  local delayed = job.not_before ~= '' and call('ZSCORE', P .. 'delayed', job.id)
+  settle(job, follows(job, delayed), NOTHING)
+  call('HDEL', P .. 'requests', job.request_key)
   call('DEL', P .. 'job:' .. job.id)
 end
 
 -- Jobs that have joined another
 
+local function joined(id)
+  local jobs = {}
+  for n, one in ipairs(call('ZRANGE', P .. 'joined:' .. id, 0, -1)) do
+    jobs[n] = read(one)
+  end
+  return jobs
+end
+
 -- The oldest of each channel waits, joined by the others there.
 local function let_go(id)
   local first, oldest = {}, {}
-  for _, one in ipairs(call('ZRANGE', P .. 'joined:' .. id, 0, -1)) do
-    local channel = get(one, 'channel_id')
+  for _, one in ipairs(joined(id)) do
+    local channel = one.channel_id
     if first[channel] then
-      change(one, {'joins', first[channel]})
+      change(one, {joins = first[channel]})
     else
-      first[channel] = one
+      first[channel] = one.id
       table.insert(oldest, one)
     end
   end
   for _, one in ipairs(oldest) do
-    change(one, {'joins', ''})
+    change(one, {joins = ''})
   end
   for _, one in ipairs(oldest) do
     tell(one, '') -- for the line it is new
   end
 end
 
-local function end_joined(id)
-  if OWN[get(id, 'cause')] then
-    return let_go(id)
+local function end_joined(job)
+  if OWN[job.cause] then
+    return let_go(job.id)
   end
-  local status, began = get(id, 'status'), get(id, 'started_at')
-  for _, one in ipairs(call('ZRANGE', P .. 'joined:' .. id, 0, -1)) do
-    local came = get(one, 'created_at')
+  local began = job.started_at
+  for _, one in ipairs(joined(job.id)) do
+    local came = one.created_at
     local later = (tonumber(came) or 0) > (tonumber(began) or 0)
-    local fields = {'status', status, 'started_at', later and came or began}
+    local fields = {status = job.status, started_at = later and came or began}
     for _, name in ipairs(SHARED) do
-      table.insert(fields, name)
-      table.insert(fields, get(id, name))
+      fields[name] = job[name]
     end
     tell(one, change(one, fields))
   end
@@ -345,20 +385,19 @@ end
 -- A claimed job as its holder knows it; nil if another has it, or it has ended.
 local function held(id, number, worker)
   local job = read(id)
-  if CLAIMED[job.status] and job.worker == worker and get(id, 'claim_number') == number then
+  if CLAIMED[job.status] and job.worker == worker and job.claim_number == number then
     return job
   end
 end
 
 -- ``taken`` from a worker that is gone, with the files: what is posted, or may be, stays
 -- so, and the others are downloaded anew.
-local function give_back(id, taken)
-  local fields = {'status', 'queued', 'worker', '', 'position', '', 'not_before', ''}
+local function give_back(job, taken)
+  local fields = {status = 'queued', worker = '', position = '', not_before = ''}
   if taken then
-    table.insert(fields, 'sources')
-    table.insert(fields, '')
+    fields.sources = ''
   end
-  tell(id, change(id, fields))
+  tell(job, change(job, fields))
 end
 
 local function rest(from)
@@ -371,13 +410,9 @@ end
 
 local verbs = {}
 
--- id, most that may wait, per guild, slots where no worker is known, names and values
-function verbs.add(id, most, per_guild, slots)
-  local fields = rest(ARGS + 4)
-  local given = {}
-  for n = 1, #fields, 2 do
-    given[fields[n]] = fields[n + 1]
-  end
+-- id, most that may wait, per guild, slots where no worker is known, fields
+function verbs.add(id, most, per_guild, slots, fields)
+  local given = cjson.decode(fields)
   local key = given.request_key or ''
   local known = call('HGET', P .. 'requests', key)
   if known then
@@ -398,7 +433,7 @@ function verbs.add(id, most, per_guild, slots)
     end
     given.joins = leader
     if priority > tonumber(get(leader, 'priority')) then
-      change(leader, {'priority', given.priority})
+      change(read(leader), {priority = given.priority})
     end
   else
     local here = call('ZCARD', P .. 'wait:' .. guild) + call('ZCARD', P .. 'later:' .. guild)
@@ -422,16 +457,12 @@ function verbs.add(id, most, per_guild, slots)
   end
   given.position = position > 0 and text(position) or nil
   given.seq = text(call('INCR', P .. 'seq'))
-  local row = {}
-  for name, value in pairs(given) do
-    table.insert(row, name)
-    table.insert(row, value)
-  end
-  call('HSET', P .. 'job:' .. id, unpack(row))
+  given.id = id
+  local job = setmetatable(given, BLANK)
+  call('HSET', P .. 'job:' .. id, row_of(job))
   call('HSET', P .. 'requests', key, id)
-  link(read(id))
-  refresh(guild)
-  tell(id, '')
+  settle(job, NOTHING, follows(job))
+  tell(job, '')
   return {1, position, given.joins or ''}
 end
 
@@ -444,9 +475,9 @@ local function next_job(per_guild)
       if #head == 0 or math.floor(tonumber(head[2]) / STEP) >= per_guild then
         break
       end
-      local id = first_of(head[1])
-      if id and get(id, 'priority') == tostring(priority) then
-        return id
+      local id, its = first_of(head[1])
+      if id and its == tostring(priority) then
+        return read(id)
       end
       refresh(head[1]) -- another process has other limits
     end
@@ -456,34 +487,35 @@ end
 -- worker, token of this try, lease, slots, per guild, version
 function verbs.claim(worker, token, lease_s, slots, per_guild, version)
   local mine = P .. 'worker:' .. worker
-  local last = call('HMGET', mine, 'token', 'job', 'number')
-  call('HSET', mine, 'slots', slots, 'version', version)
+  local known = call('HMGET', mine, 'slots', 'version')
+  if known[1] ~= slots or known[2] ~= version then
+    call('HSET', mine, 'slots', slots, 'version', version)
+  end
   call('ZADD', P .. 'workers', text(now), worker)
-  -- It asks again, since the answer was lost.
-  if last[1] == token and last[2] and held(last[2], last[3], worker) then
-    return row_of(last[2])
+  for _, id in ipairs(call('ZRANGE', P .. 'held:' .. worker, 0, -1)) do
+    if get(id, 'token') == token then -- it asks again, since the answer was lost
+      return cjson.encode(read(id))
+    end
   end
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'leases', '-inf', '(' .. text(now), 'LIMIT', 0, TAKEN)) do
-    give_back(id, true)
+    give_back(read(id), true)
   end
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'delayed', '-inf', '(' .. text(now), 'LIMIT', 0, TAKEN)) do
-    change(id, {})
+    change(read(id), {})
   end
   if count('slots', worker) >= tonumber(slots) then
-    return {}
+    return ''
   end
-  local id = next_job(tonumber(per_guild))
-  if not id then
-    return {}
+  local job = next_job(tonumber(per_guild))
+  if not job then
+    return ''
   end
-  local number = one_more(id, 'claim_number')
-  tell(id, change(id, {
-    'status', 'downloading', 'worker', worker, 'claim_number', number,
-    'attempts', one_more(id, 'attempts'),
-    'lease_until', text(now + tonumber(lease_s)), 'started_at', text(now),
+  tell(job, change(job, {
+    status = 'downloading', worker = worker, claim_number = one_more(job, 'claim_number'),
+    attempts = one_more(job, 'attempts'),
+    lease_until = text(now + tonumber(lease_s)), started_at = text(now), token = token,
   }))
-  call('HSET', mine, 'token', token, 'job', id, 'number', number)
-  return row_of(id)
+  return cjson.encode(job)
 end
 
 -- Returns what is known of each worker that was seen in the last day.
@@ -499,67 +531,52 @@ function verbs.workers()
   return found
 end
 
--- id, claim number, worker, lease; returns when that ends, "" if the claim was lost
-function verbs.keep(id, number, worker, lease_s)
-  if not held(id, number, worker) then
+-- id, claim number, worker, lease, fields; returns when the lease ends, "" if the claim
+-- was lost
+function verbs.save(id, number, worker, lease_s, given)
+  local job = held(id, number, worker)
+  if not job then
     return ''
   end
-  local until_s = text(now + tonumber(lease_s))
-  put(id, 'lease_until', until_s)
-  call('ZADD', P .. 'leases', until_s, id)
-  return until_s
+  local fields = given and cjson.decode(given) or {}
+  fields.lease_until = text(now + tonumber(lease_s))
+  local previous = change(job, fields)
+  if previous ~= job.status then
+    tell(job, previous)
+  end
+  return fields.lease_until
 end
 
--- The same, and names and values
-function verbs.save(id, number, worker, lease_s)
-  if not held(id, number, worker) then
-    return ''
-  end
-  local fields, until_s = rest(ARGS + 4), text(now + tonumber(lease_s))
-  local was, status = get(id, 'status'), nil
-  for n = 1, #fields, 2 do
-    status = fields[n] == 'status' and fields[n + 1] or status
-  end
-  if status == was then -- nothing else follows from what a holder stores
-    for n = 1, #fields, 2 do
-      put(id, fields[n], fields[n + 1])
-    end
-    return verbs.keep(id, number, worker, lease_s)
-  end
-  table.insert(fields, 'lease_until')
-  table.insert(fields, until_s)
-  tell(id, change(id, fields))
-  return until_s
-end
+-- The same without fields
+verbs.keep = verbs.save
 
--- id, claim number, worker, delay, names and values; returns when it is due, "" if the
--- claim was lost
-function verbs.release(id, number, worker, delay_s)
-  if not held(id, number, worker) then
+-- id, claim number, worker, delay, fields; returns when it is due, "" if the claim was
+-- lost
+function verbs.release(id, number, worker, delay_s, given)
+  local job = held(id, number, worker)
+  if not job then
     return ''
   end
-  local fields, due = rest(ARGS + 4), tonumber(delay_s) > 0 and text(now + tonumber(delay_s)) or ''
-  for _, value in ipairs({'status', 'queued', 'position', '', 'lease_until', '', 'not_before', due}) do
-    table.insert(fields, value)
-  end
-  tell(id, change(id, fields))
+  local fields, due = cjson.decode(given), tonumber(delay_s) > 0 and text(now + tonumber(delay_s)) or ''
+  fields.status, fields.position, fields.lease_until, fields.not_before = 'queued', '', '', due
+  tell(job, change(job, fields))
   return due == '' and '0' or due
 end
 
--- id, claim number, worker, names and values; 1, or 0 if the claim was lost
-function verbs.finish(id, number, worker)
-  if not held(id, number, worker) then
+-- id, claim number, worker, fields; 1, or 0 if the claim was lost
+function verbs.finish(id, number, worker, given)
+  local job = held(id, number, worker)
+  if not job then
     return 0
   end
-  local fields = rest(ARGS + 3)
-  table.insert(fields, 'lease_until')
-  table.insert(fields, '')
-  local previous = change(id, fields)
-  if ENDED[get(id, 'status')] then
-    end_joined(id)
+  local fields = cjson.decode(given)
+  fields.lease_until = ''
+  local previous = change(job, fields)
+  if ENDED[job.status] then
+    end_joined(job)
   end
-  if previous ~= get(id, 'status') then
-    tell(id, previous)
+  if previous ~= job.status then
+    tell(job, previous)
   end
   return 1
 end
@@ -571,12 +588,12 @@ function verbs.recover(worker, lease_s)
   end
   local rows, lease = {}, text(now + tonumber(lease_s))
   for _, id in ipairs(call('ZRANGE', P .. 'held:' .. worker, 0, -1)) do
-    if get(id, 'status') == 'uploading' then
-      local number = one_more(id, 'claim_number')
-      change(id, {'claim_number', number, 'lease_until', lease})
-      table.insert(rows, row_of(id))
+    local job = read(id)
+    if job.status == 'uploading' then
+      change(job, {claim_number = one_more(job, 'claim_number'), lease_until = lease})
+      table.insert(rows, cjson.encode(job))
     else
-      give_back(id)
+      give_back(job)
     end
   end
   return rows
@@ -584,40 +601,45 @@ end
 
 -- id, time, "1" for one that only waits
 function verbs.cancel(id, at, waiting_only)
-  local status = get(id, 'status')
+  local job = read(id)
+  local status = job.status
   local runs = status == 'downloading' or status == 'processing'
   if status ~= 'queued' and not (runs and waiting_only == '') then
-    return {}
+    return ''
   end
-  local number = one_more(id, 'claim_number')
-  change(id, {
-    'status', 'cancelled', 'cause', 'cancelled', 'finished_at', at, 'claim_number', number,
+  change(job, {
+    status = 'cancelled', cause = 'cancelled', finished_at = at,
+    claim_number = one_more(job, 'claim_number'),
   })
-  end_joined(id)
-  tell(id, status)
-  return row_of(id)
+  end_joined(job)
+  tell(job, status)
+  return cjson.encode(job)
 end
 
 function verbs.move(id, priority)
-  if not read(id).waits then
+  local job = read(id)
+  if not waits(job) then
     return 0
   end
-  tell(id, change(id, {'priority', priority}))
+  tell(job, change(job, {priority = priority}))
   return 1
 end
 
 function verbs.position(id)
   local job = read(id)
-  if not job.waits then
+  if not waits(job) then
     return 0
   end
-  return count_to(job.guild_id, place(job.priority, job.seq))
+  local guild, priority = number_in(job, 'guild_id'), number_in(job, 'priority')
+  return count_to(guild, place(priority, number_in(job, 'seq')))
 end
 
 -- id, name, value: of a field that no other key follows from
 function verbs.set(id, name, value)
-  if exists(id) then
-    put(id, name, value)
+  if value == '' then
+    call('HDEL', P .. 'job:' .. id, name)
+  elseif exists(id) then
+    call('HSET', P .. 'job:' .. id, name, value)
   end
 end
 
@@ -625,8 +647,7 @@ end
 function verbs.told()
   for _, id in ipairs(rest(ARGS)) do
     if exists(id) then
-      put(id, 'told', '1')
-      call('ZREM', P .. 'untold', id)
+      change(read(id), {told = '1'})
     end
   end
 end
@@ -637,14 +658,15 @@ function verbs.remove(all)
   local rows = {}
   for _, id in ipairs(rest(ARGS + 1)) do
     local job = read(id)
-    local kept = get(id, 'folder') ~= ''
+    local kept = job.folder ~= ''
     local there = kept and call('ZSCORE', P .. 'workers', job.worker)
     if ENDED[job.status] and (all == '1' or not there) then
       if kept then
+        local created = job.created_at ~= '' and job.created_at or '0'
         call('XADD', P .. 'forgotten', 'MAXLEN', '~', FORGOTTEN, '*', 'id', id,
-          'guild_id', job.guild_id, 'created_at', get(id, 'created_at', '0'))
+          'guild_id', number_in(job, 'guild_id'), 'created_at', created)
       end
-      table.insert(rows, row_of(id))
+      table.insert(rows, cjson.encode(job))
       remove(job)
     end
   end
@@ -655,10 +677,9 @@ end
 function verbs.withdraw(id)
   local job = read(id)
   call('SET', P .. 'withdrawn:' .. id, '1', 'EX', 600)
-  local begun = get(id, 'attempts') ~= '' or CLAIMED[job.status]
-  if exists(id) and not begun then
+  local begun = job.attempts ~= '' or CLAIMED[job.status]
+  if job.status ~= '' and not begun then
     remove(job)
-    refresh(job.guild_id)
     let_go(id)
   end
 end

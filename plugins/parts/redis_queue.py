@@ -9,12 +9,14 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import re
 import secrets
 import sys
+from collections import defaultdict
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -26,7 +28,7 @@ from collections.abc import (
 )
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from bossbot_plugins._insist import insist
 from bossbot_plugins._listening import ListenedQueue
@@ -209,16 +211,16 @@ def encode(name: str, value: Any) -> str:
     return str(value).encode("utf-8", "replace").decode()
 
 
-def pairs(job: Job, names: Iterable[str]) -> list[str]:
-    """The names and values of fields, in turn."""
+def fields(job: Job, names: Iterable[str]) -> str:
+    """Some of its fields, as the script takes them."""
     row = row_of(job)
-    return [text for name in names for text in (name, encode(name, row[name]))]
+    return json.dumps({name: encode(name, row[name]) for name in names})
 
 
-def whole(job: Job) -> list[str]:
-    """The same of all fields that have no default value."""
+def whole(job: Job) -> dict[str, str]:
+    """All fields that have no default value."""
     row = {name: encode(name, value) for name, value in row_of(job).items()}
-    return [text for name, value in row.items() if value for text in (name, value)]
+    return {name: value for name, value in row.items() if value}
 
 
 @cache
@@ -253,9 +255,9 @@ def decode(row: Mapping[str, str]) -> Job:
     return job
 
 
-def table(flat: Sequence[str]) -> dict[str, str]:
-    """What HGETALL answers in a script."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+def row_in(answer: str) -> dict[str, str]:
+    """The row that the script answered; empty if it gave none."""
+    return {n: str(v) for n, v in json.loads(answer).items()} if answer else {}
 
 
 def jobs_of(rows: Iterable[Mapping[str, str]]) -> list[Job]:
@@ -307,6 +309,23 @@ def explained() -> Iterator[None]:
         raise unusable(error.__cause__) from error
 
 
+class Call(NamedTuple):
+    """A call of the script that waits for its answer."""
+
+    call: Sequence[Any]
+    answer: asyncio.Future[Any]
+    ends_at: float  # by the loop's clock
+
+    def answered(self, what: Any) -> None:
+        """Pass an answer on, which may be an error, unless nobody waits for it."""
+        if self.answer.done():
+            return
+        if isinstance(what, Exception):
+            self.answer.set_exception(what)
+        else:
+            self.answer.set_result(what)
+
+
 class Redis:
     """Redis, as the parts use it."""
 
@@ -322,7 +341,7 @@ class Redis:
             from redis.asyncio.retry import Retry
             from redis.backoff import ExponentialBackoff
             from redis.exceptions import ConnectionError as Lost
-            from redis.exceptions import RedisError, ResponseError
+            from redis.exceptions import NoScriptError, RedisError, ResponseError
             from redis.exceptions import TimeoutError as Late
         except ImportError as error:
             raise Unusable(
@@ -334,6 +353,7 @@ class Redis:
         self.errors = (RedisError, OSError)  # a TimeoutError is one
         self.durable = False  # whether Redis writes each change to its disk
         self.answers = ResponseError  # those of them that came from Redis
+        self._no_script = NoScriptError
         self._asking: set[asyncio.Task[Any]] = set()
         self._away = False  # whether the last call got no answer
         options: dict[str, Any] = {
@@ -367,8 +387,10 @@ class Redis:
                 raise Unusable(f"{file} cannot be read", f"It is {name} of {URL}.")
         body = SCRIPT.read_text("utf-8")
         # New jobs are refused when Redis is full; those that are there go on.
-        self._plain = self.client.register_script(f"#!lua\n{body}")
-        self._when_full = self.client.register_script(f"#!lua flags=allow-oom\n{body}")
+        scripts = (f"#!lua\n{body}", f"#!lua flags=allow-oom\n{body}")
+        self._scripts = {hashlib.sha1(one.encode()).hexdigest(): one for one in scripts}
+        self._calls: list[Call] = []  # for the next trip
+        self._calling: asyncio.Task[None] | None = None
 
     def key(self, name: str) -> str:
         return self.prefix + name
@@ -449,10 +471,72 @@ class Redis:
             self._away = False
 
     async def call(self, verb: str, clock: str, per_user: int, *values: Any) -> Any:
-        """The script's answer to a verb; raises OutOfReach."""
-        script = self._plain if verb == "add" else self._when_full
-        arguments = [verb, clock, per_user, *values]
-        return await self.ask(partial(script, [self.prefix], arguments))
+        """The script's answer to a verb; raises OutOfReach. All calls that are made while
+        others are under way go together in the next trip to Redis."""
+        plain, when_full = self._scripts
+        sha = plain if verb == "add" else when_full
+        loop = asyncio.get_running_loop()
+        call = (sha, 1, self.prefix, verb, clock, per_user, *values)
+        answer = loop.create_future()
+        within_s = self.again_within_s if self._away else self.within_s
+        self._calls.append(Call(call, answer, loop.time() + within_s))
+        if not self._calling or self._calling.done():
+            self._calling = asyncio.create_task(self._make_calls())
+            self._asking.add(self._calling)
+            self._calling.add_done_callback(self._asking.discard)
+        try:
+            return await answer
+        except self.errors as error:
+            self._away = not isinstance(error, self.answers)
+            logger.debug("Redis does not answer: {!r}", error)
+            raise OutOfReach(_(AWAY)) from error
+
+    async def _make_calls(self) -> None:
+        """Make trips until no call is left. One that takes too long goes on, so that a
+        change is whole, but nobody waits for it."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        while self._calling is task and (trip := self._calls):
+            self._calls = []
+            late = loop.call_at(trip[0].ends_at, self._too_late, trip)
+            try:
+                async with asyncio.timeout(self.within_s):
+                    said = await self._trip([one.call for one in trip])
+            except asyncio.CancelledError:
+                self._give_up(trip, TimeoutError("the bot stops"))
+                raise
+            except Exception as error:
+                self._give_up(trip, error)
+            else:
+                self._away = False
+                for one, what in zip(trip, said, strict=True):
+                    one.answered(what)
+            finally:
+                late.cancel()
+
+    def _too_late(self, trip: Sequence[Call]) -> None:
+        self._calling = None
+        self._give_up(trip, TimeoutError("it does not answer"))
+
+    def _give_up(self, trip: Sequence[Call], error: Exception) -> None:
+        """End calls, and those behind them, which have waited for as long."""
+        for one in (*trip, *self._calls):
+            one.answered(error)
+        self._calls = []
+
+    async def _trip(self, calls: Sequence[Sequence[Any]]) -> list[Any]:
+        """Redis' answers to calls of the scripts, which may be errors."""
+        async with self.client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                pipeline.evalsha(*call)
+            said: list[Any] = await pipeline.execute(raise_on_error=False)
+        unknown = [n for n, one in enumerate(said) if isinstance(one, self._no_script)]
+        if unknown:  # Redis has begun anew
+            for script in self._scripts.values():
+                await self.client.script_load(script)
+            again = await self._trip([calls[number] for number in unknown])
+            for number, one in zip(unknown, again, strict=True):
+                said[number] = one
+        return said
 
     async def rows(self, ids: Sequence[str]) -> list[dict[str, str]]:
         """Jobs as they are stored; empty where there is none."""
@@ -535,8 +619,8 @@ class RedisQueue(ListenedQueue, SharedQueue):
         self.config = config
         self.redis = Redis(config)
         self.clock = ""  # Unix seconds in place of those of Redis, for tests
-        self._claiming = asyncio.Lock()
-        self._tokens: dict[str, str] = {}  # of claims without an answer, by worker
+        # Of claims without an answer, by worker: the next ones ask for the same jobs.
+        self._tokens = defaultdict[str, list[str]](list)
         self._withdrawing: set[asyncio.Task[None]] = set()
         self._read_to: dict[str, str] = {}  # the last entry that was read, by stream
         self._no_turns_until = 0.0  # by the loop's clock
@@ -747,7 +831,8 @@ class RedisQueue(ListenedQueue, SharedQueue):
             for name in Progress.__slots__
             if (value := getattr(progress, name)) is not None
         }
-        await self._call("report", *whole(job), "progress", json.dumps(shown))
+        row = [text for pair in whole(job).items() for text in pair]
+        await self._call("report", *row, "progress", json.dumps(shown))
 
     # The way of a job
 
@@ -762,7 +847,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
                 settings.max_queue_size,
                 settings.max_concurrent_per_guild,
                 0 if app.has_gateway and not app.works else slots,
-                *whole(job),
+                json.dumps(whole(job)),
             )
         except OutOfReach:  # Redis may come to it later
             task = asyncio.create_task(self._withdraw(job.id))
@@ -792,30 +877,32 @@ class RedisQueue(ListenedQueue, SharedQueue):
 
     async def claim(self, worker: str, lease_s: float) -> Job | None:
         """See ``Queue``. What the bot would not have taken from a member ends."""
-        settings = self.app.settings
-        async with self._claiming:
-            while True:
-                # The same until there is an answer, so that a lost one comes again.
-                token = self._tokens.setdefault(worker, secrets.token_hex(8))
-                row = table(
-                    await self._call(
-                        "claim",
-                        worker,
-                        token,
-                        lease_s,
-                        settings.max_concurrent_downloads,
-                        settings.max_concurrent_per_guild,
-                        bossbot.__version__,
-                    )
+        while row := row_in(await self._claim(worker, lease_s)):
+            try:
+                return self._checked(decode(row))
+            except (ValueError, Refused) as error:
+                logger.error("a job in Redis is wrong, and ends: {}", error)
+                await self._end_wrong(row, worker)
+        return None
+
+    async def _claim(self, worker: str, lease_s: float) -> str:
+        settings, unanswered = self.app.settings, self._tokens[worker]
+        token = unanswered.pop() if unanswered else secrets.token_hex(8)
+        try:
+            return str(
+                await self._call(
+                    "claim",
+                    worker,
+                    token,
+                    lease_s,
+                    settings.max_concurrent_downloads,
+                    settings.max_concurrent_per_guild,
+                    bossbot.__version__,
                 )
-                del self._tokens[worker]
-                if not row:
-                    return None
-                try:
-                    return self._checked(decode(row))
-                except (ValueError, Refused) as error:
-                    logger.error("a job in Redis is wrong, and ends: {}", error)
-                    await self._end_wrong(row, worker)
+            )
+        except BaseException:
+            unanswered.append(token)
+            raise
 
     def _checked(self, job: Job) -> Job:
         """A job whose link goes where the router says, as at intake."""
@@ -832,11 +919,11 @@ class RedisQueue(ListenedQueue, SharedQueue):
         job.status, job.cause, job.error = Status.FAILED, failed.cause, str(failed)
         job.detail, job.finished_at = failed.detail, now()
         number = row.get("claim_number", "")
-        await self._call("finish", job.id, number, worker, *pairs(job, HELD))
+        await self._call("finish", job.id, number, worker, fields(job, HELD))
 
     async def save(self, job: Job, lease_s: float) -> bool:
         """See ``Queue``."""
-        return await self._store("save", job, lease_s, *pairs(job, HELD))
+        return await self._store("save", job, lease_s, fields(job, HELD))
 
     async def keep(self, job: Job, lease_s: float) -> bool:
         """See ``Queue``."""
@@ -853,7 +940,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
         job.status, job.position, job.lease_until = Status.QUEUED, 0, 0
         claim = (job.id, job.claim_number, job.worker)
         delay_s = min(delay_s, MAX_DELAY_S)
-        due = await self._call("release", *claim, delay_s, *pairs(job, HELD))
+        due = await self._call("release", *claim, delay_s, fields(job, HELD))
         job.not_before = float(due or 0)
         return bool(due)
 
@@ -862,12 +949,12 @@ class RedisQueue(ListenedQueue, SharedQueue):
         job.lease_until = 0
         job.finished_at = job.finished_at or now()
         claim = (job.id, job.claim_number, job.worker)
-        return bool(await self._call("finish", *claim, *pairs(job, (*HELD, "joins"))))
+        return bool(await self._call("finish", *claim, fields(job, (*HELD, "joins"))))
 
     async def recover(self, worker: str, lease_s: float) -> Sequence[Job]:
         """See ``Queue``."""
         rows = await self._call("recover", worker, lease_s)
-        return jobs_of(map(table, rows))
+        return jobs_of(map(row_in, rows))
 
     # What others see and set
 
@@ -994,7 +1081,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
     async def cancel(self, job_id: str, waiting_only: bool = False) -> Job | None:
         """See ``Queue``."""
         only = "1" if waiting_only else ""
-        row = table(await self._call("cancel", job_id, self.clock or now(), only))
+        row = row_in(await self._call("cancel", job_id, self.clock or now(), only))
         return next(iter(jobs_of([row])), None)
 
     async def workers(self) -> Sequence[AtWork]:
@@ -1056,7 +1143,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
         rows = await self._call("remove", "1", *ids) if ids else []
         if ids:
             await self._forget_changes({*ids})
-        return jobs_of(map(table, rows))
+        return jobs_of(map(row_in, rows))
 
     async def _forget_changes(self, ids: set[str]) -> None:
         """Remove what the streams still say of jobs."""

@@ -5,6 +5,7 @@ that it must be. By hand, as deep as one has patience:
 """
 
 import itertools
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,10 +135,9 @@ class Way(NamedTuple):
         """The step as the script's arguments."""
         start = (self.time_s, 9)
         if verb == "add":
-            row = {"id": which, "status": "queued", "priority": 1, "request_key": which}
-            flat = [text for pair in row.items() for text in pair]
-            more = ("same", "x") if same else ()
-            return ("add", *start, which, 9, 9, 9, *flat, *more)
+            row = {"id": which, "status": "queued", "priority": "1"}
+            row |= {"request_key": which, **({"same": "x"} if same else {})}
+            return ("add", *start, which, 9, 9, 9, json.dumps(row))
         if verb == "cancel":
             return ("cancel", *start, which, self.time_s, "")
         if verb == "recover":
@@ -148,10 +148,10 @@ class Way(NamedTuple):
             return ("claim", *start, which, token, LEASE_S, 1, 9, "")
         claim = (*self.state.claims[place], which)
         if verb == "finish":
-            return ("finish", *start, *claim, "status", "completed")
+            return ("finish", *start, *claim, '{"status": "completed"}')
         if verb == "release":
-            return ("release", *start, *claim, 0)
-        fields = () if verb == "keep" else ("status", verb)
+            return ("release", *start, *claim, 0, "{}")
+        fields = () if verb == "keep" else (json.dumps({"status": verb}),)
         name = "keep" if verb == "keep" else "save"
         return (name, *start, *claim, LEASE_S, *fields)
 
@@ -170,10 +170,10 @@ def said(verb: str, answer: Any) -> Any:
     if verb == "add":
         return answer[0]
     if verb in ("claim", "again"):
-        row = dict(zip(answer[::2], answer[1::2], strict=True))
+        row = json.loads(answer or "{}")
         return (row["id"], int(row["claim_number"])) if row else None
     if verb == "recover":
-        return [dict(zip(r[::2], r[1::2], strict=True))["id"] for r in answer]
+        return [json.loads(row)["id"] for row in answer]
     return bool(answer)
 
 

@@ -3,6 +3,7 @@ what they say, keep and tell must be the same. Also what must hold in Redis at a
 
 import copy
 import dataclasses
+import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -225,9 +226,9 @@ async def untold_of(queue: Any, number: int) -> set[str]:
 
 
 def plain(answer: Any) -> Any:
-    """A script's answer, with the fields of rows in order."""
-    if isinstance(answer, list) and answer and "status" in answer:
-        return sorted(zip(answer[::2], answer[1::2], strict=True))
+    """A script's answer, with rows as tables."""
+    if isinstance(answer, str) and answer[:1] == "{":
+        return json.loads(answer)
     return [plain(one) for one in answer] if isinstance(answer, list) else answer
 
 
@@ -382,8 +383,7 @@ class Record:
                 fields |= {"channel_id": f"{two % 2}", "same": "xy"[two % 2]}
                 if chance.random() < 0.6:
                     del fields["same"]
-                flat = [text for pair in fields.items() for text in pair]
-                call = (one + "+" * (two == 5), 4, 2, 4, *flat)
+                call = (one + "+" * (two == 5), 4, 2, 4, json.dumps(fields))
             elif verb == "claim":
                 call = ("me", f"token {at}", 1e6, 4, 2, "1")
             elif verb in ("cancel", "move"):
@@ -398,21 +398,22 @@ class Record:
                 call = (*claim, 1e6)
             elif claim and verb == "save":
                 status = ("processing", "uploading", "downloading")[two % 3]
-                call = (*claim, 1e6, "status", status, "facts", f"{at}")
+                fields = {"status": status, "facts": f"{at}"}
+                call = (*claim, 1e6, json.dumps(fields))
             elif claim and verb == "release":
-                call = (*claim, (0, 3, 30)[two % 3], "facts", f"{at}")
+                call = (*claim, (0, 3, 30)[two % 3], json.dumps({"facts": f"{at}"}))
             elif claim:
                 how = [("completed", ""), ("failed", "gone"), ("failed", "quota")][
                     two % 3
                 ]
-                folder = "kept" * (two % 2)
-                ends = ("status", how[0], "cause", how[1], "finished_at", at)
-                call = (*claim, *ends, "folder", folder, "facts", f"{at}")
+                fields = {"status": how[0], "cause": how[1], "finished_at": f"{at}"}
+                fields |= {"folder": "kept" * (two % 2), "facts": f"{at}"}
+                call = (*claim, json.dumps(fields))
             if call:
                 calls.append((verb, at, 2, *call))
                 answer = self.client.evalsha(sha, 1, "{x}:", *calls[-1])
                 if verb == "claim" and answer:
-                    row = dict(zip(answer[::2], answer[1::2], strict=True))
+                    row = json.loads(answer)
                     claims.append((row["id"], row["claim_number"], "me"))
         self.keep(calls)
 

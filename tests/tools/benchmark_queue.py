@@ -20,7 +20,7 @@ from redis_support import own_redis
 
 from bossbot import App, Settings, Status, prepare_data
 
-PROCESSES, SLOTS, JOBS = 4, 5, 2000
+PROCESSES, SLOTS, JOBS = 4, 5, 4000
 LISTPACK = ("--hash-max-listpack-value", "1024")  # as docs/several-machines.md says
 
 
@@ -43,7 +43,7 @@ def open_app(url: str) -> App:
     return app
 
 
-def work(url: str, name: str, times: Any) -> None:
+def work(url: str, name: str, ready: Any, times: Any) -> None:
     """Claim, save and finish until nothing is left; then say when each job ended."""
     ended = []
 
@@ -57,6 +57,7 @@ def work(url: str, name: str, times: Any) -> None:
 
     async def main() -> None:
         app = open_app(url)
+        ready.wait()
         await asyncio.gather(*(one(app.queue) for _ in range(SLOTS)))
 
     asyncio.run(main())
@@ -70,7 +71,7 @@ def saq_queue(url: str) -> Any:
     return RedisQueue(Redis.from_url(url))
 
 
-def work_saq(url: str, name: str, times: Any) -> None:
+def work_saq(url: str, name: str, ready: Any, times: Any) -> None:
     import saq
 
     ended = []
@@ -80,6 +81,7 @@ def work_saq(url: str, name: str, times: Any) -> None:
 
     async def main() -> None:
         queue = saq_queue(url)
+        ready.wait()
         worker = saq.Worker(queue, functions=[("nothing", nothing)], concurrency=SLOTS)
         task = asyncio.create_task(worker.start())
         while await queue.count("incomplete"):
@@ -96,9 +98,11 @@ def work_saq(url: str, name: str, times: Any) -> None:
 def jobs_a_second(target: Any, url: str) -> float:
     """From the tenth job that ends to the last one."""
     context = multiprocessing.get_context("spawn")
-    times = context.Queue()
+    times, ready = context.Queue(), context.Barrier(PROCESSES)
     names = [str(number) for number in range(PROCESSES)]
-    processes = [context.Process(target=target, args=(url, n, times)) for n in names]
+    processes = [
+        context.Process(target=target, args=(url, n, ready, times)) for n in names
+    ]
     for process in processes:
         process.start()
     ended = sorted(at for _ in processes for at in times.get())
