@@ -112,10 +112,10 @@ __all__ = [
     "OWN_CAUSES", "PARTS", "PLUGIN_PACKAGE", "SENTENCES", "STOP_WITHIN_S",
     "TERMINAL_STATUSES", "Accepted", "Action", "App", "Archive", "Bench", "BossBot",
     "BossbotError", "Cause", "Change", "ChannelId", "Client", "Courier", "Database",
-    "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hit", "Hooks", "Job",
+    "Encoded", "Engine", "Facts", "Fetched", "Finding", "Guilds", "Hooks", "Job",
     "JobFailed", "MediaFile", "Message", "OutOfReach", "OwnPath", "Part", "Passage", "Platform",
     "PlatformConfig", "PlatformName", "Plugin", "PluginConfig", "PluginError",
-    "Plugins", "Post", "Priority", "Probe", "Progress", "Query", "Queue",
+    "Plugins", "Post", "Priority", "Probe", "Progress", "Queue",
     "QueueFull", "Ran", "Refused", "Report", "Request", "RoleId", "Route", "Router", "Runner",
     "Settings", "StartError", "Status", "Storage", "Stored", "Subcommand", "UserId",
     "Worker", "_", "catalogues", "cut_line", "did_you_mean", "escape", "explain",
@@ -1315,57 +1315,11 @@ class Passage(NamedTuple):
     start_s: float | None = None  # when it is said in the video or sound
 
 
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """What is looked for in the archive, and where."""
-
-    text: str = ""  # a member's words
-    like: str = ""  # in their place the id of a job: what resembles its post
-    guild_id: int  # 0 for a direct message
-    channels: Collection[int]  # nothing else is searched: those the asker may read
-    user_id: int = 0  # who asked for the post; 0 for anybody, and so on
-    platform: str = ""
-    kind: str = ""  # "image", "video", "audio", "text"
-    since: float = 0  # posted at this time or later; Unix seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hit:
-    """A post that was found."""
-
-    job_id: str
-    rank: int  # its place among all that fit, from 1
-    score: float  # comparable within an answer only
-    sure: bool  # whether it fits well, and not just perhaps
-    sentence: str  # the one that fits best
-    passages: Sequence[Passage]  # those that fit, best first
-    guild_id: int
-    channel_id: int
-    message_id: int  # the first message of the post
-    user_id: int
-    posted_at: float  # Unix seconds
-    platform: str
-    url: str  # of the source; of a video, at the second of the first passage
-    title: str
-    uploader: str
-    kinds: Sequence[str]  # as in ``Query.kind``
-    adult: bool
-    picture_url: str = ""  # of a picture in that message; "" if it is to be hidden
-    hidden: bool = False  # whether it is a spoiler
-
-
 class Archive(Part):
     """The memory of what was posted. This one remembers nothing: it takes the place of
     one that no plugin offers."""
 
-    async def search(self, query: Query, limit: int = 5, after: int = 0) -> list[Hit]:
-        """The posts that fit best and whose messages are still there, best first:
-        ``limit`` of those that rank below ``after``. Raises Refused."""
-        raise Refused(_("This bot does not remember what it has posted."))
-
-    async def count(self, user_id: int) -> int:
-        """How many posts are remembered that a member asked for. Raises Refused."""
-        return 0
+    remembers = False  # whether it can be searched
 
 
 class Worker(Part):

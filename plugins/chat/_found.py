@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import discord
+from bossbot_plugins._archive import Hit, Query
 from bossbot_plugins._commands import Asked
 from bossbot_plugins._jobs import guild_id_of, message_link
 from bossbot_plugins._links import show_link
 from bossbot_plugins._readable import channels_for
 from bossbot_plugins._spoilers import bars
 
-from bossbot import Hit, Query, Refused, _, escape, now, one_line
+from bossbot import Refused, _, escape, now, one_line
 
 MAX_WORDS = 2000  # characters of a question
 # Characters, so that five posts fit into the 6,000 of a message's embeds.

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from bossbot_plugins._archive import Hit
 from bossbot_plugins._cited import NOTHING
 
-from bossbot import Hit, one_line
+from bossbot import one_line
 
 RULES = f"""\
 You answer a question from posts that a chat bot has collected. You are given JSON: the \

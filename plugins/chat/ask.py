@@ -14,6 +14,7 @@ from typing import Any
 import discord
 from bossbot_plugins._address import Address
 from bossbot_plugins._answers import MAX_DESCRIPTION, reply
+from bossbot_plugins._archive import Hit, archive_of
 from bossbot_plugins._chat_model import Endpoint, ModelFailed, fault_of, key_of, stream
 from bossbot_plugins._cited import Cited, cited, without_thoughts
 from bossbot_plugins._commands import guard
@@ -39,17 +40,7 @@ from discord.ext import commands
 from loguru import logger
 from pydantic import Field, SecretStr
 
-from bossbot import (
-    App,
-    BossBot,
-    Finding,
-    Hit,
-    PluginConfig,
-    Refused,
-    _,
-    hookimpl,
-    now,
-)
+from bossbot import App, BossBot, Finding, PluginConfig, Refused, _, hookimpl, now
 
 Context = commands.Context[Any]
 EDIT_S = 2.5  # Discord takes five edits in five seconds, of all answers in a channel
@@ -192,7 +183,7 @@ class Ask(commands.Cog):
         asks = self.has_model(guild_id_of(ctx))
         limit = max(self.config.posts if asks else 0, QUOTED)
         query = await query_for(ctx, wanted)
-        hits = await self.app.archive.search(query, limit=limit)
+        hits = await archive_of(self.app).search(query, limit=limit)
         if not hits:
             await reply(ctx, nothing(), private=not public)
             return
@@ -224,7 +215,7 @@ class Ask(commands.Cog):
         or forgotten while the model wrote; else None."""
         try:
             query = await query_for(ctx, wanted)
-            found = await self.app.archive.search(query, limit=limit)
+            found = await archive_of(self.app).search(query, limit=limit)
         except Refused as error:
             return {"content": str(error), "embeds": [], "view": None}
         if {hit.job_id for hit in hits} <= {hit.job_id for hit in found}:

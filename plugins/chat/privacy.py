@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import discord
 from bossbot_plugins._answers import reply
+from bossbot_plugins._archive import archive_of
 from bossbot_plugins._audit import forget as forget_who
 from bossbot_plugins._audit import note
 from bossbot_plugins._commands import guard, user_of
@@ -103,9 +104,9 @@ class Privacy(commands.Cog):
         for name, count in rows.items():
             line = _("Rows in the table {table}: {count}")
             lines.append(line.format(table=f"`{name}`", count=count))
-        with contextlib.suppress(Refused):  # it is out of reach
+        with contextlib.suppress(Refused):  # there is none, or it is out of reach
             text = _("Posts in the archive: {count}")
-            lines.append(text.format(count=await app.archive.count(user_id)))
+            lines.append(text.format(count=await archive_of(app).count(user_id)))
         named = await in_statistics(app, user_id)
         lines.append(
             _("Statistics may name you: /privacy stats changes that.")

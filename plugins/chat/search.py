@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import discord
 from bossbot_plugins._answers import reply
+from bossbot_plugins._archive import Hit, archive_of
 from bossbot_plugins._commands import admit, guard
 from bossbot_plugins._found import (
     Kind,
@@ -30,7 +31,7 @@ from bossbot_plugins._readable import channels_for
 from discord import app_commands
 from discord.ext import commands
 
-from bossbot import N_, App, BossBot, Hit, Refused, _, did_you_mean, escape, hookimpl
+from bossbot import N_, App, BossBot, Refused, _, did_you_mean, escape, hookimpl
 
 Context = commands.Context[Any]
 PER_PAGE = 5
@@ -153,7 +154,7 @@ async def found(
 ) -> dict[str, Any] | None:
     """A page of what was found, as ``send`` takes it; None when there is nothing."""
     query = await query_for(asked, wanted)
-    hits = await app.archive.search(query, limit=PER_PAGE + 1, after=after)
+    hits = await archive_of(app).search(query, limit=PER_PAGE + 1, after=after)
     if not hits:
         return None
     page, more = hits[:PER_PAGE], hits[PER_PAGE:]
@@ -247,7 +248,7 @@ class PostButton(
         await interaction.response.defer()
         bot: Any = interaction.client
         query = await query_for(interaction, wanted)
-        hits = await bot.app.archive.search(query, limit=PER_PAGE, after=self.after)
+        hits = await archive_of(bot.app).search(query, limit=PER_PAGE, after=self.after)
         open_to_all = await channels_for(interaction, public=True)
         open_hits = [
             one for one in hits if place_of(interaction, one.channel_id) in open_to_all

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import discord
 from bossbot_plugins._alike import ALIKE, Look, distance, look_at, read_look
+from bossbot_plugins._archive import Query, archive_of
 from bossbot_plugins._bench import JobBench
 from bossbot_plugins._jobs import message_link, place_of
 from bossbot_plugins._nonce import nonce
@@ -25,7 +26,6 @@ from bossbot import (
     JobFailed,
     PluginConfig,
     Post,
-    Query,
     Refused,
     Status,
     _,
@@ -223,7 +223,7 @@ async def same_in_words(app: App, job: Job, channels: Collection[int]) -> set[st
         since=now() - WITHIN_S,
     )
     try:
-        hits = await app.archive.search(query, limit=MAX_LIKE)
+        hits = await archive_of(app).search(query, limit=MAX_LIKE)
     except Refused:
         return set()
     return {hit.job_id for hit in hits if hit.sure}

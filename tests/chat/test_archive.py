@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+from bossbot_plugins._archive import Hit, Query
 from discord_support import BotProcess, Stage, link, module, until
 
-from bossbot import BossBot, Hit, Query, Refused
+from bossbot import BossBot, Refused
 
 pytest_plugins = ("discord_fixtures",)
 

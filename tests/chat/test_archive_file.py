@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bossbot_plugins._archive import Query
 from bossbot_plugins.archive import _file, _find, store
 from bossbot_plugins.archive._file import PostRow, transaction
 from bossbot_plugins.archive._pieces import clean, cut, fitted, joined, whole, windows
@@ -25,7 +26,7 @@ from bossbot_plugins.archive._words import (
 )
 from bossbot_plugins.archive.reading import read_text
 
-from bossbot import MediaFile, Passage, Query
+from bossbot import MediaFile, Passage
 
 Db = sqlite3.Connection
 

@@ -12,13 +12,14 @@ from unittest.mock import AsyncMock, MagicMock
 
 import discord
 import pytest
+from bossbot_plugins._archive import Query
 from bossbot_plugins._found import jumps, numbered, shown
 from bossbot_plugins._prompt import prompt
 from bossbot_plugins._readable import channels_for, readable_channels
 from bossbot_plugins.archive import _file, _find
 from discord import Permissions
 
-from bossbot import Passage, Query
+from bossbot import Passage
 
 VIEW, HISTORY = Permissions(view_channel=True), Permissions(read_message_history=True)
 CONNECT, THREADS = Permissions(connect=True), Permissions(manage_threads=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bossbot_plugins._archive import archive_of
 from conftest import ROOT, Home, MakeSettings, SmallApp, WritePlugin, make_job
 
 import bossbot
@@ -27,7 +28,6 @@ from bossbot import (
     PluginConfig,
     PluginError,
     Plugins,
-    Query,
     Refused,
     Settings,
     StartError,
@@ -678,10 +678,10 @@ def test_missing_part_is_named(load: Load, name: str) -> None:
 async def test_bot_without_an_archive_says_that_it_remembers_nothing(
     load: Load,
 ) -> None:
-    archive = load(a=GOOD).app.archive
-    await archive.start()
+    app = load(a=GOOD).app
+    await app.archive.start()
     with pytest.raises(Refused, match="does not remember"):
-        await archive.search(Query(text="cats", guild_id=1, channels=[2]))
+        archive_of(app)
 
 
 def test_app_has_a_property_for_each_part_and_no_others() -> None:

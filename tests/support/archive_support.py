@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from bossbot_plugins._archive import Hit
 from discord_support import Stage, link, until
 from fake_discord import Message
 
-from bossbot import BossBot, Hit, Passage
+from bossbot import BossBot, Passage
 
 
 def make_hit(**fields: Any) -> Hit:

@@ -27,11 +27,12 @@ sys.path[:0] = [
 ]
 
 import evaluate_archive
+from bossbot_plugins._archive import Query
 from bossbot_plugins._limited_child import LimitedChild
 from bossbot_plugins.archive import _file
 from loguru import logger
 
-from bossbot import App, Passage, Query, Settings, prepare_data
+from bossbot import App, Passage, Settings, prepare_data
 
 Show = Callable[[str, str, str], None]
 GUILD, CHANNELS = 1, range(10, 20)

@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 if __name__ == "__main__":  # as a program
     sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "support")]
 
+from bossbot_plugins._archive import Query
 from bossbot_plugins.archive import _file, _find
 from bossbot_plugins.archive._meaning import Meaning
 from bossbot_plugins.archive._words import WORDS_WEIGHT
@@ -32,7 +33,7 @@ from bossbot_plugins.archive.config import Config
 from bossbot_plugins.archive.reading import said_of
 from bossbot_plugins.archive.store import NEAREST
 
-from bossbot import Job, Passage, Query
+from bossbot import Job, Passage
 
 SURE, PERHAPS = Config().sure, Config().perhaps
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5)

@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bossbot import Hit, Passage, Query
+from bossbot_plugins._archive import Hit, Query
+
+from bossbot import Passage
 
 from ._file import PLACE_BITS, texts_of
 from ._words import (

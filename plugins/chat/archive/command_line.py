@@ -4,7 +4,9 @@ import argparse
 import sqlite3
 from typing import TYPE_CHECKING
 
-from bossbot import App, Query, Refused, Subcommand, format_size, one_line
+from bossbot_plugins._archive import Query
+
+from bossbot import App, Refused, Subcommand, format_size, one_line
 
 if TYPE_CHECKING:
     from .store import SQLiteArchive

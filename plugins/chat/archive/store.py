@@ -15,23 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import discord
+from bossbot_plugins._archive import Hit, PostArchive, Query
 from bossbot_plugins._media import mime_of
 from bossbot_plugins._refusals import UNREACHABLE
 from loguru import logger
 from pydantic import ValidationError
 
-from bossbot import (
-    TERMINAL_STATUSES,
-    App,
-    Archive,
-    Hit,
-    Job,
-    Post,
-    Query,
-    Refused,
-    _,
-    now,
-)
+from bossbot import TERMINAL_STATUSES, App, Job, Post, Refused, _, now
 
 from . import _file, _find
 from ._meaning import Meaning
@@ -79,8 +69,8 @@ def own_archive(app: App) -> "SQLiteArchive | None":
     return cast(SQLiteArchive, app.archive)
 
 
-class SQLiteArchive(Archive):
-    """The ``Archive`` in an SQLite file of its own, ``archive.db``.
+class SQLiteArchive(PostArchive):
+    """The archive in an SQLite file of its own, ``archive.db``.
 
     Threads read it, and one with low priority writes. What it could not write is written
     later, from the queue. Where no commands come, it only tells others what is in files.
@@ -482,7 +472,7 @@ class SQLiteArchive(Archive):
     # Search
 
     async def search(self, query: Query, limit: int = 5, after: int = 0) -> list[Hit]:
-        """See ``Archive``."""
+        """See ``PostArchive``."""
         if not self.keeps(query.guild_id):
             raise Refused(_("This server keeps no archive: its setting is off."))
         if self._wishes:
@@ -599,7 +589,7 @@ class SQLiteArchive(Archive):
         return found_at[1]
 
     async def count(self, user_id: int) -> int:
-        """See ``Archive``."""
+        """See ``PostArchive``."""
         sql = "SELECT count(*) FROM posts WHERE user_id = ?"
         with self.refused():
             row = await self._read(lambda db: db.execute(sql, (user_id,)).fetchone())
