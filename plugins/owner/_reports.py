@@ -14,18 +14,60 @@ MAX_LINES = 200
 MAX_WIDTH = 500  # characters of a line
 
 
-def clean(line: str) -> str:
-    """A line without secrets, ids of Discord, what follows a link's host, and the
-    owner's folders. What a site wrote may still be in it."""
-    line = redact(cut_line(line))
-    line = re.sub(
-        r"(\w+://)(?:[^\s/'\"<>@]*@)?([^\s/'\"<>?#]+)[^\s'\"<>]*", r"\1\2/…", line
+SECRET = "[secret]"
+NAMED = (
+    "(?:token|secret|passw|api[_-]?key|session[_-]?id|csrf|authorization|ct0|sapisid)"
+)
+IS = r"['\"]?\s?(?:[:=]|%3D)\s?['\"]?"
+KINDS = "(?:bearer|basic|bot|oauth)"
+S, FOLDER = r"[\\/]+", r"[^\\/:'\"]{1,64}"
+# What is nobody else's business, and what is shown in its place. Secrets that the bot
+# knows are gone before; these are for what sites and programs say. Each begins with
+# something fixed, or is bounded: a line from outside takes linear time.
+PRIVATE = [
+    (re.compile(pattern), shown)
+    for pattern, shown in (
+        (r"(\w{1,20}://)(?:[^\s/'\"<>@]*@)?([^\s/'\"<>?#]+)[^\s'\"<>]*", r"\1\2/…"),
+        (r"//[^\s/@'\"]*:[^\s/@'\"]*@", f"//{SECRET}@"),
+        # A header or an entry with a telling name, and what looks like a key.
+        (r"(?i)(cookie2?['\"]?\s?[:=]).*", rf"\1 {SECRET}"),
+        (r"((?:TRUE|FALSE)\s/\S*\s(?:TRUE|FALSE)\s\d+\s\S+\s)\S+", rf"\1{SECRET}"),
+        (
+            rf"(?i)({NAMED}[\w-]{{0,20}}{IS})(?:{KINDS} )?[^\s'\"&;,)}}]+",
+            rf"\1{SECRET}",
+        ),
+        (rf"(?i)\b({KINDS}) [\w.~+/=-]{{16,}}", rf"\1 {SECRET}"),
+        (r"(?<![\w-])[\w-]{17,}\.[\w-]{5,}\.[\w-]{17,}", SECRET),
+        (r"(?a)(?<!\w)(?=\w*\d)(?=\w*[A-Za-z])\w{32,}", SECRET),
+        # People, and their machines.
+        (r"[\w.+-]{1,64}@[\w.-]{1,200}\.[^\W\d_]{2,}", "[e-mail]"),
+        (r"((?:/home|/Users)/+)[^/\s'\":;,)]+", r"\1[name]"),
+        (rf"(?i)([a-z]:{S}users{S})(?:{FOLDER}(?={S})|[^\s\\/:'\"]+)", r"\1[name]"),
+        (
+            r"(?<![\w.])(?!127\.|0\.0\.0\.0)\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)",
+            "[address]",
+        ),
+        (
+            r"(?i)(?<![\w:])(?=[\da-f:]{0,30}::|(?:[\da-f]{1,4}:){5})[\da-f:]{3,}",
+            "[address]",
+        ),
+        (r" ?\b(?:guild|user)=\d+", ""),
+        (r"\d{16,20}", "[id]"),
+        (r"`{3,}", "'''"),  # would end a block of code
     )
-    line = re.sub(r" ?\b(?:guild|user)=\d+", "", line)
-    line = re.sub(r"\d{16,20}", "[id]", line)
+]
+
+
+def clean(line: str) -> str:
+    """A line without secrets, ids of Discord, what follows a link's host, addresses, and
+    the names of people and folders, as far as they can be told. What a site wrote may
+    still be in it."""
+    line = redact(cut_line(line))
     for folder, name in ((HERE, "."), (Path.home(), "~")):
         if len(str(folder)) > 1:
             line = line.replace(str(folder), name)
+    for pattern, shown in PRIVATE:
+        line = pattern.sub(shown, line)
     return one_line(line, fold=False)[:MAX_WIDTH].rstrip()
 
 
@@ -57,10 +99,10 @@ def read(path: Path, whole: bool) -> Iterator[str]:
 
 def pick(name: str, lines: Iterator[str]) -> list[str]:
     found: list[str] = []
-    inside = False
+    inside, whole = False, re.compile(rf"\b{name}\b")  # not in a longer number
     for line in lines:
         # What belongs to a line above begins with two spaces.
-        inside = inside if line.startswith("  ") else name in line
+        inside = inside if line.startswith("  ") else bool(whole.search(line))
         if inside:
             found.append(line)
             del found[: -2 * MAX_LINES]

@@ -22,7 +22,7 @@ PACKAGES = ("discord.py", "aiohttp", "pydantic", "aiosqlite", "pluggy", "pillow"
 # Of a job, without its link, its title and whom it is from.
 SHOWN = (
     *("status", "cause", "platform", "engine", "attempts", "crashes"),
-    *("file_count", "total_bytes", "limit_bytes", "detail"),
+    *("file_count", "total_bytes", "limit_bytes"),
 )
 
 
@@ -129,6 +129,8 @@ def about(row: sqlite3.Row) -> Iterator[tuple[str, str]]:
     for key in SHOWN:
         if key in known and row[key]:
             yield key, clean(str(row[key]))
+    if "detail" in known and row["detail"]:  # what a site said: no Markdown
+        yield "detail", "`{}`".format(clean(row["detail"]).replace("`", "'"))
     yield "link", clean(row["url"])
     began = time.strftime("%Y-%m-%d %H:%M", time.gmtime(row["created_at"]))
     yield "asked for", f"{began} UTC"

@@ -17,6 +17,7 @@ from bossbot_plugins import (
     platform_router,
 )
 from bossbot_plugins._answers import packed
+from bossbot_plugins._reports import clean
 from bossbot_plugins.download import explained
 from bossbot_plugins.progress import render_all
 from conftest import make_job
@@ -108,6 +109,7 @@ def check(text: str) -> None:
 KNOWN = _links.known_by([])
 FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "redact": bossbot.redact,
+    "clean": clean,
     "without_queries": bossbot.without_queries,
     "one_line": bossbot.one_line,
     "one_line unfolded": lambda text: bossbot.one_line(text, fold=False),
