@@ -15,11 +15,14 @@ async def insist(ask: Callable[[], Awaitable[T]], job: Job, wait_s: float) -> T:
     """What the queue answers about a job, or a check that asks it, even when it takes a
     while: a full disk, a lock. A stop ends that; the next start takes the job up as it is
     stored. Raises what a check refuses with."""
+    level = "ERROR"  # the first time
     while True:
         try:
             return await ask()
         except Exception as error:  # each queue has its own
             if isinstance(error, Refused) and not isinstance(error, OutOfReach):
                 raise
-            logger.bind(job=job.id).error("the queue does not answer: {}", error)
+            log = logger.bind(job=job.id)
+            log.log(level, "the queue does not answer: {}", error)
+            level = "DEBUG"
             await asyncio.sleep(wait_s)

@@ -192,7 +192,7 @@ class LocalWorker(Worker):
                     await self._claim()
 
     async def _claim(self) -> None:
-        """Claim what there is room for, unless a check refuses."""
+        """Claim what there is room for, unless a check or the queue refuses."""
         loop = asyncio.get_running_loop()
         async with self._claiming:
             while self.app.queue.waits() and not self.app.stopping.is_set():
@@ -200,6 +200,7 @@ class LocalWorker(Worker):
                     return
                 try:
                     await self.app.plugins.call("check_claim")
+                    job = await self.app.queue.claim(self.name, self.lease_s)
                 except Refused as error:
                     if self._refused != str(error):
                         logger.warning("no job is started now: {}", error)
@@ -207,7 +208,6 @@ class LocalWorker(Worker):
                     self._ask_again_s = loop.time() + self.refused_s
                     return
                 self._refused = ""
-                job = await self.app.queue.claim(self.name, self.lease_s)
                 if not job:
                     return
                 self._spawn(job, self._work(job))

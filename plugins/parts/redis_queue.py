@@ -164,7 +164,8 @@ STEP = 2**45  # see the script
 ALWAYS = ("id", "url", "status", "priority", "created_at")
 DEFAULTS = row_of(Job(id="", url=""))
 CLAIMED = {Status.DOWNLOADING, Status.PROCESSING, Status.UPLOADING}
-AWAY = N_("I cannot take links now: the queue is out of reach or full.")
+AWAY = N_("The queue is out of reach. Try again in a minute.")
+NO_LINKS = N_("I cannot take links now: the queue is out of reach or full.")
 URL = "BOSS_BOT_PLUGINS__REDIS_QUEUE__URL in .env"
 ENCODED = (
     "In a password, write what is no letter or digit as in a link: # as %23, / as %2F."
@@ -849,11 +850,11 @@ class RedisQueue(ListenedQueue, SharedQueue):
                 0 if app.has_gateway and not app.works else slots,
                 json.dumps(whole(job)),
             )
-        except OutOfReach:  # Redis may come to it later
+        except OutOfReach as error:  # Redis may come to it later
             task = asyncio.create_task(self._withdraw(job.id))
             self._withdrawing.add(task)
             task.add_done_callback(self._withdrawing.discard)
-            raise
+            raise OutOfReach(_(NO_LINKS)) from error.__cause__
         if code == -1:
             text = _(
                 "The queue is full: {count} links are waiting. Try again when some are "
@@ -861,7 +862,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
             )
             raise QueueFull(text.format(count=settings.max_queue_size))
         if code == -2:  # another job has its id
-            raise OutOfReach(_(AWAY))
+            raise OutOfReach(_(NO_LINKS))
         if code == 0:
             return None
         job.position, job.joins = int(rest[0]), str(rest[1])

@@ -792,6 +792,7 @@ async def test_member_is_told_in_time_when_redis_hangs_or_is_gone(
                 answers = await asyncio.gather(*asks, return_exceptions=True)
             for said in answers:
                 assert isinstance(said, Refused) and "out of reach" in str(said)
+            assert ["links" in str(said) for said in answers] == [True, False, False]
             queue.redis.within_s = within_s
             begin()
             async with asyncio.timeout(60):

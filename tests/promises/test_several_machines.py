@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from discord_support import BotProcess, Stage, link
@@ -14,6 +15,7 @@ from redis_support import (
 )
 
 import bossbot
+from bossbot import OutOfReach
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -144,10 +146,19 @@ async def test_owner_sees_the_workers_and_nobody_else(
     stage: Stage,
     redis_server: RedisServer,  # noqa: F811
     redis_prefix: str,  # noqa: F811
+    logged: list[str],
 ) -> None:
     for name in ("redis_queue", "queue"):
         stage.add_plugin(name)
-    fake = stage.fake
+    fake, asked = stage.fake, list[Any]()
+
+    async def out_of_reach(*arguments: Any) -> bool:
+        asked.append(arguments)
+        raise OutOfReach("away")
+
+    async def there_at_last() -> bool:
+        asked.pop()
+        return not asked or await out_of_reach(asked.pop())
 
     async def seen_by(user_id: int) -> str:
         asked = await fake.slash(stage.channel_id, "queue workers", {}, user_id)
