@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import itertools
 import platform as system
 import sys
 import time
@@ -29,6 +30,7 @@ import bossbot
 from bossbot import (
     TERMINAL_STATUSES,
     App,
+    Cause,
     Job,
     JobFailed,
     MediaFile,
@@ -54,6 +56,8 @@ PHASES = {
     Status.PROCESSING: "process",
     Status.UPLOADING: "upload",
 }
+SOURCES = ("message", "interaction", "automatic")
+RESULTS = ("queued", "joined", "answered", "refused")
 # The upper ends of the histograms, in seconds.
 JOB_S = (1, 3, 10, 30, 100, 300, 1000)
 PHASE_S = (0.1, 0.3, 1, 3, 10, 30, 100, 300)
@@ -184,16 +188,21 @@ class Meter:
             )
 
         self.jobs = count("jobs_total", "Jobs that have ended", "platform", "status")
-        for platform in (*self._platforms, "other"):
-            for status in TERMINAL_STATUSES:  # that Prometheus sees the first one
-                self.jobs.labels(platform, str(status))
         self.failures = count(
             "job_failures_total", "Jobs that failed", "platform", "cause"
         )
+        # From 0 on: else Prometheus sees no increase at the first one.
+        for platform in (*self._platforms, "other"):
+            for status in TERMINAL_STATUSES:
+                self.jobs.labels(platform, str(status))
+            for cause in Cause:
+                self.failures.labels(platform, str(cause))
         self.retries = count(
             "job_retries_total", "Attempts that are made once more", "platform"
         )
         self.links = count("links_total", "Links that came in", "source", "result")
+        for labels in itertools.product(SOURCES, RESULTS):
+            self.links.labels(*labels)
         self.refusals = count(
             "refusals_total", "Refusals by the checks of a plugin", "reason"
         )

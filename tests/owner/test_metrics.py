@@ -167,7 +167,7 @@ async def test_jobs_of_before_a_restart_count_once(
         meter = module("metrics")._meter
         meter.changed(await bot.app.queue.get(jobs[0].id), Status.QUEUED)  # once more
         assert parse(await scrape(logged))["jobs_total", "other", "cancelled"] == 1
-        links = {key[1:] for key in figures if key[0] == "links_total"}
+        links = {key[1:] for key in figures if key[0] == "links_total" and figures[key]}
         assert links == {("refused", "message")}
 
 
@@ -182,6 +182,8 @@ async def test_each_thing_counts_once_and_only_what_it_is(
     def figures() -> dict[tuple[str, ...], float]:
         return parse(meter.text().decode())
 
+    assert figures()["job_failures_total", "gone", "other"] == 0, "the first one counts"
+    assert figures()["links_total", "joined", "automatic"] == 0
     runs = make_job(created_at=bossbot.now() - 500)
     meter.changed(runs, None)
     for status, previous in (("downloading", "queued"), ("queued", "downloading")):
@@ -492,6 +494,13 @@ ALERTS = {
             {
                 'job_failures_total{platform="x",cause="gone"}': "0+8x120",
                 'jobs_total{platform="x",status="failed"}': "0+8x120",
+            },
+        ),
+        (
+            False,  # one alone
+            {
+                'job_failures_total{platform="x",cause="internal"}': "0x90 1x30",
+                'jobs_total{platform="x",status="failed"}': "0x90 1x30",
             },
         ),
     ],
