@@ -2,12 +2,15 @@
 
 import compileall
 import copy
+import gc
 import importlib.util
 import os
 import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
@@ -44,17 +47,40 @@ SUPPORT_PLUGINS = ROOT / "tests" / "support" / "plugins"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile the bot once: hundreds of copies of it are started."""
-    if not hasattr(config, "workerinput"):
+    """Compile the bot once: hundreds of copies of it are started. Of xdist's processes,
+    one compiles the tests, too, for which the others wait."""
+    sys.dont_write_bytecode = False
+    gc.disable()  # all that is made while tests are collected stays
+    worker = getattr(config, "workerinput", None)
+    if not worker:
         compileall.compile_file(ROOT / "bossbot.py", quiet=2)
         compileall.compile_dir(ROOT / "plugins", quiet=2)
+    elif worker["workerid"] != "gw0":
+        end_s = time.monotonic() + 60
+        while not compiled(config).exists() and time.monotonic() < end_s:
+            time.sleep(0.05)
 
 
-def pytest_collection_finish() -> None:
+def compiled(config: pytest.Config) -> Path:
+    """The file that says that the tests of this run are compiled."""
+    run: str = config.workerinput["testrunuid"]  # type: ignore[attr-defined]
+    return Path(tempfile.gettempdir(), f"boss-bot-tests-{run}")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Write no bytecode from here on: of a plugin that a test changes within a second,
     to as many bytes, Python would go on reading it."""
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    gc.freeze()
+    gc.enable()
+    if hasattr(session.config, "workerinput"):
+        compiled(session.config).touch()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        compiled(config).unlink(missing_ok=True)
 
 
 @pytest.hookimpl(optionalhook=True)
