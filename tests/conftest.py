@@ -1,6 +1,7 @@
 """What several tests share: settings, apps, plugins, and a home to run in."""
 
 import compileall
+import contextlib
 import copy
 import gc
 import importlib.util
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_python
 from loguru import logger
 from planted import (  # noqa: F401 (hooks)
     pytest_runtest_logreport,
@@ -357,15 +359,27 @@ class Home:
         text_in: str = "",
     ) -> "subprocess.CompletedProcess[str]":
         """``python bossbot.py ...``, off a terminal."""
-        done = subprocess.run(
-            self.command(*arguments),
-            env=self.environment(**(env or {})),
-            cwd=cwd or self.path,
-            input=text_in,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        command, files = self.command(*arguments), []
+        with contextlib.ExitStack() as stack:
+            for _ in ("stdout", "stderr"):
+                files.append(stack.enter_context(tempfile.TemporaryFile()))
+            reading, writing = os.pipe()
+            assert os.write(writing, text_in.encode()) == len(text_in.encode())
+            os.close(writing)
+            process = warm_python.start(
+                command[1:],
+                self.environment(**(env or {})),
+                cwd or self.path,
+                stdin=reading,
+                stdout=files[0],
+                stderr=files[1],
+            )
+            os.close(reading)
+            code, texts = process.wait(300), []
+            for file in files:
+                file.seek(0)
+                texts.append(file.read().decode())
+        done = subprocess.CompletedProcess(command, code, *texts)
         with self.path.with_name("output.txt").open("a", encoding="utf-8") as kept:
             kept.write(done.stdout + done.stderr)  # to be searched: see planted.py
         return done

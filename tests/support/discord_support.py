@@ -25,7 +25,7 @@ import re
 import shutil
 import signal
 import sqlite3
-import sys
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from unittest import mock
 from urllib.parse import quote
 
 import media
+import warm_python
 from conftest import (
     PARTS,
     ROOT,
@@ -347,6 +348,7 @@ class Stage:
         return found
 
 
+REDIRECTED = ROOT / "tests" / "support" / "run_redirected.py"
 Whom = Literal["bot", "bot and server", "tree"]
 
 
@@ -359,7 +361,7 @@ class BotProcess:
         copy_bot(self.home, "bossbot.py")  # beside the stage's plugins
         shutil.copy(SUPPORT_PLUGINS / "quick.py", stage.plugins)
         self.log = stage.folder / ("output.txt" if name == "home" else f"{name}.txt")
-        self.process: asyncio.subprocess.Process
+        self.process: warm_python.WarmProcess | subprocess.Popen[bytes]
 
     async def launch(self, *command: str, **variables: str) -> None:
         """Starts it, or a command, whatever becomes of it."""
@@ -376,20 +378,15 @@ class BotProcess:
         plugins.unlink(missing_ok=True)
         plugins.symlink_to(self.stage.ours)
         with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *(
-                    sys.executable,
-                    str(ROOT / "tests" / "support" / "run_redirected.py"),
-                ),
-                str(self.home / "bossbot.py"),
-                *command,
-                env={
+            self.process = warm_python.start(
+                [REDIRECTED, self.home / "bossbot.py", *command],
+                {
                     "PATH": os.environ["PATH"],
                     "PYTHONDONTWRITEBYTECODE": "1",
                     "FAKE_DISCORD_URL": self.stage.fake.url,
                     **settings,
                 },
-                cwd=self.stage.folder,
+                self.stage.folder,
                 stdout=log,
                 stderr=log,
             )
@@ -415,17 +412,19 @@ class BotProcess:
 
     def family(self) -> list[int]:
         """All processes that came from this copy, the bot and its children."""
-        found = []
+        found = [] if self.process.poll() is not None else [self.process.pid]
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):  # it has just ended
                 if str(self.home).encode() in path.read_bytes():
                     found.append(int(path.parent.name))
-        return found
+        return [*{*found}]
 
     async def ended(self, timeout_s: float = 60) -> int:
         """The exit code."""
         async with asyncio.timeout(timeout_s):
-            return await self.process.wait()
+            while (code := self.process.poll()) is None:
+                await asyncio.sleep(0.01)
+        return code
 
     async def family_ended(self, timeout_s: float = 60) -> None:
         """Returns once no process is left; fails when one is after that time."""
