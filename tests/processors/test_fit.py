@@ -1,6 +1,7 @@
 """Files are made to fit and to play, with real media of each kind."""
 
 import dataclasses
+import functools
 import json
 import struct
 import subprocess
@@ -64,6 +65,13 @@ seen: list[Progress] = []
 
 
 def probed(path: Path) -> dict[str, Any]:
+    """What ffprobe tells of a file, which is asked once for the same."""
+    stat = path.stat()
+    return probed_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def probed_once(path: Path, *version: int) -> dict[str, Any]:
     words = ["-of", "json", "-show_format", "-show_streams", str(path)]
     done = subprocess.run(
         ["ffprobe", "-v", "error", *words], capture_output=True, check=True
