@@ -246,6 +246,7 @@ class ChildRunner(Runner):
         self._numbers = itertools.count(1)
         self._server: subprocess.Popen[bytes] | None = None
         self._server_began_s = 0.0  # by time.monotonic()
+        self._early_deaths = 0  # of servers in a row
         self._control: socket.socket | None = None
         self._environment = kept_environment()  # of the server
         self._tasks: set[asyncio.Task[None]] = set()
@@ -321,14 +322,21 @@ class ChildRunner(Runner):
             return
         logger.error("the fork server ended; the next download starts a new one")
         self._forget_server()
-        lived = time.monotonic() - self._server_began_s > self.renew_server_s
-        wait_s = self.renew_server_s * (1 if lived else 60)
+        if time.monotonic() - self._server_began_s > self.renew_server_s:
+            self._early_deaths = 0
+        wait_s = self.renew_server_s * 2**self._early_deaths
+        self._early_deaths = min(self._early_deaths + 1, 6)
         asyncio.get_running_loop().call_later(wait_s, self._renew_server)
 
     async def health(self) -> str:
         """See ``Part``."""
-        lives = self._server and self._server.poll() is None
-        return "" if lives or not self.can_fork else "the fork server has ended"
+        if not self.can_fork:
+            return ""
+        if not self._server or self._server.poll() is not None:
+            return "the fork server has ended"
+        stat = Path(f"/proc/{self._server.pid}/stat").read_text()
+        stopped = stat.rpartition(")")[2].split()[0] in "Tt"  # by SIGSTOP, or a debugger
+        return "the fork server is stopped" if stopped else ""
 
     def _forget_server(self) -> None:
         if self._control and self._server:
