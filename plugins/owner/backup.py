@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import errno
 import gzip
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -31,6 +33,7 @@ from bossbot import (
     format_size,
     hookimpl,
     now,
+    one_line,
     parse_toml,
     plugin_folders,
     redact,
@@ -38,13 +41,17 @@ from bossbot import (
 
 FORM = 1  # of the file; a newer one is refused
 MANIFEST = "manifest.json"
-FOLDERS = ("data", "plugins", "secrets")
+MAX_FILES = 100_000  # settings of that many servers
+MAX_READ = 2**24  # bytes at once: what is before a file in the archive is small
 UNFINISHED = "status IN ('queued', 'downloading', 'processing', 'uploading')"
 AGAIN = N_(
     "The bot was restored from a backup. If the files of this link are missing, paste "
     "it again."
 )
-BROKEN = (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError)
+BROKEN = (
+    *(tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError),
+    *(ArithmeticError, RecursionError),
+)
 
 
 @hookimpl
@@ -94,14 +101,30 @@ async def back_up(app: App, args: argparse.Namespace) -> int:
             made = Path(scratch) / "backup"
             said = write_backup(app, made, Path(scratch), args.with_secrets)
             made.replace(file)
-    except sqlite3.DatabaseError as error:
-        raise BossbotError(f"A database cannot be copied: {error}.") from error
-    except OSError as error:
-        raise BossbotError(f"{file} cannot be written: {error.strerror}.") from error
+    except (sqlite3.DatabaseError, OSError) as error:
+        raise BossbotError(why_not_made(error, file)) from error
     print(f"{file}: {format_size(file.stat().st_size)}")
     for line in said:
         print(f"  {line}")
     return 0
+
+
+def why_not_made(error: OSError | sqlite3.DatabaseError, file: Path) -> str:
+    """What is wrong, and what the owner can do."""
+    if isinstance(error, sqlite3.DatabaseError):
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+            error = OSError(errno.ENOSPC, "")
+        else:
+            return (
+                f"A database cannot be copied: {one_line(str(error))}. Try again; if it "
+                "is damaged, stop the bot, and restore an earlier backup."
+            )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"There is no room for a backup in {file.parent}. Make some, or use another disk."
+    wrong = error.strerror or error
+    if error.filename and not Path(error.filename).is_relative_to(file.parent):
+        return f"{error.filename} cannot be read: {wrong}. Correct that."
+    return f"{file} cannot be written: {wrong}. Choose another folder."
 
 
 def is_backup(file: Path) -> bool:
@@ -222,15 +245,23 @@ def files_in(folder: Path) -> list[Path]:
 
 def own_files(app: App) -> list[tuple[str, Path]]:
     """The files of the owner's plugins and libraries, by their names in their folder."""
-    own, *ours = plugin_folders(app.settings.plugins_dir, app.plugins.ours)
-    shelves = {shelf.resolve() for shelf in ours}
+    own = app.settings.plugins_dir
     return [
         (path.relative_to(own).as_posix(), path)
         for entry in sorted(own.iterdir())
-        if entry.name not in ("README.md", "__pycache__")
-        if not entry.name.startswith(".") and entry.resolve() not in shelves
+        if is_own(app, entry)
         for path in files_in(entry)
     ]
+
+
+def is_own(app: App, entry: Path) -> bool:
+    """Whether something in the folder of own plugins is the owner's."""
+    _, *ours = plugin_folders(app.settings.plugins_dir, app.plugins.ours)
+    return not (
+        entry.name in ("README.md", "__pycache__")
+        or entry.name.startswith(".")
+        or entry.resolve() in {shelf.resolve() for shelf in ours}
+    )
 
 
 def secret_files(app: App) -> Iterator[tuple[str, Path]]:
@@ -281,21 +312,26 @@ async def restore(app: App, args: argparse.Namespace) -> int:
     """
     file, data = args.file.absolute(), app.settings.data_dir
     if not file.is_file():
-        raise BossbotError(f"{file}: no such file.")
+        wrong = "is no file" if file.exists() else "no such file"
+        raise BossbotError(f"{file}: {wrong}. Name one that `backup` wrote.")
     with contextlib.closing(lock_data(data)):
         for leftover in data.glob(".restore-*"):  # of one that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         staged = data / f".restore-{secrets.token_hex(4)}"
         staged.mkdir(0o700)
         try:
-            manifest = unpack(file, staged)
+            manifest = unpack(app, file, staged)
+            made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest["made_at"]))
             check_staged(app, staged)
             moved = not (data / "bossbot.db").exists()
             if manifest.get("running") or not moved:
                 end_jobs(staged / "data" / "bossbot.db")
             said = put_in_place(app, staged)
         except sqlite3.DatabaseError as error:
-            raise BossbotError(f"{file} is damaged: {error}.") from error
+            wrong = one_line(str(error))
+            raise BossbotError(
+                f"{file} is damaged: {wrong}. Try an earlier one."
+            ) from error
         except OSError as error:
             raise BossbotError(
                 f"{error.filename or data}: {error.strerror}. Correct that, and restore "
@@ -303,38 +339,54 @@ async def restore(app: App, args: argparse.Namespace) -> int:
             ) from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-    made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest["made_at"]))
     print(f"Restored what was there on {made}:")
     for line in said:
         print(f"  {line}")
     return 0
 
 
-def unpack(file: Path, staged: Path) -> dict[str, Any]:
+class Careful(gzip.GzipFile):
+    """Unpacks no more at once than one of our archives needs, whatever it says."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MAX_READ:
+            raise ValueError("it has a part that is too large")
+        return super().read(size)
+
+
+def unpack(app: App, file: Path, staged: Path) -> dict[str, Any]:
     """Unpack a whole backup into a folder; returns its manifest. Raises BossbotError
     when it is none, and OSError."""
     try:
-        with gzip.open(file) as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
+        with Careful(file) as raw, tarfile.open(fileobj=raw, mode="r:") as archive:
             first = archive.next()
             if first is None or first.name != MANIFEST:
                 raise ValueError("it has no manifest")
             manifest = dict(json.loads(read_member(archive, first)))
             if int(manifest["form"]) > FORM:
+                version = one_line(str(manifest["version"]))[:20]
                 raise BossbotError(
-                    f"{file} was written by Boss-Bot {manifest['version']}, and this is "
+                    f"{file} was written by Boss-Bot {version}, and this is "
                     f"{bossbot.__version__}. Update the bot: git pull."
                 )
-            float(manifest["made_at"])
-            for member in archive:
+            time.localtime(float(manifest["made_at"]))
+            for number, member in enumerate(archive):
+                if number > MAX_FILES:
+                    raise ValueError("it has too many files")
                 if member is not first:
-                    unpack_member(archive, member, staged)
+                    unpack_member(app, archive, member, staged)
             while raw.read(2**20):  # to the end, which has the check sum
                 pass
     except BROKEN as error:
-        raise BossbotError(f"{file} is no backup, or is damaged: {error}.") from error
+        raise BossbotError(
+            f"{file} is no backup, or is damaged: {one_line(str(error))}. Name another "
+            "one that `backup` wrote."
+        ) from error
     except OSError as error:
         if error.errno is None:  # gzip's own
-            raise BossbotError(f"{file} is no backup: {error}.") from error
+            raise BossbotError(
+                f"{file} is no backup: {error}. Name one that `backup` wrote."
+            ) from error
         raise
     return manifest
 
@@ -342,19 +394,24 @@ def unpack(file: Path, staged: Path) -> dict[str, Any]:
 def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     content = archive.extractfile(member)
     if content is None or member.size > 2**20:
-        raise ValueError(f"{member.name} is no small file")
+        raise ValueError(f"{member.name!r} is no small file")
     return content.read()
 
 
 def unpack_member(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, staged: Path
+    app: App, archive: tarfile.TarFile, member: tarfile.TarInfo, staged: Path
 ) -> None:
     """Unpack one file; raises ValueError for what no backup of ours has."""
     name = PurePosixPath(member.name)
-    inside = len(name.parts) > 1 and name.parts[0] in FOLDERS
     content = archive.extractfile(member) if member.isreg() else None
-    if not inside or ".." in name.parts or name.is_absolute() or content is None:
+    if content is None or not belongs(app, name):
         raise ValueError(f"it has a strange member, {member.name!r}")
+    free = shutil.disk_usage(staged).free
+    if member.size > free:
+        raise BossbotError(
+            f"{member.name!r} takes {format_size(member.size)}, and only "
+            f"{format_size(free)} are free in {app.settings.data_dir}. Make room there."
+        )
     target = staged / name
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -362,6 +419,23 @@ def unpack_member(
         shutil.copyfileobj(content, file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def belongs(app: App, name: PurePosixPath) -> bool:
+    """Whether a backup may have a member of this name: nothing gets where the bot's own
+    code is, or beside a database."""
+    if ".." in name.parts or name.is_absolute():
+        return False
+    match name.parts:
+        case ("data", file):
+            return file in ("worker", "config.toml") or file.endswith(".db")
+        case ("data", "guilds", _, *_) | ("secrets", ".env"):
+            return True
+        case ("secrets", "data", *_, file):
+            return not re.search(r"\.db(-\w+)?$", file)
+        case ("plugins", entry, *_):
+            return is_own(app, app.settings.plugins_dir / entry)
+    return False
 
 
 def check_staged(app: App, staged: Path) -> None:

@@ -335,7 +335,9 @@ class ChildRunner(Runner):
         if not self._server or self._server.poll() is not None:
             return "the fork server has ended"
         stat = Path(f"/proc/{self._server.pid}/stat").read_text()
-        stopped = stat.rpartition(")")[2].split()[0] in "Tt"  # by SIGSTOP, or a debugger
+        stopped = (
+            stat.rpartition(")")[2].split()[0] in "Tt"
+        )  # by SIGSTOP, or a debugger
         return "the fork server is stopped" if stopped else ""
 
     def _forget_server(self) -> None:

@@ -4,6 +4,7 @@ any moment, and never half of it."""
 import argparse
 import asyncio
 import contextlib
+import errno
 import gzip
 import io
 import json
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import Home, make_job, our_plugins
-from discord_support import Stage, job_id, link, until
+from discord_support import Stage, job_id, link, module, until
 
 import bossbot
 from bossbot import App, BossbotError, StartError
@@ -289,6 +290,20 @@ def tar(**members: bytes) -> bytes:
     return raw.getvalue()
 
 
+def as_if(size: int, **fields: Any) -> bytes:
+    """A backup whose last member says that it is so large."""
+    raw, info = io.BytesIO(), tarfile.TarInfo(fields.pop("name", "data/a.db"))
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        first = tarfile.TarInfo("manifest.json")
+        first.size = len(manifest())
+        archive.addfile(first, io.BytesIO(manifest()))
+        info.size = size
+        for field, value in fields.items():
+            setattr(info, field, value)
+        archive.fileobj.write(info.tobuf(tarfile.GNU_FORMAT))  # type: ignore[union-attr]
+    return gzip.compress(raw.getvalue() + b"x" * 1024)
+
+
 def manifest(**more: Any) -> bytes:
     made = {"form": 1, "version": "1.0.0", "made_at": 1, "running": False}
     return json.dumps({**made, **more}).encode()
@@ -322,6 +337,44 @@ WRONG = {
     ),
     "absolute": (tar(manifest=manifest(), __tmp__x=b"x"), "strange member"),
     "elsewhere": (tar(manifest=manifest(), etc__x=b"x"), "strange member"),
+    "zip": (b"PK\3\4", "is no backup"),
+    "link": (as_if(0, type=tarfile.SYMTYPE, linkname="/etc/passwd"), "strange member"),
+    "hard link": (as_if(0, type=tarfile.LNKTYPE, linkname="a"), "strange member"),
+    "device": (as_if(0, type=tarfile.CHRTYPE), "strange member"),
+    "too large for the disk": (
+        as_if(2**62),
+        "'data/a.db' takes .* free in .*Make room",
+    ),
+    "holes": (as_if(2**62, type=tarfile.GNUTYPE_SPARSE), "no backup|takes"),
+    "too large for the memory": (as_if(2**40, type=tarfile.XHDTYPE), "too large"),
+    "long name": (as_if(2**40, type=tarfile.GNUTYPE_LONGNAME), "too large"),
+    "over the bot": (
+        tar(manifest=manifest(), secrets__bossbot=b"x"),
+        "strange member, 'secrets/bossbot'",
+    ),
+    "beside a database": (
+        tar(manifest=manifest(), **{"data__bossbot.db-wal": b"x"}),
+        "strange member",
+    ),
+    "beside a database, as a cookie file": (
+        tar(manifest=manifest(), **{"secrets__data__bossbot.db-wal": b"x"}),
+        "strange member",
+    ),
+    "twice": (
+        gzip.compress(
+            gzip.decompress(tar(manifest=manifest(), data__worker=b"x"))[:2048]
+            + gzip.decompress(tar(manifest=manifest(), data__worker=b"x"))[1024:]
+        ),
+        "File exists",
+    ),
+    "file as a folder": (
+        tar(manifest=manifest(), data__guilds__a=b"x", data__guilds__a__b=b"x"),
+        "exists|Not a directory",
+    ),
+    "no time": (tar(manifest=manifest(made_at=1e300)), "is no backup"),
+    "no number": (tar(manifest=manifest(form=float("inf"))), "is no backup"),
+    "deep": (tar(manifest=b"[" * 200_000), "is no backup"),
+    "words": (tar(manifest=manifest(form=2, version="\x1b[2J\n")), "Boss-Bot , and"),
     "damaged database": (
         tar(
             manifest=manifest(),
@@ -345,6 +398,38 @@ async def test_what_is_no_backup_changes_nothing_and_says_why(
     assert one.words() == ["good"]
     assert not list(one.data.glob("before-restore-*"))
     assert not list(one.data.glob(".restore-*"))
+
+
+async def test_backup_cannot_put_anything_over_our_own_plugins(
+    place: MakePlace, tmp_path: Path
+) -> None:
+    one, file = place("one"), tmp_path / "b.tar.gz"
+    one.fill("good")
+    app = one.app()
+    shelf = one.own / "parts"
+    shelf.symlink_to(app.plugins.ours / "parts")
+    for name in ("plugins__parts__evil.py", "plugins__README.md", "plugins__.x"):
+        file.write_bytes(tar(manifest=manifest(), **{name: b"x"}))
+        with pytest.raises(BossbotError, match="strange member"):
+            await one.run("restore", file)
+    assert not (shelf / "evil.py").exists()
+
+
+def test_backup_without_room_or_rights_says_what_to_do(tmp_path: Path) -> None:
+    backup, file = module("backup"), tmp_path / "b.tar.gz"
+    with contextlib.closing(sqlite3.connect(tmp_path / "full.db")) as database:
+        database.execute("CREATE TABLE words (word)")
+        database.execute("PRAGMA max_page_count = 2")
+        with pytest.raises(sqlite3.DatabaseError) as full:
+            database.execute("INSERT INTO words VALUES (zeroblob(10000))")
+    for error, said in (
+        (full.value, "There is no room for a backup in"),
+        (OSError(errno.ENOSPC, "full", str(file)), "There is no room for a backup in"),
+        (OSError(errno.EROFS, "Read-only", str(file)), "Choose another folder"),
+        (OSError(errno.EACCES, "No", "/x/a.py"), "/x/a.py cannot be read: No"),
+        (OSError("unexpected end of data"), "unexpected end of data"),
+    ):
+        assert said in backup.why_not_made(error, file)
 
 
 async def test_backup_that_is_cut_short_anywhere_changes_nothing(
