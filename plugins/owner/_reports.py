@@ -29,6 +29,8 @@ PRIVATE = [
     for pattern, shown in (
         (r"(\w{1,20}://)(?:[^\s/'\"<>@]*@)?([^\s/'\"<>?#]+)[^\s'\"<>]*", r"\1\2/…"),
         (r"//[^\s/@'\"]*:[^\s/@'\"]*@", f"//{SECRET}@"),
+        # A link without "https:", or as it is within JSON or another link.
+        (r"((?<![\w.-])(?:[\w-]+\.)+[a-z]{2,})(?:\\?/|%2F)[^\s'\"<>]*", r"\1/…"),
         # A header or an entry with a telling name, and what looks like a key.
         (r"(?i)(cookie2?['\"]?\s?[:=]).*", rf"\1 {SECRET}"),
         (r"((?:TRUE|FALSE)\s/\S*\s(?:TRUE|FALSE)\s\d+\s\S+\s)\S+", rf"\1{SECRET}"),
@@ -58,6 +60,18 @@ PRIVATE = [
 ]
 
 
+# A path from the root, and what of it is nobody's: libraries.
+PATH = re.compile(r"(?<![\w.~/:…\\])(?:/[^\s/'\"<>:,;()]+){2,}")
+LIBRARIES = re.compile(r".*/(?:site-packages|python3\.\d+)/")
+
+
+def shorten(found: re.Match[str]) -> str:
+    if found[0].startswith(("/home/[", "/Users/[")):
+        return found[0]
+    library = LIBRARIES.match(path := found[0])
+    return "…/" + (path[library.end() :] if library else path.rpartition("/")[2])
+
+
 def clean(line: str) -> str:
     """A line without secrets, ids of Discord, what follows a link's host, addresses, and
     the names of people and folders, as far as they can be told. What a site wrote may
@@ -68,6 +82,7 @@ def clean(line: str) -> str:
             line = line.replace(str(folder), name)
     for pattern, shown in PRIVATE:
         line = pattern.sub(shown, line)
+    line = PATH.sub(shorten, line)
     return one_line(line, fold=False)[:MAX_WIDTH].rstrip()
 
 

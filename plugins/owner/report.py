@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bossbot_plugins._cookies import hide_values
 from bossbot_plugins._programs import find_programs
 from bossbot_plugins._reports import ID, clean, lines_on
 from bossbot_plugins._walls import standing
@@ -45,6 +46,9 @@ async def report(app: App, args: argparse.Namespace) -> int:
             f"{args.id!r} is no id. The bot shows ids of 8 or 10 digits and letters "
             "from a to f with each link and error."
         )
+    for platform in app.plugins.registered("platforms").values():
+        if platform.cookies_file:
+            hide_values(platform.cookies_file)
     lines = lines_on(name, app.settings.data_dir / "logs") if name else []
     job = find_job(app, name) if name else {}
     show("Boss-Bot", [f"- {line}" async for line in versions(app)])

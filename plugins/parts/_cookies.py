@@ -4,6 +4,7 @@ An attempt may write anything into its file. Of that, the owner's gets readable 
 domains it has already, or of the platform itself; no row of it is lost by an attempt.
 """
 
+import contextlib
 import os
 import re
 import stat
@@ -151,6 +152,12 @@ def _read(path: Path, flags: int = 0) -> str:
 def _cookies_txt(rows: Rows) -> bytes:
     lines = [COOKIES_HEADER, *("\t".join(row) for row in rows.values()), ""]
     return "\n".join(lines).encode()
+
+
+def hide_values(file: Path) -> None:
+    """Keep the values of an owner's file out of all texts, before anything uses it."""
+    with contextlib.suppress(OSError, ValueError):
+        _hide(file, _cookie_rows(_read(file))[0])
 
 
 def _hide(file: Path, rows: Rows) -> None:

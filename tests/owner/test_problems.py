@@ -268,6 +268,24 @@ def test_report_has_what_is_known_of_a_job_and_nobodys_name(bare_home: Home) -> 
     assert "Read it before you post it" in done.stderr
 
 
+def test_report_hides_the_cookies_of_a_file_that_nothing_has_used_yet(
+    bare_home: Home,
+) -> None:
+    for name in ("owner/report", "platforms/youtube", "engines/yt_dlp"):
+        shutil.copy(
+            bossbot.HERE / f"plugins/{name}.py", bare_home.path / f"plugins/{name}.py"
+        )
+    logs = bare_home.data / "logs"
+    logs.mkdir(parents=True)
+    jar = bare_home.data / "youtube.txt"
+    jar.write_text(".youtube.com\tTRUE\t/\tTRUE\t9999999999\tSID\thush-hush-1\n")
+    (logs / "boss-bot_2026-11-27.log").write_text("it said hush-hush-1 to deadbeef\n")
+    settings = {"BOSS_BOT_PLUGINS__YOUTUBE__COOKIES_FILE": str(jar)}
+    done = bare_home.run("report", "deadbeef", env=settings)
+    assert "it said [secret] to deadbeef" in done.stdout, done.stdout + done.stderr
+    assert "hush" not in done.stdout
+
+
 async def test_report_of_a_job_while_the_bot_runs(
     stage: Stage,
     capsys: pytest.CaptureFixture[str],

@@ -19,13 +19,19 @@ CLEANED = {
     ".a.b\tTRUE\t/\tTRUE\t19\tsid\tdead": ".a.b TRUE / TRUE 19 sid [secret]",
     "password=hunter2&api_key=x": "password=[secret]&api_key=[secret]",
     "a%3Ftoken%3Dabc": "a%3Ftoken%3D[secret]",
-    WEBHOOK: "discord.com/api/webhooks/[id]/[secret]",
+    WEBHOOK: "discord.com/…",
     "HTTPS://U:P@A.example/b?c#d //u:p@b": "HTTPS://A.example/… //[secret]@b",
     "/home/mary/x, /Users/mary": "/home/[name]/x, /Users/[name]",
     r"C:\Users\Mary Smith\x d:\\users\\mary": r"C:\Users\[name]\x d:\\users\\[name]",
     "of mary.s+x@mail.example.org": "of [e-mail]",
     "from 203.0.113.7:80 and 2001:db8::1": "from [address]:80 and [address]",
     "guild=123456789012345678 <@123456789012345678>": " <@[id]>",
+    "youtu.be/abc?si=x www.a.example/b": "youtu.be/… www.a.example/…",
+    r'"url": "https:\/\/a.example\/b\/c"': r'"url": "https:\/\/a.example/…"',
+    "https%3A%2F%2Fa.example%2Fb": "https%3A%2F%2Fa.example/…",
+    'File "/srv/mary/data/x.py", line 1': 'File "…/x.py", line 1',
+    "/usr/lib/python3.11/asyncio/tasks.py": "…/asyncio/tasks.py",
+    "/x/site-packages/discord/http.py:4": "…/discord/http.py:4",
     "```` @everyone": "''' @everyone",
 }
 KEPT = [
@@ -33,6 +39,7 @@ KEPT = [
     "2026-11-27 12:50:00 yt-dlp 2026.10.26.232813, gallery-dl 1.32.18",
     "Linux-6.12.47+rpt-rpi-v8-aarch64-with-glibc2.41",
     "bossbot_plugins.discord_courier.a_function_with_a_long_name",
+    "error in /queue: text/html, and/or 1/2",
     "author: NASA; the token is missing; KeyError: 'token'",
 ]
 
