@@ -34,6 +34,7 @@ local ARGS = 4 -- where the verb's own begin
 local STEP = 2 ^ 45 -- more than any seq; 128 of them are exact in a double
 local CHANGES, PROGRESS, SIGNALS = 10000, 1000, 10000 -- entries that are kept
 local FORGOTTEN = 10000
+local FIELDS = 500 -- names and values of a job; no honest one comes near
 local SEEN_S = 90 -- a worker that was not seen for so long has no slots
 local CREDIT, MAX_TURN_S = 4, 5 -- requests that need not wait; for how long one does
 local TAKEN = 20 -- overdue leases, and due jobs, that one claim sees to
@@ -119,22 +120,33 @@ local function count_to(guild, last) -- all that wait up to a place in its line
     + call('ZCOUNT', P .. 'later:' .. guild, '-inf', last)
 end
 
+-- Whether what wait:<guild> holds is one of its waiting jobs, whoever wrote it.
+local function in_line(guild, row)
+  return row.status == 'queued' and not row.joins and (row.guild_id or '0') == guild
+    and string.find(row.priority or '', '^[012]$') and string.find(row.seq or '', '^%d+$')
+end
+
 -- A guild's first job whose member has not his share running, its priority and seq.
 local function first_of(guild)
   local from, known, ids = 0, {}, nil
   repeat
     ids = call('ZRANGE', P .. 'wait:' .. guild, from, from + 9)
+    from = from + #ids
     for _, id in ipairs(ids) do
-      local row = call('HMGET', P .. 'job:' .. id, 'user_id', 'priority', 'seq')
-      local user = row[1] or '0'
+      local row, names = {}, {'user_id', 'priority', 'seq', 'status', 'joins', 'guild_id'}
+      for n, value in ipairs(call('HMGET', P .. 'job:' .. id, unpack(names))) do
+        row[names[n]] = value
+      end
+      local user = row.user_id or '0'
       if known[user] == nil then
         known[user] = sated(user)
       end
-      if not known[user] then
-        return id, row[2], row[3]
+      if not in_line(guild, row) then
+        from = from - call('ZREM', P .. 'wait:' .. guild, id)
+      elseif not known[user] then
+        return id, row.priority, row.seq
       end
     end
-    from = from + 10
   until #ids < 10
 end
 
@@ -311,15 +323,17 @@ local function change(job, fields)
   if #gone > 0 then
     call('HDEL', key, unpack(gone))
   end
-  settle(job, was, follows(job, job.not_before ~= '' and tonumber(job.not_before) >= now))
+  settle(job, was, follows(job, (tonumber(job.not_before) or 0) >= now))
   return status
 end
 
 local function row_of(job)
   local row = {}
   for name, value in pairs(job) do
-    row[#row + 1] = name
-    row[#row + 1] = value
+    if #row < FIELDS then
+      row[#row + 1] = name
+      row[#row + 1] = value
+    end
   end
   return unpack(row)
 end
@@ -498,10 +512,19 @@ function verbs.claim(worker, token, lease_s, slots, per_guild, version)
     end
   end
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'leases', '-inf', '(' .. text(now), 'LIMIT', 0, TAKEN)) do
-    give_back(read(id), true)
+    local job = read(id)
+    if CLAIMED[job.status] then
+      give_back(job, true)
+    else
+      call('ZREM', P .. 'leases', id)
+    end
   end
   for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'delayed', '-inf', '(' .. text(now), 'LIMIT', 0, TAKEN)) do
-    change(read(id), {})
+    local job = read(id)
+    if waits(job) and job.not_before ~= '' then
+      change(job, {})
+    end
+    call('ZREM', P .. 'delayed', id)
   end
   if count('slots', worker) >= tonumber(slots) then
     return ''
@@ -589,7 +612,9 @@ function verbs.recover(worker, lease_s)
   local rows, lease = {}, text(now + tonumber(lease_s))
   for _, id in ipairs(call('ZRANGE', P .. 'held:' .. worker, 0, -1)) do
     local job = read(id)
-    if job.status == 'uploading' then
+    if job.worker ~= worker or not CLAIMED[job.status] then
+      call('ZREM', P .. 'held:' .. worker, id)
+    elseif job.status == 'uploading' then
       change(job, {claim_number = one_more(job, 'claim_number'), lease_until = lease})
       table.insert(rows, cjson.encode(job))
     else

@@ -36,7 +36,7 @@ from bossbot_plugins._own_name import own_name
 from bossbot_plugins._rows import JSON_FIELDS, row_of
 from bossbot_plugins._shared import AtWork, Question, SharedQueue
 from loguru import logger
-from pydantic import Field, SecretStr, TypeAdapter
+from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 
 import bossbot
 from bossbot import (
@@ -61,6 +61,8 @@ from bossbot import (
     Status,
     Subcommand,
     _,
+    cut_line,
+    explain,
     format_time,
     hookimpl,
     now,
@@ -160,9 +162,12 @@ PLACE_S = 30  # for so long a gateway that died keeps others from its place
 SWEEP_S = 3600.0  # between two removals of old rows
 PAGE = 200  # jobs that are read at once
 MAX_VALUE = 2**20  # characters of a field; no honest one comes near
+LARGEST = 2**63  # numbers are smaller, as in SQLite
+LATEST_S = 10**11  # and times, as in datetime
 STEP = 2**45  # see the script
 ALWAYS = ("id", "url", "status", "priority", "created_at")
 DEFAULTS = row_of(Job(id="", url=""))
+NUMBERS = [n for n, value in DEFAULTS.items() if isinstance(value, (int, float))]
 CLAIMED = {Status.DOWNLOADING, Status.PROCESSING, Status.UPLOADING}
 AWAY = N_("The queue is out of reach. Try again in a minute.")
 NO_LINKS = N_("I cannot take links now: the queue is out of reach or full.")
@@ -243,6 +248,8 @@ def decode(row: Mapping[str, str]) -> Job:
         for name in values.keys() & {*JSON_FIELDS}:
             values[name] = json.loads(values[name])
         job = checker().validate_python(values)
+    except ValidationError as error:
+        raise ValueError("; ".join(explain(error, ()))) from None
     except RecursionError as error:
         raise ValueError("tables are nested too deep") from error
     if not re.fullmatch("[0-9a-f]{10}", row.get("id", ""), re.ASCII):
@@ -250,6 +257,14 @@ def decode(row: Mapping[str, str]) -> Job:
     # Kept files lie in folders of their own, which the storage names by their jobs.
     if job.folder and not re.fullmatch(rf"(?:[\w-]+/)+{job.id}", job.folder):
         raise ValueError("its folder is none")
+    numbers = {*(getattr(job, name) for name in NUMBERS)}
+    for post in job.posts:
+        numbers |= {post.number, post.message_id, post.channel_id, post.sending_at}
+        numbers.add(post.thread_id or 0)
+    for number in numbers:
+        most = LATEST_S if isinstance(number, float) else LARGEST
+        if not -most < number < most:
+            raise ValueError("a number is too large")
     names = [name for post in job.posts for name in post.files]
     if any(name in ("", ".", "..") or "/" in name or "\0" in name for name in names):
         raise ValueError("a file's name is none")
@@ -261,6 +276,29 @@ def row_in(answer: str) -> dict[str, str]:
     return {n: str(v) for n, v in json.loads(answer).items()} if answer else {}
 
 
+class Wrong:
+    """Says in the log what is wrong in Redis, now and then, however much it is."""
+
+    every_s = 10.0
+
+    def __init__(self) -> None:
+        self._again_at = 0.0
+        self._left_out = 0
+
+    def __call__(self, what: str, error: Exception) -> None:
+        if now() < self._again_at:
+            self._left_out += 1
+            return
+        more = f" ({self._left_out} more like it before)" if self._left_out else ""
+        self._again_at, self._left_out = now() + self.every_s, 0
+        logger.error(
+            "{} in Redis is wrong: {}{}", what, cut_line(str(error), 200), more
+        )
+
+
+is_wrong = Wrong()
+
+
 def jobs_of(rows: Iterable[Mapping[str, str]]) -> list[Job]:
     """The jobs of rows, without those that are none."""
     jobs = []
@@ -269,7 +307,7 @@ def jobs_of(rows: Iterable[Mapping[str, str]]) -> list[Job]:
             try:
                 jobs.append(decode(row))
             except ValueError as error:
-                logger.error("a job in Redis is wrong: {}", error)
+                is_wrong("a job", error)
     return jobs
 
 
@@ -732,7 +770,8 @@ class RedisQueue(ListenedQueue, SharedQueue):
             except Exception as error:  # whatever it is, the next try may go well
                 if not away:
                     why = error.__cause__ or error
-                    logger.opt(exception=why).error("Redis is out of reach: {!r}", why)
+                    text = f"{type(why).__name__} {why}"
+                    logger.opt(exception=why).error("Redis is out of reach: {}", text)
                 away = True
                 await asyncio.sleep(self.again_s)
 
@@ -762,7 +801,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
             job = decode(row)
             previous = Status(before) if (before := row.get("previous")) else None
         except (ValueError, TypeError) as error:
-            logger.error("a change in Redis is wrong: {}", error)
+            is_wrong("a change", error)
             return
         if progress:
             self._pass_on(lambda: Change(decode(row), job.status, progress), True)
@@ -809,7 +848,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
             except OutOfReach:
                 await asyncio.sleep(self.again_s)
             except (ValueError, TypeError, RecursionError) as error:
-                logger.error("a question in Redis is wrong: {}", error)
+                is_wrong("a question", error)
 
     async def _push(self, name: str, text: str, within_s: float) -> None:
         """Append to a list, which goes after a while."""
@@ -882,7 +921,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
             try:
                 return self._checked(decode(row))
             except (ValueError, Refused) as error:
-                logger.error("a job in Redis is wrong, and ends: {}", error)
+                is_wrong("a job, which ends,", error)
                 await self._end_wrong(row, worker)
         return None
 

@@ -268,9 +268,9 @@ MISTAKES = {
     "delayed jobs have no place": ("    + call('ZCOUNT', P .. 'later:' .. guild, '-inf', last)", ""),
     "a worker has one more slot": ("count('slots', worker) >= tonumber(slots)", "count('slots', worker) > tonumber(slots)"),
     "all began with the first": ("later and came or began", "began"),
-    "delays never end": ("    change(read(id), {})\n", ""),
+    "delays never end": ("      change(job, {})\n", ""),
     "a lost answer is lost": ("if get(id, 'token') == token then", "if false then"),
-    "no lease ends": ("'LIMIT', 0, TAKEN)) do\n    give_back(read(id), true)", "'LIMIT', 0, TAKEN)) do\n    local _ = id"),
+    "no lease ends": ("      give_back(job, true)\n", ""),
     "leases are not kept": ("sets.leases = job.lease_until == '' and '0' or job.lease_until", "sets.leases = '0'"),
     "told jobs are untold": ("    if job.told == '' then\n      sets.untold = at\n    end\n", "    sets.untold = at\n"),
     "kept files are forgotten": ("(all == '1' or not there)", "true"),
@@ -322,6 +322,12 @@ WRONG = {
         "posts": '[{"number": 1, "content": "", "files": {"../a": ""}}]'
     },
     "a giant": {"detail": "x" * 2**21},
+    "a number that no database takes": {"limit_bytes": "9" * 20},
+    "a time that is none": {"created_at": "nan"},
+    "a time that no calendar has": {"finished_at": "1e300"},
+    "a post's message that none has": {
+        "posts": '[{"number": 1, "content": "", "message_id": 1e30}]'
+    },
 }
 
 
@@ -359,6 +365,46 @@ async def test_wrong_job_ends_and_the_next_one_is_claimed(
     assert claimed and claimed.id == second.id
     assert await redis.redis.client.hget(key, "status") == "failed"
     assert await queue.claim("me", 60) is None
+
+
+async def test_lines_that_hold_what_does_not_belong_there_go_on(
+    queue: Queue, logged: list[str]
+) -> None:
+    """Whoever wrote that: each job is claimed once, and none that has ended again."""
+    redis: Any = queue.redis  # type: ignore[attr-defined]
+    ended, held = make_job(), make_job()
+    await queue.add(held)
+    await queue.add(ended)
+    held = await queue.claim("me", 60)
+    await queue.cancel(ended.id)
+    honest = make_job()
+    await queue.add(honest)
+    wrong = {
+        "gone": {},
+        "joins": {"joins": "0000000000"},
+        "elsewhere": {"guild_id": "abc"},
+        "priority": {"priority": "9"},
+        "seq": {"seq": "x"},
+        "later": {"not_before": "x"},
+        "fields": {str(number): "" for number in range(9000)},
+    }
+    wait = redis.key(f"wait:{honest.guild_id}")
+    for name, fields in wrong.items():
+        row = {"url": "x", "status": "queued", "priority": "1", "seq": "1"}
+        row["guild_id"] = str(honest.guild_id)
+        if fields:
+            await redis.client.hset(redis.key(f"job:{name}"), mapping={**row, **fields})
+        await redis.client.zadd(wait, {name: -1})
+    for line in ("leases", "delayed", "held:me"):
+        junk = {ended.id: 0, "gone": 0, **{f"junk{n}": 0 for n in range(50)}}
+        await redis.client.zadd(redis.key(line), junk)
+    claimed = [await queue.claim("me", 60) for _ in range(5)]
+    assert [job.id for job in claimed if job] == [honest.id]
+    assert [job.id for job in await queue.recover("me", 60)] == []
+    claimed = [await queue.claim("me", 60) for _ in range(3)]
+    assert {job.id for job in claimed if job} == {honest.id, held.id}
+    assert (await queue.get(ended.id)).status is Status.CANCELLED
+    assert len([line for line in logged if "in Redis is wrong" in line]) <= 2
 
 
 async def test_platform_and_engine_are_not_read_but_found(queue: Queue) -> None:
