@@ -709,10 +709,11 @@ function verbs.withdraw(id)
   end
 end
 
--- key, old and new value of a fact, "" for none; whether it has the new one now
-function verbs.swap(key, old, new)
+-- key and value of a fact, "" for none, and the old one if it has to be that; whether it
+-- has the new one then
+function verbs.fact(key, new, old)
   local is = call('HGET', P .. 'facts', key) or ''
-  if is ~= old and is ~= new then
+  if old and is ~= old and is ~= new then
     return 0
   end
   if new == '' then

@@ -581,11 +581,20 @@ class Redis:
         """Jobs as they are stored; empty where there is none."""
         found: list[dict[str, str]] = []
         for start in range(0, len(ids), PAGE):
-            async with self.client.pipeline(transaction=False) as pipeline:
-                for job_id in ids[start : start + PAGE]:
-                    pipeline.hgetall(self.key(f"job:{job_id}"))
-                found += await self.ask(pipeline.execute)
+            keys = [self.key(f"job:{job_id}") for job_id in ids[start : start + PAGE]]
+            found += await self.ask_all([("hgetall", key) for key in keys])
         return found
+
+    async def ask_all(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """The answers to commands with their arguments, asked for at once."""
+
+        async def question() -> list[Any]:
+            async with self.client.pipeline(transaction=False) as pipeline:
+                for command, *values in commands:
+                    getattr(pipeline, command)(*values)
+                return await pipeline.execute()  # type: ignore[no-any-return]
+
+        return await self.ask(question)
 
 
 def _by_sentinels(config: Config, url: str, options: dict[str, Any]) -> Any:
@@ -634,13 +643,11 @@ class RedisFacts(Facts):
 
     async def set(self, key: str, value: str) -> None:
         """See ``Facts``."""
-        client, facts = self.redis.client, self.redis.key("facts")
-        question = partial(client.hset, facts, key, value)
-        await self.redis.ask(question if value else partial(client.hdel, facts, key))
+        await self.redis.call("fact", "", 0, key, value)
 
     async def swap(self, key: str, old: str, new: str) -> bool:
         """See ``Facts``."""
-        return bool(await self.redis.call("swap", "", 0, key, old, new))
+        return bool(await self.redis.call("fact", "", 0, key, new, old))
 
 
 class RedisQueue(ListenedQueue, SharedQueue):
@@ -852,11 +859,8 @@ class RedisQueue(ListenedQueue, SharedQueue):
 
     async def _push(self, name: str, text: str, within_s: float) -> None:
         """Append to a list, which goes after a while."""
-        key = self.redis.key(name)
-        async with self.redis.client.pipeline() as pipeline:
-            pipeline.rpush(key, text)
-            pipeline.expire(key, math.ceil(within_s))
-            await self.redis.ask(pipeline.execute)
+        key, seconds = self.redis.key(name), math.ceil(within_s)
+        await self.redis.ask_all([("rpush", key, text), ("expire", key, seconds)])
 
     async def _pop(self, name: str) -> str | None:
         """The first of a list, for which Redis waits a second."""
@@ -1041,13 +1045,11 @@ class RedisQueue(ListenedQueue, SharedQueue):
             if guild_id is not None
             else await self._ask("smembers", "guilds")
         )
-        async with self.redis.client.pipeline(transaction=False) as pipeline:
-            for guild in guilds:
-                for line in ("wait", "later", "busy"):
-                    key = self.redis.key(f"{line}:{guild}")
-                    pipeline.zrange(key, 0, -1, withscores=True)
-            answers = await self.redis.ask(pipeline.execute) if guilds else []
-        for answer in answers:
+        lines = [f"{line}:{one}" for one in guilds for line in ("wait", "later", "busy")]
+        ranges = [
+            ("zrange", self.redis.key(name), 0, -1, False, True) for name in lines
+        ]
+        for answer in await self.redis.ask_all(ranges):
             found.update((job_id, int(score) % STEP) for job_id, score in answer)
         return found
 
