@@ -51,6 +51,11 @@ class SharedQueue(Queue):
         again."""
 
     @abstractmethod
+    def may_lag(self, job: Job) -> bool:
+        """Whether more of a job may have been posted than the queue knows, since it may
+        be an older copy of itself."""
+
+    @abstractmethod
     async def take_turn(self, urgent: bool) -> None:
         """Wait until a request to Discord is in the budget of all processes that share
         the queue; those that are ``urgent`` come before others."""

@@ -32,6 +32,7 @@ from bossbot_plugins._post_texts import (
 )
 from bossbot_plugins._quota import most_bytes
 from bossbot_plugins._refusals import REFUSALS, UNREACHABLE
+from bossbot_plugins._shared import shared_queue
 from bossbot_plugins._spoilers import BARS, hide, hide_lines, is_spoiler
 from loguru import logger
 from pydantic import ByteSize, Field
@@ -424,7 +425,13 @@ class DiscordCourier(Courier):
 
     async def _was_sent(self, job: Job, post: Post) -> bool:
         """Whether an earlier claim has sent a post that it left "sending". When that
-        was, no clock can say for sure, so the channel is asked."""
+        was, no clock can say for sure, so the channel is asked; also where the queue may
+        have forgotten more."""
+        shared = shared_queue(self.app)
+        if post.state == "waiting" and shared and shared.may_lag(job):
+            find = partial(self._find_sent, job, self._channel(job, post), post, True)
+            with contextlib.suppress(JobFailed):  # the bot may not look there
+                post.message_id = await self._insist(job, find)
         if post.state == "sending":
             find = partial(self._find_sent, job, self._channel(job, post), post)
             try:
@@ -557,23 +564,28 @@ class DiscordCourier(Courier):
             )
         return int(sent.id)
 
-    async def _find_sent(self, job: Job, channel: Any, post: Post) -> int:
+    async def _find_sent(
+        self, job: Job, channel: Any, post: Post, whole: bool = False
+    ) -> int:
         """Our message with files of this post, or with its text; 0 when there is
-        none."""
+        none. With ``whole``, it has all of them, and is not far from the request."""
         pieces = {piece(job, name) for name in post.files}
         lines = post.content.split("\n")
         replied_to = job.message_id if post.thread_id is None else 0
         number = job.request_key.partition(":")[0]  # of the message or interaction
         since = job.message_id or (int(number) if number.isdecimal() else 0)
         after = discord.Object(since) if since else None  # then the latest come first
-        async for message in channel.history(limit=2000, after=after):
+        most = 200 if whole else 2000
+        async for message in channel.history(limit=most, after=after):
             if message.author != self.app.bot.user:
                 continue
             answered = message.reference.message_id if message.reference else 0
             found = {piece(job, file.filename) for file in message.attachments}
             said = message.content.replace(BARS, "")
             same = answered == replied_to and all(line in said for line in lines)
-            if found & pieces or (same and not found and not pieces):
+            if found & pieces and not (whole and pieces - found):
+                return int(message.id)
+            if same and not found and not pieces:
                 return int(message.id)
         return 0
 

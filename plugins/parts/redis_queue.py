@@ -156,6 +156,7 @@ HELD = (
     "limit_bytes",
 )
 MAX_DELAY_S = 600  # of a job that is given back
+CLOCKS_S = 10.0  # that the clocks of machines may be apart
 SEEN_S = 90.0  # a worker that was not seen for so long is not asked
 ANSWER_S = 60.0  # after which nobody waits for an answer any more
 PLACE_S = 30  # for so long a gateway that died keeps others from its place
@@ -394,6 +395,10 @@ class Redis:
         self.answers = ResponseError  # those of them that came from Redis
         self._no_script = NoScriptError
         self._asking: set[asyncio.Task[Any]] = set()
+        self._run_id, self.met_at = (
+            "",
+            0.0,
+        )  # of this server, and since when; Unix seconds
         self._away = False  # whether the last call got no answer
         options: dict[str, Any] = {
             "decode_responses": True,
@@ -403,6 +408,7 @@ class Redis:
             "retry": Retry(ExponentialBackoff(cap=1, base=0.05), 5),
             "retry_on_error": [Lost, Late],
             "client_name": "boss-bot",
+            "redis_connect_func": self._connected,
             "protocol": 2,
         }
         url = config.url.get_secret_value()
@@ -433,6 +439,16 @@ class Redis:
 
     def key(self, name: str) -> str:
         return self.prefix + name
+
+    async def _connected(self, connection: Any) -> None:
+        """Note when another server answers, or the same one after a restart: it may be a
+        copy that is older than what was done."""
+        await connection.on_connect()
+        await connection.send_command("INFO", "server")
+        found = re.search(r"run_id:(\w+)", str(await connection.read_response()))
+        run_id = found[1] if found else ""
+        if run_id != self._run_id:
+            self._run_id, self.met_at = run_id, now()
 
     async def start(self) -> None:
         """Raises Away, and Unusable when jobs would not be safe there."""
@@ -1045,7 +1061,9 @@ class RedisQueue(ListenedQueue, SharedQueue):
             if guild_id is not None
             else await self._ask("smembers", "guilds")
         )
-        lines = [f"{line}:{one}" for one in guilds for line in ("wait", "later", "busy")]
+        lines = [
+            f"{line}:{one}" for one in guilds for line in ("wait", "later", "busy")
+        ]
         ranges = [
             ("zrange", self.redis.key(name), 0, -1, False, True) for name in lines
         ]
@@ -1137,6 +1155,10 @@ class RedisQueue(ListenedQueue, SharedQueue):
                     AtWork(one_line(name[:100]), one_line(version[:20]), *counts)
                 )
         return found
+
+    def may_lag(self, job: Job) -> bool:
+        """See ``SharedQueue``."""
+        return job.created_at < self.redis.met_at + CLOCKS_S
 
     async def take_turn(self, urgent: bool) -> None:
         """See ``Queue``. Without Redis there is no budget."""

@@ -824,10 +824,12 @@ async def test_member_is_told_in_time_when_redis_hangs_or_is_gone(
         assert await anext(changes) is None
         await queue.add(first := make_job())
         running = await queue.claim("me", 60)
+        met_at = queue.redis.met_at
         for end, begin in (
             (server.pause, server.go_on),
             (server.kill, server.start),
         ):
+            assert queue.redis.met_at == met_at  # not another one
             end()
             queue.redis.within_s = 0.5
             assert await queue.health() == "Redis is out of reach"
@@ -846,6 +848,9 @@ async def test_member_is_told_in_time_when_redis_hangs_or_is_gone(
                     with contextlib.suppress(Refused):
                         assert await queue.keep(running, 60)
                         break
+        # What has started anew may be a copy that is older than the job.
+        assert queue.redis.met_at > met_at and queue.may_lag(first)
+        assert not queue.may_lag(make_job(created_at=bossbot.now() + 60))
         running.status = Status.COMPLETED
         assert await queue.finish(running)
         async with asyncio.timeout(60):

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -646,6 +647,29 @@ async def test_history_that_cannot_be_read_at_once_is_asked_for_again(
         be_quick(bot)
         await job_at(bot, job, Status.COMPLETED)
     assert len(stage.posted()) == 1
+
+
+@pytest.mark.parametrize("there", [11, 10])
+async def test_older_copy_of_the_queue_posts_nothing_twice(
+    stage: Stage, there: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows of no post. Of one that is there in part only, the rest counts."""
+    stage.fake.nonce_window_s = 0
+    job = await crash_in_upload(stage, *stage.images(11), sending_s_ago=0)
+    before = [message.id for message in stage.posted()]
+    if there < 11:
+        stage.posted()[0].files.pop()
+    sql = "UPDATE jobs SET status = 'queued', crashes = 0, posts = '[]', sources = '[]'"
+    stage.database(f"{sql}, folder = '', attempts = 0")
+    queue = SimpleNamespace(may_lag=lambda job: True)
+    courier = module("discord_courier")
+    monkeypatch.setattr(courier, "shared_queue", lambda app: queue)
+    async with stage.bot() as bot:
+        await job_at(bot, job, Status.COMPLETED)
+    again = [message.id for message in stage.posted()][len(before) :]
+    assert len(again) == 11 - there
+    posts = [post["message_id"] for post in stage.posts()]
+    assert posts == [*(again or before[:1]), before[1]]
 
 
 async def test_post_is_found_without_a_request_to_look_after(stage: Stage) -> None:
