@@ -40,6 +40,7 @@ from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 
 import bossbot
 from bossbot import (
+    HERE,
     N_,
     TERMINAL_STATUSES,
     App,
@@ -172,7 +173,8 @@ NUMBERS = [n for n, value in DEFAULTS.items() if isinstance(value, (int, float))
 CLAIMED = {Status.DOWNLOADING, Status.PROCESSING, Status.UPLOADING}
 AWAY = N_("The queue is out of reach. Try again in a minute.")
 NO_LINKS = N_("I cannot take links now: the queue is out of reach or full.")
-URL = "BOSS_BOT_PLUGINS__REDIS_QUEUE__URL in .env"
+VARIABLE = "BOSS_BOT_PLUGINS__REDIS_QUEUE__URL"
+URL = f"{VARIABLE} in .env"
 ENCODED = (
     "In a password, write what is no letter or digit as in a link: # as %23, / as %2F."
 )
@@ -185,7 +187,7 @@ NOT_DURABLE = Finding(
 REFUSALS = {
     "AUTH|Authentication|password": (
         "Redis does not accept the password",
-        f"Correct it in {URL}. {ENCODED}",
+        f"Correct it: {{url}}. {ENCODED}",
     ),
     "CERTIFICATE_VERIFY_FAILED": (
         "The certificate of Redis is not accepted",
@@ -193,7 +195,7 @@ REFUSALS = {
     ),
     "read only replica": (
         "That Redis is a replica",
-        f"Put the address of the primary into {URL}.",
+        "Put the address of the primary there: {url}.",
     ),
     "no permissions": (
         "The user in the url may do too little in Redis",
@@ -332,11 +334,22 @@ def unusable(error: Exception) -> Away:
     text = str(error).rstrip(".? ") or "it does not answer"
     for words, (what, remedy) in REFUSALS.items():
         if re.search(words, text):
-            return Unusable(f"{what}: {text}", remedy)
+            return Unusable(f"{what}: {text}", remedy.format(url=place()))
     return Away(
         f"Redis is out of reach: {text}",
-        f"Start Redis, or correct {URL}; with TLS it begins with rediss://",
+        f"Start Redis, or correct {place()}; with TLS it begins with rediss://",
     )
+
+
+def place() -> str:
+    """Where the url is set."""
+    if any(name.upper() == VARIABLE for name in os.environ):
+        return f"{VARIABLE} in the environment"
+    with contextlib.suppress(OSError):
+        lines = (HERE / ".env").read_text("utf-8", "replace")
+        if re.search(rf"(?im)^\s*(export\s+)?{VARIABLE}\s*=", lines):
+            return URL
+    return "[plugins.redis_queue] url in config.toml"
 
 
 @contextlib.contextmanager
@@ -424,12 +437,12 @@ class Redis:
         except (ValueError, TypeError):  # their words may be of the password
             raise Unusable(
                 "[plugins.redis_queue] url is no address of a Redis",
-                f"Correct {URL}: redis://:password@host:6379. {ENCODED}",
+                f"Correct {place()}: redis://:password@host:6379. {ENCODED}",
             ) from None
         for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
             file = pool.connection_kwargs.get(name)
             if file and not os.access(file, os.R_OK):
-                raise Unusable(f"{file} cannot be read", f"It is {name} of {URL}.")
+                raise Unusable(f"{file} cannot be read", f"It is {name}: {place()}.")
         body = SCRIPT.read_text("utf-8")
         # New jobs are refused when Redis is full; those that are there go on.
         scripts = (f"#!lua\n{body}", f"#!lua flags=allow-oom\n{body}")

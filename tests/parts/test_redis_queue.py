@@ -943,7 +943,7 @@ async def test_link_waits_where_no_worker_is(queue: Queue) -> None:
     ("said", "words", "passes"),
     [
         ("Error 111 connecting to redis:6379. Refused.", "Start Redis", True),
-        ("", "does not answer. Start Redis, or correct BOSS_BOT_PLUGINS__RE", True),
+        ("", "does not answer. Start Redis, or correct [plugins.redis_queue]", True),
         ("Redis is loading the dataset in memory", "loading", True),
         ("invalid username-password pair", "not accept the password", False),
         ("Authentication required.", "%23", False),
@@ -978,8 +978,23 @@ def test_wrong_url_is_told_with_the_remedy(
     app = make_app(make_settings(redis_queue__url=url), our_plugins(*PLUGINS))
     with pytest.raises(StartError, match=words) as caught:
         _ = app.queue
-    assert "in .env" in str(caught.value)
+    assert "[plugins.redis_queue] url in config.toml" in str(caught.value)
     assert not re.search("pa/?ss@|'pa'|hush", str(caught.value))
+
+
+def test_place_is_named_where_the_url_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queue: Queue
+) -> None:
+    redis: Any = module("redis_queue")
+    monkeypatch.setattr(redis, "HERE", tmp_path)
+    assert redis.place() == "[plugins.redis_queue] url in config.toml"
+    file = tmp_path / ".env"
+    file.write_text("# BOSS_BOT_PLUGINS__REDIS_QUEUE__URL=x")
+    assert redis.place().endswith("in config.toml")
+    file.write_text("A=b\nboss_bot_plugins__redis_queue__url = redis://x\n")
+    assert redis.place() == "BOSS_BOT_PLUGINS__REDIS_QUEUE__URL in .env"
+    monkeypatch.setenv("BOSS_BOT_PLUGINS__REDIS_QUEUE__URL", "redis://y")
+    assert redis.place() == "BOSS_BOT_PLUGINS__REDIS_QUEUE__URL in the environment"
 
 
 async def test_full_redis_lets_workers_start_and_old_rows_go(open_queue: Open) -> None:
