@@ -408,10 +408,8 @@ class Redis:
         self.answers = ResponseError  # those of them that came from Redis
         self._no_script = NoScriptError
         self._asking: set[asyncio.Task[Any]] = set()
-        self._run_id, self.met_at = (
-            "",
-            0.0,
-        )  # of this server, and since when; Unix seconds
+        self._run_id = ""  # of this server
+        self.met_at = 0.0  # since when; Unix seconds
         self._away = False  # whether the last call got no answer
         options: dict[str, Any] = {
             "decode_responses": True,

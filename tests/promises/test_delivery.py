@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -649,9 +648,17 @@ async def test_history_that_cannot_be_read_at_once_is_asked_for_again(
     assert len(stage.posted()) == 1
 
 
+LAG = """
+async def check_attempt(job):
+    import sys, types
+    queue = types.SimpleNamespace(may_lag=lambda job: True)
+    sys.modules["bossbot_plugins.discord_courier"].shared_queue = lambda app: queue
+"""
+
+
 @pytest.mark.parametrize("there", [11, 10])
 async def test_older_copy_of_the_queue_posts_nothing_twice(
-    stage: Stage, there: int, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, there: int
 ) -> None:
     """It knows of no post. Of one that is there in part only, the rest counts."""
     stage.fake.nonce_window_s = 0
@@ -661,9 +668,7 @@ async def test_older_copy_of_the_queue_posts_nothing_twice(
         stage.posted()[0].files.pop()
     sql = "UPDATE jobs SET status = 'queued', crashes = 0, posts = '[]', sources = '[]'"
     stage.database(f"{sql}, folder = '', attempts = 0")
-    queue = SimpleNamespace(may_lag=lambda job: True)
-    courier = module("discord_courier")
-    monkeypatch.setattr(courier, "shared_queue", lambda app: queue)
+    stage.hook("lag", LAG)
     async with stage.bot() as bot:
         await job_at(bot, job, Status.COMPLETED)
     again = [message.id for message in stage.posted()][len(before) :]
