@@ -84,14 +84,11 @@ async def back_up(app: App, args: argparse.Namespace) -> int:
     Raises:
         BossbotError: it cannot be written, or a database is damaged.
     """
-    file: Path = args.file.absolute()
-    if file.is_dir():
-        raise BossbotError(f"{file} is a folder. Name a file in it.")
-    if not file.parent.is_dir():
-        raise BossbotError(f"{file.parent} is no folder. Make it first.")
-    if file.exists() and not is_backup(file):
-        raise BossbotError(f"{file} is there, and is no backup. Choose another name.")
+    if str(args.file) == "-":
+        raise BossbotError("A backup is a file, and not printed. Name one.")
+    file = Path(os.path.realpath(args.file))  # a link goes on leading there
     try:
+        check_place(file)
         # Beside the file, so that it can be put in place in one step.
         prefix = f".{file.name}."
         for leftover in file.parent.glob(f"{prefix}*/"):  # of one that was killed
@@ -107,6 +104,16 @@ async def back_up(app: App, args: argparse.Namespace) -> int:
     for line in said:
         print(f"  {line}")
     return 0
+
+
+def check_place(file: Path) -> None:
+    """Raise BossbotError if a backup cannot be there, and OSError if nobody can tell."""
+    if file.is_dir():
+        raise BossbotError(f"{file} is a folder. Name a file in it.")
+    if not file.parent.is_dir():
+        raise BossbotError(f"{file.parent} is no folder. Make it first.")
+    if file.exists() and not (file.is_file() and is_backup(file)):
+        raise BossbotError(f"{file} is there, and is no backup. Choose another name.")
 
 
 def why_not_made(error: OSError | sqlite3.DatabaseError, file: Path) -> str:
@@ -311,8 +318,8 @@ async def restore(app: App, args: argparse.Namespace) -> int:
         BossbotError: the file is no backup, or cannot be put in place.
     """
     file, data = args.file.absolute(), app.settings.data_dir
-    if not file.is_file():
-        wrong = "is no file" if file.exists() else "no such file"
+    if not os.path.isfile(file):  # which is False, too, where one may not look
+        wrong = "is no file" if os.path.exists(file) else "no such file"
         raise BossbotError(f"{file}: {wrong}. Name one that `backup` wrote.")
     with contextlib.closing(lock_data(data)):
         for leftover in data.glob(".restore-*"):  # of one that was killed
@@ -500,8 +507,16 @@ def put_in_place(app: App, staged: Path) -> list[str]:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)
             else:
-                write_atomically(target, path.read_bytes())
-                path.unlink()
+                try:
+                    write_atomically(target, path.read_bytes())
+                except OSError as error:
+                    if place != HERE:
+                        raise
+                    said.append(  # as in a container, whose token comes from elsewhere
+                        f"left out: {target} ({error.strerror}); in the backup, it is "
+                        f"{name}/{inside}"
+                    )
+                    continue
             if "guilds" not in target.parts:
                 said.append(str(target))
     for path in (data / "guilds").glob("*.toml"):

@@ -465,18 +465,40 @@ async def test_backup_with_newer_tables_is_refused(
 async def test_only_a_backup_is_written_over(place: MakePlace, tmp_path: Path) -> None:
     one, file = place("one"), tmp_path / "b.tar.gz"
     one.fill("good")
+    os.mkfifo(tmp_path / "fifo")
     for target, why in (
         (one.data / "bossbot.db", "is no backup"),
+        (tmp_path / "fifo", "is no backup"),
         (tmp_path, "is a folder"),
         (tmp_path / "none" / "b", "no folder"),
+        (tmp_path / ("x" * 300), "name too long. Choose another"),
+        (Path("-"), "Name one"),
     ):
         with pytest.raises(BossbotError, match=why):
             await one.run("backup", target)
-    with pytest.raises(BossbotError, match="no such file"):
-        await one.run("restore", file)
-    for _ in range(2):
-        await one.run("backup", file)
+    for wrong in (file, tmp_path / ("x" * 300)):
+        with pytest.raises(BossbotError, match="no such file"):
+            await one.run("restore", wrong)
+    (tmp_path / "link").symlink_to(file)
+    for target in (file, file, tmp_path / "link"):
+        await one.run("backup", target)
+    assert (tmp_path / "link").is_symlink()
     assert one.words() == ["good"]
+
+
+async def test_secrets_that_have_no_place_are_named_and_the_rest_is_restored(
+    place: MakePlace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other, file = place("one"), place("other"), tmp_path / "b.tar.gz"
+    one.fill("good")
+    one.secrets()
+    await one.run("backup", file, with_secrets=True)
+    (other.folder / ".env").mkdir()  # as good as a folder that is read-only
+    assert await other.run("restore", file) == 0
+    said = capsys.readouterr().out
+    assert f"left out: {other.folder / '.env'}" in said and "secrets/.env" in said
+    assert SECRET not in said and other.words() == ["good"]
+    assert (other.data / "guilds" / "1.toml").exists()
 
 
 async def test_what_a_killed_command_left_goes_with_the_next_one(
