@@ -1820,6 +1820,7 @@ class Plugin:
     off: str = ""  # why it is switched off; "" while it is on
     config: PluginConfig = field(default_factory=PluginConfig)
     guild_config: type[PluginConfig] = PluginConfig
+    usual: PluginConfig = field(default_factory=PluginConfig)  # where a guild has none
     impls: dict[str, pluggy.HookImpl] = field(default_factory=dict)  # by hook
     failures: Counter[str] = field(default_factory=Counter)  # in a row, by hook
     engines: list[Engine] = field(default_factory=list)
@@ -2177,7 +2178,7 @@ class Plugins:
             wrong = "; ".join(explain(error, known=model.model_fields))
             raise PluginError(f"[plugins.{plugin.stem}] {wrong}") from None
         try:
-            plugin.guild_config()
+            plugin.usual = plugin.guild_config()
         except ValidationError as error:
             raise PluginError(
                 f"GuildConfig: every field needs a default ({'; '.join(explain(error))})"
@@ -2262,16 +2263,16 @@ class Plugins:
     ) -> PluginConfig:
         """A plugin's settings of a guild, as they were when the job or the action came;
         those that are wrong count as not set, or are Refused when ``closed``."""
-        table = asked.guild_settings.get(plugin.stem, {})
+        guild, table = plugin.usual, asked.guild_settings.get(plugin.stem, {})
         try:
-            guild = plugin.guild_config.model_validate(table)
+            if table != {}:
+                guild = plugin.guild_config.model_validate(table)
         except ValidationError as error:
             wrong = "; ".join(explain(error, plugin.guild_config.model_fields))
             guild_id, stem = asked.guild_id, plugin.stem
             logger.warning("guilds/{}.toml: [{}] {}", guild_id, stem, wrong)
             if closed:
                 raise Refused(_(BROKEN_GUILD)) from None
-            guild = plugin.guild_config()
         return guild.within(plugin.config, self.settings)
 
     async def _call(self, impl: pluggy.HookImpl, hook: str, **values: Any) -> Any:

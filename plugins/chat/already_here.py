@@ -346,7 +346,8 @@ async def kept_job(app: App, job: Job, contents: Iterable[str]) -> Job | None:
         "SELECT id FROM already_here WHERE content = ? "
         f"ORDER BY at_s DESC LIMIT {MAX_KEPT}"
     )
-    rows = [row for one in contents for row in await app.database.all(sql, one)]
+    wanted = dict.fromkeys(contents)  # mostly one
+    rows = [row for one in wanted for row in await app.database.all(sql, one)]
     ids = [*dict.fromkeys(row["id"] for row in rows)]
     if not ids:
         return None

@@ -96,11 +96,13 @@ def guard_yt_dlp(
     connection that the sandbox cannot check.
     """
     from yt_dlp import YoutubeDL
+    from yt_dlp.downloader.common import FileDownloader
     from yt_dlp.downloader.external import FFmpegFD
     from yt_dlp.downloader.fragment import FragmentFD
     from yt_dlp.extractor.common import InfoExtractor
     from yt_dlp.globals import plugin_dirs
     from yt_dlp.networking.common import _REQUEST_HANDLERS
+    from yt_dlp.postprocessor.common import PostProcessor
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
     from yt_dlp.utils import ExtractorError, Popen
 
@@ -196,6 +198,9 @@ def guard_yt_dlp(
     YoutubeDL.process_info = process
     plugin_dirs.value = []
     _REQUEST_HANDLERS.pop("CurlCFFI", None)  # connects in C, past the audit hook
+    # Nobody sees these, and they take longer than to fetch a piece.
+    for kind in (FileDownloader, PostProcessor):
+        kind.report_progress = lambda self, status: None
     FFmpegFD.available = classmethod(lambda cls, path=None: False)
     FFmpegFD.real_download = refuse
     Popen.__init__ = guarded_start

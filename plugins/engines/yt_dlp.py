@@ -366,6 +366,9 @@ def _downloader(video: Video) -> Any:
                 video.report.info(leads_to=result.get("url"))
             return super().process_ie_result(result, *how, **ever)
 
+        def _forceprint(self, key: str, info: Any) -> None:
+            """Print nothing: to make what could be printed takes long."""
+
         def prepare_filename(self, info: dict[str, Any], *_: Any, **how: Any) -> str:
             request, extension = video.request, re.sub(r"\W", "", str(info.get("ext")))
             name = f"{request.prefix}_{self._num_downloads:04d}.{extension[:15]}"

@@ -20,7 +20,7 @@ class SQLiteFacts(Facts):
 
     def __init__(self, app: App) -> None:
         super().__init__(app)
-        self._known: dict[str, str] = {}  # what was read since it was written
+        self._known: dict[str, str] = {}  # what was read or written of late
 
     async def get(self, key: str) -> str:
         """See ``Facts``."""
@@ -38,5 +38,7 @@ class SQLiteFacts(Facts):
                 await self.app.database.all(sql, key, value)
             else:
                 await self.app.database.all("DELETE FROM facts WHERE key = ?", key)
-        finally:
+            self._known[key] = value
+        except BaseException:  # it may be there all the same
             self._known.pop(key, None)
+            raise
