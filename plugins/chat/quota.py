@@ -136,18 +136,18 @@ async def check_job(job: Job, guild: GuildConfig, app: App) -> None:
 
 @hookimpl(trylast=True)
 async def check_attempt(job: Job, guild: GuildConfig, app: App) -> None:
-    """Reserves the largest file that a job may bring, or what is left."""
+    """Reserves the largest file that a job may bring, or what is left of a quota."""
     limit = await limit_of(app, job, guild)
     wanted = job.limit_bytes or int(app.settings.max_file_size)
 
     def reserve(ledger: Ledger) -> int:
-        own, room = ledger.of(job), ledger.room(job, limit)
-        if room is None or room > 0:
-            reserved = wanted if room is None else min(wanted, room - own.posted)
-            ledger.jobs[job.id] = own._replace(reserved=max(reserved, 0))
-        return 1 if room is None else room
+        own, room = ledger.of(job), ledger.room(job, limit) or 0
+        if room > 0:
+            reserved = max(min(wanted, room - own.posted), 0)
+            ledger.jobs[job.id] = own._replace(reserved=reserved)
+        return room
 
-    if await look_twice(app, job, reserve) <= 0:
+    if limit and await look_twice(app, job, reserve) <= 0:
         raise Refused(over(limit), cause=Cause.QUOTA)
 
 

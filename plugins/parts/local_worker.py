@@ -238,8 +238,8 @@ class LocalWorker(Worker):
 
     async def _end(
         self, job: Job, status: Status, error: JobFailed | None = None
-    ) -> None:
-        """Store how a job ended."""
+    ) -> bool:
+        """Store how a job ended; False if somebody else has ended it, or has it now."""
         self._tries.pop(job.id, None)
         job.status, job.finished_at, job.crashes = status, now(), 0
         if error:
@@ -249,7 +249,7 @@ class LocalWorker(Worker):
                 job.error = text.format(posted=posted_of(job), reason=_(job.error))
         with contextlib.suppress(OSError):  # what stays goes with the leftovers
             await self.app.storage.forget_attempt(job)
-        await self._insist(partial(self.app.queue.finish, job), job)
+        return await self._insist(partial(self.app.queue.finish, job), job)
 
     async def _release(self, job: Job, delay_s: float = 0) -> None:
         """Give a job back to the queue, also one that was about to end."""
@@ -295,11 +295,12 @@ class LocalWorker(Worker):
         except Exception as error:  # the boundary of a job: the next one must run
             await self._broken(job, error)
         else:
+            ended = False
             try:
-                if to_post:
-                    await self._post(job)
+                ended = to_post and await self._post(job)
             finally:  # it may hear of a cancel as late as while it ends
-                await self._forget_if_cancelled(job)
+                if not ended:
+                    await self._forget_if_cancelled(job)
 
     async def _forget_if_cancelled(self, job: Job) -> None:
         """Remove what is left of a job that was cancelled before all was posted."""
@@ -747,8 +748,8 @@ class LocalWorker(Worker):
         cause = Cause.DISK_FULL if full else Cause.INTERNAL
         await self._end(job, Status.FAILED, JobFailed(cause, repr(error)))
 
-    async def _post(self, job: Job) -> None:
-        """Post a job's frozen messages; takes no download slot."""
+    async def _post(self, job: Job) -> bool:
+        """Post a job's frozen messages; takes no download slot. Whether that ended it."""
         task = asyncio.current_task()
         assert task
         self._posting.add(task)
@@ -761,23 +762,23 @@ class LocalWorker(Worker):
                 await self.app.courier.post(job)
         except JobFailed as error:
             log_failure(job, error)
-            await self._end(job, Status.FAILED, error)
+            return await self._end(job, Status.FAILED, error)
         except FileNotFoundError as error:
             if has_begun(job) or job.attempts >= MAX_TRIES:
                 failed = JobFailed(Cause.INTERNAL, str(error))
                 log_failure(job, failed)
-                await self._end(job, Status.FAILED, failed)
-            else:
-                logger.bind(job=job.id).warning("downloaded again, since {}", error)
-                job.sources = []
-                await self._release(job)
+                return await self._end(job, Status.FAILED, failed)
+            logger.bind(job=job.id).warning("downloaded again, since {}", error)
+            job.sources = []
+            await self._release(job)
         except asyncio.CancelledError:  # the bot stops, or the claim was lost
             job.crashes = 0  # that was no crash
             await self._insist(partial(self.app.queue.save, job, self.lease_s), job)
         except Exception as error:  # the boundary of a job
             await self._broken(job, error)
         else:
-            await self._end(job, Status.COMPLETED)
+            return await self._end(job, Status.COMPLETED)
+        return False
 
 
 def logs_in(request: Request) -> bool:
