@@ -2227,16 +2227,11 @@ class Plugins:
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
-        impls = getattr(self.manager.hook, hook).get_hookimpls()
-        return sorted(
-            (
-                impl
-                for impl in impls
-                if stem in (None, impl.plugin_name)
-                if hook in self.of[impl.plugin].impls
-            ),
-            key=lambda impl: (impl.trylast - impl.tryfirst, impl.plugin_name),
-        )
+        plugins = self.all.values()
+        impls = [
+            p.impls[hook] for p in plugins if hook in p.impls and stem in (None, p.stem)
+        ]
+        return sorted(impls, key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
 
     def invoke(
         self,
