@@ -317,19 +317,23 @@ class FileStorage(Storage):
         same, and be found by the next. Each has a name of its own, so that what one job
         forgets stays for the other."""
         known, path = self.contents / file.sha256, file.path
+
+        def holds(other: Path) -> bool:
+            with contextlib.suppress(OSError, JobFailed):  # it may be gone, or changed
+                return _measured(other, self.data)[0].sha256 == file.sha256
+            return False
+
         with contextlib.suppress(OSError):  # not every file system can do it
-            for other in [(known / name).resolve() for name in _names(known)]:
-                with contextlib.suppress(OSError, JobFailed):
-                    if other.samefile(path):
-                        break
-                    if _measured(other, self.data)[0].sha256 == file.sha256:
-                        aside = path.with_name(f".{path.name}")
-                        aside.unlink(missing_ok=True)
-                        os.link(other, aside)
-                        aside.replace(path)
-                        _remember(path.lstat(), file.sha256)
-                        break
             known.mkdir(parents=True, exist_ok=True)
+            with os.scandir(known) as names:  # the first will do, of however many
+                others = (Path(name.path).resolve() for name in names)
+                other = next(filter(holds, others), path)
+            if not other.samefile(path):
+                aside = path.with_name(f".{path.name}")
+                aside.unlink(missing_ok=True)
+                os.link(other, aside)
+                aside.replace(path)
+                _remember(path.lstat(), file.sha256)
             (known / job.id).unlink(missing_ok=True)
             (known / job.id).symlink_to(os.path.relpath(path, known))
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -609,6 +610,24 @@ async def test_same_content_is_stored_once_and_stays_as_long_as_a_job_has_it(
     await storage.keep(jobs[0], await fetched(storage, jobs[0], ["same"]))
     remove_tree(storage.data / jobs[0].folder)
     assert await kept_of(storage) == [] and list(contents.iterdir()) == []
+
+
+async def test_to_keep_what_many_have_takes_no_longer(
+    storage: FileStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = Counter[int]()
+    resolve = Path.resolve
+
+    def counted(path: Path, strict: bool = False) -> Path:
+        looked_at[number] += 1
+        return resolve(path, strict)
+
+    monkeypatch.setattr(Path, "resolve", counted)
+    for number in range(20):
+        job = a_job(id=f"{number:010x}")
+        [kept] = await storage.keep(job, await fetched(storage, job, ["same"]))
+        assert names_of([kept]) == [number + 1]
+    assert looked_at[19] == looked_at[1] < 10
 
 
 async def test_content_that_was_changed_behind_our_back_is_not_shared(
