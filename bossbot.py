@@ -1979,6 +1979,13 @@ def off_the_clock() -> Iterator[None]:
         call.limit.reschedule(asyncio.get_running_loop().time() + left_s)
 
 
+class HookManager(pluggy.PluginManager):
+    """One that looks for hooks among the names of hooks only."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        return super().parse_hookimpl_opts(plugin, name) if name in HOOKS else None
+
+
 class Plugins:
     """The plugins, what they registered, and the calls to their hooks."""
 
@@ -1988,7 +1995,7 @@ class Plugins:
     def __init__(self, app: App, ours: Path = OURS) -> None:
         self.app = app
         self.ours = ours
-        self.manager = pluggy.PluginManager("bossbot")
+        self.manager = HookManager("bossbot")
         self.manager.add_hookspecs(Hooks)
         for name in HOOKS:
             spec: Any = getattr(self.manager.hook, name).spec

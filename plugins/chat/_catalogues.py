@@ -32,7 +32,9 @@ class CommandTexts(app_commands.Translator):
     """What Discord shows of slash commands and of entries of menus."""
 
     def __init__(self, catalogues: dict[str, NullTranslations]) -> None:
-        self.catalogues = catalogues
+        self.catalogues = {
+            one: catalogues.get(closest(one.value, catalogues)) for one in Locale
+        }
 
     async def translate(
         self,
@@ -41,7 +43,7 @@ class CommandTexts(app_commands.Translator):
         context: app_commands.TranslationContextTypes,
     ) -> str | None:
         """See ``Translator``; None for what stays English."""
-        catalogue = self.catalogues.get(closest(locale.value, self.catalogues))
+        catalogue = self.catalogues[locale]
         if catalogue is None or context.location is Where.parameter_name:
             return None
         text = string.message

@@ -5,11 +5,12 @@ too, and count.
 """
 
 import asyncio
+import functools
 import gzip
 import shutil
 import struct
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import media
 import pytest
 import pytest_asyncio
 from bossbot_plugins._bench import JobBench
-from conftest import PARTS, ROOT, make_job, our_plugins, share_runner, spread
+from conftest import PARTS, make_job, our_plugins, share_runner, spread
 from sites import Answer, Sites
 
 import bossbot
@@ -35,16 +36,19 @@ PIECE = b"\xff\xd8\xff\xe0\0\x10JFIF\0" + bytes(64 * 1024 - 11)  # a picture, at
 NOT_LESS = 512 * MIB  # a child that holds so much was not stopped
 
 
+BRINGS = (*PARTS, "gallery_dl", "yt_dlp")
+
+
 class Bot:
     """A bot with real engines, whose settings each test chooses."""
 
-    def __init__(self, folder: Path, ours: Path = ROOT / "plugins", *own: str) -> None:
+    def __init__(self, folder: Path, parts: Iterable[str] = BRINGS, *own: str) -> None:
         self.folder = folder
         self.plugins = folder / "own"  # the owner's
         self.plugins.mkdir(parents=True)
         for name in own:
             shutil.copy(PLUGINS / f"{name}.py", self.plugins)
-        self.ours = ours
+        self.ours = our_plugins(*parts)
         self.runner: Any = None  # a ChildRunner, once it is started
         self.app: App
         self.peak_bytes = 0  # of the attempt's folder, as seen in the last fetch
@@ -112,7 +116,7 @@ async def bot(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bot]:
 async def greedy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bot]:
     """A bot with one engine only, of plugins/greedy.py."""
     folder = tmp_path_factory.mktemp("greedy")
-    bot = Bot(folder, our_plugins(*PARTS), "greedy")
+    bot = Bot(folder, PARTS, "greedy")
     await bot.start()
     yield bot
     await bot.runner.stop()
@@ -235,6 +239,7 @@ async def test_gzip_that_expands_is_stopped(
     assert bot.peak_bytes <= 20 * MIB + OVERSHOOT
 
 
+@functools.cache
 def huge_png() -> bytes:
     """A picture of 30,000 x 30,000 points of one bit: 100 KB that are 112 MB."""
 
