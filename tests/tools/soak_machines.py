@@ -10,19 +10,18 @@ import random
 import signal
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import redis
 from conftest import share_plugins_in
 from discord_support import BotProcess, Stage, link
-from fake_discord import FakeDiscord
+from fake_discord import FakeDiscord, Message
 from redis_support import own_redis
-
-from bossbot import TERMINAL_STATUSES
 
 WORKERS = ("one", "two", "three")
 LEASE_S = 4
+REFUSAL = "I cannot take links now"
 
 
 def jobs_in(url: str) -> list[dict[str, str]]:
@@ -43,7 +42,6 @@ async def soak(minutes: float, seed: int) -> Counter[str]:
     async with FakeDiscord() as fake:
         with own_redis(*durable) as server:
             stage = Stage(fake, folder / "media", folder / "stage")
-            stage.keep_status_messages()
             stage.add_plugin("redis_queue")
             processes = {n: BotProcess(stage, n) for n in ("gateway", *WORKERS)}
 
@@ -58,15 +56,17 @@ async def soak(minutes: float, seed: int) -> Counter[str]:
             for name in processes:
                 await start(name)
             await processes["gateway"].logged("connected as")
-            ends, pasted = time.monotonic() + 60 * minutes, list[bytes]()
+            ends = time.monotonic() + 60 * minutes
+            pasted, contents = dict[str, Message](), set[bytes]()
 
             async def paste() -> None:
                 number = 0
                 while time.monotonic() < ends:
                     number += 1
                     image = stage.padded(20_000 + number, 1)
-                    await stage.says(f"$download {link('sleep=0.3', image)}")
-                    pasted.append(stage.bytes_of(image))
+                    url = link("sleep=0.3", image)
+                    pasted[url] = await stage.says(f"$download {url}")
+                    contents.add(stage.bytes_of(image))
                     await asyncio.sleep(chance.uniform(0.2, 1))
 
             async def harm() -> None:
@@ -92,21 +92,38 @@ async def soak(minutes: float, seed: int) -> Counter[str]:
 
             await asyncio.gather(paste(), harm())
             rows: list[dict[str, str]] = []
-            for _ in range(240):  # what is left
+            for _ in range(240):  # what is left, and is not told
                 rows = await asyncio.to_thread(jobs_in, server.url)
-                if all(row["status"] in TERMINAL_STATUSES for row in rows):
+                if all(row.get("told") for row in rows):
                     break
                 await asyncio.sleep(0.5)
             posted = Counter(f.data for m in stage.posted() for f in m.files)
             ended = Counter(row["status"] for row in rows)
+            replies = defaultdict[int, list[str]](list)
+            for message in stage.said():
+                if message.replied_to and not message.files:
+                    replies[message.replied_to.id].append(message.text)
+            taken = {row["url"] for row in rows}
+            for url, request in pasted.items():
+                said = " ".join(replies[request.id])
+                done["refused"] += REFUSAL in said
+                done["not heard"] += not said and url not in taken
+                lost = said and REFUSAL not in said and url not in taken
+                done["answered and lost"] += bool(lost)
             done["pasted"], done["acknowledged"] = len(pasted), len(rows)
             done["posted"], done["failed"] = len(posted), ended["failed"]
             done["posted twice"] = sum(n - 1 for n in posted.values())
-            done["not as pasted"] = len(posted.keys() - {*pasted})
+            done["not as pasted"] = len(posted.keys() - contents)
             done["lost"] = len(rows) - len(posted) - ended["failed"]
+            done["given up and not told"] = done["end not shown"] = 0
             for row in rows:
+                said = " ".join(replies[pasted[row["url"]].id])
                 if row["status"] != "completed":
                     print(row["status"], row.get("error"), row.get("detail"))
+                    done["given up and not told"] += row.get("error", "?") not in said
+                elif said and "Done in" not in said:  # a status message that stayed
+                    done["end not shown"] += 1
+                    print(row["id"], repr(said))
             for process in processes.values():
                 await process.kill()
     print(folder)
