@@ -173,10 +173,10 @@ class Bot:
             shutil.copy(root / name, folder)
         shutil.copytree(root / "plugins", folder / "plugins")
 
-    async def start(self) -> None:
+    async def run(self, *command: str, **variables: str) -> asyncio.subprocess.Process:
+        """A process of the bot."""
         environment = {
             **os.environ,
-            **self.environment,
             "FAKE_DISCORD_URL": self.fake.url,
             "BOSS_BOT_DISCORD_TOKEN": self.fake.token,
             "BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true",
@@ -188,14 +188,18 @@ class Bot:
         }
         if "max_concurrent_per_user" in (self.folder / "config.toml").read_text():
             environment["BOSS_BOT_MAX_CONCURRENT_PER_USER"] = "5"
+        environment |= {**self.environment, **variables}
         script = SUPPORT / "run_redirected.py"
-        before, started_s = self.fake.sessions["identify"], time.perf_counter()
-        self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, script, self.folder / "bossbot.py"),
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, script, self.folder / "bossbot.py", *command),
             env=environment,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
+
+    async def start(self, *command: str) -> None:
+        before, started_s = self.fake.sessions["identify"], time.perf_counter()
+        self.process = await self.run(*command)
         await self.fake.wait_for(lambda: self.fake.sessions["identify"] > before, 30)
         self.times["start"].append(time.perf_counter() - started_s)
 
