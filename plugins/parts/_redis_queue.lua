@@ -50,13 +50,8 @@ local function text(number)
   return string.format('%.17g', number)
 end
 
-local now
-if clock ~= '' then
-  now = tonumber(clock)
-else
-  local time = call('TIME')
-  now = tonumber(time[1]) + tonumber(time[2]) / 1e6
-end
+local time = clock ~= '' and clock or string.format('%s.%06d', unpack(call('TIME')))
+local now = tonumber(time)
 
 -- A job is the table of its fields as they are stored; what is missing is "".
 
@@ -92,7 +87,7 @@ local function number_in(job, name) -- whoever wrote it
 end
 
 local function one_more(job, name)
-  return text((tonumber(job[name]) or 0) + 1)
+  return string.format('%d', (tonumber(job[name]) or 0) + 1)
 end
 
 -- What follows from the jobs
@@ -112,7 +107,7 @@ local function sated(user)
 end
 
 local function place(priority, seq) -- in its guild's line
-  return text((2 - tonumber(priority)) * STEP + tonumber(seq))
+  return string.format('%d', (2 - tonumber(priority)) * STEP + tonumber(seq))
 end
 
 local function count_to(guild, last) -- all that wait up to a place in its line
@@ -155,7 +150,7 @@ local function refresh(guild)
   for one = 0, 2 do
     if id and priority == tostring(one) then
       local score = count('running', guild) * STEP + tonumber(seq or 0)
-      call('ZADD', P .. 'ready:' .. one, text(score), guild)
+      call('ZADD', P .. 'ready:' .. one, string.format('%d', score), guild)
     else
       call('ZREM', P .. 'ready:' .. one, guild)
     end
@@ -340,7 +335,9 @@ end
 
 local function tell(job, previous)
   call('XADD', P .. 'changes', 'MAXLEN', '~', CHANGES, '*', 'previous', previous, row_of(job))
-  call('XADD', P .. 'signals', 'MAXLEN', '~', SIGNALS, '*', 'id', job.id, 'status', job.status)
+  if job.status ~= 'downloading' and previous ~= 'uploading' or job.status == 'queued' then
+    call('XADD', P .. 'signals', 'MAXLEN', '~', SIGNALS, '*', 'id', job.id, 'status', job.status)
+  end
 end
 
 local function remove(job)
@@ -414,18 +411,12 @@ local function give_back(job, taken)
   tell(job, change(job, fields))
 end
 
-local function rest(from)
-  local values = {}
-  for n = from, #ARGV do
-    table.insert(values, ARGV[n])
-  end
-  return values
-end
-
-local verbs = {}
+-- The verbs. Each is a block, and none a function: to make them all takes longer than
+-- most of them run.
 
 -- id, most that may wait, per guild, slots where no worker is known, fields
-function verbs.add(id, most, per_guild, slots, fields)
+if verb == 'add' then
+  local id, most, per_guild, slots, fields = unpack(ARGV, ARGS)
   local given = cjson.decode(fields)
   local key = given.request_key or ''
   local known = call('HGET', P .. 'requests', key)
@@ -499,19 +490,20 @@ local function next_job(per_guild)
 end
 
 -- worker, token of this try, lease, slots, per guild, version
-function verbs.claim(worker, token, lease_s, slots, per_guild, version)
+if verb == 'claim' then
+  local worker, token, lease_s, slots, per_guild, version = unpack(ARGV, ARGS)
   local mine = P .. 'worker:' .. worker
   local known = call('HMGET', mine, 'slots', 'version')
   if known[1] ~= slots or known[2] ~= version then
     call('HSET', mine, 'slots', slots, 'version', version)
   end
-  call('ZADD', P .. 'workers', text(now), worker)
+  call('ZADD', P .. 'workers', time, worker)
   for _, id in ipairs(call('ZRANGE', P .. 'held:' .. worker, 0, -1)) do
     if get(id, 'token') == token then -- it asks again, since the answer was lost
       return cjson.encode(read(id))
     end
   end
-  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'leases', '-inf', '(' .. text(now), 'LIMIT', 0, TAKEN)) do
+  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'leases', '-inf', '(' .. time, 'LIMIT', 0, TAKEN)) do
     local job = read(id)
     if CLAIMED[job.status] then
       give_back(job, true)
@@ -519,7 +511,7 @@ function verbs.claim(worker, token, lease_s, slots, per_guild, version)
       call('ZREM', P .. 'leases', id)
     end
   end
-  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'delayed', '-inf', '(' .. text(now), 'LIMIT', 0, TAKEN)) do
+  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'delayed', '-inf', '(' .. time, 'LIMIT', 0, TAKEN)) do
     local job = read(id)
     if waits(job) and job.not_before ~= '' then
       change(job, {})
@@ -536,13 +528,13 @@ function verbs.claim(worker, token, lease_s, slots, per_guild, version)
   tell(job, change(job, {
     status = 'downloading', worker = worker, claim_number = one_more(job, 'claim_number'),
     attempts = one_more(job, 'attempts'),
-    lease_until = text(now + tonumber(lease_s)), started_at = text(now), token = token,
+    lease_until = text(now + tonumber(lease_s)), started_at = time, token = token,
   }))
   return cjson.encode(job)
 end
 
 -- Returns what is known of each worker that was seen in the last day.
-function verbs.workers()
+if verb == 'workers' then
   local found = {}
   call('ZREMRANGEBYSCORE', P .. 'workers', '-inf', text(now - 86400))
   local seen = call('ZRANGE', P .. 'workers', 0, -1, 'WITHSCORES')
@@ -554,9 +546,10 @@ function verbs.workers()
   return found
 end
 
--- id, claim number, worker, lease, fields; returns when the lease ends, "" if the claim
--- was lost
-function verbs.save(id, number, worker, lease_s, given)
+-- id, claim number, worker, lease, and to save: fields; returns when the lease ends, "" if
+-- the claim was lost
+if verb == 'save' or verb == 'keep' then
+  local id, number, worker, lease_s, given = unpack(ARGV, ARGS)
   local job = held(id, number, worker)
   if not job then
     return ''
@@ -570,12 +563,10 @@ function verbs.save(id, number, worker, lease_s, given)
   return fields.lease_until
 end
 
--- The same without fields
-verbs.keep = verbs.save
-
 -- id, claim number, worker, delay, fields; returns when it is due, "" if the claim was
 -- lost
-function verbs.release(id, number, worker, delay_s, given)
+if verb == 'release' then
+  local id, number, worker, delay_s, given = unpack(ARGV, ARGS)
   local job = held(id, number, worker)
   if not job then
     return ''
@@ -587,7 +578,8 @@ function verbs.release(id, number, worker, delay_s, given)
 end
 
 -- id, claim number, worker, fields; 1, or 0 if the claim was lost
-function verbs.finish(id, number, worker, given)
+if verb == 'finish' then
+  local id, number, worker, given = unpack(ARGV, ARGS)
   local job = held(id, number, worker)
   if not job then
     return 0
@@ -605,7 +597,8 @@ function verbs.finish(id, number, worker, given)
 end
 
 -- worker, lease; returns the rows of what it was uploading
-function verbs.recover(worker, lease_s)
+if verb == 'recover' then
+  local worker, lease_s = unpack(ARGV, ARGS)
   for _, guild in ipairs(call('SMEMBERS', P .. 'guilds')) do
     refresh(guild) -- the limits may be other ones now
   end
@@ -625,7 +618,8 @@ function verbs.recover(worker, lease_s)
 end
 
 -- id, time, "1" for one that only waits
-function verbs.cancel(id, at, waiting_only)
+if verb == 'cancel' then
+  local id, at, waiting_only = unpack(ARGV, ARGS)
   local job = read(id)
   local status = job.status
   local runs = status == 'downloading' or status == 'processing'
@@ -641,7 +635,8 @@ function verbs.cancel(id, at, waiting_only)
   return cjson.encode(job)
 end
 
-function verbs.move(id, priority)
+if verb == 'move' then
+  local id, priority = unpack(ARGV, ARGS)
   local job = read(id)
   if not waits(job) then
     return 0
@@ -650,7 +645,8 @@ function verbs.move(id, priority)
   return 1
 end
 
-function verbs.position(id)
+if verb == 'position' then
+  local id = unpack(ARGV, ARGS)
   local job = read(id)
   if not waits(job) then
     return 0
@@ -660,28 +656,32 @@ function verbs.position(id)
 end
 
 -- id, name, value: of a field that no other key follows from
-function verbs.set(id, name, value)
+if verb == 'set' then
+  local id, name, value = unpack(ARGV, ARGS)
   if value == '' then
     call('HDEL', P .. 'job:' .. id, name)
   elseif exists(id) then
     call('HSET', P .. 'job:' .. id, name, value)
   end
+  return
 end
 
 -- ids whose members were told how they ended
-function verbs.told()
-  for _, id in ipairs(rest(ARGS)) do
+if verb == 'told' then
+  for _, id in ipairs({unpack(ARGV, ARGS)}) do
     if exists(id) then
       change(read(id), {told = '1'})
     end
   end
+  return
 end
 
 -- "1" for those with kept files, too, then ids; returns the rows of those removed. Files
 -- of a worker that is gone keep nothing.
-function verbs.remove(all)
+if verb == 'remove' then
+  local all = unpack(ARGV, ARGS)
   local rows = {}
-  for _, id in ipairs(rest(ARGS + 1)) do
+  for _, id in ipairs({unpack(ARGV, ARGS + 1)}) do
     local job = read(id)
     local kept = job.folder ~= ''
     local there = kept and call('ZSCORE', P .. 'workers', job.worker)
@@ -699,7 +699,8 @@ function verbs.remove(all)
 end
 
 -- id of a job that was refused, since nobody knew that it was added, or may yet be
-function verbs.withdraw(id)
+if verb == 'withdraw' then
+  local id = unpack(ARGV, ARGS)
   local job = read(id)
   call('SET', P .. 'withdrawn:' .. id, '1', 'EX', 600)
   local begun = job.attempts ~= '' or CLAIMED[job.status]
@@ -707,11 +708,13 @@ function verbs.withdraw(id)
     remove(job)
     let_go(id)
   end
+  return
 end
 
 -- key and value of a fact, "" for none, and the old one if it has to be that; whether it
 -- has the new one then
-function verbs.fact(key, new, old)
+if verb == 'fact' then
+  local key, new, old = unpack(ARGV, ARGS)
   local is = call('HGET', P .. 'facts', key) or ''
   if old and is ~= old and is ~= new then
     return 0
@@ -725,14 +728,16 @@ function verbs.fact(key, new, old)
 end
 
 -- Names and values: how far a job is
-function verbs.report()
-  call('XADD', P .. 'progress', 'MAXLEN', '~', PROGRESS, '*', unpack(rest(ARGS)))
+if verb == 'report' then
+  call('XADD', P .. 'progress', 'MAXLEN', '~', PROGRESS, '*', unpack(ARGV, ARGS))
+  return
 end
 
 -- requests in a second, "1" for one that is urgent; returns how long to wait, and for
 -- others than urgent ones whether to ask again then. A generic cell rate algorithm: the
 -- budget is when all requests so far are paid. Only urgent ones may go on credit.
-function verbs.turn(per_s, urgent)
+if verb == 'turn' then
+  local per_s, urgent = unpack(ARGV, ARGS)
   local step, paid = 1 / tonumber(per_s), tonumber(call('GET', P .. 'budget') or 0)
   paid = math.min(now + MAX_TURN_S, math.max(now, paid or 0))
   if urgent == '' and paid > now then
@@ -742,4 +747,4 @@ function verbs.turn(per_s, urgent)
   return {text(math.max(0, paid - now - CREDIT * step)), 0}
 end
 
-return verbs[verb](unpack(rest(ARGS)))
+error('there is no verb ' .. verb)

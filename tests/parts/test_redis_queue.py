@@ -239,7 +239,7 @@ RARE: list[tuple[Any, ...]] = [
     ("cancel", 162, 2, "s1", 162, ""),
 ]
 MISTAKES = {
-    "low priorities first": ("return text((2 - tonumber(priority))", "return text(tonumber(priority)"),
+    "low priorities first": ("'%d', (2 - tonumber(priority))", "'%d', tonumber(priority)"),
     "a member runs one more": ("return count('downloading', user) >=", "return count('downloading', user) >"),
     "what is processed does not count": (" or count('processing', user) >= per_user", ""),
     "busy guilds are as good": ("count('running', guild) * STEP + ", ""),
@@ -260,7 +260,7 @@ MISTAKES = {
     "claims have one number": ("worker = worker, claim_number = one_more(job, 'claim_number'),", "worker = worker,"),
     "forgotten requests stay": ("  call('HDEL', P .. 'requests', job.request_key)\n", ""),
     "moves are not told": ("tell(job, change(job, {priority = priority}))", "change(job, {priority = priority})"),
-    "every save is told": ("previous ~= job.status then\n    tell(job, previous)\n  end\n  return fields", "true then\n    tell(job, previous)\n  end\n  return fields"),
+    "every save is told": ("if previous ~= job.status then\n    tell(job, previous)\n  end\n  return fields", "if true then\n    tell(job, previous)\n  end\n  return fields"),
     "the last one is joined": ("tonumber(get(a, 'seq', 0)) < tonumber", "tonumber(get(a, 'seq', 0)) > tonumber"),
     "who joins hurries nobody": ("if priority > tonumber(get(leader, 'priority'))", "if false"),
     "who was let go is not new": ("tell(one, '') --", "tell(one, 'queued') --"),

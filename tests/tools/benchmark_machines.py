@@ -114,10 +114,10 @@ def work_saq(url: str, name: str, ready: Any, times: Any) -> None:
     times.put(ended)
 
 
-async def fill(app: App, count: int) -> list[float]:
+async def fill(app: App, count: int, first: int = 0) -> list[float]:
     """Add jobs of 1,000 guilds; returns how many milliseconds each took."""
     took = []
-    for number in range(count):
+    for number in range(first, first + count):
         job = make_job(guild_id=number % 1000, user_id=number, same=f"{number:032x}")
         began = time.perf_counter()
         await app.queue.add(job)
@@ -203,9 +203,9 @@ def compare_with_saq(folder: Path) -> None:
         show(f"add, median, {name}", text, "2 ms")
 
 
-async def fill_many(app: App, count: int) -> None:
-    for _ in range(0, count, 200):
-        await asyncio.gather(*(fill(app, 10) for _ in range(20)))
+async def fill_many(app: App, waiting: int, size: int) -> None:
+    for first in range(waiting, size, 200):
+        await asyncio.gather(*(fill(app, 10, first + 10 * n) for n in range(20)))
 
 
 async def long_lines(url: str) -> None:
@@ -215,7 +215,7 @@ async def long_lines(url: str) -> None:
     client = queue.redis.client
     before = (await client.info("memory"))["used_memory"]
     for size in (1_000, 10_000, 100_000):
-        await fill_many(app, size - waiting)
+        await fill_many(app, waiting, size)
         waiting = size
         await client.delete(*[queue.redis.key(n) for n in ("changes", "signals")])
         used = (await client.info("memory"))["used_memory"] - before

@@ -121,6 +121,8 @@ async def soak(minutes: float, seed: int) -> Counter[str]:
                 if row["status"] != "completed":
                     print(row["status"], row.get("error"), row.get("detail"))
                     done["given up and not told"] += row.get("error", "?") not in said
+                elif REFUSAL in said:
+                    done["refused and posted"] += 1
                 elif said and "Done in" not in said:  # a status message that stayed
                     done["end not shown"] += 1
                     print(row["id"], repr(said))
