@@ -71,7 +71,10 @@ async def disk(app: App) -> str:
     """Whether there is room, as much as the settings of retention want."""
     retention = app.plugins.all.get("retention")
     wanted = int(getattr(retention and retention.config, "min_free_space", 0))
-    usage = await in_thread(lambda: shutil.disk_usage(app.settings.data_dir))
+    try:
+        usage = await in_thread(lambda: shutil.disk_usage(app.settings.data_dir))
+    except OSError as error:  # it was pulled out
+        return str(error.strerror)
     if usage.free and usage.free >= wanted:
         return ""
     return f"only {format_size(usage.free)} are free"

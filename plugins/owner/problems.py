@@ -127,7 +127,7 @@ async def look_at_disk(app: App) -> None:
         with logger.catch(message="the disk cannot be looked at"):
             if wrong := await disk(app):
                 text = (
-                    f"The disk is nearly full: {wrong} in {app.settings.data_dir}. "
+                    f"There is no room for links: {wrong} in {app.settings.data_dir}. "
                     "Links are refused until there is room (docs/troubleshooting.md)."
                 )
                 note(Problem("disk", text))

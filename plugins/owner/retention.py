@@ -90,8 +90,12 @@ async def run(app: App, config: Config) -> None:
 
 
 def room(settings: Settings, config: Config) -> int:
-    """The free bytes above the floor; below it, a negative number."""
-    return shutil.disk_usage(settings.data_dir).free - int(config.min_free_space)
+    """The free bytes above the floor; below it, or without a disk, a negative number."""
+    try:
+        free = shutil.disk_usage(settings.data_dir).free
+    except FileNotFoundError:  # it is not mounted any more
+        return -1
+    return free - int(config.min_free_space)
 
 
 async def keep_room(app: App, config: Config) -> None:

@@ -116,9 +116,9 @@ async def test_engine_is_told_to_be_old_after_three_links_of_one_platform_in_a_r
 async def test_full_disk_is_told_once(watched: Stage) -> None:
     watched.add_plugin("retention")
     async with watched.bot(retention__min_free_space="1000000TiB"):
-        await tells(watched, "The disk is nearly full: only", "are free")
+        await tells(watched, "no room for links: only", "are free")
         await asyncio.sleep(0.1)  # ten looks more
-        await tells(watched, "nearly full")
+        await tells(watched, "no room for links")
 
 
 async def test_link_that_fills_the_disk_is_told(watched: Stage) -> None:

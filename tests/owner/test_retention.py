@@ -297,6 +297,17 @@ async def test_link_is_refused_below_the_floor(
         await bot.check()
 
 
+async def test_link_is_refused_when_the_disk_is_gone(
+    make_bot: MakeBot,
+) -> None:
+    bot = await make_bot(retention__min_free_space=15 * KIB)
+    away = bot.data.rename(bot.data.with_name("away"))
+    with pytest.raises(Refused, match="disk is full"):
+        await bot.check()
+    assert await module("_health").disk(bot.app) == "No such file or directory"
+    away.rename(bot.data)
+
+
 async def test_links_in_the_queue_wait_while_the_disk_is_low(
     make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch, add_plugin: AddPlugin
 ) -> None:
