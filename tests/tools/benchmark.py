@@ -184,6 +184,7 @@ class Bot:
             "BOSS_BOT_MAX_QUEUE_SIZE": "500",
             # The model that searches by meaning is measured by itself.
             "BOSS_BOT_PLUGINS__ARCHIVE__MEANING": "off",
+            "BOSS_BOT_PLUGINS__RELEASES__CHECK_INTERVAL_S": "0",  # no network
             "BOSS_BOT_DISABLED_PLUGINS": '["limits"]',  # one member asks for all
         }
         if "max_concurrent_per_user" in (self.folder / "config.toml").read_text():
