@@ -3,6 +3,7 @@ the owner can mend."""
 
 import asyncio
 import contextlib
+import platform
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ class Problem(NamedTuple):
 
 
 _waiting: asyncio.Queue[Problem] | None = None  # while somebody listens
+_machine = ""  # a sentence with its name, where the bot runs on several
 _noted: dict[str, date] = {}  # the day of the last problem of each kind
 _outdated: Counter[str] = Counter()  # in a row, by platform
 UPDATE = "Update the bot (docs/install.md), and start it again."
@@ -44,7 +46,8 @@ UPDATE = "Update the bot (docs/install.md), and start it again."
 
 @hookimpl(tryfirst=True)
 async def run(app: App) -> None:
-    global _waiting
+    global _waiting, _machine
+    _machine = f" The machine: {platform.node()}." if app.queue.shared else ""
     _waiting = asyncio.Queue(MAX_WAITING)
     _noted.clear()
     with heard(asyncio.get_running_loop()):
@@ -105,7 +108,7 @@ def problem_of(record: Any) -> Problem | None:
     name = str(extra.get("job") or (found[1] if found else ""))
     text = (
         "The log has an error. If it does not say what to do, update the bot "
-        "(docs/install.md), and start it again."
+        "(docs/install.md), and start it again." + _machine
     )
     return Problem("internal", text, name, lines)
 
@@ -129,6 +132,7 @@ async def look_at_disk(app: App) -> None:
                 text = (
                     f"There is no room for links: {wrong} in {app.settings.data_dir}. "
                     "Links are refused until there is room (docs/troubleshooting.md)."
+                    + _machine
                 )
                 note(Problem("disk", text))
         await asyncio.sleep(LOOK_S)

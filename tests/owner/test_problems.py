@@ -4,6 +4,7 @@ with an id and lines of the log, and `report` has the rest."""
 import argparse
 import asyncio
 import contextlib
+import platform
 import re
 import shutil
 import sqlite3
@@ -178,6 +179,20 @@ async def test_message_waits_while_discord_is_out_of_reach_and_comes_once(
         logger.error("nor this")
         logger.error("plugin toy failed in answer_job: no")
         await tells(watched, "The plugin `toy` is broken", count=2)
+
+
+async def test_message_names_the_machine_where_there_are_several(
+    watched: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watched.bot() as bot:
+        monkeypatch.setattr(bot.app.queue, "shared", True)
+        await bot.app.reload("problems")
+        problems = module("problems")
+        async with asyncio.timeout(60):
+            while not problems._waiting:
+                await asyncio.sleep(0.01)
+        problem = problems.problem_of({"message": "no", "extra": {}})
+    assert problem.text.endswith(f" The machine: {platform.node()}.")
 
 
 async def test_owner_of_the_team_is_told_for_the_team(watched: Stage) -> None:
