@@ -9,7 +9,7 @@ bot knows it already.
 import contextlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +72,21 @@ def _text(said: Any) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "title": lambda said: one_line(_text(said))[:MAX_TITLE].strip(),
+    **dict.fromkeys(("uploader", "date", "text"), _text),
+    **dict.fromkeys(("adult", "more", "mute"), bool),
+    "leads_to": lambda said: said if LINK.fullmatch(_text(said)) else None,
+    **dict.fromkeys(("items", "side", "best_side"), number),
+}
+
+
 def known_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts that ``Report.info`` knows, in form."""
-    forms: dict[str, Any] = {
-        "title": lambda said: one_line(_text(said))[:MAX_TITLE].strip(),
-        **dict.fromkeys(("uploader", "date", "text"), _text),
-        **dict.fromkeys(("adult", "more", "mute"), bool),
-        "leads_to": lambda said: said if LINK.fullmatch(_text(said)) else None,
-        **dict.fromkeys(("items", "side", "best_side"), number),
-    }
     known = {
-        name: forms[name](value)
+        name: FORMS[name](value)
         for name, value in facts.items()
-        if name in forms and value is not None
+        if name in FORMS and value is not None
     }
     return {name: value for name, value in known.items() if value is not None}
 

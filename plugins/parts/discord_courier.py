@@ -47,6 +47,7 @@ from bossbot import (
     JobFailed,
     MediaFile,
     Message,
+    OutOfReach,
     Part,
     PluginConfig,
     Post,
@@ -175,7 +176,10 @@ class DiscordCourier(Courier):
         limits: list[float] = [self._tier_limit(job), most_bytes(self.app, job)]
         if job.limit_bytes and not self._guild(job):
             limits.append(job.limit_bytes)
-        with logger.catch(message="the learnt limit cannot be read"):
+        with (
+            logger.catch(message="the learnt limit cannot be read"),
+            contextlib.suppress(OutOfReach),  # the queue tells of that
+        ):
             limits.append(await self._learnt(job))
         return int(min(limits))
 

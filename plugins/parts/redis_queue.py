@@ -32,6 +32,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 from bossbot_plugins._insist import insist
 from bossbot_plugins._listening import ListenedQueue
+from bossbot_plugins._messages import FORMS, NONSENSE, known_progress
 from bossbot_plugins._own_name import own_name
 from bossbot_plugins._rows import JSON_FIELDS, row_of
 from bossbot_plugins._shared import AtWork, Question, SharedQueue
@@ -271,6 +272,9 @@ def decode(row: Mapping[str, str]) -> Job:
     names = [name for post in job.posts for name in post.files]
     if any(name in ("", ".", "..") or "/" in name or "\0" in name for name in names):
         raise ValueError("a file's name is none")
+    for name in job.facts.keys() & FORMS.keys():
+        if not isinstance(job.facts[name], type(FORMS[name](job.facts[name]))):
+            del job.facts[name]
     return job
 
 
@@ -831,10 +835,10 @@ class RedisQueue(ListenedQueue, SharedQueue):
                 row = {"url": "-", **row}
             progress = None
             if shown := row.pop("progress", ""):
-                progress = Progress(**json.loads(shown))
+                progress = known_progress(Progress(**json.loads(shown)))
             job = decode(row)
             previous = Status(before) if (before := row.get("previous")) else None
-        except (ValueError, TypeError) as error:
+        except NONSENSE as error:  # else it would be read again and again
             is_wrong("a change", error)
             return
         if progress:
@@ -881,7 +885,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
                     yield Question(str(text), push)
             except OutOfReach:
                 await asyncio.sleep(self.again_s)
-            except (ValueError, TypeError, RecursionError) as error:
+            except NONSENSE as error:
                 is_wrong("a question", error)
 
     async def _push(self, name: str, text: str, within_s: float) -> None:

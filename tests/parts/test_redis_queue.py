@@ -407,6 +407,27 @@ async def test_lines_that_hold_what_does_not_belong_there_go_on(
     assert len([line for line in logged if "in Redis is wrong" in line]) <= 2
 
 
+async def test_changes_that_are_none_stop_nothing(open_queue: Open) -> None:
+    queue: Any = await open_queue()
+    redis, client = queue.redis, queue.redis.client
+    said = aiter(queue.changes())
+    assert await anext(said) is None
+    nonsense = ("[" * 99_999, "[]", "{}", '{"name": 1, "x": 2}', "null", '{"name"')
+    for progress in nonsense:
+        row = {**HONEST, "progress": progress}
+        await client.xadd(redis.key("progress"), row)
+    shown = {"name": "n" * 9999, "done_bytes": "x", "share": 1e308, "items": -1}
+    row = {**HONEST, "progress": json.dumps(shown)}
+    row["facts"] = '{"title": {"a": 1}, "items": "many", "newer": 1}'
+    await client.xadd(redis.key("progress"), row)
+    async with asyncio.timeout(10):
+        change = await anext(one async for one in said if one)
+    assert change.progress == Progress("n" * 300)
+    assert change.job.facts == {"newer": 1}
+    await client.xadd(redis.key("progress"), {**HONEST, "progress": nonsense[0]})
+    await queue.stop()
+
+
 async def test_platform_and_engine_are_not_read_but_found(queue: Queue) -> None:
     """Cookies of a platform must not go to where a row says."""
     await queue.add(make_job(platform="instagram"))
