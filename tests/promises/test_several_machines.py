@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from redis_support import (
     redis_prefix,  # noqa: F401
     redis_server,  # noqa: F401
 )
+from soak_machines import DURABLE, soak_on
 
 import bossbot
 from bossbot import OutOfReach
@@ -53,7 +55,7 @@ class Machines:
 async def machines(stage: Stage) -> AsyncIterator[Machines]:
     for name in OURS:
         stage.add_plugin(name)
-    with own_redis("--appendonly", "yes", "--appendfsync", "always") as server:
+    with own_redis(*DURABLE) as server:
         machines = Machines(stage, server)
         yield machines
         for process in machines.all.values():
@@ -140,6 +142,20 @@ async def test_worker_that_dies_while_it_posts_is_replaced_and_nothing_comes_twi
     assert await second.ended() == 0
     found = [file.data for one in messages for file in one.files]
     assert sorted(found) == sorted(map(stage.bytes_of, stage.images(11)))
+
+
+async def test_random_kills_and_pauses_of_all_processes_lose_nothing(
+    stage: Stage,
+) -> None:
+    """For a few seconds; by hand, ``tests/tools/soak_machines.py`` does it for hours."""
+    seed = secrets.randbelow(10**6)
+    print("seed", seed)  # shown when it fails; the order of the harm comes again by it
+    with own_redis(*DURABLE) as server:
+        done = await soak_on(stage, server, 3, seed, ("one", "two"), LEASE_S, pace=6)
+    print(dict(done))
+    assert done["acknowledged"] and done["lost"] == done["answered and lost"] == 0
+    assert done["posted twice"] == done["not as pasted"] == 0
+    assert done["given up and not told"] == 0
 
 
 async def test_owner_sees_the_workers_and_nobody_else(
