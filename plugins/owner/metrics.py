@@ -191,24 +191,26 @@ class Meter:
         self.failures = count(
             "job_failures_total", "Jobs that failed", "platform", "cause"
         )
-        # From 0 on: else Prometheus sees no increase at the first one.
-        for platform in (*self._platforms, "other"):
-            for status in TERMINAL_STATUSES:
-                self.jobs.labels(platform, str(status))
-            for cause in Cause:
-                self.failures.labels(platform, str(cause))
         self.retries = count(
             "job_retries_total", "Attempts that are made once more", "platform"
         )
         self.links = count("links_total", "Links that came in", "source", "result")
-        for labels in itertools.product(SOURCES, RESULTS):
-            self.links.labels(*labels)
         self.refusals = count(
             "refusals_total", "Refusals by the checks of a plugin", "reason"
         )
         self.downloaded = count(
             "downloaded_bytes_total", "Files that were downloaded", "platform"
         )
+        # From 0 on: else Prometheus sees no increase at the first one.
+        for platform in (*self._platforms, "other"):
+            self.retries.labels(platform)
+            self.downloaded.labels(platform)
+            for status in TERMINAL_STATUSES:
+                self.jobs.labels(platform, str(status))
+            for cause in Cause:
+                self.failures.labels(platform, str(cause))
+        for labels in itertools.product(SOURCES, RESULTS):
+            self.links.labels(*labels)
         self.job_s = histogram(
             "job_duration_seconds", "From the request to its end", JOB_S, "platform"
         )
