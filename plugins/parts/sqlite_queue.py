@@ -68,6 +68,19 @@ def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
 
 
 @hookimpl
+async def run(app: App) -> None:
+    """Say what waits here while another queue is used."""
+    if not isinstance(app.queue, SQLiteQueue):
+        sql = f"SELECT count(*) FROM jobs WHERE {UNFINISHED}"
+        if (row := await app.database.one(sql)) and row[0]:
+            logger.warning(
+                "links wait in the queue in SQLite, which is not used now: {}. To bring "
+                "them, start the bot without the url of another queue until they are done",
+                row[0],
+            )
+
+
+@hookimpl
 def register_tables() -> list[str]:
     return [
         """

@@ -1521,3 +1521,17 @@ async def test_counting_and_forgetting_use_indexes(queue: Queue) -> None:
     await queue.list(1, [Status.FAILED, Status.CANCELLED], 5, 10)
     await queue.list(1, [Status.QUEUED])
     assert plain == []
+
+
+async def test_links_that_another_queue_leaves_behind_are_told(
+    queue: Queue, logged: list[str]
+) -> None:
+    run: Any = module("sqlite_queue").run
+    await queue.add(make_job())
+    await run(queue.app)
+    left = "WARNING links wait in the queue in SQLite, which is not used now: 1."
+    assert not [line for line in logged if line.startswith(left)]
+    vars(queue.app)["queue"] = None
+    await run(queue.app)
+    assert [line for line in logged if line.startswith(left)]
+    vars(queue.app)["queue"] = queue
