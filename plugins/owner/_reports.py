@@ -76,7 +76,7 @@ def clean(line: str) -> str:
     """A line without secrets, ids of Discord, what follows a link's host, addresses, and
     the names of people and folders, as far as they can be told. What a site wrote may
     still be in it."""
-    line = redact(cut_line(line))
+    line = redact(cut_line(line, 4 * MAX_WIDTH))
     for folder, name in ((HERE, "."), (Path.home(), "~")):
         if len(str(folder)) > 1:
             line = line.replace(str(folder), name)

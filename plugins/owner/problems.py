@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from bossbot_plugins._discord import tell_once_a_day
@@ -15,7 +16,16 @@ from bossbot_plugins._health import disk
 from bossbot_plugins._reports import ID, clean
 from loguru import logger
 
-from bossbot import App, Cause, Job, JobFailed, Status, escape, hookimpl
+from bossbot import (
+    App,
+    Cause,
+    Job,
+    JobFailed,
+    Status,
+    escape,
+    hookimpl,
+    in_thread,
+)
 
 OUTDATED_IN_A_ROW = 3  # of one platform
 LOOK_S = 60.0  # between two looks at the disk
@@ -34,7 +44,7 @@ class Problem(NamedTuple):
     kind: str
     text: str
     id: str = ""  # of a job or an error
-    lines: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()  # not cleaned yet
 
 
 _waiting: asyncio.Queue[Problem] | None = None  # while somebody listens
@@ -59,7 +69,8 @@ async def run(app: App) -> None:
                 await asyncio.sleep(GATHER_S)
                 with logger.catch(level="WARNING", message="the owner was not told"):
                     key = f"problem:{kind}"
-                    await tell_once_a_day(app, key, text, name, lines)
+                    shown = await in_thread(partial(list, map(clean, lines)))
+                    await tell_once_a_day(app, key, text, name, shown)
         finally:
             looking.cancel()
             _waiting = None
@@ -95,7 +106,7 @@ def problem_of(record: Any) -> Problem | None:
     said, extra = str(record["message"]), record["extra"]
     if NOT_OURS.match(said):
         return None
-    lines = tuple(map(clean, str(extra.get("text") or said).splitlines()))[-12:]
+    lines = tuple(str(extra.get("text") or said).splitlines()[-12:])
     named = PLUGIN.search(said) or BLOCKED.search(said)
     if named:
         stem = next(filter(None, named.groups()))
@@ -118,7 +129,7 @@ def note_plugins_that_are_off(app: App) -> None:
     off = [p for p in app.plugins.all.values() if p.off and p.stem not in wanted]
     if off:
         names = ", ".join(f"`{plugin.stem}`" for plugin in off)
-        lines = tuple(clean(f"{plugin.stem}: {plugin.off}") for plugin in off)
+        lines = tuple(f"{plugin.stem}: {plugin.off}" for plugin in off)
         text = (
             f"Switched off, as broken: {names}. `python bossbot.py plugins` shows why."
         )
@@ -145,7 +156,7 @@ async def job_changed(job: Job, app: App) -> None:
         _outdated.pop(where, None)
     if job.status is not Status.FAILED:
         return
-    lines = (clean(job.detail),)
+    lines = (job.detail,)
     if job.cause is Cause.INTERNAL:
         text = f"A link failed by a mistake of the bot. {UPDATE}"
         note(Problem("internal", text, job.id, lines))
