@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from bossbot import TERMINAL_STATUSES, App, Job, _, format_size, now
 
 DAY_S = 86400
+TRIES = 100  # at a change: others make one at the same time
 T = TypeVar("T")
 
 
@@ -103,13 +104,14 @@ def fact(holder: int) -> str:
 async def change(app: App, holder: int, work: Callable[[Ledger], T]) -> T:
     """The result of ``work``, which changes a ledger: again if another process was
     faster."""
-    while True:
+    for _time in range(TRIES):
         old = await app.facts.get(fact(holder))
         ledger = Ledger.read(old)
         result = work(ledger)
         new = ledger.text()
         if new == old or await app.facts.swap(fact(holder), old, new):
             return result
+    raise RuntimeError(f"the fact {fact(holder)} cannot be changed")  # it is no text
 
 
 async def used(app: App, holder: int) -> tuple[int, int]:

@@ -625,8 +625,15 @@ async def test_quota_of_a_day_holds_on_all_machines_together(
         ends = [Status.FAILED] * failed + [Status.COMPLETED] * (10 - failed)
         works = [work(machines[n % 3], end) for n, end in enumerate(ends)]
         assert sum(await asyncio.gather(*works)) == expected
+    check = partial(machines[0].plugins.call, "check_job", job=make_job(channel_id=1))
     with pytest.raises(Refused, match="used up"):
-        await machines[0].plugins.call("check_job", job=make_job(channel_id=1))
+        await check()
+    redis: Any = queue.redis  # type: ignore[attr-defined]
+    await redis.client.hset(redis.key("facts"), "quota:1", "[")  # whoever wrote it
+    await check()
+    await redis.client.hset(redis.key("facts"), "quota:1", b"\xff")
+    with pytest.raises(Refused, match="A check of this bot is broken"):
+        await check()
 
 
 async def no_owner(user: Any) -> bool:
