@@ -17,9 +17,16 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__":  # plugins and core share one module, which is not this one
+    import os
+    import threading
+
     import bossbot
 
-    sys.exit(bossbot.main())
+    code = bossbot.main()
+    end = threading.Timer(3, os._exit, [code])  # a plugin's thread may never end
+    end.daemon = True
+    end.start()
+    sys.exit(code)
 
 import _thread
 import argparse
@@ -2094,6 +2101,8 @@ class Plugins:
         if plugin.replaces:
             logger.warning("{} takes the place of ours", plugin.path)
         try:
+            if "." in plugin.stem:
+                raise PluginError("its name has a dot in it: rename the file")
             module = importlib.import_module(f"{PLUGIN_PACKAGE}.{plugin.stem}")
             if (needed := getattr(module, "API", API)) not in range(API + 1):
                 raise PluginError(
@@ -2113,8 +2122,9 @@ class Plugins:
                 logger.warning("{} has no hooks: it does nothing", module.__name__)
             self._configure(plugin, module)
             self._register(plugin)
-        # Anything may happen in a file from elsewhere, sys.exit() too.
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a file from elsewhere may raise anything
             self._take_back(plugin.stem, error)
         return self.all[plugin.stem]
 
@@ -2158,7 +2168,7 @@ class Plugins:
                 raise PluginError(f"{name}() is imported from another module")
             waits = inspect.iscoroutinefunction(value)
             if name == "run" and not waits:
-                raise PluginError("run() must be async def")
+                raise PluginError("run() must be async def, without yield")
             if name.startswith("register_") and waits:
                 raise PluginError(f"{name}() must be a plain function")
             takes = getattr(self.manager.hook, name).spec.argnames
@@ -2194,8 +2204,13 @@ class Plugins:
 
     def _register(self, plugin: Plugin) -> None:
         """Fill the plugin's registrations; nothing is kept when one is wrong."""
-        for kind in ("engines", "platforms", "subcommands"):
-            for thing in self._given(plugin, f"register_{kind}", list):
+        kinds: dict[str, type] = {
+            "engines": Engine,
+            "platforms": Platform,
+            "subcommands": Subcommand,
+        }
+        for kind, model in kinds.items():
+            for thing in self._given(plugin, f"register_{kind}", list, model):
                 if thing.name in self.registered(kind):
                     raise PluginError(f"{kind}: {thing.name!r} is there already")
                 getattr(plugin, kind).append(thing)
@@ -2222,14 +2237,22 @@ class Plugins:
             if missing := getattr(part, "__abstractmethods__", None):
                 names = ", ".join(sorted(missing))
                 raise PluginError(f"the part {name} has no {names}")
-        plugin.tables = self._given(plugin, "register_tables", list)
+        plugin.tables = self._given(plugin, "register_tables", list, str)
 
-    def _given(self, plugin: Plugin, hook: str, kind: type) -> Any:
+    def _given(
+        self,
+        plugin: Plugin,
+        hook: str,
+        kind: type[list[Any] | dict[str, Any]],
+        of: type = str,
+    ) -> Any:
         """What a registration hook returns; raises PluginError for another kind."""
         impl = plugin.impls.get(hook)
-        answer = self.invoke(impl, plugin) if impl else kind()
-        if not isinstance(answer, kind):
-            raise PluginError(f"{hook}() must return a {kind.__name__}")
+        answer: Any = self.invoke(impl, plugin) if impl else kind()
+        if not isinstance(answer, kind) or not all(isinstance(a, of) for a in answer):
+            raise PluginError(
+                f"{hook}() must return a {kind.__name__} of {of.__name__}"
+            )
         return answer
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
@@ -2294,8 +2317,13 @@ class Plugins:
             async with hook_call.limit:
                 waits = inspect.iscoroutinefunction(impl.function)
                 answer = await (work() if waits else in_thread(work))
+                if inspect.isawaitable(answer):  # of a decorated function
+                    answer = await answer
             if isinstance(answer, Refused) and said:  # returned in place of raised
                 raise answer
+            if hook in VETOES and answer is not None:  # meant as a no, perhaps
+                kind = type(answer).__name__
+                raise TypeError(f"it returned a {kind}. To veto, raise Refused")
         except said as error:
             answer = error
             raise

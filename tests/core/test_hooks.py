@@ -562,6 +562,47 @@ async def test_check_that_returns_its_refusal_refuses(start: Start) -> None:
         await app.plugins.call("check_job", job=make_job())
 
 
+@pytest.mark.parametrize(
+    "wrong", ["return False", "return 'no'", "yield Refused('no')"]
+)
+@pytest.mark.parametrize("kind", ["async def", "def"])
+async def test_check_that_answers_in_place_of_raising_refuses(
+    start: Start, logged: list[str], kind: str, wrong: str
+) -> None:
+    app = await start(rule=f"@hookimpl\n{kind} check_job(job): {wrong}")
+    with pytest.raises(Refused, match="broken"):
+        await app.plugins.call("check_job", job=make_job())
+    assert any("To veto, raise Refused" in line for line in logged)
+
+
+async def test_hook_behind_a_decorator_of_the_plugins_own_is_awaited(
+    start: Start,
+) -> None:
+    code = """
+        import functools
+
+        def plain(hook):
+            @functools.wraps(hook)
+            def wrapper(*args, **options):
+                return hook(*args, **options)
+            return wrapper
+
+        @hookimpl
+        @plain
+        async def check_job(job):
+            raise Refused("not today")
+
+        @hookimpl
+        @plain
+        async def answer_job(job):
+            return "an answer"
+        """
+    app = await start(rule=code)
+    with pytest.raises(Refused, match="not today"):
+        await app.plugins.call("check_job", job=make_job())
+    assert await app.plugins.call("answer_job", job=make_job()) == ["an answer"]
+
+
 @pytest.mark.parametrize("error", ["Refused('no')", "JobFailed(Cause.AGE)"])
 async def test_hook_that_has_nothing_to_refuse_fails_and_the_next_is_called(
     start: Start, error: str

@@ -96,6 +96,8 @@ async def answers(plugins: Plugins) -> list[Any]:
         ("1 / 0", "ZeroDivisionError"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("import sys; sys.exit()", "SystemExit"),
+        ("raise asyncio.CancelledError", "CancelledError"),
+        ("class Panic(BaseException): ...\nraise Panic('lost')", "Panic: lost"),
         ("def broken(:", "SyntaxError"),
         ("import no_such_module_at_all", "no_such_module_at_all"),
         ("\0", "null bytes"),
@@ -115,6 +117,15 @@ async def answers(plugins: Plugins) -> list[Any]:
         ("@hookimpl\ndef register_platforms(): return None", "must return a list"),
         ("@hookimpl\nasync def register_tables(): return []", "a plain function"),
         ("@hookimpl\ndef register_tables(): return 'x'", "must return a list"),
+        (
+            "@hookimpl\ndef register_tables(): return [None]",
+            "register_tables() must return a list of str",
+        ),
+        (
+            "@hookimpl\ndef register_platforms(): return ['x']",
+            "register_platforms() must return a list of Platform",
+        ),
+        ("@hookimpl\nasync def run(): yield", "run() must be async def, without yield"),
         ("@hookimpl\ndef check_job(jobb): ...", "did you mean job?"),
         ("API = '1'", "version 1 of the plugin API"),
         ("class GuildConfig(PluginConfig):\n    a: int", "every field needs a default"),
@@ -203,6 +214,10 @@ def test_missing_folder_says_what_to_do(make_settings: MakeSettings) -> None:
 @pytest.mark.parametrize("name", ["_draft", ".#x", "._x"])
 def test_drafts_and_hidden_files_are_no_plugins(load: Load, name: str) -> None:
     assert list(load(**{name: "1 / 0", "good": GOOD}).all) == ["good"]
+
+
+def test_name_with_a_dot_is_off_with_the_remedy(load: Load) -> None:
+    assert "rename the file" in load(**{"my.rule": GOOD}).all["my.rule"].off
 
 
 async def test_disabled_plugin_does_not_even_run(load: Load) -> None:

@@ -126,6 +126,16 @@ async def test_signal_that_cannot_be_told_of_stops_the_bot(
     assert await process.ended() == 0
 
 
+async def test_thread_of_a_plugin_that_never_ends_does_not_keep_the_process(
+    stage: Stage, process: BotProcess
+) -> None:
+    start = "__import__('threading').Thread(target=time.sleep, args=[999]).start()"
+    stage.hook("bad", f"async def run():\n    {start}\n")
+    await process.start()
+    process.terminate()
+    assert await process.ended() == 0
+
+
 async def test_registration_that_exits_turns_its_plugin_off(stage: Stage) -> None:
     code = "def register_commands():\n    sys.exit('no')\n"
     stage.hook("bad_commands", code)
