@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -124,14 +124,29 @@ def our_plugins(*stems: str) -> Path:
     return _shared[wanted]
 
 
-def copy_bot(folder: Path, *names: str) -> None:
-    """Copy files or folders of the repository; their bytecode counts for the copies,
-    too, which keep the times."""
+def copy_bot(folder: Path, *names: str, stems: Iterable[str] = ()) -> None:
+    """Copy files or folders of the repository, of the plugins in single files only
+    these, if any are named; their bytecode counts for the copies, too, which keep the
+    times."""
+    wanted = {*stems}
+
+    def left_out(place: str, names: list[str]) -> set[str]:
+        others = {name for name in names if name.endswith((".po", ".pot"))}
+        for name in names:
+            stem, _, tag = name.removesuffix(".pyc").partition(".")
+            unnamed = wanted and stem not in wanted and not stem.startswith("_")
+            if name.endswith((".py", ".pyc")) and unnamed:
+                others.add(name)
+            if name.endswith(".pyc") and tag != sys.implementation.cache_tag:
+                others.add(name)
+        return others
+
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, dirs_exist_ok=True)
+            target = folder / name
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=left_out)
             continue
         shutil.copy2(source, folder)
         compiled = Path(importlib.util.cache_from_source(source))
@@ -401,7 +416,7 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def bare_home(home: Home) -> Home:
+def bare_home(tmp_path: Path) -> Home:
     """With the commands that need no network, and nothing else, not even Discord's
     library: it starts faster."""
     needed = (
@@ -413,9 +428,11 @@ def bare_home(home: Home) -> Home:
         "setup",
         "which",
     )
-    for path in (home.path / "plugins").glob("*/*.py"):
-        if path.stem not in needed and not path.stem.startswith("_"):
-            path.unlink()
-    (home.path / "config.toml").write_text("")  # it has settings of the others
+    path = tmp_path / "home"
+    copy_bot(path, "bossbot.py", "plugins", stems=needed)
+    for package in path.glob("plugins/*/[!_]*/"):
+        shutil.rmtree(package)
+    (path / "config.toml").write_text("")  # it has settings of the others
+    home = Home(path)
     home.add_plugin(SUPPORT_PLUGINS / "nowhere.py")
     return home

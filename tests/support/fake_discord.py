@@ -433,7 +433,8 @@ class FakeDiscord:
         self.shows_history = True  # else what was posted is not to be seen yet
         self.request_limit_bytes = 25 * MIB  # of several files together
         self.requests_per_s = 0  # of a bot, by Discord 50; 0: any number
-        self.acknowledge_within_s = 3.0  # an interaction; else it is unknown
+        # An interaction, else it is unknown; by Discord 3.
+        self.acknowledge_within_s = 30.0
         self.interaction_s = 900.0  # how long it can be answered
         self.sessions: Counter[str] = Counter()  # connect, identify, resume, heartbeat
         self.requests: list[Request] = []
