@@ -77,7 +77,7 @@ async def test_whoever_dies_or_stops_all_is_posted_once_searched_and_forgotten(
     await stage.says(f"$download {link('file=notes.txt')}")
     [message] = await stage.gets(1)
     said = "Nothing"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while "Nothing" in said:  # its worker reads it a moment later
             after = (await stage.says("$search cardamom")).id
             said = (await stage.hears("i", after=after)).text
