@@ -80,7 +80,7 @@ async def test_parts_of_a_long_video_are_counted_in_their_messages(
     url = link(long_video(fitting))
     async with fitting.bot(max_file_size=15_000) as bot:
         await fitting.says(f"$download {url}")
-        messages = await fitting.gets(2)
+        messages = await fitting.gets(2, timeout_s=300)  # encoders give way to all
         status = await fitting.hears("Done in")
         job = await job_when(bot, job_id(status), lambda job: job.finished_at > 0)
     files = [file for message in messages for file in message.files]
