@@ -1667,6 +1667,7 @@ hookimpl = pluggy.HookimplMarker("bossbot")
 
 # A check that breaks refuses, and is never switched off for it.
 VETOES = ("check_action", "check_job", "check_claim", "check_attempt", "check_upload")
+NO_LINKS = N_("I cannot take links now: the queue is out of reach or full.")
 BROKEN_CHECK = N_(
     "A check of this bot is broken; its owner finds the reason in the log."
 )
@@ -2652,8 +2653,10 @@ class App:
                     return Accepted(None, answer.content, answer.view)
                 return Accepted(None, str(answer))
             return None if await self.queue.add(job) is None else Accepted(job)
-        except Exception:  # whatever it is, no plugin must count the link
+        except Exception as error:  # whatever it is, no plugin must count the link
             await self.plugins.call("job_refused", job=job)
+            if isinstance(error, OutOfReach):
+                raise OutOfReach(_(NO_LINKS)) from error
             raise
 
     # The feed

@@ -173,7 +173,6 @@ DEFAULTS = row_of(Job(id="", url=""))
 NUMBERS = [n for n, value in DEFAULTS.items() if isinstance(value, (int, float))]
 CLAIMED = {Status.DOWNLOADING, Status.PROCESSING, Status.UPLOADING}
 AWAY = N_("The queue is out of reach. Try again in a minute.")
-NO_LINKS = N_("I cannot take links now: the queue is out of reach or full.")
 VARIABLE = "BOSS_BOT_PLUGINS__REDIS_QUEUE__URL"
 URL = f"{VARIABLE} in .env"
 ENCODED = (
@@ -924,11 +923,11 @@ class RedisQueue(ListenedQueue, SharedQueue):
                 0 if app.has_gateway and not app.works else slots,
                 json.dumps(whole(job)),
             )
-        except OutOfReach as error:  # Redis may come to it later
+        except OutOfReach:  # Redis may come to it later
             task = asyncio.create_task(self._withdraw(job.id))
             self._withdrawing.add(task)
             task.add_done_callback(self._withdrawing.discard)
-            raise OutOfReach(_(NO_LINKS)) from error.__cause__
+            raise
         if code == -1:
             text = _(
                 "The queue is full: {count} links are waiting. Try again when some are "
@@ -936,7 +935,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
             )
             raise QueueFull(text.format(count=settings.max_queue_size))
         if code == -2:  # another job has its id
-            raise OutOfReach(_(NO_LINKS))
+            raise OutOfReach(_(AWAY))
         if code == 0:
             return None
         job.position, job.joins = int(rest[0]), str(rest[1])

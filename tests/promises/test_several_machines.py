@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from discord_support import BotProcess, Stage, link
+from conftest import make_job
+from discord_support import BotProcess, Stage, link, module
 from redis_support import (
     RedisServer,
     own_redis,
@@ -202,5 +203,22 @@ async def test_owner_sees_the_workers_and_nobody_else(
         async with asyncio.timeout(60):
             while False not in turns:  # the status message is edited
                 await asyncio.sleep(0.01)
+        queue: Any = bot.app.queue
+        kept = queue.claim, queue.add
+        queue.claim = queue.add = out_of_reach
+        await stage.says(f"$download {link(stage.image(2))}")
+        await stage.hears("I cannot take links now: the queue is out of reach or full.")
+        async with asyncio.timeout(60):
+            while len(asked) < 4:
+                await asyncio.sleep(0.01)
+        queue.claim, queue.add = kept
+        asked[3:] = []
+        assert await module("_insist").insist(there_at_last, make_job(), 0)
+        assert [
+            line for line in logged if ": away" in line and "DEBUG" not in line
+        ] == [
+            "WARNING no job is started now: away",
+            "ERROR the queue does not answer: away",
+        ]
     async with stage.bot():
         assert "this machine does all the work" in await seen_by(fake.owner.id)
