@@ -13,7 +13,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import Home
+from conftest import SUPPORT_PLUGINS, Home
 from discord_support import Stage, job_id, link, module
 from fake_discord import Message
 from loguru import logger
@@ -283,24 +283,6 @@ def test_report_has_what_is_known_of_a_job_and_nobodys_name(bare_home: Home) -> 
     assert "Read it before you post it" in done.stderr
 
 
-def test_report_hides_the_cookies_of_a_file_that_nothing_has_used_yet(
-    bare_home: Home,
-) -> None:
-    for name in ("owner/report", "platforms/youtube", "engines/yt_dlp"):
-        shutil.copy(
-            bossbot.HERE / f"plugins/{name}.py", bare_home.path / f"plugins/{name}.py"
-        )
-    logs = bare_home.data / "logs"
-    logs.mkdir(parents=True)
-    jar = bare_home.data / "youtube.txt"
-    jar.write_text(".youtube.com\tTRUE\t/\tTRUE\t9999999999\tSID\thush-hush-1\n")
-    (logs / "boss-bot_2026-11-27.log").write_text("it said hush-hush-1 to deadbeef\n")
-    settings = {"BOSS_BOT_PLUGINS__YOUTUBE__COOKIES_FILE": str(jar)}
-    done = bare_home.run("report", "deadbeef", env=settings)
-    assert "it said [secret] to deadbeef" in done.stdout, done.stdout + done.stderr
-    assert "hush" not in done.stdout
-
-
 async def test_report_of_a_job_while_the_bot_runs(
     stage: Stage,
     capsys: pytest.CaptureFixture[str],
@@ -310,9 +292,13 @@ async def test_report_of_a_job_while_the_bot_runs(
     stage.add_plugin("history")
     logs = stage.folder / "data" / "logs"
     logs.mkdir(parents=True)
-    (logs / "boss-bot_2026-11-27.log").write_text(LOG)
+    (logs / "boss-bot_2026-11-27.log").write_text(f"{LOG}  it had new-value\n")
+    shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
+    jar = stage.folder / "toys.txt"
+    cookie = ".toy.example\tTRUE\t/\tTRUE\t9999999999\tsid\t{}-value\n"
+    jar.write_text(cookie.format("old"))
     title = stage.facts("t", title="A title of somebody's")
-    async with stage.bot() as bot:
+    async with stage.bot(toy_site__cookies_file=jar) as bot:
         await stage.says(f"$dlt {link(title, 'fail=engine_outdated')}")
         name = job_id(await stage.hears("Download failed"))
         command = bot.app.plugins.registered("subcommands")["report"]
@@ -320,6 +306,9 @@ async def test_report_of_a_job_while_the_bot_runs(
         said = capsys.readouterr().out
         assert await command.run(bot.app, argparse.Namespace(id="deadbeef")) == 0
         assert "error deadbeef in queue: no" in capsys.readouterr().out
+        jar.write_text(cookie.format("new"))  # which no attempt has used yet
+        assert await command.run(bot.app, argparse.Namespace(id="deadbeef")) == 0
+        assert "it had [secret]" in capsys.readouterr().out
         assert await command.run(bot.app, argparse.Namespace(id="0000000000")) == 1
         assert "Nothing is known of 0000000000" in capsys.readouterr().err
         for wrong in ("../../etc", "deadbee", "x" * 10):

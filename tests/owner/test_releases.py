@@ -21,6 +21,26 @@ from bossbot import now
 pytest_plugins = ("discord_fixtures",)
 
 LATER = "9999.1.1"
+# Packages that start faster than the real engines.
+ENGINES = """
+from importlib.metadata import version
+
+from bossbot import Engine, hookimpl
+
+
+@hookimpl
+def register_engines():
+    return [
+        Engine(
+            name,
+            lambda name=name: version(name),
+            lambda: None,
+            lambda url: False,
+            lambda request, report: None,
+        )
+        for name in ("pluggy", "rich")
+    ]
+"""
 
 
 class Index:
@@ -68,10 +88,10 @@ def told(stage: Stage) -> list[Message]:
 async def test_owner_is_told_once_of_each_release_also_after_a_restart(
     stage: Stage, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("releases", "gallery_dl", "yt_dlp"):
-        stage.add_plugin(name)
-    index.has("gallery-dl", LATER)
-    index.has("yt-dlp", version("yt-dlp"))
+    stage.add_plugin("releases")
+    stage.write_plugin("packages", ENGINES)
+    index.has("pluggy", LATER)
+    index.has("rich", version("rich"))
     address = {"releases__index": f"{index.url}/{{name}}/json"}
     async with stage.bot(**address) as bot:
         app, releases = bot.app, module("releases")
@@ -79,11 +99,11 @@ async def test_owner_is_told_once_of_each_release_also_after_a_restart(
         monkeypatch.setattr(releases, "FIRST_S", 0)
         living = asyncio.create_task(releases.run(app, config))
         message = await stage.fake.wait_for(lambda: next(iter(told(stage)), None))
-        runs = version("gallery-dl")
-        assert f"New releases: gallery-dl {LATER} ({runs} runs). " in message.content
+        runs = version("pluggy")
+        assert f"New releases: pluggy {LATER} ({runs} runs). " in message.content
         assert "`git pull && " in message.content
         # The toy engine is on no index.
-        assert sorted(index.asked) == ["/gallery-dl/json", "/yt-dlp/json"]
+        assert sorted(index.asked) == ["/pluggy/json", "/rich/json"]
         async with asyncio.timeout(60):
             while not await app.facts.get("releases:told"):
                 await asyncio.sleep(0.01)
@@ -101,12 +121,12 @@ async def test_owner_is_told_once_of_each_release_also_after_a_restart(
         assert await looks_after(0) == 0
         assert await looks_after(1) == 2
         assert len(told(stage)) == 1, "it is still the same release"
-        index.has("yt-dlp", LATER)
-        index.answers.pop("/gallery-dl/json")
+        index.has("rich", LATER)
+        index.answers.pop("/pluggy/json")
         await looks_after(1)
         assert len(told(stage)) == 2
-        assert f"New releases: yt-dlp {LATER}" in told(stage)[-1].content
-        index.has("gallery-dl", LATER)  # of which they were told before
+        assert f"New releases: rich {LATER}" in told(stage)[-1].content
+        index.has("pluggy", LATER)  # of which they were told before
         await looks_after(1)
         assert len(told(stage)) == 2
         index.asked.clear()
