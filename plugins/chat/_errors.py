@@ -129,7 +129,7 @@ def refusal(error: BaseException) -> str:
     match error:
         case commands.MissingPermissions() | app_commands.MissingPermissions():
             names = permission_titles(error.missing_permissions)
-            return _("You may not do that here: it takes {permissions}.").format(
+            return _("You may not do that here. You need {permissions}.").format(
                 permissions=names
             )
         case commands.BotMissingPermissions() | app_commands.BotMissingPermissions():
@@ -176,7 +176,7 @@ def mistake(error: BaseException) -> str:
                 name=f"`{error.param.name}`"
             )
         case commands.TooManyArguments():
-            return _("That is a word too many.")
+            return _("There is one word too many.")
         case commands.BadLiteralArgument():
             return _("{name} is one of: {choices}.").format(
                 name=f"`{error.param.name}`",
@@ -184,7 +184,7 @@ def mistake(error: BaseException) -> str:
             )
         case commands.RangeError():
             least, most = error.minimum, error.maximum
-            return _("That has to be from {least} to {most}.").format(
+            return _("That must be between {least} and {most}.").format(
                 least="…" if least is None else f"{least:g}",
                 most="…" if most is None else f"{most:g}",
             )
@@ -195,9 +195,9 @@ def mistake(error: BaseException) -> str:
         case commands.ArgumentParsingError():
             return _("The quotation marks in that do not match.")
         case commands.BadUnionArgument() | app_commands.TransformerError():
-            return _("That is none of the values that fit.")
+            return _("That is not one of the possible values.")
         case commands.BadArgument() if isinstance(error.__cause__, ValueError):
-            return _("That is none of the values that fit.")
+            return _("That is not one of the possible values.")
         case commands.BadArgument() if hasattr(error, "argument"):
             return _("There is no {value}.").format(
                 value=escape(str(error.argument), 100)

@@ -15,7 +15,8 @@ async def tell_lack(
         return ""
     await app.facts.set(_fact(job, setting), "told")
     text = _(
-        "The setting {setting} of this server takes a permission that I lack here. Ask "
+        "The setting {setting} of this server needs a permission that I do not have "
+        "here. Ask "
         "an admin to give me: {permissions}."
     )
     titles = permission_titles(permissions)

@@ -182,7 +182,7 @@ async def several(text: str, read_it: Callable[[str], Awaitable[Any]]) -> list[A
     parts = [part for part in text.split(",") if part.strip()]
     found: list[Any] = []
     if len(parts) > MAX_VALUES:
-        raise Refused(_("These are more than {count}.").format(count=MAX_VALUES))
+        raise Refused(_("That is more than {count} values.").format(count=MAX_VALUES))
     while parts:
         for count in range(min(len(parts), 1 + MAX_COMMAS), 0, -1):
             try:

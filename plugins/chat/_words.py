@@ -32,7 +32,9 @@ class Word(app_commands.Transformer, commands.Converter[str]):
     async def convert(self, ctx: commands.Context[Any], argument: str) -> str:
         """See ``Converter``."""
         if argument.lower() not in self.words:
-            text = _("It takes {words}.").format(words=", ".join(self.words))
+            text = _("Choose one of these: {words}.").format(
+                words=", ".join(self.words)
+            )
             raise commands.BadArgument(text)
         return argument.lower()
 
@@ -56,6 +58,6 @@ def check_words(group: commands.Group[Any, Any, Any], words: str) -> None:
     if words:
         known = sorted(command.name for command in group.commands)
         hint = did_you_mean(words.split()[0], known)
-        text = _("{word} is none of these: {words}{hint}")
+        text = _("{word} is not one of these: {words}{hint}")
         word = escape(words, 50)
         raise Refused(text.format(word=word, words=", ".join(known), hint=hint))

@@ -577,4 +577,4 @@ class AgainButton(
             and (here[0] or row["user_id"] == here[1])
         ):
             return row["url"], json.loads(row["options"])
-        raise Refused(_("That download is no longer known here."))
+        raise Refused(_("There is no record of that download any more."))

@@ -189,7 +189,7 @@ class Ask(commands.Cog):
             return
         why = _("These posts fit best:")
         if not hits[0].sure:
-            why = _("These posts fit, perhaps:")
+            why = _("These posts may fit:")
         # In its words, a spoiler could no longer be hidden.
         given = [hit for hit in hits if not hit.hidden][: self.config.posts]
         asks = asks and bool(given)

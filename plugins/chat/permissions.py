@@ -41,9 +41,11 @@ class GuildConfig(PluginConfig):
     queue_roles: Roles = Field([], description="roles that may manage the queue")
     settings_roles: Roles = Field([], description="roles that may change the settings")
     allowed_channels: Channels = Field(
-        [], description="channels to be used in; none: all"
+        [], description="channels where the bot may be used; none: all"
     )
-    denied_channels: Channels = Field([], description="channels not to be used in")
+    denied_channels: Channels = Field(
+        [], description="channels where the bot may not be used"
+    )
     denied_users: list[UserId] = Field(
         [], description="members who may not use the bot"
     )
@@ -76,13 +78,13 @@ async def check_action(action: Action, guild: GuildConfig) -> None:
     if action.group in GRANTED and roles & named:
         return
     if missing := lacking(action.needs, action.channel, action.permissions):
-        text = _("You may not do that here: it takes {permissions}.")
+        text = _("You may not do that here. You need {permissions}.")
         raise Refused(text.format(permissions=permission_titles(missing)))
     if any(getattr(action.permissions, name) for name in MODERATES):
         return
     if action.group not in GRANTED and named and not roles & named:
         mentions = ", ".join(f"<@&{number}>" for number in sorted(named))
-        text = _("You may not do that here: it takes one of the roles {roles}.")
+        text = _("You may not do that here. You need one of the roles {roles}.")
         raise Refused(text.format(roles=mentions))
     places = set(ids_of(action.channel))
     if places & set(guild.denied_channels):

@@ -89,7 +89,8 @@ class Plugins(commands.Cog):
             text = _("{name} is loaded again.").format(name=shown)
             if loaded.parts:
                 text += " " + _(
-                    "It is a part of the bot, which counts after a restart."
+                    "It is a part of the bot, so the change takes effect after a "
+                    "restart."
                 )
             await reply(ctx, text)
             return
@@ -109,7 +110,7 @@ class Plugins(commands.Cog):
     @guard("plugins sync", group="owner", needs=())
     @plugins.command()
     async def sync(self, ctx: Context) -> None:
-        """Tell Discord about all slash commands again."""
+        """Send all slash commands to Discord again."""
         await ctx.defer(ephemeral=True)
         if not await self.app.client.sync(again=True):
             raise Refused(

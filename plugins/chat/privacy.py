@@ -165,7 +165,12 @@ class Privacy(commands.Cog):
                 ).format(count=count)
             )
         if late:
-            lines.append(_("What is being posted now is forgotten when it is there."))
+            lines.append(
+                _(
+                    "Downloads that are being posted now will be forgotten "
+                    "once they are done."
+                )
+            )
         await reply(ctx, "\n".join(lines))
 
     @guard("privacy stats", group="privacy", needs=())

@@ -73,7 +73,7 @@ class GuildConfig(PluginConfig):
 
     status_when_done: Literal["delete", "keep"] = Field(
         "delete",
-        description="what becomes of a status message when the files are there",
+        description="what happens to a status message once the files are there",
     )
 
 
@@ -455,7 +455,7 @@ class StatusButton(
 
 def check_known(jobs: list[Job]) -> None:
     if not jobs:
-        raise Refused(_("That download is no longer known here."))
+        raise Refused(_("There is no record of that download any more."))
 
 
 async def cancel_all(
@@ -504,7 +504,7 @@ async def show_details(interaction: discord.Interaction, jobs: list[Job]) -> Non
         if job.status is Status.FAILED
     ]
     if not embeds:
-        raise Refused(_("Nothing of that has failed."))
+        raise Refused(_("None of that has failed."))
     embeds = [fitted(embed) for embed in embeds[:MAX_EMBEDS]]
     await interaction.response.send_message(embeds=embeds, ephemeral=True)
 
@@ -566,7 +566,8 @@ def render(job: Job, progress: Progress | None) -> str:
     match job.status:
         case Status.QUEUED if job.joins:
             text = _(
-                "That is being downloaded already. You read here when it is there."
+                "That is being downloaded already. This message changes when it is "
+                "done."
             )
             return text + tag
         case Status.COMPLETED if job.joins:

@@ -379,7 +379,7 @@ class ConfirmButton(
         name = f"queue {self.name}"
         await admit(interaction, name, group=group, needs=MODERATOR, dry=True)
         if interaction.user.id != self.user_id:
-            raise Refused(_("Only who asked for it may do that."))
+            raise Refused(_("Only the member who asked for it may do that."))
         asked_at = interaction.message.created_at if interaction.message else None
         age = discord.utils.utcnow() - asked_at if asked_at else timedelta()
         if age.total_seconds() > CONFIRM_WITHIN_S:

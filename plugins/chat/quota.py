@@ -233,16 +233,16 @@ def reset() -> str:
 
 def over(limit: int) -> str:
     text = _(
-        "All that may be posted here in a day ({quota}) is used up, or reserved for "
-        "downloads that are running. It starts anew {when}."
+        "This server's daily quota ({quota}) is used up, or reserved for running "
+        "downloads. It resets {when}."
     )
     return text.format(quota=format_size(limit), when=reset())
 
 
 def too_much(limit: int, needed: int, room: int) -> str:
     text = _(
-        "That has {size}, and of what may be posted here in a day ({quota}) only {left} "
-        "is left. It starts anew {when}."
+        "That is {size}, but only {left} is left of this server's daily quota "
+        "({quota}). It resets {when}."
     )
     sizes = {"size": needed, "quota": limit, "left": room}
     shown = {name: format_size(size) for name, size in sizes.items()}

@@ -112,7 +112,7 @@ class Search(commands.Cog):
         names = self.app.plugins.registered("platforms")
         name = platform.strip().lower()
         if name and name not in names:
-            text = _("I know no site {name}{hint}.")
+            text = _("There is no site {name}{hint}.")
             hint = did_you_mean(name, names)
             raise Refused(text.format(name=escape(platform, 50), hint=hint))
         return name

@@ -270,7 +270,7 @@ class GuildSettings(commands.Cog, name="Settings"):
         value, kind = setting.counts(table), setting.kind
         text = _("{name} is now {value} (before: {before}).")
         if reset:
-            text = _("{name} has its default again: {value} (before: {before}).")
+            text = _("{name} is back to its default: {value} (before: {before}).")
         return text.format(
             name=f"`{setting.name}`", value=show(kind, value), before=show(kind, was)
         )
@@ -344,7 +344,7 @@ async def checked(
 
 
 def does_not_fit(setting: Setting, place: Place, wrong: str) -> str:
-    text = _("{wrong} does not fit. {name} takes: {allowed}; or default.")
+    text = _("{wrong} is not valid. {name} takes {allowed}; or default.")
     return text.format(
         wrong=wrong, name=f"`{setting.name}`", allowed=takes(setting.kind, place)
     )
@@ -388,7 +388,7 @@ def one_shown(setting: Setting, guild_id: int, place: Place) -> discord.Embed:
         _("Value"): f"{show(kind, setting.counts(table))} · {source(setting, table)}",
         _("Default"): show(kind, default),
         _("It takes"): takes(kind, place),
-        _("The bot lacks"): lacking_for(setting, table, place),
+        _("Missing permissions"): lacking_for(setting, table, place),
     }
     for name, value in facts.items():
         if value:
@@ -418,8 +418,9 @@ def source(setting: Setting, table: dict[str, Any]) -> str:
 
 def broken(why: str) -> str:
     text = _(
-        "The file with the settings of this server is broken, so that they cannot be "
-        "changed now. What it said before counts. The bot's owner knows: {why}"
+        "The file with this server's settings is broken, so they cannot be changed "
+        "now. The last good settings stay in force. The bot's owner can correct the "
+        "file: {why}"
     )
     return text.format(why=why)
 

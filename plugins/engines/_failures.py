@@ -87,22 +87,22 @@ REASONS = [
     (
         Cause.NETWORK,
         r"No connection adapters",
-        N_("That link leads to something that is no web page. Check the link."),
+        N_("That link does not lead to a web page. Check the link."),
     ),
     (Cause.INVALID_URL, r"redirects|redirect loop", N_("That link leads in circles.")),
     (
         Cause.LOGIN,
         NO_ADDRESS,
         N_(
-            "The site refuses the bot's address. Ask the bot's owner to add a login or a proxy."
+            "The site blocks the bot's address. Ask the bot's owner to add a login or a proxy."
         ),
     ),
     (
         Cause.LOGIN,
         REFUSED,
         N_(
-            "The site refuses that to the bot: it wants a login, or does not serve the "
-            "bot's address or country. Ask the bot's owner to add a login or a proxy."
+            "The site does not show that to the bot: it wants a login, or blocks "
+            "the bot's address or country. Ask the bot's owner to add a login or a proxy."
         ),
     ),
 ]

@@ -138,7 +138,9 @@ async def check_claim(app: App, config: Config) -> None:
         taken = await app.storage.attempts_bytes()
         reserved = max(len(running) * most - taken, 0)
         if reserved + most > room(app.settings, config):
-            raise Refused(_("What runs may need the room that is left on the disk."))
+            raise Refused(
+                _("Running downloads may need the room that is left on the disk.")
+            )
 
 
 @hookimpl

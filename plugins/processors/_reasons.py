@@ -4,7 +4,7 @@ import dataclasses
 
 from bossbot import N_, Bench, Cause, JobFailed, MediaFile, _, format_size
 
-CUT = N_("The file is cut short: it ends before it is over.")
+CUT = N_("The file is cut short: its end is missing.")
 DAMAGED = N_("The file is damaged, or it is not what it says.")
 NO_FFMPEG = N_(
     "It is {size}, the limit is {limit}, and making it smaller needs ffmpeg, which is "

@@ -322,7 +322,7 @@ async def test_who_asked_and_moderators_can_have_a_post_forgotten(stage: Stage) 
         assert "Manage Messages" in refused
         for wrong in ("that one", "1", links[0][:-3] + "999", "/channels/1/2/3"):
             said = await use(stage, "archive forget", message=wrong)
-            assert "I remember nothing of that message." in said
+            assert "I have stored nothing about that message." in said
         assert "forgotten" in await use(stage, "archive forget", message=links[0])
         assert "forgotten" in await use(
             stage, "archive forget", moderator, message=str(ids[1])
@@ -337,7 +337,7 @@ async def test_who_asked_and_moderators_can_have_a_post_forgotten(stage: Stage) 
         assert "Only a moderator of that channel" in said
         await fake.deny(place.id, "view_channel")
         said = await use(stage, "archive forget", otto, message=staff)
-        assert "I remember nothing of that message." in said
+        assert "I have stored nothing about that message." in said
         assert "Only the bot's owner" in await use(stage, "archive rebuild")
         owner = next(user for user in fake.users.values() if user.id == fake.owner.id)
         assert "indexed anew" in await use(stage, "archive rebuild", owner)

@@ -208,7 +208,7 @@ REFUSALS = {
     "bad link": "Not supported",
     "denied": "You may not use this bot on this server.",
     "bot lacks": "I cannot post files here",
-    "member lacks": "it takes Attach Files",
+    "member lacks": "You need Attach Files",
 }
 
 

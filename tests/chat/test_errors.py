@@ -135,7 +135,7 @@ async def test_refusals_carry_no_id_and_are_private_for_slash(
             fake.member,
         )
         await stage.says("$manage")
-        await stage.hears("You may not do that here: it takes Manage Server.")
+        await stage.hears("You may not do that here. You need Manage Server.")
         await stage.says("$own")
         await stage.hears("Only the bot's owner may do that.")
     assert not [line for line in logged if "ERROR" in line]
@@ -149,12 +149,12 @@ ANSWERS = {
     "$fail unsafe": r"\*\*bold\*\* \@everyone",
     "$pick": "Something is missing: `size`.\n`$pick <small|large> [count]`",
     "$pick huge": "`size` is one of: `small`, `large`.",
-    "$pick small x": "That is none of the values that fit.",
+    "$pick small x": "That is not one of the possible values.",
     '$pick "small': "The quotation marks in that do not match.",
     "$where": "Something is missing: `place`.",
     "$where **nowhere**": r"There is no \*\*nowhere\*\*.",
-    "$where #general 7": "That has to be from 1 to 3.",
-    "$strict extra": "That is a word too many.\n`$strict`",
+    "$where #general 7": "That must be between 1 and 3.",
+    "$strict extra": "There is one word too many.\n`$strict`",
 }
 
 

@@ -499,7 +499,7 @@ async def test_member_who_may_not_post_gets_nothing_posted(
     async with stage.bot() as bot:
         await ask(stage, door, link(stage.image()))
         name = names.get(permission, "Send Messages")
-        await stage.hears("You may not do that here: it takes", name)
+        await stage.hears("You may not do that here. You need", name)
         assert await jobs(bot) == 0
         # Somebody else's permissions are their own.
         await fake.member_says(
@@ -530,7 +530,7 @@ async def test_in_a_thread_it_is_the_permission_for_threads(
             stage.channel_id, fake.member.id, "send_messages_in_threads"
         )
         await ask_there()
-        await stage.hears("it takes Send Messages in Threads", channel_id=thread.id)
+        await stage.hears("You need Send Messages in Threads", channel_id=thread.id)
         assert await jobs(bot) == 1
 
 

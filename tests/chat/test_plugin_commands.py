@@ -86,8 +86,8 @@ async def test_reload_exchanges_a_plugin_or_keeps_the_old_one(stage: Stage) -> N
         assert text == r"No plugin helo \(did you mean hello?\)"
         text = await owner_uses(stage, "plugins reload", name="sqlite_queue")
         assert text == (
-            "`sqlite_queue` is loaded again. It is a part of the bot, which counts "
-            "after a restart."
+            "`sqlite_queue` is loaded again. It is a part of the bot, so the change "
+            "takes effect after a restart."
         )
 
 

@@ -139,7 +139,7 @@ async def test_what_is_being_posted_is_forgotten_when_it_is_there(stage: Stage) 
         await stage.says(f"$dl {link(stage.image())}")
         await stage.fake.wait_for(lambda: fault.hits)
         answer = await use(stage, "privacy forget")
-        assert "is forgotten when it is there" in answer
+        assert "forgotten once they are done" in answer
         fault.release()
         [post] = await stage.gets(1)
 
@@ -223,7 +223,7 @@ async def test_words_may_come_in_any_order(stage: Stage) -> None:
             asked = await stage.says(f"$privacy forget {words}")
             await stage.hears("0 downloads forgotten.", after=asked.id)
         asked = await stage.says("$privacy forget evrything")
-        await stage.hears("It takes messages, everywhere.", after=asked.id)
+        await stage.hears("Choose one of these: messages, everywhere.", after=asked.id)
 
 
 async def test_rows_of_a_plugin_that_is_off_are_forgotten(stage: Stage) -> None:

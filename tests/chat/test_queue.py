@@ -71,7 +71,7 @@ async def test_list_shows_what_runs_and_what_waits(stage: Stage) -> None:
             answer = await stage.hears("1 running, 1 waiting", after=asked.id)
             assert answer.replied_to is asked
         await stage.says("$queue lsit")
-        await stage.hears("lsit is none of these: cancel, clear, list", "mean list?")
+        await stage.hears("lsit is not one of these: cancel, clear, list", "mean list?")
         stage.open_gate("gate")
         await stage.fake.wait_for(
             lambda: sum("Done in" in m.content for m in stage.said()) == 2
@@ -319,7 +319,7 @@ async def test_only_who_asked_or_a_moderator_cancels(stage: Stage) -> None:
     async with stage.bot() as bot:
         mine, theirs, last = await waiting(stage, bot, 3)
         refused = await use(stage, "queue cancel", stranger, id=mine.id)
-        assert refused == "You may not do that here: it takes Manage Messages."
+        assert refused == "You may not do that here. You need Manage Messages."
         assert "is cancelled" in await use(stage, "queue cancel", id=f"“#{mine.id}”.")
         assert "is cancelled" in await use(
             stage, "queue cancel", moderator, id=theirs.id
@@ -401,7 +401,7 @@ async def test_waiting_job_is_moved_by_a_moderator(stage: Stage) -> None:
         first, second, third = await waiting(stage, bot, 3)
         options = {"id": third.id, "priority": "high"}
         refused = await use(stage, "queue move", **options)
-        assert refused == "You may not do that here: it takes Manage Messages."
+        assert refused == "You may not do that here. You need Manage Messages."
         answer = await use(stage, "queue move", moderator, **options)
         assert answer == f"`{third.id}` is now number 1 in the queue of this server."
         options = {"id": first.id, "priority": "low"}
@@ -451,9 +451,9 @@ async def test_clear_asks_and_says_how_many_it_removed(stage: Stage) -> None:
         )
         question = await stage.hears("Remove 1 link from", after=asked.id)
         await fake.click(question.id, "Remove")
-        await stage.hears("it takes Manage Messages")
+        await stage.hears("You need Manage Messages")
         clicked = await fake.click(question.id, "Remove", fake.owner.id)
-        assert "Only who asked" in (await fake.answered(clicked)).text
+        assert "Only the member who asked" in (await fake.answered(clicked)).text
         await fake.click(question.id, "Remove", moderator.id)
         await fake.wait_for(lambda: question.content == "1 link removed.")
         await job_at(bot, running, Status.CANCELLED)

@@ -207,7 +207,7 @@ async def test_what_runs_is_counted_with_what_it_may_bring(start: StartApp) -> N
     app = await start(8 * MIB)
     for _number in range(2):
         await attempt(app, job_of(4))
-    with pytest.raises(Refused, match="reserved for downloads that are running"):
+    with pytest.raises(Refused, match="reserved for running downloads"):
         await take(app)
     with pytest.raises(Refused, match="used up"):
         await attempt(app, job_of(4))
@@ -248,7 +248,9 @@ async def test_post_that_is_larger_than_what_is_left_is_not_begun(
     app = await start(10 * MIB)
     job = job_of(4, status=Status.UPLOADING, total_bytes=11 * MIB)
     await attempt(app, job)
-    with pytest.raises(Refused, match=r"has 11 MiB.*\(10 MiB\) only 10 MiB is left"):
+    with pytest.raises(
+        Refused, match=r"is 11 MiB, but only 10 MiB is left of.*\(10 MiB\)"
+    ):
         await post(app, job, 4)
 
 
@@ -367,10 +369,10 @@ async def test_member_reads_that_the_quota_is_used_up(stage: Stage, door: str) -
         await stage.hears("Done in")
         if door == "$":
             await stage.says(f"$download {url}")
-            await stage.hears("used up", "starts anew <t:")
+            await stage.hears("used up", "resets <t:")
         else:
             await stage.fake.slash(stage.channel_id, "download", {"url": url})
-            answer = await stage.hears("used up", "starts anew <t:")
+            answer = await stage.hears("used up", "resets <t:")
             assert answer.only_for is stage.fake.member
         assert len(await bot.app.queue.list()) == 2
 

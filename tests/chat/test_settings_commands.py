@@ -277,7 +277,7 @@ async def test_wrong_values_are_refused_with_what_is_allowed(room: Moderated) ->
             if not value:  # Discord itself asks for one
                 continue
             said = await room.update(setting, value)
-            refused = "does not fit" in said or "beyond what the bot's owner" in said
+            refused = "is not valid" in said or "beyond what the bot's owner" in said
             assert f"`{setting}`" in said and refused, (setting, value, said)
     assert not room.file.exists() and room.audit() == []
 
@@ -302,16 +302,16 @@ def test_every_setting_of_ours_is_tried_with_wrong_values(tmp_path: Path) -> Non
         (
             "mode",
             "beee",
-            "“beee” (did you mean bee?) does not fit. `mode` takes: a, bee",
+            "“beee” (did you mean bee?) is not valid. `mode` takes a, bee",
         ),
-        ("sites", "redit", "(did you mean reddit?) does not fit"),
+        ("sites", "redit", "(did you mean reddit?) is not valid"),
         ("fan", "Movie Nite, Crew", "did you mean Movie Night, Crew?"),
         ("language", "d", "auto, en, de, es, fr, ja, pt-BR; or default"),
         ("ranks", "x y", "a role (mention, id or name) and then low, high; several"),
         (
             "auto_links",
             "of",
-            "(did you mean off?) does not fit. `auto_links` takes: off",
+            "(did you mean off?) is not valid. `auto_links` takes off",
         ),
         ("auto_links", "x", "; or a channel (mention, id or name) and then off, react"),
         ("most", "8", "8 is beyond what the bot's owner allows for `most`: 7"),
@@ -331,7 +331,9 @@ async def test_name_of_several_is_refused(room: Moderated) -> None:
         await room.fake.add_role("Twins")
     said = await room.update("fan", "Twins")
     assert said == "“Twins” is the name of several. Use a mention or an id."
-    assert await room.update("download_roles", "x," * 51) == "These are more than 50."
+    assert (
+        await room.update("download_roles", "x," * 51) == "That is more than 50 values."
+    )
 
 
 async def test_name_of_a_channel_that_the_moderator_cannot_see_is_unknown(
@@ -340,7 +342,7 @@ async def test_name_of_a_channel_that_the_moderator_cannot_see_is_unknown(
     hidden = room.fake._new_channel("hidden", guild=room.fake.guild)
     await room.fake._emit("CHANNEL_CREATE", hidden.payload())
     await room.fake.deny(hidden.id, "view_channel")
-    assert "does not fit" in await room.update("place", "#hidden")
+    assert "is not valid" in await room.update("place", "#hidden")
     shown = await room.fake.autocomplete(
         room.stage.channel_id,
         "settings update",
@@ -373,7 +375,7 @@ async def test_default_resets(room: Moderated) -> None:
     await room.update("count", "4")
     await room.update("loud", "yes")
     said = await room.update("count", "Default")
-    assert "`count` has its default again: 3 (before: 4)" in said
+    assert "`count` is back to its default: 3 (before: 4)" in said
     assert room.stored() == {"loud": True}
     assert "(before: 3)" in await room.update("count", "default")
 
@@ -449,7 +451,7 @@ async def test_prefix_commands_do_the_same(room: Moderated) -> None:
     await says("$dls count", "a count")
     await says("$Settings View count", "a count")
     await says("$settings count 5", "Did you mean `$settings update count 5`?")
-    await says("$settings update count x", "does not fit")
+    await says("$settings update count x", "is not valid")
     assert room.stored()["count"] == 4
 
 
@@ -531,7 +533,7 @@ async def test_settings_of_one_server_are_not_those_of_another(room: Moderated) 
         {"setting": "fan", "value": f"{room.role.id}"},
         stranger.id,
     )
-    assert "does not fit" in (await fake.answered(used)).text, "a role of elsewhere"
+    assert "is not valid" in (await fake.answered(used)).text, "a role of elsewhere"
 
 
 async def test_setting_counts_at_once(room: Moderated) -> None:

@@ -133,7 +133,7 @@ async def test_strangers_change_nothing_and_moderators_may(stage: Stage) -> None
         status = await stage.hears("Downloading")
         clicked = await fake.click(status.id, "Cancel", stranger.id)
         answer = await fake.answered(clicked)
-        assert answer.text == "You may not do that here: it takes Manage Messages."
+        assert answer.text == "You may not do that here. You need Manage Messages."
         assert answer.only_for is stranger
         await fake.click(status.id, "Cancel", moderator.id)
         await job_at(bot, job_id(status), Status.CANCELLED)

@@ -38,7 +38,7 @@ both_engines = pytest.mark.parametrize("engine", ["gallery-dl", "yt-dlp"])
         (
             Cause.NETWORK,
             "No connection adapters were found for 'file:///etc/passwd'",
-            "no web page",
+            "not lead to a web page",
         ),
         (Cause.LOGIN, "Your IP address is blocked from accessing this post", "address"),
         (Cause.LOGIN, "whoa there, pardner! blocked by network security", "address"),
@@ -94,8 +94,8 @@ async def test_site_that_refuses_names_what_it_may_be(web: Web, engine: str) -> 
     ("place", "cause", "words"),
     [
         ("", Cause.INVALID_URL, "not a link I can open"),
-        ("file:///etc/passwd", Cause.NETWORK, "no web page"),
-        ("ftp://files.example/a.mp4", Cause.NETWORK, "no web page"),
+        ("file:///etc/passwd", Cause.NETWORK, "not lead to a web page"),
+        ("ftp://files.example/a.mp4", Cause.NETWORK, "not lead to a web page"),
     ],
 )
 async def test_link_that_leads_nowhere(

@@ -73,7 +73,7 @@ class Archive(commands.Cog):
         with self.kept.refused():
             owner = found and await self.kept.owner_of(int(found[1]))
         if not owner or not may_see(ctx, owner):
-            raise Refused(_("I remember nothing of that message."))
+            raise Refused(_("I have stored nothing about that message."))
         if owner.user_id != user_of(ctx).id:
             await admit(
                 ctx, "archive forget", group="archive", needs=MODERATOR, dry=True
