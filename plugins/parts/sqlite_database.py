@@ -170,8 +170,8 @@ class SQLiteDatabase(Database):
                     for statement in split_script(script):
                         await connection.execute_fetchall(statement)
                 await connection.execute(store, (stem, len(scripts)))
-        # A TypeError: it is no text. sqlite3.Warning is no sqlite3.Error.
-        except (sqlite3.Error, sqlite3.Warning, TypeError, ValueError) as error:
+        # sqlite3.Warning is no sqlite3.Error.
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             if type(error) is sqlite3.DatabaseError:  # the file is damaged
                 raise
             raise PluginError(f"its tables cannot be made: {error}") from error

@@ -68,7 +68,7 @@ MAY = [
     action("queue", owner=True, needs=("manage_messages",)),
 ]
 MAY_NOT = [
-    ("takes Attach Files", action(needs=("send_messages", "attach_files"))),
+    ("need Attach Files", action(needs=("send_messages", "attach_files"))),
     (f"roles <@&{ROLE}>", action(download_roles=[ROLE])),
     (f"roles <@&{ROLE}>", action("stats", roles=(OTHER_ROLE,), stats_roles=[ROLE])),
     (f"roles <@&{ROLE}>", action("search", search_roles=[ROLE])),
@@ -87,20 +87,20 @@ MAY_NOT = [
         action(denied_channels=[OTHER_CHANNEL], thread_in=OTHER_CHANNEL),
     ),
     (f"Go to <#{OTHER_CHANNEL}>", action(allowed_channels=[OTHER_CHANNEL])),
-    ("takes Manage Messages", action("queue", needs=("manage_messages",))),
+    ("need Manage Messages", action("queue", needs=("manage_messages",))),
     (
-        "takes Manage Messages",
+        "need Manage Messages",
         action(
             "queue", roles=(OTHER_ROLE,), queue_roles=[ROLE], needs=("manage_messages",)
         ),
     ),
     (
-        "takes Manage Server",
+        "need Manage Server",
         action("settings", "manage_messages", needs=("manage_guild",)),
     ),
     # The roles of one group are not those of another.
     (
-        "takes Manage Server",
+        "need Manage Server",
         action("settings", roles=(ROLE,), queue_roles=[ROLE], needs=("manage_guild",)),
     ),
     ("Only the bot's owner", action("owner", "administrator", "manage_guild")),

@@ -223,7 +223,7 @@ async def test_every_query_is_answered(stage: Stage) -> None:
                 text,
             )
         told = await search(stage, "hut", platform="youtub")
-        assert told.text == "I know no site youtub (did you mean youtube?)."
+        assert told.text == "There is no site youtub (did you mean youtube?)."
         assert not jumps(await search(stage, "hut", platform="YouTube"))
         offered = await stage.fake.autocomplete(
             stage.channel_id, "search", "platform", "tub", {"query": "hut"}

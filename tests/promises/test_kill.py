@@ -53,9 +53,9 @@ async def test_kill_during_an_upload_posts_once(
     if action == "hang_answer":  # it has arrived, which the bot never learns
         await stage.gets(10)
     await process.kill(whom)
-    fault.release()
     await process.family_ended()
     await process.start()
+    fault.release()  # by now it is known that the client has gone
     await stage.gets(11)
     process.terminate()
     assert await process.ended() == 0

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from discord_support import Stage, link, module
+from bossbot_plugins.discord_courier import split_files
+from discord_support import Stage, link
 
 from bossbot import BossBot, Job, MediaFile, now
 
@@ -151,12 +152,10 @@ async def test_limit_is_the_lowest_of_all(stage: Stage) -> None:
 
 
 def test_files_keep_their_order_and_a_large_one_goes_alone() -> None:
-    split = module("discord_courier").split_files
-
     def sizes(*sizes_mib: float) -> list[list[float]]:
         path = Path("x")
         files = [MediaFile(path, int(size * MIB), "", "") for size in sizes_mib]
-        return [[file.size / MIB for file in group] for group in split(files)]
+        return [[file.size / MIB for file in group] for group in split_files(files)]
 
     assert sizes(1, 2, 26, 3, 4) == [[1, 2], [26], [3, 4]]
     assert sizes(26, 26, 1) == [[26], [26], [1]]
