@@ -149,8 +149,8 @@ async def newest_tag() -> str:
     if not (HERE / ".git").exists():
         return ""
     kept = {n: v for n, v in os.environ.items() if not n.startswith("BOSS_BOT_")}
-    try:
-        git = await asyncio.create_subprocess_exec(
+    start = asyncio.create_task(
+        asyncio.create_subprocess_exec(
             *GIT,
             cwd=HERE,
             env={**kept, **SILENT},
@@ -159,20 +159,22 @@ async def newest_tag() -> str:
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
         )
-    except OSError:  # there is no git
-        return ""
+    )
     said = b""
     try:
+        git = await asyncio.shield(start)  # cancelled half way, its children would stay
         assert git.stdout
         async with asyncio.timeout(ANSWER_S):
             said = await git.stdout.readexactly(MAX_BYTES)
     except asyncio.IncompleteReadError as error:
         said = error.partial
-    except TimeoutError:
-        logger.debug("the repository does not answer")
+    except OSError as error:
+        logger.debug("no tags from the repository: {!r}", error)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(git.pid, signal.SIGKILL)
-        await git.wait()
+        with contextlib.suppress(OSError):  # there is no git
+            git = await start
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(git.pid, signal.SIGKILL)
+            await git.wait()
     found = [match[1].decode() for match in IN_TAGS.finditer(said)]
     return max(found, key=numbers, default="")
