@@ -809,6 +809,20 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("others", nargs="*", type=checkout, metavar="CHECKOUT")
     roots = [ROOT, *parser.parse_args().others]
+    try:
+        await measure(roots)
+    finally:  # what was measured is shown, whatever failed after it
+        table = Table("what", "measured", "goal", box=None)
+        for row in rows:
+            table.add_row(*row)
+        Console(width=120).print(table)
+        cores, machine = len(os.sched_getaffinity(0)), platform.machine()
+        print(f"{machine}, {cores} cores, Python {platform.python_version()}")
+        print(json.dumps(rows))
+
+
+async def measure(roots: list[Path]) -> None:
+    """Fill ``rows``."""
     with tempfile.TemporaryDirectory() as scratch, Sites() as sites:
         folder = Path(scratch)
         os.environ |= trusting(sites, folder)
@@ -826,13 +840,6 @@ async def main() -> None:
         await searching(folder / "search", sites)
         source = await made_to_fit(folder / "fit", show)
         await behind_an_encode(folder / "behind", sites, source)
-    table = Table("what", "measured", "goal", box=None)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=120).print(table)
-    cores = len(os.sched_getaffinity(0))
-    print(f"{platform.machine()}, {cores} cores, Python {platform.python_version()}")
-    print(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ ARCHIVE = ("archive", "search", "ask", "read_pictures", "describe_files")
 MEMORY = """
 import asyncio, sys
 from pathlib import Path
-from bossbot import App, Query, Settings, prepare_data
+from bossbot import App, Settings, prepare_data
 
 async def main():
     folder = Path(sys.argv[1])
@@ -55,6 +55,7 @@ async def main():
     app.plugins.load()
     prepare_data(folder)
     if "archive" not in sys.argv:
+        from bossbot_plugins._archive import Query
         await app.archive.search(Query(text="a red fox", guild_id=1, channels=[10]))
     text = Path("/proc/self/smaps_rollup").read_text()
     sizes = dict(line.split()[:2] for line in text.splitlines()[1:])
