@@ -738,12 +738,12 @@ class RedisQueue(ListenedQueue, SharedQueue):
             if task:
                 task.cancel()
                 await asyncio.wait([task])
+        await self.redis.finish()
         if self._staying:
             with contextlib.suppress(OutOfReach):
                 if not await self._other_gateway():
                     await self._ask("delete", "gateway")
             self._staying = None
-        await self.redis.finish()
         if self._reading:
             with contextlib.suppress(OutOfReach, TimeoutError):
                 async with asyncio.timeout(self.finish_within_s):

@@ -76,9 +76,9 @@ async def test_failure_that_a_kill_kept_from_the_member_is_told_at_the_next_star
     await stage.fake.wait_for(lambda: fault.hits)
     assert stage.database("SELECT status FROM jobs") == [("failed",)]
     await process.kill("bot")
-    fault.release()
     await process.family_ended()
     await process.start()
+    fault.release()  # by now it is known that the client has gone
     status = await stage.hears("Download failed", "deleted or never existed")
     async with asyncio.timeout(60):
         while stage.database("SELECT id FROM jobs WHERE untold"):
