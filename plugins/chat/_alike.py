@@ -18,6 +18,8 @@ SIDE = SIZE + 1
 FLAT = 12  # gray levels: a picture with fewer shows nothing that it could be known by
 MOMENTS = (0.2, 0.5, 0.8)  # of a video's length
 ALIKE = 0.1  # of the bits
+MAX_TEXT = 500  # characters of a look; no honest one comes near
+MAX_LENGTH_S = 1e9
 GRAY = f"scale={SIDE}:{SIDE}:flags=area,format=gray"
 
 
@@ -33,9 +35,15 @@ class Look:
 
 
 def read_look(text: str) -> Look:
-    """Raises ValueError for what is no ``Look``."""
+    """Raises ValueError for what is no ``Look``, whoever wrote it."""
+    if len(text) > MAX_TEXT:
+        raise ValueError("that is no look")
     length, *hashes = text.split()
-    return Look(tuple(int(one, 16) for one in hashes), float(length))
+    look = Look(tuple(int(one, 16) for one in hashes), float(length))
+    known = len(look.hashes) in (1, len(MOMENTS)) and 0 <= look.length_s < MAX_LENGTH_S
+    if not known or not all(0 <= one < 2**BITS for one in look.hashes):
+        raise ValueError("that is no look")
+    return look
 
 
 async def look_at(bench: Bench, file: MediaFile) -> Look | None:

@@ -2,6 +2,7 @@
 what is under way, and names the kept files that can spare a download."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import re
@@ -21,7 +22,9 @@ from bossbot_plugins._jobs import (
 )
 from bossbot_plugins._kept import may_serve
 from bossbot_plugins._links import without_tracking
+from bossbot_plugins._messages import NONSENSE
 from bossbot_plugins._refusals import UNREACHABLE
+from bossbot_plugins._shared import GATEWAY, Question, SharedQueue, shared_queue
 from loguru import logger
 
 from bossbot import (
@@ -31,6 +34,7 @@ from bossbot import (
     BossBot,
     Job,
     Message,
+    OutOfReach,
     Platform,
     Post,
     Refused,
@@ -51,8 +55,12 @@ MAX_LOOKED_AT = 3  # posts of one link, the newest first
 MAX_KEPT = 50  # messages of jobs that may have its files
 MAX_HISTORY = 100  # Discord, 2026-11: messages of one request
 LOOK_S = 2.0  # for Discord to say what is there, and who can open it
+ASK_S = LOOK_S + 1  # for the gateway to answer a worker
+MAX_ASKED = 10  # questions of workers that the gateway looks at together
+TOPIC = "already_here"  # of these questions
 LOOK_BACK_S = 3600.0  # before the newest row, for older ones that are missing
 PAGE = 200
+JOB_ID = re.compile("[0-9a-f]{10}")
 SWEEP_S = 3600.0
 
 T = TypeVar("T")
@@ -237,28 +245,106 @@ async def find(app: App, job: Job, same: str) -> Message | None:
     return Message(shown, view=view)
 
 
+class Here(NamedTuple):
+    """A post that answers a link."""
+
+    job_id: str
+    messages: list[tuple[int, int]]  # each one's id and channel, in order
+
+
 @hookimpl(trylast=True)
 async def find_posted(job: Job, app: App) -> Job | None:
     """For a short link, when it is known where it leads."""
-    if not job.channel_id or not app.has_gateway or job.options.get("again"):
+    if not job.channel_id or job.options.get("again"):
         return None
-    messages = await in_time(find_rows(app, job, keys_of(app, leads_to(job)).same))
-    if not messages:
+    here, queue = None, shared_queue(app)
+    if app.has_gateway:
+        here = await find_here(app, job)
+    elif queue:
+        here = await ask_gateway(queue, job)
+    if not here:
+        return None
+    posts = [
+        Post(n, "", state="sent", message_id=message_id, channel_id=channel_id)
+        for n, (message_id, channel_id) in enumerate(here.messages, 1)
+    ]
+    return replace(job, id=here.job_id, posts=posts)
+
+
+async def find_here(app: App, job: Job) -> Here | None:
+    """What was posted of what a short link leads to, if all who wait for it can open
+    that."""
+    rows = await in_time(find_rows(app, job, keys_of(app, leads_to(job)).same))
+    if not rows:
         return None
     async for other in unfinished(app, job.guild_id):
         if other.joins == job.id and other.channel_id != job.channel_id:
             return None  # whose member may not be able to open it
-    posts = [
-        Post(
-            n,
-            "",
-            state="sent",
-            message_id=one["message_id"],
-            channel_id=one["channel_id"],
-        )
-        for n, one in enumerate(messages, 1)
-    ]
-    return replace(job, id=messages[0]["id"], posts=posts)
+    return Here(rows[0]["id"], [(row["message_id"], row["channel_id"]) for row in rows])
+
+
+# The gateway knows what was posted, and who can open it; a worker asks it.
+
+
+async def ask_gateway(queue: SharedQueue, job: Job) -> Here | None:
+    """The gateway's answer to ``find_here``; None also without one in time."""
+    text = json.dumps([job.id, job.facts.get("leads_to")])
+    try:
+        async with asyncio.timeout(ASK_S):
+            answer = await queue.ask(GATEWAY, TOPIC, text, ASK_S)
+        return here_of(answer) if answer else None
+    except (TimeoutError, OutOfReach) as error:
+        logger.bind(job=job.id).info("the gateway does not answer: {!r}", error)
+    except NONSENSE as error:
+        logger.bind(job=job.id).warning("the gateway's answer is wrong: {}", error)
+    return None
+
+
+def here_of(answer: str) -> Here | None:
+    """What an answer says, whoever wrote it. Raises one of ``NONSENSE``."""
+    if not (told := json.loads(answer)):
+        return None
+    job_id, pairs = told
+    if not JOB_ID.fullmatch(job_id) or not 0 < len(pairs) <= MAX_HISTORY:
+        raise ValueError("it names no post")
+    messages = [(message_id, channel_id) for message_id, channel_id in pairs]
+    if any(type(n) is not int or not 0 < n < 2**63 for pair in messages for n in pair):
+        raise ValueError("it names no messages")
+    return Here(job_id, messages)
+
+
+async def answer_workers(app: App) -> None:
+    """Answer the workers' questions, as long as the bot runs."""
+    if not (queue := shared_queue(app)):
+        return
+    room = asyncio.Semaphore(MAX_ASKED)
+    async with asyncio.TaskGroup() as tasks:
+        async for question in queue.questions(TOPIC):
+            await room.acquire()
+            task = tasks.create_task(answer_worker(app, question))
+            task.add_done_callback(lambda _: room.release())
+
+
+async def answer_worker(app: App, question: Question) -> None:
+    here = None
+    with contextlib.suppress(OutOfReach):  # then it posts the link
+        why = "a worker is told that nothing is here"
+        with logger.catch(exclude=OutOfReach, message=why):
+            if job := await asked_about(app, question.text):
+                here = await find_here(app, job)
+        await question.answer(json.dumps(here))
+
+
+async def asked_about(app: App, text: str) -> Job | None:
+    """The job of a question, with where its link leads; None if nobody can have asked
+    that."""
+    with contextlib.suppress(Refused, *NONSENSE):
+        job_id, led = json.loads(text)
+        url, platform, _engine = app.router.route(led)
+        job = await app.queue.get(job_id)
+        if job and job.platform == platform:
+            return replace(job, facts={**job.facts, "leads_to": url})
+    return None
 
 
 async def find_rows(app: App, job: Job, same: str) -> list[sqlite3.Row]:
@@ -362,6 +448,8 @@ async def kept_job(app: App, job: Job, contents: Iterable[str]) -> Job | None:
 @hookimpl
 async def run(app: App) -> None:
     """Add what ended while nobody wrote it down; remove what is too old to count."""
+    if app.queue.shared and not app.has_gateway:  # which does all that
+        return
     async for job in unfinished(app):
         under_way(job)
     sql = "SELECT max(at_s) FROM already_here WHERE shared = 0"  # for these, by index
@@ -377,6 +465,7 @@ async def run(app: App) -> None:
     async with asyncio.TaskGroup() as tasks:
         if app.has_gateway:
             tasks.create_task(hear_of_deletions(app))
+            tasks.create_task(answer_workers(app))
         tasks.create_task(sweep(app))
 
 

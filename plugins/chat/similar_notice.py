@@ -4,6 +4,7 @@ another size, from another site. Only where a server wants that."""
 import asyncio
 import contextlib
 import json
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,9 +14,11 @@ from bossbot_plugins._alike import ALIKE, Look, distance, look_at, read_look
 from bossbot_plugins._archive import Query, archive_of
 from bossbot_plugins._bench import JobBench
 from bossbot_plugins._jobs import message_link, place_of
+from bossbot_plugins._messages import NONSENSE
 from bossbot_plugins._nonce import nonce
 from bossbot_plugins._readable import readable_channels
 from bossbot_plugins._refusals import UNREACHABLE
+from bossbot_plugins._shared import is_elsewhere, shared_queue
 from loguru import logger
 from pydantic import Field
 
@@ -24,6 +27,7 @@ from bossbot import (
     App,
     Job,
     JobFailed,
+    OutOfReach,
     PluginConfig,
     Post,
     Refused,
@@ -39,10 +43,12 @@ SAME = 0.04  # of the bits; up to ``ALIKE`` the texts have to be alike, too
 MAX_FILES = 10  # of a post that are looked at
 MAX_COMPARED = 5000  # files of a server, the newest
 MAX_MESSAGES = 3  # earlier ones of which Discord is asked whether they are there
-MAX_WAITING = 100  # posts
+MAX_WAITING = 100  # posts of a machine
 MAX_LIKE = 25
 REST_S = 120.0
 LOOK_S = 60.0  # for all files of a post
+ASK_S = REST_S + LOOK_S + 10  # for a worker to say what its files look like
+TOPIC = "similar_notice"  # of that question
 NUMBER = 999  # of the notice, among a job's messages
 
 
@@ -86,7 +92,7 @@ def register_tables() -> list[str]:
     ]
 
 
-posted: asyncio.Queue[Job] | None = None  # what is to be looked at, one after the other
+posted: asyncio.Queue[Job] | None = None  # what is to be looked at
 
 
 @hookimpl
@@ -94,6 +100,7 @@ async def run(app: App) -> None:
     """Look at posts when they are there: that delays none of them."""
     global posted
     if not app.has_gateway:
+        await answer_gateway(app)
         return
     posted = asyncio.Queue(MAX_WAITING)
     listeners: dict[str, Any] = {
@@ -101,13 +108,16 @@ async def run(app: App) -> None:
     }
     for name, listener in listeners.items():
         app.bot.add_listener(listener, name)
+    lines = dict[str, deque[Job]]()  # one of each machine, which has the files
     try:
-        while True:
-            job = await posted.get()
-            await rest(app)
-            bossbot.language.set(job.language)
-            with logger.catch(message="whether a post is like another cannot be seen"):
-                await look(app, job)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                job = await posted.get()
+                place = job.worker if is_elsewhere(app, job) else ""
+                if place not in lines:
+                    lines[place] = deque(maxlen=MAX_WAITING)
+                    tasks.create_task(look_at_all(app, lines, place))
+                lines[place].append(job)
     finally:
         for name, listener in listeners.items():
             app.bot.remove_listener(listener, name)
@@ -120,6 +130,16 @@ async def job_changed(job: Job, guild: GuildConfig) -> None:
     if posted and wanted and not again and job.status is Status.COMPLETED:
         with contextlib.suppress(asyncio.QueueFull):
             posted.put_nowait(job)
+
+
+async def look_at_all(app: App, lines: dict[str, deque[Job]], place: str) -> None:
+    """Look at the posts of one machine, one after the other."""
+    while lines[place]:
+        job = lines[place].popleft()
+        bossbot.language.set(job.language)
+        with logger.catch(message="whether a post is like another cannot be seen"):
+            await look(app, job)
+    del lines[place]
 
 
 async def rest(app: App) -> None:
@@ -137,8 +157,12 @@ async def look(app: App, job: Job) -> None:
     sql = "SELECT 1 FROM similar_notice WHERE job_id = ?"
     if not guild or not channel or await app.database.one(sql, job.id):
         return
-    async with asyncio.timeout(LOOK_S):
-        looks = await looks_of(app, job, sent)
+    if is_elsewhere(app, job):
+        seen = await ask_for_looks(app, job)
+    else:
+        seen = await looks_of(app, job)
+    posts = {name: post for post in sent for name in post.files}
+    looks = [(posts[name], one) for name, one in seen if name in posts][:MAX_FILES]
     channels = readable_channels(guild, guild.me, channel, public=True)
     earlier = await alike(app, job, [one for _post, one in looks])
     await remember(app, job, looks)
@@ -155,25 +179,53 @@ async def look(app: App, job: Job) -> None:
 # ── What it looks like ─────────────────────────────────────────────────────────────
 
 
-async def looks_of(app: App, job: Job, sent: Sequence[Post]) -> list[tuple[Post, Look]]:
-    """What the first files of a post look like."""
-    pairs = [(post, name) for post in sent for name in post.files]
-    place = {name: post for post, name in pairs}
-    try:
-        files = await app.storage.kept_files(job, [*place][:MAX_FILES])
-    except OSError:  # nothing is kept here
-        return []
+async def looks_of(app: App, job: Job) -> list[tuple[str, Look]]:
+    """What the first files of a post look like, by their names."""
+    await rest(app)
+    names = [name for post in job.posts if post.state == "sent" for name in post.files]
     found = []
-    folder = await app.storage.attempt_folder(job)
-    try:
-        bench = JobBench(app, job, folder / "files", lambda progress: None)
-        for file in files:
-            with contextlib.suppress(JobFailed):
-                if seen := await look_at(bench, file):
-                    found.append((place[file.name], seen))
-    finally:
-        await app.storage.forget_attempt(job)
+    async with asyncio.timeout(LOOK_S):
+        try:
+            files = await app.storage.kept_files(job, names[:MAX_FILES])
+        except OSError:  # nothing is kept here
+            return []
+        folder = await app.storage.attempt_folder(job)
+        try:
+            bench = JobBench(app, job, folder / "files", lambda progress: None)
+            for file in files:
+                with contextlib.suppress(JobFailed):
+                    if seen := await look_at(bench, file):
+                        found.append((file.name, seen))
+        finally:
+            await app.storage.forget_attempt(job)
     return found
+
+
+async def ask_for_looks(app: App, job: Job) -> list[tuple[str, Look]]:
+    """The same of a post whose files another machine has; nothing without its answer."""
+    queue = shared_queue(app)
+    with contextlib.suppress(OutOfReach):
+        if queue and (said := await queue.ask(job.worker, TOPIC, job.id, ASK_S)):
+            try:
+                return [(str(name), read_look(text)) for name, text in json.loads(said)]
+            except NONSENSE as error:  # whoever wrote it
+                logger.bind(job=job.id).warning("no answer of a worker: {!r}", error)
+    return []
+
+
+async def answer_gateway(app: App) -> None:
+    """Tell the gateway what files of this machine look like, as long as the bot runs."""
+    if not (queue := shared_queue(app)):
+        return
+    async for question in queue.questions(TOPIC):
+        looks = list[tuple[str, str]]()
+        with contextlib.suppress(OutOfReach):  # it does without
+            with logger.catch(exclude=OutOfReach, message="files are not compared"):
+                job = await queue.get(question.text)
+                ended = job and job.status is Status.COMPLETED
+                if job and ended and not is_elsewhere(app, job):
+                    looks = [(name, str(one)) for name, one in await looks_of(app, job)]
+            await question.answer(json.dumps(looks))
 
 
 async def alike(app: App, job: Job, looks: Sequence[Look]) -> list[Earlier]:

@@ -6,6 +6,8 @@ from typing import NamedTuple, cast
 
 from bossbot import App, Job, Queue
 
+GATEWAY = ""  # who is asked, in place of a worker's name
+
 
 class AtWork(NamedTuple):
     """A process that works on a shared queue."""
@@ -38,11 +40,16 @@ class SharedQueue(Queue):
         self, worker: str, topic: str, text: str, within_s: float
     ) -> str | None:
         """The answer of the process in which a worker works, which has the files of the
-        jobs that name it; None when there is none in time."""
+        jobs that name it, or of the ``GATEWAY``; None when there is none in time. Whoever
+        can write into the queue may have made it up.
+
+        Raises:
+            OutOfReach: the queue cannot be reached.
+        """
 
     @abstractmethod
     def questions(self, topic: str) -> AsyncIterator[Question]:
-        """The questions of others to this process's worker, as they come."""
+        """The questions of others to this process, as they come."""
 
     @abstractmethod
     def forgotten(self) -> AsyncIterator[Job]:
@@ -64,3 +71,8 @@ class SharedQueue(Queue):
 def shared_queue(app: App) -> SharedQueue | None:
     """The app's queue, if it is shared."""
     return cast(SharedQueue, app.queue) if app.queue.shared else None
+
+
+def is_elsewhere(app: App, job: Job) -> bool:
+    """Whether another machine has the files of a job."""
+    return app.queue.shared and job.worker not in ("", app.worker.name)

@@ -35,7 +35,7 @@ from bossbot_plugins._listening import ListenedQueue
 from bossbot_plugins._messages import FORMS, NONSENSE, known_progress
 from bossbot_plugins._own_name import own_name
 from bossbot_plugins._rows import JSON_FIELDS, row_of
-from bossbot_plugins._shared import AtWork, Question, SharedQueue
+from bossbot_plugins._shared import GATEWAY, AtWork, Question, SharedQueue
 from loguru import logger
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 
@@ -859,25 +859,33 @@ class RedisQueue(ListenedQueue, SharedQueue):
         self, worker: str, topic: str, text: str, within_s: float
     ) -> str | None:
         """See ``Queue``."""
-        seen = {one.name for one in await self.workers() if one.seen_s < SEEN_S}
-        if worker not in seen:
+        if not await self._is_there(worker):
             return None
         answer, loop = f"answer:{secrets.token_hex(8)}", asyncio.get_running_loop()
         asked, end_s = f"asked:{topic}:{worker}", loop.time() + within_s
         await self._push(asked, json.dumps([answer, text]), within_s)
-        while loop.time() < end_s:
-            if (found := await self._pop(answer)) is not None:
+        while (left_s := end_s - loop.time()) > 0:
+            if (found := await self._pop([answer], min(left_s + 0.01, 1))) is not None:
                 return found
         return None
+
+    async def _is_there(self, name: str) -> bool:
+        """Whether a worker, or the gateway, may answer."""
+        if name == GATEWAY:
+            return bool(await self._ask("exists", "gateway"))
+        workers = await self.workers()
+        return any(one.name == name and one.seen_s < SEEN_S for one in workers)
 
     async def questions(self, topic: str) -> AsyncIterator[Question]:
         """See ``Queue``."""
         while True:
-            if not (name := self.app.worker.name):  # it starts last
+            names = [self.app.worker.name] if self.app.worker.name else []
+            names += [GATEWAY] * self.app.has_gateway
+            if not names:  # a worker starts last
                 await asyncio.sleep(self.again_s)
                 continue
             try:
-                found = await self._pop(f"asked:{topic}:{name}")
+                found = await self._pop([f"asked:{topic}:{one}" for one in names])
                 if found is not None:
                     answer, text = json.loads(found)
                     push = partial(self._push, str(answer), within_s=ANSWER_S)
@@ -892,10 +900,10 @@ class RedisQueue(ListenedQueue, SharedQueue):
         key, seconds = self.redis.key(name), math.ceil(within_s)
         await self.redis.ask_all([("rpush", key, text), ("expire", key, seconds)])
 
-    async def _pop(self, name: str) -> str | None:
-        """The first of a list, for which Redis waits a second."""
-        blpop, key = self.redis.client.blpop, self.redis.key(name)
-        found = await self.redis.ask(partial(blpop, [key], timeout=1), whole=False)
+    async def _pop(self, names: Sequence[str], wait_s: float = 1) -> str | None:
+        """The first of some lists, for which Redis waits a second at most."""
+        blpop, keys = self.redis.client.blpop, [*map(self.redis.key, names)]
+        found = await self.redis.ask(partial(blpop, keys, timeout=wait_s), whole=False)
         return str(found[1]) if found and len(found[1]) <= MAX_VALUE else None
 
     async def report(self, job: Job, progress: Progress) -> None:

@@ -22,7 +22,11 @@ import pytest
 import redis
 import small_model
 import test_sqlite_queue as contract
+from bossbot_plugins._alike import read_look
+from bossbot_plugins._shared import GATEWAY
+from bossbot_plugins.already_here import asked_about, find_posted
 from bossbot_plugins.archive import reading
+from bossbot_plugins.similar_notice import ask_for_looks
 from conftest import ROOT, Home, MakeApp, MakeSettings, make_job, our_plugins
 from discord_support import module
 from hypothesis import strategies as st
@@ -703,10 +707,14 @@ async def test_processes_ask_each_other(queue: Queue) -> None:
         async for question in queue.questions("b"):
             await question.answer(question.text.upper())
 
+    queue.app.has_gateway = True
     answering = asyncio.create_task(answer())
     async with asyncio.timeout(60):
         assert await queue.ask("me", "b", "what?", 30) == "WHAT?"
         assert await queue.ask("me", "b", "and?", 30) == "AND?"
+        assert await queue.ask(GATEWAY, "b", "who?", 30) is None  # there is none
+        await redis.redis.client.set(redis.redis.key("gateway"), "it")
+        assert await queue.ask(GATEWAY, "b", "who?", 30) == "WHO?"
     answering.cancel()
 
 
@@ -752,6 +760,66 @@ async def test_one_process_of_all_removes_old_rows(queue: Queue) -> None:
     for task in sweeps:
         task.cancel()
     assert len(swept) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *WRONG_ANSWERS,
+        *('{"a": 1}', '["0123456789"]', '["0123456789", []]', '["x", [[1, 2]]]'),
+        *('["0123456789", [[1, -2]]]', '["0123456789", [[true, 2]]]'),
+        *('["0123456789", [[1e30, 2]]]', f'["0123456789", [[1, {2**63}]]]'),
+        f'["0123456789", {[[1, 2]] * 101}]',
+    ],
+)
+async def test_what_others_say_of_posts_is_checked(wrong: str) -> None:
+    async def ask(*about: Any) -> str:
+        return wrong
+
+    queue: Any = SimpleNamespace(shared=True, ask=ask)
+    app: Any = SimpleNamespace(queue=queue, has_gateway=False)
+    job = make_job(channel_id=1)
+    assert await find_posted(job, app) is None
+    assert await ask_for_looks(app, job) == []
+    wrong = '["0123456789", [[1, 2], [3, 4]]]'
+    found = await find_posted(job, app)
+    assert found.id == "0123456789"
+    assert [(p.message_id, p.channel_id) for p in found.posts] == [(1, 2), (3, 4)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "x", "1", "nan 0", "-1 0", "1 -1", "1 0 0", f"1 {'f' * 73}", "1 " + "0" * 999],
+)
+def test_look_that_is_none_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        read_look(wrong)
+
+
+async def test_gateway_is_asked_only_where_short_links_lead(
+    make_settings: MakeSettings, make_app: MakeApp
+) -> None:
+    plugins = our_plugins(*PLUGINS, "sqlite_queue", "tiktok", "twitter", "yt_dlp")
+    app = make_app(make_settings(), plugins)
+    job = make_job(url="https://vm.tiktok.com/Z/", platform="tiktok")
+
+    async def get(job_id: str) -> Any:
+        return job if job_id == job.id else None
+
+    app.queue.get = get  # type: ignore[method-assign]
+    post = "https://www.tiktok.com/@a/video/1"
+
+    async def led(job_id: Any, url: Any) -> Any:
+        text = json.dumps([job_id, url])
+        found = await asked_about(app, text)
+        return found and found.facts["leads_to"]
+
+    assert await led(job.id, post) == post
+    for url in ("https://x.com/a/status/1", "file:///etc/passwd", "x", None, [], 5):
+        assert await led(job.id, url) is None
+    assert await led("x", post) is await led([], post) is None
+    for text in WRONG_ANSWERS:
+        assert await asked_about(app, text) is None
 
 
 async def test_changes_are_told_to_plugins_by_the_gateway_alone(queue: Queue) -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import re
 import secrets
+import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from conftest import make_job
+from conftest import SUPPORT_PLUGINS, make_job
 from discord_support import BotProcess, Stage, link, module
+from fake_discord import Message
+from PIL import Image
 from redis_support import (
     RedisServer,
     own_redis,
@@ -120,6 +123,46 @@ async def test_whoever_dies_or_stops_all_is_posted_once_searched_and_forgotten(
     async with asyncio.timeout(60):
         while jobs_of(stage, "three"):
             await asyncio.sleep(0.02)
+
+
+async def test_workers_ask_the_gateway_what_is_here_and_tell_it_what_files_look_like(
+    stage: Stage, machines: Machines
+) -> None:
+    for name in ("already_here", "similar_notice"):
+        stage.add_plugin(name)
+    shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
+    guilds = stage.folder / "data of gateway" / "guilds"
+    guilds.mkdir(parents=True)
+    wanted = "[similar_notice]\nsimilar_notice = true\n"
+    (guilds / f"{stage.fake.guild.id}.toml").write_text(wanted)
+    spots = Image.effect_noise((64, 64), 100).resize((320, 240))
+    spots.save(stage.media / "spots.png")
+    url = link("file=spots.png")
+    leads = stage.facts("leads", leads_to=url)
+    steps = [leads, "wait=never"], ["wait=gate", leads]
+    short = [link(*one, stage.image(2)) for one in steps]
+    gateway = await machines.start("gateway")
+    await machines.start("worker")
+    await stage.says(f"$download {url}")
+    [post] = await stage.gets(1)
+    asked = await stage.says(f"$download {short[0]}")
+    told = await stage.hears("It is here", address(post))
+    assert told.replied_to is asked
+    await stage.says(f"$download {link('file=spots.png', 'sleep=0')}")
+    [_, same] = await stage.gets(2)
+    notice = await stage.hears("Something like this was posted", address(post))
+    assert notice.replied_to is same
+    # Without an answer, the link is posted.
+    asked = await stage.says(f"$download {short[1]}")
+    await stage.hears("Downloading", after=asked.id)
+    await gateway.kill()
+    stage.open_gate("gate")
+    assert len(await stage.gets(3)) == 3
+
+
+def address(message: Message) -> str:
+    guild = message.channel.guild
+    return f"/{guild and guild.id}/{message.channel.id}/{message.id}"
 
 
 async def test_worker_that_dies_while_it_posts_is_replaced_and_nothing_comes_twice(

@@ -93,11 +93,6 @@ def public_parent(channel: object) -> int:
     return 0
 
 
-def is_elsewhere(app: App, job: Job) -> bool:
-    """Whether another machine has the files of a job."""
-    return app.queue.shared and job.worker not in ("", app.worker.name)
-
-
 async def ask_for_texts(app: App, job: Job) -> list[Passage]:
     """What is in the files of a job that another machine has. Raises ValueError and
     TypeError for an answer that makes no sense, and TimeoutError without one."""

@@ -18,6 +18,7 @@ import discord
 from bossbot_plugins._archive import Hit, PostArchive, Query
 from bossbot_plugins._media import mime_of
 from bossbot_plugins._refusals import UNREACHABLE
+from bossbot_plugins._shared import is_elsewhere
 from loguru import logger
 from pydantic import ValidationError
 
@@ -30,7 +31,6 @@ from .config import Config, GuildConfig
 from .reading import (
     answer_with_texts,
     ask_for_texts,
-    is_elsewhere,
     messages_of,
     parent_of,
     public_parent,
