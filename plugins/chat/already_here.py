@@ -328,8 +328,7 @@ async def answer_workers(app: App) -> None:
 async def answer_worker(app: App, question: Question) -> None:
     here = None
     with contextlib.suppress(OutOfReach):  # then it posts the link
-        why = "a worker is told that nothing is here"
-        with logger.catch(exclude=OutOfReach, message=why):
+        with logger.catch(exclude=OutOfReach, message="a worker gets no answer"):
             if job := await asked_about(app, question.text):
                 here = await find_here(app, job)
         await question.answer(json.dumps(here))
