@@ -185,6 +185,10 @@ NOT_DURABLE = Finding(
 )
 # What is wrong, and the remedy, by the words of an error that stays until it is mended.
 REFUSALS = {
+    "protected mode": (
+        "Redis takes no connections from other machines",
+        "Give it a password (requirepass in redis.conf), and write it in {url}.",
+    ),
     "AUTH|Authentication|password": (
         "Redis does not accept the password",
         f"Correct it: {{url}}. {ENCODED}",
