@@ -155,8 +155,9 @@ def test_no_page_names_a_plugin_that_is_not_there(app: App) -> None:
     assert named - there == set()
 
 
-def test_unit_for_systemd_is_hardened_and_leaves_the_walls_alone() -> None:
-    unit = (ROOT / "deploy" / "bossbot.service").read_text("utf-8")
+@pytest.mark.parametrize("name", ["bossbot.service", "bossbot-worker@.service"])
+def test_unit_for_systemd_is_hardened_and_leaves_the_walls_alone(name: str) -> None:
+    unit = (ROOT / "deploy" / name).read_text("utf-8")
     service = dict(
         re.findall(r"^(\w+)=(.*)$", unit.partition("[Service]")[2], re.MULTILINE)
     )
@@ -166,6 +167,8 @@ def test_unit_for_systemd_is_hardened_and_leaves_the_walls_alone() -> None:
         "NoNewPrivileges": "yes",
         "PrivateTmp": "yes",
         "ProtectSystem": "strict",
+        "ProtectHome": "read-only",  # which "strict" leaves writable
+        "KillMode": "mixed",
         "OOMPolicy": "continue",  # else one download ends the bot
         "CapabilityBoundingSet": "",
     }
