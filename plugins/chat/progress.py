@@ -4,8 +4,10 @@ deleted once all files are there."""
 
 import asyncio
 import contextlib
+import heapq
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -15,6 +17,7 @@ from bossbot_plugins._commands import admit
 from bossbot_plugins._jobs import (
     CANCELLABLE,
     RETRYABLE,
+    UNFINISHED,
     admit_to,
     belongs_here,
     cancel,
@@ -28,6 +31,7 @@ from bossbot_plugins._jobs import (
 )
 from bossbot_plugins._links import show_link
 from bossbot_plugins._refusals import UNREACHABLE
+from bossbot_plugins._shared import shared_queue
 from bossbot_plugins._spoilers import hide
 from loguru import logger
 from pydantic import Field
@@ -37,6 +41,7 @@ from bossbot import (
     App,
     BossBot,
     Job,
+    OutOfReach,
     PluginConfig,
     Progress,
     Refused,
@@ -57,6 +62,12 @@ MAX_FAILURES = 5  # of edits in turn, then that state is given up
 MAX_ENDED = 100  # requests whose jobs have ended, and which may get one more
 HELD_BACK_S = 1.0  # a write that takes longer waits for other requests of the bot
 UNTOLD_S = 86400.0  # an end that could not be told for so long is no longer news
+MAX_RECALLED = 1000  # requests that wait at a start, whose places are kept true
+LOOK_S = 1.0  # between two looks at what those read who wait
+MAX_PLACES, MAX_STUCK = 2, 20  # requests that are seen to in one look
+SETTLED_S = 5.0  # after which a link that was to start at once has a place in the line
+# A worker that was not seen for so long takes no links, or does not go on with them.
+LATE_S, GONE_S = 4.0, 30.0
 
 
 class Config(PluginConfig):
@@ -90,6 +101,8 @@ class Group:
     jobs: dict[str, Job] = field(default_factory=dict)
     message_id: int = 0
     noted: set[str] = field(default_factory=set)  # jobs that know their message
+    stuck: Collection[Status] = ()  # see ``Tracker``, when the message was written
+    placed_s: float = 0  # when its places were looked up, by the loop's clock
     progress: dict[str, Progress] = field(default_factory=dict)
     shown: tuple[str, ...] = ()  # the text, and the buttons
     next_s: float = 0  # when it may be edited again, by the loop's clock
@@ -104,6 +117,24 @@ class Group:
     def done(self) -> bool:
         """Whether all files are there."""
         return all(job.status is Status.COMPLETED for job in self.jobs.values())
+
+    @property
+    def waiting(self) -> list[Job]:
+        """The jobs that have a place in the line."""
+        jobs = (job for job in self.jobs.values() if job.status is Status.QUEUED)
+        settled_s = now() - SETTLED_S
+        return [
+            job
+            for job in jobs
+            if not job.joins
+            and not job.attempts
+            and (job.position or job.created_at < settled_s)
+        ]
+
+    def differs(self, stuck: Collection[Status]) -> bool:
+        """Whether its message says something else on who works on it."""
+        jobs = self.jobs.values()
+        return any((job.status in stuck) != (job.status in self.stuck) for job in jobs)
 
     @property
     def first(self) -> Job:
@@ -151,6 +182,13 @@ def order(job: Job) -> int:
     return int(number) if number.isdecimal() else 0
 
 
+def shown_alone(job: Job) -> bool:
+    """Whether an unfinished job has a message that is about no other one."""
+    tries = split_key(job.request_key)[1]
+    own = job.status_message_id and not tries and not is_quiet(job)
+    return bool(own and job.status in UNFINISHED)
+
+
 class Tracker:
     """The status messages of the jobs under way: what to show, and one editor each."""
 
@@ -160,6 +198,7 @@ class Tracker:
         self.groups: dict[str, Group] = {}
         self.ended: dict[str, Group] = {}  # the newest last
         self.room_at_s = 0.0  # by the loop's clock: when progress may be shown again
+        self.stuck: Collection[Status] = ()  # on jobs in these, no worker works now
 
     def add(self, job: Job) -> Group:
         """The group of a job, with this state of it."""
@@ -172,11 +211,35 @@ class Tracker:
         group.add(job)
         return group
 
-    def show(self, app: App, group: Group, interval_s: float) -> asyncio.Task[None]:
-        """Make the message show the newest state before long."""
+    def show(
+        self, app: App, group: Group, interval_s: float, soon: bool = False
+    ) -> asyncio.Task[None]:
+        """Make the message show the newest state before long, or ``soon``."""
         if group.editor is None or group.editor.done():
-            group.editor = asyncio.create_task(self._edit(app, group, interval_s))
+            edit = self._edit(app, group, interval_s, soon)
+            group.editor = asyncio.create_task(edit)
         return group.editor
+
+    async def look(self, app: App, interval_s: float) -> None:
+        """See that those who wait read their place in the line, and whether any worker
+        is there: a few requests at a time, however many there are."""
+        self.stuck = await stuck_in(app)
+        groups = [group for group in self.groups.values() if not group.ended]
+        for group in [g for g in groups if g.differs(self.stuck)][:MAX_STUCK]:
+            self.show(app, group, interval_s, soon=True)
+        clock = asyncio.get_running_loop().time
+        if clock() < self.room_at_s:
+            return
+        waiting = (group for group in groups if group.waiting)
+        for group in heapq.nsmallest(MAX_PLACES, waiting, lambda one: one.placed_s):
+            group.placed_s = clock()
+            places = 0
+            for job in group.waiting:
+                if place := await app.queue.position(job.id):
+                    job.position, places = place, places + 1
+            text = render_all(group.jobs.values(), group.progress, self.stuck)
+            if places and text not in group.shown[:1]:
+                self.show(app, group, interval_s, soon=True)
 
     async def recall(self, app: App) -> list[Group]:
         """The groups whose messages the last run left unfinished. Those whose jobs all
@@ -197,7 +260,13 @@ class Tracker:
                 known = self.groups.get(key)
                 newer = known.jobs.get(job.id) if known else None
                 left[key] = self.add(newer or job)
+            elif shown_alone(job) and self._has_room(key):
+                self.add(job)
         return list(left.values())
+
+    def _has_room(self, key: str) -> bool:
+        known = key in self.groups or key in self.ended
+        return not known and len(self.groups) < MAX_RECALLED
 
     async def note(self, app: App, group: Group) -> None:
         """Store which message shows the jobs of a group."""
@@ -207,18 +276,21 @@ class Tracker:
                 with logger.catch(message="a status message is forgotten"):
                     await app.queue.set_status_message(job_id, group.message_id)
 
-    async def _edit(self, app: App, group: Group, interval_s: float) -> None:
+    async def _edit(
+        self, app: App, group: Group, interval_s: float, soon: bool
+    ) -> None:
         """Write until the message shows the newest state, not more often than allowed.
         What is not the end waits for that time, as the end may follow soon."""
         language.set(group.first.language)
         failures, clock = 0, asyncio.get_running_loop().time
-        later_s = clock() + interval_s
+        later_s = clock() + interval_s * (not soon)
         while True:
             if group.message_id and not group.ended:
                 until_s = max(later_s, group.next_s, self.room_at_s)
                 await _first_of(until_s, app.stopping, group.over)
             await _first_of(group.next_s, app.stopping)
-            text, ended = render_all(group.jobs.values(), group.progress), group.ended
+            text = render_all(group.jobs.values(), group.progress, self.stuck)
+            group.stuck, ended = self.stuck, group.ended
             shown = (text, *buttons_of(group))
             if shown == group.shown:
                 break
@@ -311,6 +383,18 @@ class Tracker:
                 group.add(other)
 
 
+async def stuck_in(app: App) -> Collection[Status]:
+    """The statuses of jobs that wait for a worker, as none is there."""
+    queue = shared_queue(app)
+    if not queue or app.works:
+        return ()
+    seen = (one.seen_s for one in await queue.workers() if one.slots)
+    late_s = min(seen, default=math.inf)
+    if late_s > GONE_S:
+        return UNFINISHED
+    return (Status.QUEUED,) if late_s > LATE_S else ()
+
+
 async def _first_of(until_s: float, *events: asyncio.Event) -> None:
     """Wait for one of the events, or a time by the loop's clock."""
     wait_s = until_s - asyncio.get_running_loop().time()
@@ -361,6 +445,10 @@ async def run(app: App, config: Config) -> None:
         await tracker.note(app, group)
         if group.ended or len(group.jobs) > 1 or not group.message_id:
             tracker.show(app, group, config.edit_interval_s)
+    while True:
+        with contextlib.suppress(OutOfReach):
+            await tracker.look(app, config.edit_interval_s)
+        await asyncio.sleep(LOOK_S)
 
 
 @hookimpl(tryfirst=True)  # the member waits for this answer
@@ -512,13 +600,17 @@ async def show_details(interaction: discord.Interaction, jobs: list[Job]) -> Non
 # The text
 
 
-def render_all(jobs: Iterable[Job], progress: dict[str, Progress]) -> str:
+def render_all(
+    jobs: Iterable[Job],
+    progress: dict[str, Progress],
+    stuck: Collection[Status] = (),
+) -> str:
     """The status message's text: of a single job all that is known, of several a line
     each, with as much of the rest as there is room for."""
     jobs = list(jobs)
     if len(jobs) == 1:
-        return render(jobs[0], progress.get(jobs[0].id))
-    lines = [render_line(job, progress.get(job.id)) for job in jobs]
+        return render(jobs[0], progress.get(jobs[0].id), stuck)
+    lines = [render_line(job, progress.get(job.id), stuck) for job in jobs]
     links = [hide(job, show_link(public_url(job), 120)) for job in jobs]
     errors = [f"\n{_(job.error)}" * (job.status is Status.FAILED) for job in jobs]
     linked = [
@@ -545,9 +637,13 @@ def render_all(jobs: Iterable[Job], progress: dict[str, Progress]) -> str:
     return f"{kept}\n{more}"
 
 
-def render_line(job: Job, progress: Progress | None) -> str:
+def render_line(
+    job: Job, progress: Progress | None, stuck: Collection[Status] = ()
+) -> str:
     """One of several jobs, in a line."""
     tag, share = f" · `{job.id}`", share_of(job, progress)
+    if job.status in stuck:
+        return render(job, progress, stuck)
     if progress and share is not None and job.status is Status.DOWNLOADING:
         name = hide(job, escape(progress.name, 40))
         text = _("Downloading {name}, {share}").format(name=name, share=f"{share:.0%}")
@@ -557,9 +653,12 @@ def render_line(job: Job, progress: Progress | None) -> str:
     return render(job, progress).partition("\n")[0]
 
 
-def render(job: Job, progress: Progress | None) -> str:
-    """The status message's text."""
+def render(job: Job, progress: Progress | None, stuck: Collection[Status] = ()) -> str:
+    """The status message's text; ``stuck`` as in ``Tracker``."""
     tag = f" · `{job.id}`"
+    if job.status in stuck:
+        text = _("No worker is running now. Your link waits for one, and is not lost.")
+        return text + tag
     count, posted = job.file_count, ""
     if job.posted:
         posted = " · " + _("{count} posted").format(count=job.posted)

@@ -35,7 +35,7 @@ local STEP = 2 ^ 45 -- more than any seq; 128 of them are exact in a double
 local CHANGES, PROGRESS, SIGNALS = 10000, 1000, 10000 -- entries that are kept
 local FORGOTTEN = 10000
 local FIELDS = 500 -- names and values of a job; no honest one comes near
-local SEEN_S = 90 -- a worker that was not seen for so long has no slots
+local SEEN_S = 10 -- a worker that was not seen for so long has no slots
 local CREDIT, MAX_TURN_S = 4, 5 -- requests that need not wait; for how long one does
 local TAKEN = 20 -- overdue leases, and due jobs, that one claim sees to
 local OWN = {cancelled = true, permission = true, quota = true} -- causes

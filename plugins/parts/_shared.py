@@ -14,9 +14,9 @@ class AtWork(NamedTuple):
 
     name: str
     version: str
-    slots: int  # how many downloads it runs at most
+    slots: int  # how many downloads it runs at most; 0: it has stopped
     running: int
-    seen_s: float  # how long ago it was seen
+    seen_s: float  # how long ago it was seen; one that runs asks for jobs every second
 
 
 class Question(NamedTuple):

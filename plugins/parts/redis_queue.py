@@ -743,6 +743,9 @@ class RedisQueue(ListenedQueue, SharedQueue):
                 task.cancel()
                 await asyncio.wait([task])
         await self.redis.finish()
+        for worker in [*self._tokens]:
+            with contextlib.suppress(OutOfReach):
+                await self._claim(worker, 0, slots=0)
         if self._staying:
             with contextlib.suppress(OutOfReach):
                 if not await self._other_gateway():
@@ -776,7 +779,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
                 wrong = ""
                 if other := await self._other_gateway():
                     wrong = f"{other} is a gateway of this bot, too: stop one of them"
-                elif not self.app.works and not await self.workers():
+                elif not self.app.works and not any(map(runs, await self.workers())):
                     wrong = "no worker is there: start python bossbot.py worker"
             if wrong and wrong != was:
                 logger.warning("{}", wrong)
@@ -971,7 +974,10 @@ class RedisQueue(ListenedQueue, SharedQueue):
                 await self._end_wrong(row, worker)
         return None
 
-    async def _claim(self, worker: str, lease_s: float) -> str:
+    async def _claim(
+        self, worker: str, lease_s: float, slots: int | None = None
+    ) -> str:
+        """The row of a claimed job, if there is one; with no ``slots`` there is none."""
         settings, unanswered = self.app.settings, self._tokens[worker]
         token = unanswered.pop() if unanswered else secrets.token_hex(8)
         try:
@@ -981,7 +987,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
                     worker,
                     token,
                     lease_s,
-                    settings.max_concurrent_downloads,
+                    settings.max_concurrent_downloads if slots is None else slots,
                     settings.max_concurrent_per_guild,
                     bossbot.__version__,
                 )
@@ -1285,6 +1291,11 @@ class RedisQueue(ListenedQueue, SharedQueue):
             if not ids:
                 return
             kept += len(ids) - len(await self._call("remove", "", *ids))
+
+
+def runs(worker: AtWork) -> bool:
+    """Whether it runs, as far as is known."""
+    return worker.slots > 0 and worker.seen_s < PLACE_S
 
 
 def number_of(row: Mapping[str, str]) -> int:

@@ -3,10 +3,19 @@
 import asyncio
 import re
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bossbot_plugins.progress import MAX_CONTENT, group_key, render, render_all
+from bossbot_plugins._jobs import UNFINISHED
+from bossbot_plugins._shared import AtWork
+from bossbot_plugins.progress import (
+    MAX_CONTENT,
+    group_key,
+    render,
+    render_all,
+    stuck_in,
+)
 from conftest import make_job
 from discord_support import (
     BotProcess,
@@ -232,6 +241,38 @@ def test_line_says_how_far_each_is() -> None:
         f"Making it fit, 50% · `{fitting.id}` {link.format(1)}",
         f"Download queued. Position in queue: 3 · `{waiting.id}` {link.format(2)}",
     ]
+
+
+STUCK = [
+    ([], {*UNFINISHED}),
+    ([(5, 0.5)], set()),
+    ([(0, 0.5)], {*UNFINISHED}),  # it has stopped
+    ([(5, 90), (5, 3)], set()),
+    ([(5, 90), (5, 6)], {Status.QUEUED}),
+    ([(5, 90)], {*UNFINISHED}),
+]
+
+
+@pytest.mark.parametrize(("workers", "waiting"), STUCK)
+async def test_link_on_which_nobody_works_says_so(
+    workers: list[tuple[int, float]], waiting: set[Status]
+) -> None:
+    async def seen() -> list[AtWork]:
+        return [AtWork("x", "1.0", slots, 0, seen_s) for slots, seen_s in workers]
+
+    app: Any = SimpleNamespace(queue=SimpleNamespace(shared=True, workers=seen))
+    app.works = False
+    stuck = await stuck_in(app)
+    assert {*stuck} == waiting
+    for status in Status:
+        texts = [
+            render_all(jobs, {}, stuck)
+            for jobs in (some(1, status=status), some(2, status=status))
+        ]
+        said = [text.startswith("No worker is running now. ") for text in texts]
+        assert said == [status in waiting] * 2
+    app.works = True
+    assert not await stuck_in(app)
 
 
 def job_list(text: str) -> list[str]:

@@ -1025,6 +1025,17 @@ async def test_second_gateway_does_not_start_before_the_first_is_gone(
     assert await again.get(key) == "other"
 
 
+async def test_worker_that_stops_has_no_slots_any_more(queue: Queue) -> None:
+    assert await queue.claim("one", 60) is None
+    await queue.stop()
+    queue.app.has_gateway = True
+    await queue.start()
+    [worker] = await queue.workers()  # type: ignore[attr-defined]
+    assert (worker.name, worker.slots) == ("one", 0)
+    assert await queue.add(make_job()) == 1
+    assert await queue.claim("one", 60)
+
+
 async def test_link_waits_where_no_worker_is(queue: Queue) -> None:
     queue.app.has_gateway = True
     assert await queue.add(make_job()) == 1

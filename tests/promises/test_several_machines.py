@@ -142,9 +142,11 @@ async def test_workers_ask_the_gateway_what_is_here_and_tell_it_what_files_look_
     steps = [leads, "wait=never"], ["wait=gate", leads]
     short = [link(*one, stage.image(2)) for one in steps]
     gateway = await machines.start("gateway")
-    await machines.start("worker")
     await stage.says(f"$download {url}")
+    status = await stage.hears("No worker is running now. Your link waits")
+    await machines.start("worker")
     [post] = await stage.gets(1)
+    await stage.fake.wait_for(lambda: status.deleted)
     asked = await stage.says(f"$download {short[0]}")
     told = await stage.hears("It is here", address(post))
     assert told.replied_to is asked
