@@ -28,9 +28,11 @@ from planted import (  # noqa: F401 (hooks)
 )
 
 import bossbot
+import bossbot_contracts
 from bossbot import App, Job, Settings
 
 ROOT = Path(bossbot.__file__).parent
+CORE = ("bossbot.py", "bossbot_contracts.py")
 
 # The parts that carry a link from its router to its storage: all but Discord's side.
 PARTS = (
@@ -55,7 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # all that is made while tests are collected stays
     worker = getattr(config, "workerinput", None)
     if not worker:
-        compileall.compile_file(ROOT / "bossbot.py", quiet=2)
+        for name in CORE:
+            compileall.compile_file(ROOT / name, quiet=2)
         compileall.compile_dir(ROOT / "plugins", quiet=2)
     elif worker["workerid"] != "gw0":
         end_s = time.monotonic() + 60
@@ -240,8 +243,8 @@ def _our_code_is_read_once(
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.upper().startswith("BOSS_BOT_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(bossbot, "_secrets", set())
-    monkeypatch.setattr(bossbot, "_secrets_of", {})
+    monkeypatch.setattr(bossbot_contracts, "_secrets", set())
+    monkeypatch.setattr(bossbot_contracts, "_secrets_of", {})
 
 
 @pytest.fixture
@@ -411,7 +414,7 @@ class Home:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     path = tmp_path / "home"
-    copy_bot(path, "bossbot.py", "config.toml", "plugins")
+    copy_bot(path, *CORE, "config.toml", "plugins")
     return Home(path)
 
 
@@ -429,7 +432,7 @@ def bare_home(tmp_path: Path) -> Home:
         "which",
     )
     path = tmp_path / "home"
-    copy_bot(path, "bossbot.py", "plugins", stems=needed)
+    copy_bot(path, *CORE, "plugins", stems=needed)
     for package in path.glob("plugins/*/[!_]*/"):
         shutil.rmtree(package)
     (path / "config.toml").write_text("")  # it has settings of the others

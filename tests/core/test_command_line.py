@@ -435,7 +435,7 @@ ELSEWHERE = re.compile(r"mistakes|REMEDY|NO_TOKEN|remedy|plugin\.stem")
 
 def test_every_start_error_names_a_remedy() -> None:
     found = 0
-    for path in [ROOT / "bossbot.py", *ROOT.glob("plugins/*/**/*.py")]:
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("plugins/*/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             wanted = isinstance(node, ast.Call) and ast.unparse(node.func)
             if wanted != "StartError" or ELSEWHERE.search(ast.unparse(node)):

@@ -73,7 +73,7 @@ def test_troubleshooting_has_every_sentence_that_a_failure_can_show() -> None:
 def said_by_the_code() -> str:
     """Every text in the core and the plugins, with "…" where something is filled in."""
     texts: list[str] = []
-    for path in [ROOT / "bossbot.py", *ROOT.glob("plugins/*/**/*.py")]:
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("plugins/*/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(re.sub(r"\{[^{}]*\}", "…", node.value))  # the log's

@@ -23,6 +23,7 @@ from bossbot_plugins.progress import render_all
 from conftest import make_job
 
 import bossbot
+import bossbot_contracts
 from bossbot import App, Cause, JobFailed, Refused, Settings, Status
 
 SHORT, TIMES = 2_000, 8
@@ -110,7 +111,7 @@ KNOWN = _links.known_by([])
 FUNCTIONS: dict[str, Callable[[str], Any]] = {
     "redact": bossbot.redact,
     "clean": clean,
-    "without_queries": bossbot.without_queries,
+    "without_queries": bossbot_contracts.without_queries,
     "one_line": bossbot.one_line,
     "one_line unfolded": lambda text: bossbot.one_line(text, fold=False),
     "escape": lambda text: bossbot.escape(text, len(text)),

@@ -18,6 +18,7 @@ from loguru import logger
 from pydantic import SecretStr
 
 import bossbot
+import bossbot_contracts
 from bossbot import PluginConfig, redact
 
 TOKEN = "MTAwMDAwMDAw.GsEcRe.very-secret-token"
@@ -139,7 +140,7 @@ def test_no_secret_is_ever_written(start: Start, debug: bool) -> None:
     for text in written():
         for secret in raw.split():
             assert secret not in text
-    assert "[secret]" in redact(raw) and "harmless" not in bossbot._secrets
+    assert "[secret]" in redact(raw) and "harmless" not in bossbot_contracts._secrets
 
 
 @pytest.mark.parametrize(

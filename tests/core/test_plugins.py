@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from bossbot_plugins._archive import archive_of
-from conftest import ROOT, Home, MakeSettings, SmallApp, WritePlugin, make_job
+from conftest import CORE, ROOT, Home, MakeSettings, SmallApp, WritePlugin, make_job
 
 import bossbot
 from bossbot import (
@@ -804,7 +804,7 @@ def test_docs_describe_only_public_names() -> None:
 
 def test_every_hook_is_called_somewhere() -> None:
     called = {f"register_{kind}" for kind in ("engines", "platforms", "subcommands")}
-    for path in [ROOT / "bossbot.py", *ROOT.glob("plugins/*/**/*.py")]:
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("plugins/*/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call):
                 called |= {a.value for a in node.args if isinstance(a, ast.Constant)}
@@ -825,10 +825,21 @@ def test_plugins_import_only_public_names_of_the_core_and_libraries() -> None:
                     assert all(name.startswith("_") for name in libraries), path
                 if package == "bossbot":
                     assert set(names) - set(bossbot.__all__) == set(), path
+                assert package != "bossbot_contracts", path
+
+
+def test_contracts_import_the_rest_of_the_core_only_for_annotations() -> None:
+    tree = ast.parse((ROOT / "bossbot_contracts.py").read_text("utf-8"))
+    blocks = [node for node in tree.body if isinstance(node, ast.If)]
+    [typing] = [node for node in blocks if ast.unparse(node.test) == "TYPE_CHECKING"]
+    unused = {node for line in typing.body for node in ast.walk(line)}
+    kinds = (ast.Import, ast.ImportFrom)
+    imports = {node for node in ast.walk(tree) if isinstance(node, kinds)} - unused
+    assert imports and not [i for i in map(ast.unparse, imports) if "bossbot" in i]
 
 
 def test_core_names_no_site_no_engine_and_no_plugin() -> None:
-    text = (ROOT / "bossbot.py").read_text("utf-8")
+    text = "".join(path.read_text("utf-8") for path in ROOT.glob("*.py"))
     names = r"twitter|reddit|instagram|youtube|tiktok|gallery.dl|yt.dlp"
     assert not re.findall(names, text, re.IGNORECASE)
     stems = [path.stem for path in ROOT.glob("plugins/*/*_*.py")]
@@ -889,7 +900,9 @@ def test_code_that_anyone_may_write_to_is_refused_unless_the_owner_allows_it(
         plugins.reload("own")
 
 
-@pytest.mark.parametrize("name", ["", "bossbot.py", "config.toml", "plugins/engines"])
+@pytest.mark.parametrize(
+    "name", ["", *CORE, "__pycache__", "config.toml", "plugins/engines"]
+)
 def test_checkout_that_anyone_may_write_to_is_refused(
     bare_home: Home, name: str
 ) -> None:

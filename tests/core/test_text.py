@@ -17,8 +17,8 @@ from bossbot import (
     format_time,
     one_line,
     public_url,
-    without_queries,
 )
+from bossbot_contracts import without_queries
 
 # Text as sites have it: everything, and often what could do harm.
 NASTY = st.sampled_from(
@@ -221,7 +221,7 @@ def test_queries_are_dropped_word_by_word(text: str, left: str) -> None:
 
 
 def test_cut_line_leaves_no_half_of_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bossbot._secrets", {"0123456789"})
+    monkeypatch.setattr("bossbot_contracts._secrets", {"0123456789"})
     assert cut_line("x" * 2048) == "x" * 2048
     assert cut_line("x" * 2049) == "x" * 2048 + "…"
     for before in range(2030, 2060):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import CORE, ROOT
 from discord_support import Stage
 from test_health import address, watched
 
@@ -41,7 +41,7 @@ def test_image_gets_the_bot_and_nothing_of_the_owners() -> None:
     assert "*" in lines and "plugins/*" in lines
     plugins = {name for name in let_in() if name.startswith("plugins/")}
     assert plugins == {f"plugins/{shelf}" for shelf in SHELVES}
-    used = ("requirements.txt", "bossbot.py", "config.toml", "plugins")
+    used = (*CORE, "requirements.txt", "config.toml", "plugins")
     assert set(used) <= copied()
     for secret in (".env", "data", "."):
         assert secret not in copied() | let_in()

@@ -28,10 +28,11 @@ import pytest
 import pytest_asyncio
 from bossbot_plugins._child import is_public
 from bossbot_plugins._cookies import keep_cookies, write_cookies
-from conftest import PARTS, ROOT, link_plugins, make_job, spread
+from conftest import CORE, PARTS, ROOT, link_plugins, make_job, spread
 from pydantic import SecretStr
 
 import bossbot
+import bossbot_contracts
 from bossbot import (
     SENTENCES,
     App,
@@ -871,7 +872,8 @@ async def test_children_work_from_another_working_directory(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "json.py").write_text("raise ImportError('not this one')")
-    (elsewhere / "bossbot.py").write_text("raise ImportError('not this one')")
+    for name in CORE:
+        (elsewhere / name).write_text("raise ImportError('not this one')")
     monkeypatch.chdir(elsewhere)
     async with running_toys(tmp_path) as toys:
         body = "report.info(text=__import__('bossbot').__file__)"
@@ -1751,7 +1753,8 @@ async def test_rows_that_cannot_be_read_are_named_by_number(
 async def test_values_of_the_owners_file_count_as_secrets(
     a_platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bossbot, "_secrets_of", {"x": frozenset({"of-the-settings"})})
+    known = {"x": frozenset({"of-the-settings"})}
+    monkeypatch.setattr(bossbot_contracts, "_secrets_of", known)
     file = a_platform.cookies_file
     assert file
     row = '.x.com\tTRUE\t/\tTRUE\t0\told\t"value-{}"\n'

@@ -8,7 +8,7 @@ import pytest
 from bossbot_plugins import child_runner
 from bossbot_plugins.child_runner import ChildRunner
 
-import bossbot
+import bossbot_contracts
 from bossbot import MAX_LINE, redact
 
 
@@ -56,7 +56,7 @@ async def test_secret_at_the_end_of_a_cut_line_leaves_no_part(
     logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = "very-secret-cookie-0123456789"
-    monkeypatch.setattr(bossbot, "_secrets", {secret})
+    monkeypatch.setattr(bossbot_contracts, "_secrets", {secret})
     for room in range(1, len(secret)):
         logged.clear()
         line = "a" * (MAX_LINE - room) + secret + "b" * 9000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import media
 import pytest
-from conftest import SUPPORT_PLUGINS, Home, copy_bot
+from conftest import CORE, SUPPORT_PLUGINS, Home, copy_bot
 from sites import Sites
 from sites_canned.reddit import Reddit
 
@@ -33,7 +33,7 @@ def sites() -> Iterator[Sites]:
 
 
 def bot_in(folder: Path) -> Home:
-    copy_bot(folder, "bossbot.py", "config.toml", "plugins")
+    copy_bot(folder, *CORE, "config.toml", "plugins")
     return Home(folder)
 
 

@@ -40,6 +40,7 @@ from sites_canned.twitter import Twitter
 from sites_canned.youtube import YouTube
 
 import bossbot
+import bossbot_contracts
 from bossbot import (
     TERMINAL_STATUSES,
     Refused,
@@ -335,7 +336,7 @@ def test_redacted_line_has_no_secret(
     assume(secret not in before + after)
     known = {secret} if place == "{}" else set[str]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bossbot, "_secrets", known)
+        patch.setattr(bossbot_contracts, "_secrets", known)
         line = redact(f"{before} {place.format(secret)} {after}")
         assert secret not in line
 

@@ -35,6 +35,7 @@ from urllib.parse import quote
 import media
 import warm_python
 from conftest import (
+    CORE,
     PARTS,
     ROOT,
     SUPPORT_PLUGINS,
@@ -353,12 +354,12 @@ Whom = Literal["bot", "bot and server", "tree"]
 
 
 class BotProcess:
-    """`python bossbot.py` in a process of its own, from a copy of the file."""
+    """`python bossbot.py` in a process of its own, from a copy of its files."""
 
     def __init__(self, stage: Stage, name: str = "home") -> None:
         self.stage = stage
         self.home = stage.folder / name
-        copy_bot(self.home, "bossbot.py")  # beside the stage's plugins
+        copy_bot(self.home, *CORE)  # beside the stage's plugins
         shutil.copy(SUPPORT_PLUGINS / "quick.py", stage.plugins)
         self.log = stage.folder / ("output.txt" if name == "home" else f"{name}.txt")
         self.process: warm_python.WarmProcess | subprocess.Popen[bytes]

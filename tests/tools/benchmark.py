@@ -169,8 +169,8 @@ class Bot:
         self.environment = environment or {}
         self.times: dict[str, list[float]] = defaultdict(list)
         self.members: list[tuple[int, int]] = []  # each with a channel
-        for name in ("bossbot.py", "config.toml"):
-            shutil.copy(root / name, folder)
+        for path in (*root.glob("*.py"), root / "config.toml"):
+            shutil.copy(path, folder)
         shutil.copytree(root / "plugins", folder / "plugins")
 
     async def run(self, *command: str, **variables: str) -> asyncio.subprocess.Process:

@@ -33,12 +33,16 @@ MARKS = {"_": 1, "N_": 1, "ngettext": 2}
 Text = tuple[str, str, str]
 
 
-def sources() -> list[Path]:
-    """The files with texts for members."""
-    plugins = (
+def plugins() -> list[Path]:
+    """The files of the plugins."""
+    return sorted(
         path for name in SHIPPED for path in (ROOT / "plugins" / name).rglob("*.py")
     )
-    return [ROOT / "bossbot.py", *sorted(plugins)]
+
+
+def sources() -> list[Path]:
+    """The files with texts for members."""
+    return [*sorted(ROOT.glob("*.py")), *plugins()]
 
 
 # ── What there is to translate ─────────────────────────────────────────────────────
@@ -72,7 +76,7 @@ def module_of(path: Path) -> str:
 def of_commands() -> Iterator[Text]:
     """What Discord and /help show of commands, and /settings of a server's settings."""
     bossbot.open_plugins([ROOT / "plugins" / name for name in SHIPPED])
-    for path in sources()[1:]:
+    for path in plugins():
         module = importlib.import_module(f"bossbot_plugins.{module_of(path)}")
         if hasattr(module, "GuildConfig"):
             fields = module.GuildConfig.model_fields.values()
