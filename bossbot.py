@@ -1416,8 +1416,7 @@ def _main(argv: Sequence[str] | None) -> int:
             known_options = ("--config", "--debug", "--version", "--help")
             hint = did_you_mean(name, known_options)
             raise StartError(f"Unknown option {name}{hint}. Run it with --help.")
-        terminal = sys.stdin is not None and sys.stdin.isatty()
-        first = name == "run" and not settings.discord_token and terminal
+        first = name == "run" and not settings.discord_token and sys.stdin.isatty()
         name = "setup" if first else name
         if name not in commands:
             off = [f"{p.stem}: {p.off}" for p in app.plugins.all.values() if p.off]

@@ -75,6 +75,8 @@ if TYPE_CHECKING:  # names for annotations only
 else:  # importing discord.py takes a while, and few commands need it
     BossBot = object
 
+HERE = Path(__file__).resolve().parent  # the bot's own folder
+
 # ── Errors ─────────────────────────────────────────────────────────────────────────
 
 
@@ -795,11 +797,8 @@ class Bench(ABC):
 
 # ── Plugins' settings ──────────────────────────────────────────────────────────────
 
-HERE = Path(__file__).resolve().parent
-
-# A path in a setting starts at this file's folder, whatever the working directory.
+# A path in a setting starts at the bot's folder, whatever the working directory.
 OwnPath = Annotated[Path, AfterValidator(lambda path: HERE / os.path.expanduser(path))]
-
 
 # What a server's setting may hold besides plain values: /settings takes and shows these
 # as mentions and names.
@@ -815,6 +814,7 @@ TOO_DEEP = f"tables and lists are nested too deep, over {MAX_DEPTH} levels"
 
 
 def is_deep(value: Any, levels: int = MAX_DEPTH) -> bool:
+    """Whether tables and lists are in each other over so many levels."""
     values = value.values() if isinstance(value, dict) else value
     inside = values if isinstance(value, (dict, list)) else ()
     return levels < 0 or any(is_deep(one, levels - 1) for one in inside)

@@ -211,7 +211,7 @@ def test_process_ends_when_its_database_cannot_be_used(
             connection.execute(content)
     with own(tmp_path, tmp_path) as process:
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1 and "bossbot.StartError" in errors
+    assert process.returncode == 1 and ".StartError: " in errors
     assert str(path) in errors
 
 
