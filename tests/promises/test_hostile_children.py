@@ -8,6 +8,7 @@ that an attack that is broken itself is no proof.
 
 import asyncio
 import contextlib
+import json
 import os
 import resource
 import shutil
@@ -103,7 +104,7 @@ class Prey:
         (self.home / "plugins" / "toy.py").write_text(code)
         self.job = make_job(url="https://toy.example/", engine="toy", claim_number=1)
         fetched = await self.app.worker.fetch(self.job, lambda progress: None)
-        return bossbot.json.loads(fetched.facts["text"])
+        return json.loads(fetched.facts["text"])
 
 
 @contextlib.asynccontextmanager
