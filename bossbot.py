@@ -342,7 +342,7 @@ def make_private(path: Path) -> str:
     return f"{path} was readable by others: {done}"
 
 
-# ── Plugins: find, load, call ──────────────────────────────────────────────────────
+# ── Plugins: find and import ───────────────────────────────────────────────────────
 
 PLUGIN_PACKAGE = "bossbot_plugins"  # so that a plugin queue.py shadows nothing
 OURS = HERE / "plugins"
@@ -469,6 +469,9 @@ def _in_plugins(module: str) -> bool:
     return f"{module}.".startswith(f"{PLUGIN_PACKAGE}.")
 
 
+# ── Plugins: load and call ─────────────────────────────────────────────────────────
+
+
 async def in_thread(work: Callable[[], Any]) -> Any:
     """The result of a function that may block, from a thread of its own: a plugin that
     blocks for ever takes no place from others, nor does it keep the bot from ending."""
@@ -566,6 +569,8 @@ class Plugins:
         """Everything of a kind (engines, platforms, subcommands) by name, in order."""
         things = [t for plugin in self.all.values() for t in getattr(plugin, kind)]
         return {thing.name: thing for thing in sorted(things, key=lambda t: t.name)}
+
+    # Load
 
     def load(self, mentioning: str = "") -> None:
         """Load every plugin, or only those whose text mentions something; a bad one is
@@ -796,6 +801,8 @@ class Plugins:
                 f"{hook}() must return a {kind.__name__} of {of.__name__}"
             )
         return answer
+
+    # Call
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
@@ -1413,8 +1420,7 @@ def _main(argv: Sequence[str] | None) -> int:
         commands = app.plugins.registered("subcommands")
         name = rest[0] if rest else "run"
         if name.startswith("-"):
-            known_options = ("--config", "--debug", "--version", "--help")
-            hint = did_you_mean(name, known_options)
+            hint = did_you_mean(name, ("--config", "--debug", "--version", "--help"))
             raise StartError(f"Unknown option {name}{hint}. Run it with --help.")
         first = name == "run" and not settings.discord_token and sys.stdin.isatty()
         name = "setup" if first else name
