@@ -32,7 +32,7 @@ import bossbot_contracts
 from bossbot import App, Job, Settings
 
 ROOT = Path(bossbot.__file__).parent
-CORE = [path.name for path in ROOT.glob("bossbot*.py")]
+CORE = sorted(path.name for path in ROOT.glob("bossbot*.py"))
 
 # The parts that carry a link from its router to its storage: all but Discord's side.
 PARTS = (
