@@ -37,6 +37,7 @@ from loguru import logger
 from pydantic import Field
 
 from bossbot import (
+    ATTEMPT_STATUSES,
     TERMINAL_STATUSES,
     App,
     BossBot,
@@ -62,6 +63,7 @@ MAX_FAILURES = 5  # of edits in turn, then that state is given up
 MAX_ENDED = 100  # requests whose jobs have ended, and which may get one more
 HELD_BACK_S = 1.0  # a write that takes longer waits for other requests of the bot
 UNTOLD_S = 86400.0  # an end that could not be told for so long is no longer news
+MAX_LOOKED_AT = 100  # messages after a request, of which one may be about it
 MAX_RECALLED = 1000  # requests that wait at a start, whose places are kept true
 LOOK_S = 1.0  # between two looks at what those read who wait
 MAX_PLACES, MAX_STUCK = 2, 20  # requests that are seen to in one look
@@ -100,6 +102,7 @@ class Group:
     key: str
     jobs: dict[str, Job] = field(default_factory=dict)
     message_id: int = 0
+    unsure: bool = False  # whether it has a message that nobody has noted
     noted: set[str] = field(default_factory=set)  # jobs that know their message
     stuck: Collection[Status] = ()  # see ``Tracker``, when the message was written
     placed_s: float = 0  # when its places were looked up, by the loop's clock
@@ -262,6 +265,8 @@ class Tracker:
                 left[key] = self.add(newer or job)
             elif shown_alone(job) and self._has_room(key):
                 self.add(job)
+        for group in left.values():
+            group.unsure = not group.message_id
         return list(left.values())
 
     def _has_room(self, key: str) -> bool:
@@ -272,9 +277,9 @@ class Tracker:
         """Store which message shows the jobs of a group."""
         for job_id in [*group.jobs] if group.message_id else ():
             if job_id not in group.noted:
-                group.noted.add(job_id)
-                with logger.catch(message="a status message is forgotten"):
+                with logger.catch(message="a status message is not noted"):
                     await app.queue.set_status_message(job_id, group.message_id)
+                    group.noted.add(job_id)
 
     async def _edit(
         self, app: App, group: Group, interval_s: float, soon: bool
@@ -349,17 +354,19 @@ class Tracker:
 
     async def _in_message(self, app: App, group: Group, text: str) -> None:
         view = view_of(group)
-        if message := message_of(app, group):
+        if message := await found_message(app, group):
             await message.edit(content=text, view=view)
-            return
-        group.message_id = await app.client.answer(group.newest, text, view)
+        else:
+            group.unsure = True  # it may be there before its id is here
+            group.message_id = await app.client.answer(group.newest, text, view)
+            group.unsure = False
         await self.note(app, group)
 
     async def _delete(self, app: App, group: Group, text: str) -> None:
         """Remove the message. A slash command waits for an answer, and gets it first."""
         if not group.message_id and not group.first.message_id:
             await self._in_message(app, group, text)
-        if message := message_of(app, group):
+        if message := await found_message(app, group):
             with contextlib.suppress(discord.NotFound):
                 await message.delete()
         group.message_id = 0  # a late link gets a new one
@@ -424,6 +431,31 @@ def message_of(app: App, group: Group) -> discord.PartialMessage | None:
     return channel.get_partial_message(group.message_id)
 
 
+async def found_message(app: App, group: Group) -> discord.PartialMessage | None:
+    """The message of a group, also one that a run has sent which ended before it knew."""
+    if group.unsure:
+        group.message_id = await look_for_message(app, group)
+        group.unsure = False
+    return message_of(app, group)
+
+
+async def look_for_message(app: App, group: Group) -> int:
+    """The id of a message of ours that is about a job of a group; 0 if there is none."""
+    number = group.first.request_key.partition(":")[0]
+    request = group.first.message_id or (int(number) if number.isdecimal() else 0)
+    if not request:
+        return 0
+    tags = [f" · `{job_id}`" for job_id in group.jobs]
+    channel = app.bot.get_partial_messageable(group.first.channel_id)
+    after = discord.Object(request)
+    with contextlib.suppress(discord.Forbidden, discord.NotFound):
+        async for message in channel.history(limit=MAX_LOOKED_AT, after=after):
+            own = message.author == app.bot.user
+            if own and any(tag in message.content for tag in tags):
+                return message.id
+    return 0
+
+
 def goes(app: App, group: Group) -> bool:
     """Whether the server wants the message deleted when all files are there. One that
     says where they are stays."""
@@ -453,6 +485,8 @@ async def run(app: App, config: Config) -> None:
 
 @hookimpl(tryfirst=True)  # the member waits for this answer
 async def job_changed(job: Job, app: App, config: Config) -> None:
+    if job.status in ATTEMPT_STATUSES:  # a worker has just taken it
+        tracker.stuck = ()
     if is_quiet(job):
         return
     known = tracker.groups.get(group_key(job))

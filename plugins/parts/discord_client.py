@@ -437,7 +437,10 @@ class DiscordClient(Client):
                 fail_if_not_exists=False,
             )
             options["mention_author"] = False
-        return int((await channel.send(text, **options)).id)
+        sent = await channel.send(text, **options)
+        if sent.content.strip() != text.strip():  # a run that ended has sent it before
+            await sent.edit(content=text, view=view)
+        return int(sent.id)
 
 
 def kind_of(command: Any) -> discord.AppCommandType:

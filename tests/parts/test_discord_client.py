@@ -2,6 +2,7 @@
 go while the bot runs."""
 
 import pytest
+from conftest import make_job
 from discord_support import Stage
 
 pytest_plugins = ("discord_fixtures",)
@@ -150,3 +151,14 @@ async def test_sync_that_fails_is_made_up_for_by_the_next(stage: Stage) -> None:
         before = puts(stage)
         assert await bot.app.client.sync() and puts(stage) == before
         assert await bot.app.client.sync(again=True) and puts(stage) == before + 1
+
+
+async def test_answer_that_was_sent_before_reads_as_it_is_now(stage: Stage) -> None:
+    """Discord gives back the earlier message with that nonce, as it was."""
+    asked = await stage.says("Hello")
+    job = make_job(channel_id=stage.channel_id, message_id=asked.id)
+    async with stage.bot() as bot:
+        first = await bot.app.client.answer(job, "Download started")
+        second = await bot.app.client.answer(job, "Done")
+    [message] = stage.said()
+    assert first == second == message.id and message.content == "Done"

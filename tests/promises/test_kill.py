@@ -149,6 +149,28 @@ async def test_kill_before_the_answer_loses_nothing_that_was_committed(
     await stage.gets(1)
 
 
+async def test_status_message_that_was_sent_as_the_bot_died_does_not_stay_as_it_was(
+    stage: Stage, process: BotProcess
+) -> None:
+    """The file is there before the bot has heard that its first message is."""
+    stage.keep_status_messages()
+    fault = stage.fake.fault("followup", "hang_answer")
+    await process.start()
+    options = {"url": link(stage.image())}
+    await stage.fake.slash(stage.channel_id, "download", options)
+    await stage.fake.wait_for(lambda: fault.hits)
+    status = await stage.hears("Download started")
+    await stage.gets(1)
+    while stage.database("SELECT status FROM jobs") != [("completed",)]:
+        await asyncio.sleep(0.02)
+    await process.kill("bot")
+    fault.release()
+    await process.family_ended()
+    await process.start()
+    await stage.fake.wait_for(lambda: "Done in" in status.content)
+    assert len(stage.said()) == 2
+
+
 @pytest.mark.parametrize("phase", ["idle", "me", "commands"])
 async def test_sigterm_ends_a_bot_without_jobs(
     stage: Stage, process: BotProcess, phase: str

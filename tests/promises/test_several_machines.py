@@ -154,12 +154,17 @@ async def test_workers_ask_the_gateway_what_is_here_and_tell_it_what_files_look_
     [_, same] = await stage.gets(2)
     notice = await stage.hears("Something like this was posted", address(post))
     assert notice.replied_to is same
-    # Without an answer, the link is posted.
+    # The gateway ends before it hears that its message is there. Without an answer, the
+    # link is posted.
+    fault = stage.fake.fault("send", "hang_answer")
     asked = await stage.says(f"$download {short[1]}")
-    await stage.hears("Downloading", after=asked.id)
+    status = await stage.hears("Download started", after=asked.id)
     await gateway.kill()
+    fault.release()
     stage.open_gate("gate")
     assert len(await stage.gets(3)) == 3
+    await machines.start("gateway")
+    await stage.fake.wait_for(lambda: status.deleted)
 
 
 def address(message: Message) -> str:
