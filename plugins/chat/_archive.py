@@ -65,5 +65,5 @@ class PostArchive(Archive):
 def archive_of(app: App) -> PostArchive:
     """The app's archive. Raises Refused if the bot remembers nothing."""
     if not app.archive.remembers:
-        raise Refused(_("This bot does not remember what it has posted."))
+        raise Refused(_("This bot does not remember its posts."))
     return cast(PostArchive, app.archive)

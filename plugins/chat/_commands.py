@@ -139,8 +139,8 @@ async def check(app: App, action: Action) -> None:
     if permissions is None or permissions.off:
         raise Refused(
             _(
-                "Nobody can use commands now, since the plugin permissions is off. The bot's "
-                "owner finds the reason in the log."
+                "Nobody can use commands now, since the plugin permissions is off. "
+                "The bot's owner can find the reason in the log."
             )
         )
     await app.plugins.call("check_action", action=action)

@@ -189,7 +189,7 @@ def mistake(error: BaseException) -> str:
                 most="…" if most is None else f"{most:g}",
             )
         case commands.BadBoolArgument():
-            return _("Say yes or no in place of {value}.").format(
+            return _("Write yes or no instead of {value}.").format(
                 value=escape(error.argument, 100)
             )
         case commands.ArgumentParsingError():
@@ -222,7 +222,7 @@ def usage(asked: Asked) -> str:
 def discords_no(asked: Asked, error: discord.HTTPException) -> str:
     """What a refusal of Discord's means."""
     if error.code in EXPIRED:
-        return _("That took too long for Discord, which dropped my answer. Ask again.")
+        return _("That took too long, so Discord dropped my answer. Ask again.")
     if text := REFUSALS.get(error.code):
         return _(text)
     if error.code in FORBIDDEN:

@@ -177,4 +177,4 @@ def numbered(hits: Iterable[Hit], first: int = 1) -> dict[int, Hit]:
 
 
 def nothing() -> str:
-    return _("Nothing that I posted here fits that.")
+    return _("I found no posts here that match.")

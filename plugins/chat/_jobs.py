@@ -129,7 +129,9 @@ async def cancel(app: App, job: Job) -> None:
         stored = await app.queue.get(job.id)
         if stored and stored.status is Status.UPLOADING:
             raise Refused(
-                _("{id} is being posted, which cannot be stopped.").format(id=tag(job))
+                _("{id} is being posted and cannot be stopped any more.").format(
+                    id=tag(job)
+                )
             )
         raise Refused(_("{id} has ended already.").format(id=tag(job)))
 
@@ -236,7 +238,7 @@ def describe(job: Job, is_open: bool, progress: Progress | None = None) -> str:
     link = show_link(public_url(job), 150) or escape(public_url(job), 60)
     link = hide(job, link)
     if not is_open:
-        link = _("in a channel that not everybody here sees")
+        link = _("in a channel that not everybody here can see")
     age = format_time(max(now() - job.created_at, 0))
     return f"{tag(job)} {stage(job, progress)} · {link} · <@{job.user_id}> · {age}"
 

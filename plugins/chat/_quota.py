@@ -133,7 +133,7 @@ async def told(app: App, guild_id: int) -> str:
     text = _("{posted} of {quota}") if limit else _("{posted}, no limit")
     if reserved:
         shown["reserved"] = format_size(reserved)
-        text += "\n" + _("{reserved} reserved for what is running")
+        text += "\n" + _("{reserved} reserved for running downloads")
     return text.format(**shown)
 
 

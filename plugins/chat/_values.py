@@ -247,7 +247,7 @@ async def find(what: str, text: str, place: Place) -> Any:
         if len(ids) == 1:
             return ids.pop()
         if ids:
-            several = _("{name} is the name of several. Use a mention or an id.")
+            several = _("There are several named {name}. Use a mention or an id.")
             raise Refused(several.format(name=quoted(text)))
     raise Wrong(quoted(text) + did_you_mean(text, [name for name, _id in known]))
 

@@ -55,7 +55,7 @@ class About(commands.Cog):
     @guard("ping", group="help")
     @commands.hybrid_command()
     async def ping(self, ctx: commands.Context[Any]) -> None:
-        """Measure how fast I answer."""
+        """Measure my response time."""
         began_s = time.perf_counter()
         message = await reply(ctx, _("Pong!"))
         answer_ms = (time.perf_counter() - began_s) * 1000
@@ -69,14 +69,14 @@ class About(commands.Cog):
     @guard("about", group="help")
     @commands.hybrid_command()
     async def about(self, ctx: commands.Context[Any]) -> None:
-        """Show what I am, and in which version."""
+        """Show my version, my engines and my uptime."""
         await ctx.defer(ephemeral=True)  # the engines tell their versions by themselves
         versions = await self.app.runner.versions()
         embed = discord.Embed(
             title=f"Boss-Bot {bossbot.__version__}",
             description=_(
                 "Paste a link, and I post the photos, videos or sound behind it. "
-                "{help} lists what I can do."
+                "{help} lists my commands."
             ).format(help="`/help`"),
             colour=BLUE,
         )

@@ -238,7 +238,7 @@ async def find(app: App, job: Job, same: str) -> Message | None:
         return None
     first = messages[0]
     link = message_link(job.guild_id, first["channel_id"], first["message_id"])
-    text = _("That is here already, posted {when}: {link}")
+    text = _("That was already posted here {when}: {link}")
     view = discord.ui.View(timeout=None)
     view.add_item(AgainButton(first["id"]))
     shown = text.format(when=f"<t:{int(first['at_s'])}:R>", link=link)

@@ -55,22 +55,38 @@ class Config(PluginConfig):
 
     base_url: Address = Field(
         "",
-        description="of a language model, as OpenAI's; empty: posts are quoted",
+        description="address of a language model; empty: posts are only quoted",
     )
-    model: str = Field("", description="its name there")
-    api_key: SecretStr | None = Field(None, description="in .env: of an account there")
-    posts: int = Field(6, ge=1, le=20, description="that it gets to read")
+    model: str = Field("", description="name of the model on that server")
+    api_key: SecretStr | None = Field(
+        None, description="key for that server; put it in .env"
+    )
+    posts: int = Field(
+        6, ge=1, le=20, description="number of posts that the model gets"
+    )
     context_tokens: int = Field(
-        2500, ge=500, le=100_000, description="for question and posts, at most"
+        2500, ge=500, le=100_000, description="limit for question and posts together"
     )
-    answer_tokens: int = Field(400, ge=50, le=16_000, description="of an answer")
+    answer_tokens: int = Field(
+        400, ge=50, le=16_000, description="limit for one answer"
+    )
     first_token_s: float = Field(
-        120, gt=0, le=300, description="until it begins to answer, its turn included"
+        120,
+        gt=0,
+        le=300,
+        description="time limit for the first word, including the wait for a turn",
     )
-    timeout_s: float = Field(180, gt=0, le=500, description="for a whole answer")
-    at_once: int = Field(1, ge=1, le=50, description="answers that it writes at a time")
+    timeout_s: float = Field(
+        180, gt=0, le=500, description="time limit for a whole answer"
+    )
+    at_once: int = Field(
+        1, ge=1, le=50, description="answers that the model writes at the same time"
+    )
     daily_per_member: int = Field(
-        50, ge=0, le=100_000, description="its answers a day and member; 0: no limit"
+        50,
+        ge=0,
+        le=100_000,
+        description="the model's answers per member and day (UTC); 0: no limit",
     )
 
 
@@ -78,7 +94,7 @@ class GuildConfig(PluginConfig):
     """[ask] of a server."""
 
     ask_model: bool = Field(
-        True, description="posts may be given to the owner's language model by /ask"
+        True, description="whether the owner's language model may read posts for /ask"
     )
 
 
@@ -161,9 +177,9 @@ class Ask(commands.Cog):
     )
     @app_commands.describe(
         question="what you want to know",
-        member="only from what this member asked for",
-        channel="only from what is in this channel",
-        since="only from what is not older than this",
+        member="only from posts that this member asked for",
+        channel="only from posts in this channel",
+        since="only from posts not older than this",
         public="show everybody here the answer",
     )
     async def ask(
@@ -176,7 +192,7 @@ class Ask(commands.Cog):
         since: Since | None = None,
         public: bool = False,
     ) -> None:
-        """Answer a question from what I have posted."""
+        """Answer a question from my posts."""
         public = public or not ctx.interaction
         await ctx.defer(ephemeral=not public)
         wanted = Wanted.of(question, member, channel, since, public)
@@ -187,22 +203,22 @@ class Ask(commands.Cog):
         if not hits:
             await reply(ctx, nothing(), private=not public)
             return
-        why = _("These posts fit best:")
+        why = _("These posts match best:")
         if not hits[0].sure:
-            why = _("These posts may fit:")
+            why = _("These posts may match:")
         # In its words, a spoiler could no longer be hidden.
         given = [hit for hit in hits if not hit.hidden][: self.config.posts]
         asks = asks and bool(given)
         if asks and not await self.take(ctx.author.id):
             asks = False
             why = _(
-                "You have had your {count} answers for today. These posts fit best:"
+                "You have had your {count} answers for today. These posts match best:"
             ).format(count=self.config.daily_per_member)
         if not asks:
             await reply(ctx, private=not public, **quotes(hits, why))
             return
         # If the bot ends now, that is what stays.
-        waiting = quotes(hits, _("I am reading what fits best …"))
+        waiting = quotes(hits, _("Reading the posts that match best …"))
         shown = Shown(await reply(ctx, private=not public, **waiting))
         with contextlib.suppress(discord.NotFound):  # nobody waits for it any more
             answer = await self.answer(shown, wanted.words, given)
@@ -222,7 +238,7 @@ class Ask(commands.Cog):
             return None
         if not found:
             return {"content": nothing(), "embeds": [], "view": None}
-        return quotes(found, _("These posts fit best:"))
+        return quotes(found, _("These posts match best:"))
 
     def has_model(self, guild_id: int) -> bool:
         """Whether a model answers the questions of a server."""
@@ -252,7 +268,7 @@ class Ask(commands.Cog):
             found = await self.read(shown, question, hits)
         except ModelFailed as error:
             logger.warning("the language model gives no answer: {}", error)
-            why = _("The language model did not answer. These posts fit best:")
+            why = _("The language model did not answer. These posts match best:")
             return quotes(hits, why)
         if found is None:
             why = _("The language model found no answer in these posts:")
@@ -320,7 +336,7 @@ def told(found: Cited, hits: Sequence[Hit], ended: bool = True) -> dict[str, Any
         if len("\n".join([*lines, line])) <= MAX_DESCRIPTION:
             lines.append(line)
     shown = sent("\n".join(lines), named)
-    hint = _("A language model has written this from these posts. Read them.")
+    hint = _("A language model wrote this from these posts. Check them.")
     shown["embeds"][0].set_footer(text=hint)
     return shown
 

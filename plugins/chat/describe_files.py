@@ -49,13 +49,21 @@ class Config(PluginConfig):
 
     base_url: Address = Field(
         "",
-        description="of a server that speaks OpenAI's protocol; empty: off",
+        description="address of a server that speaks OpenAI's protocol; empty: off",
     )
-    api_key: SecretStr | None = Field(None, description="in .env: of an account there")
-    speech_model: str = Field("", description="that writes down speech; empty: none")
-    picture_model: str = Field("", description="that describes pictures; empty: none")
-    timeout_s: float = Field(120, gt=0, le=1800, description="for one file")
-    max_pictures: int = Field(4, ge=0, description="of one post")
+    api_key: SecretStr | None = Field(
+        None, description="key for that server; put it in .env"
+    )
+    speech_model: str = Field(
+        "", description="model that transcribes videos and sound; empty: none"
+    )
+    picture_model: str = Field(
+        "", description="model that describes pictures; empty: none"
+    )
+    timeout_s: float = Field(120, gt=0, le=1800, description="time limit for one file")
+    max_pictures: int = Field(
+        4, ge=0, description="pictures that are described per post"
+    )
 
 
 class GuildConfig(PluginConfig):
@@ -63,7 +71,7 @@ class GuildConfig(PluginConfig):
 
     describe_files: bool = Field(
         True,
-        description="posted files may be given to the owner's model to describe them",
+        description="whether the owner's model may describe posted files",
     )
 
 

@@ -70,7 +70,7 @@ class Config(PluginConfig):
 class GuildConfig(PluginConfig):
     """[download] of a server."""
 
-    quality: Quality = Field("best", description="the most that videos may have")
+    quality: Quality = Field("best", description="highest quality of videos")
     spoiler: bool = Field(False, description="post all files as spoilers")
 
 
@@ -128,11 +128,11 @@ class Download(commands.Cog):
         extras={"example": "https://youtu.be/jNQXAC9IVRw"},
     )
     @discord.app_commands.describe(
-        url="one link or several, with spaces between",
-        quality="the most that videos may have; audio: only the sound",
+        url="one or more links, with spaces between them",
+        quality="highest quality of videos; audio: only the sound",
         thread="the author's whole thread, on Twitter/X",
         spoiler="post the files as spoilers",
-        subtitles="burn the subtitles that the site has into the picture",
+        subtitles="burn the site's subtitles into the picture",
     )
     async def download(
         self,
@@ -145,7 +145,7 @@ class Download(commands.Cog):
         spoiler: bool = False,
         subtitles: bool = False,
     ) -> None:
-        """Download what is behind a link, or several, and post it here."""
+        """Download the media behind one or more links, and post them here."""
         if ctx.interaction:  # it must be answered within 3 s, whatever comes
             with contextlib.suppress(*UNREACHABLE):  # then the channel gets the answer
                 await ctx.defer()
@@ -172,7 +172,7 @@ class Download(commands.Cog):
     async def download_message(
         self, interaction: discord.Interaction, message: discord.Message
     ) -> None:
-        """Download what is behind the links in a message, and post it here."""
+        """Download the media behind the links in a message, and post them here."""
         await admit(interaction, "download", group="download", needs=MEDIA_NEEDS)
         if cannot := cannot_post(interaction.channel):
             raise Refused(cannot)

@@ -53,7 +53,7 @@ class Help(commands.Cog):
 
     @guard("help", group="help")
     @commands.hybrid_command(extras={"example": "download"})
-    @app_commands.describe(command="one command, with everything it takes")
+    @app_commands.describe(command="one command, with its options")
     async def help(self, ctx: Context, *, command: str = "") -> None:
         """List the commands that you may use, or explain one."""
         await show(ctx, command)
@@ -286,7 +286,7 @@ async def explained(entry: Entry, ctx: Context, prefix: str) -> discord.Embed:
             told = f"{told}: {choices}" if choices else told
             need = f" ({_('needed')})" if one.required else ""
             lines.append(f"`{one.display_name}`{told}{need}")
-        embed.add_field(name=_("What it takes"), value="\n".join(lines), inline=False)
+        embed.add_field(name=_("Options"), value="\n".join(lines), inline=False)
     if sample := example(entry, prefix):
         embed.add_field(name=_("Example"), value=f"`{sample}`", inline=False)
     dollar = str((await ctx.bot.get_prefix(ctx.message))[-1])
@@ -297,7 +297,7 @@ async def explained(entry: Entry, ctx: Context, prefix: str) -> discord.Embed:
         forms.insert(0, form(entry, "/"))
     if forms:
         shown = ", ".join(f"`{one}`" for one in forms)
-        embed.add_field(name=_("The same"), value=shown, inline=False)
+        embed.add_field(name=_("Same as"), value=shown, inline=False)
     return embed
 
 

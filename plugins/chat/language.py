@@ -18,7 +18,7 @@ class GuildConfig(PluginConfig):
     """[language] of a server."""
 
     language: Language = Field(
-        "auto", description="of the bot's answers; auto: the server's own"
+        "auto", description="language of the bot's answers; auto: the server's own"
     )
 
 

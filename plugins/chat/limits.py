@@ -56,14 +56,16 @@ def rate(default: int, what: str) -> Any:
 
 
 def cooldown(default: int, what: str) -> Any:
-    return Field(default, ge=0, le=DAY_S, description=f"pause between two {what}")
+    return Field(
+        default, ge=0, le=DAY_S, description=f"pause between two uses of {what}"
+    )
 
 
 class Config(PluginConfig):
     """[plugins.limits] in config.toml; of each member in each server."""
 
     download_per_minute: int = rate(5, "links")
-    download_cooldown_s: int = cooldown(10, "requests of links")
+    download_cooldown_s: int = cooldown(10, "download commands")
     queue_list_per_minute: int = rate(10, "/queue list")
     queue_list_cooldown_s: int = cooldown(5, "/queue list")
     queue_clear_per_minute: int = rate(2, "/queue clear")
@@ -94,7 +96,7 @@ class GuildConfig(PluginConfig):
     """[limits] of a server."""
 
     rate_per_minute: int | None = Field(
-        None, ge=0, le=1000, description="links a minute and member; 0: no limit"
+        None, ge=0, le=1000, description="links per member and minute; 0: no limit"
     )
     cooldown_s: int | None = Field(
         None, ge=0, le=DAY_S, description="pause between two requests of a member"
@@ -251,7 +253,7 @@ def told(limit: Limit, unit: str, rate_wait_s: float, cooldown_wait_s: float) ->
     command, count = command_of(unit), limit.per_minute
     if command not in _told:
         if rate_wait_s <= 0:
-            text = _("That was too quick. Try again in {wait}.")
+            text = _("You are going too fast. Try again in {wait}.")
         elif limit.line == "download":
             text = ngettext(
                 "You may ask for {count} link a minute. Try again in {wait}.",

@@ -53,7 +53,7 @@ class GuildConfig(PluginConfig):
         [], description="sites to download from; none: all"
     )
     role_priority: dict[RoleId, Literal["low", "normal", "high"]] = Field(
-        {}, description="whose links go first, by role; the highest role counts"
+        {}, description="priority of links, by role; the highest role counts"
     )
 
 

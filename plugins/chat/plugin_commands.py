@@ -75,7 +75,7 @@ class Plugins(commands.Cog):
     @plugins.command(extras={"example": "download"})
     @app_commands.describe(name="the plugin, or its file without .py")
     async def reload(self, ctx: Context, name: str) -> None:
-        """Load a plugin again from its file; when that fails, the old one stays."""
+        """Load a plugin again from its file; if that fails, the old one stays."""
         await ctx.defer(ephemeral=True)
         known = {stem.lower(): stem for stem in self.app.plugins.all}
         stem = name.removesuffix(".py")

@@ -80,14 +80,14 @@ class Privacy(commands.Cog):
     @guard("privacy show", group="privacy", needs=())
     @commands.hybrid_group(invoke_without_command=True, case_insensitive=True)
     async def privacy(self, ctx: Context, *, words: str = "") -> None:
-        """See and forget what is stored about you."""
+        """See and delete your stored data."""
         check_words(self.privacy, words)
         await self.do_show(ctx)
 
     @guard("privacy show", group="privacy", needs=())
     @privacy.command(ignore_extra=False)
     async def show(self, ctx: Context) -> None:
-        """Show what I have stored about you."""
+        """Show the data that I have stored about you."""
         await self.do_show(ctx)
 
     async def do_show(self, ctx: Context) -> None:
@@ -96,9 +96,9 @@ class Privacy(commands.Cog):
         here, _size = await app.queue.count(guild_id_of(ctx), user_id)
         rows = await count_rows(app, user_id)
         lines = [
-            _(
-                "Downloads in the queue and ended ones: {count}, {here} of them here"
-            ).format(count=jobs, here=here),
+            _("Downloads, in the queue or ended: {count}, {here} of them here").format(
+                count=jobs, here=here
+            ),
             _("Kept files: {size}").format(size=format_size(size_bytes)),
         ]
         for name, count in rows.items():
@@ -109,9 +109,9 @@ class Privacy(commands.Cog):
             lines.append(text.format(count=await archive_of(app).count(user_id)))
         named = await in_statistics(app, user_id)
         lines.append(
-            _("Statistics may name you: /privacy stats changes that.")
+            _("Statistics may show your name. /privacy stats changes that.")
             if named
-            else _("Statistics do not name you: /privacy stats changes that.")
+            else _("Statistics do not show your name. /privacy stats changes that.")
         )
         lines.append(
             _("The log keeps ids for {days} days.").format(
@@ -133,7 +133,7 @@ class Privacy(commands.Cog):
         messages: Messages = NOTHING,
         everywhere: Everywhere = NOTHING,
     ) -> None:
-        """Cancel and forget all that you have asked for on this server."""
+        """Cancel and forget all your requests on this server."""
         await ctx.defer(ephemeral=True)
         words: set[Any] = {messages, everywhere}
         guild_id = None if "everywhere" in words else guild_id_of(ctx)
@@ -159,8 +159,8 @@ class Privacy(commands.Cog):
             count = sum(number > 0 for _channel, number in forgotten.messages)
             lines.append(
                 ngettext(
-                    "I delete {count} message now.",
-                    "I delete {count} messages now, which may take a while.",
+                    "I am deleting {count} message now.",
+                    "I am deleting {count} messages now, which may take a while.",
                     count,
                 ).format(count=count)
             )
@@ -175,14 +175,14 @@ class Privacy(commands.Cog):
 
     @guard("privacy stats", group="privacy", needs=())
     @privacy.command(ignore_extra=False)
-    @app_commands.describe(choice="whether statistics may name you, on all servers")
+    @app_commands.describe(choice="whether statistics show your name, on all servers")
     async def stats(self, ctx: Context, choice: Literal["on", "off"]) -> None:
-        """Say whether statistics may name you."""
+        """Show or hide your name in statistics."""
         await set_in_statistics(self.app, user_of(ctx).id, choice == "on")
         if choice == "on":
-            await reply(ctx, _("Statistics may name you."))
+            await reply(ctx, _("Statistics may show your name."))
         else:
-            await reply(ctx, _("Statistics do not name you any more."))
+            await reply(ctx, _("Statistics no longer show your name."))
 
 
 # ── Forgetting ─────────────────────────────────────────────────────────────────────

@@ -94,20 +94,20 @@ class Queue(commands.Cog):
     @guard("queue list", group="queue")
     @commands.hybrid_group(invoke_without_command=True, case_insensitive=True)
     async def queue(self, ctx: Context, *, words: str = "") -> None:
-        """See and change what is waiting and running."""
+        """See and change the queue."""
         check_words(self.queue, words)
         await self.show_list(ctx)
 
     @guard("queue list", group="queue")
     @queue.command(name="list")
     async def list_(self, ctx: Context) -> None:
-        """Show what is running and what is waiting on this server."""
+        """Show the running and the waiting downloads of this server."""
         await self.show_list(ctx)
 
     @guard("queue list", group="queue")
     @commands.command(name="dlq", hidden=True)
     async def dlq(self, ctx: Context) -> None:
-        """Show what is running and what is waiting on this server."""
+        """Show the running and the waiting downloads of this server."""
         await self.show_list(ctx)
 
     async def show_list(self, ctx: Context) -> None:
@@ -139,9 +139,9 @@ class Queue(commands.Cog):
 
     @guard("queue clear", group="queue", needs=MODERATOR)
     @queue.command(ignore_extra=False)
-    @app_commands.describe(running="also stop what is running")
+    @app_commands.describe(running="also stop running downloads")
     async def clear(self, ctx: Context, running: Running = NOTHING) -> None:
-        """Remove all waiting links of this server, with running ones if you say so."""
+        """Remove all waiting links of this server, or the running ones, too."""
         statuses = CANCELLABLE if running else (Status.QUEUED,)
         jobs = await jobs_here(self.app, ctx, statuses)
         if not jobs:
@@ -178,7 +178,7 @@ class Queue(commands.Cog):
     @queue.command(ignore_extra=False)
     @app_commands.describe(id="the number of a download")
     async def retry(self, ctx: Context, id: str) -> None:
-        """Try a download again that has failed or was cancelled."""
+        """Try a failed or cancelled download again."""
         await ctx.defer(ephemeral=True)
         job = await find_job(self.app, ctx, id)
         await admit_to(ctx, "queue retry", [job], dry=True)
@@ -201,9 +201,9 @@ class Queue(commands.Cog):
 
     @guard("queue purge", group="privacy", needs=MODERATOR)
     @queue.command(ignore_extra=False)
-    @app_commands.describe(member="only what this member asked for")
+    @app_commands.describe(member="only posts that this member asked for")
     async def purge(self, ctx: Context, member: discord.User = NOTHING) -> None:
-        """Forget the ended downloads of this server, and delete the files I have kept."""
+        """Forget the ended downloads of this server, and delete their files."""
         if member:
             question = _("Forget all downloads of {member} that have ended here?")
         else:

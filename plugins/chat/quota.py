@@ -40,7 +40,7 @@ class Config(PluginConfig):
 
     daily_quota: ByteSize = Field(
         ByteSize(500 * 2**20),
-        description="posted on one server in a day; 0: no limit",
+        description="limit for one server and day (UTC); 0: no limit",
     )
 
 
@@ -48,10 +48,11 @@ class GuildConfig(PluginConfig):
     """[quota] of a server."""
 
     max_file_size: ByteSize | None = Field(
-        None, ge=1, description="of one posted file; not set: the owner's"
+        None, ge=1, description="the largest posted file; not set: the owner's limit"
     )
     daily_quota: ByteSize | None = Field(
-        None, description="posted in a day, by UTC; 0: no limit; not set: the owner's"
+        None,
+        description="limit for one day (UTC); 0: no limit; not set: the owner's limit",
     )
 
     def within(self, config: Any, settings: Settings) -> Self:

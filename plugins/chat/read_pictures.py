@@ -40,13 +40,18 @@ class Config(PluginConfig):
     """[plugins.read_pictures] in config.toml."""
 
     side: int = Field(
-        736, ge=320, le=2000, description="pixels in which lines are looked for"
+        736,
+        ge=320,
+        le=2000,
+        description="longer side of the picture that is searched for lines, in pixels",
     )
     memory_limit: ByteSize = Field(
-        ByteSize(600 * 2**20), ge=100 * 2**20, description="memory that reading may use"
+        ByteSize(600 * 2**20), ge=100 * 2**20, description="memory limit of the reader"
     )
-    timeout_s: float = Field(30, gt=0, le=300, description="for one picture")
-    max_pictures: int = Field(10, ge=0, description="of one post; 0: none")
+    timeout_s: float = Field(30, gt=0, le=300, description="time limit for one picture")
+    max_pictures: int = Field(
+        10, ge=0, description="pictures that are read per post; 0: none"
+    )
 
 
 def lacking(config: Config) -> str:

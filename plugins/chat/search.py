@@ -68,12 +68,12 @@ class Search(commands.Cog):
     )
     @app_commands.describe(
         query='words, or "exact words" in quotation marks',
-        member="only what this member asked for",
-        channel="only what is in this channel",
-        platform="only what is from this site",
-        kind="only posts with this in them",
+        member="only posts that this member asked for",
+        channel="only posts in this channel",
+        platform="only posts from this site",
+        kind="only posts with this kind of content",
         since="not older than this",
-        public="show everybody here what is found",
+        public="show everybody here the results",
     )
     async def search(
         self,
@@ -87,7 +87,7 @@ class Search(commands.Cog):
         since: Since | None = None,
         public: bool = False,
     ) -> None:
-        """Find what I have posted, by words or by what it is about."""
+        """Find my posts by words or by meaning."""
         public = public or not ctx.interaction
         await ctx.defer(ephemeral=not public)
         about = {"platform": self.known(platform or ""), "kind": kind or ""}
@@ -120,7 +120,7 @@ class Search(commands.Cog):
     async def find_similar(
         self, interaction: discord.Interaction, message: discord.Message
     ) -> None:
-        """Find posts of mine that resemble this message."""
+        """Find my posts that are like this message."""
         await admit(interaction, "search", group="search")
         await interaction.response.defer(ephemeral=True, thinking=True)
         job_id = job_of(interaction, message)
@@ -146,7 +146,7 @@ def words_of(message: discord.Message) -> str:
     try:
         return cleaned(text)
     except Refused:
-        raise Refused(_("That message says nothing that I could look for.")) from None
+        raise Refused(_("That message has no text to search for.")) from None
 
 
 async def found(
@@ -191,7 +191,7 @@ def keep(wanted: Wanted) -> str:
 def recall(key: str) -> Wanted:
     """What was looked for. Raises Refused once that is forgotten."""
     if key not in kept:
-        raise Refused(_("That search is over. Search again."))
+        raise Refused(_("That search has expired. Search again."))
     return kept[key]
 
 

@@ -195,7 +195,7 @@ class GuildSettings(commands.Cog, name="Settings"):
 
     @guard("settings view", group="settings")
     @settings.command(extras={"example": "language"})
-    @app_commands.describe(setting="one of them, with what it takes")
+    @app_commands.describe(setting="one of them, with its possible values")
     async def view(self, ctx: Context, *, setting: str = "") -> None:
         """Show the settings of this server, or one of them."""
         await self.show(ctx, setting)
@@ -332,7 +332,9 @@ async def checked(
     new = getattr(after, key)
     allowed = getattr(after.within(plugin.config, app.settings), key)
     if allowed != new:
-        text = _("{value} is beyond what the bot's owner allows for {name}: {allowed}.")
+        text = _(
+            "The bot's owner does not allow {value} for {name}. The limit is {allowed}."
+        )
         raise Refused(
             text.format(
                 value=show(kind, new) if new else "0 (∞)",  # no limit
@@ -344,7 +346,7 @@ async def checked(
 
 
 def does_not_fit(setting: Setting, place: Place, wrong: str) -> str:
-    text = _("{wrong} is not valid. {name} takes {allowed}; or default.")
+    text = _("{wrong} is not valid. {name} can be {allowed}; or default.")
     return text.format(
         wrong=wrong, name=f"`{setting.name}`", allowed=takes(setting.kind, place)
     )
@@ -387,7 +389,7 @@ def one_shown(setting: Setting, guild_id: int, place: Place) -> discord.Embed:
     facts = {
         _("Value"): f"{show(kind, setting.counts(table))} · {source(setting, table)}",
         _("Default"): show(kind, default),
-        _("It takes"): takes(kind, place),
+        _("Possible values"): takes(kind, place),
         _("Missing permissions"): lacking_for(setting, table, place),
     }
     for name, value in facts.items():

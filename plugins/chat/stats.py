@@ -281,10 +281,10 @@ class Stats(commands.Cog):
     async def stats(
         self, ctx: Context, where: Literal["here", "everywhere"] = "here"
     ) -> None:
-        """Show what was downloaded on this server, with a picture of the last two weeks."""
+        """Show this server's downloads, with a picture of the last two weeks."""
         everywhere = where == "everywhere"
         if everywhere and not await self.bot.is_owner(ctx.author):
-            raise Refused(_("Only the bot's owner sees what other servers do."))
+            raise Refused(_("Only the bot's owner may see other servers."))
         await ctx.defer(ephemeral=everywhere)
         missing = [] if ctx.interaction else missing_here(ctx)
         guild_id = EVERYWHERE if everywhere else guild_id_of(ctx)
@@ -307,7 +307,7 @@ class Stats(commands.Cog):
             return None
         parts = picture.parts.items()
         sums = (f"{name_of(name)} {sum(values)}" for name, values in parts)
-        text = _("Downloads a day, of the last two weeks: {sums}").format(
+        text = _("Downloads per day in the last two weeks: {sums}").format(
             sums=", ".join(sums)
         )
         return discord.File(io.BytesIO(png), "stats.png", description=text[:1024])
@@ -348,7 +348,7 @@ async def shown(app: App, guild_id: int, today: int) -> discord.Embed:
     embed.add_field(name=_("Queue now"), value=text)
     if guild_id != EVERYWHERE and (line := await told(app, guild_id)):
         embed.add_field(name=_("Posted today, of the quota"), value=line)
-    embed.set_footer(text=_("Days by UTC. Medians of completed downloads."))
+    embed.set_footer(text=_("Days are UTC. Times are medians of completed downloads."))
     return embed
 
 

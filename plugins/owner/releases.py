@@ -43,11 +43,11 @@ class Config(PluginConfig):
     """[plugins.releases] in config.toml."""
 
     check_interval_s: float = Field(
-        86400, ge=0, description="time between two looks for new releases; 0: none"
+        86400, ge=0, description="time between two checks for new releases; 0: none"
     )
     index: str = Field(
         "https://pypi.org/pypi/{name}/json",
-        description="where the package index tells of a package; {name} is its name",
+        description="a package's entry in the package index; {name} is its name",
     )
 
     @field_validator("index")

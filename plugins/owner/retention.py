@@ -38,14 +38,16 @@ class Config(PluginConfig):
     """[plugins.retention] in config.toml; 0 means no limit, or for ever."""
 
     max_temp_storage: ByteSize = Field(
-        ByteSize(2**30), description="running downloads; above it, links are refused"
+        ByteSize(2**30),
+        description="limit for running downloads; above it, links are refused",
     )
     max_storage: ByteSize = Field(
-        ByteSize(5 * 2**30), description="kept files; above it, the oldest are deleted"
+        ByteSize(5 * 2**30),
+        description="limit for kept files; above it, the oldest are deleted",
     )
     min_free_space: ByteSize = Field(
         ByteSize(500 * 2**20),
-        description="free disk; below it, links are refused and downloads ended",
+        description="free disk space; below it, links are refused and downloads end",
     )
     temp_retention_s: float = Field(
         3600, ge=0, description="how long leftovers of downloads are kept"

@@ -75,7 +75,7 @@ class Config(PluginConfig):
     """[plugins.child_runner] in config.toml."""
 
     memory_limit: ByteSize = Field(
-        ByteSize(384 * 2**20), description="memory that one download may use"
+        ByteSize(384 * 2**20), description="memory limit of one download"
     )
     allow_private_addresses: bool = Field(
         False, description="true lets members reach your home network"

@@ -64,7 +64,10 @@ class Config(PluginConfig):
     """[plugins.discord_client] in config.toml."""
 
     command_prefix: str = Field(
-        "$", pattern=r"\S", max_length=10, description="before commands in messages"
+        "$",
+        pattern=r"\S",
+        max_length=10,
+        description="first characters of a command in a message",
     )
     message_content: bool = Field(
         True, description="read $ commands; false: slash commands only"

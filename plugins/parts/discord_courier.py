@@ -94,7 +94,9 @@ class GuildConfig(PluginConfig):
     """[discord_courier] of a server."""
 
     thread_above: int = Field(
-        0, ge=0, description="albums of more files are posted in a thread; 0: never"
+        0,
+        ge=0,
+        description="albums with more files than this go into a thread; 0: never",
     )
 
 
@@ -168,7 +170,7 @@ class DiscordCourier(Courier):
         raise JobFailed(
             Cause.NETWORK,
             f"not posted: {reason!r}",
-            N_("Discord did not take the files. Try again later."),
+            N_("Discord did not accept the files. Try again later."),
         )
 
     async def limit_bytes(self, job: Job) -> int:

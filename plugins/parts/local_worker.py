@@ -83,10 +83,10 @@ class Config(PluginConfig):
     """[plugins.local_worker] in config.toml."""
 
     download_timeout_s: float = Field(
-        600, gt=0, description="how long one download may take"
+        600, gt=0, description="time limit for one download"
     )
     lease_s: float = Field(
-        60, ge=2, description="until another machine takes over from one that is gone"
+        60, ge=2, description="time until another machine takes over from a dead one"
     )
 
 

@@ -76,18 +76,24 @@ class Config(PluginConfig):
     """[plugins.redis_queue] in config.toml."""
 
     url: SecretStr | None = Field(
-        None, description="redis:// or rediss:// with TLS; only in .env; none: off"
+        None, description="redis://, or rediss:// with TLS; only in .env; not set: off"
     )
     prefix: str = Field(
-        "bossbot", pattern=r"^[\w.-]+$", description="begins the names of all keys"
+        "bossbot",
+        pattern=r"^[\w.-]+$",
+        description="beginning of the names of all keys",
     )
     keep_s: float = Field(604800, ge=3600, description="how long ended jobs are kept")
     sentinels: list[Annotated[str, Field(pattern=r"^.+:\d{1,5}$")]] = Field(
-        [], description="host:port of each Sentinel; they then say where Redis is"
+        [], description="host:port of each Sentinel, if Sentinels watch over Redis"
     )
-    service: str = Field("mymaster", description="its name, as Sentinels know it")
+    service: str = Field(
+        "mymaster", description="name of that Redis in the Sentinels' configuration"
+    )
     requests_per_s: float = Field(
-        45, ge=1, description="to Discord, of all processes together; it takes 50"
+        45,
+        ge=1,
+        description="requests to Discord by all processes together; its limit is 50",
     )
 
 

@@ -5,7 +5,7 @@ import dataclasses
 from bossbot import N_, Bench, Cause, JobFailed, MediaFile, _, format_size
 
 CUT = N_("The file is cut short: its end is missing.")
-DAMAGED = N_("The file is damaged, or it is not what it says.")
+DAMAGED = N_("The file is damaged, or has the wrong type.")
 NO_FFMPEG = N_(
     "It is {size}, the limit is {limit}, and making it smaller needs ffmpeg, which is "
     "missing here."

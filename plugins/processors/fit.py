@@ -86,7 +86,7 @@ class Config(PluginConfig):
         "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"
     ] = Field("veryfast", description="x264's preset: slower ones look better")
     crf: int = Field(
-        22, ge=12, le=35, description="x264's crf, for what need not be smaller"
+        22, ge=12, le=35, description="x264's crf for files that do not have to shrink"
     )
 
 
@@ -193,7 +193,7 @@ async def as_it_is(file: MediaFile, bench: Bench) -> MediaFile:
         await bench.ffmpeg("-xerror", "-i", file.path, "-t", "1", "-f", "null", "-")
     except JobFailed as error:
         return failed(file, DAMAGED, error.detail)
-    note = _("as it came, since it could not be converted")
+    note = _("unchanged, since it could not be converted")
     return in_place_of(file, dataclasses.replace(file, note=note))
 
 

@@ -137,7 +137,7 @@ async def test_repeated_link_is_answered_with_where_it_is_and_can_be_posted_agai
         post = await posted(stage, url)
         spent(stage)
         asked = await ask(stage, f"{url}?utm_source=x#:~:text=y", otto)
-        answer = await told(stage, asked, "here already")
+        answer = await told(stage, asked, "already posted")
         assert address(post) in answer.content
         assert answer.buttons == ["Post again"]
         slash = await stage.fake.slash(stage.channel_id, "download", {"url": url})
@@ -166,14 +166,14 @@ async def test_repeated_links_of_a_request_share_a_message(stage: Stage) -> None
     async with stage.bot():
         posts = [await posted(stage, url) for url in urls]
         asked = await ask(stage, f"{urls[0]} {urls[0]}?utm_source=x {urls[1]}")
-        answer = await told(stage, asked, "here already")
+        answer = await told(stage, asked, "already posted")
         assert [line[:2] for line in answer.content.split("\n")] == ["1.", "2."]
         assert all(address(post) in answer.content for post in posts)
         assert answer.buttons == ["Post again (1)", "Post again (2)"]
         await stage.fake.click(answer.id, "Post again (2)")
         again = (await stage.gets(3))[-1]
         assert again.files[0].data == posts[1].files[0].data
-        told_so = [m for m in stage.said() if "here already" in m.content]
+        told_so = [m for m in stage.said() if "already posted" in m.content]
         assert told_so == [answer]
 
 
@@ -289,7 +289,9 @@ async def test_direct_message_answers_only_its_own_member(stage: Stage) -> None:
     async with stage.bot(download__direct_messages=True) as bot:
         stage.guild_settings(QUICK, 0)
         post = await posted(stage, url, place=mine.id)
-        answer = await told(stage, await ask(stage, url, place=mine.id), "here already")
+        answer = await told(
+            stage, await ask(stage, url, place=mine.id), "already posted"
+        )
         assert address(post) in answer.content
         spent(stage)
         await files_of(stage, await ask(stage, url, otto, theirs.id))
@@ -341,7 +343,9 @@ async def test_all_who_ask_for_a_link_at_once_are_one_job_and_are_told(
         )
         assert sums and sums[0] == 3 and sums[1] == sums[2] == len(post.files[0].data)
         assert len(stage.posted()) == 1
-        assert (await told(stage, await ask(stage, url, otto), "here already")).buttons
+        assert (
+            await told(stage, await ask(stage, url, otto), "already posted")
+        ).buttons
 
 
 async def test_short_link_is_the_link_that_it_leads_to(stage: Stage) -> None:
@@ -361,12 +365,12 @@ async def test_short_link_is_the_link_that_it_leads_to(stage: Stage) -> None:
         assert address(post) in (await told(stage, second, "is here")).content
         await told(stage, first, "Done")
         for known in (url, short):
-            answer = await told(stage, await ask(stage, known), "here already")
+            answer = await told(stage, await ask(stage, known), "already posted")
             assert address(post) in answer.content
         await files_of(stage, await ask(stage, other))  # which nobody has posted
         forget = await stage.fake.slash(stage.channel_id, "privacy forget")
         await stage.fake.answered(forget)
-        await told(stage, await ask(stage, url, otto), "here already")
+        await told(stage, await ask(stage, url, otto), "already posted")
         assert await here_is_no_word_of(bot, short)
 
 
@@ -393,7 +397,7 @@ async def test_find_posted_gives_up_a_short_link_to_what_is_here(
         assert job and (job.status, job.file_count) == (Status.COMPLETED, 0)
         await until(partial(counted, bot, otto))
         # Now it is known, and answered at once; what is asked for again is posted.
-        answer = await told(stage, await ask(stage, short[0], otto), "here already")
+        answer = await told(stage, await ask(stage, short[0], otto), "already posted")
         assert address(post) in answer.content
         await stage.fake.click(answer.id, "Post again", otto.id)
         [_, again] = await stage.gets(2)
@@ -549,7 +553,7 @@ async def test_forgetting_takes_nothing_of_another_member(
             if user is fake.member:
                 assert not post.deleted
             if user is fake.member and not lost:
-                again = await told(stage, await ask(stage, url, otto), "here already")
+                again = await told(stage, await ask(stage, url, otto), "already posted")
                 assert address(post) in again.content
         await fake.wait_for(lambda: post.deleted)
 

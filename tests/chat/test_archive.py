@@ -294,9 +294,9 @@ async def test_server_that_wants_no_archive_has_none(stage: Stage) -> None:
         number = await post(stage, title="A fox")
         await finds(bot, stage, "fox", number)
         stage.guild_settings("[archive]\narchive = false\n")
-        with pytest.raises(Refused, match="keeps no archive"):
+        with pytest.raises(Refused, match="archive is switched off"):
             await find(bot, stage, "fox")
-        assert "keeps no archive" in await use(stage, "archive status")
+        assert "archive is switched off" in await use(stage, "archive status")
         await until(partial(is_without, stage, b"A fox"))
         bot.app.archive._forget_unwanted = asyncio.Event().wait  # nor is it added
         await post(stage, title="Another fox")
@@ -340,7 +340,7 @@ async def test_who_asked_and_moderators_can_have_a_post_forgotten(stage: Stage) 
         assert "I have stored nothing about that message." in said
         assert "Only the bot's owner" in await use(stage, "archive rebuild")
         owner = next(user for user in fake.users.values() if user.id == fake.owner.id)
-        assert "indexed anew" in await use(stage, "archive rebuild", owner)
+        assert "indexed again" in await use(stage, "archive rebuild", owner)
         await finds(bot, stage, "fox", ids[2])
     async with words_only(stage) as bot:  # nothing brings them back
         await finds(bot, stage, "fox", ids[2])
@@ -514,7 +514,7 @@ async def test_owner_searches_on_the_command_line(
         assert "that is no id" in capsys.readouterr().err
     stage.guild_settings("[archive]\narchive = false\n")
     assert await command(stage, "search", "owl", "--guild", guild) == 1
-    off = "This server keeps no archive: its setting is off.\n"
+    off = "The archive is switched off on this server.\n"
     assert capsys.readouterr().out == off
 
 

@@ -66,7 +66,7 @@ async def ask(stage: Stage, question: str = "soup in the hut", **more: Any) -> M
     options = {"question": question, **more}
     number = await stage.fake.slash(stage.channel_id, "ask", options)
     answer = await stage.fake.answered(number)
-    begun = "I am reading what fits best …"
+    begun = "Reading the posts that match best …"
     await stage.fake.wait_for(
         lambda: begun not in answer.text and not answer.text.endswith(" …")
     )
@@ -84,7 +84,7 @@ async def test_without_a_model_the_best_sentences_are_quoted(stage: Stage) -> No
         huts = await post(stage, bot, *texts)
         await post(stage, bot, "A cat\nShe sleeps all day.")
         answer = await ask(stage, "is there soup in the hut")
-        assert answer.text.startswith("These posts fit best:\n\n**1.** [Hut ")
+        assert answer.text.startswith("These posts match best:\n\n**1.** [Hut ")
         assert answer.text.count("\n> There is soup in hut number ") == 3
         assert len(jumps(answer)) == 3 and {*jumps(answer)} < {one.id for one in huts}
         assert answer.only_for is stage.fake.member
@@ -92,7 +92,7 @@ async def test_without_a_model_the_best_sentences_are_quoted(stage: Stage) -> No
         public = await stage.hears("She sleeps all day", after=asked.id)
         assert public.only_for is None
         nothing = await ask(stage, "quantum physics")
-        assert nothing.text == "Nothing that I posted here fits that."
+        assert nothing.text == "I found no posts here that match."
 
 
 async def test_an_answer_for_all_rests_on_what_all_may_read(stage: Stage) -> None:
@@ -111,7 +111,7 @@ async def test_an_answer_for_all_rests_on_what_all_may_read(stage: Stage) -> Non
 
 
 # What a model does, and how the answer begins.
-NO_ANSWER = "The language model did not answer. These posts fit best:"
+NO_ANSWER = "The language model did not answer. These posts match best:"
 NOT_IN_THEM = "The language model found no answer in these posts:"
 BEHAVIOURS = {
     "plain": "It is in the posts [[1]](https://discord.com/channels/",
@@ -166,7 +166,7 @@ async def test_whatever_a_model_does_there_is_an_answer(
             if begins in (NO_ANSWER, NOT_IN_THEM):
                 assert QUOTES in answer.text, name
             else:
-                assert "A language model has written this" in answer.text
+                assert "A language model wrote this" in answer.text
         assert fake_model.elsewhere == 0
     assert not [line for line in log if KEY in line]
     assert sum("language model gives no answer" in line for line in log) == 16
@@ -186,7 +186,7 @@ async def test_an_answer_grows_and_names_its_sources(
         await stage.fake.wait_for(lambda: "The first half" in answer.text)
         assert answer.text.endswith(" …") and not jumps(answer)
         fake_model.gate.set()
-        written = "A language model has written this"
+        written = "A language model wrote this"
         await stage.fake.wait_for(lambda: written in answer.text)
         assert "second half" in answer.text
         assert answer.only_for is None
@@ -240,7 +240,7 @@ async def test_what_is_deleted_while_the_model_writes_is_not_in_its_answer(
             fake_model.gate.set()
             await stage.fake.wait_for(lambda a=answer: " half" not in a.text)
             assert jumps(answer) == left
-        assert answer.text == "Nothing that I posted here fits that."
+        assert answer.text == "I found no posts here that match."
 
 
 async def test_nothing_reaches_a_model_that_a_server_does_not_want(
@@ -250,7 +250,9 @@ async def test_nothing_reaches_a_model_that_a_server_does_not_want(
     async with stage.bot(**settings(fake_model)) as bot:
         await post(stage, bot, HUT)
         answer = await ask(stage)
-        assert answer.text.startswith("These posts fit best:") and QUOTES in answer.text
+        assert (
+            answer.text.startswith("These posts match best:") and QUOTES in answer.text
+        )
         stage.guild_settings("")
         await post(stage, bot, "A secret hut\nIt has soup, too.", words="spoiler")
         await ask(stage, "a secret hut")
@@ -280,7 +282,7 @@ async def test_a_member_has_so_many_answers_a_day_and_waits_for_a_turn(
         assert [tuple(row) for row in rows] == [(stage.fake.member.id, 2)]
         await bot.app.database.all("UPDATE ask SET day = day - 1")
         set_model(bot, model="plain", daily_per_member=2)
-        assert "A language model has written" in (await ask(stage)).text
+        assert "A language model wrote" in (await ask(stage)).text
         rows = await bot.app.database.all("SELECT user_id, count FROM ask")
         assert [tuple(row) for row in rows] == [(stage.fake.member.id, 1)]
 

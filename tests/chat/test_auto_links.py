@@ -415,14 +415,14 @@ async def test_link_that_is_under_way_or_here_is_answered_with_where_it_is(
         await room.gets(2)
         await until(partial(posted_in, bot, 2))
         asked = await room.says(f"{url} {other}")
-        told = await room.hears("here already", after=asked.id)
+        told = await room.hears("already posted", after=asked.id)
         assert told.buttons == ["Post again (1)", "Post again (2)"]
         # Two who click at the same moment get one answer.
         allow(room, "react", "[limits]\nrate_per_minute = 0\ncooldown_s = 0\n")
         asked = await offered(room, await room.says(url))
         clicks = (room.fake.member_reacts(asked, READY, u) for u in (None, otto.id))
         await asyncio.gather(*clicks)
-        await room.hears("here already", after=asked.id)
+        await room.hears("already posted", after=asked.id)
         busy = cast(auto_links.Links, bot.get_cog("Links")).busy
         await until(partial(is_empty, busy))
         answers = [said for said in room.said() if said.id > asked.id]

@@ -151,9 +151,9 @@ async def test_cooldown_runs_between_commands_and_not_between_their_links(
     app = await start()
     for n in range(3):
         await take(app, f"7:{n}")
-    with pytest.raises(Refused, match=r"too quick\. Try again in 10 s"):
+    with pytest.raises(Refused, match=r"too fast\. Try again in 10 s"):
         await take(app, "8:0")
-    with pytest.raises(Refused, match="too quick"):
+    with pytest.raises(Refused, match="too fast"):
         await use(app, "download")
     clock(10)
     await use(app, "download", request="8")
@@ -167,7 +167,7 @@ async def test_cooldown_of_a_command_that_is_not_over_does_not_stop_its_own_link
     for key in ("7", "8"):
         await use(app, "download", request=key)
     await take(app, "7:0")
-    with pytest.raises(Refused, match="too quick"):
+    with pytest.raises(Refused, match="too fast"):
         await take(app, "8:0")
     await take(app, "7:1")
 
@@ -209,7 +209,7 @@ async def test_commands_of_one_row_are_counted_together(
     app = await start()
     await use(app, one)
     if together:
-        with pytest.raises(Refused, match="too quick"):
+        with pytest.raises(Refused, match="too fast"):
             await use(app, other)
     else:
         await use(app, other)
@@ -236,7 +236,7 @@ async def test_each_row_has_the_limits_of_the_table(
     app = await start()
     line = limits.LINES[name]
     await use(app, name)
-    with pytest.raises(Refused, match=f"too quick. Try again in {cooldown_s} s"):
+    with pytest.raises(Refused, match=f"too fast. Try again in {cooldown_s} s"):
         await use(app, name)
     await app.stop()
     app = await start(**{f"{line}_cooldown_s": 0})
@@ -402,7 +402,7 @@ async def test_limits_survive_a_restart(start: StartApp) -> None:
     app = await start(download_cooldown_s=0)
     with pytest.raises(Refused, match="5 links a minute"):
         await take(app)
-    with pytest.raises(Refused, match="too quick"):
+    with pytest.raises(Refused, match="too fast"):
         await use(app)
 
 
@@ -487,7 +487,7 @@ async def test_slash_answer_is_private_and_a_message_of_its_own(stage: Stage) ->
         await stage.gets(1)
         used = await fake.slash(stage.channel_id, "download", {"url": url})
         told = await fake.answered(used)
-        assert "too quick. Try again in" in told.text
+        assert "too fast. Try again in" in told.text
         assert told.only_for is fake.member
         assert len(await bot.app.queue.list()) == 1
 

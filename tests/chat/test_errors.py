@@ -180,7 +180,7 @@ async def test_interaction_that_expired_is_answered_in_the_channel(
     async with stage.bot():
         fault = fake.fault("callback", 404, times=9, code=code)
         await fake.slash(stage.channel_id, "buttons")
-        answer = await stage.hears("That took too long for Discord", "Ask again.")
+        answer = await stage.hears("That took too long, so Discord", "Ask again.")
         assert fault.hits and not answer.only_for
         assert f"<@{fake.member.id}>" in answer.content and not answer.mentions
 

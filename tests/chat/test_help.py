@@ -44,7 +44,7 @@ async def test_help_names_slash_commands_as_the_member_s_discord_does(
     async with stage.bot():
         text = await help_of(stage, door="/")
         assert "`/warteschlange abbrechen id` Cancel a download" in text
-        assert "Apps > Medien herunterladen` Download what is behind" in text
+        assert "Apps > Medien herunterladen` Download the media behind" in text
         assert "`/warteschlange liste`" in await help_of(stage, "warteschlange", 0, "/")
         one = await help_of(stage, "queue cancel", 0, "/")
         assert (
@@ -82,7 +82,7 @@ async def test_help_lists_what_the_member_may_use_by_plugin_with_an_example(
     async with stage.bot():
         text = await help_of(stage)
         words = "[audio|480|720|1080|best] [thread] [spoiler] [subtitles]"
-        assert f"`$download [link] {words}` Download what is behind" in text
+        assert f"`$download [link] {words}` Download the media behind" in text
         assert "\n`right-click a message > Apps > Download media` " in text
         assert "-# Example: `$download https://youtu.be/jNQXAC9IVRw`" in text
         assert "`$box open [name]` Open a box.\n-# Example: `$box open`" in text

@@ -185,13 +185,13 @@ async def test_statistics_name_nobody_who_does_not_want_it(stage: Stage) -> None
     async with stage.bot() as bot:
         member = stage.fake.member.id
         assert await in_statistics(bot.app, member)
-        assert "do not name" in await use(stage, "privacy stats", choice="off")
+        assert "do not show" in await use(stage, "privacy stats", choice="off")
         assert not await in_statistics(bot.app, member)
-        assert "do not name you" in await use(stage, "privacy show")
+        assert "do not show your name" in await use(stage, "privacy show")
         await use(stage, "privacy forget")
         assert not await in_statistics(bot.app, member)
         await stage.says("$privacy stats ON")
-        await stage.hears("Statistics may name you.")
+        await stage.hears("Statistics may show your name.")
         assert await in_statistics(bot.app, member)
 
 

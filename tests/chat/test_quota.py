@@ -314,7 +314,7 @@ async def test_stats_show_what_is_used_and_reserved(start: StartApp) -> None:
     told = module("_quota").told
     assert await told(app, 1) == "3 MiB of 10 MiB"
     await attempt(app, job_of(4))
-    reserved = "4 MiB reserved for what is running"
+    reserved = "4 MiB reserved for running downloads"
     assert await told(app, 1) == f"3 MiB of 10 MiB\n{reserved}"
 
 

@@ -74,7 +74,7 @@ async def test_a_post_is_found_with_its_sentence_picture_and_link(stage: Stage) 
         assert said == "> ||Boo.||"
         assert "thumbnail" not in spoiler.embeds[0]
 
-        nothing = "Nothing that I posted here fits that."
+        nothing = "I found no posts here that match."
         for options in ({"kind": "video"}, {"member": fake.owner.id}):
             assert (await search(stage, "soup", **options)).text == nothing
         here = {"kind": "image", "member": fake.member.id, "since": "day"}
@@ -117,13 +117,13 @@ async def test_more_and_similar_posts_and_what_a_restart_leaves(stage: Stage) ->
         smile = await stage.says("||https://toy.example/1|| <https://x.example> ?!")
         number = await fake.use_on(smile.id, "Find similar posts")
         told = await fake.answered(number)
-        assert told.text == "That message says nothing that I could look for."
+        assert told.text == "That message has no text to search for."
     async with stage.bot(archive__meaning="off"):
         module("search").kept.clear()  # as in a new process
         for button in ("More", "Post here"):
             number = await fake.click(first.id, button)
             told = await fake.answered(number)
-            assert told.text == "That search is over. Search again."
+            assert told.text == "That search has expired. Search again."
             assert told.only_for is fake.member
 
 
@@ -159,7 +159,7 @@ async def test_only_what_its_readers_may_read_is_in_an_answer(stage: Stage) -> N
 
 
 async def test_threads_categories_and_direct_messages(stage: Stage) -> None:
-    fake, nothing = stage.fake, "Nothing that I posted here fits that."
+    fake, nothing = stage.fake, "I found no posts here that match."
     thread = await fake.add_thread(stage.channel_id, "trips")
     private = fake.open_dm(fake.member.id)
     more = {"download__direct_messages": True}
@@ -231,7 +231,7 @@ async def test_every_query_is_answered(stage: Stage) -> None:
         assert offered == [{"name": "youtube", "value": "youtube"}]
         stage.guild_settings('[language]\nlanguage = "de"\n')
         told = await search(stage, "hut", kind="audio")
-        assert told.text == "Nichts, was ich hier gepostet habe, passt dazu."
+        assert told.text == "Ich habe hier keine passenden Posts gefunden."
         stage.guild_settings("")
         plain = await says(stage, "$search hut")
         assert plain.text.startswith("Perhaps\n**1.** [The hut on the ridge](")

@@ -160,7 +160,7 @@ async def test_other_servers_are_the_owners_alone(stage: Stage) -> None:
         assert "**1**" in fields(await read(stage))["All time"]
         for user in (fake.member, admin):
             answer = await read(stage, "$stats everywhere", user.id)
-            assert answer.text == "Only the bot's owner sees what other servers do."
+            assert answer.text == "Only the bot's owner may see other servers."
         options = {"where": "everywhere"}
         asked = await fake.slash(stage.channel_id, "stats", options, fake.owner.id)
         answer = await fake.answered(asked)

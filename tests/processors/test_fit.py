@@ -715,7 +715,7 @@ async def test_video_that_cannot_be_converted_is_posted_as_it_came_if_it_fits(
     source = make(shelf / "hard.mkv", *pattern(), "-c:v", "mpeg4")
     [file] = await fit(source)
     assert not file.failure and file.path.read_bytes() == source.read_bytes()
-    assert "as it came" in file.note
+    assert "unchanged" in file.note
     [file] = await fit(source, limit=source.stat().st_size - 1)
     assert file.failure and file.failure.cause is Cause.TOO_LARGE
 
@@ -733,7 +733,7 @@ async def test_full_disk_leaves_what_fits_as_it_came(
     monkeypatch.setattr(_bench.JobBench, "ffmpeg", ffmpeg)
     source = make(shelf / "hard.mkv", *pattern(), "-c:v", "mpeg4")
     [file] = await fit(source)
-    assert not file.failure and "as it came" in file.note
+    assert not file.failure and "unchanged" in file.note
     [file] = await fit(source, limit=source.stat().st_size - 1)
     assert file.failure and file.failure.cause is Cause.DISK_FULL
 

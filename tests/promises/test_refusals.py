@@ -18,7 +18,7 @@ CODES = [
     (403, 50083, "archived or locked"),
     (403, 160005, "archived or locked"),
     (400, 20009, "explicit content"),
-    (403, 50278, "no server in common"),
+    (403, 50278, "share no server"),
     (404, 10003, "does not exist any more"),
     (403, 50013, "Ask an admin"),
 ]

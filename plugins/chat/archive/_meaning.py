@@ -86,9 +86,11 @@ class Meaning:
         if self.kind == "off":
             return N_("Search by meaning is off.")
         if self._missing:
-            return N_("Search by meaning is not installed; words are searched.")
+            return N_("Search by meaning is not installed, so I search only by words.")
         if self._child.off or self._endpoint.resting or self._failed:
-            return N_("Search by meaning has failed; words are searched for now.")
+            return N_(
+                "Search by meaning has failed, so I search only by words for now."
+            )
         if self.kind == "endpoint":
             return N_("Search by meaning uses an endpoint.")
         if self.pid:

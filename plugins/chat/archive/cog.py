@@ -42,21 +42,21 @@ class Archive(commands.Cog):
         """The archive; Refused without ours."""
         if archive := own_archive(self.app):
             return archive
-        raise Refused(_("This bot does not remember what it has posted."))
+        raise Refused(_("This bot does not remember its posts."))
 
     @guard("archive status", group="archive")
     @commands.hybrid_group(
         name="archive", invoke_without_command=True, case_insensitive=True
     )
     async def archive(self, ctx: Context, *, words: str = "") -> None:
-        """See what I remember of what I have posted."""
+        """See what I remember of my posts."""
         check_words(self.archive, words)
         await self.show_status(ctx)
 
     @guard("archive status", group="archive")
     @archive.command(ignore_extra=False)
     async def status(self, ctx: Context) -> None:
-        """Show how much of this server can be searched."""
+        """Show how many posts of this server can be found."""
         await self.show_status(ctx)
 
     async def show_status(self, ctx: Context) -> None:
@@ -67,7 +67,7 @@ class Archive(commands.Cog):
     @archive.command(ignore_extra=False, extras={"example": EXAMPLE})
     @discord.app_commands.describe(message="a link to my message")
     async def forget(self, ctx: Context, message: str) -> None:
-        """Forget a post of mine; the message itself stays."""
+        """Forget one of my posts; the message itself stays."""
         await ctx.defer(ephemeral=True)
         found = MESSAGE.search(message)
         with self.kept.refused():
@@ -88,11 +88,13 @@ class Archive(commands.Cog):
     @guard("archive rebuild", group="owner")
     @archive.command(ignore_extra=False)
     async def rebuild(self, ctx: Context) -> None:
-        """Make the index anew from the texts."""
+        """Rebuild the index from the texts."""
         await ctx.defer(ephemeral=True)
         with self.kept.refused():
             await self.kept.rebuild()
-        await reply(ctx, _("The words are indexed anew. Their meaning follows."))
+        await reply(
+            ctx, _("The words have been indexed again. Search by meaning follows.")
+        )
 
 
 def may_see(ctx: Context, owner: Owner) -> bool:
@@ -124,7 +126,7 @@ def check_moderator(ctx: Context, owner: Owner) -> None:
 async def lines_of(archive: SQLiteArchive, guild_id: int) -> list[str]:
     """How the archive of a server is."""
     if not archive.keeps(guild_id):
-        return [_("This server keeps no archive: its setting is off.")]
+        return [_("The archive is switched off on this server.")]
     with archive.refused():
         known = await archive.status(guild_id)
     text = ngettext(
@@ -137,12 +139,14 @@ async def lines_of(archive: SQLiteArchive, guild_id: int) -> list[str]:
         text = _("The oldest one is from {when}.")
         lines.append(text.format(when=f"<t:{int(known['oldest'])}:D>"))
     if known["work"]:
-        text = _("Posts whose files are still to be read: {count}")
+        text = _("Posts whose files I have not read yet: {count}")
         lines.append(text.format(count=known["work"]))
     lines.append(_(archive.meaning.status()))
     if archive.meaning.model and (left := known["pieces"] - known["vectors"]):
-        text = _("Texts that are found only by their words so far: {count}")
+        text = _("Texts that can only be found by words so far: {count}")
         lines.append(text.format(count=left))
     if archive.trouble:
-        lines.append(_("I cannot add to it now; my owner finds the reason in the log."))
+        lines.append(
+            _("I cannot add to it now. The bot's owner can find the reason in the log.")
+        )
     return lines

@@ -12,37 +12,41 @@ class Config(PluginConfig):
     """[plugins.archive] in config.toml."""
 
     text_limit: ByteSize = Field(
-        ByteSize(40 * 2**10), ge=1024, description="text that is kept of one post"
+        ByteSize(40 * 2**10), ge=1024, description="how much text of one post is kept"
     )
     piece_chars: int = Field(
         500,
         ge=100,
         le=2000,
-        description="length of the pieces that are found one by one",
+        description="length of the pieces that a text is searched in",
     )
     meaning: Literal["auto", "off", "endpoint"] = Field(
         "auto",
-        description="search by meaning: by the model of this machine, or a server",
+        description="search by meaning: with a model on this machine, or on a server",
     )
     meaning_idle_s: float = Field(
-        600, ge=0, description="after which the model leaves the memory; 0: never"
+        600,
+        ge=0,
+        description="idle time after which the model leaves the memory; 0: never",
     )
     endpoint_url: Address = Field(
-        "", description="of the server for meaning: http://localhost:11434/v1"
+        "", description="address of the model's server: http://localhost:11434/v1"
     )
-    endpoint_model: str = Field("", description="the server's name of its model")
-    endpoint_key: SecretStr = Field(SecretStr(""), description="the server's key")
+    endpoint_model: str = Field("", description="name of the model on that server")
+    endpoint_key: SecretStr = Field(
+        SecretStr(""), description="key for that server; put it in .env"
+    )
     subtitles: Literal["own", "off"] = Field(
-        "own", description="whether the site's subtitles are searched"
+        "own", description="own: the site's subtitles are searched; off: they are not"
     )
     retention_days: float = Field(
         0, ge=0, description="how long posts are remembered; 0: until they are deleted"
     )
     sure: float = Field(
-        0.45, ge=0, le=1.5, description="score of what is shown without a doubt"
+        0.45, ge=0, le=1.5, description="score from which a post surely matches"
     )
     perhaps: float = Field(
-        0.33, ge=0, le=1.5, description="score below which nothing is shown"
+        0.33, ge=0, le=1.5, description="score below which a post is not shown"
     )
 
     @model_validator(mode="after")

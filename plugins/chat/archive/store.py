@@ -474,7 +474,7 @@ class SQLiteArchive(PostArchive):
     async def search(self, query: Query, limit: int = 5, after: int = 0) -> list[Hit]:
         """See ``PostArchive``."""
         if not self.keeps(query.guild_id):
-            raise Refused(_("This server keeps no archive: its setting is off."))
+            raise Refused(_("The archive is switched off on this server."))
         if self._wishes:
             raise Refused(_("The archive is out of reach now. Try again later."))
         with self.refused():
