@@ -108,7 +108,7 @@ async def _joined(guild: discord.Guild, member: discord.Member, here: Any) -> se
         except discord.NotFound:
             return 0
         except UNREACHABLE as error:
-            logger.info("who is in a private thread cannot be seen: {!r}", error)
+            logger.info("the members of a private thread cannot be read: {!r}", error)
             return 0
 
     try:

@@ -158,7 +158,9 @@ def identity(platform: Platform | None, url: str) -> str:
     try:
         return str(platform.identity(url))
     except Exception as error:  # the boundary of a plugin
-        logger.warning("platform {} does not know its link: {!r}", platform.name, error)
+        logger.warning(
+            "platform {} does not recognise its own link: {!r}", platform.name, error
+        )
         return url
 
 
@@ -384,7 +386,7 @@ async def are_there(app: App, guild_id: int, rows: list[sqlite3.Row]) -> bool:
         for channel_id, wanted in places.items():
             gone |= wanted - await found_of(app, guild_id, channel_id, wanted)
     except UNREACHABLE as error:
-        logger.info("whether a message is there cannot be seen: {!r}", error)
+        logger.info("a message cannot be looked up: {!r}", error)
         return False
     if gone:
         await note_deleted(app, gone)
@@ -418,7 +420,7 @@ async def can_open(app: App, job: Job, channel_id: int) -> bool:
         channel = channel or await guild.fetch_channel(channel_id)
         may = channel.permissions_for(member)
     except UNREACHABLE as error:
-        logger.info("what a member can open cannot be seen: {!r}", error)
+        logger.info("the channels of a member cannot be looked up: {!r}", error)
         return False
     closed = isinstance(channel, discord.Thread) and channel.is_private()
     inside = channel_id == job.channel_id or may.manage_threads or not closed

@@ -257,7 +257,7 @@ class Links(commands.Cog):
         try:
             message = await channel.fetch_message(message_id)
         except UNREACHABLE as error:
-            logger.info("what was clicked on cannot be read: {!r}", error)
+            logger.info("a clicked message cannot be read: {!r}", error)
             return
         offered = any(one.me and str(one.emoji) == READY for one in message.reactions)
         if offered and is_a_member_s(message) and not await self.is_command(message):
@@ -490,7 +490,7 @@ async def is_told(message_id: int, telling: Awaitable[Any]) -> bool:
     try:
         await telling
     except UNREACHABLE as error:
-        logger.info("how it ended is not shown on {}: {}", message_id, error)
+        logger.info("the result cannot be shown on {}: {}", message_id, error)
         return isinstance(error, discord.HTTPException) and error.status < 500
     return True
 

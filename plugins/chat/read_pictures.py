@@ -106,7 +106,7 @@ class Reader:
                     return ""
             self._deaths[file.sha256] += 1
             if self._deaths[file.sha256] == TRIES:
-                log.warning("{} is given up: it ended its reader", file.name)
+                log.warning("{} is skipped: it made the reader fail", file.name)
         if len(self._deaths) > REMEMBERED:
             self._deaths.clear()
         return ""

@@ -96,4 +96,4 @@ async def explain(app: App, job: Job, setting: str, error: Exception) -> None:
         try:
             await channel.send(text)
         except UNREACHABLE as failed:
-            log.info("that could not be said: {}", failed)
+            log.info("the member could not be told: {}", failed)

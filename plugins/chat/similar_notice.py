@@ -323,7 +323,7 @@ async def tell(app: App, job: Job, post: Post, earlier: Earlier) -> None:
             nonce=nonce(job, NUMBER),
         )
     except UNREACHABLE as error:  # the post is gone, or nobody may write there
-        logger.bind(job=job.id).info("a similar post is not named: {!r}", error)
+        logger.bind(job=job.id).info("no link to a similar post: {!r}", error)
         return
     message = {"message_id": notice.id, "channel_id": place}
     await app.database.all(

@@ -57,8 +57,8 @@ BROKEN = (
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
     return [
-        Subcommand("backup", "write what the bot knows to a file", back_up, to_file),
-        Subcommand("restore", "put a backup in place", restore, from_file),
+        Subcommand("backup", "write the bot's data to a file", back_up, to_file),
+        Subcommand("restore", "restore a backup", restore, from_file),
     ]
 
 
@@ -72,7 +72,7 @@ def to_file(parser: argparse.ArgumentParser) -> None:
 
 
 def from_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="what `backup` wrote")
+    parser.add_argument("file", type=Path, help="a file that `backup` wrote")
 
 
 # Backup
@@ -111,9 +111,9 @@ def check_place(file: Path) -> None:
     if file.is_dir():
         raise BossbotError(f"{file} is a folder. Name a file in it.")
     if not file.parent.is_dir():
-        raise BossbotError(f"{file.parent} is no folder. Make it first.")
+        raise BossbotError(f"{file.parent} is not a folder. Create it first.")
     if file.exists() and not (file.is_file() and is_backup(file)):
-        raise BossbotError(f"{file} is there, and is no backup. Choose another name.")
+        raise BossbotError(f"{file} exists, and is not a backup. Choose another name.")
 
 
 def why_not_made(error: OSError | sqlite3.DatabaseError, file: Path) -> str:
@@ -315,11 +315,11 @@ async def restore(app: App, args: argparse.Namespace) -> int:
 
     Raises:
         StartError: the bot runs.
-        BossbotError: the file is no backup, or cannot be put in place.
+        BossbotError: the file is not a backup, or cannot be put in place.
     """
     file, data = args.file.absolute(), app.settings.data_dir
     if not os.path.isfile(file):  # which is False, too, where one may not look
-        wrong = "is no file" if os.path.exists(file) else "no such file"
+        wrong = "is not a file" if os.path.exists(file) else "no such file"
         raise BossbotError(f"{file}: {wrong}. Name one that `backup` wrote.")
     with contextlib.closing(lock_data(data)):
         for leftover in data.glob(".restore-*"):  # of one that was killed
@@ -342,11 +342,11 @@ async def restore(app: App, args: argparse.Namespace) -> int:
         except OSError as error:
             raise BossbotError(
                 f"{error.filename or data}: {error.strerror}. Correct that, and restore "
-                "once more."
+                "again."
             ) from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-    print(f"Restored what was there on {made}:")
+    print(f"Restored the data of {made}:")
     for line in said:
         print(f"  {line}")
     return 0
@@ -386,13 +386,13 @@ def unpack(app: App, file: Path, staged: Path) -> dict[str, Any]:
                 pass
     except BROKEN as error:
         raise BossbotError(
-            f"{file} is no backup, or is damaged: {one_line(str(error))}. Name another "
+            f"{file} is not a backup, or is damaged: {one_line(str(error))}. Name another "
             "one that `backup` wrote."
         ) from error
     except OSError as error:
         if error.errno is None:  # gzip's own
             raise BossbotError(
-                f"{file} is no backup: {error}. Name one that `backup` wrote."
+                f"{file} is not a backup: {error}. Name one that `backup` wrote."
             ) from error
         raise
     return manifest
@@ -401,7 +401,7 @@ def unpack(app: App, file: Path, staged: Path) -> dict[str, Any]:
 def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     content = archive.extractfile(member)
     if content is None or member.size > 2**20:
-        raise ValueError(f"{member.name!r} is no small file")
+        raise ValueError(f"{member.name!r} is not a small file")
     return content.read()
 
 
@@ -412,7 +412,7 @@ def unpack_member(
     name = PurePosixPath(member.name)
     content = archive.extractfile(member) if member.isreg() else None
     if content is None or not belongs(app, name):
-        raise ValueError(f"it has a strange member, {member.name!r}")
+        raise ValueError(f"it has an unexpected member, {member.name!r}")
     free = shutil.disk_usage(staged).free
     if member.size > free:
         raise BossbotError(

@@ -30,5 +30,5 @@ async def invite(app: App, args: argparse.Namespace) -> int:
         raise BossbotError(reason) from error
     print(f"Invite {name} to a server with this link:\n  {link}")
     print(f"It asks for: {', '.join(PERMISSIONS.values())}.")
-    print(f"Settings that need more of the bot's role on a server: {MORE}.")
+    print(f"These settings need more permissions for the bot's role: {MORE}.")
     return 0

@@ -107,7 +107,7 @@ async def run(app: App, config: Config) -> None:
             port = await in_thread(partial(Port, *split_address(config.listen), pages))
         except (OSError, UnicodeError) as error:  # no host has such a name
             logger.error(
-                "{} cannot be listened on: {}. Set another listen in [plugins.metrics].",
+                "the bot cannot listen on {}: {}. Set another listen in [plugins.metrics].",
                 config.listen,
                 error,
             )

@@ -1,5 +1,5 @@
 """Sends the owner a message, at most once a day for each kind, about failures that only
-the owner can mend."""
+the owner can fix."""
 
 import asyncio
 import contextlib
@@ -67,7 +67,7 @@ async def run(app: App) -> None:
             while True:
                 kind, text, name, lines = await _waiting.get()
                 await asyncio.sleep(GATHER_S)
-                with logger.catch(level="WARNING", message="the owner was not told"):
+                with logger.catch(level="WARNING", message="the owner got no message"):
                     key = f"problem:{kind}"
                     shown = await in_thread(partial(list, map(clean, lines)))
                     await tell_once_a_day(app, key, text, name, shown)
@@ -77,7 +77,7 @@ async def run(app: App) -> None:
 
 
 def note(problem: Problem) -> None:
-    """Have the owner told, unless that was done today, or too much waits to be told."""
+    """Send the owner a message, unless there was one today, or too many are waiting."""
     today = datetime.now(UTC).date()
     if _waiting and _noted.get(problem.kind) != today:
         with contextlib.suppress(asyncio.QueueFull):
@@ -102,7 +102,7 @@ def heard(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 def problem_of(record: Any) -> Problem | None:
-    """What an error in the log means to the owner, if anything."""
+    """The problem that an error in the log shows, if any."""
     said, extra = str(record["message"]), record["extra"]
     if NOT_OURS.match(said):
         return None
@@ -130,15 +130,13 @@ def note_plugins_that_are_off(app: App) -> None:
     if off:
         names = ", ".join(f"`{plugin.stem}`" for plugin in off)
         lines = tuple(f"{plugin.stem}: {plugin.off}" for plugin in off)
-        text = (
-            f"Switched off, as broken: {names}. `python bossbot.py plugins` shows why."
-        )
+        text = f"Broken, and so off: {names}. `python bossbot.py plugins` shows why."
         note(Problem("plugin", text, "", lines))
 
 
 async def look_at_disk(app: App) -> None:
     while True:
-        with logger.catch(message="the disk cannot be looked at"):
+        with logger.catch(message="the disk cannot be checked"):
             if wrong := await disk(app):
                 text = (
                     f"There is no room for links: {wrong} in {app.settings.data_dir}. "
@@ -158,12 +156,10 @@ async def job_changed(job: Job, app: App) -> None:
         return
     lines = (job.detail,)
     if job.cause is Cause.INTERNAL:
-        text = f"A link failed by a mistake of the bot. {UPDATE}"
+        text = f"A link failed because of a bug in the bot. {UPDATE}"
         note(Problem("internal", text, job.id, lines))
     elif job.cause is Cause.DISK_FULL:
-        text = (
-            "A link failed since the disk is full. Make room, or set another data_dir."
-        )
+        text = "A link failed because the disk is full. Make room, or set another data_dir."
         note(Problem("disk", text, job.id))
     elif job.cause in (Cause.LOGIN, Cause.AGE) and job.platform:
         # A site that is no platform of ours has no place for a login.
@@ -184,9 +180,9 @@ async def job_changed(job: Job, app: App) -> None:
 
 
 async def engine_of(app: App, job: Job) -> str:
-    """ " yt-dlp 2026.01.02 runs.", or "" when that cannot be told."""
+    """ " The bot has yt-dlp 2026.01.02.", or "" if its version is not known."""
     with contextlib.suppress(JobFailed, OSError, KeyError):
         version, days = (await app.runner.versions())[job.engine]
         old = "" if days is None else f", which is {days} days old"
-        return f" What runs is {escape(job.engine)} {escape(version)}{old}."
+        return f" The bot has {escape(job.engine)} {escape(version)}{old}."
     return ""

@@ -64,14 +64,16 @@ async def run(app: App, config: Config) -> None:
         return
     await asyncio.sleep(FIRST_S)
     while True:
-        with logger.catch(level="WARNING", message="releases could not be looked for"):
+        with logger.catch(
+            level="WARNING", message="new releases could not be looked up"
+        ):
             await look(app, config)
         await asyncio.sleep(LOOK_S)
 
 
 async def look(app: App, config: Config) -> None:
-    """Ask what is new, unless that was done less than the interval ago, also before a
-    restart; tell the owner if there is something that they were not told of."""
+    """Look for new releases, unless that was done less than the interval ago, even before
+    a restart; send the owner a message about those that are new."""
     asked, told = "releases:asked", "releases:told"
     ago_s = now() - float(await app.facts.get(asked) or 0)
     if 0 <= ago_s < config.check_interval_s:
@@ -87,15 +89,15 @@ async def look(app: App, config: Config) -> None:
     text = (
         f"New releases: {said}. Sites change, and the engines follow. Update in the "
         f"bot's folder, then start the bot again (docs/install.md):\n`{commands()}`\n"
-        "You read of each release once; `check_interval_s = 0` in `[plugins.releases]` "
-        "stops this."
+        "Each release is announced once; `check_interval_s = 0` in "
+        "`[plugins.releases]` switches this off."
     )
     if await tell_once_a_day(app, "problem:releases", text):
         await app.facts.set(told, json.dumps({**known, **newest}))
 
 
 async def news(app: App, config: Config) -> AsyncIterator[tuple[str, str, str]]:
-    """What has a newer release: its name, the version that runs, and the new one."""
+    """Programs with a newer release: the name, the running version, and the new one."""
     for name, (runs, _) in (await app.runner.versions()).items():
         with contextlib.suppress(metadata.PackageNotFoundError):
             metadata.version(name)  # an engine of the owner's own is on no index

@@ -1,4 +1,4 @@
-"""``report``: what somebody who mends a failure needs to know, without secrets."""
+"""``report``: the details that help to fix a bug, without secrets."""
 
 import argparse
 import contextlib
@@ -29,12 +29,15 @@ SHOWN = (
 
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
-    return [Subcommand("report", "print what to write into a bug report", report, ask)]
+    return [Subcommand("report", "print the details for a bug report", report, ask)]
 
 
 def ask(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "id", nargs="?", default="", help="of a job or an error, as the bot shows it"
+        "id",
+        nargs="?",
+        default="",
+        help="the number of a job or an error, as the bot shows it",
     )
 
 
@@ -43,8 +46,8 @@ async def report(app: App, args: argparse.Namespace) -> int:
     name = args.id.strip("`# ").lower()
     if name and not ID.fullmatch(name):
         raise BossbotError(
-            f"{args.id!r} is no id. The bot shows ids of 8 or 10 digits and letters "
-            "from a to f with each link and error."
+            f"{args.id!r} is not an id. The bot shows an id of 8 or 10 digits and "
+            "letters from a to f with each link and error."
         )
     for platform in app.plugins.registered("platforms").values():
         if platform.cookies_file:

@@ -105,7 +105,9 @@ async def keep_room(app: App, config: Config) -> None:
     while True:
         left = room(app.settings, config)
         if left < 0 and (ended := app.runner.end_all(JobFailed(Cause.DISK_FULL))):
-            logger.warning("the disk is full: {} downloads or programs ended", ended)
+            logger.warning(
+                "the disk is full: {} downloads or programs were ended", ended
+            )
         await asyncio.sleep(min(max(abs(left) / LEFT_BYTES_S, MIN_LOOK_S), MAX_LOOK_S))
 
 

@@ -12,7 +12,11 @@ from bossbot import App, Refused, Route, Subcommand, hookimpl
 
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
-    return [Subcommand("which", "show where a link would go", which, arguments)]
+    return [
+        Subcommand(
+            "which", "show which platform and engine a link would use", which, arguments
+        )
+    ]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,7 @@ def write_cookies(platform: Platform, path: Path) -> Path | None:
             rows, bad = _cookie_rows(text)
             if bad:
                 numbers = ", ".join(map(str, bad[:10])) + ", ..." * (len(bad) > 10)
-                logger.warning("{}: no cookie is in line {}", file, numbers)
+                logger.warning("{}: no cookie in line {}", file, numbers)
             with _lock:
                 if rows:
                     _given[path] = text

@@ -532,7 +532,7 @@ class ChildRunner(Runner):
             while (line := await child.reader.readline()).endswith(b"\n"):
                 said += len(line) + _messages.LINE_BYTES
                 if said > _messages.BYTES_PER_S * (time.monotonic() - started_s):
-                    raise ValueError("it talks without end")
+                    raise ValueError("its output has no end")
                 message = _messages.parse(line)
                 match message["event"]:
                     case "started":

@@ -220,7 +220,7 @@ class DiscordCourier(Courier):
         if limit > 1:
             shown = format_size(limit)
             logger.warning(
-                "Discord takes only {} per file in guild {}", shown, job.guild_id
+                "Discord accepts only {} per file in guild {}", shown, job.guild_id
             )
             with logger.catch(message="the learnt limit is forgotten"):
                 await self.app.facts.set(self._fact(job), f"{limit} {now()}")
@@ -493,7 +493,9 @@ class DiscordCourier(Courier):
                     message, wordless = Message(post.content.split("\n")[0]), True
                 # What plugins added may be no embed at all, or none that Discord takes.
                 elif cannot_be_sent(error) and decorated():
-                    logger.warning("what plugins added cannot be sent: {!r}", error)
+                    logger.warning(
+                        "the additions of plugins cannot be sent: {!r}", error
+                    )
                     only_words = Message(message.content)
                     message = plain if message == only_words else only_words
                 else:

@@ -109,7 +109,7 @@ def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
 
 @hookimpl
 async def check_machine(config: Config) -> list[Finding]:
-    """Whether Redis is there, and would lose nothing."""
+    """Whether Redis answers, and writes every change to its disk."""
     if not is_on(config):
         return []
     try:
@@ -125,7 +125,7 @@ async def check_machine(config: Config) -> list[Finding]:
 
 @hookimpl
 def register_subcommands() -> list[Subcommand]:
-    text = "list the machines that work, when the queue is in Redis"
+    text = "list the workers, if the queue is in Redis"
     return [Subcommand("workers", text, show_workers)]
 
 
@@ -186,7 +186,7 @@ ENCODED = (
 )
 NOT_DURABLE = Finding(
     "Redis does not write each change to its disk (appendonly no)",
-    "links that were taken are lost when it stops",
+    "acknowledged links are lost if it stops",
     "Set appendonly yes and appendfsync always in redis.conf.",
 )
 # What is wrong, and the remedy, by the words of an error that stays until it is mended.

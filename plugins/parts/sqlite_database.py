@@ -271,7 +271,7 @@ class SQLiteDatabase(Database):
     def _sync_now(self) -> None:
         def tell(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()):
-                logger.error("{} cannot be brought to the disk: {}", self._wal, error)
+                logger.error("{} cannot be written to the disk: {}", self._wal, error)
 
         self._sync_timer = None
         asyncio.create_task(self.sync()).add_done_callback(tell)

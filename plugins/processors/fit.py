@@ -354,9 +354,7 @@ class Fitting:
             except JobFailed as error:
                 if number == len(attempts) or error.cause is not Cause.INTERNAL:
                     raise
-                logger.warning(
-                    "{} failed, the next way is tried: {}", way, error.detail
-                )
+                logger.warning("{} failed, trying the next way: {}", way, error.detail)
         raise AssertionError("the last way returns or raises")
 
     def _picture(

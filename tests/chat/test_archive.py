@@ -505,13 +505,13 @@ async def test_owner_searches_on_the_command_line(
     said = capsys.readouterr().out.split()
     assert said == ["1.00", "A", "fox", "in", "the", "snow", link]
     assert await command(stage, "search", "owl", "--guild", guild) == 0
-    assert "Nothing fits that." in capsys.readouterr().out
+    assert "No posts match." in capsys.readouterr().out
     assert await command(stage, "search", "owl", "--guild", "1") == 0
-    assert "Nothing is remembered of a server 1." in capsys.readouterr().out
+    assert "The archive has no posts of the server 1." in capsys.readouterr().out
     for wrong in ("fox", "-1", "9" * 19, "9" * 5000):
         with pytest.raises(SystemExit):
             await command(stage, "search", "owl", "--guild", wrong)
-        assert "that is no id" in capsys.readouterr().err
+        assert "that is not an id" in capsys.readouterr().err
     stage.guild_settings("[archive]\narchive = false\n")
     assert await command(stage, "search", "owl", "--guild", guild) == 1
     off = "The archive is switched off on this server.\n"

@@ -326,21 +326,24 @@ WRONG = {
         tar(manifest=manifest(), **{"data__bossbot.db": damaged()}),
         "is damaged",
     ),
-    "text": (b"hello", "is no backup"),
-    "empty": (b"", "is no backup"),
+    "text": (b"hello", "is not a backup"),
+    "empty": (b"", "is not a backup"),
     "another tar": (tar(data__bossbot=b"x"), "it has no manifest"),
     "newer": (tar(manifest=manifest(form=2, version="9.0")), "Update the bot"),
-    "no form": (tar(manifest=b"{}"), "is no backup"),
+    "no form": (tar(manifest=b"{}"), "is not a backup"),
     "upwards": (
         tar(manifest=manifest(), **{"data__..__..__x": b"x"}),
-        "strange member",
+        "unexpected member",
     ),
-    "absolute": (tar(manifest=manifest(), __tmp__x=b"x"), "strange member"),
-    "elsewhere": (tar(manifest=manifest(), etc__x=b"x"), "strange member"),
-    "zip": (b"PK\3\4", "is no backup"),
-    "link": (as_if(0, type=tarfile.SYMTYPE, linkname="/etc/passwd"), "strange member"),
-    "hard link": (as_if(0, type=tarfile.LNKTYPE, linkname="a"), "strange member"),
-    "device": (as_if(0, type=tarfile.CHRTYPE), "strange member"),
+    "absolute": (tar(manifest=manifest(), __tmp__x=b"x"), "unexpected member"),
+    "elsewhere": (tar(manifest=manifest(), etc__x=b"x"), "unexpected member"),
+    "zip": (b"PK\3\4", "is not a backup"),
+    "link": (
+        as_if(0, type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        "unexpected member",
+    ),
+    "hard link": (as_if(0, type=tarfile.LNKTYPE, linkname="a"), "unexpected member"),
+    "device": (as_if(0, type=tarfile.CHRTYPE), "unexpected member"),
     "too large for the disk": (
         as_if(2**62),
         "'data/a.db' takes .* free in .*Make room",
@@ -350,15 +353,15 @@ WRONG = {
     "long name": (as_if(2**40, type=tarfile.GNUTYPE_LONGNAME), "too large"),
     "over the bot": (
         tar(manifest=manifest(), secrets__bossbot=b"x"),
-        "strange member, 'secrets/bossbot'",
+        "unexpected member, 'secrets/bossbot'",
     ),
     "beside a database": (
         tar(manifest=manifest(), **{"data__bossbot.db-wal": b"x"}),
-        "strange member",
+        "unexpected member",
     ),
     "beside a database, as a cookie file": (
         tar(manifest=manifest(), **{"secrets__data__bossbot.db-wal": b"x"}),
-        "strange member",
+        "unexpected member",
     ),
     "twice": (
         gzip.compress(
@@ -371,9 +374,9 @@ WRONG = {
         tar(manifest=manifest(), data__guilds__a=b"x", data__guilds__a__b=b"x"),
         "exists|Not a directory",
     ),
-    "no time": (tar(manifest=manifest(made_at=1e300)), "is no backup"),
-    "no number": (tar(manifest=manifest(form=float("inf"))), "is no backup"),
-    "deep": (tar(manifest=b"[" * 200_000), "is no backup"),
+    "no time": (tar(manifest=manifest(made_at=1e300)), "is not a backup"),
+    "no number": (tar(manifest=manifest(form=float("inf"))), "is not a backup"),
+    "deep": (tar(manifest=b"[" * 200_000), "is not a backup"),
     "words": (tar(manifest=manifest(form=2, version="\x1b[2J\n")), "Boss-Bot , and"),
     "damaged database": (
         tar(
@@ -410,7 +413,7 @@ async def test_backup_cannot_put_anything_over_our_own_plugins(
     shelf.symlink_to(app.plugins.ours / "parts")
     for name in ("plugins__parts__evil.py", "plugins__README.md", "plugins__.x"):
         file.write_bytes(tar(manifest=manifest(), **{name: b"x"}))
-        with pytest.raises(BossbotError, match="strange member"):
+        with pytest.raises(BossbotError, match="unexpected member"):
             await one.run("restore", file)
     assert not (shelf / "evil.py").exists()
 
@@ -442,7 +445,7 @@ async def test_backup_that_is_cut_short_anywhere_changes_nothing(
     whole = file.read_bytes()
     for share in (0.01, 0.5, 0.9, 0.999):
         file.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(BossbotError, match="is no backup"):
+        with pytest.raises(BossbotError, match="is not a backup"):
             await other.run("restore", file)
         assert other.words() == ["other"]
 
@@ -467,8 +470,8 @@ async def test_only_a_backup_is_written_over(place: MakePlace, tmp_path: Path) -
     one.fill("good")
     os.mkfifo(tmp_path / "fifo")
     for target, why in (
-        (one.data / "bossbot.db", "is no backup"),
-        (tmp_path / "fifo", "is no backup"),
+        (one.data / "bossbot.db", "is not a backup"),
+        (tmp_path / "fifo", "is not a backup"),
         (tmp_path, "is a folder"),
         (tmp_path / "none" / "b", "no folder"),
         (tmp_path / ("x" * 300), "name too long. Choose another"),

@@ -252,9 +252,9 @@ async def test_port_that_is_taken_is_said_once_and_the_bot_runs(
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         async with stage.bot(metrics__listen=listen) as bot:
             async with asyncio.timeout(60):
-                while not any("cannot be listened on" in line for line in logged):
+                while not any("cannot listen on" in line for line in logged):
                     await asyncio.sleep(0.01)
-            [said] = [line for line in logged if "cannot be listened on" in line]
+            [said] = [line for line in logged if "cannot listen on" in line]
             assert listen in said and "[plugins.metrics]" in said
             await stage.says(f"$dlt {link(stage.image())}")
             await stage.gets(1)

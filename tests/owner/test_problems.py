@@ -98,7 +98,7 @@ async def test_plugin_that_does_not_load_is_told_at_the_start(
     monkeypatch.setattr(watched, "app", lambda *args, **values: app)
     app.settings = watched.settings(discord_token=watched.fake.token)
     async with watched.bot():
-        await tells(watched, "Switched off, as broken: `toy`", "it is broken")
+        await tells(watched, "Broken, and so off: `toy`", "it is broken")
 
 
 async def test_engine_is_told_to_be_old_after_three_links_of_one_platform_in_a_row(
@@ -125,7 +125,7 @@ async def test_full_disk_is_told_once(watched: Stage) -> None:
 async def test_link_that_fills_the_disk_is_told(watched: Stage) -> None:
     async with watched.bot():
         await watched.says(f"$dlt {link('fail=disk_full')}")
-        await tells(watched, "A link failed since the disk is full")
+        await tells(watched, "A link failed because the disk is full")
 
 
 async def test_errors_of_the_log_are_told_with_their_ids_and_plugins(
@@ -312,7 +312,7 @@ async def test_report_of_a_job_while_the_bot_runs(
         assert await command.run(bot.app, argparse.Namespace(id="0000000000")) == 1
         assert "Nothing is known of 0000000000" in capsys.readouterr().err
         for wrong in ("../../etc", "deadbee", "x" * 10):
-            with pytest.raises(BossbotError, match="is no id"):
+            with pytest.raises(BossbotError, match="is not an id"):
                 await command.run(bot.app, argparse.Namespace(id=wrong))
         lines_on = module("_reports").lines_on
         assert lines_on("deadbeef", logs) and lines_on("deadbeef", logs, whole=False)

@@ -35,7 +35,7 @@ CLEANED = {
     "```` @everyone": "''' @everyone",
 }
 KEPT = [
-    "127.0.0.1:9642 cannot be listened on",
+    "the bot cannot listen on 127.0.0.1:9642",
     "2026-11-27 12:50:00 yt-dlp 2026.10.26.232813, gallery-dl 1.32.18",
     "Linux-6.12.47+rpt-rpi-v8-aarch64-with-glibc2.41",
     "bossbot_plugins.discord_courier.a_function_with_a_long_name",

@@ -1746,7 +1746,7 @@ async def test_rows_that_cannot_be_read_are_named_by_number(
         "",
     ]
     (line,) = [line for line in logged if "no cookie" in line]
-    assert line.endswith("cookies.txt: no cookie is in line 5, 6, 7, 8, 9, 10")
+    assert line.endswith("cookies.txt: no cookie in line 5, 6, 7, 8, 9, 10")
     assert "value-" not in "".join(logged)
 
 

@@ -68,7 +68,7 @@ def check_machine(config: Config) -> list[Finding]:
         return [
             Finding(
                 "FTS5 of SQLite is missing",
-                "what was posted cannot be searched",
+                "posts cannot be searched",
                 "Use a Python whose SQLite has it.",
             )
         ]

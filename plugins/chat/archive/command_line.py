@@ -19,12 +19,10 @@ def subcommand() -> Subcommand:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("status", help="how much there is")
-    actions.add_parser("rebuild", help="make the index anew from the texts")
-    search = actions.add_parser(
-        "search", help="what a server's posts have on something"
-    )
-    search.add_argument("text", nargs="+", metavar="TEXT", help="what to look for")
+    actions.add_parser("status", help="show the number of posts, and their state")
+    actions.add_parser("rebuild", help="rebuild the index from the texts")
+    search = actions.add_parser("search", help="search the posts of a server")
+    search.add_argument("text", nargs="+", metavar="TEXT", help="words to search for")
     search.add_argument(
         "--guild", type=id_of, required=True, metavar="ID", help="the server's id"
     )
@@ -33,12 +31,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def id_of(text: str) -> int:
     """A number as Discord's ids are. Raises ArgumentTypeError."""
     if not (text.isascii() and text.isdigit() and int(text[:30]) < 2**63):
-        raise argparse.ArgumentTypeError("that is no id")
+        raise argparse.ArgumentTypeError("that is not an id")
     return int(text)
 
 
 async def run(app: App, args: argparse.Namespace) -> int:
-    """Print what was asked for; returns 1 when there is no archive."""
+    """Run one of the actions; returns 1 if there is no archive."""
     from ._file import Newer
     from .store import own_archive
 
@@ -52,7 +50,7 @@ async def run(app: App, args: argparse.Namespace) -> int:
         if args.action == "rebuild":
             await archive.rebuild()
             print(
-                "The words are indexed anew. The bot makes the vectors, if it has to."
+                "The words have been indexed again. The bot adds the missing vectors."
             )
         elif args.action == "search":
             return await print_hits(archive, " ".join(args.text), args.guild)
@@ -72,7 +70,7 @@ async def print_status(archive: "SQLiteArchive") -> None:
     print(f"{archive.path}: {format_size(archive.path.stat().st_size)}")
     print(
         f"{known['posts']} posts, {known['pieces']} texts, {known['vectors']} of them "
-        f"with a vector, {known['work']} posts whose files are still to be read"
+        f"with a vector, {known['work']} posts whose files are not read yet"
     )
     print(archive.meaning.status())
 
@@ -86,7 +84,7 @@ async def print_hits(archive: "SQLiteArchive", text: str, guild_id: int) -> int:
         print(f"{hit.score:.2f}  {one_line(hit.title or hit.sentence)[:70]}")
         print(f"      https://discord.com/channels/{place}")
     if not channels:
-        print(f"Nothing is remembered of a server {guild_id}.")
+        print(f"The archive has no posts of the server {guild_id}.")
     elif not hits:
-        print("Nothing fits that.")
+        print("No posts match.")
     return 0

@@ -575,7 +575,7 @@ class SQLiteArchive(PostArchive):
         except UNREACHABLE as error:
             code = getattr(error, "code", 0)
             if code not in (UNKNOWN_CHANNEL, UNKNOWN_MESSAGE):
-                logger.info("whether a message is there cannot be seen: {!r}", error)
+                logger.info("a message cannot be looked up: {!r}", error)
                 raise TimeoutError from error
             gone = [message_id]
             if code == UNKNOWN_CHANNEL:
