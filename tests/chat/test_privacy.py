@@ -80,7 +80,7 @@ async def test_forget_removes_what_is_of_this_server(stage: Stage) -> None:
             await note(stage, bot, place, user)
         await bring_files(stage, fake.channel, mary)
         shown = await use(stage, "privacy show")
-        assert "ones: 3, 2 of them here" in shown
+        assert "ended: 3, 2 of them here" in shown
         assert "`history`: 3" in shown and "`notes`: 2" in shown
         text = await use(stage, "privacy forget")
         assert text.startswith("2 downloads forgotten."), text
