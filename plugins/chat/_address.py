@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 
 
 def checked(address: str) -> str:
-    """Raises ValueError for what is no such address, or has a key in it."""
+    """Raises ValueError for anything but such an address without a key in it."""
     if address:
         if not re.fullmatch(r"https?://[^\s@/?#]+(/[^\s@?#]*)?", address):
             raise ValueError("write it like http://localhost:11434/v1, without a key")

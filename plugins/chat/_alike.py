@@ -1,10 +1,10 @@
-"""Tells whether two pictures or videos look alike, however they were encoded.
+"""Compares pictures and videos by their looks, however they were encoded.
 
-ffmpeg, in its cage, makes a tiny gray picture of a file, or of three moments of a video.
-dhash notes where it gets lighter to the right and downwards. What is the same picture
-differs in few of these bits: smaller, recompressed, brighter or with a mark on it 2 % to
-8 %, other pictures about 50 % (measured on 26 photos and drawings). A meme with other
-words is 5 % away: compare what is written on it, too.
+ffmpeg, in its cage, makes a tiny gray picture of a file, or of three moments of a
+video. dhash notes where it gets lighter to the right and downwards. Copies of a picture
+differ in few of these bits: 2 % to 8 % if one is smaller, recompressed, brighter or has
+a mark on it, and other pictures about 50 % (measured on 26 photos and drawings). A meme
+with other words is 5 % away, so its text has to be compared, too.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ GRAY = f"scale={SIDE}:{SIDE}:flags=area,format=gray"
 
 @dataclass(frozen=True)
 class Look:
-    """What a file looks like; ``str`` of it is what ``read_look`` reads."""
+    """The fingerprint of a file's looks; ``read_look`` reads its ``str``."""
 
     hashes: tuple[int, ...]  # one of a picture, those of ``MOMENTS`` of a video
     length_s: float = 0
@@ -35,7 +35,7 @@ class Look:
 
 
 def read_look(text: str) -> Look:
-    """Raises ValueError for what is no ``Look``, whoever wrote it."""
+    """The ``Look`` of a text. Raises ValueError for any other text."""
     if len(text) > MAX_TEXT:
         raise ValueError("that is no look")
     length, *hashes = text.split()
@@ -47,8 +47,8 @@ def read_look(text: str) -> Look:
 
 
 async def look_at(bench: Bench, file: MediaFile) -> Look | None:
-    """What a picture or video looks like; None for one that is flat, for sound, and for
-    what ffmpeg cannot read.
+    """The look of a picture or video; None for a flat one, for sound, and for files
+    that ffmpeg cannot read.
 
     Raises:
         JobFailed: ffmpeg failed.

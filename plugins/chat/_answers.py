@@ -1,4 +1,4 @@
-"""Answers to commands, of a size that Discord takes."""
+"""Answers to commands, of a size that Discord accepts."""
 
 import copy
 from collections.abc import Iterable
@@ -26,8 +26,8 @@ async def reply(
     embed: discord.Embed | None = None,
     **shown: Any,
 ) -> discord.Message:
-    """Answer a command, as a reply to its message, or to the interaction: there only
-    its member sees it, unless it is not ``private``. What is too long is cut.
+    """Answer a command, as a reply to its message, or to the interaction: only its
+    member sees the latter, unless it is not ``private``. A long text is cut.
 
     Raises:
         BotMissingPermissions: Discord would drop the embed.
@@ -60,8 +60,8 @@ def cut(text: str, limit: int) -> str:
 
 def packed(answers: Iterable[Answer]) -> list[Answer]:
     """Answers in as few messages as hold them, each once; a longer text is cut. Buttons
-    of several in one message are numbered, as their lines are. What is no button that
-    outlives a restart stays in a message of its own."""
+    of several in one message are numbered, as their lines are. A message with other
+    items than buttons that outlive a restart stays alone."""
     groups: list[list[Answer]] = []
     seen = set[tuple[str, ...]]()
     for text, view in answers:
@@ -80,7 +80,7 @@ def packed(answers: Iterable[Answer]) -> list[Answer]:
 
 
 def _fit(answers: list[Answer]) -> bool:
-    """Whether they can be one message."""
+    """Whether they fit in one message."""
     items = [item for _text, view in answers if view for item in view.children]
     return (
         sum(len(text) + 5 for text, _view in answers) <= MAX_CONTENT
@@ -91,7 +91,7 @@ def _fit(answers: list[Answer]) -> bool:
 
 
 def _joined(answers: list[Answer]) -> Answer:
-    """They as one message; see ``packed``."""
+    """The answers as one message; see ``packed``."""
     views = [view for _text, view in answers if view]
     if len(views) < 2:
         text = "\n".join(text for text, _view in answers)
@@ -110,7 +110,7 @@ def _joined(answers: list[Answer]) -> Answer:
 
 
 def fitted(embed: discord.Embed) -> discord.Embed:
-    """An embed of which Discord takes every part."""
+    """An embed within Discord's limits."""
     shown = discord.Embed.from_dict(embed.to_dict())
     shown.title = cut(shown.title, MAX_TITLE) if shown.title else None
     shown.description = (
@@ -129,7 +129,7 @@ def fitted(embed: discord.Embed) -> discord.Embed:
 
 
 def context_of(interaction: discord.Interaction) -> commands.Context[Any]:
-    """A context for a click, to ask what its member may do."""
+    """A context for a click, for checks of its member's rights."""
     assert interaction.message
     message = copy.copy(interaction.message)
     message.author = interaction.user

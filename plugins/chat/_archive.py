@@ -1,4 +1,4 @@
-"""How the archive is asked, whoever keeps it: what is looked for, and what is found."""
+"""Queries to the archive, and their results, whichever plugin keeps it."""
 
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
@@ -10,7 +10,7 @@ from bossbot import App, Archive, Passage, Refused, _
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What is looked for in the archive, and where."""
+    """A search in the archive: its words and its places."""
 
     text: str = ""  # a member's words
     like: str = ""  # in their place the id of a job: what resembles its post
@@ -48,18 +48,18 @@ class Hit:
 
 
 class PostArchive(Archive):
-    """An archive that remembers what was posted."""
+    """An archive that remembers posts."""
 
     remembers = True
 
     @abstractmethod
     async def search(self, query: Query, limit: int = 5, after: int = 0) -> list[Hit]:
-        """The posts that fit best and whose messages are still there, best first:
+        """The posts that match best and whose messages still exist, best first:
         ``limit`` of those that rank below ``after``. Raises Refused."""
 
     @abstractmethod
     async def count(self, user_id: int) -> int:
-        """How many posts are remembered that a member asked for. Raises Refused."""
+        """The number of remembered posts that a member asked for. Raises Refused."""
 
 
 def archive_of(app: App) -> PostArchive:

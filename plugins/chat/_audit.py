@@ -1,4 +1,5 @@
-"""The audit log, ``data/logs/audit.jsonl``: who changed what, a line of JSON each."""
+"""The audit log, ``data/logs/audit.jsonl``: a line of JSON for each change of a
+setting."""
 
 import asyncio
 import contextlib
@@ -33,8 +34,8 @@ async def note(app: App, guild_id: int, user_id: int, what: str, **facts: Any) -
 
 
 async def forget(app: App, user_id: int, guild_id: int | None = None) -> None:
-    """Take a member's id out of the lines, of one server or all; the rest of them
-    stays. Raises OSError."""
+    """Remove a member's id from the lines of one server or all; the rest of them stays.
+    Raises OSError."""
     async with _turn:
         for path in (_path(app), _path(app).with_name(OLD)):
             await asyncio.to_thread(_forget, path, user_id, guild_id)

@@ -1,5 +1,5 @@
-"""The translations of all texts: which languages there are, and what Discord is told of
-the commands in each."""
+"""The translations of all texts: the languages, and the names and descriptions of
+commands for Discord."""
 
 from collections.abc import Iterable
 from gettext import GNUTranslations, NullTranslations
@@ -29,7 +29,7 @@ def closest(locale: str, known: Iterable[str]) -> str:
 
 
 class CommandTexts(app_commands.Translator):
-    """What Discord shows of slash commands and of entries of menus."""
+    """The texts of slash commands and menu entries for Discord."""
 
     def __init__(self, catalogues: dict[str, NullTranslations]) -> None:
         self.catalogues = {

@@ -1,4 +1,4 @@
-"""Chats with a language model, by OpenAI's protocol: any server that speaks it."""
+"""Chats with a language model on any server that speaks OpenAI's protocol."""
 
 import asyncio
 import json
@@ -18,8 +18,8 @@ TEMPERATURE = 0.2  # the posts count, not what comes to mind
 
 
 class ModelFailed(BossbotError):
-    """There is no answer, or not the whole of it. The text names what happened, never
-    what the server said: that may repeat the key."""
+    """There is no answer, or only a part of it. The text names the failure, but never
+    quotes the server, which may repeat the key."""
 
 
 class Endpoint(NamedTuple):
@@ -112,7 +112,8 @@ async def stream(
 def bodies(
     endpoint: Endpoint, messages: Sequence[Mapping[str, str]]
 ) -> Iterator[dict[str, Any]]:
-    """What is asked for; the second is for models that refuse the first (400)."""
+    """The bodies of the request; the second is for models that refuse the first
+    (400)."""
     body = {"model": endpoint.model, "messages": [*messages], "stream": True}
     most = endpoint.answer_tokens
     yield body | {"max_tokens": most, "temperature": TEMPERATURE}
@@ -120,8 +121,8 @@ def bodies(
 
 
 async def fault_of(base_url: str, key: str) -> str:
-    """Why a server gives no answers, as far as it can be seen without a question; ""
-    when nothing is wrong."""
+    """Why a server gives no answers, as far as that shows without a question; "" if
+    nothing is wrong."""
     timeout = aiohttp.ClientTimeout(CONNECT_S)
     try:
         async with (
@@ -139,7 +140,7 @@ async def fault_of(base_url: str, key: str) -> str:
 
 class Events:
     """Takes an answer apart: server-sent events, or one JSON object from a server that
-    does not stream. What makes no sense is passed over."""
+    does not stream. Nonsense is skipped."""
 
     def __init__(self, whole: bool = False) -> None:
         self.whole = whole

@@ -1,6 +1,6 @@
-"""What may be shown of a model's answer. The model has read posts that anybody may have
-written, so its words are as foreign as theirs: nothing in them links, mentions or formats,
-and a source counts only if the model was given it."""
+"""Makes a model's answer safe to show. The model has read posts that anybody may have
+written, so its words are as untrusted as theirs: nothing in them links, mentions or
+formats, and a source counts only if the model was given it."""
 
 import re
 from collections.abc import Callable
@@ -45,9 +45,9 @@ class Cited(NamedTuple):
 
 
 def cited(answer: str, count: int, link: Callable[[int], str]) -> Cited | None:
-    """What is to be shown of a model's answer to a question with ``count`` posts, also
-    when it is not complete; None if it names none of them, says nothing else, or says
-    that they do not answer.
+    """A model's answer to a question with ``count`` posts, as it is shown, even if it
+    is not complete; None if it cites none of them, has no other words, or finds no
+    answer in them.
 
     Args:
         link: the address of a post, by its number.
@@ -90,14 +90,14 @@ def cited(answer: str, count: int, link: Callable[[int], str]) -> Cited | None:
 
 
 def numbered(numbers: str, count: int) -> str:
-    """ "[1][2]" of "1, 2", as far as there are such posts."""
+    """ "[1][2]" for "1, 2", for posts that exist."""
     found = [int(one) for one in re.findall(r"\d{1,3}", numbers)]
     return "".join(f"[{one}]" for one in found if 1 <= one <= count)
 
 
 def without_thoughts(text: str) -> str:
-    """An answer without what the model thought before it, and without a tag that has
-    only begun."""
+    """An answer without the model's thoughts before it, and without an incomplete
+    tag."""
     text = re.sub(
         rf"<({THOUGHTS})>.*?(?:</\1>|\Z)", "", text, flags=re.DOTALL | re.IGNORECASE
     )

@@ -1,5 +1,5 @@
-"""What all commands, buttons and menus have in common: who may use them, in which
-language they are answered (check_action sets it), and what counts for limits."""
+"""Shared by all commands, buttons and menus: who may use them, the language of the
+answers (check_action sets it), and the limits."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -66,14 +66,14 @@ def guard(
 
 
 def action_name(command: Any) -> str:
-    """What a command does, by the name of its action; "" if it has no ``guard``. A menu
-    has it in its ``extras``, as "action"."""
+    """The name of a command's action; "" if it has no ``guard``. A menu has it in its
+    ``extras``, as "action"."""
     named = getattr(command.callback, "action_name", "")
     return str(named or command.extras.get("action", ""))
 
 
 def signature(command: commands.Command[Any, Any, Any]) -> str:
-    """What a prefix command takes: "<size> [count]"."""
+    """The arguments of a prefix command: "<size> [count]"."""
     return command.usage or re.sub(r'"|=[^]|]*(?=\])', "", command.signature)
 
 
@@ -87,7 +87,8 @@ async def admit(
 ) -> Action:
     """Let a member do something, or refuse; arguments as in ``Action``. Call it at the
     start of a button's or a menu's callback; commands have ``guard``. With ``dry``, a
-    click counts for no limit: the second half of something that has counted.
+    click does not count towards limits, for the second half of something that has
+    counted.
 
     Raises:
         Denied: with the reason, for the member.
@@ -104,14 +105,14 @@ async def admit(
 
 
 def admitted(asked: Asked) -> Action | None:
-    """What ``admit`` or ``guard`` let a member do; None before."""
+    """The action that ``admit`` or ``guard`` let a member do; None before."""
     action: Action | None = _kept_in(asked).get("action")
     return action
 
 
 async def refused(asked: Asked) -> None:
-    """Take back what was admitted, since the command itself refused: it counts for no
-    limit. For those who answer errors."""
+    """Undo an admission, since the command itself refused, so that it counts towards no
+    limit. For code that answers errors."""
     if action := _kept_in(asked).pop("action", None):
         await bot_of(asked).app.plugins.call("action_refused", action=action)
 
@@ -127,14 +128,15 @@ def interaction_of(asked: Asked) -> discord.Interaction | None:
 
 
 def _kept_in(asked: Asked) -> dict[Any, Any]:
-    """Where it is kept what was admitted: as long as the interaction or context is."""
+    """The object that keeps an admission: it lives as long as the interaction or
+    context."""
     interaction = interaction_of(asked)
     return interaction.extras if interaction else vars(asked)
 
 
 async def check(app: App, action: Action) -> None:
-    """Ask all ``check_action`` hooks; raises Refused. Without the plugin that knows who
-    may do what, nobody may do anything."""
+    """Ask all ``check_action`` hooks; raises Refused. Without the plugin for
+    permissions, nobody may do anything."""
     permissions = app.plugins.all.get("permissions")
     if permissions is None or permissions.off:
         raise Refused(
@@ -147,7 +149,7 @@ async def check(app: App, action: Action) -> None:
 
 
 def user_of(asked: Asked) -> discord.Member | discord.User:
-    """Who asks; of a menu and a click, the message has another author."""
+    """The member who asks; for a menu or a click, the message has another author."""
     interaction = interaction_of(asked)
     if interaction:
         return interaction.user
@@ -164,7 +166,8 @@ async def action_of(
     needs: Sequence[str] = ("send_messages",),
     dry: bool = False,
 ) -> Action:
-    """What a member is about to do, from a command's context or an interaction."""
+    """The action that a member wants to do, from a command's context or an
+    interaction."""
     interaction = interaction_of(asked)
     user = user_of(asked)
     channel: Any = asked.channel
@@ -206,8 +209,8 @@ def permission_titles(names: Iterable[str]) -> str:
 def lacking(
     names: Iterable[str], channel: Any, granted: discord.Permissions
 ) -> list[str]:
-    """Those of the permissions that are not granted in a channel: in a thread, sending
-    takes another one."""
+    """The permissions that are missing in a channel; in a thread, sending needs another
+    one."""
     in_thread = isinstance(channel, discord.Thread)
     wanted = (
         "send_messages_in_threads" if in_thread and name == "send_messages" else name
@@ -217,7 +220,7 @@ def lacking(
 
 
 def lacked_by_bot(names: Iterable[str], channel: Any) -> list[str]:
-    """Those of the permissions that the bot lacks in a channel."""
+    """The permissions that the bot lacks in a channel."""
     guild = getattr(channel, "guild", None)
     if guild is None or guild.me is None:
         return []  # a direct message

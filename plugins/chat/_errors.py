@@ -1,5 +1,5 @@
-"""What a member reads when a command, a button, a menu or a form fails, and what the log
-says about it."""
+"""Answers to members when a command, a button, a menu or a form fails, and the log
+lines about it."""
 
 import contextlib
 import difflib
@@ -46,8 +46,8 @@ MIN_TYPO = 3  # letters of a word that can be a misspelt command
 
 
 async def answer_error(asked: Asked, error: BaseException) -> None:
-    """Tell a member why something failed: a refusal in its own words, anything else
-    with an id, by which the log has the traceback."""
+    """Answer a failure: a refusal in its own words, anything else with an id, under
+    which the log has the traceback."""
     error = cause_of(error)
     if isinstance(error, Refused):
         await refused(asked)
@@ -73,8 +73,8 @@ async def answer_error(asked: Asked, error: BaseException) -> None:
 def answers_errors(
     method: Callable[..., Coroutine[Any, Any, Any]], again: bool = False
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """A method that gets an interaction, with answers to what it raises, which
-    discord.py would only log; it then returns None, or raises it ``again``."""
+    """A method that gets an interaction, with answers to its errors, which discord.py
+    would only log; it then returns None, or raises the error ``again``."""
 
     if hasattr(method, "answers_errors"):
         return method
@@ -109,14 +109,14 @@ MISTAKES = (
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """What was raised first, without discord.py's wrappers."""
+    """The original error, without discord.py's wrappers."""
     while isinstance(original := getattr(error, "original", None), BaseException):
         error = original
     return error
 
 
 def name_of(asked: Asked) -> str:
-    """What was asked for, for the log: "/queue list", "a button"..."""
+    """The name of a command, for the log: "/queue list", "a button"..."""
     if isinstance(asked, commands.Context):
         return f"{asked.prefix}{asked.command or asked.invoked_with}"
     if asked.command:
@@ -145,7 +145,7 @@ def refusal(error: BaseException) -> str:
 
 
 def sentence(asked: Asked, error: BaseException) -> str:
-    """What failed, and what the member can do about it."""
+    """A sentence with the failure, and the member's next step."""
     match error:
         case commands.UserInputError() | app_commands.TransformerError():
             return f"{mistake(error)}\n{usage(asked)}".strip()
@@ -169,7 +169,7 @@ def sentence(asked: Asked, error: BaseException) -> str:
 
 
 def mistake(error: BaseException) -> str:
-    """What is wrong with the words of a command."""
+    """The mistake in the words of a command."""
     match error:
         case commands.MissingRequiredArgument() | commands.MissingRequiredAttachment():
             return _("Something is missing: {name}.").format(
@@ -220,7 +220,7 @@ def usage(asked: Asked) -> str:
 
 
 def discords_no(asked: Asked, error: discord.HTTPException) -> str:
-    """What a refusal of Discord's means."""
+    """The meaning of a refusal by Discord."""
     if error.code in EXPIRED:
         return _("That took too long, so Discord dropped my answer. Ask again.")
     if text := REFUSALS.get(error.code):
@@ -237,8 +237,7 @@ def discords_no(asked: Asked, error: discord.HTTPException) -> str:
 
 
 def missing_here(asked: Asked) -> list[str]:
-    """The permissions that the bot lacks where it was asked, of those that answers can
-    take."""
+    """The permissions for answers that the bot lacks in this channel."""
     if asked.guild is None:
         return []
     if isinstance(asked, discord.Interaction):

@@ -1,5 +1,5 @@
-"""What /search and /ask have in common: what is looked for and where, and how posts that
-were found are shown."""
+"""Shared by /search and /ask: the query of a command, and the view of the posts
+found."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -30,7 +30,7 @@ Place = discord.abc.GuildChannel | discord.Thread | None
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a member looks for."""
+    """A member's search."""
 
     words: str = ""  # as ``cleaned``
     like: str = ""  # see ``Query``, as of the rest
@@ -63,7 +63,7 @@ class Wanted:
 
 
 def cleaned(words: str) -> str:
-    """A member's words without mentions and what cannot be seen. Raises Refused when
+    """A member's words without mentions and invisible characters. Raises Refused when
     none are left."""
     names = re.sub(r"<a?:(\w{1,32}):\d+>", r" \1 ", words[:MAX_WORDS])
     text = one_line(re.sub(r"<(?:@[!&]?|#|/[^<>]*:|t:)[^<>\s]*>", " ", names))
@@ -73,7 +73,7 @@ def cleaned(words: str) -> str:
 
 
 async def query_for(asked: Asked, wanted: Wanted) -> Query:
-    """The query of whoever asks, by what that member may read now."""
+    """The query of a member, with the channels that this member may read now."""
     channels: Collection[int] = await channels_for(asked, public=wanted.public)
     if (place := wanted.channel_id) and place_of(asked, place) in channels:
         channels = [place]
@@ -92,8 +92,8 @@ async def query_for(asked: Asked, wanted: Wanted) -> Query:
 
 
 def place_of(asked: Asked, channel_id: int) -> int:
-    """The channel that stands for a public thread where it is asked who may read what;
-    of anything else the channel itself."""
+    """The channel whose rights a public thread has; for anything else, the channel
+    itself."""
     thread = asked.guild.get_thread(channel_id) if asked.guild else None
     return thread.parent_id if thread and not thread.is_private() else channel_id
 
@@ -113,7 +113,7 @@ def link_of(hit: Hit) -> str:
 
 
 def name_of(hit: Hit) -> str:
-    """What a post is called, as a link to it. Brackets would end the link early."""
+    """A post's title, as a link to it. Brackets would end the link early."""
     text = hit.title or hit.uploader or hit.platform or _("a post")
     brackets = str.maketrans("[]", "()")
     name = f"[{escape(text.translate(brackets), MAX_TITLE)}]({link_of(hit)})"
@@ -121,7 +121,7 @@ def name_of(hit: Hit) -> str:
 
 
 def about(hit: Hit) -> str:
-    """Whose it is, when it was posted and where, and when in a video it is said."""
+    """The author, time and place of a post, and the moment in its video."""
     author = escape(hit.uploader, MAX_NAME) if hit.title and hit.uploader else ""
     author = bars(author) if author and hit.hidden else author
     place = f"<#{hit.channel_id}>" if hit.guild_id else ""
@@ -130,7 +130,7 @@ def about(hit: Hit) -> str:
 
 
 def moment(hit: Hit) -> str:
-    """When what fits is said in a video, as a link to the source; "" for other texts."""
+    """The moment of a match in a video, as a link to the source; "" for other texts."""
     start_s = hit.passages[0].start_s if hit.passages else None
     link = show_link(hit.url, MAX_URL)
     if start_s is None or not link:
@@ -143,8 +143,8 @@ def moment(hit: Hit) -> str:
 
 
 def quote(hit: Hit) -> str:
-    """The sentence that fits, as a quotation, without the title and the author, which
-    are shown above it; "" when nothing is left."""
+    """The matching sentence, as a quotation, without the title and the author, which
+    are shown above it; "" if nothing is left."""
     text = one_line(hit.sentence)
     for shown in (one_line(hit.title), one_line(hit.uploader)):
         text = text.removeprefix(shown).strip()

@@ -1,5 +1,4 @@
-"""What commands and buttons do with jobs: find them, show them, cancel them, try them
-again."""
+"""Jobs for commands and buttons: find them, show them, cancel them, try them again."""
 
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -137,8 +136,8 @@ async def cancel(app: App, job: Job) -> None:
 
 
 async def retry(app: App, job: Job) -> str:
-    """Take in the link of a failed or cancelled job once more, as a job of the same
-    request; returns what the member is told. Raises Refused."""
+    """Take in the link of a failed or cancelled job again, as a job of the same
+    request; returns the answer to the member. Raises Refused."""
     if job.status not in RETRYABLE:
         raise Refused(
             _("{id} has neither failed nor been cancelled.").format(id=tag(job))
@@ -165,7 +164,8 @@ async def retry(app: App, job: Job) -> str:
 
 
 def split_key(request_key: str) -> tuple[str, int]:
-    """What the tries of a link have in common, and which this is, from 0."""
+    """The common part of the keys of a link's tries, and the number of this try, from
+    0."""
     request, mark, number = request_key.rpartition("#")
     if mark and number.isdecimal():
         return request, int(number)
@@ -211,7 +211,7 @@ def share_of(job: Job, progress: Progress | None) -> float | None:
 
 
 def stage(job: Job, progress: Progress | None = None) -> str:
-    """Where a job is, in a few words."""
+    """A job's stage, in a few words."""
     share = share_of(job, progress)
     match job.status:
         case Status.QUEUED if job.joins:

@@ -1,4 +1,5 @@
-"""What a server is told when one of its settings takes permissions that the bot lacks."""
+"""Tells a server, once, that one of its settings needs permissions that the bot
+lacks."""
 
 from collections.abc import Sequence
 
@@ -10,7 +11,8 @@ from bossbot import App, Job, _
 async def tell_lack(
     app: App, job: Job, setting: str, permissions: Sequence[str]
 ) -> str:
-    """What to say, once in a server until they have been there; "" after that."""
+    """The text for a server, once until the permissions have been there; "" after
+    that."""
     if await app.facts.get(_fact(job, setting)):
         return ""
     await app.facts.set(_fact(job, setting), "told")

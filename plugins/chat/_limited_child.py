@@ -1,4 +1,4 @@
-"""A process beside the bot for work that takes memory or opens what members sent.
+"""A process beside the bot for work that needs memory or opens strangers' files.
 
 ``LimitedChild`` starts a fresh Python when it is first asked, without the bot's
 environment and modules, at low priority, with a limit on its memory; it ends when it has

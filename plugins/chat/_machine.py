@@ -1,4 +1,4 @@
-"""How much memory this machine has."""
+"""The memory of this machine."""
 
 import os
 from contextlib import suppress

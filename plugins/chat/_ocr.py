@@ -1,6 +1,6 @@
-"""Reads what is written in pictures: the child's side of ``read_pictures.py``.
+"""Reads the text in pictures: the child's side of ``read_pictures.py``.
 
-rapidocr knows Latin letters, Chinese and Japanese; its models come with the package.
+rapidocr reads Latin letters, Chinese and Japanese; its models come with the package.
 """
 
 import io

@@ -2,12 +2,12 @@
 
 The convention by which every plugin takes part: a table with a column ``user_id`` holds
 rows about members, and with ``guild_id`` says on which server. With ``posts`` (JSON of
-``bossbot.Post``) and ``channel_id``, its rows are about downloads and name our messages.
-With ``message_id`` and ``shared``, a row where that is 1 says that its member asked for a
-message that somebody else asked for, too: it stays as long as one of these rows does.
-So rows are also forgotten of plugins that are switched off. What a plugin keeps elsewhere
-it forgets itself: a table ``<plugin>_wishes`` of it, with ``guild_id`` (-1 for all) and
-``member`` (0 for everybody), says what, until it has.
+``bossbot.Post``) and ``channel_id``, its rows are about downloads and name our
+messages. With ``message_id`` and ``shared``, a row where that is 1 says that its member
+asked for a message that somebody else asked for, too: it stays as long as one of these
+rows does. So the rows of plugins that are switched off are forgotten, too. A plugin
+deletes its other data itself: its table ``<plugin>_wishes``, with ``guild_id`` (-1 for
+all) and ``member`` (0 for everybody), lists what is still to be deleted.
 """
 
 import json
@@ -116,7 +116,7 @@ async def forget_rows(
     guild_id: int | None = None,
     user_id: int | None = None,
 ) -> None:
-    """Remove rows of tables, and note what they say about our messages. A table without
+    """Remove rows of tables, and note the messages of ours in them. A table without
     ``guild_id`` is the whole bot's: its rows go only when those of all servers do."""
     for table in tables:
         values = {"guild_id": guild_id, "user_id": user_id}

@@ -1,4 +1,4 @@
-"""What a language model is given: rules, a question, and posts."""
+"""The prompt for a language model: rules, a question, and posts."""
 
 import json
 import re
@@ -30,8 +30,8 @@ def tokens(text: str) -> int:
 def prompt(
     question: str, hits: Sequence[Hit], most: int
 ) -> tuple[list[dict[str, str]], int]:
-    """The messages for a question, and of how many posts they tell: no ids, members or
-    channels, and so much of the texts as has room in ``most`` tokens."""
+    """The messages for a question, and the number of posts in them: no ids, members or
+    channels, and as much of the texts as fits into ``most`` tokens."""
     question = fitting(question, most // 4)
     left = most - tokens(RULES) - tokens(as_json(question)) - 20
     hits = hits[: max(left // LEAST, 1)]

@@ -1,5 +1,4 @@
-"""How much of its quota a server has used: one fact for each server, which all processes
-share."""
+"""A server's use of its quota: one fact for each server, which all processes share."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +31,7 @@ class Ledger:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """That of a fact, as it is today; what nobody has written is none."""
+        """The ledger of a fact, as of today; empty if there is none yet."""
         try:
             day, posted, jobs = json.loads(text)
             ledger = cls(today(), int(posted) if day == today() else 0)
@@ -120,8 +119,8 @@ async def used(app: App, holder: int) -> tuple[int, int]:
 
 
 async def told(app: App, guild_id: int) -> str:
-    """How much of today's quota a server has used; "" without the plugin. Direct
-    messages have none together."""
+    """A text with a server's use of today's quota; "" without the plugin. Direct
+    messages have no shared quota."""
     plugin = app.plugins.all.get("quota")
     if plugin is None or plugin.off or not guild_id:
         return ""

@@ -1,4 +1,5 @@
-"""Which channels somebody may read, by Discord's rules: what the archive searches."""
+"""The channels that a member may read, by Discord's rules: the archive searches only
+these."""
 
 import asyncio
 from collections.abc import Collection
@@ -21,10 +22,10 @@ def readable_channels(
     public: bool = False,
     joined: Collection[int] = (),
 ) -> list[int]:
-    """The channels and private threads of a guild that a member who asks in ``here`` may
-    read; public threads belong to their channel. ``joined`` are the ids of private
-    threads that the member is in. What a ``public`` answer may quote, everybody may read
-    who reads it: it rests on ``here`` and on what is open to @everyone.
+    """The channels and private threads of a guild that a member who asks in ``here``
+    may read; public threads belong to their channel. ``joined`` are the ids of private
+    threads that the member is in. A ``public`` answer may quote only posts that all its
+    readers may read: those in ``here`` and in channels that are open to @everyone.
 
     By the gateway's cache, and the roles that Discord has sent with the question.
     """

@@ -1,4 +1,4 @@
-"""Values of a server's settings in words: read from what a member types, and shown."""
+"""Reads the values of a server's settings from members' words, and shows them."""
 
 import re
 import types
@@ -309,13 +309,13 @@ def show(kind: Kind, value: Any) -> str:
 
 
 def nothing(kind: Kind) -> str:
-    """What stands for no value."""
+    """The word for no value."""
     every = kind.inside and kind.inside[0].what == "platform"
     return _("all") if every else _("none")
 
 
 def takes(kind: Kind, place: Place) -> str:
-    """What a setting takes, in words."""
+    """The possible values of a setting, in words."""
     if kind.is_dict:
         key_kind, value_kind = kind.inside
         text = _("{key} and then {value}; several with commas")
@@ -345,7 +345,7 @@ def takes(kind: Kind, place: Place) -> str:
 
 
 def ranged(text: str, kind: Kind, shown: Callable[[Any], str]) -> str:
-    """What a number is, with its limits."""
+    """A kind of number with its limits, in words."""
     least, most = kind.bound("ge", "gt"), kind.bound("le", "lt")
     if least is not None and most is not None:
         text = _("{what} from {least} to {most}").format(

@@ -1,4 +1,4 @@
-"""/ping and /about: whether the bot is well, and what it is."""
+"""/ping and /about: the bot's response time, version and uptime."""
 
 # mypy: disable-error-code="arg-type"
 # discord.py's types do not know hybrid commands of cogs.

@@ -30,7 +30,7 @@ async def check_job(job: Job, guild: GuildConfig, app: App) -> None:
 
 @hookimpl(tryfirst=True)  # before work is spent on it
 async def process_files(job: Job, guild: GuildConfig, app: App) -> None:
-    """Decides by what the engine has found, before any words are written."""
+    """Decides by the facts from the engine, before any text is written."""
     await apply(job, guild, app)
 
 

@@ -1,5 +1,5 @@
-"""/ask: answers a question from what the bot posted. Without a language model the best
-sentences are quoted; with one it answers from the posts, and names them."""
+"""/ask: answers a question from the bot's posts. Without a language model, it quotes
+the best sentences; with one, it writes an answer that cites the posts."""
 
 # mypy: disable-error-code="arg-type"
 # discord.py's types do not know hybrid commands of cogs.
@@ -119,7 +119,7 @@ def register_commands(bot: BossBot, config: Config) -> list[commands.Cog]:
 
 @hookimpl
 async def check_machine(config: Config) -> list[Finding]:
-    """Whether the model's server knows it."""
+    """Whether the model's server has the model."""
     cost = "/ask quotes posts in place of an answer"
     if not config.base_url or not config.model:
         if config.base_url or config.model:
@@ -227,8 +227,8 @@ class Ask(commands.Cog):
     async def still(
         self, ctx: Context, wanted: Wanted, hits: Sequence[Hit], limit: int
     ) -> dict[str, Any] | None:
-        """What is found now in place of an answer, if some of its posts have been deleted
-        or forgotten while the model wrote; else None."""
+        """A new result in place of an answer, if some of its posts were deleted or
+        forgotten while the model wrote; else None."""
         try:
             query = await query_for(ctx, wanted)
             found = await archive_of(self.app).search(query, limit=limit)
@@ -315,8 +315,8 @@ class Ask(commands.Cog):
 
 
 def quotes(hits: Sequence[Hit], why: str) -> dict[str, Any]:
-    """The best sentence of the best posts. What only perhaps fits is left out if
-    something does."""
+    """The best sentence of the best posts. Posts that only perhaps match are left out
+    if others surely do."""
     best = ([hit for hit in hits if hit.sure] or [*hits])[:QUOTED]
     parts = [why]
     for number, hit in numbered(best).items():

@@ -1,5 +1,5 @@
-"""Links that are posted without a command: where a server wants it, the bot reacts to the
-message, and downloads what it links to when somebody clicks on that; or it does so at once.
+"""Links without a command: where a server wants it, the bot reacts to the message, and
+downloads its links when somebody clicks the reaction, or at once.
 """
 
 import asyncio
@@ -251,7 +251,8 @@ class Links(commands.Cog):
     async def clicked(
         self, channel: Any, message_id: int, member: discord.Member
     ) -> None:
-        """Take what a message links to now, if it is one that the bot has offered."""
+        """Take the links that a message has now, if the bot has offered to download
+        them."""
         if await self.action_of(member, channel, message_id) is None:
             return
         try:
@@ -266,7 +267,7 @@ class Links(commands.Cog):
 
     @contextlib.contextmanager
     def room(self, guild_id: int) -> Any:
-        """Whether there is room for one more; a flood must not pile up."""
+        """Whether there is room for one more, so that a flood does not pile up."""
         is_free = self.busy[guild_id] < MAX_BUSY
         self.busy[guild_id] += 1
         try:
@@ -277,14 +278,14 @@ class Links(commands.Cog):
                 del self.busy[guild_id]
 
     async def channel_of(self, event: discord.RawReactionActionEvent) -> Any:
-        """The channel of a click; None when it cannot be seen."""
+        """The channel of a click; None if the bot cannot see it."""
         with contextlib.suppress(*UNREACHABLE):
             channel = self.bot.get_channel(event.channel_id)
             return channel or await self.bot.fetch_channel(event.channel_id)
         return None
 
     def mode_at(self, guild_id: int, channel: Any) -> Mode:
-        """What a server wants in a channel; a thread has that of its channel."""
+        """A server's choice for a channel; a thread has that of its channel."""
         try:
             table = self.app.guilds.tables(guild_id).get("auto_links", {})
             modes = GuildConfig.model_validate(table).auto_links
@@ -294,7 +295,7 @@ class Links(commands.Cog):
         return next((modes[place] for place in places if place in modes), "off")
 
     def can_read(self, guild: discord.Guild) -> bool:
-        """Whether the bot gets to read what members write."""
+        """Whether the bot can read members' messages."""
         if self.bot.intents.message_content:
             return True
         if self.is_news(guild.id):
@@ -340,8 +341,8 @@ class Links(commands.Cog):
         ]
 
     def lacks(self, channel: Any, mode: Mode) -> bool:
-        """Whether the bot lacks a permission that it takes; the log is told once of
-        any, also of one that only failures need."""
+        """Whether the bot lacks a necessary permission; the log gets one line for any,
+        even one that only failures need."""
         missing = lacked_by_bot(NEEDS, channel)
         if not missing:
             self.told.discard(channel.id)
@@ -370,7 +371,8 @@ class Links(commands.Cog):
     async def action_of(
         self, member: Any, channel: Any, message_id: int
     ) -> Action | None:
-        """What a member does who has links downloaded; None for one who may not."""
+        """The action of a member who has links downloaded; None if that member may
+        not."""
         try:
             action = Action(
                 name="auto_links",

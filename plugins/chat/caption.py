@@ -1,5 +1,5 @@
-"""Says what a post is, in front of its first message: the site, the author, the title and
-the link."""
+"""Adds a line to the first message of a post: the site, the author, the title and the
+link."""
 
 import re
 import unicodedata
@@ -38,7 +38,7 @@ async def decorate_message(job: Job, message: Message, app: App) -> Message | No
 
 
 def caption(job: Job, platform: Platform | None) -> list[str]:
-    """What is known of a post, the most important first."""
+    """The known facts about a post, the most important first."""
     host = (urlsplit(job.url).hostname or "").removeprefix("www.")
     site = (platform.title or platform.name) if platform else host
     author = str(job.facts.get("uploader") or "")

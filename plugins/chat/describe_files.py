@@ -1,5 +1,5 @@
-"""Has a server write down what is said in videos and sound, and what pictures show, so
-that posts are found by it. Off until ``base_url`` and a model are set."""
+"""Lets a server transcribe videos and sound, and describe pictures, so that posts can
+be found by these texts. Off until ``base_url`` and a model are set."""
 
 import asyncio
 import base64
@@ -106,7 +106,7 @@ def first(job: Job, file: MediaFile, config: Config) -> bool:
 
 
 async def description(config: Config, file: MediaFile) -> list[Passage]:
-    """What a model sees in a picture. Raises ModelFailed and OSError."""
+    """A model's description of a picture. Raises ModelFailed and OSError."""
     if file.size > MAX_PICTURE_BYTES:
         return []
     data = base64.b64encode(await in_thread(file.path.read_bytes)).decode()
@@ -128,8 +128,8 @@ async def description(config: Config, file: MediaFile) -> list[Passage]:
 
 
 async def speech(config: Config, file: MediaFile) -> list[Passage]:
-    """What a model hears in a video or sound, in pieces with their times. Raises
-    ModelFailed, OSError and what aiohttp raises."""
+    """A model's transcript of a video or sound, in pieces with their times. Raises
+    ModelFailed, OSError and aiohttp's errors."""
     if file.size > MAX_SOUND_BYTES:
         return []
     headers = authorization(key_of(config.api_key))

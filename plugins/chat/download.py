@@ -95,7 +95,7 @@ async def check_action(action: Action, config: Config) -> None:
 
 @hookimpl
 async def check_job(job: Job, config: Config, guild: GuildConfig) -> None:
-    """Bounds what was asked for by what the server has set."""
+    """Limits a request to the settings of the server."""
     if job.channel_id and not job.guild_id:
         check_direct_message(config)
     asked = job.options.pop("quality", "best")
@@ -208,7 +208,7 @@ class Download(commands.Cog):
     async def take_all(
         self, ctx: commands.Context[Any], links: list[Found], options: dict[str, Any]
     ) -> None:
-        """Take in each link; what becomes no job is answered together."""
+        """Take in each link; one answer covers all that become no job."""
         answers: list[Answer] = []
         refused: dict[str, list[str]] = defaultdict(list)  # links by reason
         for number, found in enumerate(links[:MAX_LINKS]):
@@ -311,7 +311,7 @@ def no_link(ctx: commands.Context[Any], words: str) -> str:
 
 
 def no_thread(app: App, job: Job) -> str:
-    """What to say to someone who asks for a thread where there is none to be had."""
+    """The answer to a request for a thread on a site without threads."""
     platform = app.plugins.registered("platforms").get(job.platform)
     if platform and platform.thread_options:
         return ""

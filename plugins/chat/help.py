@@ -1,4 +1,4 @@
-"""/help: the commands that its member may use, made from the commands themselves."""
+"""/help: lists the commands that a member may use, from the commands themselves."""
 
 # mypy: disable-error-code="arg-type"
 # discord.py's types do not know hybrid commands of cogs.
@@ -270,7 +270,7 @@ def page(
 
 
 async def explained(entry: Entry, ctx: Context, prefix: str) -> discord.Embed:
-    """All that there is to know of a command."""
+    """Everything about a command."""
     doc = inspect.getdoc(entry.command.callback) or entry.text
     text = "\n\n".join(" ".join(part.split()) for part in doc.split("\n\n"))
     embed = discord.Embed(

@@ -1,4 +1,4 @@
-"""In which language members are answered: that of their server."""
+"""Chooses the language of the bot's answers: that of the server."""
 
 from typing import Literal, get_args
 

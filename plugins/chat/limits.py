@@ -1,5 +1,6 @@
-"""How often members may use each command: so many times a minute, with a pause between two
-uses. Downloads are counted by links, whatever door they come by."""
+"""Limits how often members may use each command: a number of times a minute, with a
+pause between two uses. Downloads are counted by links, from commands and clicks
+alike."""
 
 import math
 import sqlite3

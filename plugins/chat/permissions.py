@@ -1,5 +1,5 @@
-"""Who may do what: Discord's own permissions, and the roles, members and channels that a
-server names."""
+"""Checks permissions: Discord's own, and the roles, members and channels that a server
+has set."""
 
 from collections.abc import Iterable
 from typing import Any, Literal

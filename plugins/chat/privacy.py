@@ -1,4 +1,4 @@
-"""What is stored about a member: /privacy show, forget and stats."""
+"""/privacy: shows and forgets the data about a member."""
 
 # mypy: disable-error-code="arg-type"
 # discord.py's types do not know hybrid commands of cogs.
@@ -194,8 +194,8 @@ ended: dict[str, asyncio.Event] = {}  # of jobs that somebody waits for
 async def cancel_all(
     app: App, guild_id: int | None, user_id: int, messages: bool
 ) -> bool:
-    """Cancel a member's jobs and wait until all plugins have heard of it, since some
-    write down what has ended. True when some are not over yet."""
+    """Cancel a member's jobs and wait until all plugins have been called about it,
+    since some record ended jobs. True if some jobs are not over yet."""
     jobs = unfinished(app, guild_id)
     mine = [job async for job in jobs if job.user_id == user_id]
     for job in mine:
@@ -221,8 +221,8 @@ async def forget(
     messages: bool,
     shared: Iterable[tuple[int, int]] = (),
 ) -> Forgotten:
-    """Forget all that has ended, and what plugins know of a member. What is ``shared``
-    with others stays: see ``without_shared``."""
+    """Forget all ended jobs of a member, and the rows of plugins. Messages that are
+    ``shared`` with others stay: see ``without_shared``."""
     forgotten = await forget_ended(app, guild_id, user_id)
     await forget_rows(app, forgotten, await tables(app), guild_id, user_id)
     if messages:
@@ -266,7 +266,7 @@ async def shared_with_others(app: App, job: Job) -> AsyncIterator[tuple[int, int
 
 @hookimpl
 async def run(app: App) -> None:
-    """Forget what ended while nobody looked, and delete messages."""
+    """Forget jobs that ended in the meantime, and delete messages."""
     global deleting
     deleting = asyncio.Event()
     for row in await app.database.all("SELECT id FROM privacy_jobs"):
@@ -282,7 +282,7 @@ async def run(app: App) -> None:
 
 
 async def delete_messages(app: App) -> bool:
-    """Delete what is to be deleted; True when some of it could not be."""
+    """Delete the noted messages; True if some could not be deleted."""
     failed = False
     sql = "SELECT * FROM privacy_messages ORDER BY message_id DESC"  # threads last
     rows = await app.database.all(sql)

@@ -1,5 +1,4 @@
-"""The commands for what is waiting and running: /queue list, clear, cancel, retry, move and
-purge."""
+"""The commands for the queue: /queue list, clear, cancel, retry, move and purge."""
 
 # mypy: disable-error-code="arg-type"
 # discord.py's types do not know hybrid commands of cogs.
@@ -266,8 +265,8 @@ class Queue(commands.Cog):
 async def list_page(
     app: App, asked: Asked, number: int, private: bool
 ) -> tuple[discord.Embed, discord.ui.View]:
-    """A page of what is running and waiting here, the nearest one to ``number``, for the
-    member only or for everybody in the channel."""
+    """A page of the running and waiting jobs here, the nearest one to ``number``, for
+    the member only or for everybody in the channel."""
 
     def line(job: Job) -> str:
         return describe(job, is_open(asked, job, private), latest.get(job.id))

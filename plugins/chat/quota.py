@@ -1,4 +1,4 @@
-"""How much may be posted: in one file, and in all files of a server and day (UTC)."""
+"""Limits posts: the size of one file, and the total of a server per day (UTC)."""
 
 import asyncio
 from collections.abc import Callable
@@ -123,7 +123,7 @@ async def run(app: App) -> None:
 
 @hookimpl(trylast=True)  # what others refuse needs no room
 async def check_job(job: Job, guild: GuildConfig, app: App) -> None:
-    """Bounds the files of a job, and refuses it when the quota is used up."""
+    """Limits the files of a job, and refuses it when the quota is used up."""
     sizes = (job.limit_bytes, guild.max_file_size or 0)
     job.limit_bytes = min((size for size in sizes if size), default=0)
     if limit := await limit_of(app, job, guild):  # as it is now, with no promise
@@ -137,7 +137,7 @@ async def check_job(job: Job, guild: GuildConfig, app: App) -> None:
 
 @hookimpl(trylast=True)
 async def check_attempt(job: Job, guild: GuildConfig, app: App) -> None:
-    """Reserves the largest file that a job may bring, or what is left of a quota."""
+    """Reserves the largest file that a job may have, or the rest of a quota."""
     limit = await limit_of(app, job, guild)
     wanted = job.limit_bytes or int(app.settings.max_file_size)
 
@@ -156,7 +156,7 @@ async def check_attempt(job: Job, guild: GuildConfig, app: App) -> None:
 async def check_upload(
     job: Job, files: list[MediaFile], guild: GuildConfig, app: App
 ) -> None:
-    """Takes what a job really posts, before it does."""
+    """Takes the size of a job's files, before they are posted."""
     limit = await limit_of(app, job, guild)
     needed = 0
 

@@ -1,4 +1,4 @@
-"""Reads what is written in pictures, so that posts are found by it.
+"""Reads the text in pictures, so that posts can be found by it.
 
 Off unless ``requirements-ocr.txt`` is installed. Each picture is read in a child with a
 limit on its memory, without files and network, since it is a stranger's.
@@ -64,7 +64,7 @@ def lacking(config: Config) -> str:
 
 
 class Reader:
-    """The child, and what is known of pictures that were tried."""
+    """The child, and the results of earlier tries."""
 
     def __init__(self, app: App, config: Config) -> None:
         settings = app.settings
@@ -84,7 +84,7 @@ class Reader:
         self._deaths = Counter[str]()  # by SHA-256
 
     async def read(self, job: Job, file: MediaFile) -> str:
-        """What is written in a picture of a job; "" for nothing."""
+        """The text in a picture of a job; "" for none."""
         read = self._of_jobs.setdefault(job.id, set())
         if len(self._of_jobs) > REMEMBERED:
             self._of_jobs.popitem(last=False)

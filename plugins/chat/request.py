@@ -1,5 +1,5 @@
-"""What becomes of the message that asked for downloads: the previews of its links go at once,
-and the message itself when all of its files are there, if the server wants that."""
+"""Tidies up the message of a request, if the server wants that: hides the previews of
+its links at once, and deletes it when all of its files are there."""
 
 import discord
 from bossbot_plugins._jobs import MODERATOR, RETRYABLE, UNFINISHED, is_quiet
@@ -69,7 +69,7 @@ async def suppress(app: App, job: Job) -> None:
 
 
 async def delete(app: App, job: Job) -> None:
-    """Delete the request of a job, unless there is more to come, or to be told."""
+    """Delete the request of a job, unless more files or a failure will follow."""
     others = await app.queue.list(job.guild_id, UNFINISHED)
     others += await app.queue.list(job.guild_id, RETRYABLE, since=job.created_at)
     if any(other.message_id == job.message_id for other in others):

@@ -1,5 +1,5 @@
-"""/search: what the bot posted, found by words and by meaning; and posts that resemble
-one."""
+"""/search: finds posts of the bot by words and by meaning, and posts that are like a
+message."""
 
 # mypy: disable-error-code="arg-type"
 # discord.py's types do not know hybrid commands of cogs.
@@ -141,7 +141,7 @@ def job_of(interaction: discord.Interaction, message: discord.Message) -> str:
 
 
 def words_of(message: discord.Message) -> str:
-    """What a message says, without links. Raises Refused when that is nothing."""
+    """The words of a message, without links. Raises Refused if there are none."""
     text = MARKS.sub(" ", message.content)
     try:
         return cleaned(text)
@@ -170,7 +170,7 @@ async def found(
 
 
 def embeds_of(hits: Sequence[Hit], after: int = 0) -> list[discord.Embed]:
-    """The posts, those that only perhaps fit under a heading."""
+    """The posts; those that only perhaps match have a heading."""
     embeds = [shown(n, hit) for n, hit in enumerate(hits, after + 1)]
     for embed, hit in zip(embeds, hits, strict=True):
         if not hit.sure:
@@ -219,7 +219,7 @@ class MoreButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
     template=r"search:more:(?P<key>[0-9a-f]{12}):(?P<after>\d{1,6})",
 ):
-    """Shows the next posts to whoever clicks."""
+    """Shows the next posts to the member who clicks."""
 
     name, label = "more", N_("More")
 
@@ -238,7 +238,8 @@ class PostButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
     template=r"search:post:(?P<key>[0-9a-f]{12}):(?P<after>\d{1,6})",
 ):
-    """Posts what was found in the channel, as far as everybody there may read it."""
+    """Posts the results in the channel, without those that not everybody there may
+    read."""
 
     name, label = "post", N_("Post here")
 

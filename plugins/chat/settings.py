@@ -233,7 +233,7 @@ class GuildSettings(commands.Cog, name="Settings"):
         await reply(ctx, embed=embed)
 
     async def change(self, ctx: Context, setting: Setting, words: str) -> str:
-        """Change a setting; returns what to say. Raises Refused."""
+        """Change a setting; returns the answer. Raises Refused."""
         app, guild_id, place = self.app, guild_id_of(ctx), place_of(self.bot, ctx)
         plugin, key, guilds = setting.plugin, setting.key, self.app.guilds
         model = plugin.guild_config

@@ -1,5 +1,5 @@
-"""Names an earlier post under a new one that looks the same: the same picture or video in
-another size, from another site. Only where a server wants that."""
+"""Links to an earlier post under a new one that looks the same, such as the same video
+in another size, from another site. Only where a server wants that."""
 
 import asyncio
 import contextlib
@@ -97,7 +97,7 @@ posted: asyncio.Queue[Job] | None = None  # what is to be looked at
 
 @hookimpl
 async def run(app: App) -> None:
-    """Look at posts when they are there: that delays none of them."""
+    """Look at posts after they were sent, so that none is delayed."""
     global posted
     if not app.has_gateway:
         await answer_gateway(app)

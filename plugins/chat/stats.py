@@ -1,5 +1,5 @@
-"""/stats: what was downloaded, as numbers and as a picture. Kept as totals of days, so that
-it takes the same time after a million downloads as after ten."""
+"""/stats: shows the downloads as numbers and as a picture. They are kept as totals of
+days, so that this takes the same time after a million downloads as after ten."""
 
 # mypy: disable-error-code="arg-type"
 # discord.py's types do not know hybrid commands of cogs.
@@ -96,7 +96,7 @@ def register_commands(bot: BossBot) -> list[commands.Cog]:
 
 @hookimpl
 async def run(app: App) -> None:
-    """Count the jobs that ended while nobody counted."""
+    """Count the jobs that ended while the plugin was off."""
     newest = await app.database.one("SELECT max(ended_at) FROM stats_jobs")
     since = min(newest[0] or 0, now()) - LOOK_BACK_S if newest else 0
     async for job in app.queue.ended(max(since, 0)):

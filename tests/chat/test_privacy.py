@@ -168,7 +168,7 @@ async def test_messages_are_deleted_though_the_bot_is_killed(
         await stage.says(f"$dl {link(stage.image())}")
         await fake.wait_for(lambda: holds.hits)
     answer = await use(stage, "privacy forget", messages=True)
-    assert ("I delete 2 messages now" in answer) == (when == "posted")
+    assert ("I am deleting 2 messages now" in answer) == (when == "posted")
     await fake.wait_for(lambda: holds.hits)
     await process.kill()
     await process.start()

@@ -1,5 +1,5 @@
-"""The archive: remembers what the bot posted, so that it can be found by words and by
-meaning. Only those who can read a post find it."""
+"""The archive: remembers the bot's posts, so that they can be found by words and by
+meaning. Only members who can read a post find it."""
 
 import contextlib
 import sqlite3

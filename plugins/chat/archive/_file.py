@@ -1,4 +1,4 @@
-"""The archive's file: its tables, and what is written to them.
+"""The archive's file: its tables, and all writes to them.
 
 Every function takes the connection, in a transaction of its caller's, and may block.
 """
@@ -180,7 +180,7 @@ def add_post(
     parent_id: int = 0,
 ) -> bool:
     """Add a post with its messages (id and channel) and texts, and note that its files
-    are to be read. False, and nothing changes, when it is there, or was erased."""
+    are to be read. False, without any change, if it is there already, or was erased."""
     known = "SELECT job_id FROM posts UNION ALL SELECT job_id FROM gone"
     sql = f"SELECT 1 FROM ({known}) WHERE job_id = ?"
     if db.execute(sql, (post.job_id,)).fetchone():

@@ -1,4 +1,4 @@
-"""What is read from the archive's file to answer a question.
+"""Reads the archive's file to answer a question.
 
 Every function takes a connection of the caller's thread, and may block.
 """

@@ -82,7 +82,7 @@ class Meaning:
         await self._endpoint.stop()
 
     def status(self) -> str:
-        """How it is, as a sentence that ``_`` translates."""
+        """Its state, as a sentence that ``_`` translates."""
         if self.kind == "off":
             return N_("Search by meaning is off.")
         if self._missing:
@@ -177,7 +177,7 @@ class Meaning:
 
 
 def findings(kind: str) -> list[Finding]:
-    """What ``check`` says about search by meaning."""
+    """The findings of ``check`` about search by meaning."""
     if kind == "off" or not (
         missing := _model.lacking() if kind == "auto" else _model.lacking_numpy()
     ):

@@ -36,7 +36,7 @@ def lacking_numpy() -> str:
 
 
 def lacking() -> str:
-    """What of it is missing on this machine, "" for nothing."""
+    """The parts of it that are missing on this machine, "" for none."""
     from bossbot_plugins._machine import memory_bytes  # which the child has not
 
     if 0 < (memory := memory_bytes()) < NEEDS_BYTES:

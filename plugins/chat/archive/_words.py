@@ -1,7 +1,7 @@
-"""Search by words: how much of a question stands in a text, whatever the language.
+"""Search by words: how much of a question is in a text, in any language.
 
 Words are compared by their pieces of four characters, so that other forms of a word and
-slips of the pen still fit; Chinese, Japanese and Korean by pairs of characters. Pure
+misspellings still match; Chinese, Japanese and Korean by pairs of characters. Pure
 functions; the store counts how rare each piece is.
 """
 

@@ -1,4 +1,4 @@
-"""/archive: what is remembered, and how it is forgotten."""
+"""/archive: see and forget what the bot remembers."""
 
 # mypy: disable-error-code="arg-type"
 # discord.py's types do not know hybrid commands of cogs.

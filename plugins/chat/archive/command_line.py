@@ -1,4 +1,4 @@
-"""``archive``: what is remembered, for the owner."""
+"""``archive``: the archive on the command line, for the owner."""
 
 import argparse
 import sqlite3

@@ -1,4 +1,4 @@
-"""Reads posts: what the site said about them, what is in their files."""
+"""Reads posts: the site's texts about them, and the texts in their files."""
 
 import contextlib
 import json
@@ -71,7 +71,7 @@ def messages_of(job: Job) -> list[tuple[int, int]]:
 
 
 def said_of(job: Job) -> list[Passage]:
-    """What the site says about a post."""
+    """The site's texts about a post."""
     title, text = job.title, str(job.facts.get("text") or "")
     if title.rstrip("… .")[:80] in text:  # many titles are its beginning
         title = ""
@@ -127,8 +127,8 @@ async def answer_with_texts(app: App, subtitles: bool) -> None:
 
 
 async def read_files(app: App, job: Job, subtitles: bool) -> list[Passage]:
-    """What is in the files of a job, as far as they are kept: text files, subtitles, and
-    what plugins find."""
+    """The texts in the kept files of a job: text files, subtitles, and the findings of
+    plugins."""
     if not job.folder:
         return []
     names = [name for post in sent_of(job) for name in post.files]

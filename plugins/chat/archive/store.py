@@ -390,7 +390,7 @@ class SQLiteArchive(PostArchive):
     # What is in the files
 
     async def _rest(self) -> None:
-        """Wait while downloads run: they come first."""
+        """Wait while downloads run, since they come first."""
         until_s = now() + self.rest_s
         while self.app.runner.downloads() and now() < until_s:
             await asyncio.sleep(0.5)
@@ -835,7 +835,7 @@ def is_on(tables: dict[str, Any]) -> bool:
 
 
 def _be_nice() -> None:
-    """Give way to all else; what the thread does can wait."""
+    """Give this thread the lowest priority: its work can wait."""
     if sys.platform == "linux":  # elsewhere it would be the whole process
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
@@ -849,8 +849,8 @@ def _remember(table: OrderedDict[int, Any], key: int, value: Any) -> None:
 
 
 def set_aside(path: Path, error: Exception) -> None:
-    """Move a damaged file away, to be looked at by the owner. Of many, the largest are
-    kept: they have most in them."""
+    """Move a damaged file away, for the owner. If there are many, the largest are kept,
+    since they have the most posts."""
     aside = path.with_name(f"{path.stem}.damaged-{int(now() * 1000)}.db")
     copies = path.parent.glob(f"{path.stem}.damaged-*.db")
     for copy in sorted(copies, key=lambda one: one.stat().st_size)[: -MAX_ASIDE + 1]:
