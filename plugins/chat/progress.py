@@ -517,7 +517,7 @@ async def job_progressed(
 
 
 def buttons_of(group: Group) -> list[str]:
-    """What can be done about the jobs of a message."""
+    """The buttons for the jobs of a message."""
     statuses = {job.status for job in group.jobs.values()}
     buttons = {
         "cancel": not statuses.isdisjoint(CANCELLABLE),
@@ -583,7 +583,7 @@ def check_known(jobs: list[Job]) -> None:
 async def cancel_all(
     app: App, interaction: discord.Interaction, jobs: list[Job]
 ) -> None:
-    """Cancel those of the jobs that can still be; the message then shows it."""
+    """Cancel the jobs that can still be cancelled; the message then shows it."""
     await admit_to(interaction, "queue cancel", jobs)
     check_known(jobs)
     await interaction.response.defer()
@@ -602,7 +602,7 @@ async def cancel_all(
 async def retry_all(
     app: App, interaction: discord.Interaction, jobs: list[Job]
 ) -> None:
-    """Try again those of the jobs that brought nothing; the message then shows it."""
+    """Try the jobs without files again; the message then shows it."""
     await admit_to(interaction, "queue retry", jobs)
     check_known(jobs)
     await interaction.response.defer()
@@ -639,8 +639,8 @@ def render_all(
     progress: dict[str, Progress],
     stuck: Collection[Status] = (),
 ) -> str:
-    """The status message's text: of a single job all that is known, of several a line
-    each, with as much of the rest as there is room for."""
+    """The status message's text: everything about a single job, or a line for each of
+    several, with as many details as there is room for."""
     jobs = list(jobs)
     if len(jobs) == 1:
         return render(jobs[0], progress.get(jobs[0].id), stuck)

@@ -1,4 +1,5 @@
-"""How both engines find the cause of a failure, and stop a download that must end."""
+"""Finds the cause of a failure, and stops a download that must end, for both
+engines."""
 
 import contextlib
 import errno
@@ -109,7 +110,7 @@ REASONS = [
 
 
 def named_reason(cause: Cause, said: str) -> str:
-    """The sentence for a failure, if the log tells more than its cause does, else ""."""
+    """The sentence for a failure, if the log has more than its cause, else ""."""
     flags = re.IGNORECASE | re.DOTALL
     words = said[:2000]
     found = (
@@ -125,8 +126,8 @@ def unsupported(url: str) -> str:
 
 
 def retry_after_s(cause: Cause, said: str, asked_s: float | None) -> float | None:
-    """The wait before a failure is worth another try: what the site asked for, 0 for
-    what may pass by itself, None for what will not pass."""
+    """The wait before another try: the site's own, 0 for a failure that may pass by
+    itself, None for one that will not pass."""
     if cause is Cause.RATE_LIMITED:
         return asked_s
     passing = cause in PASSING_CAUSES and re.search(PASSING, said, re.IGNORECASE)
@@ -156,7 +157,7 @@ class Enough(BaseException):
 
 
 def request_counter(request: Request) -> Callable[[], None]:
-    """What is to be called for each request; raises Enough when there are too many."""
+    """A function to call for each request; raises Enough when there are too many."""
     numbers, most = itertools.count(1), request.max_requests
 
     def count() -> None:
@@ -167,7 +168,7 @@ def request_counter(request: Request) -> Callable[[], None]:
 
 
 def report_progress(request: Request, report: Report, progress: Progress) -> None:
-    """Pass on how far a file is.
+    """Report the progress of a file.
 
     Raises:
         OSError: the file is larger than it may be; the engine goes on to the next.

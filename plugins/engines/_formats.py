@@ -1,8 +1,8 @@
-"""Chooses which format of a video is fetched: the best one that can be posted as it is,
-or else the smallest one from which a good one can be made.
+"""Chooses the format of a video: the best one that can be posted as it is, or else the
+smallest one from which a good one can be made.
 
-Both engines ask here. A format is a dictionary with yt-dlp's keys; none of its values is
-to be relied on.
+Both engines use this. A format is a dictionary with yt-dlp's keys; none of its values
+can be trusted.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ PLAYING_SOUND = ("mp4a", "aac", "mp3", "opus", "vorbis", "flac", "wav", "pcm")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to choose for."""
+    """The limits for a choice."""
 
     target_bytes: int = 0  # what can be posted; 0 for any
     max_bytes: int = 0  # what may be fetched; 0 for any
@@ -64,7 +64,7 @@ class Wanted:
 
 
 def wanted(request: Request) -> Wanted:
-    """What a request asks for."""
+    """The limits of a request."""
     quality = str(request.options.get("quality", ""))
     return Wanted(
         request.target_bytes,
@@ -79,8 +79,8 @@ def wanted(request: Request) -> Wanted:
 def selector(
     engine: Any, request: Request, video: Format, info: Callable[..., None]
 ) -> Callable[[Any], Any]:
-    """What yt-dlp takes to select the formats of a video; ``info`` is told if one was
-    chosen only to fit."""
+    """A format selector for yt-dlp; ``info`` gets the fact if one was chosen only to
+    fit."""
     want = wanted(request)
     both, one = map(engine.build_format_selector, ("bv*+ba", "b*"))
 
@@ -143,7 +143,7 @@ def _asked(engine: Any, formats: Sequence[Format], one: Format) -> float | None:
 
 
 def measured(playlist: str) -> tuple[float | None, float | None]:
-    """The bytes and the seconds of a list of segments; None where it does not say."""
+    """The bytes and the seconds of a list of segments; None where they are missing."""
     if "#EXT-X-ENDLIST" not in playlist:
         return None, None
     sizes = re.findall(r"^#EXT-X-BYTERANGE:(\d{1,15})", playlist, re.MULTILINE)
@@ -162,7 +162,7 @@ def sounds_of(playlist: str) -> list[dict[str, str]]:
 
 
 def mark_sounds(playlist: str, formats: Sequence[Format]) -> None:
-    """Tell which sounds of an HLS master are in the default language."""
+    """Mark the sounds of an HLS master that are in the default language."""
     sounds = sounds_of(playlist)
     preferences = dict[tuple[Any, Any], int]()
     for one in sounds:
@@ -181,8 +181,8 @@ def mark_sounds(playlist: str, formats: Sequence[Format]) -> None:
 
 
 def mark_streams(mpd: Any, formats: Sequence[Format], mpd_id: str | None) -> None:
-    """Tell what a DASH manifest says of its streams and yt-dlp does not: their length in
-    seconds, their size, and which sound is the main one."""
+    """Add facts from a DASH manifest that yt-dlp leaves out: the streams' length in
+    seconds and size, and the main sound."""
     from yt_dlp.utils import parse_duration
 
     length_s = number(parse_duration(mpd.get("mediaPresentationDuration")))
@@ -235,7 +235,7 @@ class Choice(NamedTuple):
         return [part for part in parts if bytes_of(part, duration_s) is None]
 
     def bytes(self, duration_s: float | None) -> float | None:
-        """How large it is, None if that is not known."""
+        """Its size, None if that is not known."""
         if self.unsized(duration_s):
             return None
         return sum(bytes_of(part, duration_s) or 0 for part in self.parts)
@@ -267,7 +267,7 @@ def number(value: Any, most: float = MAX_BYTES, least: float = 0) -> float | Non
 
 
 def bytes_of(one: Format, duration_s: float | None) -> float | None:
-    """How large a format is: as it says, or by its bits a second."""
+    """The size of a format: its own, or by its bits a second."""
     told = number(one.get("filesize")) or number(one.get("filesize_approx"))
     if told:
         return told
@@ -277,7 +277,7 @@ def bytes_of(one: Format, duration_s: float | None) -> float | None:
 
 
 def seconds_of(info: Format, formats: Sequence[Format]) -> float | None:
-    """How long a video is, if that or one of its formats says so."""
+    """The length of a video, from itself or one of its formats."""
     for one in [info, *formats]:
         if found := number(one.get("duration"), MAX_SECONDS):
             return found
@@ -446,7 +446,7 @@ def _of_video(
 def _of_sound(
     want: Wanted, sound: Format, size: float | None, fits: int
 ) -> tuple[Any, ...]:
-    """What has a picture, too, is only large."""
+    """A format that has a picture, too, is only larger."""
     kbps = (number(sound.get("abr")) or 0) if _has(sound, "v") else _kbps(sound)
     if fits:
         return _sound_plays(sound, want), kbps

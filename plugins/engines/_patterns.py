@@ -1,7 +1,7 @@
-"""Which of many patterns a link may match, without asking each one.
+"""Finds the patterns that a link may match, without trying each one.
 
 A pattern matches no link that lacks its literal parts, "imgur.com" for one. Four
-characters of those find it in a table. What has no such part is always asked.
+characters of those find it in a table. A pattern without such a part is always tried.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def _needed(parts: Iterable[tuple[Any, Any]]) -> list[str]:
 
 
 def _worth(texts: Sequence[str]) -> int:
-    """How much is gained by looking for these first; 0 for nothing."""
+    """The gain from looking for these first; 0 for none."""
     if any(text in "https://www." for text in texts):
         return 0
     shortest = min(map(len, texts), default=0)
@@ -74,8 +74,8 @@ def _worth(texts: Sequence[str]) -> int:
 def finder(
     patterns: Sequence[re.Pattern[str] | None], needs: Needs | None = None
 ) -> Callable[[str], list[int]]:
-    """A function that says which patterns a link may match, by their numbers, in order;
-    None is asked for every link."""
+    """A function that returns the numbers of the patterns that a link may match, in
+    order; None always matches."""
     texts = [needed(one, needs) if one else [] for one in patterns]
     count = Counter(piece for some in texts for one in some for piece in _pieces(one))
     table = defaultdict[str, list[int]](list)

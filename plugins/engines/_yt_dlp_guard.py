@@ -39,8 +39,8 @@ PREFERRED_OPTIONS: dict[str, Any] = {
 
 
 def preferred_options(request: Request) -> dict[str, Any]:
-    """Our choice, within the quality that was asked for: the largest picture that is not
-    larger, or else the smallest one."""
+    """Our choice, within the requested quality: the largest picture that is not larger,
+    or else the smallest one."""
     quality = str(request.options.get("quality", ""))
     if not quality.isdecimal():
         return PREFERRED_OPTIONS

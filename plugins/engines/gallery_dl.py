@@ -297,8 +297,8 @@ def download(request: Request, report: Report) -> None:
 
 
 def _choose_variants(request: Request, report: Report) -> None:
-    """Have the videos of Twitter and Instagram chosen as any other; the engine always
-    takes one of the largest."""
+    """Choose the videos of Twitter and Instagram as any other; the engine always takes
+    one of the largest."""
     from gallery_dl.extractor.instagram import InstagramExtractor
     from gallery_dl.extractor.twitter import TwitterExtractor
 
@@ -737,7 +737,7 @@ def _text(known: dict[str, Any], names: Sequence[str]) -> str:
 
 
 def alt_of(known: dict[str, Any]) -> str:
-    """What can be seen on a file, by the keywords in which sites say so; "" for none."""
+    """The description of a file, from the keywords of sites for it; "" for none."""
     alt: Any = None
     if known.get("category") in ("twitter", "bluesky"):
         alt = known.get("description")

@@ -464,7 +464,7 @@ def small_subtitles(path: Path) -> Path | None:
 
 
 def save_cover(engine: Any, info: dict[str, Any], beside: Path) -> Path | None:
-    """Fetch the best picture of a sound; None if there is none to be had."""
+    """Fetch the best picture for a sound; None if there is none."""
     from yt_dlp.networking import Request as Asked
     from yt_dlp.networking.exceptions import RequestError
 

@@ -48,8 +48,8 @@ async def look_up(token: str) -> tuple[str, str]:
 
 
 async def tell_owner(bot: BossBot, text: str, nonce: str = "") -> bool:
-    """Send the owner, or that of its team, a direct message; two with one nonce are one.
-    A failure is only logged. Returns False if a later try may succeed."""
+    """Send a direct message to the owner, or the team's owner; two with one nonce are
+    one. A failure is only logged. Returns False if a later try may succeed."""
     try:
         application = await bot.application_info()
         team = application.team
@@ -72,8 +72,8 @@ _turn = asyncio.Lock()  # two failures at once cause one message
 async def tell_once_a_day(
     app: App, key: str, text: str, name: str = "", lines: Sequence[str] = ()
 ) -> bool:
-    """Tell the owner something at most once a day (UTC), with the lines of the log that
-    have the id ``name``, or else with these. Returns whether it was told, which takes as
+    """Send the owner a text at most once a day (UTC), with the lines of the log that
+    have the id ``name``, or else with these. Returns whether it was sent, and waits as
     long as Discord is out of reach."""
     today = datetime.now(UTC).date().isoformat()
     async with _turn:

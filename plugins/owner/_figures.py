@@ -1,4 +1,4 @@
-"""Figures for Prometheus that are read only when somebody asks for them."""
+"""Figures for Prometheus that are read only on request."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Whether the bot is well: alive at all, and ready for links."""
+"""Health checks: whether the bot is alive, and ready for links."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ Check = Callable[[], Coroutine[Any, Any, str]]  # "" when all is well
 
 
 class Page(NamedTuple):
-    """What a path is answered with."""
+    """The answer to a path."""
 
     body: bytes
     kind: str = "application/json"
@@ -36,7 +36,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 async def check_life(app: App) -> dict[str, str]:
-    """By name, what is wrong with what the bot cannot live without; FINE for nothing."""
+    """The problems of vital parts, by name; FINE for none."""
     checks = {"database": app.database.health, "fork_server": app.runner.health}
     return {"loop": FINE, **await ask(checks)}
 
@@ -52,7 +52,7 @@ async def check_readiness(app: App) -> dict[str, str]:
 
 
 async def ask(checks: Mapping[str, Check]) -> dict[str, str]:
-    """What some checks say."""
+    """The results of some checks."""
 
     async def one(check: Check) -> str:
         try:
@@ -68,7 +68,7 @@ async def ask(checks: Mapping[str, Check]) -> dict[str, str]:
 
 
 async def disk(app: App) -> str:
-    """Whether there is room, as much as the settings of retention want."""
+    """Whether the disk has as much free space as the settings of retention ask for."""
     retention = app.plugins.all.get("retention")
     wanted = int(getattr(retention and retention.config, "min_free_space", 0))
     try:
@@ -81,7 +81,7 @@ async def disk(app: App) -> str:
 
 
 def as_page(found: Mapping[str, str]) -> Page:
-    """The answer to who asks: 200, or 503 if anything is wrong, and what."""
+    """The answer to a request: 200, or 503 with the problems."""
     failed = [name for name, says in found.items() if says != FINE]
     status = "failed" if failed else FINE
     body = json.dumps({"status": status, "failed": failed, "checks": found}) + "\n"

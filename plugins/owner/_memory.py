@@ -1,4 +1,4 @@
-"""How much memory the bot and its processes take."""
+"""The memory of the bot and its processes."""
 
 import contextlib
 import os
@@ -11,8 +11,8 @@ PROC = Path("/proc")
 
 
 def memory() -> dict[str, float]:
-    """Bytes of the bot, its fork server, and their children; {} where that cannot be
-    told. Blocks."""
+    """Bytes of the bot, its fork server, and their children; {} where the system does
+    not say. Blocks."""
     if not PROC.is_dir() or sys.platform != "linux":
         return {}
     children = defaultdict(list)

@@ -71,7 +71,8 @@ class Port(ThreadingHTTPServer):
         super().close_request(request)
 
     def service_actions(self) -> None:
-        """End what takes too long; called after each connection and each pause."""
+        """End connections that take too long; called after each connection and each
+        pause."""
         for request, (_, since) in [*self._open.items()]:
             if time.monotonic() - since > WHOLE_S:
                 with contextlib.suppress(OSError):  # it has just ended

@@ -1,4 +1,4 @@
-"""What the log says on a job or an error, fit to be shown to others."""
+"""The log lines about a job or an error, in a form that is safe to show to others."""
 
 import contextlib
 import os
@@ -88,7 +88,7 @@ def clean(line: str) -> str:
 
 def lines_on(name: str, folder: Path, whole: bool = True) -> list[str]:
     """The newest lines of the log that have an id in them, with the tracebacks below
-    them, cleaned; unless ``whole``, only what was logged last is looked at. Blocks."""
+    them, cleaned; unless ``whole``, only the end of the log is read. Blocks."""
     found: list[str] = []
     for path in sorted(folder.glob("boss-bot_*.log"), key=age, reverse=True):
         with contextlib.suppress(OSError):

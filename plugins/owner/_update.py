@@ -1,4 +1,4 @@
-"""How the owner updates the bot, for messages."""
+"""The commands that update the bot, for messages to the owner."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``backup`` and ``restore``: what the bot knows, in one file, also while it runs."""
+"""``backup`` and ``restore``: the bot's data in one file, even while the bot runs."""
 
 import argparse
 import contextlib
@@ -117,7 +117,7 @@ def check_place(file: Path) -> None:
 
 
 def why_not_made(error: OSError | sqlite3.DatabaseError, file: Path) -> str:
-    """What is wrong, and what the owner can do."""
+    """The problem, and what the owner can do about it."""
     if isinstance(error, sqlite3.DatabaseError):
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
             error = OSError(errno.ENOSPC, "")
@@ -311,7 +311,7 @@ def has_secret(text: str) -> bool:
 
 
 async def restore(app: App, args: argparse.Namespace) -> int:
-    """Put a backup in place; what was there before is kept. Returns 0.
+    """Restore a backup; the old data is kept. Returns 0.
 
     Raises:
         StartError: the bot runs.
@@ -465,7 +465,7 @@ def check_staged(app: App, staged: Path) -> None:
 
 def end_jobs(path: Path) -> None:
     """End the jobs that were unfinished in a database: they may have been posted after
-    the backup was made, and nothing is posted twice. Their members are told."""
+    the backup was made, and nothing is posted twice. Their members get a message."""
     end = (
         "UPDATE jobs SET previous = status, status = 'failed', cause = ?, error = ?, "
         f"joins = '', finished_at = ? WHERE {UNFINISHED}"
@@ -480,9 +480,9 @@ def end_jobs(path: Path) -> None:
 
 
 def put_in_place(app: App, staged: Path) -> list[str]:
-    """Move what was unpacked to where it belongs, one file after the other; what was
-    there is copied first. A crash leaves each file old or new, and restoring once more
-    does the rest. Returns what was done, a line for each thing."""
+    """Move the unpacked files to their places, one after the other; old files are
+    copied first. A crash leaves each file old or new, and another restore does the
+    rest. Returns a line for each step."""
     data, own, said = app.settings.data_dir, app.settings.plugins_dir, list[str]()
     stamp = time.strftime("%Y%m%d-%H%M%S")
     aside = data / f"before-restore-{stamp}-{secrets.token_hex(2)}"

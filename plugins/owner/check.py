@@ -1,5 +1,5 @@
-"""``check``: what this machine is missing, and how to get it; with
-``--login``, try whether the platforms' cookies still work."""
+"""``check``: checks this machine for missing tools; with ``--login``, tries whether the
+platforms' cookies still work."""
 
 import argparse
 import asyncio

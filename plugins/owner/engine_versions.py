@@ -1,4 +1,4 @@
-"""Logs at the start which engines run and how old they are, and how to update them."""
+"""Logs the versions and ages of the engines at the start, and how to update them."""
 
 from bossbot_plugins._update import commands
 from loguru import logger

@@ -86,7 +86,7 @@ def register_tables() -> list[str]:
 
 @hookimpl
 async def run(app: App, config: Config) -> None:
-    """Add the jobs that ended while nobody wrote it down; remove old rows."""
+    """Add the jobs that ended while the plugin was off; remove old rows."""
     newest = await app.database.one("SELECT max(finished_at) FROM history")
     since = max((newest[0] or 0) - LOOK_BACK_S, 0) if newest else 0
     if config.keep_days:  # what was removed must not come back

@@ -1,4 +1,4 @@
-"""Serves figures for Prometheus, and whether the bot is well, on a port of its own."""
+"""Serves figures for Prometheus, and health checks, on a port of its own."""
 
 from __future__ import annotations
 
@@ -151,8 +151,8 @@ async def process_files(job: Job, files: list[MediaFile]) -> None:
 
 
 class Meter:
-    """Counts, and writes it all down for Prometheus. No label holds an id, a link, or
-    anything else from outside."""
+    """Counts for Prometheus. No label holds an id, a link, or anything else from
+    outside."""
 
     def __init__(self, app: App) -> None:
         import prometheus_client as prometheus
@@ -276,7 +276,7 @@ class Meter:
         return job.platform if job.platform in self._platforms else "other"
 
     async def find_open(self) -> None:
-        """Learn of the jobs that were there before."""
+        """Read the jobs from before the start."""
         with logger.catch(message="jobs of before the start are not in the metrics"):
             async for job in self.app.queue.untold():
                 if job.status not in TERMINAL_STATUSES and job.id not in self._ended:
@@ -343,7 +343,7 @@ class Meter:
             self._levels[level] += 1
 
     async def watch(self) -> None:
-        """See how late the loop is, and which plugins there are."""
+        """Measure the delay of the loop, and look for new plugins."""
         clock = asyncio.get_running_loop().time
         while True:
             due_s = clock() + LOOK_S
@@ -460,7 +460,7 @@ def drop(registry: Any) -> None:
 
 
 def source_of(job: Job) -> str:
-    """How a link came: unasked for, by a message, or by a command with a slash."""
+    """The source of a link: no command, a message, or a slash command."""
     if job.options.get("auto"):
         return "automatic"
     return "message" if job.message_id else "interaction"

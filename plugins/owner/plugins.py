@@ -11,7 +11,7 @@ def register_subcommands() -> list[Subcommand]:
 
 
 async def show(app: App, args: argparse.Namespace) -> int:
-    """Print a table; returns 1 if a plugin is off by its own fault."""
+    """Print a table; returns 1 if a broken plugin is off."""
     from rich.console import Console
     from rich.table import Table
 

@@ -42,7 +42,7 @@ def ask(parser: argparse.ArgumentParser) -> None:
 
 
 async def report(app: App, args: argparse.Namespace) -> int:
-    """Print a report in Markdown; returns 1 if nothing is known of the id."""
+    """Print a report in Markdown; returns 1 if the id is unknown."""
     name = args.id.strip("`# ").lower()
     if name and not ID.fullmatch(name):
         raise BossbotError(
@@ -73,7 +73,7 @@ def show(title: str, lines: Iterable[str]) -> None:
 
 
 async def versions(app: App) -> AsyncIterator[str]:
-    """What runs, a line for each."""
+    """The running versions, a line for each."""
     yield f"{bossbot.__version__}, plugin API {bossbot.API}"
     marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
     where = " in a container" if any(mark.exists() for mark in marks) else ""
@@ -117,7 +117,8 @@ def differing(prefix: str, settings: Any, without: set[str]) -> Iterator[str]:
 
 
 def find_job(app: App, name: str) -> dict[str, str]:
-    """What the database has on a job, {} if nothing; also while the bot runs."""
+    """The row of a job in the database, {} if there is none; also while the bot
+    runs."""
     path = app.settings.data_dir / "bossbot.db"
     if not path.exists():
         return {}

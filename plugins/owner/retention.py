@@ -1,5 +1,5 @@
-"""Keeps the disk from filling up: sweeps old files, refuses links when it is full, and
-ends what runs before the disk is."""
+"""Keeps the disk from filling up: deletes old files, refuses links when space is low,
+and ends running downloads before the disk is full."""
 
 import asyncio
 import heapq
@@ -101,7 +101,7 @@ def room(settings: Settings, config: Config) -> int:
 
 
 async def keep_room(app: App, config: Config) -> None:
-    """End what runs when there is no more room for it."""
+    """End running downloads and programs when there is no more room for them."""
     while True:
         left = room(app.settings, config)
         if left < 0 and (ended := app.runner.end_all(JobFailed(Cause.DISK_FULL))):
@@ -156,7 +156,7 @@ async def check_job(job: Job, app: App, config: Config) -> None:
 
 
 async def forget_with_others(app: App) -> None:
-    """Remove what this machine has of jobs that another one has forgotten."""
+    """Remove this machine's files of jobs that another one has forgotten."""
     if not (queue := shared_queue(app)):
         return
     async for job in queue.forgotten():

@@ -1,5 +1,5 @@
-"""``run``: connect to Discord and work until stopped; and each half of it alone, for a
-bot on several machines."""
+"""``run``: connect to Discord and work until stopped; ``gateway`` and ``worker``: only
+one half of it, for a bot on several machines."""
 
 import argparse
 import asyncio

@@ -1,4 +1,4 @@
-"""Tells systemd when the bot is up, that it is alive, and when it stops."""
+"""Reports to systemd when the bot is up, that it is alive, and when it stops."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Names in the log a plugin that blocks the event loop for over 5 s."""
+"""Logs the name of a plugin that blocks the event loop for over 5 s."""
 
 import asyncio
 import contextlib

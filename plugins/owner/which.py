@@ -41,8 +41,8 @@ async def which(app: App, args: argparse.Namespace) -> int:
 
 
 async def route_all(app: App, links: Sequence[str]) -> list[Route | Refused]:
-    """The route of each link, without an engine when nothing can fetch it; or why it is
-    refused."""
+    """The route of each link, without an engine if nothing can fetch it; or the reason
+    for a refusal."""
     routes: list[Route | Refused] = []
     for link in links:
         try:

@@ -1,4 +1,5 @@
-"""Which addresses are on the internet, and which are this machine's own network."""
+"""Sorts addresses into those of the internet and those of this machine's own
+network."""
 
 import contextlib
 import ctypes

@@ -51,8 +51,8 @@ ENCODERS = max(CORES // 2, 1)  # at once
 
 
 class Later(BaseException):
-    """The work is too long for files that are posted while others are downloaded; it is
-    no failure of a plugin, so none must catch it."""
+    """The work is too long for files that are posted while others are downloaded. It is
+    not a plugin's failure, so no plugin may catch it."""
 
 
 class JobBench(Bench):
@@ -227,7 +227,7 @@ def _probe(found: dict[str, Any]) -> Probe:
 
 
 def _number(value: Any) -> float:
-    """What ffprobe says as a number; 0 for nothing, and for what is none."""
+    """A value of ffprobe's as a number; 0 for none, and for anything else."""
     with contextlib.suppress(TypeError, ValueError):
         if math.isfinite(number := float(value)):
             return number

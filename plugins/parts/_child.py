@@ -171,7 +171,7 @@ def load_engines(stem: str) -> dict[str, Engine]:
 
 
 class Bot:
-    """The bot, seen from the child: who is told, who is asked, and whose end is ours."""
+    """The bot, seen from the child, which reports to it, asks it, and dies with it."""
 
     def __init__(self, talk: int, broker: int) -> None:
         self.connection = socket.socket(fileno=talk)
@@ -214,7 +214,7 @@ class Bot:
 
 
 def rehearse() -> None:
-    """Do what most children do, with nobody to hear of it."""
+    """Do what most children do, without any reports."""
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
@@ -285,8 +285,8 @@ class ChildReport:
         self._bytes = 0
 
     def info(self, **facts: Any) -> None:
-        """See ``Report``; long texts are cut. Where a link leads is told before anything
-        of that place is read, which could have other ideas."""
+        """See ``Report``; long texts are cut. The target of a link is reported before
+        anything of that place is read, which could lie about it."""
         later = "leads_to" not in facts
         self._tell(later=later, event="info", facts=known_facts(facts))
 
@@ -458,7 +458,7 @@ def _task_run(request: dict[str, Any], bot: Bot) -> list[Any]:
 
 
 def give_way() -> None:
-    """Let this process, and what it starts, have the time that nothing else wants."""
+    """Give this process, and all that it starts, the lowest priority."""
     # Linux may weigh each session as a whole, whatever the priorities in it.
     with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text("19")

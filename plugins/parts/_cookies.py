@@ -91,7 +91,7 @@ def keep_cookies(platform: Platform, used: Path) -> None:
 
 
 def _wanted(platform: Platform, rows: Rows, left: Rows) -> Rows:
-    """What an attempt left that is new and may go into the owner's file."""
+    """The new rows of an attempt that may go into the owner's file."""
     named = {name for name, value in platform.cookies.items() if value}
     host = platform.cookies_domain or urlsplit(platform.example).hostname or ""
     own = _bare(host).removeprefix("www.")
@@ -138,7 +138,7 @@ def _cookie_rows(text: str) -> tuple[Rows, list[int]]:
 
 
 def _read(path: Path, flags: int = 0) -> str:
-    """A cookies.txt; raises OSError or ValueError for what can be none."""
+    """A cookies.txt; raises OSError or ValueError for anything that cannot be one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,4 +1,4 @@
-"""What several plugins do with files and folders."""
+"""Helpers for files and folders, for several plugins."""
 
 import contextlib
 import errno

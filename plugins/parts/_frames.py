@@ -1,6 +1,6 @@
 """Writes a picture that moves as an animated PNG, for programs that read no WebP.
 
-Runs in the child: what it reads is a stranger's, and large.
+Runs in the child, since it reads large files of strangers.
 """
 
 import struct

@@ -1,4 +1,4 @@
-"""Asking the queue until it answers."""
+"""Asks the queue until it answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 async def insist(ask: Callable[[], Awaitable[T]], job: Job, wait_s: float) -> T:
-    """What the queue answers about a job, or a check that asks it, even when it takes a
-    while: a full disk, a lock. A stop ends that; the next start takes the job up as it is
-    stored. Raises what a check refuses with."""
+    """The answer of the queue about a job, or of a check that asks it, even if that
+    takes a while: a full disk, a lock. A stop ends the wait; the next start takes up
+    the job as it is stored. Raises the refusal of a check."""
     level = "ERROR"  # the first time
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Which kept files may be posted again in place of a download."""
+"""Decides whether kept files may be posted again instead of a download."""
 
 from bossbot import Job, Status
 
@@ -8,8 +8,8 @@ SMALL = 1 / 4
 
 def may_serve(kept: Job, job: Job) -> bool:
     """Whether the kept files of an earlier job may be posted for a later one, and would
-    not be larger if they were fetched for it. What an account of the owner's has brought
-    stays on its server."""
+    not be larger if they were fetched for it. Files that were fetched with the owner's
+    account stay on their server."""
     here, there = (one.guild_id or one.channel_id for one in (job, kept))
     if kept.status is not Status.COMPLETED or not kept.folder or kept.facts.get("lost"):
         return False

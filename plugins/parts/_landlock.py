@@ -1,8 +1,8 @@
-"""Landlock: this process keeps only the files it is given, by the kernel's word.
+"""Landlock: the kernel leaves this process only the files that it is given.
 
 Needs Linux 5.13 with Landlock switched on, and no privileges; newer kernels add walls
-(``abi``). What is given away cannot be had back, not by this process nor by any program
-that it starts.
+(``abi``). Lost rights never come back, neither to this process nor to any program that
+it starts.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def _call(number: int, *arguments: object) -> int:
 
 @functools.cache
 def abi() -> int:
-    """Which Landlock this kernel has; 0 for none."""
+    """The kernel's version of Landlock; 0 for none."""
     if sys.platform != "linux":
         return 0
     try:

@@ -1,4 +1,4 @@
-"""Finds the links in what people write, whatever stands around them, and shows them."""
+"""Finds the links in people's texts, whatever is around them, and shows them."""
 
 import re
 import unicodedata
@@ -207,7 +207,7 @@ def is_mark(char: str) -> bool:
 
 
 def is_hidden(char: str) -> bool:
-    """Whether a character cannot be seen."""
+    """Whether a character is invisible."""
     return (
         unicodedata.category(char) in ("Cc", "Cf", "Cn", "Cs", "Co")
         or char in UNSEEN

@@ -1,4 +1,4 @@
-"""What queues have in common, such as passing changes on to those who listen."""
+"""Shared by all queues: passes changes on to listeners."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +10,7 @@ MAX_BEHIND = 100  # changes; a listener that is further behind gets no progress
 
 
 class ListenedQueue(Queue):
-    """A queue whose ``changes`` are what it was told of."""
+    """A queue whose ``changes`` are those that were passed on to it."""
 
     tick_s = 1.0  # changes() yields None so often
 
@@ -24,7 +24,7 @@ class ListenedQueue(Queue):
         return (await self.find([job_id])).get(job_id)
 
     def _pass_on(self, change: Callable[[], Change], lossy: bool = False) -> None:
-        """Give each listener a change of its own."""
+        """Give each listener its own copy of a change."""
         for listener in self._listeners:
             if not lossy or listener.qsize() < MAX_BEHIND:
                 listener.put_nowait(change())

@@ -1,7 +1,7 @@
-"""What a file holds, by its content: photos, videos, sound and plain text.
+"""Recognises files by their content: photos, videos, sound and plain text.
 
-Where the first bytes name the container, but not what is in it, or say nothing, the
-answer is not sure, and ffprobe is worth asking.
+If the first bytes show only the container, or nothing, the answer is not sure, and
+ffprobe is worth asking.
 """
 
 import contextlib
@@ -114,15 +114,15 @@ MIN_SCORE = 25  # of 100, of ffprobe; below it guesses
 
 
 class Found(NamedTuple):
-    """What a file seems to hold."""
+    """The type that a file seems to have."""
 
     mime: str  # "" for no media
     sure: bool = True  # else ffprobe may know better
 
 
 def sniff(path: Path) -> Found:
-    """What a file holds, by its content; for plain text, and for JPEG XL, which may
-    begin with two bytes alone, its ending counts, too."""
+    """The type of a file, by its content; for plain text, and for JPEG XL, which may
+    begin with only two bytes, its ending counts, too."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
         if is_text(head):
@@ -171,7 +171,7 @@ def suffix_for(mime: str, own: str) -> str:
 
 
 def mime_of(name: str) -> str:
-    """What a file of ours holds, by the ending that we gave it."""
+    """The type of one of our files, by the ending that we gave it."""
     own = name.lower().rpartition(".")[2]
     found = (mime for mime, suiting in SUFFIXES.items() if own in suiting.split())
     return next(found, "application/octet-stream")
@@ -240,7 +240,7 @@ def _iso(file: BinaryIO, head: bytes) -> Found | None:
 
 
 def _tracks(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
-    """What the tracks of a movie are for."""
+    """The kinds of a movie's tracks."""
     for name, first, last in _boxes(file, start, end):
         if name == b"trak":
             for inner, begin, stop in _boxes(file, first, last):

@@ -1,9 +1,9 @@
-"""What a child may tell the bot: shapes, sizes, and how much in what time.
+"""The messages that a child may send to the bot: their form, size and rate.
 
 A child may have been taken over by what it downloads. Both sides use this: the child
 brings what an engine reports into form, and the bot ends a child whose messages are not
-in that form. No child puts words into the bot's mouth: a sentence is taken only if the
-bot knows it already.
+in that form. The bot never repeats a child's own sentences: it accepts only those that
+it has itself.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ PRIVATE = N_("That link leads to a private address, which I do not open.")
 
 @contextlib.contextmanager
 def making_sense() -> Iterator[None]:
-    """Turn what nonsense raises into a failure."""
+    """Turn the errors of nonsense into a failure."""
     try:
         yield
     except NONSENSE as error:
@@ -67,7 +67,7 @@ def number(value: Any, most: float = MAX_NUMBER) -> Any:
 
 
 def _text(said: Any) -> str:
-    """What can be written: without halves of surrogate pairs."""
+    """A text that can be written: without halves of surrogate pairs."""
     text = (said if isinstance(said, str) else json.dumps(said))[:MAX_TEXT]
     return text.encode("utf-8", "replace").decode()
 
@@ -92,7 +92,7 @@ def known_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def known_alt(said: Any) -> str:
-    """What can be seen on a file, in form."""
+    """The description of a file, in form."""
     return one_line(_text(said or ""))[:MAX_ALT].strip()
 
 
@@ -142,14 +142,14 @@ def progress(told: Mapping[str, Any]) -> Progress:
 
 
 def alt(told: str) -> str:
-    """What can be seen on the file of a message."""
+    """The description of the file of a message."""
     if known_alt(told) != told:
         raise ValueError("alternative text out of form")
     return told
 
 
 def path(told: str) -> Path:
-    """The path of a message; where it leads is for the storage to check."""
+    """The path of a message; the storage checks where it leads."""
     if len(told.encode()) > MAX_PATH or "\0" in told:
         raise ValueError("no path")
     return Path(told)

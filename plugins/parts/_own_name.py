@@ -1,4 +1,4 @@
-"""What a process is called among those that share a queue."""
+"""The name of a process among those that share a queue."""
 
 import secrets
 import socket

@@ -1,4 +1,4 @@
-"""What the courier writes: the lines of its messages, names of threads, descriptions."""
+"""The courier's texts: the lines of its messages, names of threads, descriptions."""
 
 import copy
 from collections.abc import Sequence
@@ -50,13 +50,12 @@ def notes_of(files: Sequence[MediaFile]) -> dict[str, str]:
 
 
 def alts_of(files: Sequence[MediaFile]) -> dict[str, str]:
-    """What can be seen on files, by name."""
+    """The descriptions of files, by name."""
     return {file.name: alt for file in files if (alt := alt_of(file))}
 
 
 def alt_of(file: MediaFile) -> str | None:
-    """What can be seen on a file, as long as Discord takes it; None where the site has
-    not said."""
+    """The description of a file, cut to Discord's limit; None if the site has none."""
     text = one_line(file.alt[: 8 * MAX_DESCRIPTION])
     if len(text.encode("utf-16-le")) > 2 * MAX_DESCRIPTION:
         cut = text.encode("utf-16-le")[: 2 * MAX_DESCRIPTION - 2]
@@ -75,7 +74,7 @@ def why_not_posted(job: Job, file: MediaFile, limit: int) -> str:
 
 
 def remarks(fetched: Fetched) -> list[str]:
-    """What is missing of all that was downloaded, a line each."""
+    """The missing files of a download, a line each."""
     notes, facts, lost = list[str](), fetched.facts, len(fetched.failures)
     total = len(fetched.files) + lost
     if lost:
@@ -105,7 +104,7 @@ def first_line(*parts: str) -> str:
 
 
 def measure(job: Job, files: Sequence[MediaFile], text_only: bool = False) -> str:
-    """How much there is to post: "4 files, 2 MiB"."""
+    """The amount to post: "4 files, 2 MiB"."""
     count, items = len(files), job.facts.get("items") or 0
     size = format_size(sum(file.size for file in files))
     if not files:
@@ -131,7 +130,7 @@ def noted(files: Sequence[MediaFile]) -> str:
 
 
 def ping(job: Job) -> str:
-    """The mention of a member who waited long."""
+    """The mention of a member who has waited long."""
     return f"<@{job.user_id}>" if now() - job.created_at > PING_AFTER_S else ""
 
 

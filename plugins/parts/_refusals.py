@@ -1,4 +1,4 @@
-"""How Discord fails, and what its refusals mean."""
+"""Discord's failures, and the meaning of its refusals."""
 
 import aiohttp
 import discord

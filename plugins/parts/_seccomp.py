@@ -1,11 +1,11 @@
-"""Seccomp: this process makes only harmless system calls, by the kernel's word.
+"""Seccomp: the kernel lets this process make only harmless system calls.
 
 Needs Linux with seccomp filters, and no privileges: containers and distributions that
 refuse namespaces have it. Without a call that connects, binds or sends to an address,
 the network is what is handed in: see ``_broker.py``. Without one that leaves a process
 group, everything that was started can be killed.
 
-The filter is a list of what is refused. Files are Landlock's to guard.
+The filter is a list of refused calls. Landlock guards the files.
 """
 
 import ctypes
@@ -129,7 +129,7 @@ def _no_bit(bits: int, number: int) -> list[_Step]:
 
 
 def _rule(name: str, protected: tuple[int, ...]) -> list[_Step]:
-    """What is to be done about a call."""
+    """The filter's code for a call."""
     denied, kind = errno.EACCES, (AND, 0, 0, 0xF)
     match name:
         case "socket":  # streams only: they are of no use until they are connected

@@ -1,4 +1,4 @@
-"""What is hidden of a job that is a spoiler, until somebody clicks on it."""
+"""Hides the texts of a job that is a spoiler, until somebody clicks on them."""
 
 import re
 

@@ -26,7 +26,7 @@ class ByteSize(int):
 
 
 class Nothing:
-    """Anything else: it can be called and asked for anything, and does nothing."""
+    """Anything else: it accepts any call and any attribute, and does nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass

@@ -1,7 +1,7 @@
-"""The walls around a child that the kernel holds up: what stands, and raising it.
+"""The walls around a child that the kernel provides: lists and raises them.
 
-A child may be taken over by what it downloads. The audit hook of ``_child.py`` then
-falls with it; these do not. Each one that the kernel lacks is left out.
+A child may be taken over by what it downloads. The audit hook of ``_child.py`` is then
+lost; these are not. Each one that the kernel lacks is left out.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ def all_tasks() -> int:
 
 
 def limit(cpu_s: float) -> None:
-    """Bound what this process, and each that it starts, may take of the machine."""
+    """Limit the resources of this process, and of each that it starts."""
 
     def lower(kind: int, soft: int, hard: int) -> None:
         most = resource.getrlimit(kind)[1]
@@ -207,7 +207,7 @@ def drop_privileges() -> None:
 
 
 def prepare(protected: tuple[int, ...]) -> None:
-    """Find out beforehand what is the same for all children of this process."""
+    """Find the facts beforehand that are the same for all children of this process."""
     places()
     bound_privileges()
     if _seccomp.available():

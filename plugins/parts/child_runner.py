@@ -1,7 +1,7 @@
 """Runs the engines in child processes, watched and limited from outside.
 
-A fork server with the engines' libraries warm makes a child for each attempt; what goes
-on inside a child, above all its sandbox, is in ``_child.py``.
+A fork server with the engines' libraries warm makes a child for each attempt; the
+inside of a child, mainly its sandbox, is in ``_child.py``.
 """
 
 import asyncio
@@ -135,7 +135,7 @@ def register_metrics(registry: Any, app: App) -> None:
 
 
 def kept_environment() -> dict[str, str]:
-    """What the children get of the bot's environment."""
+    """The part of the bot's environment that the children get."""
     return {k: v for k, v in os.environ.items() if KEPT_ENVIRONMENT.match(k)}
 
 
@@ -396,7 +396,8 @@ class ChildRunner(Runner):
                     await asyncio.wait(self._tasks)
 
     def _private(self) -> list[str]:
-        """What no child may read, whatever else lies around it."""
+        """Files that no child may read, even if the folder around them is open to
+        it."""
         settings, home = self.app.settings, os.path.expanduser("~")
         places = [HERE, home, settings.data_dir, settings.plugins_dir]
         platforms = self.app.plugins.registered("platforms").values()
@@ -469,7 +470,7 @@ class ChildRunner(Runner):
             self._start_server()
 
     async def _renew_spare(self) -> None:
-        """Have a child wait for the next task, unless as many download as may."""
+        """Have a child wait for the next task, unless all slots are taken."""
         await asyncio.sleep(self.spare_s)
         most = self.app.settings.max_concurrent_downloads
         if self._control and not self._spare and self.downloads() < most:
@@ -801,8 +802,8 @@ class ChildRunner(Runner):
 
     @contextlib.asynccontextmanager
     async def _watched(self, child: Child, request: Request) -> AsyncIterator[None]:
-        """Kill a child that holds too much memory or disk, or stands still; the block
-        then ends with that reason."""
+        """Kill a child that takes too much memory or disk, or stalls; the block then
+        ends with that reason."""
         reason: list[JobFailed] = []
         most_memory = self.config.memory_limit + GROUP_MEMORY_BYTES
 

@@ -212,7 +212,7 @@ class Bot(commands.Bot):
     async def on_command_error(
         self, context: commands.Context[Any], error: commands.CommandError, /
     ) -> None:
-        """Answer what went wrong, unless the command does so itself."""
+        """Answer errors, unless the command does so itself."""
         command, cog = context.command, context.cog
         if isinstance(error, commands.CommandNotFound):
             await suggest(context)
@@ -223,7 +223,7 @@ class Bot(commands.Bot):
 
 
 class ShardedBot(Bot, commands.AutoShardedBot):
-    """The same, for more than 2,500 servers."""
+    """The same bot, for more than 2,500 servers."""
 
 
 class DiscordClient(Client):
@@ -486,5 +486,5 @@ def answer_errors_of_choices(command: Any) -> None:
 
 
 def unreachable(error: Exception) -> BossbotError:
-    """What a restart may mend."""
+    """Whether a restart may help."""
     return BossbotError(f"Discord cannot be reached ({error}). Check the network.")

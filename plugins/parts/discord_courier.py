@@ -1,4 +1,4 @@
-"""Posts a job's files to its Discord channel, each exactly once as far as can be."""
+"""Posts a job's files to its Discord channel, each exactly once where possible."""
 
 import asyncio
 import contextlib
@@ -681,7 +681,7 @@ def new_posts(
 
 
 def _refusal(error: discord.HTTPException) -> JobFailed:
-    """What Discord's no means for a job; trying again changes nothing."""
+    """The failure for a refusal by Discord; trying again changes nothing."""
     known = (50001, 50007, 50013)  # no access, no direct messages, no permission
     cause = Cause.PERMISSION if error.code in known else Cause.INTERNAL
     if sentence := REFUSALS.get(error.code, ""):

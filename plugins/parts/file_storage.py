@@ -1,4 +1,5 @@
-"""Where the files of jobs are: data/temp while they come, data/downloads to stay."""
+"""Stores the files of jobs: in data/temp while they are downloaded, then in
+data/downloads."""
 
 import asyncio
 import contextlib

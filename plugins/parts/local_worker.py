@@ -1,4 +1,4 @@
-"""Works on the jobs: claims them from the queue, downloads, processes and posts."""
+"""Works on jobs: claims them from the queue, downloads, processes and posts."""
 
 import asyncio
 import contextlib
@@ -137,7 +137,7 @@ class LocalWorker(Worker):
         self._warming: asyncio.Task[Any] | None = None
 
     async def start(self) -> None:
-        """Take up the jobs that are there, the unfinished ones first; then what comes."""
+        """Take up the waiting jobs, the unfinished ones first; then new ones."""
         self.name = await asyncio.to_thread(own_name, self.app.settings.data_dir)
         # Whole even when the start is cut off, so that what it claims is known to `stop`.
         await asyncio.shield(self._recover())
@@ -239,7 +239,8 @@ class LocalWorker(Worker):
     async def _end(
         self, job: Job, status: Status, error: JobFailed | None = None
     ) -> bool:
-        """Store how a job ended; False if somebody else has ended it, or has it now."""
+        """Store the end of a job; False if another worker has ended it, or has it
+        now."""
         self._tries.pop(job.id, None)
         job.status, job.finished_at, job.crashes = status, now(), 0
         if error:
@@ -638,7 +639,7 @@ class LocalWorker(Worker):
     async def _request(
         self, job: Job, platform: Platform, folder: Path, cache: Path
     ) -> Request:
-        """What the engine gets for a job."""
+        """The engine's request for a job."""
         settings = self.app.settings
         cookies, options = None, platform.options
         if job.options.get("thread"):
@@ -673,7 +674,7 @@ class LocalWorker(Worker):
         folder: Path,
         on_progress: Callable[[Progress], None],
     ) -> list[MediaFile]:
-        """What the ``process_files`` hooks make of files in a folder."""
+        """The results of the ``process_files`` hooks for files in a folder."""
         bench = JobBench(self.app, job, folder, on_progress, self._encoders)
         try:
             processed = await self.app.plugins.fold(

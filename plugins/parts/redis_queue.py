@@ -1,4 +1,4 @@
-"""The queue in Redis, for a bot on several machines: on once `url` is set.
+"""The queue in Redis, for a bot on several machines: on if `url` is set.
 
 Every verb is one call of the script beside this file, which is where the order, the
 limits and the claims are. What is read from Redis is checked: who can write there must
@@ -367,7 +367,7 @@ def place() -> str:
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Tell the owner what a member is told in fewer words."""
+    """Give the owner the details of a member's short answer."""
     try:
         yield
     except OutOfReach as error:

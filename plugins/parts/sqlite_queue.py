@@ -69,7 +69,7 @@ def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
 
 @hookimpl
 async def run(app: App) -> None:
-    """Say what waits here while another queue is used."""
+    """Log the links that wait here while another queue is used."""
     if not isinstance(app.queue, SQLiteQueue):
         sql = f"SELECT count(*) FROM jobs WHERE {UNFINISHED}"
         if (row := await app.database.one(sql)) and row[0]:

@@ -1,4 +1,4 @@
-"""What is done to each picture of a video that is encoded, in ffmpeg's words."""
+"""ffmpeg's filters for each picture of a video that is encoded."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What is in a video or a sound, by reading it once."""
+"""Measures a video or a sound, by reading it once."""
 
 import re
 

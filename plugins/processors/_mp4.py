@@ -1,7 +1,7 @@
-"""What the boxes of an mp4 say: whether it is whole, and whether it plays anywhere.
+"""Reads the boxes of an mp4: whether it is whole, and whether it plays anywhere.
 
-ffprobe knows more, but a process takes longer to start than this takes to answer, and it
-does not tell whether the index is in front.
+ffprobe finds out more, but its process takes longer to start than this takes in all,
+and it does not show whether the index is in front.
 """
 
 import contextlib

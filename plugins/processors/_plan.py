@@ -1,4 +1,4 @@
-"""How large a video may be in pixels and bits, so that it fits and looks acceptable."""
+"""Plans the pixels and bits of a video, so that it fits and looks acceptable."""
 
 from dataclasses import dataclass
 

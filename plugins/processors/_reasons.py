@@ -1,4 +1,4 @@
-"""What members read of a file: why it cannot be posted, or what was done to it."""
+"""Notes on files for members: why one cannot be posted, or how it was changed."""
 
 import dataclasses
 

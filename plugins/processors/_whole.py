@@ -1,6 +1,7 @@
-"""Whether a file is whole: cut short, it may fit and even play, but not to its end.
+"""Checks whether a file is whole: cut short, it may fit and even play, but not to its
+end.
 
-Each kind is looked at as far as its own structure tells; for others the answer is yes.
+Each kind is checked as far as its structure allows; for others the answer is yes.
 """
 
 import re

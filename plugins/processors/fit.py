@@ -94,7 +94,7 @@ class Config(PluginConfig):
 async def process_files(
     files: list[MediaFile], bench: Bench, config: Config
 ) -> list[MediaFile]:
-    """See docs/plugins.md. What becomes of one file is nothing to the others."""
+    """See docs/plugins.md. The failure of one file does not affect the others."""
     return [await fitted(file, bench, config) for file in files]
 
 
@@ -394,7 +394,7 @@ class Fitting:
         encodes: bool,
         before: Sequence[str] = (),
     ) -> Made:
-        """What ffmpeg makes of the file, checked to be as long."""
+        """ffmpeg's result for the file, checked to be as long."""
         path = self.bench.path(f"{self.file.path.stem}.{ending}")
         length_s = self.source.length_s
         words: list[str | Path] = [*before, "-i", self.file.path, *argv, *BROKEN, path]

@@ -1,5 +1,5 @@
-"""Takes the sound out of videos, for those who asked for ``audio``, and gives it a title
-and a cover. It stays as the site has it, unless it would not play."""
+"""Takes the sound out of videos, for members who asked for ``audio``, and gives it a
+title and a cover. It stays in the site's own format, unless that would not play."""
 
 import base64
 import re
