@@ -112,7 +112,7 @@ class LimitedChild:
         task = self._keep(self._exchange(request, body))
         try:
             async with asyncio.timeout(wait_s):
-                return await asyncio.shield(task)  # an answer half read is no answer
+                return await asyncio.shield(task)  # half of an answer is useless
         except TimeoutError:
             raise ChildError(f"no answer within {wait_s} s") from None
 
@@ -125,7 +125,7 @@ class LimitedChild:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever waited for it may have gone
+            task.exception()  # its caller may be gone
 
     async def stop(self) -> None:
         """End the child; the next request would start another one."""
@@ -151,7 +151,7 @@ class LimitedChild:
                     answer, data = await self._receive()
             except TimeoutError:
                 await self._died(f"no answer within {self.timeout_s:g} s")
-            # Anything that is no frame is the end of it, too.
+            # Anything but a frame ends it, too.
             except (OSError, EOFError, ValueError, RecursionError) as error:
                 await self._died(f"{type(error).__name__}: {error}")
             except BaseException:  # cancelled in the middle of a frame

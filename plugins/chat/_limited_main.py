@@ -26,7 +26,7 @@ def main() -> None:
     """Answer what comes on standard input until it closes."""
     incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # libraries' output is not an answer
     setup, _ = receive(incoming)
     os.nice(10)
     limit = setup["memory_bytes"]
@@ -53,7 +53,7 @@ def die_with(incoming: BinaryIO) -> None:
 
     def watch() -> None:
         poll = select.poll()
-        poll.register(incoming, 0)  # the other side's end is told without being asked
+        poll.register(incoming, 0)  # reports the other side's end in any case
         poll.poll()
         os.killpg(0, signal.SIGKILL)
 

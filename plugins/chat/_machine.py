@@ -10,6 +10,6 @@ def memory_bytes() -> int:
     found = []
     with suppress(OSError, ValueError, AttributeError):
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with suppress(OSError, ValueError):  # "max" is no number
+    with suppress(OSError, ValueError):  # "max" is not a number
         found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(found, default=0)

@@ -110,7 +110,7 @@ async def change(app: App, holder: int, work: Callable[[Ledger], T]) -> T:
         new = ledger.text()
         if new == old or await app.facts.swap(fact(holder), old, new):
             return result
-    raise RuntimeError(f"the fact {fact(holder)} cannot be changed")  # it is no text
+    raise RuntimeError(f"the fact {fact(holder)} cannot be changed")  # it is not a text
 
 
 async def used(app: App, holder: int) -> tuple[int, int]:

@@ -70,7 +70,7 @@ class About(commands.Cog):
     @commands.hybrid_command()
     async def about(self, ctx: commands.Context[Any]) -> None:
         """Show my version, my engines and my uptime."""
-        await ctx.defer(ephemeral=True)  # the engines tell their versions by themselves
+        await ctx.defer(ephemeral=True)  # the engines' versions take a moment
         versions = await self.app.runner.versions()
         embed = discord.Embed(
             title=f"Boss-Bot {bossbot.__version__}",

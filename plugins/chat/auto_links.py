@@ -50,7 +50,7 @@ MAX_WAITING = 200  # links that wait for one; others count as unknown
 MAX_KNOWN = 2000  # answers that are remembered
 PAUSE_S = 0.5  # between two questions
 KEPT_DAYS = 90  # clicks on older messages do nothing
-UNTOLD_S = 86400.0  # a failure that could not be shown for so long is no longer news
+UNTOLD_S = 86400.0  # an older failure is not shown any more
 NEEDS = (*BOT_NEEDS, "add_reactions")
 BLOCKED = 90001  # Discord: the author has blocked the bot
 # "<https://...>" asks for no preview, and so for no download either.

@@ -85,7 +85,7 @@ async def show(ctx: Context, words: str) -> None:
     if words and len(found) == 1:
         await reply(ctx, embed=await explained(found[0], ctx, prefix))
         return
-    if not found:  # perhaps one that the member may not use, which is not told
+    if not found:  # or the member may not use it
         hint = did_you_mean(words.lower(), [entry.name for entry in known])
         text = _("There is no command {name} that you may use{hint}.")
         name = escape(words, 50)

@@ -62,7 +62,7 @@ MAX_EMBEDS = 3  # that describe a failure: they fit in one message
 MAX_FAILURES = 5  # of edits in turn, then that state is given up
 MAX_ENDED = 100  # requests whose jobs have ended, and which may get one more
 HELD_BACK_S = 1.0  # a write that takes longer waits for other requests of the bot
-UNTOLD_S = 86400.0  # an end that could not be told for so long is no longer news
+UNTOLD_S = 86400.0  # an older end is not shown any more
 MAX_LOOKED_AT = 100  # messages after a request, of which one may be about it
 MAX_RECALLED = 1000  # requests that wait at a start, whose places are kept true
 LOOK_S = 1.0  # between two looks at what those read who wait
@@ -305,7 +305,7 @@ class Tracker:
             if await self._write(app, group, text, gone, last) or last:
                 group.shown, failures = () if gone else shown, 0
             elif app.stopping.is_set():
-                return  # the next start tells it
+                return  # the next start shows it
             else:
                 failures += 1
             later_s = clock() + interval_s

@@ -208,7 +208,7 @@ async def ask_for_looks(app: App, job: Job) -> list[tuple[str, Look]]:
         if queue and (said := await queue.ask(job.worker, TOPIC, job.id, ASK_S)):
             try:
                 return [(str(name), read_look(text)) for name, text in json.loads(said)]
-            except NONSENSE as error:  # whoever wrote it
+            except NONSENSE as error:  # anybody may have written it
                 logger.bind(job=job.id).warning("no answer of a worker: {!r}", error)
     return []
 
@@ -351,7 +351,7 @@ async def forget(app: App, column: str, ids: Iterable[int]) -> None:
     )
 
 
-# What Discord tells of what is gone.
+# Discord's events about deleted things.
 DELETIONS: dict[str, Any] = {
     "on_raw_message_delete": forget_one,
     "on_raw_bulk_message_delete": forget_several,

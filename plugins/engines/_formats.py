@@ -39,7 +39,7 @@ MAX_LIST_BYTES = 2**21  # of a playlist that is read for its length
 MAX_FORMATS = 200  # of a kind that are compared
 MAX_SOUNDS = 12  # that a picture is tried with
 
-GOOD_SIDE = 720  # to take when nobody knows how large a format is
+GOOD_SIDE = 720  # for formats of unknown size
 GOOD_SOURCE = 480  # a larger source makes a video that must shrink hardly better
 LEAST_SIDE = 240  # of a picture that is posted where a better one can be made
 GOOD_SOUND_KBPS = 96

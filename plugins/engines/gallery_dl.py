@@ -218,7 +218,7 @@ def _share_contexts() -> None:
         extractor = next(filter(None, same))
         extractor._init_session()
         context = extractor.session.get_adapter("https://").ssl_context
-        with socket.socket() as unused:  # told the same as for a connection
+        with socket.socket() as unused:  # treated like a connection
             ssl_.ssl_wrap_socket(
                 unused,
                 ca_certs=file,
@@ -489,7 +489,7 @@ class Post:
         if self.posts > 1:
             return
         facts = {fact: _text(known, names.split()) for fact, names in FACTS.items()}
-        if re.fullmatch(r"\[[\w ]+\]", facts["text"]):  # "[deleted]" is no text
+        if re.fullmatch(r"\[[\w ]+\]", facts["text"]):  # "[deleted]" is not a text
             self.log.append(facts.pop("text"))
         self.text = facts.get("text", "")
         self.report.info(**{k: v for k, v in facts.items() if v}, items=self.count)
@@ -586,7 +586,7 @@ def _job_class(post: Post) -> Any:
             self.out = post
             self.depth: int = 1 + (parent.depth if parent else 0)
             self.extractor.wait = wait
-            if self.depth == 1:  # what a gallery links to is no other link to it
+            if self.depth == 1:  # the links in a gallery do not count
                 self.extractor.request_location = self._telling(
                     extractor.request_location
                 )

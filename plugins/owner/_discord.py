@@ -78,7 +78,7 @@ async def tell_once_a_day(
     today = datetime.now(UTC).date().isoformat()
     async with _turn:
         before = ""
-        # What the owner should know may be that there is no room for facts, either.
+        # The message may be about a full disk, which has no room for facts, either.
         with logger.catch(level="WARNING", message="the owner may be told again"):
             async with asyncio.timeout(FACT_S):
                 before = await app.facts.get(key)

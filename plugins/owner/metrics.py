@@ -159,7 +159,7 @@ class Meter:
 
         prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]
         self.app = app
-        # All names; each plugin has a registry of its own besides.
+        # All names; each plugin also has its own registry.
         self.names = prometheus.CollectorRegistry(auto_describe=True)
         self.shares: dict[str, tuple[Plugin, Any]] = {}
         self._silent: set[str] = set()  # whose figures are left out
@@ -285,7 +285,7 @@ class Meter:
 
     def changed(self, job: Job, previous: Status | None) -> None:
         """Count a change, and how long the job was in its last status."""
-        if job.id in self._ended:  # told twice
+        if job.id in self._ended:  # announced twice
             return
         platform = self.platform(job)
         _, since, _ = self._open.pop(job.id, (None, 0.0, 0.0))

@@ -162,7 +162,7 @@ async def job_changed(job: Job, app: App) -> None:
         text = "A link failed because the disk is full. Make room, or set another data_dir."
         note(Problem("disk", text, job.id))
     elif job.cause in (Cause.LOGIN, Cause.AGE) and job.platform:
-        # A site that is no platform of ours has no place for a login.
+        # Other sites than our platforms have no setting for a login.
         text = (
             f"A link to {where} failed: the site wants a login, or the one it has is "
             "dead. Set cookies for it (docs/logins.md), then try `python bossbot.py "

@@ -173,7 +173,7 @@ async def newest_tag() -> str:
     except OSError as error:
         logger.debug("no tags from the repository: {!r}", error)
     finally:
-        with contextlib.suppress(OSError):  # there is no git
+        with contextlib.suppress(OSError):  # git is missing
             git = await start
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(git.pid, signal.SIGKILL)

@@ -69,7 +69,7 @@ def home_networks() -> list[Network]:
     if time.monotonic() - _known[0] >= FRESH_S:
         found: set[Network] = set()
         for source in (_interfaces, _routes, _routes_6):
-            # What a table does not tell, another one may.
+            # If one table has no answer, another may.
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 found.update(source())
         wide = (n.supernet(new_prefix=HOME_PREFIX) for n in found if _is_narrow(n))

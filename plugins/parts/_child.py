@@ -93,7 +93,7 @@ def serve() -> None:
             WARM[stem] = (stamp, load_engines(stem))
         except (Exception, SystemExit):  # the boundary of a plugin; a child reports it
             traceback.print_exc()
-    # What has changed on disk since is imported anew, so that a reload counts, too.
+    # Files that have changed on disk since are imported again, so that a reload counts, too.
     open_plugins(sys.modules[PLUGIN_PACKAGE].__path__)
     _walls.prepare((os.getppid(), os.getpid()))  # once, for all children
     gc.collect()

@@ -135,7 +135,7 @@ def link_end(
     stop = min(start + MAX_LINK + 1, len(text))
     if found := END.search(text, start, stop):
         stop = found.start()
-    elif stop < len(text):  # too long, as it will be told
+    elif stop < len(text):  # too long, as the answer will say
         found = END.search(text, stop)
         return stop, found.start() if found else len(text)
     stop = unbalanced(text, start, stop)

@@ -71,7 +71,7 @@ FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"pnot", b"
                b"emsg", b"prft", b"free", b"skip", b"uuid", b"meta", b"ssix")  # fmt: skip
 # Brands only choose between endings of what is a video already.
 BRANDS = {b"qt  ": "video/quicktime", b"M4V ": "video/x-m4v", b"M4VH": "video/x-m4v"}
-# What pages, scripts, lists and programs begin with: whatever follows is no media.
+# Beginnings of pages, scripts, lists and programs, which are never media.
 NO_MEDIA = rb"\0*\s*([<\[{][\s!-~]{4}|#!|#EXT|ffconcat|@echo|MZ|PK[\3-\x08]|%PDF|Rar!)"
 
 # The containers that ffprobe may open, all with streams of their own: a playlist could
@@ -85,7 +85,7 @@ ENTRIES = (
     "format=format_name,probe_score:stream_disposition=attached_pic:"
     "stream=codec_type,codec_name,width"
 )
-# ffprobe's names of containers whose content it can tell better than we can.
+# ffprobe's names of containers whose content it recognises better than we do.
 PROBED = {
     "mov": ("video/mp4", "audio/mp4"),
     "matroska": ("video/x-matroska", "audio/x-matroska"),
@@ -214,7 +214,7 @@ def _iso(file: BinaryIO, head: bytes) -> Found | None:
     end = file.seek(0, 2)
     boxes = list(_boxes(file, 0, end))
     names = {name for name, _, _ in boxes}
-    # A box of padding alone could be anything that has these letters there.
+    # Only a box of padding could be anything that has these letters there.
     if not names & {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"meta"}:
         return None
     handlers: set[bytes] = set()
@@ -369,7 +369,7 @@ def probed_mime(answer: dict[str, Any], guess: str) -> str:
         return ""
     name = str(form.get("format_name") or "").partition(",")[0]
     mime = PROBED.get(name, ("", ""))[not video]
-    # The doctype tells WebM from Matroska; a brand tells MP4 from its kin.
+    # The doctype distinguishes WebM from Matroska; a brand, MP4 from its relatives.
     if guess and (guess.startswith("video") == video) and name in ("mov", "matroska"):
         return guess
     if guess == "video/webm":

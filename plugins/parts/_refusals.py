@@ -5,7 +5,7 @@ import discord
 
 from bossbot import N_
 
-# What keeps a message from Discord, and is no fault of the bot.
+# Errors that keep a message from Discord, but are not the bot's fault.
 UNREACHABLE = (discord.DiscordException, OSError, aiohttp.ClientError)
 LOCKED = N_("This thread is archived or locked. Ask a moderator to open it.")
 # By Discord's codes.

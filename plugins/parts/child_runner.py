@@ -206,7 +206,7 @@ class Child:
         """End it with everything it started; its socket then closes."""
         self._kill_group()
         if self.writer:
-            self.writer.close()  # one that is no group yet sees this and goes
+            self.writer.close()  # one without a group yet sees this and ends
         self.broker.close()
 
     def holds(self) -> tuple[int, int]:

@@ -431,7 +431,7 @@ class DiscordClient(Client):
                     followup = interaction.followup
                     return int((await followup.send(text, wait=True, **shown)).id)
         channel = self.bot.get_partial_messageable(job.channel_id)
-        # With a nonce a second try is no second message; the posts count from 1.
+        # With a nonce, a second try makes no second message; the posts count from 1.
         options: dict[str, Any] = {"nonce": nonce(job, 0), **shown}
         if job.message_id:
             options["reference"] = discord.MessageReference(

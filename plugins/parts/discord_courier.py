@@ -180,7 +180,7 @@ class DiscordCourier(Courier):
             limits.append(job.limit_bytes)
         with (
             logger.catch(message="the learnt limit cannot be read"),
-            contextlib.suppress(OutOfReach),  # the queue tells of that
+            contextlib.suppress(OutOfReach),  # the queue logs that
         ):
             limits.append(await self._learnt(job))
         return int(min(limits))

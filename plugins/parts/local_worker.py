@@ -116,7 +116,7 @@ class LocalWorker(Worker):
     )
     max_retry_wait_s = 60.0  # that sites may ask for, in all tries of a job
     insist_s = 5.0  # before a state that could not be stored is written again
-    tell_s = 0.1  # what is shorter is no status of its own
+    tell_s = 0.1  # a shorter step gets no status of its own
     early_s = 1.0  # a download that takes longer is posted while it goes on
     # A message goes before it is full after so long, each next one after four times as
     # long: the first files come soon, and all of them in few messages.
@@ -299,7 +299,7 @@ class LocalWorker(Worker):
             ended = False
             try:
                 ended = to_post and await self._post(job)
-            finally:  # it may hear of a cancel as late as while it ends
+            finally:  # a cancel may come while it ends
                 if not ended:
                     await self._forget_if_cancelled(job)
 
@@ -422,7 +422,7 @@ class LocalWorker(Worker):
         except FileNotFoundError as error:
             if has_begun(job):
                 raise JobFailed(Cause.INTERNAL, str(error)) from error
-            job.sources = []  # all is posted anew
+            job.sources = []  # all is posted again
 
     async def _post_some(
         self, job: Job, fetched: Fetched, fetching: asyncio.Task[Fetched], late: bool

@@ -189,7 +189,7 @@ NOT_DURABLE = Finding(
     "acknowledged links are lost if it stops",
     "Set appendonly yes and appendfsync always in redis.conf.",
 )
-# What is wrong, and the remedy, by the words of an error that stays until it is mended.
+# The problem and the remedy, by the words of an error that stays until it is fixed.
 REFUSALS = {
     "protected mode": (
         "Redis takes no connections from other machines",
@@ -397,7 +397,7 @@ class Redis:
 
     start_within_s = 5.0
     # For one call, with all its tries; and for the next ones after one without an answer:
-    # a command may make several, and its member is told within 5 seconds.
+    # a command may make several, and its member gets an answer within 5 seconds.
     within_s, again_within_s = 2.5, 0.3
     finish_within_s = 2.0  # for calls that are under way, at a stop
 
@@ -609,7 +609,7 @@ class Redis:
                 pipeline.evalsha(*call)
             said: list[Any] = await pipeline.execute(raise_on_error=False)
         unknown = [n for n, one in enumerate(said) if isinstance(one, self._no_script)]
-        if unknown:  # Redis has begun anew
+        if unknown:  # Redis has lost its scripts
             for script in self._scripts.values():
                 await self.client.script_load(script)
             again = await self._trip([calls[number] for number in unknown])
@@ -1186,7 +1186,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
         """See ``Queue``."""
         found = list[AtWork]()
         for row in await self._call("workers"):
-            with contextlib.suppress(ValueError):  # whoever wrote it
+            with contextlib.suppress(ValueError):  # anybody may have written it
                 name, version, slots, running, seen = row
                 counts = int(slots[:4] or 0), int(running), float(seen)
                 found.append(

@@ -170,7 +170,7 @@ class SQLiteDatabase(Database):
                     for statement in split_script(script):
                         await connection.execute_fetchall(statement)
                 await connection.execute(store, (stem, len(scripts)))
-        # sqlite3.Warning is no sqlite3.Error.
+        # sqlite3.Warning is not a sqlite3.Error.
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
             if type(error) is sqlite3.DatabaseError:  # the file is damaged
                 raise
@@ -250,7 +250,7 @@ class SQLiteDatabase(Database):
             if not self._wal.exists():
                 return
             failed, self._sync_failed = self._sync_failed, True
-            if failed:  # the system may have dropped those pages: copied anew
+            if failed:  # the system may have dropped those pages: copy again
                 row = await self.one("PRAGMA wal_checkpoint")
                 if row and row[1] != row[2]:
                     raise OSError("another program reads the database")

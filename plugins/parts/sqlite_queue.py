@@ -262,9 +262,11 @@ class SQLiteQueue(ListenedQueue):
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
         self.config = config
-        self._to_tell: deque[list[Any]] = deque()  # rows, and whether they may be told
+        self._to_tell: deque[list[Any]] = (
+            deque()
+        )  # rows, and whether they may be announced
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._waiting: int | None = None  # jobs that wait, as far as is told
+        self._waiting: int | None = None  # waiting jobs, as far as announced
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

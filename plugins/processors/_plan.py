@@ -86,7 +86,7 @@ def plan(source: Source, limit_bytes: float) -> Plan:
     total_bps = limit_bytes * 8 / source.length_s
     sound_kbps = sound_for(source, total_bps)
     video_bps = total_bps - sound_kbps * 1000 - source.index_bps
-    # Less than half of what it aims at would be spent on the index alone.
+    # Even with a large index, the picture gets a quarter of the bits.
     video_bps = max(video_bps, total_bps / 4)
     enough = source.video_bps * NEEDS.get(source.probe.video, 1.0)
     sizes = sizes_of(*source.size)

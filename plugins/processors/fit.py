@@ -61,7 +61,7 @@ HIT = 0.9  # of the limit; what is smaller was encoded worse than it could be
 # What is short misses more, and is soon done again.
 MAX_TRIES, MAX_LONG_TRIES, SHORT_S = 6, 4, 60.0
 MAX_STATS_BYTES = 64 * 2**20  # for a second pass to have what the first one learnt
-BARE = ["-map_metadata", "-1"]  # tags alone may be over the limit
+BARE = ["-map_metadata", "-1"]  # even the tags may be over the limit
 # The share of the limit, the tags, and whether each second takes the same.
 SOUND_TRIES: tuple[tuple[float, list[str], bool], ...] = (
     (SHARE, [], False),
@@ -174,7 +174,7 @@ def plays(file: MediaFile, boxes: Mp4 | None) -> bool:
     if boxes and boxes.tracks:
         sounds = file.mime.startswith("audio/") and boxes.sounds
         return boxes.plays or sounds
-    return ENDINGS.get(file.mime, "m4a") != "m4a"  # which its boxes tell
+    return ENDINGS.get(file.mime, "m4a") != "m4a"  # as its boxes show
 
 
 def named(file: MediaFile, boxes: Mp4 | None) -> MediaFile:

@@ -296,7 +296,7 @@ def add_vectors(
             db.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", values)
 
 
-# ── Made anew ──────────────────────────────────────────────────────────────────────
+# ── Rebuilt ────────────────────────────────────────────────────────────────────────
 
 
 def forget_model(db: sqlite3.Connection, model: str) -> None:

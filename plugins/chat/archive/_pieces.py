@@ -7,7 +7,7 @@ from bossbot import Passage, one_line
 
 from ._words import sentences
 
-CUTTING = 2  # of this file and ``_words.py``; after a change, all is made anew
+CUTTING = 2  # of this file and ``_words.py``; a change rebuilds all
 WINDOW_S = 30.0  # of subtitles in one piece
 MAX_TAIL = 160  # characters of the sentence before
 

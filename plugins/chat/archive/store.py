@@ -196,7 +196,7 @@ class SQLiteArchive(PostArchive):
             try:
                 with _file.transaction(self._db) as db:
                     return work(db)
-            except sqlite3.OperationalError:  # the next one opens it anew
+            except sqlite3.OperationalError:  # the next one opens it again
                 self._close_writer()
                 raise
 
@@ -802,7 +802,7 @@ class SQLiteArchive(PostArchive):
             return
         except discord.Forbidden:
             return
-        if parent_id := public_parent(channel):  # archived, so that nobody told of it
+        if parent_id := public_parent(channel):  # archived, so there was no event
             sql = (
                 "UPDATE places SET parent_id = ? WHERE guild_id = ? AND channel_id = ?"
             )
