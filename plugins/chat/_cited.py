@@ -53,7 +53,7 @@ def cited(answer: str, count: int, link: Callable[[int], str]) -> Cited | None:
         link: the address of a post, by its number.
     """
     text = without_thoughts(answer[:MAX_TEXT])
-    # What cannot be seen could divide what is looked for.
+    # Invisible characters could hide links and mentions from the patterns.
     text = "\n".join(map(one_line, text.splitlines()))
     if re.match(rf"\W*{NOTHING}\b", text):
         return None

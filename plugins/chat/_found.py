@@ -35,7 +35,7 @@ class Wanted:
     words: str = ""  # as ``cleaned``
     like: str = ""  # see ``Query``, as of the rest
     user_id: int = 0
-    channel_id: int = 0  # or a category, or what has private threads
+    channel_id: int = 0  # or a category, or a channel with private threads
     platform: str = ""
     kind: str = ""
     since: float = 0

@@ -30,7 +30,7 @@ def main() -> None:
     setup, _ = receive(incoming)
     os.nice(10)
     limit = setup["memory_bytes"]
-    with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
+    with contextlib.suppress(ValueError, OSError):  # macOS has no such limit
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     module = load(Path(setup["module"]))

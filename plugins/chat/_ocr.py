@@ -43,7 +43,7 @@ def start(options: dict[str, Any]) -> Callable[[dict[str, Any], bytes], Answer]:
             picture.draft("RGB", (MAX_SIDE, MAX_SIDE))
             picture.thumbnail((MAX_SIDE, MAX_SIDE))
             whole = ImageOps.exif_transpose(picture).convert("RGBA")
-        paper = Image.new("RGBA", whole.size, "white")  # under what is transparent
+        paper = Image.new("RGBA", whole.size, "white")  # under transparent parts
         paper.alpha_composite(whole)
         found = engine(np.asarray(paper.convert("RGB"))[:, :, ::-1])
         lines = zip(found.txts or (), found.scores or (), strict=True)

@@ -18,7 +18,7 @@ WITHIN_S = 10.0
 WIDTH, HEIGHT = 1100, 520  # pixels; Discord shows it half as large
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 110  # margins
 BACKGROUND, LINE, TEXT, STRONG = "#2b2d31", "#45474e", "#b5bac1", "#f2f3f5"
-# Told apart also by those who see colours otherwise: Okabe and Ito, 2008.
+# Distinct for colour-blind people, too: Okabe and Ito, 2008.
 COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#a3a6aa")
 SMALL, LARGE = 20, 22  # pixels of letters
 

@@ -54,7 +54,7 @@ MAX_RUNNING = 10_000  # links that are under way
 MAX_LOOKED_AT = 3  # posts of one link, the newest first
 MAX_KEPT = 50  # messages of jobs that may have its files
 MAX_HISTORY = 100  # Discord, 2026-11: messages of one request
-LOOK_S = 2.0  # for Discord to say what is there, and who can open it
+LOOK_S = 2.0  # for Discord's answers about messages and channels
 ASK_S = LOOK_S + 1  # for the gateway to answer a worker
 MAX_ASKED = 10  # questions of workers that the gateway looks at together
 TOPIC = "already_here"  # of these questions
@@ -285,7 +285,7 @@ async def find_here(app: App, job: Job) -> Here | None:
     return Here(rows[0]["id"], [(row["message_id"], row["channel_id"]) for row in rows])
 
 
-# The gateway knows what was posted, and who can open it; a worker asks it.
+# The gateway has the posts, and who can open them; a worker asks it.
 
 
 async def ask_gateway(queue: SharedQueue, job: Job) -> Here | None:

@@ -104,7 +104,7 @@ class Privacy(commands.Cog):
         for name, count in rows.items():
             line = _("Rows in the table {table}: {count}")
             lines.append(line.format(table=f"`{name}`", count=count))
-        with contextlib.suppress(Refused):  # there is none, or it is out of reach
+        with contextlib.suppress(Refused):  # it is missing, or out of reach
             text = _("Posts in the archive: {count}")
             lines.append(text.format(count=await archive_of(app).count(user_id)))
         named = await in_statistics(app, user_id)
@@ -236,7 +236,7 @@ async def forget(
     return forgotten
 
 
-@hookimpl(trylast=True)  # when the others have written down what has ended
+@hookimpl(trylast=True)  # after the others have recorded ended jobs
 async def job_changed(job: Job, app: App) -> None:
     if job.status not in TERMINAL_STATUSES:
         return

@@ -59,7 +59,7 @@ Context = commands.Context[Any]
 PER_PAGE = 10
 MAX_WORKERS = 10  # that one answer has room for
 MAX_CHOICES = 25  # Discord, 2026-11
-RETRY_DAYS = 7  # what is offered by autocomplete is not older
+RETRY_DAYS = 7  # autocomplete offers no older ones
 CONFIRM_WITHIN_S = 300
 PRIORITIES = {"low": Priority.LOW, "normal": Priority.NORMAL, "high": Priority.HIGH}
 

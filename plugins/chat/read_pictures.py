@@ -80,7 +80,7 @@ class Reader:
             private=private,
             deaths=4 * TRIES,  # a few bad pictures must not stop the others
         )
-        self._of_jobs: OrderedDict[str, set[str]] = OrderedDict()  # what was read
+        self._of_jobs: OrderedDict[str, set[str]] = OrderedDict()  # texts already read
         self._deaths = Counter[str]()  # by SHA-256
 
     async def read(self, job: Job, file: MediaFile) -> str:

@@ -237,7 +237,7 @@ class GuildSettings(commands.Cog, name="Settings"):
         app, guild_id, place = self.app, guild_id_of(ctx), place_of(self.bot, ctx)
         plugin, key, guilds = setting.plugin, setting.key, self.app.guilds
         model = plugin.guild_config
-        async with self._turn:  # so that the audit log has what was before
+        async with self._turn:  # so that the audit log has the old value
             table = setting.table(guild_id)
             if why := guilds.broken.get(guild_id):
                 raise Refused(broken(escape(why, 500)))

@@ -92,7 +92,7 @@ def register_tables() -> list[str]:
     ]
 
 
-posted: asyncio.Queue[Job] | None = None  # what is to be looked at
+posted: asyncio.Queue[Job] | None = None  # waiting for a look
 
 
 @hookimpl

@@ -32,7 +32,7 @@ class SharedContext(ssl.SSLContext):
         self.calls[name, *lists] = None
 
     def set_ciphers(self, *arguments: Any) -> None:
-        super().set_ciphers(*arguments)  # it raises for what are none
+        super().set_ciphers(*arguments)  # it raises for unknown ones
         self._call("set_ciphers", *arguments)
 
     def set_alpn_protocols(self, *arguments: Any) -> None:

@@ -134,7 +134,7 @@ def guard_yt_dlp(
     def guarded_ffmpeg(self: Any, inputs: Any, outputs: Any, **how: Any) -> Any:
         guarded = ["-nostdin", *whitelists]
         inputs = [(path, [*guarded, *options]) for path, options in inputs]
-        # What is listed as a picture may be sound only: then there is none to map.
+        # A format listed as a picture may be only sound: then there is none to map.
         outputs = [
             (path, [re.sub(r"^\d+:v:0$", r"\g<0>?", option) for option in options])
             for path, options in outputs

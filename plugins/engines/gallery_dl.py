@@ -426,8 +426,8 @@ class SizeCheck:
         self.request = request
         self.check: Callable[[Any], Any] | None = check
         self.left = [one for one in others if str(one).startswith("http")]
-        self.sizes: dict[str, float] = {}  # of what is too large, by links
-        self.final = ""  # the link of what is fetched though it does not fit
+        self.sizes: dict[str, float] = {}  # of files that are too large, by link
+        self.final = ""  # the link of a file that is fetched though it does not fit
 
     def __call__(self, response: Any) -> Any:
         """True to fetch this, a link to ask for that instead; what the site's own check

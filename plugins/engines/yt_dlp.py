@@ -233,7 +233,7 @@ class Video:
         self.warnings: list[str] = []
         self.described = False
         self.saved = 0
-        self.later: list[Path] = []  # what is to be reported at the end
+        self.later: list[Path] = []  # reported at the end
         self.led = False  # it was reported where the link leads
         self.subtitles = bool(request.options.get("subtitles"))  # were asked for
         self.items: int | None = None  # of a playlist, if it gives the number

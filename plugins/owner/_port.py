@@ -24,7 +24,7 @@ class Port(ThreadingHTTPServer):
     """Answers GET for some paths with what their functions return, which are called in a
     thread for each request. Raises OSError when the address cannot be had."""
 
-    request_queue_size = 128  # what has come and is not looked at yet
+    request_queue_size = 128  # connections that wait to be accepted
     daemon_threads = True  # none of them keeps the bot from ending
 
     def __init__(

@@ -21,7 +21,7 @@ NAMED = (
 IS = r"['\"]?\s?(?:[:=]|%3D)\s?['\"]?"
 KINDS = "(?:bearer|basic|bot|oauth)"
 S, FOLDER = r"[\\/]+", r"[^\\/:'\"]{1,64}"
-# What is nobody else's business, and what is shown in its place. Secrets that the bot
+# Private things, and their replacements. Secrets that the bot
 # knows are gone before; these are for what sites and programs say. Each begins with
 # something fixed, or is bounded: a line from outside takes linear time.
 PRIVATE = [

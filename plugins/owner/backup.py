@@ -42,7 +42,7 @@ from bossbot import (
 FORM = 1  # of the file; a newer one is refused
 MANIFEST = "manifest.json"
 MAX_FILES = 100_000  # settings of that many servers
-MAX_READ = 2**24  # bytes at once: what is before a file in the archive is small
+MAX_READ = 2**24  # bytes at once: the entries before a file in the archive are small
 UNFINISHED = "status IN ('queued', 'downloading', 'processing', 'uploading')"
 AGAIN = N_(
     "The bot was restored from a backup. If the files of this link are missing, paste "

@@ -27,7 +27,7 @@ from bossbot import (
 OPENED = (Cause.NO_MEDIA, Cause.TOO_LARGE)
 # A login's own page is never gone; to a stranger some sites say that it is.
 SHUT = (Cause.LOGIN, Cause.AGE, Cause.PRIVATE, Cause.GONE)
-# Of what is probed, one small file is enough.
+# One small file is enough for a probe.
 PROBE = {
     "max_items": 1,
     "max_download_size": ByteSize(2**24),

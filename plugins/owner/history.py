@@ -89,7 +89,7 @@ async def run(app: App, config: Config) -> None:
     """Add the jobs that ended while the plugin was off; remove old rows."""
     newest = await app.database.one("SELECT max(finished_at) FROM history")
     since = max((newest[0] or 0) - LOOK_BACK_S, 0) if newest else 0
-    if config.keep_days:  # what was removed must not come back
+    if config.keep_days:  # removed rows must not come back
         since = max(since, now() - config.keep_days * 86400)
     page: list[Job] = []
     async for job in app.queue.ended(since):

@@ -73,7 +73,7 @@ async def connect(
         with contextlib.suppress(AttributeError):
             ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
         await app.start(gateway=gateway, work=works)
-        gc.freeze()  # what is there stays; to look through it takes a tenth of a second
+        gc.freeze()  # these objects stay; to look through them takes a tenth of a second
         if gateway:
             await app.client.run()
         else:

@@ -221,7 +221,7 @@ def rehearse() -> None:
     engines = _load_all(WARM)
     choose(engines, "https://boss-bot.invalid/a.jpg")
     for engine in engines.values():
-        if not engine.generic:  # what is left is another one's
+        if not engine.generic:  # the rest belongs to another engine
             engine.warm()
 
 

@@ -44,7 +44,7 @@ def to_apng(source: Path, target: Path) -> None:
             data = shown.convert("RGB").resize(size).tobytes()
             rows = (data[n : n + 3 * size[0]] for n in range(0, len(data), 3 * size[0]))
             packed = zlib.compress(b"".join(b"\0" + row for row in rows), 1)
-            # Players show what has no time for a tenth of a second.
+            # Players show a frame without a time for a tenth of a second.
             shown_ms = min(int(image.info.get("duration") or 100), MAX_MS)
             order = max(2 * number - 1, 0)
             head = struct.pack(">IIIIIHHBB", order, *size, 0, 0, shown_ms, 1000, 0, 0)

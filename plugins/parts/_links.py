@@ -81,7 +81,7 @@ def find_spoilers(text: str, known: Callable[[str], bool] = nothing) -> list[Fou
     it looks at each link for MAX_LINK characters and at the rest once."""
     links: dict[str, bool] = {}
     bars = [match.start() for match in re.finditer(r"\|\|", text)]
-    passed = position = 0  # the bars before the link, and what has been read
+    passed = position = 0  # the bars before the link, and the position so far
     opened = Counter[str]()  # the marks of emphasis that are not closed yet
     while match := START.search(text, position):
         start = match.start()

@@ -69,7 +69,7 @@ KINDS = ("image", "video", "audio", "text")  # that may be posted
 # The boxes that an ISO media file (MP4, MOV, HEIC...) may begin with.
 FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"pnot", b"sidx",
                b"emsg", b"prft", b"free", b"skip", b"uuid", b"meta", b"ssix")  # fmt: skip
-# Brands only choose between endings of what is a video already.
+# Brands only choose the ending of a file that is known to be a video.
 BRANDS = {b"qt  ": "video/quicktime", b"M4V ": "video/x-m4v", b"M4VH": "video/x-m4v"}
 # Beginnings of pages, scripts, lists and programs, which are never media.
 NO_MEDIA = rb"\0*\s*([<\[{][\s!-~]{4}|#!|#EXT|ffconcat|@echo|MZ|PK[\3-\x08]|%PDF|Rar!)"

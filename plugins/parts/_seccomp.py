@@ -159,7 +159,7 @@ def _rule(name: str, protected: tuple[int, ...]) -> list[_Step]:
             shared = (AND, 0, 0, MAP_SHARED | MAP_ANONYMOUS)
             both = _unless((MAP_SHARED | MAP_ANONYMOUS,), errno.EPERM)
             return [*_load(3), shared, *both]
-        case "mkdir" | "mkdirat":  # so that the bot can remove what is in it
+        case "mkdir" | "mkdirat":  # so that the bot can remove its contents
             mode = _load(1 if name == "mkdir" else 2)
             return [*mode, (AND, 0, 0, 0o700), *_only((0o700,), errno.EPERM)]
         case "umask":

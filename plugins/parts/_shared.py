@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 
 from bossbot import App, Job, Queue
 
-GATEWAY = ""  # who is asked, in place of a worker's name
+GATEWAY = ""  # asks the gateway, in place of a worker's name
 
 
 class AtWork(NamedTuple):

@@ -23,7 +23,7 @@ from bossbot_plugins._landlock import without
 READ_BOUND, SYS_ADMIN = 23, 21
 SET_DUMPABLE, DROP_BOUND, SET_NO_NEW_PRIVS, AMBIENT, CLEAR_AMBIENT = 4, 24, 38, 47, 4
 CAPABILITY_VERSION = 0x20080522
-DAC_OVERRIDE = 1  # root needs it to read what is another user's; Landlock still judges
+DAC_OVERRIDE = 1  # root needs it to read other users' files; Landlock still applies
 MAX_FILES = 1024  # that a process has open
 MORE_TASKS = 1024  # processes and threads, on top of what runs when a child starts
 

@@ -252,7 +252,7 @@ class ChildRunner(Runner):
         self._tasks: set[asyncio.Task[None]] = set()
         self._askers = asyncio.Semaphore(2)
         self.exits = Counter(done=0, failed=0, cancelled=0)  # of children
-        self.fenced = Counter(address=0, program=0)  # what was refused to them
+        self.fenced = Counter(address=0, program=0)  # refused attempts
         self._slow: dict[str, float] = {}  # links that were given up, and until when
         _walls.hide()
         _walls.raise_open_files()

@@ -195,7 +195,7 @@ class DiscordCourier(Courier):
         limits = self.config.upload_limits
         if guild := self._guild(job):
             return limits[min(guild.premium_tier, len(limits) - 1)]
-        # Without the gateway there is what was known at intake.
+        # Without the gateway, there is the limit from the intake.
         known = job.limit_bytes if job.guild_id else 0
         return next((size for size in sorted(limits) if size >= known), max(limits))
 
@@ -475,7 +475,7 @@ class DiscordCourier(Courier):
 
         async def attempt() -> int:
             nonlocal message, wordless
-            # Past the nonce's window only the channel shows what has arrived.
+            # After the nonce's window, only the channel shows whether it has arrived.
             if post.sending_at and now() - post.sending_at >= NONCE_WINDOW_S:
                 if found := await self._find_sent(job, channel, post):
                     return found

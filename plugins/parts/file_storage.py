@@ -92,7 +92,7 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _remember(status: os.stat_result, sha256: str) -> None:
-    if status.st_size >= LARGE_BYTES:  # what is hashed in no time may change in no time
+    if status.st_size >= LARGE_BYTES:  # a small file may change as fast as it is hashed
         _hashes[_state(status)] = sha256
         for old in list(_hashes)[:-MAX_HASHES]:
             _hashes.pop(old, None)

@@ -100,7 +100,7 @@ class Tries:
     """The tries of a job so far, as this worker knows them."""
 
     asked_s: float = 0  # that sites have asked to wait, in all
-    refused: JobFailed | None = None  # what came of the login; then there is none
+    refused: JobFailed | None = None  # by the site, with the login, now left out
     engines: list[str] = field(default_factory=list)
     errors: list[JobFailed] = field(default_factory=list)
 
@@ -160,7 +160,7 @@ class LocalWorker(Worker):
             if self._dispatcher:
                 self._dispatcher.cancel()
                 self._dispatcher = None
-        await asyncio.sleep(0)  # what was just claimed has begun
+        await asyncio.sleep(0)  # a job that was just claimed has begun
         uploads = set(self._posting)
         for task in set(self.running.values()) - uploads:
             task.cancel()
@@ -605,7 +605,9 @@ class LocalWorker(Worker):
         facts = fetched.facts
         if "leads_to" in facts:
             facts["leads_to"] = self._leads_to(job, facts)
-        if job.sources and job.facts.get("login"):  # that brought what is posted
+        if job.sources and job.facts.get(
+            "login"
+        ):  # a login was used for the posted files
             facts["login"] = True
         job.facts = {name: facts[name] for name in STORED_FACTS if facts.get(name)}
 

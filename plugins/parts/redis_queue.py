@@ -444,7 +444,7 @@ class Redis:
             else:
                 self.client = library.Redis.from_url(url, **options)
             pool = self.client.connection_pool
-            pool.make_connection()  # which checks what is behind the "?"
+            pool.make_connection()  # which checks the options after the "?"
         except (ValueError, TypeError):  # their words may be of the password
             raise Unusable(
                 "[plugins.redis_queue] url is no address of a Redis",
@@ -694,7 +694,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
     """The ``Queue`` that several processes share."""
 
     shared = True
-    finish_within_s = 2.0  # for what is left of the changes, at a stop
+    finish_within_s = 2.0  # for the rest of the changes, at a stop
     again_s = 0.5  # before the changes are asked for again
     turn_s = 0.5  # until a request to Discord goes without an answer of Redis
     no_turns_s = 5.0  # after which Redis is asked again
@@ -721,7 +721,7 @@ class RedisQueue(ListenedQueue, SharedQueue):
         await self.redis.start()
         if not self.redis.durable:
             logger.warning("{}: {}. {}", *dataclasses.astuple(NOT_DURABLE)[:3])
-        # A process without commands needs no more than to know what has changed.
+        # A process without commands only needs the signals.
         feeds: Sequence[str] = ("changes", "progress")
         if self.app.works and not self.app.has_gateway:
             feeds = ("signals",)

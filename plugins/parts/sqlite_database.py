@@ -244,7 +244,7 @@ class SQLiteDatabase(Database):
 
     async def _sync(self) -> None:
         async with self._syncing:
-            async with self._turn:  # those who are about to commit share it, too
+            async with self._turn:  # commits that are about to come share it, too
                 self._next_sync = None
             self._stop_timer()
             if not self._wal.exists():

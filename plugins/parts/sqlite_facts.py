@@ -20,7 +20,7 @@ class SQLiteFacts(Facts):
 
     def __init__(self, app: App) -> None:
         super().__init__(app)
-        self._known: dict[str, str] = {}  # what was read or written of late
+        self._known: dict[str, str] = {}  # facts read or written recently
 
     async def get(self, key: str) -> str:
         """See ``Facts``."""

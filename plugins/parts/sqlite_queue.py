@@ -54,7 +54,7 @@ def _sql_list(statuses: Iterable[Status]) -> str:
 
 ENDED = _sql_list(TERMINAL_STATUSES)
 CLAIMED = _sql_list((*ATTEMPT_STATUSES, Status.UPLOADING))
-# The indexes of what is under way serve only queries with these very words.
+# The indexes of unfinished jobs serve only queries with exactly these words.
 WAITS = "status = 'queued' AND joins = ''"
 UNFINISHED = "status IN ('queued', 'downloading', 'processing', 'uploading')"
 RUNS = f"{UNFINISHED} AND status = 'downloading'"  # and has a slot

@@ -55,7 +55,7 @@ def _jpeg(file: BinaryIO) -> bool:
     marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
     while place + 4 <= len(data):
         if data[place] != 0xFF:
-            return True  # no decoder minds what is between segments, nor do we
+            return True  # decoders ignore anything between segments, and so do we
         kind = data[place + 1]
         if kind == 0xD9:
             return True

@@ -57,7 +57,7 @@ from bossbot import (
 )
 
 PROFILES = ("Constrained Baseline", "Baseline", "Main", "High")  # of H.264
-HIT = 0.9  # of the limit; what is smaller was encoded worse than it could be
+HIT = 0.9  # of the limit; a smaller file looks worse than it could
 # What is short misses more, and is soon done again.
 MAX_TRIES, MAX_LONG_TRIES, SHORT_S = 6, 4, 60.0
 MAX_STATS_BYTES = 64 * 2**20  # for a second pass to have what the first one learnt
@@ -441,7 +441,7 @@ class Pass(NamedTuple):
     """One of x264's passes."""
 
     number: int
-    stats: Path | None  # where it leaves, or finds, what was learnt
+    stats: Path | None  # where it writes, or finds, its statistics
     capped: bool  # whether few seconds may take more than their share
     strict: bool  # whether none may
 

@@ -35,7 +35,7 @@ SHOWN = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/apng")
 QUALITIES = (2, 4, 7)  # of JPEG, by ffmpeg's count
 SMALLER = (5, 5, 5, 5)  # likewise, when it gets fewer pixels each time
 MOST = {"jpg": 16_384, "webp": 16_383, "png": 2**31}  # pixels of a side
-MAX_PIXELS = 40e6  # of what is made: the memory of encoders ends soon after
+MAX_PIXELS = 40e6  # of the result: encoders run out of memory soon after
 # What turns a photo as its camera was held: EXIF, orientation.
 TURNS = {
     2: "hflip",

@@ -17,7 +17,7 @@ SPLITTING = N_("Splitting it")
 SOUNDS = ("mp3", "ogg", "flac", "wav")  # whose parts are as the whole
 
 
-@hookimpl  # after what is done to the whole, and before its parts are made to fit
+@hookimpl  # after the changes to the whole, and before its parts are made to fit
 async def process_files(files: list[MediaFile], bench: Bench) -> list[MediaFile]:
     """See docs/plugins.md. What cannot be split stays for others to make it fit."""
     parts = list[MediaFile]()

@@ -70,7 +70,7 @@ class Scores:
         asked: dict[int, float] = {}
         best_ids: list[int] = []
         best = np.empty(0, np.float32)
-        least = -2.0  # what is worse is not among the best any more
+        least = -2.0  # a worse one is not among the best any more
         for ids, rows in self._blocks(places, len(query)):
             scores = rows @ query
             scores /= np.sqrt(np.einsum("ij,ij->i", rows, rows)) + 1e-9

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 SIZE = 4  # characters of a piece
 MAX_GRAMS = 200  # of a question that count
-FEW = 1000  # texts; of fewer, nothing can be said about what is rare
+FEW = 1000  # texts; fewer do not show which words are rare
 WORDS_WEIGHT = 0.5  # of the covered share, beside a cosine
 
 # Letters that are words by themselves, or nearly so: Chinese, kana, Korean.

@@ -56,7 +56,7 @@ CHECK_S = 5.0  # for Discord to say whether a message is there
 LIKE_S = 5.0  # for a post that is about to be added
 SWEEP_S = 3600.0
 MAX_ASIDE = 3  # damaged files that are kept
-FORGET_S = 20.0  # that somebody waits for what is forgotten
+FORGET_S = 20.0  # that a command waits for posts to be forgotten
 
 T = TypeVar("T")
 
