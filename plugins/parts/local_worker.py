@@ -605,9 +605,7 @@ class LocalWorker(Worker):
         facts = fetched.facts
         if "leads_to" in facts:
             facts["leads_to"] = self._leads_to(job, facts)
-        if job.sources and job.facts.get(
-            "login"
-        ):  # a login was used for the posted files
+        if job.sources and job.facts.get("login"):  # of the posted files
             facts["login"] = True
         job.facts = {name: facts[name] for name in STORED_FACTS if facts.get(name)}
 
