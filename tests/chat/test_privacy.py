@@ -185,7 +185,7 @@ async def test_statistics_name_nobody_who_does_not_want_it(stage: Stage) -> None
     async with stage.bot() as bot:
         member = stage.fake.member.id
         assert await in_statistics(bot.app, member)
-        assert "do not show" in await use(stage, "privacy stats", choice="off")
+        assert "no longer show" in await use(stage, "privacy stats", choice="off")
         assert not await in_statistics(bot.app, member)
         assert "do not show your name" in await use(stage, "privacy show")
         await use(stage, "privacy forget")

@@ -348,7 +348,7 @@ WRONG = {
         as_if(2**62),
         "'data/a.db' takes .* free in .*Make room",
     ),
-    "holes": (as_if(2**62, type=tarfile.GNUTYPE_SPARSE), "no backup|takes"),
+    "holes": (as_if(2**62, type=tarfile.GNUTYPE_SPARSE), "not a backup|takes"),
     "too large for the memory": (as_if(2**40, type=tarfile.XHDTYPE), "too large"),
     "long name": (as_if(2**40, type=tarfile.GNUTYPE_LONGNAME), "too large"),
     "over the bot": (
@@ -473,7 +473,7 @@ async def test_only_a_backup_is_written_over(place: MakePlace, tmp_path: Path) -
         (one.data / "bossbot.db", "is not a backup"),
         (tmp_path / "fifo", "is not a backup"),
         (tmp_path, "is a folder"),
-        (tmp_path / "none" / "b", "no folder"),
+        (tmp_path / "none" / "b", "not a folder"),
         (tmp_path / ("x" * 300), "name too long. Choose another"),
         (Path("-"), "Name one"),
     ):

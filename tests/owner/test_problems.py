@@ -61,14 +61,14 @@ async def test_mistake_of_ours_is_told_once_a_day_with_its_id(
             await watched.hears("Download failed", after=asked.id)
             if not number:
                 name = job_id(await watched.hears("Download failed"))
-                await tells(watched, "mistake of the bot", f"report {name}")
+                await tells(watched, "bug in the bot", f"report {name}")
         await tells(watched, "as the link says")
         # A day later it is told again.
         yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
         await bot.app.facts.set("problem:internal", yesterday.isoformat())
         module("problems")._noted["internal"] = yesterday
         await watched.says(f"$dlt {link('fail=internal', 'b')}")
-        await tells(watched, "mistake of the bot", count=2)
+        await tells(watched, "bug in the bot", count=2)
     for message in told(watched):
         assert str(watched.fake.member.id) not in message.content
         assert "toy.example/" not in message.content
