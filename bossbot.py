@@ -119,7 +119,7 @@ class Settings(BaseModel):
         None, description="the bot's token; only in .env or the environment"
     )
     data_dir: OwnPath = Field(
-        Path("data"), description="holds the queue, files and logs; needs room"
+        Path("data"), description="has the queue, files and logs; needs space"
     )
     plugins_dir: OwnPath = Field(
         Path("plugins"), description="the folder of your own plugins"
@@ -134,36 +134,37 @@ class Settings(BaseModel):
     max_concurrent_per_user: int = Field(
         2, ge=1, le=100, description="downloads at once for one member"
     )
-    max_queue_size: int = Field(50, ge=1, description="links waiting, per server")
+    max_queue_size: int = Field(50, ge=1, description="waiting links per server")
     max_items: int = Field(
-        50, ge=1, description="files per link; a longer gallery is cut"
+        50, ge=1, description="files per link; the rest of a gallery is left out"
     )
     max_download_size: ByteSize = Field(
-        ByteSize(200 * 2**20), description="of one source file"
+        ByteSize(200 * 2**20), description="the largest source file"
     )
     max_job_size: ByteSize = Field(
-        ByteSize(500 * 2**20), description="of all source files of a link"
+        ByteSize(500 * 2**20), description="all source files of one link together"
     )
     max_file_size: ByteSize = Field(
-        ByteSize(50 * 2**20), description="of one posted file"
+        ByteSize(50 * 2**20), description="the largest posted file"
     )
     process_timeout_s: float = Field(
-        1800, gt=0, description="how long one plugin may process a link's files"
+        1800, gt=0, description="time limit for one plugin to process a link's files"
     )
     allow_writable_plugins: bool = Field(
         False, description="start even if anyone on this machine can change plugins"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="of the console; the log file always has every detail"
+        "INFO",
+        description="lowest level on the console; the log file always has every detail",
     )
     log_retention_days: int = Field(
         14, ge=1, le=36500, description="how long log files are kept"
     )
     max_log_size: ByteSize = Field(
-        ByteSize(100 * 2**20), description="of all log files; the oldest go first"
+        ByteSize(100 * 2**20), description="all log files; the oldest are deleted first"
     )
     trace_hooks: bool = Field(
-        False, description="log every call of a hook; for writing plugins"
+        False, description="log every call of a hook; useful for writing plugins"
     )
     plugins: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="a table for each plugin"
@@ -530,10 +531,11 @@ class HookManager(pluggy.PluginManager):
 
 
 BROKEN_CHECK = N_(
-    "A check of this bot is broken; its owner finds the reason in the log."
+    "A check of this bot is broken. Its owner can find the reason in the log."
 )
 BROKEN_GUILD = N_(
-    "This server's settings cannot be read. The bot's owner finds the reason in the log."
+    "This server's settings cannot be read. The bot's owner can find the reason in "
+    "the log."
 )
 MAX_HOOK_FAILURES = 5  # of one hook in a row; then the plugin is switched off
 
@@ -1179,7 +1181,7 @@ class App:
         if tasks:
             _, alive = await asyncio.wait(tasks, timeout=self.end_within_s)
             if alive:
-                logger.error("plugin {} does not let go; restart the bot", stem)
+                logger.error("plugin {} did not stop; restart the bot", stem)
         if self._alive and self.has_gateway:
             await self.client.uninstall(stem)
 

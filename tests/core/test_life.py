@@ -543,7 +543,7 @@ async def test_run_that_swallows_its_cancellation_does_not_hold_up_the_bot(
     finally:
         app.let_go.set()
     assert "no" in heard.rest()
-    assert "ERROR plugin stubborn does not let go; restart the bot" in logged
+    assert "ERROR plugin stubborn did not stop; restart the bot" in logged
 
 
 async def test_tasks_that_swallow_their_cancellation_end_together(
