@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Boss-Bot: paste a link in Discord, and the media behind it is posted there.
 
-The core is two files, each written to be read from top to bottom. ``bossbot_contracts.py``
-declares what everything agrees on: the data, what plugins give, the parts that a link
-passes through, the hooks. This file does the work. It reads the settings, finds, loads and
-calls the plugins; then the app takes links in and passes on what becomes of them; the log
-and the command line are at the end. Everything else is a plugin in ``plugins/``, which
-imports from here what either file offers.
+The core is two files, each written to be read from top to bottom.
+``bossbot_contracts.py`` has the declarations that everything shares: the data, the
+contributions of plugins, the parts that a link passes through, the hooks. This file
+does the work. It reads the settings, and finds, loads and calls the plugins; then the
+app takes links in and announces their changes; the log and the command line are at the
+end. Everything else is a plugin in ``plugins/``, which imports the names of both files
+from here.
 
     python bossbot.py                 run the bot
     python bossbot.py get URL...      download without Discord
@@ -69,7 +70,7 @@ from pydantic import (
 )
 
 # isort: off
-# What plugins may import from here, and what this file uses.
+# Names for plugins to import from here, and for this file.
 from bossbot_contracts import (
     ATTEMPT_STATUSES, HERE, HOOKS, MAX_LINE, MAY_SAY, N_, OWN_CAUSES, PARTS,
     QUICK_HOOKS, SENTENCES, TERMINAL_STATUSES, TOO_DEEP, VETOES, Accepted, Action,
@@ -235,8 +236,8 @@ def load_settings(config: Path | None = None, root: Path = HERE) -> Settings:
 
 
 def _read_variables(dotenv: Path) -> Iterable[_Source]:
-    """What the environment and a file of variables set; raises ValueError."""
-    import pydantic_settings  # here: the downloads' processes would carry it along
+    """The settings in the environment and in a file of variables; raises ValueError."""
+    import pydantic_settings  # here, so that the downloads' processes do without it
 
     class Variables(Settings, pydantic_settings.BaseSettings):
         model_config = pydantic_settings.SettingsConfigDict(
@@ -253,7 +254,7 @@ def _read_variables(dotenv: Path) -> Iterable[_Source]:
 
 def _read_toml(path: Path) -> _Source:
     try:
-        text = path.read_text("utf-8-sig")  # Windows' editors write a mark first
+        text = path.read_text("utf-8-sig")  # editors on Windows put a mark first
         values = _merge(*({k.lower(): v} for k, v in parse_toml(text).items()))
         return _Source(str(path), values, text)
     except (FileNotFoundError, NotADirectoryError):
@@ -286,7 +287,7 @@ def explain(
     known: Iterable[str] = _FIELDS,
     sources: Sequence[_Source] = (),
 ) -> list[str]:
-    """A line for each wrong value: file, line, key, what was expected."""
+    """A line for each wrong value: file, line, key, and the expected value."""
     lines = []
     for item in error.errors():
         path = [str(part) for part in item["loc"]]
@@ -331,8 +332,8 @@ def _place(source: _Source, path: Sequence[str]) -> str:
 
 
 def make_private(path: Path) -> str:
-    """Close a file with secrets to everybody but its owner; returns what was done, ""
-    if it was closed. Raises OSError if there is none."""
+    """Close a file with secrets to everybody but its owner; returns a line about that,
+    or "" if it was closed already. Raises OSError if there is no file."""
     if not path.stat().st_mode & 0o77:
         return ""
     try:
@@ -352,7 +353,7 @@ SHELVES = ("parts", "engines", "platforms", "processors", "chat", "owner")
 
 @dataclass
 class Plugin:
-    """A plugin that was found, and what has become of it."""
+    """A plugin that was found, and its state."""
 
     stem: str
     path: Path  # a .py file, or the __init__.py of a folder
@@ -383,7 +384,7 @@ class Plugin:
 
 
 def plugin_folders(plugins_dir: Path, ours: Path = OURS) -> list[Path]:
-    """Where plugins and their libraries are looked for, the owner's folder first."""
+    """The folders of plugins and their libraries, the owner's first."""
     return [plugins_dir, *(ours / shelf for shelf in SHELVES)]
 
 
@@ -402,9 +403,9 @@ def find_plugins(plugins_dir: Path, ours: Path = OURS) -> dict[str, Plugin]:
 
 
 def writable_code(settings: Settings, folders: Sequence[Path]) -> str:
-    """What anyone on this machine may write to, and the remedy: of the bot's own code,
-    of what can be imported from folders, and of the folders that these are in. "" for
-    nothing, or if the owner allows it."""
+    """The code that anyone on this machine may write to, and the remedy: the bot's own,
+    everything that can be imported from folders, and the folders of both. "" for none,
+    or if the owner allows it."""
     if settings.allow_writable_plugins:
         return ""
     code = {HERE, HERE / "config.toml", HERE / "plugins", *folders}
@@ -451,8 +452,8 @@ def import_plugin(stem: str) -> types.ModuleType:
 
 
 def forget_plugin(stem: str) -> dict[str, types.ModuleType]:
-    """Have a plugin, its own modules and the libraries read from disk by the next
-    import; returns those of now. Otherwise all plugins share a library."""
+    """Make the next import read a plugin, its own modules and the libraries from disk
+    again; returns the current ones. Otherwise, all plugins share a library."""
     name, forgotten = f"{PLUGIN_PACKAGE}.{stem}", {}
     for known in [known for known in sys.modules if _in_plugins(known)]:
         if f"{known}.".startswith((f"{name}.", f"{PLUGIN_PACKAGE}._")):
@@ -487,7 +488,7 @@ async def in_thread(work: Callable[[], Any]) -> Any:
         except BaseException as error:  # SystemExit, too, is for the caller
             result.set_exception(error)
 
-    _thread.start_new_thread(body, ())  # which threading's own would wait for
+    _thread.start_new_thread(body, ())  # threading's own threads would hold up the end
     return await asyncio.wrap_future(result)
 
 
@@ -503,7 +504,7 @@ _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
 
 
 def time_left_s() -> float | None:
-    """How long the hook that asks may still take; None for no limit."""
+    """The seconds that the calling hook has left; None for no limit."""
     call = _hook_call.get()
     due_s = call.limit.when() if call else None
     return None if due_s is None else due_s - asyncio.get_running_loop().time()
@@ -511,7 +512,7 @@ def time_left_s() -> float | None:
 
 @contextlib.contextmanager
 def off_the_clock() -> Iterator[None]:
-    """Time that a hook spends in here does not count for its limit."""
+    """The time that a hook spends in here does not count towards its limit."""
     call, left_s = _hook_call.get(), time_left_s()
     if call is None or left_s is None:
         yield
@@ -524,7 +525,7 @@ def off_the_clock() -> Iterator[None]:
 
 
 class HookManager(pluggy.PluginManager):
-    """One that looks for hooks among the names of hooks only."""
+    """A manager that looks for hooks only among the names of hooks."""
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
         return super().parse_hookimpl_opts(plugin, name) if name in HOOKS else None
@@ -559,7 +560,7 @@ class Plugins:
         self.of = weakref.WeakKeyDictionary[Any, Plugin]()  # by module
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
         self.failed_ever = Counter[tuple[str, str]]()  # by plugin and hook
-        # Told of each call: plugin, hook, how long it took, what the answer was, and
+        # Called after each call: plugin, hook, its time, the answer, and
         # the job or action that it was about.
         self.on_call: Callable[[str, str, float, Any, Any], None] | None = None
 
@@ -612,8 +613,8 @@ class Plugins:
 
     def reload(self, stem: str) -> Plugin:
         """Load a plugin again, or for the first time: what it registered is replaced
-        whole. When that fails, the one that was on stays on, and what is returned says
-        why. See ``App.reload``."""
+        whole. If that fails, the active one stays on, and the returned one has the
+        reason. See ``App.reload``."""
         own = self.settings.plugins_dir
         found = find_plugins(own, self.ours)
         if stem not in found:
@@ -630,8 +631,8 @@ class Plugins:
         return plugin
 
     def put_back(self, old: Plugin | None) -> bool:
-        """Have a plugin as it was before a reload, with all that it registered; False,
-        and nothing changes, if it was off."""
+        """Restore a plugin from before a reload, with all that it registered; False,
+        without any change, if it was off."""
         if old is None or old.off:
             return False
         self._take_back(old.stem)
@@ -678,7 +679,7 @@ class Plugins:
         return self.all[plugin.stem]
 
     def _take_back(self, stem: str, why: str | BaseException = "") -> None:
-        """Take back everything that a plugin registered; what it raised is logged."""
+        """Undo everything that a plugin registered; its errors are logged."""
         if isinstance(why, BaseException):
             ours, error = isinstance(why, PluginError), why
             why = str(error) if ours else f"{type(error).__name__}: {error}"
@@ -692,7 +693,7 @@ class Plugins:
             self.all[stem] = Plugin(stem, old.path, old.kind, old.replaces, off)
 
     def switch_off(self, stem: str, why: str | BaseException) -> None:
-        """Take back everything that a plugin registered, and end its life."""
+        """Undo everything that a plugin registered, and end its life."""
         old = self.all.get(stem)
         self._take_back(stem, why)
         if old:
@@ -795,7 +796,7 @@ class Plugins:
         kind: type[list[Any] | dict[str, Any]],
         of: type = str,
     ) -> Any:
-        """What a registration hook returns; raises PluginError for another kind."""
+        """The result of a registration hook; raises PluginError for the wrong type."""
         impl = plugin.impls.get(hook)
         answer: Any = self.invoke(impl, plugin) if impl else kind()
         if not isinstance(answer, kind) or not all(isinstance(a, of) for a in answer):
@@ -853,8 +854,8 @@ class Plugins:
 
     async def _call(self, impl: pluggy.HookImpl, hook: str, **values: Any) -> Any:
         """One implementation's answer. None when it failed, which is logged with its
-        name; a check that failed refuses. Raises what a hook may say: Refused,
-        JobFailed."""
+        name; a check that failed refuses. Raises the errors that a hook may raise:
+        Refused, JobFailed."""
         plugin, began_s = self.of[impl.plugin], time.perf_counter()
         limit_s = self.quick_limit_s if hook in QUICK_HOOKS else self.limit_s
         if hook == "process_files":
@@ -872,7 +873,7 @@ class Plugins:
                     answer = await answer
             if isinstance(answer, Refused) and said:  # returned in place of raised
                 raise answer
-            if hook in VETOES and answer is not None:  # meant as a no, perhaps
+            if hook in VETOES and answer is not None:  # perhaps meant as a refusal
                 kind = type(answer).__name__
                 raise TypeError(f"it returned a {kind}. To veto, raise Refused")
         except said as error:
@@ -882,10 +883,10 @@ class Plugins:
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             answer, task = error, asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
-                raise  # it is the caller that ends
+                raise  # the caller ends
             if hook_call.limit.expired():
                 answer = error = TimeoutError(f"it took longer than {limit_s:g} s")
-            if not self.app.stopping.is_set():  # else what it waits for may be gone
+            if not self.app.stopping.is_set():  # else its parts may be gone
                 self.failed(plugin, hook, error)
             if hook in VETOES:
                 raise Refused(_(BROKEN_CHECK)) from error
@@ -906,9 +907,9 @@ class Plugins:
         return answer
 
     def failed(self, plugin: Plugin, hook: str, error: BaseException) -> bool:
-        """Count a failure of a hook; True when it was one too many. A plugin with checks
-        loses only that hook, since a check never goes away by itself. What is out of
-        reach is no failure of the plugin's."""
+        """Count a failure of a hook; True when it was one too many. A plugin with
+        checks loses only that hook, since a check never goes away by itself. An
+        ``OutOfReach`` is not the plugin's failure."""
         if isinstance(error, OutOfReach):
             logger.warning("plugin {} could not do {}: {}", plugin.stem, hook, error)
             return False
@@ -945,7 +946,7 @@ class Plugins:
         return None
 
     async def fold(self, hook: str, folded: str, **values: Any) -> Any:
-        """What is left of ``values[folded]`` when each plugin has changed it."""
+        """The result for ``values[folded]`` after each plugin has changed it."""
         for impl in self.impls(hook):
             answer = await self._call(impl, hook, **values)
             if isinstance(answer, type(values[folded])):
@@ -960,7 +961,7 @@ class Plugins:
 
 NO_LINKS = N_("I cannot take links now: the queue is out of reach or full.")
 
-# What plugins have started, by stem, and in which call of a hook.
+# Tasks of plugins, by stem, and the hook call that started them.
 _Tasks = weakref.WeakKeyDictionary[asyncio.Task[Any], _HookCall | None]
 _started: defaultdict[str, _Tasks] = defaultdict(weakref.WeakKeyDictionary)
 
@@ -1083,7 +1084,7 @@ class App:
         self._alive = True
         self._ends.push_async_callback(self._end_lives)
         self.plugins.on_off = self._on_off
-        if gateway or not self.queue.shared:  # else a gateway tells the plugins
+        if gateway or not self.queue.shared:  # else a gateway calls the plugins
             self._feeding = asyncio.create_task(self._feed())
         self._begin()
         self._ends.push_async_callback(self._end_feed)
@@ -1097,9 +1098,9 @@ class App:
         await self._ends.aclose()
 
     async def reload(self, stem: str) -> Plugin:
-        """Load a plugin again from disk, with its tables, commands and life. When that
-        fails, the one that was on goes on, and the one that is returned says why. A
-        part of it counts from the next start."""
+        """Load a plugin again from disk, with its tables, commands and life. If that
+        fails, the active one keeps running, and the returned one has the reason. A part
+        of it takes effect at the next start."""
         # In a task of its own: a plugin that reloads itself ends with its old life.
         return await asyncio.shield(asyncio.create_task(self._reload(stem)))
 
@@ -1146,7 +1147,7 @@ class App:
                 if ending and isinstance(error, asyncio.CancelledError):
                     raise
                 if now() - began_s > 10 * self.run_again_s:
-                    plugin.failures.pop("run", None)  # it had been well
+                    plugin.failures.pop("run", None)  # it had been running
                 if self.plugins.failed(plugin, "run", error) or ending:
                     return
             await asyncio.sleep(self.run_again_s)
@@ -1168,7 +1169,7 @@ class App:
         life = self._lives.pop(stem, None)
         if not plugin.parts:
             loop, found = asyncio.get_running_loop(), list(_started[stem].items())
-            # A hook that is at work on a job goes on with what it has started.
+            # A hook that is working on a job keeps its tasks.
             started = {
                 task
                 for task, call in found
@@ -1205,7 +1206,7 @@ class App:
                     return Accepted(None, answer.content, answer.view)
                 return Accepted(None, str(answer))
             return None if await self.queue.add(job) is None else Accepted(job)
-        except Exception as error:  # whatever it is, no plugin must count the link
+        except Exception as error:  # in any case, no plugin may count the link
             await self.plugins.call("job_refused", job=job)
             if isinstance(error, OutOfReach):
                 raise OutOfReach(_(NO_LINKS)) from error
@@ -1214,14 +1215,14 @@ class App:
     # The feed
 
     async def _feed(self) -> None:
-        """Pass on what the queue says, the only source of changes."""
+        """Pass on the changes of the queue, their only source."""
         async for change in self.queue.changes():
             if change:
                 self._tell(change)
 
     def _tell(self, change: Change) -> None:
-        """Log a committed change and call the plugins, for each job in order. Of its
-        progress, what comes while they are still busy with the last is left out."""
+        """Log a committed change and call the plugins, for each job in order. Progress
+        that comes while they are still busy with the last is left out."""
         job, previous, progress = change
         key = f"{job.id} progress" if progress else job.id
         earlier = self._telling.get(key)
@@ -1263,7 +1264,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class _ToLoguru(logging.Handler):
-    """Passes what libraries log on to loguru."""
+    """Passes the log of libraries on to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname if record.levelname in LEVELS else record.levelno
@@ -1349,7 +1350,7 @@ STOP_WITHIN_S = 25.0  # then the process ends, whatever a plugin still does
 
 
 def prepare_data(data: Path) -> None:
-    """Make the folders of the data folder; raises StartError when it cannot be done."""
+    """Make the folders of the data folder; raises StartError if that is impossible."""
     try:
         for name in ("temp", "downloads", "guilds", "logs", "cache", ".locks"):
             (data / name).mkdir(parents=True, exist_ok=True)
@@ -1390,7 +1391,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _main(argv)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # who read the output has enough
+    except BrokenPipeError:  # the reader of the output has gone
         _open_standard_streams(("stdout", "stderr"))
         return 1
 
@@ -1402,7 +1403,7 @@ def _main(argv: Sequence[str] | None) -> int:
     version = f"Boss-Bot {__version__} (plugin API {API})"
     options.add_argument("--version", action="version", version=version)
     known, rest = options.parse_known_args(argv)  # the plugins' commands come later
-    os.umask(0o077)  # what the bot writes is its owner's
+    os.umask(0o077)  # the bot's files are private to its owner
     try:
         if {"-h", "--help"} & {*rest}:  # which only needs the plugins with commands
             logger.remove()
@@ -1435,7 +1436,7 @@ def _main(argv: Sequence[str] | None) -> int:
             )
         arguments = _parser(app.plugins, options).parse_args(rest or [name])
         command = commands[name]
-        # A plugin that does not let go would keep the process for ever.
+        # A plugin that does not stop would keep the process for ever.
         deadline = threading.Timer(STOP_WITHIN_S, os._exit, [1])
         deadline.daemon = True
         try:
@@ -1452,8 +1453,8 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _open_standard_streams(names: Sequence[str]) -> None:
-    """Lead what nobody reads any more, or what was never open, to nowhere: the next file
-    or socket would else take its number."""
+    """Open closed or unread standard streams on the null device: otherwise the next
+    file or socket would take their numbers."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if name in names:
             null = os.open(os.devnull, os.O_RDWR)

@@ -1,9 +1,9 @@
-"""What Boss-Bot's core and its plugins agree on: this file declares, and does no work.
+"""The declarations that Boss-Bot's core and its plugins share: this file does no work.
 
-``bossbot.py`` imports it and goes on with the story; plugins import all of it from there.
-From top to bottom: the errors, texts for people, secrets, the data (above all ``Job``),
-what plugins give (``Platform``, ``Engine`` and others), their settings, the parts that a
-link passes through, in that order, and at the end every hook.
+``bossbot.py`` imports it and does the work; plugins import all of it from there. From
+top to bottom: the errors, texts for people, secrets, the data (mainly ``Job``), the
+contributions of plugins (``Platform``, ``Engine`` and others), their settings, the
+parts in the order of a link, and at the end every hook.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ if TYPE_CHECKING:  # names for annotations only
     from bossbot import App, Plugin, Settings
 
     class BossBot(commands.Bot):
-        """The Discord bot, as plugins know it."""
+        """The Discord bot, as plugins use it."""
 
         app: App
 else:  # importing discord.py takes a while, and few commands need it
@@ -94,7 +94,7 @@ class BossbotError(Exception):
 
 
 class StartError(BossbotError):
-    """The bot cannot start or go on; the text names the remedy. Exit code 2."""
+    """The bot cannot start or continue; the text has the remedy. Exit code 2."""
 
 
 class PluginError(BossbotError):
@@ -116,7 +116,8 @@ class QueueFull(Refused):
 
 
 class OutOfReach(Refused):
-    """What is asked does not answer now. A member is refused; a worker asks again."""
+    """The queue or the facts do not answer now. Members are refused; a worker tries
+    again."""
 
 
 class JobFailed(BossbotError):
@@ -149,7 +150,7 @@ class JobFailed(BossbotError):
 
 # ── Text ───────────────────────────────────────────────────────────────────────────
 
-# Whoever answers a member sets the language, by Discord's name for it ("de"), and a
+# Code that answers a member sets the language, by Discord's name for it ("de"), and a
 # plugin brings the catalogues. The texts in the code are English.
 language: ContextVar[str] = ContextVar("language", default="en")
 catalogues: dict[str, NullTranslations] = {}
@@ -186,12 +187,12 @@ def format_time(seconds: float) -> str:
     return " ".join(f"{n} {unit}" for n, unit in parts if n)
 
 
-MAX_LINE = 2048  # characters of a line from outside that anything looks at
+MAX_LINE = 2048  # characters of a line from outside that are read
 
 
 def cut_line(text: str, limit: int = MAX_LINE) -> str:
-    """The start of a text from outside. What is left out is never the second half of a
-    known secret, whose first half nothing would recognise."""
+    """The start of a text from outside. The cut is never in the middle of a known
+    secret, whose first half nothing would recognise."""
     if len(text) <= limit:
         return text
     for secret in _secrets:
@@ -234,8 +235,8 @@ def did_you_mean(key: str, known: Iterable[str]) -> str:
 
 # ── Secrets ────────────────────────────────────────────────────────────────────────
 
-_secrets: set[str] = set()  # what no log line may hold
-_secrets_of: dict[str, frozenset[str]] = {}  # the same by where they come from
+_secrets: set[str] = set()  # kept out of every log line
+_secrets_of: dict[str, frozenset[str]] = {}  # the same, by source
 _hiding = threading.Lock()
 SECRET_NAME = re.compile(
     r"(?i)token|secret|passw|session|cookie(?!s_file)|auth|api_?key"
@@ -306,7 +307,7 @@ _STARTED_S = time.time() - time.clock_gettime(_CLOCK)
 
 
 def now() -> float:
-    """Unix seconds by a clock that nobody sets while the bot runs."""
+    """Unix seconds by a clock that never jumps while the bot runs."""
     return _STARTED_S + time.clock_gettime(_CLOCK)
 
 
@@ -358,10 +359,10 @@ class Cause(StrEnum):
     INTERNAL = "internal"
 
 
-# Of these, only the job's own member and channel are at fault.
+# These lie only in the job's own member or channel.
 OWN_CAUSES = (Cause.CANCELLED, Cause.PERMISSION, Cause.QUOTA)
 
-# What a member reads: what happened, and what to do next.
+# Sentences for members: the failure, and the next step.
 SENTENCES = {
     Cause.INVALID_URL: N_(
         "That is not a link I can open. Check it and paste it again."
@@ -441,14 +442,14 @@ class Job:
     status: Status = Status.QUEUED
     priority: Priority = Priority.NORMAL
     position: int = 0  # in its guild's line when it was added; 0: it starts at once
-    joins: str = ""  # the id of the job that brings its files, too, or has brought them
+    joins: str = ""  # the id of the job whose files are its files, too
     status_message_id: int = 0  # our message that shows the progress
     worker: str = ""  # the holder of the claim
     claim_number: int = 0  # grows with each claim; an older attempt changes nothing
     lease_until: float = 0
     not_before: float = 0  # not claimed before; a retry waits
     attempts: int = 0
-    crashes: int = 0  # attempts in a row, begun, that did not end before the bot
+    crashes: int = 0  # attempts in a row that a crash of the bot has cut off
     started_at: float = 0
 
     # Set by the holder of the claim, and stored with ``Queue.save``:
@@ -494,8 +495,8 @@ class MediaFile:
     sha256: str
     mime: str
     note: str = ""  # how it was made to fit: "1080p to 720p to fit 20 MiB"
-    alt: str = ""  # what can be seen on it, as the site says
-    failure: JobFailed | None = None  # why it cannot be posted, whatever its size
+    alt: str = ""  # the site's description of it
+    failure: JobFailed | None = None  # why it cannot be posted, at any size
     beside: bool = False  # kept with the job's files, but not posted
 
     @property
@@ -505,7 +506,7 @@ class MediaFile:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a download or an encoding is; None where that is not known."""
+    """The progress of a download or an encoding; None for unknown values."""
 
     name: str  # of the file at hand, as the site calls it, or of the step
     done_bytes: int = 0
@@ -517,7 +518,7 @@ class Progress:
 
 
 class Change(NamedTuple):
-    """A committed change of a job, or how far it is."""
+    """A committed change of a job, or its progress."""
 
     job: Job  # as it is now
     previous: Status | None = None  # None for a new job, or when it is not known
@@ -526,7 +527,7 @@ class Change(NamedTuple):
 
 @dataclass
 class Fetched:
-    """What an engine brought."""
+    """The result of an engine."""
 
     paths: list[Path] = field(default_factory=list)  # as named by the child, unchecked
     facts: dict[str, Any] = field(default_factory=dict)  # see Report.info
@@ -547,19 +548,19 @@ class Ran(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What ffmpeg wrote."""
+    """ffmpeg's result."""
 
-    length_s: float  # as far as it said
-    said: str  # the end of what it printed
+    length_s: float  # as far as it printed that
+    said: str  # the end of its output
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What ffprobe found in a file; None or "" for what it does not have."""
+    """ffprobe's description of a file; None or "" for missing facts."""
 
     container: str  # ffprobe's names, for example "mov,mp4,m4a,3gp,3g2,mj2"
     duration_s: float | None = None
-    video: str = ""  # the codec of the first picture stream that is no cover
+    video: str = ""  # the codec of the first picture stream, not of a cover
     width: int = 0  # pixels
     height: int = 0
     pixel_format: str = ""
@@ -572,14 +573,14 @@ class Probe:
     profile: str = ""  # of the picture's codec
     level: int = 0  # likewise: 41 for 4.1
     interlaced: bool = False
-    ticks_per_s: float = 0  # what all times of its frames are multiples of
+    ticks_per_s: float = 0  # all times of its frames are multiples of 1 / this
     transfer: str = ""  # ffprobe's name of its light: "smpte2084"
     channels: int = 0  # of the sound
     start_s: float = 0  # when the first picture or sound comes; the file may end later
 
 
 class Accepted(NamedTuple):
-    """How a link was taken in: as a job, or with an answer in its place."""
+    """The result of an intake: a job, or an answer instead."""
 
     job: Job | None
     answer: str = ""
@@ -588,7 +589,7 @@ class Accepted(NamedTuple):
 
 @dataclass(kw_only=True)
 class Action:
-    """What a member is about to do by a command, a button or a menu."""
+    """A command, button or menu entry that a member wants to use."""
 
     name: str  # of the command: "queue clear"
     group: str  # whose roles a server may name: "download", "queue", "settings"...
@@ -596,9 +597,9 @@ class Action:
     channel: Any  # discord.abc.Messageable
     user: Any  # discord.Member, in a direct message discord.User
     permissions: discord.Permissions  # the member's, in that channel
-    needs: Sequence[str] = ()  # those of them that the action takes
+    needs: Sequence[str] = ()  # the ones that the action needs
     owner: bool = False  # whether the member is the bot's owner
-    dry: bool = False  # only asked whether it may be done; counts for no limit
+    dry: bool = False  # only a question whether it is allowed; counts towards no limit
     request: str = ""  # the message's or interaction's id; begins its jobs' request_key
     priority: Priority = Priority.NORMAL  # of its jobs; a check may change it
     guild_settings: dict[str, Any] = field(default_factory=dict)
@@ -609,8 +610,9 @@ class Action:
 
 @dataclass(frozen=True)
 class Platform:
-    """A site known by name: which links are its, which engine fetches them, and how.
-    The loader fills in what every platform can be set to (see PlatformConfig)."""
+    """A site known by name: its links, the engine that fetches them, and the options
+    for it. The loader fills in the settings that every platform has (see
+    PlatformConfig)."""
 
     name: str
     pattern: str  # a regular expression that matches the start of its links
@@ -635,7 +637,7 @@ class Platform:
     login_probe: str = ""  # a link that opens only with a login, for check --login
     proxy: str | None = None
     sleep_request_s: float = 0  # between two requests to the site
-    # What the site's own words mean: (regular expression, cause), first match wins.
+    # Causes for the site's own words: (regular expression, cause), first match wins.
     failures: Sequence[tuple[str, Cause]] = ()
 
     def engine_for(self, url: str) -> str:
@@ -646,7 +648,7 @@ class Platform:
 
 @dataclass
 class Request:
-    """What an engine gets in the child: the link and the limits."""
+    """An engine's input in the child: the link and the limits."""
 
     url: str
     folder: Path  # where files go, and nowhere else; exists and is empty
@@ -665,12 +667,12 @@ class Request:
     max_requests: int = 10_000  # for pages, files and pieces of files
     max_file_bytes: int = 0  # of one source file
     max_job_bytes: int = 0  # of all source files
-    target_bytes: int = 0  # what can be posted: prefer a format that fits; 0 for any
+    target_bytes: int = 0  # the channel's limit: prefer a format that fits; 0 for none
     failures: Sequence[tuple[str, Cause]] = ()
 
 
 class Report(Protocol):
-    """How an engine reports on its work, in the child."""
+    """An engine's way to report on its work, in the child."""
 
     def info(self, **facts: Any) -> None:
         """Report on the post: title, uploader, date (ISO 8601), text, adult (true or
@@ -681,11 +683,11 @@ class Report(Protocol):
         before it: it may be posted while others are downloaded."""
 
     def progress(self, progress: Progress) -> None:
-        """Report how far a file is; cheap, call it for every chunk."""
+        """Report the progress of a file; cheap, call it for every chunk."""
 
     def file(self, path: Path, alt: str = "") -> None:
-        """Report that a file is complete, in the order of the post; ``alt`` is what can
-        be seen on it, as the site says."""
+        """Report that a file is complete, in the order of the post; ``alt`` is the
+        site's description of it."""
 
     def item_failed(self, failure: JobFailed) -> None:
         """Report that one item could not be fetched; the others go on."""
@@ -698,18 +700,18 @@ class Engine:
 
     name: str
     version: Callable[[], str]
-    # Imports the library and builds what is slow, once; then it is called in a copy of
+    # Imports the library and does slow work once; then it is called in a copy of
     # the process, too, where it shows which memory a download changes.
     warm: Callable[[], None]
-    # Whether an extractor of the engine's own knows the link; no network.
+    # Whether the engine has an extractor of its own for the link; no network.
     supports: Callable[[str], bool]
     # Downloads all files of a link, or raises JobFailed.
     download: Callable[[Request, Report], None]
-    generic: bool = False  # it can also try a page that no extractor knows
+    generic: bool = False  # it can also try a page without an extractor
     # Whether it knows the link as one post. For a profile, a set, or a file by its mere
     # ending, another engine that does goes first, and is asked when this one fails.
     single: Callable[[str], bool] = lambda url: True
-    # What a JobFailed may tell a member; any other sentence gives way to its cause's.
+    # A JobFailed's sentences for members; any other is replaced by its cause's.
     sentences: Sequence[str] = ()
 
 
@@ -726,7 +728,7 @@ class Subcommand:
 
 @dataclass
 class Message:
-    """What ``decorate_message`` may change: the message that carries the files."""
+    """The message that carries the files, for ``decorate_message`` to change."""
 
     content: str
     embed: discord.Embed | None = None
@@ -780,7 +782,7 @@ class Bench(ABC):
 
     @abstractmethod
     async def probe(self, file: MediaFile) -> Probe:
-        """What is in a file, by ffprobe.
+        """ffprobe's description of a file.
 
         Raises:
             JobFailed: ffprobe is missing or cannot read the file.
@@ -800,21 +802,21 @@ class Bench(ABC):
 # A path in a setting starts at the bot's folder, whatever the working directory.
 OwnPath = Annotated[Path, AfterValidator(lambda path: HERE / os.path.expanduser(path))]
 
-# What a server's setting may hold besides plain values: /settings takes and shows these
+# Types of a server's settings besides plain values: /settings accepts and shows these
 # as mentions and names.
 RoleId = Annotated[int, Field(gt=0), "role"]
 ChannelId = Annotated[int, Field(gt=0), "channel"]
 UserId = Annotated[int, Field(gt=0), "user"]
 PlatformName = Annotated[str, "platform"]
 
-MAX_NUMBER = 2**62  # sums of two still fit where 64 bits are all there is
+MAX_NUMBER = 2**62  # sums of two still fit into 64 bits
 MAX_DEPTH = 50  # of tables and lists in each other
 TOO_LARGE = f"the number is too large; {MAX_NUMBER:,} is more than enough"
 TOO_DEEP = f"tables and lists are nested too deep, over {MAX_DEPTH} levels"
 
 
 def is_deep(value: Any, levels: int = MAX_DEPTH) -> bool:
-    """Whether tables and lists are in each other over so many levels."""
+    """Whether tables and lists are nested deeper than so many levels."""
     values = value.values() if isinstance(value, dict) else value
     inside = values if isinstance(value, (dict, list)) else ()
     return levels < 0 or any(is_deep(one, levels - 1) for one in inside)
@@ -853,13 +855,13 @@ class PluginConfig(BaseModel):
         raise ValueError(TOO_DEEP)
 
     def within(self, config: Any, settings: Settings) -> Self:
-        """A server's settings as they count: with the owner's value where the server
-        has none (None), and never beyond what the owner's allow. Yours to override."""
+        """A server's settings that apply: with the owner's value where the server has
+        none (None), and never beyond the owner's limits. Yours to override."""
         return self
 
 
 class PlatformConfig(PluginConfig):
-    """What the owner can set for every platform."""
+    """The owner's settings for every platform."""
 
     cookies_file: OwnPath | None = Field(None, description="an account's cookies.txt")
     proxy: str | None = Field(None, description="a proxy for this site only")
@@ -889,8 +891,8 @@ class Part(ABC):  # noqa: B024
         """Let go of everything, also after half a start."""
 
     async def health(self) -> str:
-        """What keeps it from working now, in a few words; "" for nothing. Cancelled
-        after two seconds."""
+        """The problem that keeps it from working now, in a few words; "" for none.
+        Cancelled after two seconds."""
         return ""
 
 
@@ -898,8 +900,8 @@ class Route(NamedTuple):
     """Where a link goes."""
 
     url: str  # normalised
-    platform: str  # "" for one that no platform knows
-    engine: str  # "" when the engines have to be asked: see Runner.supports
+    platform: str  # "" for a link of no platform
+    engine: str  # "" if the engines must be asked: see Runner.supports
 
 
 class Router(Part):
@@ -965,11 +967,12 @@ class Runner(Part):
         """
 
     def downloads(self) -> int:
-        """How many downloads run now."""
+        """The number of running downloads."""
         return 0
 
     def end_all(self, failure: JobFailed) -> int:
-        """End what fetches and runs now, at once, with this failure; returns how many."""
+        """End all running downloads and programs at once, with this failure; returns
+        how many."""
         return 0
 
 
@@ -984,7 +987,7 @@ class Stored(NamedTuple):
 
 
 class Storage(Part):
-    """Where files are. Only the storage knows how they are laid out."""
+    """Keeps files. Nothing else depends on the layout of its folders."""
 
     @abstractmethod
     async def inspect(self, path: Path, folder: Path) -> MediaFile:
@@ -1003,7 +1006,7 @@ class Storage(Part):
     async def set_apart(self, job: Job, names: Sequence[str]) -> Path:
         """Copy files of this attempt, by name, to a new folder that the process which
         still downloads cannot write to; returns it. ``home`` is beside it; the folder
-        from an earlier call goes. What is no regular file is left out."""
+        from an earlier call goes. Anything but regular files is left out."""
 
     @abstractmethod
     async def forget_attempt(self, job: Job) -> None:
@@ -1065,7 +1068,7 @@ class Storage(Part):
 
     @abstractmethod
     async def attempts_bytes(self) -> int:
-        """How much the attempts under way take."""
+        """The bytes of the attempts under way."""
 
 
 class Database(Part):
@@ -1085,13 +1088,13 @@ class Database(Part):
 
     @abstractmethod
     async def run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """The same in one go, for what is asked often: ``work`` gets the connection in
-        the database's thread, and is undone if it raises."""
+        """The same in one go, for frequent queries: ``work`` gets the connection in the
+        database's thread, and is undone if it raises."""
 
     @abstractmethod
     async def sync(self) -> None:
         """Return when all that was committed before would survive a power cut; it gets
-        there by itself a second later. Raises what writing raises."""
+        there by itself a second later. Raises the errors of writing."""
 
     @abstractmethod
     async def one(self, sql: str, *values: Any, **named: Any) -> sqlite3.Row | None:
@@ -1112,7 +1115,7 @@ class Facts(Part):
 
     @abstractmethod
     async def get(self, key: str) -> str:
-        """The fact's value, "" when there is none."""
+        """The fact's value, "" if there is none."""
 
     @abstractmethod
     async def set(self, key: str, value: str) -> None:
@@ -1136,7 +1139,7 @@ class Guilds(Part):
 
     def __init__(self, app: App) -> None:
         super().__init__(app)
-        self.broken: dict[int, str] = {}  # what is wrong now, by guild
+        self.broken: dict[int, str] = {}  # the current mistakes, by guild
         self.on_broken: Callable[[int, str], None] = lambda guild_id, why: None
 
     @abstractmethod
@@ -1254,7 +1257,7 @@ class Queue(Part):
 
     @abstractmethod
     async def set_told(self, job_ids: Sequence[str]) -> None:
-        """Remember that the members were told how some jobs ended."""
+        """Remember that the members got the results of some jobs."""
 
     @abstractmethod
     async def position(self, job_id: str) -> int:
@@ -1266,9 +1269,9 @@ class Queue(Part):
 
     @abstractmethod
     async def cancel(self, job_id: str, waiting_only: bool = False) -> Job | None:
-        """Make a waiting or running job ``cancelled``; its worker finds out by the
-        change. None when it was uploading or had ended, or with ``waiting_only`` when
-        it had begun."""
+        """Make a waiting or running job ``cancelled``; its worker gets the change. None
+        when it was uploading or had ended, or with ``waiting_only`` when it had
+        begun."""
 
     @abstractmethod
     async def count(
@@ -1299,7 +1302,7 @@ class Queue(Part):
 
     @abstractmethod
     async def report(self, job: Job, progress: Progress) -> None:
-        """Pass on how far a job is; may be lost."""
+        """Pass on a job's progress; may be lost."""
 
     @abstractmethod
     def changes(self) -> AsyncIterator[Change | None]:
@@ -1338,12 +1341,12 @@ class Client(Part):
 
     @abstractmethod
     async def sync(self, again: bool = False) -> bool:
-        """Tell Discord about the slash commands if they have changed, or ``again``;
-        False when it does not accept them."""
+        """Send the slash commands to Discord if they have changed, or ``again``; False
+        if it does not accept them."""
 
 
 class Courier(Part):
-    """Brings files to where they were asked for."""
+    """Posts files to the channels that asked for them."""
 
     @abstractmethod
     async def limit_bytes(self, job: Job) -> int:
@@ -1379,12 +1382,12 @@ class Passage(NamedTuple):
 
     text: str
     source: str = "file"  # or "title", "text", "subtitles", "ocr", "speech"...
-    start_s: float | None = None  # when it is said in the video or sound
+    start_s: float | None = None  # the time at which it is spoken
 
 
 class Archive(Part):
-    """The memory of what was posted. This one remembers nothing: it takes the place of
-    one that no plugin offers."""
+    """The memory of posts. This one remembers nothing: it is used if no plugin has
+    one."""
 
     remembers = False  # whether it can be searched
 
@@ -1407,7 +1410,7 @@ class Worker(Part):
         queued job gets. Raises JobFailed."""
 
 
-# In the order in which they stand above and start; they stop in the reverse one.
+# In the order above, in which they start; they stop in reverse order.
 PARTS: dict[str, type[Part]] = {
     part.__name__.lower(): part for part in Part.__subclasses__()
 }
@@ -1420,7 +1423,7 @@ hookimpl = pluggy.HookimplMarker("bossbot")
 # A check that breaks refuses, and is never switched off for it.
 VETOES = ("check_action", "check_job", "check_claim", "check_attempt", "check_upload")
 QUICK_HOOKS = (*VETOES, "answer_job")
-# What a hook may say by raising it; from others it is a failure.
+# Errors that a hook may raise as an answer; in others, they are failures.
 MAY_SAY: dict[str, tuple[type[Exception], ...]] = {
     **dict.fromkeys(QUICK_HOOKS, (Refused,)),
     "process_files": (Refused, JobFailed),
@@ -1478,7 +1481,7 @@ class Hooks(Protocol):
 
     @hookspec
     def action_refused(self, action: Action) -> None:
-        """Return nothing; called when a command that check_action let pass said no."""
+        """Return nothing; called when a command refuses though no check_action did."""
 
     @hookspec
     def check_job(self, job: Job) -> None:
@@ -1540,7 +1543,7 @@ class Hooks(Protocol):
 
     @hookspec
     def extract_text(self, job: Job, file: MediaFile) -> list[Passage]:
-        """Return what is written, said or shown in a posted file, to be found by it."""
+        """Return the text, speech or description of a posted file, for the search."""
 
     @hookspec
     def forget_downloads(self, guild_id: int | None, user_id: int | None) -> None:
