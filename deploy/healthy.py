@@ -1,4 +1,4 @@
-"""Ends with 0 if /healthz says that the bot is well, and prints what it says.
+"""Exits with 0 if /healthz reports no problem, and prints its answer.
 
 Docker runs this every minute, so it imports next to nothing.
 """

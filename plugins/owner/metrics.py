@@ -191,9 +191,7 @@ class Meter:
         self.failures = count(
             "job_failures_total", "Jobs that failed", "platform", "cause"
         )
-        self.retries = count(
-            "job_retries_total", "Attempts that are made once more", "platform"
-        )
+        self.retries = count("job_retries_total", "Repeated attempts", "platform")
         self.links = count("links_total", "Links that came in", "source", "result")
         self.refusals = count(
             "refusals_total", "Refusals by the checks of a plugin", "reason"
@@ -221,7 +219,7 @@ class Meter:
             "hook_duration_seconds", "Calls of a plugin's hook", HOOK_S, "hook"
         )
         self.lag_s = histogram(
-            "event_loop_lag_seconds", "How late the event loop is", LAG_S
+            "event_loop_lag_seconds", "Delay of the event loop", LAG_S
         )
         plugins = self.app.plugins
         build = (bossbot.__version__, system.python_version())
@@ -231,7 +229,7 @@ class Meter:
             ),
             gauge(
                 "bossbot_queue_oldest_age_seconds",
-                "Age of the oldest job that waits",
+                "Age of the oldest waiting job",
                 (),
                 self._oldest_age_s,
             ),
@@ -251,7 +249,7 @@ class Meter:
             ),
             gauge(
                 "bossbot_engine_age_seconds",
-                "How old an engine is",
+                "Age of an engine",
                 ("engine",),
                 lambda: {e: age for (e, _), age in self._engines.items() if age >= 0},
             ),
@@ -277,7 +275,7 @@ class Meter:
 
     async def find_open(self) -> None:
         """Read the jobs from before the start."""
-        with logger.catch(message="jobs of before the start are not in the metrics"):
+        with logger.catch(message="jobs from before the start are not in the metrics"):
             async for job in self.app.queue.untold():
                 if job.status not in TERMINAL_STATUSES and job.id not in self._ended:
                     known = (job.status, 0.0, job.created_at)

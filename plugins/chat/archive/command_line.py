@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def subcommand() -> Subcommand:
-    what = "see, search and rebuild what is remembered of posts"
+    what = "see, search and rebuild the archive of posts"
     return Subcommand("archive", what, run, arguments)
 
 
