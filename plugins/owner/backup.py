@@ -458,7 +458,7 @@ def check_staged(app: App, staged: Path) -> None:
                 plugin = app.plugins.all.get(stem)
                 if plugin and plugin.kind != "own" and version > len(plugin.tables) > 0:
                     raise BossbotError(
-                        f"The backup has newer tables of {stem} than this bot knows. "
+                        f"The backup has newer tables of {stem} than this bot supports. "
                         "Update the bot: git pull."
                     )
 

@@ -120,7 +120,7 @@ class SQLiteDatabase(Database):
             if version < LAYOUT:
                 remedy = "Move it away and start again."
             raise StartError(
-                f"{self.path} has layout {version}, and this bot knows {LAYOUT}. "
+                f"{self.path} has layout {version}, and this bot supports {LAYOUT}. "
                 f"{remedy}"
             )
         # A file that cannot be written shows now, not at the first job.
@@ -160,7 +160,7 @@ class SQLiteDatabase(Database):
             version = int(row[0]) if row else 0
             if version > len(scripts) > 0:
                 raise PluginError(
-                    f"its tables have version {version}, and this file knows "
+                    f"its tables have version {version}, and this file supports "
                     f"{len(scripts)}. Update the plugin."
                 )
             if version >= len(scripts):
