@@ -335,7 +335,7 @@ async def test_newer_tables_are_left_alone_and_only_that_plugin_is_off(
     with_tables("shop", "CREATE TABLE shop (x)")
     app = await open_app()
     off = app.plugins.all["shop"].off
-    assert "version 2" in off and "knows 1" in off and "Update the plugin" in off
+    assert "version 2" in off and "supports 1" in off and "Update the plugin" in off
     assert await tables(app) >= {"shop", "shop_more"}
     assert (await versions(app))["shop"] == 2
 
