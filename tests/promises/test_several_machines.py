@@ -1,6 +1,8 @@
 """A gateway and workers with a queue in Redis: what is promised holds on them, too."""
 
 import asyncio
+import contextlib
+import json
 import re
 import secrets
 import shutil
@@ -8,17 +10,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import redis
 from conftest import SUPPORT_PLUGINS, make_job
 from discord_support import BotProcess, Stage, link, module
 from fake_discord import Message
 from PIL import Image
 from redis_support import (
     RedisServer,
+    guarded_redis,
     own_redis,
     redis_prefix,  # noqa: F401
     redis_server,  # noqa: F401
 )
-from soak_machines import DURABLE, soak_on
+from soak_machines import DURABLE, jobs_in, soak_on
 
 import bossbot
 from bossbot import OutOfReach
@@ -41,12 +45,12 @@ class Machines:
         }
         self.all: dict[str, BotProcess] = {}
 
-    async def start(self, command: str, name: str = "") -> BotProcess:
+    async def start(self, command: str, name: str = "", **more: str) -> BotProcess:
         name = name or command
         process = self.all.get(name) or BotProcess(self.stage, name)
         self.all[name] = process
         data = str(self.stage.folder / f"data of {name}")
-        values = {"data_dir": data, **self.settings}
+        values = {"data_dir": data, **self.settings, **more}
         if command == "worker":
             await process.launch(command, **values)
             await process.logged(" working")
@@ -55,15 +59,23 @@ class Machines:
         return process
 
 
-@pytest.fixture
-async def machines(stage: Stage) -> AsyncIterator[Machines]:
+@contextlib.asynccontextmanager
+async def machines_on(stage: Stage, server: RedisServer) -> AsyncIterator[Machines]:
     for name in OURS:
         stage.add_plugin(name)
-    with own_redis(*DURABLE) as server:
-        machines = Machines(stage, server)
+    machines = Machines(stage, server)
+    try:
         yield machines
+    finally:
         for process in machines.all.values():
             await process.kill()
+
+
+@pytest.fixture
+async def machines(stage: Stage) -> AsyncIterator[Machines]:
+    with own_redis(*DURABLE) as server:
+        async with machines_on(stage, server) as machines:
+            yield machines
 
 
 def jobs_of(stage: Stage, name: str) -> set[str]:
@@ -195,6 +207,99 @@ async def test_worker_that_dies_while_it_posts_is_replaced_and_nothing_comes_twi
     assert sorted(found) == sorted(map(stage.bytes_of, stage.images(11)))
 
 
+async def test_replica_takes_over_and_nothing_is_lost_or_comes_twice(
+    stage: Stage,
+) -> None:
+    with guarded_redis(*DURABLE) as servers:
+        async with machines_on(stage, servers.primary) as machines:
+            place = f"127.0.0.1:{servers.sentinel.port}"
+            machines.settings |= {
+                "plugins__redis_queue__url": "redis://sentinel/0",
+                "plugins__redis_queue__sentinels": json.dumps([place]),
+                "plugins__redis_queue__service": "bot",
+            }
+            await machines.start("gateway")
+            await machines.start("worker")
+            urls = [link("wait=gate", step) for step in stage.images(3)]
+            await stage.says(f"$download {urls[0]}")
+            await stage.hears("Downloading")
+            with contextlib.closing(
+                redis.Redis.from_url(servers.primary.url, socket_timeout=60)
+            ) as known:
+                assert known.wait(1, 60_000) == 1
+            servers.primary.kill()
+            stage.open_gate("gate")  # it is posted once its row can be stored
+            await stage.gets(1)
+            await stage.says(f"$download {urls[1]}")
+            messages = await stage.gets(2)
+            await stage.fake.wait_for(lambda: stage.requested("delete") == 2)
+        rows = await asyncio.to_thread(jobs_in, servers.replica.url)
+    found = [file.data for one in messages for file in one.files]
+    assert found == [stage.bytes_of(step) for step in stage.images(2)]
+    assert len(stage.posted()) == 2
+    assert [row["status"] for row in rows] == ["completed"] * 2
+
+
+NEWER = '''
+"""Makes a bot one of a later version: its jobs have more fields, its script differs."""
+
+import hashlib, json
+import bossbot
+from bossbot import App, hookimpl
+
+bossbot.__version__ = "99.0"
+
+
+@hookimpl
+async def run(app: App) -> None:
+    from bossbot_plugins import redis_queue
+
+    def newer(row):
+        posts = [{**post, "newer": [1]} for post in json.loads(row.get("posts") or "[]")]
+        return {**row, "newer": "x", **({"posts": json.dumps(posts)} if posts else {})}
+
+    whole, fields = redis_queue.whole, redis_queue.fields
+    redis_queue.whole = lambda job: newer(whole(job))
+    redis_queue.fields = lambda *about: json.dumps(newer(json.loads(fields(*about))))
+    texts = [f"{text}\\n-- newer" for text in app.queue.redis._scripts.values()]
+    shas = [hashlib.sha1(text.encode()).hexdigest() for text in texts]
+    app.queue.redis._scripts = dict(zip(shas, texts))
+'''
+
+
+async def test_two_versions_at_once_work_on_the_same_jobs(
+    stage: Stage, machines: Machines
+) -> None:
+    later = stage.folder / "later plugins"
+    later.mkdir()
+    for name in ("toy.py", "quick.py"):
+        (later / name).symlink_to(stage.plugins / name)
+    (later / "newer.py").write_text(NEWER)
+    newer = {"plugins_dir": str(later)}
+    gateway = await machines.start("gateway", **newer)
+    first = await machines.start("worker", "newer", **newer)
+    steps = ["hang=gate", *stage.images(11)]
+    await stage.says(f"$download {link(*steps)}")
+    await stage.hears("Downloading")
+    await first.kill()
+    await machines.start("worker", "older")  # takes it over
+    stage.open_gate("gate")
+    await stage.gets(11)
+    await gateway.kill()
+    gateway = await machines.start("gateway")  # of the older version
+    await machines.all["older"].kill()
+    await machines.start("worker", "newer", **newer)
+    await stage.says(f"$download {link(stage.image(12))}")
+    messages = await stage.gets(12)
+    await stage.fake.wait_for(lambda: stage.requested("delete") == 2)
+    found = [file.data for one in messages for file in one.files]
+    assert found == [stage.bytes_of(step) for step in stage.images(12)]
+    rows = await asyncio.to_thread(jobs_in, machines.redis.url)
+    ended = [(row["status"], row["newer"], "told" in row) for row in rows]
+    assert ended == [("completed", "x", True)] * 2
+    assert "is wrong" not in "".join(one.output() for one in machines.all.values())
+
+
 async def test_random_kills_and_pauses_of_all_processes_lose_nothing(
     stage: Stage,
 ) -> None:
@@ -231,8 +336,8 @@ async def test_owner_sees_the_workers_and_nobody_else(
         asked = await fake.slash(stage.channel_id, "queue workers", {}, user_id)
         return (await fake.answered(asked)).text
 
-    redis = {"redis_queue__url": redis_server.url, "redis_queue__prefix": redis_prefix}
-    async with stage.bot(**redis) as bot:
+    url = {"redis_queue__url": redis_server.url, "redis_queue__prefix": redis_prefix}
+    async with stage.bot(**url) as bot:
         name = bot.app.worker.name  # type: ignore[attr-defined]
         async with asyncio.timeout(60):
             while not await bot.app.queue.workers():  # it has claimed nothing yet

@@ -4,11 +4,13 @@ import contextlib
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -78,6 +80,70 @@ def own_redis(*options: str) -> Iterator[RedisServer]:
         yield server
     finally:
         server.end()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class Sentinel(RedisServer):
+    """A Sentinel that watches a primary, and its replica, under the name "bot"."""
+
+    def __init__(self, primary: int, port: int) -> None:
+        super().__init__()
+        self.port, self.primary = port, primary
+
+    def start(self) -> None:
+        config = self.folder / "sentinel.conf"
+        lines = [
+            *(f"port {self.port}", f"dir {self.folder}", "daemonize no"),
+            *(f"unixsocket {self.socket}", f"logfile {self.folder / 'log'}"),
+            f"sentinel monitor bot 127.0.0.1 {self.primary} 1",
+            "sentinel down-after-milliseconds bot 500",
+            "sentinel failover-timeout bot 3000",
+        ]
+        config.write_text("\n".join(lines))
+        self.process = subprocess.Popen(["redis-server", config, "--sentinel"])
+        self.wait()
+
+
+class Guarded(NamedTuple):
+    """A primary, its replica, and the Sentinel that watches them."""
+
+    primary: RedisServer
+    replica: RedisServer
+    sentinel: Sentinel
+
+
+@contextlib.contextmanager
+def guarded_redis(*options: str) -> Iterator[Guarded]:
+    """Servers of which one takes over when the other is gone."""
+    import redis
+
+    first, second, third = free_port(), free_port(), free_port()
+    of_first = ("--replicaof", "127.0.0.1", str(first))
+    at_once = ("--repl-diskless-sync-delay", "0")
+    with (
+        own_redis(*options, *at_once, "--port", str(first)) as primary,
+        own_redis(*options, "--port", str(second), *of_first) as replica,
+    ):
+        with contextlib.closing(
+            redis.Redis.from_url(primary.url, socket_timeout=60)
+        ) as client:
+            while not client.info("replication")["connected_slaves"]:
+                time.sleep(0.01)
+            assert client.set("x", 1) and client.wait(1, 60_000)
+        sentinel = Sentinel(first, third)
+        try:
+            sentinel.start()
+            with contextlib.closing(redis.Redis.from_url(sentinel.url)) as client:
+                while not client.sentinel_slaves("bot"):
+                    time.sleep(0.01)
+            yield Guarded(primary, replica, sentinel)
+        finally:
+            sentinel.end()
 
 
 @pytest.fixture(scope="session")
