@@ -1301,13 +1301,15 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
         bound = (f"{key}={value}" for key, value in record["extra"].items() if value)
         record["message"] = one_line(redact(cut_line(record["message"])))
         lines = [" ".join([record["message"], *bound])]
-        if error := record["exception"]:
+        error, record["exception"] = record["exception"], None
+        if error and isinstance(error.value, OutOfReach):  # it says all there is to say
+            lines[0] += f": {error.value}"
+        elif error:
             trace = traceback.TracebackException(*error, capture_locals=debug)
             found = "".join(trace.format()).splitlines()
             if len(found) > MAX_TRACE:
                 found[MAX_TRACE // 2 : -MAX_TRACE // 2] = ["..."]
             lines += map(cut_line, found)
-            record["exception"] = None
         text = "\n".join(one_line(line, fold=False) for line in lines)
         record["extra"]["text"] = redact(text).replace("\n", "\n  ")
 

@@ -252,8 +252,8 @@ def details(job: Job, with_log: bool = False) -> discord.Embed:
     facts = {
         _("Reason"): _(str(job.cause or "")),
         _("Link"): hide(job, show_link(public_url(job), 200)),
-        _("Site"): job.platform,
-        _("Engine"): job.engine,
+        _("Site"): escape(job.platform, 100),
+        _("Engine"): escape(job.engine, 100),
         _("Attempts"): str(job.attempts or ""),
         _("Took"): took,
         _("Log"): escape(job.detail, 250) if with_log else "",

@@ -29,13 +29,16 @@ from collections.abc import (
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 from bossbot_plugins._insist import insist
+from bossbot_plugins._links import show_link
 from bossbot_plugins._listening import ListenedQueue
 from bossbot_plugins._messages import FORMS, NONSENSE, known_progress
 from bossbot_plugins._own_name import own_name
 from bossbot_plugins._rows import JSON_FIELDS, row_of
 from bossbot_plugins._shared import GATEWAY, AtWork, Question, SharedQueue
+from bossbot_plugins._spoilers import hide
 from loguru import logger
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 
@@ -64,11 +67,13 @@ from bossbot import (
     Subcommand,
     _,
     cut_line,
+    escape,
     explain,
     format_time,
     hookimpl,
     now,
     one_line,
+    public_url,
 )
 
 
@@ -170,6 +175,7 @@ ANSWER_S = 60.0  # after which nobody waits for an answer any more
 PLACE_S = 30  # for so long a gateway that died keeps others from its place
 SWEEP_S = 3600.0  # between two removals of old rows
 PAGE = 200  # jobs that are read at once
+MAX_ERROR = 2000  # characters, as of a message of Discord's
 MAX_VALUE = 2**20  # characters of a field; no honest one comes near
 LARGEST = 2**63  # numbers are smaller, as in SQLite
 LATEST_S = 10**11  # and times, as in datetime
@@ -284,7 +290,25 @@ def decode(row: Mapping[str, str]) -> Job:
     for name in job.facts.keys() & FORMS.keys():
         if not isinstance(job.facts[name], type(FORMS[name](job.facts[name]))):
             del job.facts[name]
+    job.error = cleaned(job)
     return job
+
+
+def cleaned(job: Job) -> str:
+    """What a member reads of a failure, whoever wrote it. The sentences that the bot
+    knows are translated where they are shown; of all others only the job's own link, and
+    times, keep their form."""
+    error = job.error[:MAX_ERROR]
+    if any(known.gettext(error) != error for known in bossbot.catalogues.values()):
+        return error
+    own = hide(job, show_link(public_url(job)))
+    lines = []
+    for line in error.split("\n"):
+        clean = escape(line, MAX_ERROR)
+        for form in {own, *re.findall(r"<t:\d{1,12}:R>", line)} - {""}:
+            clean = clean.replace(escape(form, MAX_ERROR), form)
+        lines.append(clean)
+    return "\n".join(lines)
 
 
 def row_in(answer: str) -> dict[str, str]:
@@ -439,6 +463,7 @@ class Redis:
         if not url.startswith("unix:"):
             options["socket_keepalive"] = True
         try:
+            named = not url.startswith("unix:") and urlsplit(url).path.strip("/")
             if config.sentinels:
                 self.client: Any = _by_sentinels(config, url, options)
             else:
@@ -450,6 +475,12 @@ class Redis:
                 "[plugins.redis_queue] url is no address of a Redis",
                 f"Correct {place()}: redis://:password@host:6379. {ENCODED}",
             ) from None
+        if named and not re.fullmatch("[0-9]{1,9}", named):  # else it would be 0
+            raise Unusable(
+                "[plugins.redis_queue] url names a database that is no number",
+                f"Correct {place()}: redis://:password@host:6379/0. If other programs "
+                f"use this Redis, set prefix. {ENCODED}",
+            )
         for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
             file = pool.connection_kwargs.get(name)
             if file and not os.access(file, os.R_OK):
@@ -821,7 +852,8 @@ class RedisQueue(ListenedQueue, SharedQueue):
                 if not away:
                     why = error.__cause__ or error
                     text = f"{type(why).__name__} {why}"
-                    logger.opt(exception=why).error("Redis is out of reach: {}", text)
+                    log = logger.opt(exception=not isinstance(error, OutOfReach))
+                    log.error("Redis is out of reach: {}", text)
                 away = True
                 await asyncio.sleep(self.again_s)
 

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 import bossbot
 import bossbot_contracts
-from bossbot import PluginConfig, redact
+from bossbot import OutOfReach, PluginConfig, redact
 
 TOKEN = "MTAwMDAwMDAw.GsEcRe.very-secret-token"
 COOKIE = "cookie-0123456789abcdef"
@@ -225,6 +225,15 @@ def test_flood_of_messages_stays_within_the_cap(start: Start, logs: Path) -> Non
     assert "2999 " in newest.read_text("utf-8")
     assert sum(sizes(logs)) > 2**19
     assert {stat.S_IMODE(path.stat().st_mode) for path in logs.iterdir()} == {0o600}
+
+
+def test_queue_that_is_out_of_reach_is_one_line(start: Start) -> None:
+    written = start()
+    with logger.catch(message="the owner may be told again"):
+        raise OutOfReach("The queue is away.")
+    _, stderr, file = written()
+    assert stderr == file and len(file.splitlines()) == 1
+    assert file.endswith("the owner may be told again: The queue is away.\n")
 
 
 def test_traceback_without_end_is_cut(start: Start) -> None:

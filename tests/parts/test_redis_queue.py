@@ -345,6 +345,31 @@ def test_row_that_the_bot_would_not_have_written_is_no_job(
         decode({**HONEST, **wrong})
 
 
+@pytest.mark.parametrize("spoiler", [False, True])
+def test_failure_reads_as_the_text_of_a_stranger(
+    two_queues: Any, spoiler: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(error: str) -> str:
+        options = json.dumps({"spoiler": spoiler})
+        row = {**HONEST, "error": error, "options": options}
+        return str(module("redis_queue").decode(row).error)
+
+    own = "||<https://a.example/1>||" if spoiler else "<https://a.example/1>"
+    said = f"a.mp4: It is too long.\nSource: {own}\nIt resets <t:1795794607:R>."
+    assert read(said) == said
+    forged = "**Win** [here](https://evil.example) <@1>\n# Big\n<https://evil.example>"
+    assert read(forged).split("\n") == [
+        r"\*\*Win\*\* \[here\]\(https:\/\/evil.example\) \<\@1\>",
+        r"\# Big",
+        r"\<https:\/\/evil.example\>",
+    ]
+    assert len(read("*" * 10_000)) < 5000
+    known = SimpleNamespace(gettext={(text := "Filters (no)."): "Filter."}.get)
+    assert read(text) == r"Filters \(no\)."
+    monkeypatch.setitem(bossbot.catalogues, "de", known)  # type: ignore[arg-type]
+    assert read(text) == text  # it is translated where it is shown
+
+
 def test_what_a_newer_version_wrote_is_read(two_queues: Any) -> None:
     post = '[{"number": 1, "content": "words", "newer": [1]}]'
     job = module("redis_queue").decode({**HONEST, "posts": post, "newer": "x"})
@@ -542,10 +567,10 @@ async def test_any_text_comes_back_as_it_was(queue: Queue) -> None:
     await queue.add(make_job(facts={"title": text}, options={text: text}))
     job = await queue.claim("me", 60)
     assert job and job.facts == {"title": text} and job.options == {text: text}
-    job.error, job.status = text, Status.FAILED
+    job.detail, job.status = text, Status.FAILED
     assert await queue.finish(job)
     stored = await queue.get(job.id)
-    assert stored and (stored.error, stored.facts) == (text, {"title": text})
+    assert stored and (stored.detail, stored.facts) == (text, {"title": text})
 
 
 async def test_worker_without_commands_hears_only_of_ids_and_statuses(
@@ -1076,6 +1101,9 @@ async def test_what_redis_says_at_the_start_is_explained(
         ("redis://:pa/ss@localhost", "%2F"),  # its password is not shown
         ("redis://localhost?nosuch=hush", "no address"),
         ("redis://localhost?db=hush", "no address"),
+        ("redis://localhost/x", "a database that is no number. Correct"),
+        ("redis://localhost/1/hush", "set prefix"),
+        ("rediss://localhost:1/-1", "a database that is no number"),
         ("rediss://localhost?ssl_ca_certs=/nosuch", "/nosuch cannot be read. It is ss"),
     ],
 )
