@@ -53,7 +53,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO, TypeVar, cast
 
@@ -492,6 +492,9 @@ async def in_thread(work: Callable[[], Any]) -> Any:
     return await asyncio.wrap_future(result)
 
 
+_is_coroutine = lru_cache(1000)(inspect.iscoroutinefunction)
+
+
 @dataclass(slots=True)
 class _HookCall:
     """A call of a hook, while it lasts."""
@@ -867,9 +870,9 @@ class Plugins:
         answer: Any = None
         try:
             async with hook_call.limit:
-                waits = inspect.iscoroutinefunction(impl.function)
+                waits = _is_coroutine(impl.function)
                 answer = await (work() if waits else in_thread(work))
-                if inspect.isawaitable(answer):  # of a decorated function
+                if answer is not None and inspect.isawaitable(answer):  # decorated
                     answer = await answer
             if isinstance(answer, Refused) and said:  # returned in place of raised
                 raise answer
@@ -1285,7 +1288,7 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
     def is_full(message: Any, file: TextIO) -> bool:
         size = file.seek(0, os.SEEK_END) + len(message.encode())
         day = str(message.record["time"].date())
-        return day not in Path(file.name).name or size > most / 10 > 0
+        return day not in os.path.basename(file.name) or size > most / 10 > 0
 
     def remove_old(files: Iterable[str | Path]) -> None:
         left, before = most * 0.9, time.time() - settings.log_retention_days * 86400

@@ -23,8 +23,8 @@ class ListenedQueue(Queue):
         """See ``Queue``."""
         return (await self.find([job_id])).get(job_id)
 
-    def _pass_on(self, change: Callable[[], Change], lossy: bool = False) -> None:
-        """Give each listener its own copy of a change."""
+    def _pass_on(self, change: Callable[[], Change | None], lossy: bool = False) -> None:
+        """Give each listener its own copy of a change, or None, which wakes it."""
         for listener in self._listeners:
             if not lossy or listener.qsize() < MAX_BEHIND:
                 listener.put_nowait(change())

@@ -266,7 +266,7 @@ class SQLiteQueue(ListenedQueue):
             deque()
         )  # rows, and whether they may be announced
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._waiting: int | None = None  # waiting jobs, as far as announced
+        self._waiting: int | None = None  # waiting jobs, as far as known
         self._sweeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -303,21 +303,27 @@ class SQLiteQueue(ListenedQueue):
         self, rows: list[Any], until: Awaitable[None] | None = None
     ) -> None:
         """Tell of committed rows, in the order of the commits, and not before what they
-        wait for: somebody outside may act on what he hears."""
+        wait for: somebody outside may act on what he hears. Workers need not wait."""
         entry = [rows, until is None]
         self._to_tell.append(entry)
+        self._count(rows)
         try:
             if until:
+                self._pass_on(lambda: None)
                 await until
         finally:
             entry[1] = True
             while self._to_tell and self._to_tell[0][1]:
                 for row in self._to_tell.popleft()[0]:
                     previous = Status(row["previous"]) if row["previous"] else None
-                    if self._waiting is not None and not row["joins"]:
-                        self._waiting += row["status"] == Status.QUEUED
-                        self._waiting -= previous is Status.QUEUED
                     self._pass_on(partial(change_of, row, previous))
+
+    def _count(self, rows: list[Any]) -> None:
+        """Keep the number of jobs that wait, after a change of rows."""
+        for row in rows:
+            if self._waiting is not None and not row["joins"]:
+                self._waiting += row["status"] == Status.QUEUED
+                self._waiting -= row["previous"] == Status.QUEUED
 
     async def report(self, job: Job, progress: Progress) -> None:
         """See ``Queue``."""
@@ -461,17 +467,23 @@ class SQLiteQueue(ListenedQueue):
 
     async def _synced_or_removed(self, added: list[Any]) -> None:
         """Wait until a new job is on the disk. One that does not get there is refused,
-        and must not come after all, unless it has already begun."""
+        and must not come after all, unless something of it may have been posted."""
         try:
             await self.app.database.sync()
         except (sqlite3.Error, OSError):
-            sql = "DELETE FROM jobs WHERE id = ? AND status = 'queued' RETURNING *"
+            job_id = added[0]["id"]
+            sql = "DELETE FROM jobs WHERE id = ? AND posts = '[]' RETURNING *"
 
-            def remove(database: sqlite3.Connection) -> list[Any] | None:
-                removed = database.execute(sql, (added[0]["id"],)).fetchall()
-                return let_go(database, removed[0]["id"]) if removed else None
+            def remove(database: sqlite3.Connection) -> tuple[list[Any], list[Any]]:
+                removed = database.execute(sql, (job_id,)).fetchall()
+                return removed, let_go(database, job_id) if removed else []
 
-            if (freed := await self.app.database.run(remove)) is not None:
+            removed, freed = await self.app.database.run(remove)
+            if removed:
+                gone = [dict(one, previous=one["status"], status="") for one in removed]
+                self._count([*gone, *freed])
+                for rows, _may_be_told in self._to_tell:  # a worker may have begun
+                    rows[:] = [row for row in rows if row["id"] != job_id]
                 added[:] = freed
                 raise
 

@@ -1054,6 +1054,7 @@ async def test_nobody_hears_of_a_job_before_it_is_on_the_disk(
     adding = asyncio.create_task(queue.add(job := a_job()))
     while not disk.syncs:
         await asyncio.sleep(0.01)
+    assert await anext(changes) is None and queue.waits()  # so that workers look
     claimed = await claim(queue)  # this waits for nothing
     claimed.status = Status.PROCESSING
     await queue.save(claimed, LEASE_S)
@@ -1122,6 +1123,32 @@ async def test_link_that_cannot_be_brought_to_the_disk_is_refused_and_never_come
     ]
 
 
+async def test_link_that_cannot_be_brought_to_the_disk_is_lost_to_its_worker_too(
+    queue: Queue, disk: Disk
+) -> None:
+    changes = await listen(queue)
+    disk.free.clear()
+    adding = asyncio.create_task(queue.add(a_job()))
+    while not disk.syncs:
+        await asyncio.sleep(0.01)
+    claimed = await claim(queue)
+    also = asyncio.create_task(queue.add(job := a_job()))
+    while not await queue.get(job.id):
+        await asyncio.sleep(0)
+    disk.errors = [OSError("no")]
+    disk.free.set()
+    with pytest.raises(Refused, match="disk is full or busy"):
+        await adding
+    await also
+    assert not await queue.save(claimed, LEASE_S)
+    assert [one.id for one in await queue.list()] == [job.id]
+    assert queue.waits()
+    assert await claim_all(queue) == [job.id]
+    assert not queue.waits()
+    await queue.stop()
+    assert {one.job.id for one in await rest_of(changes)} == {job.id}
+
+
 # Jobs that join another
 
 
@@ -1150,7 +1177,7 @@ async def test_job_that_is_the_same_joins_and_ends_with_the_other(queue: Queue) 
     end = {"posts": posts, "facts": facts, "folder": "f", "joins": "0123456789"}
     await finished(queue, mine, Status.COMPLETED, **end)  # it was here already
     assert (await stored(queue, mine)).joins == "0123456789"
-    told = [await anext(changes) for _ in range(3)]
+    told = [await anext(changes) for _ in range(4)]  # also None, to look
     assert [c.job.id for c in told if c] == [second.id, third.id, first.id]
     for one in (second, third):
         job = await stored(queue, one)
