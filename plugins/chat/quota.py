@@ -33,6 +33,7 @@ from bossbot import (
 )
 
 SWEEP_S = 3600.0  # between two removals of days that are over
+noted: dict[int, int] = {}  # of holders, the day that is in the table
 
 
 class Config(PluginConfig):
@@ -116,6 +117,7 @@ async def run(app: App) -> None:
             sql = "SELECT holder FROM quota_holders WHERE day < ?"
             for (holder,) in await app.database.all(sql, today() - 1):
                 await app.facts.set(fact(holder), "")
+                noted.pop(holder, None)
                 sql = "DELETE FROM quota_holders WHERE holder = ? AND day < ?"
                 await app.database.all(sql, holder, today() - 1)
         await asyncio.sleep(SWEEP_S)
@@ -185,12 +187,15 @@ async def check_upload(
 async def job_changed(job: Job, app: App) -> None:
     # One that was never claimed has nothing yet.
     if job.status in (*TERMINAL_STATUSES, Status.QUEUED) and job.claim_number:
-        sql = (
-            "INSERT INTO quota_holders VALUES (?, ?) ON CONFLICT DO UPDATE "
-            "SET day = excluded.day WHERE day < excluded.day"
-        )
-        await app.database.all(sql, holder_of(job), today())
-        await change(app, holder_of(job), lambda ledger: ledger.settle(job))
+        holder, day = holder_of(job), today()
+        if noted.get(holder, 0) < day:
+            sql = (
+                "INSERT INTO quota_holders VALUES (?, ?) ON CONFLICT DO UPDATE "
+                "SET day = excluded.day WHERE day < excluded.day"
+            )
+            await app.database.all(sql, holder, day)
+            noted[holder] = day
+        await change(app, holder, lambda ledger: ledger.settle(job))
 
 
 async def look_twice(app: App, job: Job, look: Callable[[Ledger], int]) -> int:

@@ -88,6 +88,7 @@ MAX_WAIT_S = 5.0  # that the engine may sleep itself; longer waits belong to the
 PIECE_BYTES, MAX_PIECE_BYTES, PIECE_S = 2**15, 2**18, 30
 
 LINK = re.compile("https?://", re.IGNORECASE)
+HTML = re.compile(r"</?(?:p|br|a|span|div)\b")  # a text with some of it is no plain one
 # The keywords in which extractors keep each fact, the preferred one first.
 FACTS = {
     "title": "title gallery_title filename",
@@ -731,8 +732,7 @@ def _text(known: dict[str, Any], names: Sequence[str]) -> str:
         if isinstance(value, datetime) and value.year > 1:  # 1: unknown
             return value.replace(tzinfo=value.tzinfo or UTC).isoformat()
         if isinstance(value, str) and value:
-            is_html = re.search(r"</?(?:p|br|a|span|div)\b", value)
-            return str(unescape(remove_html(value)) if is_html else value)
+            return str(unescape(remove_html(value)) if HTML.search(value) else value)
     return ""
 
 

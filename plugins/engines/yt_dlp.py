@@ -123,7 +123,10 @@ def warm() -> None:
     with contextlib.redirect_stderr(io.StringIO()), _downloader(video) as engine:
         page = {"extractor": "warm", "webpage_url": "https://boss-bot.invalid/"}
         engine.process_ie_result({"id": "1", "url": "https://a.invalid/a.mp4", **page})
-        engine.get_info_extractor("Generic")
+        generic = engine.get_info_extractor("Generic")
+        generic._match_valid_url("")
+        for find in (generic._og_search_title, generic._html_extract_title):
+            find("<title>a</title>", default=None)  # compiles its patterns
         for handler in engine._request_director.handlers.values():
             handler._make_sslcontext()
 

@@ -506,7 +506,9 @@ class DiscordCourier(Courier):
         post.state, post.channel_id = "sent", post.thread_id or job.channel_id
         self.files["attached"] += len(files)
         self.uploaded_bytes += sum(file.size for file in files)
-        await self._save(job)
+        unsent = any(one.state in UNSENT for one in job.posts)
+        if unsent or job.status is not Status.UPLOADING:  # else the end comes next
+            await self._save(job)
 
     async def _save(self, job: Job) -> None:
         """Store how far the posting is, and keep the claim.
