@@ -23,7 +23,9 @@ class ListenedQueue(Queue):
         """See ``Queue``."""
         return (await self.find([job_id])).get(job_id)
 
-    def _pass_on(self, change: Callable[[], Change | None], lossy: bool = False) -> None:
+    def _pass_on(
+        self, change: Callable[[], Change | None], lossy: bool = False
+    ) -> None:
         """Give each listener its own copy of a change, or None, which wakes it."""
         for listener in self._listeners:
             if not lossy or listener.qsize() < MAX_BEHIND:
