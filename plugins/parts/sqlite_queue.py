@@ -327,8 +327,7 @@ class SQLiteQueue(ListenedQueue):
 
     async def report(self, job: Job, progress: Progress) -> None:
         """See ``Queue``."""
-        change = Change(copy.deepcopy(job), job.status, progress)
-        self._pass_on(lambda: change, True)
+        self._pass_on(lambda: Change(copy.deepcopy(job), job.status, progress), True)
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a change that is not to end between its commit and its
