@@ -367,7 +367,7 @@ SENTENCES = {
     Cause.INVALID_URL: N_(
         "That is not a link I can open. Check it and paste it again."
     ),
-    Cause.UNSUPPORTED: N_("I can't download from that site."),
+    Cause.UNSUPPORTED: N_("I cannot download from that site."),
     Cause.LOGIN: N_(
         "You have to be logged in to see that post. Ask the bot's owner to add a "
         "login for this site."

@@ -122,7 +122,7 @@ def named_reason(cause: Cause, said: str) -> str:
 def unsupported(url: str) -> str:
     """The sentence for a link that nothing can fetch."""
     host = escape(urlsplit(url).hostname or "")
-    return _("Not supported: I can't download from {host}.").format(host=host)
+    return _("Not supported: I cannot download from {host}.").format(host=host)
 
 
 def retry_after_s(cause: Cause, said: str, asked_s: float | None) -> float | None:

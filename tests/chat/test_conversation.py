@@ -219,7 +219,9 @@ async def test_unsupported_site_is_named(stage: Stage, door: str) -> None:
     async with stage.bot() as bot:
         await ask(stage, door, "https://Unknown.Example/a/b")
         message = await stage.hears("**Download failed** (unsupported)")
-        assert "Not supported: I can't download from unknown.example" in message.content
+        assert (
+            "Not supported: I cannot download from unknown.example" in message.content
+        )
         await job_at(bot, job_id(message), Status.FAILED)
 
 

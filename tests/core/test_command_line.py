@@ -123,7 +123,7 @@ def test_get_says_which_option_is_wrong(toy_home: Home, tmp_path: Path) -> None:
 def test_get_names_the_site_that_no_engine_knows(toy_home: Home) -> None:
     done = toy_home.run("get", "https://elsewhere.example/x")
     assert done.returncode == 1
-    assert "Not supported: I can't download from elsewhere.example." in done.stderr
+    assert "Not supported: I cannot download from elsewhere.example." in done.stderr
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

@@ -971,7 +971,7 @@ async def test_child_that_downloads_chooses_the_engine(toys: Toys) -> None:
 async def test_link_that_no_engine_knows_ends_the_download(toys: Toys) -> None:
     job = toys.job("https://other.example/x")
     job.engine = ""
-    with pytest.raises(JobFailed, match=r"can't download from other\.example"):
+    with pytest.raises(JobFailed, match=r"cannot download from other\.example"):
         await toys.app.worker.fetch(job, nobody)
     assert job.engine == ""
 
@@ -992,11 +992,11 @@ async def test_link_that_keeps_patterns_busy_is_given_up_and_remembered(
     assert await supports([slow]) == [""]
     job = toys.job(slow)
     job.engine = ""
-    with pytest.raises(JobFailed, match="can't download"):
+    with pytest.raises(JobFailed, match="cannot download"):
         await toys.app.worker.fetch(job, nobody)
     assert next(toys.runner._numbers) == started + 1, "no child was asked again"
     monkeypatch.setattr(toys.runner, "_slow", {})
-    with pytest.raises(JobFailed, match="can't download"):
+    with pytest.raises(JobFailed, match="cannot download"):
         await toys.app.worker.fetch(job, nobody)
     assert list(toys.runner._slow) == [slow], "by the child that was to download it"
     monkeypatch.setattr(toys.runner, "slow_s", 0)

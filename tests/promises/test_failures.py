@@ -285,7 +285,7 @@ async def test_file_that_is_no_media(
 # Each sentence ends with something to do, or says that there is nothing.
 NEXT_STEPS = {
     Cause.INVALID_URL: "paste it again",
-    Cause.UNSUPPORTED: "can't download from that site",
+    Cause.UNSUPPORTED: "cannot download from that site",
     Cause.LOGIN: "Ask the bot's owner",
     Cause.AGE: "Ask the bot's owner",
     Cause.PRIVATE: "Only its followers",
