@@ -477,7 +477,7 @@ class Redis:
             ) from None
         if named and not re.fullmatch("[0-9]{1,9}", named):  # else it would be 0
             raise Unusable(
-                "[plugins.redis_queue] url names a database that is no number",
+                "[plugins.redis_queue] url names a database that is not a number",
                 f"Correct {place()}: redis://:password@host:6379/0. If other programs "
                 f"use this Redis, set prefix. {ENCODED}",
             )

@@ -1101,9 +1101,9 @@ async def test_what_redis_says_at_the_start_is_explained(
         ("redis://:pa/ss@localhost", "%2F"),  # its password is not shown
         ("redis://localhost?nosuch=hush", "no address"),
         ("redis://localhost?db=hush", "no address"),
-        ("redis://localhost/x", "a database that is no number. Correct"),
+        ("redis://localhost/x", "a database that is not a number. Correct"),
         ("redis://localhost/1/hush", "set prefix"),
-        ("rediss://localhost:1/-1", "a database that is no number"),
+        ("rediss://localhost:1/-1", "a database that is not a number"),
         ("rediss://localhost?ssl_ca_certs=/nosuch", "/nosuch cannot be read. It is ss"),
     ],
 )
