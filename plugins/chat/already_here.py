@@ -450,7 +450,7 @@ async def kept_job(app: App, job: Job, contents: Iterable[str]) -> Job | None:
 async def run(app: App) -> None:
     """Add what ended while nobody wrote it down; remove what is too old to count."""
     if app.queue.shared and not app.has_gateway:  # which does all that
-        return
+        await sweep(app)
     async for job in unfinished(app):
         under_way(job)
     sql = "SELECT max(at_s) FROM already_here WHERE shared = 0"  # for these, by index

@@ -11,6 +11,8 @@ from bossbot_plugins._jobs import UNFINISHED
 from bossbot_plugins._shared import AtWork
 from bossbot_plugins.progress import (
     MAX_CONTENT,
+    Group,
+    Tracker,
     group_key,
     render,
     render_all,
@@ -28,7 +30,7 @@ from discord_support import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bossbot import SENTENCES, Cause, Job, Progress, Status
+from bossbot import SENTENCES, Cause, Job, OutOfReach, Progress, Status
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -273,6 +275,37 @@ async def test_link_on_which_nobody_works_says_so(
         assert said == [status in waiting] * 2
     app.works = True
     assert not await stuck_in(app)
+
+
+async def test_place_in_the_line_is_followed_after_a_restart(stage: Stage) -> None:
+    async with stage.bot(max_concurrent_downloads=1):
+        await stage.says(f"$download {link('wait=gate', stage.image(1))}")
+        await stage.hears("Downloading")
+        for number in (2, 3):
+            await stage.says(f"$download {link('wait=never', stage.image(number))}")
+            status = await stage.hears(f"Position in queue: {number - 1} · `")
+        stored = "SELECT count(*) FROM jobs WHERE status_message_id > 0"
+        while stage.database(stored) != [(3,)]:
+            await asyncio.sleep(0.01)
+    async with stage.bot(max_concurrent_downloads=1):
+        stage.open_gate("gate")
+        await stage.fake.wait_for(lambda: "Position in queue: 1" in status.content)
+
+
+async def test_message_that_could_not_be_noted_is_noted_later() -> None:
+    noted = list[tuple[str, int]]()
+
+    async def note(job_id: str, message_id: int) -> None:
+        noted.append((job_id, message_id))
+        if len(noted) == 1:
+            raise OutOfReach("away")
+
+    app: Any = SimpleNamespace(queue=SimpleNamespace(set_status_message=note))
+    group, tracker = Group("x", message_id=5), Tracker()
+    group.add(job := make_job())
+    for _ in range(3):
+        await tracker.note(app, group)
+    assert noted == [(job.id, 5)] * 2
 
 
 def job_list(text: str) -> list[str]:
