@@ -25,7 +25,9 @@ from planted import (  # noqa: F401 (hooks)
     pytest_runtest_logreport,
     pytest_sessionfinish,
     pytest_terminal_summary,
+    pytest_testnodedown,
 )
+from pydantic._internal._model_construction import ModelMetaclass
 
 import bossbot
 import bossbot_contracts
@@ -72,6 +74,22 @@ def compiled(config: pytest.Config) -> Path:
     return Path(tempfile.gettempdir(), f"boss-bot-tests-{run}")
 
 
+# What starts the real engines, for all tests of a process or of a file.
+ENGINES_STARTED_BY = {"labs", "shared_web", "led"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with the real engines come first: xdist gives each process a part of
+    the list in one piece, so that few of them start the engines, and the shorter tests
+    are those that are handed on at the end."""
+    first = {
+        item.path
+        for item in items
+        if not ENGINES_STARTED_BY.isdisjoint(getattr(item, "fixturenames", ()))
+    }
+    items.sort(key=lambda item: item.path not in first)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write no bytecode from here on: of a plugin that a test changes within a second,
     to as many bytes, Python would go on reading it."""
@@ -79,6 +97,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     gc.freeze()
     gc.enable()
+    gc.set_threshold(20_000, 5, 5)
     if hasattr(session.config, "workerinput"):
         compiled(session.config).touch()
 
@@ -221,10 +240,13 @@ def _quiet_log() -> None:
 def _our_code_is_read_once(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
-    """Each app runs our plugins afresh, from code that is read from disk once."""
+    """Each app runs our plugins afresh, from code that is read from disk once; and only
+    once pydantic compiles a class of that code, which takes longer than all the rest."""
     ours = tmp_path_factory.mktemp("ours")
     share_plugins_in(ours)
     read, known = SourceFileLoader.get_code, {}
+    compile_class: Any = ModelMetaclass.__new__
+    classes: dict[Any, Any] = {}
 
     def get_code(loader: SourceFileLoader, name: str) -> Any:
         if not loader.path.startswith((f"{ours}/", f"{ROOT}/plugins/")):
@@ -233,8 +255,18 @@ def _our_code_is_read_once(
             known[loader.path] = read(loader, name)
         return known[loader.path]
 
+    def new_class(kind: Any, name: str, bases: Any, body: Any, **options: Any) -> Any:
+        frame = sys._getframe(1)  # the module's own, if that is what made the class
+        if frame.f_code is not known.get(frame.f_code.co_filename):
+            return compile_class(kind, name, bases, body, **options)
+        place = (frame.f_code.co_filename, frame.f_lineno, name, bases)
+        if place not in classes:
+            classes[place] = compile_class(kind, name, bases, body, **options)
+        return classes[place]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SourceFileLoader, "get_code", get_code)
+        patch.setattr(ModelMetaclass, "__new__", new_class)
         yield
     _shared.clear()
 

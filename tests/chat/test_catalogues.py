@@ -1,6 +1,7 @@
 """The translations are complete, and every text for members is one of them."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import bossbot
 
 pytest_plugins = ("discord_fixtures",)
 
-TEXTS = catalogues.template()
+template = functools.cache(catalogues.template)
 PATHS = sorted(catalogues.LOCALE.glob("*.po"))
 # Whose texts are all for members.
 SPEAKERS = ("discord_courier.py", "platform_router.py", "_refusals.py", "sound_only.py")
@@ -59,7 +60,7 @@ def test_every_language_of_the_setting_has_a_catalogue() -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_catalogue_is_complete_and_in_step_with_the_code(path: Path) -> None:
-    assert catalogues.mistakes(path, TEXTS) == []
+    assert catalogues.mistakes(path, template()) == []
 
 
 def speakers() -> Iterator[Path]:
@@ -124,7 +125,7 @@ def test_mistakes_of_a_translation_are_found(tmp_path: Path) -> None:
         text = good.replace(whole, bad)
         path.write_text(text, "utf-8")
         path.with_suffix(".mo").write_bytes(catalogues.as_mo(text.encode(), "de"))
-        assert any("Posted: {size}" in x for x in catalogues.mistakes(path, TEXTS))
+        assert any("Posted: {size}" in x for x in catalogues.mistakes(path, template()))
 
 
 @pytest.mark.parametrize("language", sorted(load()))
@@ -162,7 +163,7 @@ async def test_discord_gets_names_and_descriptions_in_each_language(
         # So has /help, of menus, too.
         shown = [entry_of(one, Mock(interaction=None)) for one in all_commands(bot)]
         assert {text for entry in shown for text in (entry.text, entry.group)} <= {
-            message.id for message in TEXTS
+            message.id for message in template()
         }
         payload = [*stage.fake.commands.values()]
         groups = list(commands_in(payload))

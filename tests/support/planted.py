@@ -8,8 +8,9 @@ and what its tests printed, are searched; a secret where none belongs fails the 
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,7 @@ OTHERS = {
 OWNERS = {".env", "config.toml", "cookies.txt", "cookies.owner"}
 FOUND = pytest.StashKey[list[str]]()
 printed: dict[str, str] = {}  # by each test
+searched: dict[str, list[str]] = {}  # what each of xdist's workers found in its folder
 
 
 def secrets_in(content: bytes) -> set[str]:
@@ -49,9 +51,12 @@ def belongs(secret: str, path: Path) -> bool:
     return path.parts[-2:] == ("data", "config.toml")
 
 
-def leaks(folder: Path) -> Iterator[str]:
-    """What is where it does not belong: "planted-cookie in data/logs/a.log"."""
-    for parent, _, names in os.walk(folder):
+def leaks(folder: Path, without: Collection[str] = ()) -> Iterator[str]:
+    """What is where it does not belong: "planted-cookie in data/logs/a.log"; ``without``
+    has the folders in it that are left out."""
+    for parent, folders, names in os.walk(folder):
+        if Path(parent) == folder:
+            folders[:] = [name for name in folders if name not in without]
         for path in (Path(parent, name) for name in names):
             try:
                 # Not every one is a file: reading a pipe would never end.
@@ -69,13 +74,22 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     printed[report.nodeid] = report.capstdout + report.capstderr + report.caplog
 
 
-@pytest.hookimpl(trylast=True)  # the workers have ended
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """One of xdist's workers has ended; one that crashed has searched nothing."""
+    searched.update(getattr(node, "workeroutput", {}).get("leaks", {}))
+
+
+@pytest.hookimpl(trylast=True)  # the fixtures, or the workers, have ended
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if hasattr(session.config, "workerinput"):
-        return  # its folder is in the controller's
-    folders: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore
-    folder = folders.getbasetemp()
-    found = [f"{leak}, a file of {folder}" for leak in leaks(folder)]
+    config: Any = session.config
+    folder: Path = config._tmp_path_factory.getbasetemp()
+    if hasattr(config, "workerinput"):  # its folder is in the controller's
+        found = [f"{leak}, a file of {folder}" for leak in leaks(folder)]
+        config.workeroutput["leaks"] = {folder.name: found}
+        return
+    found = [f"{leak}, a file of {folder}" for leak in leaks(folder, searched)]
+    found += [leak for leaks_of_one in searched.values() for leak in leaks_of_one]
     for test, text in printed.items():
         names = secrets_in(text.encode(errors="replace"))
         found += [f"{name} in what {test} printed" for name in sorted(names)]
