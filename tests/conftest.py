@@ -451,6 +451,17 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
+def home_without_engines(home: Home) -> Home:
+    """With all plugins but the engines, which take a second of the processor to start,
+    and what goes with them."""
+    for shelf in ("engines", "platforms"):
+        for path in home.path.glob(f"plugins/{shelf}/[!_]*.py"):
+            path.unlink()
+    (home.path / "config.toml").write_text("")  # it has settings of the platforms
+    return home
+
+
+@pytest.fixture
 def bare_home(tmp_path: Path) -> Home:
     """With the commands that need no network, and nothing else, not even Discord's
     library: it starts faster."""

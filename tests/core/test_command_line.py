@@ -309,11 +309,11 @@ def test_check_machine_findings_are_shown_by_check(toy_home: Home, fatal: bool) 
 # What ends with exit 2
 
 
-def test_no_token_off_a_terminal_says_what_to_do(home: Home) -> None:
-    done = home.run()
+def test_no_token_off_a_terminal_says_what_to_do(home_without_engines: Home) -> None:
+    done = home_without_engines.run()
     assert (done.returncode, done.stdout) == (2, "")
     assert "BOSS_BOT_DISCORD_TOKEN" in done.stderr
-    assert str(home.path / ".env") in done.stderr
+    assert str(home_without_engines.path / ".env") in done.stderr
     assert "https://discord.com/developers/applications" in done.stderr
 
 

@@ -66,6 +66,11 @@ Start = Callable[..., Terminal]
 
 
 @pytest.fixture
+def home(home_without_engines: Home) -> Home:
+    return home_without_engines
+
+
+@pytest.fixture
 async def fake() -> AsyncIterator[FakeDiscord]:
     async with FakeDiscord() as fake:
         yield fake

@@ -1154,16 +1154,22 @@ async def test_full_redis_lets_workers_start_and_old_rows_go(open_queue: Open) -
         await module("redis_queue").show_workers(queue.app, None)
 
 
-def test_queue_that_is_off_by_a_mistake_is_not_replaced(home: Home) -> None:
-    done = home.run("run", env={"BOSS_BOT_PLUGINS__REDIS_QUEUE__PREFIX": "a b"})
+def test_queue_that_is_off_by_a_mistake_is_not_replaced(
+    home_without_engines: Home,
+) -> None:
+    done = home_without_engines.run(
+        "run", env={"BOSS_BOT_PLUGINS__REDIS_QUEUE__PREFIX": "a b"}
+    )
     assert done.returncode == 2
     assert "redis_queue is off: [plugins.redis_queue] prefix" in done.stderr
     assert "REDIS_QUEUE__URL" not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["worker", "workers"])
-def test_half_a_bot_without_redis_is_refused(home: Home, command: str) -> None:
-    done = home.run(command)
+def test_half_a_bot_without_redis_is_refused(
+    home_without_engines: Home, command: str
+) -> None:
+    done = home_without_engines.run(command)
     assert done.returncode == 2
     assert "Redis" in done.stderr or "REDIS" in done.stderr
 
