@@ -293,7 +293,7 @@ def explain(
         path = [str(part) for part in item["loc"]]
         wrong = item["msg"].removeprefix("Value error, ")
         if item["type"].startswith("byte_size"):
-            wrong = "that is no size; write one such as 20MiB"
+            wrong = "that is not a size; write one such as 20MiB"
         if item["type"] == "extra_forbidden":
             wrong = f"no such setting{_hint(path[-1], item['input'], known, sources)}"
         places = (_place(source, path) for source in sources)
@@ -1379,7 +1379,10 @@ def _parser(plugins: Plugins, options: argparse.ArgumentParser) -> Any:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for command in plugins.registered("subcommands").values():
         try:
-            subparser = subparsers.add_parser(command.name, help=command.help)
+            says = f"{command.help[:1].upper()}{command.help[1:]}."
+            subparser = subparsers.add_parser(
+                command.name, help=command.help, description=says
+            )
             command.add_arguments(subparser)
         except (Exception, SystemExit) as error:  # the boundary of a plugin
             logger.error("the command {} is broken: {!r}", command.name, error)

@@ -994,8 +994,8 @@ class Storage(Part):
         """A file, checked: media or plain text, whatever its name.
 
         Raises:
-            JobFailed: it is no regular file inside the folder, is empty, or holds no
-                media.
+            JobFailed: it is not a regular file inside the folder, is empty, or
+                holds no media.
         """
 
     @abstractmethod
@@ -1346,7 +1346,7 @@ class Client(Part):
 
 
 class Courier(Part):
-    """Posts files to the channels that asked for them."""
+    """Posts files to the channels of their requests."""
 
     @abstractmethod
     async def limit_bytes(self, job: Job) -> int:

@@ -121,7 +121,7 @@ def bodies(
 
 
 async def fault_of(base_url: str, key: str) -> str:
-    """Why a server gives no answers, as far as that shows without a question; "" if
+    """Why a server gives no answers, as far as can be seen without a question; "" if
     nothing is wrong."""
     timeout = aiohttp.ClientTimeout(CONNECT_S)
     try:

@@ -1,5 +1,5 @@
-"""Answers a link that was posted here before with where it is, has those join who ask for
-what is under way, and names the kept files that can spare a download."""
+"""Answers a link that was posted here before with a link to the post, lets requests join
+a download under way, and finds kept files that can replace a download."""
 
 import asyncio
 import contextlib
@@ -274,8 +274,8 @@ async def find_posted(job: Job, app: App) -> Job | None:
 
 
 async def find_here(app: App, job: Job) -> Here | None:
-    """What was posted of what a short link leads to, if all who wait for it can open
-    that."""
+    """The posts of a short link's target, if everybody who waits for it can open
+    them."""
     rows = await in_time(find_rows(app, job, keys_of(app, leads_to(job)).same))
     if not rows:
         return None
@@ -285,7 +285,7 @@ async def find_here(app: App, job: Job) -> Here | None:
     return Here(rows[0]["id"], [(row["message_id"], row["channel_id"]) for row in rows])
 
 
-# The gateway has the posts, and who can open them; a worker asks it.
+# The gateway has the posts, and knows who can open them; a worker asks it.
 
 
 async def ask_gateway(queue: SharedQueue, job: Job) -> Here | None:
@@ -303,7 +303,7 @@ async def ask_gateway(queue: SharedQueue, job: Job) -> Here | None:
 
 
 def here_of(answer: str) -> Here | None:
-    """What an answer says, whoever wrote it. Raises one of ``NONSENSE``."""
+    """The content of an answer that anybody may have written. Raises one of ``NONSENSE``."""
     if not (told := json.loads(answer)):
         return None
     job_id, pairs = told
@@ -337,8 +337,8 @@ async def answer_worker(app: App, question: Question) -> None:
 
 
 async def asked_about(app: App, text: str) -> Job | None:
-    """The job of a question, with where its link leads; None if nobody can have asked
-    that."""
+    """The job of a question, with the target of its link; None for an impossible
+    question."""
     with contextlib.suppress(Refused, *NONSENSE):
         job_id, led = json.loads(text)
         url, platform, _engine = app.router.route(led)
@@ -448,7 +448,7 @@ async def kept_job(app: App, job: Job, contents: Iterable[str]) -> Job | None:
 
 @hookimpl
 async def run(app: App) -> None:
-    """Add what ended while nobody wrote it down; remove what is too old to count."""
+    """Add the jobs that ended while the plugin was off; remove rows that are too old."""
     if app.queue.shared and not app.has_gateway:  # which does all that
         await sweep(app)
     async for job in unfinished(app):

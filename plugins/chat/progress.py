@@ -64,11 +64,11 @@ MAX_ENDED = 100  # requests whose jobs have ended, and which may get one more
 HELD_BACK_S = 1.0  # a write that takes longer waits for other requests of the bot
 UNTOLD_S = 86400.0  # an older end is not shown any more
 MAX_LOOKED_AT = 100  # messages after a request, of which one may be about it
-MAX_RECALLED = 1000  # requests that wait at a start, whose places are kept true
-LOOK_S = 1.0  # between two looks at what those read who wait
-MAX_PLACES, MAX_STUCK = 2, 20  # requests that are seen to in one look
-SETTLED_S = 5.0  # after which a link that was to start at once has a place in the line
-# A worker that was not seen for so long takes no links, or does not go on with them.
+MAX_RECALLED = 1000  # requests that wait at a start, and are kept up to date
+LOOK_S = 1.0  # between two looks at the messages of waiting links
+MAX_PLACES, MAX_STUCK = 2, 20  # messages that one look brings up to date
+SETTLED_S = 5.0  # after which a link that was to start at once has a place in the queue
+# After so long unseen, a worker takes no new links, or has stopped work on its links.
 LATE_S, GONE_S = 4.0, 30.0
 
 
@@ -123,7 +123,7 @@ class Group:
 
     @property
     def waiting(self) -> list[Job]:
-        """The jobs that have a place in the line."""
+        """The jobs that have a place in the queue."""
         jobs = (job for job in self.jobs.values() if job.status is Status.QUEUED)
         settled_s = now() - SETTLED_S
         return [
@@ -135,7 +135,7 @@ class Group:
         ]
 
     def differs(self, stuck: Collection[Status]) -> bool:
-        """Whether its message says something else on who works on it."""
+        """Whether its message is out of date on whether a worker is there."""
         jobs = self.jobs.values()
         return any((job.status in stuck) != (job.status in self.stuck) for job in jobs)
 
@@ -201,7 +201,7 @@ class Tracker:
         self.groups: dict[str, Group] = {}
         self.ended: dict[str, Group] = {}  # the newest last
         self.room_at_s = 0.0  # by the loop's clock: when progress may be shown again
-        self.stuck: Collection[Status] = ()  # on jobs in these, no worker works now
+        self.stuck: Collection[Status] = ()  # no worker is there for jobs in these
 
     def add(self, job: Job) -> Group:
         """The group of a job, with this state of it."""
@@ -224,8 +224,8 @@ class Tracker:
         return group.editor
 
     async def look(self, app: App, interval_s: float) -> None:
-        """See that those who wait read their place in the line, and whether any worker
-        is there: a few requests at a time, however many there are."""
+        """Bring a few messages up to date: the places of waiting links, and whether any
+        worker is there."""
         self.stuck = await stuck_in(app)
         groups = [group for group in self.groups.values() if not group.ended]
         for group in [g for g in groups if g.differs(self.stuck)][:MAX_STUCK]:
@@ -391,7 +391,7 @@ class Tracker:
 
 
 async def stuck_in(app: App) -> Collection[Status]:
-    """The statuses of jobs that wait for a worker, as none is there."""
+    """The statuses of jobs for which no worker is there."""
     queue = shared_queue(app)
     if not queue or app.works:
         return ()
@@ -432,7 +432,7 @@ def message_of(app: App, group: Group) -> discord.PartialMessage | None:
 
 
 async def found_message(app: App, group: Group) -> discord.PartialMessage | None:
-    """The message of a group, also one that a run has sent which ended before it knew."""
+    """A group's message, even if an earlier run sent it and ended before it had the id."""
     if group.unsure:
         group.message_id = await look_for_message(app, group)
         group.unsure = False

@@ -43,7 +43,7 @@ class Config(PluginConfig):
         736,
         ge=320,
         le=2000,
-        description="longer side of the picture that is searched for lines, in pixels",
+        description="larger pictures are scaled down to this longer side, in pixels",
     )
     memory_limit: ByteSize = Field(
         ByteSize(600 * 2**20), ge=100 * 2**20, description="memory limit of the reader"

@@ -180,7 +180,7 @@ async def look(app: App, job: Job) -> None:
 
 
 async def looks_of(app: App, job: Job) -> list[tuple[str, Look]]:
-    """What the first files of a post look like, by their names."""
+    """The looks of the first files of a post, with their names."""
     await rest(app)
     names = [name for post in job.posts if post.state == "sent" for name in post.files]
     found = []
@@ -202,7 +202,7 @@ async def looks_of(app: App, job: Job) -> list[tuple[str, Look]]:
 
 
 async def ask_for_looks(app: App, job: Job) -> list[tuple[str, Look]]:
-    """The same of a post whose files another machine has; nothing without its answer."""
+    """The same for a post whose files another machine has; [] without its answer."""
     queue = shared_queue(app)
     with contextlib.suppress(OutOfReach):
         if queue and (said := await queue.ask(job.worker, TOPIC, job.id, ASK_S)):
@@ -214,7 +214,7 @@ async def ask_for_looks(app: App, job: Job) -> list[tuple[str, Look]]:
 
 
 async def answer_gateway(app: App) -> None:
-    """Tell the gateway what files of this machine look like, as long as the bot runs."""
+    """Send the gateway the looks of this machine's files, as long as the bot runs."""
     if not (queue := shared_queue(app)):
         return
     async for question in queue.questions(TOPIC):

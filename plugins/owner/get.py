@@ -36,7 +36,7 @@ def size(text: str) -> int:
     try:
         return TypeAdapter(ByteSize).validate_python(text)
     except ValueError as error:
-        wrong = f"{text!r} is no size; write one such as 20MiB"
+        wrong = f"{text!r} is not a size; write one such as 20MiB"
         raise argparse.ArgumentTypeError(wrong) from error
 
 

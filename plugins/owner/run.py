@@ -92,7 +92,10 @@ async def connect(
         deadline.start()  # also for a loop that never comes to the stop
         loop.call_soon_threadsafe(stop)
         with contextlib.suppress(AttributeError, OSError):  # it may be closed
-            os.write(sys.stderr.fileno(), b"press Ctrl-C again to stop at once\n")
+            os.write(
+                sys.stderr.fileno(),
+                b"a second Ctrl-C or signal stops the bot at once\n",
+            )
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, asked)

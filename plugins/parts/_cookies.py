@@ -142,7 +142,7 @@ def _read(path: Path, flags: int = 0) -> str:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError(f"{path.name} is no file")
+            raise ValueError(f"{path.name} is not a file")
         data = file.read(MAX_JAR_BYTES + 1)
     if len(data) > MAX_JAR_BYTES:
         raise ValueError(f"{path.name} is larger than {MAX_JAR_BYTES} bytes")

@@ -20,7 +20,7 @@ class AtWork(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What another process asks this one."""
+    """A question of another process to this one."""
 
     text: str
     answer: Callable[[str], Awaitable[None]]
@@ -33,15 +33,15 @@ class SharedQueue(Queue):
 
     @abstractmethod
     async def workers(self) -> Sequence[AtWork]:
-        """Those that were seen in the last day."""
+        """The workers that were seen in the last day."""
 
     @abstractmethod
     async def ask(
         self, worker: str, topic: str, text: str, within_s: float
     ) -> str | None:
-        """The answer of the process in which a worker works, which has the files of the
-        jobs that name it, or of the ``GATEWAY``; None when there is none in time. Whoever
-        can write into the queue may have made it up.
+        """The answer of a worker's process, which has the files of the jobs with this
+        worker, or of the ``GATEWAY``; None if there is none in time. Anybody who can
+        write into the queue may have made it up.
 
         Raises:
             OutOfReach: the queue cannot be reached.
@@ -53,8 +53,8 @@ class SharedQueue(Queue):
 
     @abstractmethod
     def forgotten(self) -> AsyncIterator[Job]:
-        """Jobs that ``forget`` has removed in any process, without what names people:
-        their files may be on this machine. Those of before come first, some of them
+        """Jobs that ``forget`` has removed in any process, without names and ids of people:
+        their files may be on this machine. Earlier ones come first, some of them
         again."""
 
     @abstractmethod

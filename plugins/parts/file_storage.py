@@ -75,7 +75,7 @@ def _measured(path: Path, folder: Path) -> tuple[MediaFile, bool]:
     if not stat.S_ISREG(status.st_mode) or not path.resolve().is_relative_to(
         folder.resolve()
     ):
-        raise JobFailed(Cause.INTERNAL, f"{path} is no regular file of its job")
+        raise JobFailed(Cause.INTERNAL, f"{path} is not a regular file of its job")
     sha256 = _hashes.get(_state(status), "")
     if not sha256:
         with path.open("rb") as file:

@@ -188,7 +188,7 @@ AWAY = N_("The queue is out of reach. Try again in a minute.")
 VARIABLE = "BOSS_BOT_PLUGINS__REDIS_QUEUE__URL"
 URL = f"{VARIABLE} in .env"
 ENCODED = (
-    "In a password, write what is no letter or digit as in a link: # as %23, / as %2F."
+    "In a password, percent-encode all but letters and digits: # as %23, / as %2F."
 )
 NOT_DURABLE = Finding(
     "Redis does not write each change to its disk (appendonly no)",
@@ -295,7 +295,7 @@ def decode(row: Mapping[str, str]) -> Job:
 
 
 def cleaned(job: Job) -> str:
-    """What a member reads of a failure, whoever wrote it. The sentences that the bot
+    """A failure as members read it, whoever wrote it. The sentences that the bot
     knows are translated where they are shown; of all others only the job's own link, and
     times, keep their form."""
     error = job.error[:MAX_ERROR]
@@ -472,7 +472,7 @@ class Redis:
             pool.make_connection()  # which checks the options after the "?"
         except (ValueError, TypeError):  # their words may be of the password
             raise Unusable(
-                "[plugins.redis_queue] url is no address of a Redis",
+                "[plugins.redis_queue] url is not the address of a Redis",
                 f"Correct {place()}: redis://:password@host:6379. {ENCODED}",
             ) from None
         if named and not re.fullmatch("[0-9]{1,9}", named):  # else it would be 0

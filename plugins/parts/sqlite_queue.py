@@ -302,8 +302,8 @@ class SQLiteQueue(ListenedQueue):
     async def _announce(
         self, rows: list[Any], until: Awaitable[None] | None = None
     ) -> None:
-        """Tell of committed rows, in the order of the commits, and not before what they
-        wait for: somebody outside may act on what he hears. Workers need not wait."""
+        """Announce committed rows in the order of the commits, after ``until``, since
+        members may act on them. Workers need not wait."""
         entry = [rows, until is None]
         self._to_tell.append(entry)
         self._count(rows)

@@ -112,7 +112,9 @@ def test_get_says_which_option_is_wrong(toy_home: Home, tmp_path: Path) -> None:
     link, file = "https://a.toy.example/1", tmp_path / "file"
     file.write_text("")
     done = toy_home.run("get", link, "--limit", "banana")
-    assert done.returncode == 2 and "--limit: 'banana' is no size; write" in done.stderr
+    assert (
+        done.returncode == 2 and "--limit: 'banana' is not a size; write" in done.stderr
+    )
     for folder in (file, Path("/proc")):  # where nobody can write
         done = toy_home.run("get", link, "--to", folder)
         assert done.returncode == 1 and f"--to {folder}: " in done.stderr

@@ -1099,8 +1099,8 @@ async def test_what_redis_says_at_the_start_is_explained(
     [
         ("localhost:6379", "no address of a Redis"),
         ("redis://:pa/ss@localhost", "%2F"),  # its password is not shown
-        ("redis://localhost?nosuch=hush", "no address"),
-        ("redis://localhost?db=hush", "no address"),
+        ("redis://localhost?nosuch=hush", "not the address"),
+        ("redis://localhost?db=hush", "not the address"),
         ("redis://localhost/x", "a database that is not a number. Correct"),
         ("redis://localhost/1/hush", "set prefix"),
         ("rediss://localhost:1/-1", "a database that is not a number"),

@@ -19,7 +19,9 @@ def subcommand() -> Subcommand:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("status", help="show the number of posts, and their state")
+    actions.add_parser(
+        "status", help="show the number of posts and the state of search"
+    )
     actions.add_parser("rebuild", help="rebuild the index from the texts")
     search = actions.add_parser("search", help="search the posts of a server")
     search.add_argument("text", nargs="+", metavar="TEXT", help="words to search for")
