@@ -1097,7 +1097,7 @@ async def test_what_redis_says_at_the_start_is_explained(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("localhost:6379", "no address of a Redis"),
+        ("localhost:6379", "not the address of a Redis"),
         ("redis://:pa/ss@localhost", "%2F"),  # its password is not shown
         ("redis://localhost?nosuch=hush", "not the address"),
         ("redis://localhost?db=hush", "not the address"),
