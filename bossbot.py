@@ -49,7 +49,7 @@ import tomllib
 import types
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -499,8 +499,49 @@ _is_coroutine = lru_cache(1000)(inspect.iscoroutinefunction)
 class _HookCall:
     """A call of a hook, while it lasts."""
 
-    limit: asyncio.Timeout
+    limit_s: float | None
+    limit: asyncio.Timeout | None = None  # once it has waited for something
     over: bool = False
+
+    async def within(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """The result of some work, which is cancelled after ``limit_s``. Most hooks wait
+        for nothing, and are done sooner than a timer is set."""
+        try:
+            waits_for = work.send(None)
+        except StopIteration as done:
+            return done.value
+        self.limit = asyncio.timeout(self.limit_s)
+        async with self.limit:
+            return await _rest_of(work, waits_for)
+
+    def left_s(self) -> float | None:
+        """How long it may still take; None for no limit."""
+        if self.limit is None:
+            return self.limit_s
+        due_s = self.limit.when()
+        return None if due_s is None else due_s - asyncio.get_running_loop().time()
+
+    def set_left(self, left_s: float | None) -> None:
+        self.limit_s = left_s
+        if self.limit:
+            now_s = asyncio.get_running_loop().time()
+            self.limit.reschedule(None if left_s is None else now_s + left_s)
+
+
+@types.coroutine
+def _rest_of(
+    work: Coroutine[Any, Any, Any], waits_for: Any
+) -> Generator[Any, None, Any]:
+    """The result of a coroutine that has begun, and waits for something."""
+    try:
+        yield waits_for
+    except BaseException as error:  # a cancel, which it may refuse
+        try:
+            waits_for = work.throw(error)
+        except StopIteration as done:
+            return done.value
+        return (yield from _rest_of(work, waits_for))
+    return (yield from work)
 
 
 _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
@@ -509,8 +550,7 @@ _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
 def time_left_s() -> float | None:
     """The seconds that the calling hook has left; None for no limit."""
     call = _hook_call.get()
-    due_s = call.limit.when() if call else None
-    return None if due_s is None else due_s - asyncio.get_running_loop().time()
+    return call.left_s() if call else None
 
 
 @contextlib.contextmanager
@@ -520,11 +560,11 @@ def off_the_clock() -> Iterator[None]:
     if call is None or left_s is None:
         yield
         return
-    call.limit.reschedule(None)
+    call.set_left(None)
     try:
         yield
     finally:
-        call.limit.reschedule(asyncio.get_running_loop().time() + left_s)
+        call.set_left(left_s)
 
 
 class HookManager(pluggy.PluginManager):
@@ -864,16 +904,20 @@ class Plugins:
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
         said = MAY_SAY.get(hook, ())
-        hook_call = _HookCall(asyncio.timeout(limit_s))
+        hook_call = _HookCall(limit_s)
         of_task = _hook_call.set(hook_call)
         work = partial(self.invoke, impl, plugin, hook in VETOES, **values)
         answer: Any = None
+
+        async def ask() -> Any:
+            waits = _is_coroutine(impl.function)
+            answer = await (work() if waits else in_thread(work))
+            if answer is not None and inspect.isawaitable(answer):  # of a decorated one
+                return await answer
+            return answer
+
         try:
-            async with hook_call.limit:
-                waits = _is_coroutine(impl.function)
-                answer = await (work() if waits else in_thread(work))
-                if answer is not None and inspect.isawaitable(answer):  # decorated
-                    answer = await answer
+            answer = await hook_call.within(ask())
             if isinstance(answer, Refused) and said:  # returned in place of raised
                 raise answer
             if hook in VETOES and answer is not None:  # perhaps meant as a refusal
@@ -887,7 +931,7 @@ class Plugins:
             answer, task = error, asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                 raise  # the caller ends
-            if hook_call.limit.expired():
+            if hook_call.limit and hook_call.limit.expired():
                 answer = error = TimeoutError(f"it took longer than {limit_s:g} s")
             if not self.app.stopping.is_set():  # else its parts may be gone
                 self.failed(plugin, hook, error)
