@@ -601,6 +601,7 @@ class Plugins:
             spec.argnames += ("app", "config", "settings", *more)
         self.all: dict[str, Plugin] = {}
         self.of = weakref.WeakKeyDictionary[Any, Plugin]()  # by module
+        self._impls: dict[str, list[pluggy.HookImpl]] = {}  # what is found, by hook
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
         self.failed_ever = Counter[tuple[str, str]]()  # by plugin and hook
         # Called after each call: plugin, hook, its time, the answer, and
@@ -681,6 +682,7 @@ class Plugins:
         self._take_back(old.stem)
         sys.modules.update(old.modules)
         self.all[old.stem] = old
+        self._impls.clear()
         self.manager.register(old.modules[f"{PLUGIN_PACKAGE}.{old.stem}"], old.stem)
         hide_secrets(old.stem, secret_values(old.config))
         return True
@@ -711,6 +713,7 @@ class Plugins:
                 for impl in caller.get_hookimpls()
                 if impl.plugin is module
             }
+            self._impls.clear()
             if not plugin.impls:
                 logger.warning("{} has no hooks: it does nothing", module.__name__)
             self._configure(plugin, module)
@@ -729,6 +732,7 @@ class Plugins:
             logger.error("{} is off: {}", stem, redact(why))
             if not ours:
                 logger.opt(exception=error).debug("how {} failed", stem)
+        self._impls.clear()
         if self.manager.has_plugin(stem):
             self.manager.unregister(name=stem)
         if old := self.all.get(stem):
@@ -852,11 +856,11 @@ class Plugins:
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
-        plugins = self.all.values()
-        impls = [
-            p.impls[hook] for p in plugins if hook in p.impls and stem in (None, p.stem)
-        ]
-        return sorted(impls, key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
+        if (known := self._impls.get(hook)) is None:
+            impls = (p.impls[hook] for p in self.all.values() if hook in p.impls)
+            order = lambda i: (i.trylast - i.tryfirst, i.plugin_name)
+            known = self._impls[hook] = sorted(impls, key=order)
+        return [one for one in known if stem in (None, one.plugin_name)]
 
     def invoke(
         self,
@@ -971,6 +975,7 @@ class Plugins:
         if self.all.get(plugin.stem) is not plugin:  # it has been loaded again
             return True
         if not set(plugin.hooks).isdisjoint(VETOES):
+            self._impls.clear()
             if plugin.impls.pop(hook, None):  # not by a call at the same time
                 logger.error(
                     "{} of plugin {} is switched off: {}", hook, plugin.stem, what

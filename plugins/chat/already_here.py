@@ -543,18 +543,19 @@ def rows_of(app: App, job: Job) -> Iterable[dict[str, Any]]:
     sent = [post for post in job.posts if post.state == "sent" and post.message_id]
     # Where something was lost, the next try may bring more.
     whole = job.status is Status.COMPLETED and not job.facts.get("lost")
-    if not job.same or not (whole or job.joins):
+    if not sent or not job.same or not (whole or job.joins):
         return
+    # By the link as it was asked for: no child has a say in what files another link
+    # brings.
+    content, same = keys_of(app, job).content, same_of(app, job) if whole else ""
     options = {n: v for n, v in job.options.items() if n not in OF_THE_ASKING}
     for post in sent:
         channel_id = place_of(job, post)
         message = {"message_id": post.message_id, "channel_id": channel_id}
         yield {
             "id": job.id,
-            "same": same_of(app, job) if whole else "",
-            # By the link as it was asked for: no child has a say in what files another
-            # link brings.
-            "content": keys_of(app, job).content,
+            "same": same,
+            "content": content,
             "guild_id": job.guild_id,
             "channel_id": channel_id,
             "user_id": job.user_id,

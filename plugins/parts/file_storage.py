@@ -72,14 +72,16 @@ def register_parts() -> dict[str, Callable[[App], Part]]:
 def _measured(path: Path, folder: Path) -> tuple[MediaFile, bool]:
     """A file with what it seems to hold, and whether that is sure."""
     status = path.lstat()
-    if not stat.S_ISREG(status.st_mode) or not path.resolve().is_relative_to(
-        folder.resolve()
-    ):
+    inside = path.parent == folder or path.resolve().is_relative_to(folder.resolve())
+    if not stat.S_ISREG(status.st_mode) or not inside:
         raise JobFailed(Cause.INTERNAL, f"{path} is not a regular file of its job")
     sha256 = _hashes.get(_state(status), "")
     if not sha256:
         with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            if status.st_size < LARGE_BYTES:  # no buffer is made for it
+                sha256 = hashlib.sha256(file.read(LARGE_BYTES)).hexdigest()
+            else:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         _remember(status, sha256)
     found = sniff(path) if status.st_size else Found("")
     return MediaFile(path, status.st_size, sha256, found.mime), found.sure
