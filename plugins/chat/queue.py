@@ -140,7 +140,7 @@ class Queue(commands.Cog):
     @queue.command(ignore_extra=False)
     @app_commands.describe(running="also stop running downloads")
     async def clear(self, ctx: Context, running: Running = NOTHING) -> None:
-        """Remove all waiting links of this server, or the running ones, too."""
+        """Remove all waiting links of this server, and if you want, the running ones."""
         statuses = CANCELLABLE if running else (Status.QUEUED,)
         jobs = await jobs_here(self.app, ctx, statuses)
         if not jobs:

@@ -525,7 +525,7 @@ def put_in_place(app: App, staged: Path) -> list[str]:
             path.unlink()
     said.append(f"settings of servers: {len(guilds)}")
     if aside.exists():
-        said.append(f"What was there before is in {aside}")
+        said.append(f"The old data is in {aside}")
     return said
 
 

@@ -63,7 +63,7 @@ async def report(app: App, args: argparse.Namespace) -> int:
     hint = "Read it before you post it: titles and texts of a site may be in the log."
     print(hint, file=sys.stderr)
     if name and not job and not lines:
-        print(f"Nothing is known of {name} any more.", file=sys.stderr)
+        print(f"There is no record of {name} any more.", file=sys.stderr)
         return 1
     return 0
 
@@ -110,6 +110,8 @@ def differing(prefix: str, settings: Any, without: set[str]) -> Iterator[str]:
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         default = field.get_default(call_default_factory=True)
+        if isinstance(default, Path):
+            default = bossbot.HERE / default  # see ``OwnPath``
         if name not in without and value not in (default, None):
             plain = isinstance(value, (bool, int, float))
             if plain or str(value) != str(default):

@@ -310,7 +310,7 @@ async def test_report_of_a_job_while_the_bot_runs(
         assert await command.run(bot.app, argparse.Namespace(id="deadbeef")) == 0
         assert "it had [secret]" in capsys.readouterr().out
         assert await command.run(bot.app, argparse.Namespace(id="0000000000")) == 1
-        assert "Nothing is known of 0000000000" in capsys.readouterr().err
+        assert "There is no record of 0000000000" in capsys.readouterr().err
         for wrong in ("../../etc", "deadbee", "x" * 10):
             with pytest.raises(BossbotError, match="is not an id"):
                 await command.run(bot.app, argparse.Namespace(id=wrong))

@@ -3,6 +3,9 @@ people than is needed."""
 
 import pytest
 from bossbot_plugins._reports import clean, pick
+from bossbot_plugins.report import differing
+
+from bossbot import Settings
 
 OPAQUE = "a1B2c3D4e5" * 4
 DISCORD = "MTIzNDU2Nzg5MDEyMzQ1Njc4OQ.GabcdE.abcdefghijklmnopqrstuvwxyz012"
@@ -54,3 +57,8 @@ def test_line_for_others_says_what_helps_and_no_more(line: str, shown: str) -> N
 def test_line_with_the_id_within_another_number_is_not_shown() -> None:
     lines = ["a job=00deadbeef", "b 123deadbeef45", "c error deadbeef in x", "  d", "e"]
     assert pick("deadbeef", iter(lines)) == ["c error deadbeef in x", "  d"]
+
+
+def test_folders_at_their_default_are_no_changed_settings() -> None:
+    lines = differing("", Settings(max_items=3), {"plugins", "discord_token"})
+    assert [*lines] == ["- max_items = 3"]
