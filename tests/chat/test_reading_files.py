@@ -80,7 +80,7 @@ async def test_picture_that_ends_its_reader_three_times_is_given_up(
     bad = file_of(tmp_path, b"die")
     assert await read(reading_app, make_job(), bad) == []
     assert sum("died" in line for line in logged) == 3
-    assert sum("is given up" in line for line in logged) == 1
+    assert sum("is skipped" in line for line in logged) == 1
     assert await read(reading_app, make_job(), bad) == []
     assert sum("died" in line for line in logged) == 3
     assert await read(reading_app, make_job(), file_of(tmp_path, b"fine"))

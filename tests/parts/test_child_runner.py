@@ -469,7 +469,7 @@ async def test_child_that_talks_without_end_is_ended(toys: Toys, line: str) -> N
     body = f"{SPEAK}while True: speak(({line.encode()!r} + b'\\n') * 100)"
     async with asyncio.timeout(60):
         error = await toys.failure(body)
-    assert error.cause is Cause.INTERNAL and "without end" in error.detail
+    assert error.cause is Cause.INTERNAL and "has no end" in error.detail
     assert memory_bytes() - before < 32 * 2**20
 
 

@@ -38,7 +38,11 @@ class TwoQueues:
         self.claims: list[tuple[Job, Job]] = []  # all that there were, old ones too
         self.told: list[Any] = []
         self.last = "0-0"
-        self.sqlite._pass_on = lambda change, lossy=False: self.told.append(change())
+        self.sqlite._pass_on = lambda change, lossy=False: self.told.extend(
+            told
+            for told in [change()]
+            if told  # else it only wakes a listener
+        )
         self.calls: list[tuple[Any, ...]] = []  # of the script, with its answers
         ask = type(self.redis.redis).call
 
