@@ -3,6 +3,7 @@
 import compileall
 import contextlib
 import copy
+import functools
 import gc
 import importlib.util
 import os
@@ -10,6 +11,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -231,9 +233,13 @@ AddPlugin = Callable[[Path], Path]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _quiet_log() -> None:
+def _quiet_log() -> Iterator[None]:
     """No log on stderr; ``logged`` has what a test wants of it."""
     logger.remove()
+    with pytest.MonkeyPatch.context() as patch:
+        # Loguru asks for all of them whenever a log is opened.
+        patch.setattr(sysconfig, "get_path", functools.cache(sysconfig.get_path))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,5 +1,6 @@
 """Starts scripts as `python script ...` does, but from a process that has imported the
-large libraries already, which takes most of a start. Their own code is read as always.
+large libraries already, which takes most of a start, and has compiled the patterns of
+the bot. Their own code is read as always.
 
     process = start(["bot.py", "run"], env, cwd, stdout=file)
     process.wait()
@@ -9,6 +10,7 @@ at its start, the script gets an interpreter of its own.
 """
 
 import atexit
+import functools
 import gc
 import importlib
 import json
@@ -20,8 +22,11 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
+import types
 from collections.abc import Iterable, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +34,7 @@ from typing import IO, Any
 LIBRARIES = ("aiohttp", "aiosqlite", "argparse", "asyncio", "discord.ext.commands")
 LIBRARIES += ("loguru", "pluggy", "pydantic", "pydantic_settings", "sqlite3")
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class WarmProcess:
@@ -150,10 +156,39 @@ def become(words: list[str], env: dict[str, str], cwd: str, files: list[int]) ->
     return script
 
 
-if __name__ == "__main__":
+def warm_up() -> None:
+    """Do once what each start of a bot would do again."""
     for library in LIBRARIES:
         importlib.import_module(library)
+    # Loguru asks for all of them whenever a log is opened.
+    sysconfig.get_path = functools.cache(sysconfig.get_path)
+    for scheme in sysconfig.get_scheme_names():
+        for name in sysconfig.get_path_names():
+            sysconfig.get_path(name, scheme)
+    sys.path.insert(0, str(ROOT))
+    core = importlib.import_module("bossbot")
+    core.open_plugins(core.plugin_folders(ROOT / "tests" / "none"))
+    for path in ROOT.glob("plugins/*/*.py"):
+        importlib.import_module(f"{core.PLUGIN_PACKAGE}.{path.stem}")
+    # A bot imports its own; `re` and `typing` remember what they have made.
+    for name in [name for name in sys.modules if name.startswith("bossbot")]:
+        del sys.modules[name]
+    del sys.path[0]
+    runpy.run_path = run_path  # type: ignore[assignment]
+    gc.collect()
     gc.freeze()
+
+
+def run_path(script: str, run_name: str) -> None:
+    """Run a script as ``runpy`` does, but from its bytecode, if that is there."""
+    code: Any = SourceFileLoader(run_name, script).get_code(run_name)
+    module = sys.modules[run_name] = types.ModuleType(run_name)
+    module.__file__ = script
+    exec(code, vars(module))  # noqa: S102
+
+
+if __name__ == "__main__":
+    warm_up()
     with socket.socket(fileno=os.dup(0)) as wire:
         request, files = serve(wire)
     runpy.run_path(become(*request, files), run_name="__main__")
