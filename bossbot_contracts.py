@@ -84,12 +84,12 @@ class BossbotError(Exception):
     """The root of our errors; ``str(error)`` is safe to show to a member.
 
     BossbotError
-    ├── StartError        the bot cannot start or go on
+    ├── StartError        the bot cannot start or continue
     ├── PluginError       a plugin is wrong and switched off
     ├── Refused           a rule or a check says no
     │   ├── QueueFull
-    │   └── OutOfReach    what is asked does not answer now
-    └── JobFailed         an attempt brought nothing
+    │   └── OutOfReach    the queue or the facts do not answer now
+    └── JobFailed         an attempt failed
     """
 
 
@@ -655,7 +655,7 @@ class Request:
     prefix: str  # every file's name starts so: f"{prefix}_{number:04d}.{ext}"
     engine: str = ""
     platform: str = ""
-    options: dict[str, Any] = field(default_factory=dict)  # what was asked for
+    options: dict[str, Any] = field(default_factory=dict)  # the member's
     engine_options: dict[str, Any] = field(default_factory=dict)  # the platform's
     cookies_file: Path | None = None  # a Netscape cookies.txt of this attempt's own
     cache_dir: Path = Path(".")  # the engine's cache for this platform
@@ -1306,8 +1306,8 @@ class Queue(Part):
 
     @abstractmethod
     def changes(self) -> AsyncIterator[Change | None]:
-        """Every change of every job as it is committed, whichever process wrote it, and
-        what ``report`` passes on. None at first and now and then, since a delayed job
+        """Every change of every job as it is committed, by any process, and the progress
+        from ``report``. None at first and now and then, since a delayed job
         may be due. Ends, with nothing left out, when the queue is stopped."""
 
 

@@ -244,7 +244,7 @@ def describe(job: Job, is_open: bool, progress: Progress | None = None) -> str:
 
 
 def details(job: Job, with_log: bool = False) -> discord.Embed:
-    """Everything that a member may know of a failed job; with what is in the log, too,
+    """Everything that a member may know about a failed job; with lines of the log, too,
     for the bot's owner. At most 1,800 characters."""
     error = _(job.error or SENTENCES[Cause.INTERNAL])
     embed = discord.Embed(title=_("Download failed"), description=error[:900])

@@ -186,7 +186,7 @@ class LimitedChild:
         await self._receive()
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
-        """Keep the end of what it prints, for the log."""
+        """Keep the end of its output, for the log."""
         assert process.stderr
         while chunk := await process.stderr.read(4096):
             self._said = (self._said + chunk)[-MAX_SAID_BYTES:]

@@ -100,7 +100,7 @@ async def forget_ended(
 
 
 async def wish(app: App, guild_id: int | None, user_id: int | None) -> None:
-    """Note what is to be forgotten by plugins that may be switched off now."""
+    """Note a member for plugins that may be switched off now, and must forget them."""
     sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB '*_wishes'"
     values = (-1 if guild_id is None else guild_id, user_id or 0)
     for row in await app.database.all(sql):

@@ -75,8 +75,8 @@ def is_adult(channel: Any) -> bool:
 
 
 async def channels_for(asked: Asked, *, public: bool = False) -> list[int]:
-    """The channels of ``Query.channels`` for whoever gave a command or clicked, as they
-    are now: ask anew for each answer. A direct message sees only itself."""
+    """The channels of ``Query.channels`` for the member of a command or click, as they
+    are now: ask again for each answer. A direct message sees only itself."""
     guild, here, member = asked.guild, asked.channel, user_of(asked)
     if here is None:
         return []

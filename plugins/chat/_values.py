@@ -359,7 +359,7 @@ def ranged(text: str, kind: Kind, shown: Callable[[Any], str]) -> str:
 
 
 def suggestions(kind: Kind, typed: str, place: Place) -> list[str]:
-    """Values that have what is typed in them, first those that begin with it; of a list
+    """Values that contain the typed text, first those that begin with it; of a list
     the last one is completed."""
     if not kind.inside:
         return near(kind, typed, place)
@@ -378,7 +378,7 @@ def suggestions(kind: Kind, typed: str, place: Place) -> list[str]:
 
 
 def near(kind: Kind, typed: str, place: Place) -> list[str]:
-    """The choices or names of a kind that have what is typed in them."""
+    """The choices or names of a kind that contain the typed text."""
     sign = SIGNS.get(kind.what, "")[:1]
     names = [sign + name for name, _id in place.named(kind.what)] if kind.what else []
     word = typed.strip().removeprefix(sign).casefold()

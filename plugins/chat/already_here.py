@@ -118,7 +118,7 @@ class Keys(NamedTuple):
 
 
 def keys_of(app: App, job: Job) -> Keys:
-    """By the link, whatever its form, and by what was asked for."""
+    """By the link, in any form, and by the options of the request."""
     platform = app.plugins.registered("platforms").get(job.platform)
     options = {
         name: value
@@ -170,7 +170,7 @@ def hashed(*values: Any) -> str:
 
 
 def is_restricted(app: App, channel_id: int) -> bool:
-    """Whether a channel is age-restricted: what is posted there is no answer elsewhere."""
+    """Whether a channel is age-restricted: its posts are no answers elsewhere."""
     channel: Any = app.bot.get_channel(channel_id)
     return bool(channel and getattr(channel, "is_nsfw", bool)())
 
@@ -507,7 +507,7 @@ def under_way(job: Job) -> None:
 
 @hookimpl
 async def job_progressed(job: Job, app: App) -> None:
-    """Have those join a short link who ask for what it leads to."""
+    """Let requests for a short link's target join its job."""
     if "leads_to" in job.facts and running.get(job.same, ("",))[0] == job.id:
         same = keys_of(app, leads_to(job)).same
         if same not in running:
@@ -515,7 +515,7 @@ async def job_progressed(job: Job, app: App) -> None:
 
 
 async def note(app: App, jobs: Iterable[Job]) -> None:
-    """Write down what was posted; twice does no harm."""
+    """Record the posts of jobs; twice does no harm."""
     rows, short = list[dict[str, Any]](), list[tuple[str, str, float]]()
     for job in jobs:
         rows += rows_of(app, job)
@@ -613,7 +613,7 @@ class AgainButton(
     discord.ui.DynamicItem[discord.ui.Button[Any]],
     template=r"here:again:(?P<id>[0-9a-f]{10})",
 ):
-    """Takes the link of a job once more, for whoever clicks, where it is clicked."""
+    """Takes the link of a job again, for the member who clicks, in that channel."""
 
     def __init__(self, job_id: str) -> None:
         custom_id = f"here:again:{job_id}"
@@ -653,7 +653,7 @@ class AgainButton(
     async def asked_for(
         self, app: App, interaction: discord.Interaction
     ) -> tuple[str, dict[str, Any]]:
-        """The link, and what was asked for with it."""
+        """The link, and the options of its request."""
         job = await app.queue.get(self.job_id)
         if job and belongs_here(interaction, job):
             options = job.options.items()

@@ -111,7 +111,7 @@ def check_direct_message(config: Config) -> None:
 
 
 class Download(commands.Cog):
-    """Download what is behind links and post it here."""
+    """Download the media behind links and post them here."""
 
     def __init__(self, bot: BossBot) -> None:
         self.bot = bot

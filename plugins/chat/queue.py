@@ -354,8 +354,8 @@ class ConfirmButton(
         r"queue:(?P<name>clear|purge):(?P<what>waiting|all|\d{1,20}):(?P<user>\d{1,20})"
     ),
 ):
-    """Removes what is in the queue, "waiting" or "all", or forgets what has ended: of a
-    member, or 0 for all."""
+    """Removes the queue's jobs, "waiting" or "all", or forgets ended ones: of a member,
+    or 0 for all."""
 
     def __init__(self, name: str, what: str, user_id: int) -> None:
         labels = {"clear": _("Remove"), "purge": _("Forget")}

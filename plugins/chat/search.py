@@ -152,7 +152,7 @@ def words_of(message: discord.Message) -> str:
 async def found(
     app: App, asked: Any, wanted: Wanted, after: int = 0, key: str = ""
 ) -> dict[str, Any] | None:
-    """A page of what was found, as ``send`` takes it; None when there is nothing."""
+    """A page of the results, as arguments for ``send``; None if there are none."""
     query = await query_for(asked, wanted)
     hits = await archive_of(app).search(query, limit=PER_PAGE + 1, after=after)
     if not hits:

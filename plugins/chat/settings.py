@@ -399,7 +399,7 @@ def one_shown(setting: Setting, guild_id: int, place: Place) -> discord.Embed:
 
 
 def lacking_for(setting: Setting, table: dict[str, Any], place: Place) -> str:
-    """The permissions that a plugin misses for what is set, by channel."""
+    """The permissions that a plugin lacks for these settings, by channel."""
     missing: dict[int, list[str]] = {}
     with contextlib.suppress(ValidationError, AttributeError):
         config: Any = setting.plugin.guild_config.model_validate(table)

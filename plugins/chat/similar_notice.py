@@ -150,7 +150,7 @@ async def rest(app: App) -> None:
 
 
 async def look(app: App, job: Job) -> None:
-    """Compare a post with earlier ones, remember it, and say what it is like."""
+    """Compare a post with earlier ones, remember it, and link to a similar one."""
     sent = [post for post in job.posts if post.state == "sent" and post.message_id]
     guild = app.bot.get_guild(job.guild_id)
     channel = guild and sent and guild.get_channel_or_thread(place_of(job, sent[0]))

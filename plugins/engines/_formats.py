@@ -104,7 +104,7 @@ def shrunk(
     want: Wanted,
     length_s: float | None,
 ) -> dict[str, float]:
-    """The shorter sides of what was chosen and of the best within the quality, as facts
+    """The shorter sides of the choice and of the best within the quality, as facts
     to report; none if the best was not too large, or the other is as well."""
     best = max(_candidates(formats, want), key=lambda one: side_of(one.picture) or 0)
     sides = side_of(parts[0]) or 0, side_of(best.picture) or 0

@@ -250,7 +250,7 @@ def _find(url: str) -> Any:
 
 @functools.lru_cache(maxsize=1)  # a child asks several times for its link
 def _match(url: str) -> tuple[Any, Any]:
-    """The extractor's class for a link, and what it matches; None if there is none."""
+    """The extractor's class for a link, and the match; None if there is none."""
     if LINK.match(url):
         candidates, matches, extractors = _table()
         for number in candidates(url):

@@ -283,7 +283,7 @@ class DiscordCourier(Courier):
         self, job: Job, files: Sequence[MediaFile], limit: int, posted: int = 0
     ) -> tuple[list[MediaFile], list[str]]:
         """The files that can be posted, and a line for each other one; sets the job's
-        figures to what is posted, including ``posted`` files.
+        figures to those of the posted files, including ``posted`` earlier ones.
 
         Raises:
             JobFailed: nothing is left to post, and nothing more comes.
@@ -651,7 +651,7 @@ def cannot_be_sent(error: Exception) -> bool:
 
 
 def renew(job: Job, post: Post, files: Sequence[MediaFile]) -> None:
-    """Give a post, which may have been sent, its files as they were downloaded anew."""
+    """Give a post, which may have been sent, its files from the new download."""
     pieces = [piece(job, name) for name in post.files]
     again = {piece(job, file.name): file for file in files}
     found = [again[one] for one in pieces if one in again]

@@ -21,8 +21,7 @@ def is_hdr(probe: Probe) -> bool:
 
 
 def filters_of(source: Source, aim: Plan, mapped: bool) -> list[str]:
-    """The filters that lead from a video to what is planned; ``mapped`` also to the light
-    that all screens show."""
+    """The filters that lead from a video to the plan; ``mapped``: also from HDR to SDR."""
     probe, found = source.probe, list[str]()
     if probe.interlaced:
         found.append("yadif")

@@ -47,6 +47,6 @@ def maps_of(probe: Probe) -> list[str]:
 
 
 def sizes_in(said: str) -> dict[str, int]:
-    """The bytes of the packets that ffmpeg wrote, by what it printed: video, audio."""
+    """The bytes of video and audio that ffmpeg wrote, from its output."""
     found = re.findall(r"(video|audio):\s*(\d+)Ki?B", said, re.IGNORECASE)
     return {kind: int(size) * 1024 for kind, size in found}

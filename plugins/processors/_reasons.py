@@ -14,7 +14,7 @@ TOO_LARGE = N_("It is {size}, the limit is {limit}, and it could not be made sma
 
 
 def in_place_of(file: MediaFile, made: MediaFile) -> MediaFile:
-    """A file with what is known of the one that it was made of."""
+    """A file with the facts of the one that it was made from."""
     notes = ", ".join(filter(None, (file.note, made.note)))
     return dataclasses.replace(made, note=notes, alt=file.alt)
 

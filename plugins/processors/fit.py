@@ -282,7 +282,7 @@ class Fitting:
         return self._noted(made, text, kbps=kbps)
 
     async def _encoded(self) -> MediaFile:
-        """Encoded: once if that is a hit, else with what was learnt from the misses."""
+        """The encoded file: after one pass if that is a hit, else after corrected ones."""
         aim = plan(self.source, self.limit * SHARE)
         stats = self.bench.path("stats") if self._stats_fit(aim) else None
         short = self.source.length_s <= SHORT_S

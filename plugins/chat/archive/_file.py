@@ -385,8 +385,8 @@ def erase_messages(db: sqlite3.Connection, message_ids: Iterable[int]) -> int:
 
 
 def clean_index(db: sqlite3.Connection, cleaning: str) -> str:
-    """Rewrite some of the index without what was erased; returns what to pass to the
-    next call, "" at first and when all of it is clean."""
+    """Rewrite some of the index without erased posts; returns the argument of the next
+    call, "" at first and when all of it is clean."""
     dirty, before = fact(db, "dirty"), db.total_changes
     if not dirty:
         return ""
@@ -403,6 +403,6 @@ def clean_index(db: sqlite3.Connection, cleaning: str) -> str:
 
 
 def empty_wal(db: sqlite3.Connection) -> bool:
-    """Bring everything into the file, and empty what was written ahead of it; False when
-    somebody still reads an older state."""
+    """Bring everything into the file, and empty the write-ahead log; False if a reader
+    still uses an older state."""
     return not db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]

@@ -65,8 +65,8 @@ class Meaning:
 
     @property
     def model(self) -> str:
-        """The name of what makes the rows, "" for nothing. Rows of another name cannot
-        be compared and have to be made anew from their texts."""
+        """The name of the model that makes the rows, "" for none. Rows of another one
+        cannot be compared, and are computed again from their texts."""
         if self._missing:
             return ""
         return _model.NAME if self.kind == "auto" else self._endpoint.name

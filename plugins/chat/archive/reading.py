@@ -109,7 +109,7 @@ async def ask_for_texts(app: App, job: Job) -> list[Passage]:
 
 
 async def answer_with_texts(app: App, subtitles: bool) -> None:
-    """Answer with what is in the files of this machine, as long as the bot runs."""
+    """Answer with the texts in this machine's files, as long as the bot runs."""
     if not (queue := shared_queue(app)):
         return
     async for question in queue.questions(TOPIC):

@@ -1,4 +1,4 @@
-"""The archive: keeps its file in step with what is posted and deleted, and searches it."""
+"""The archive: keeps its file in step with posts and deletions, and searches it."""
 
 import asyncio
 import contextlib
@@ -258,8 +258,7 @@ class SQLiteArchive(PostArchive):
     # What is posted
 
     def keeps(self, guild_id: int) -> bool:
-        """Whether a server wants what is posted there to be kept; not when its settings
-        cannot be read."""
+        """Whether the archive is on for a server; not if its settings cannot be read."""
         try:
             return is_on(self.app.guilds.tables(guild_id))
         except Refused:
@@ -306,7 +305,7 @@ class SQLiteArchive(PostArchive):
         return added
 
     async def _catch_up(self) -> None:
-        """Get ready, and add what was posted while nobody looked."""
+        """Get ready, and add the posts that were missed in the meantime."""
         await self.app.bot.wait_until_ready()  # which knows the channels
         await self._make_ready()
         while True:
@@ -365,8 +364,8 @@ class SQLiteArchive(PostArchive):
         await self._erase_jobs([job.id for job in jobs if job.id not in found])
 
     async def _add_history(self) -> None:
-        """Add what was posted before there was an archive, as far as the history goes:
-        links and titles."""
+        """Add the posts from before there was an archive, from the history: links and
+        titles."""
         sql = "SELECT 1 FROM sqlite_master WHERE name = 'history'"
         database, last = self.app.database, ""
         if not await database.one(sql):
@@ -411,7 +410,7 @@ class SQLiteArchive(PostArchive):
             await self._read_post(row["job_id"], row["tries"])
 
     async def _answer(self) -> None:
-        """Read files for who asks."""
+        """Read files for the gateway."""
         await answer_with_texts(self.app, self.config.subtitles == "own")
 
     async def _read_post(self, job_id: str, tries: int) -> None:
@@ -654,7 +653,7 @@ class SQLiteArchive(PostArchive):
         await asyncio.wait([task], timeout=FORGET_S)
 
     async def _forget_wishes(self) -> None:
-        """Erase what is to be forgotten."""
+        """Erase the posts of members who are to be forgotten."""
         sql = "SELECT guild_id, member FROM archive_wishes LIMIT 1"
         while wish := await self.app.database.one(sql):
             self._wishes = True
@@ -666,7 +665,7 @@ class SQLiteArchive(PostArchive):
         self._wishes = False
 
     async def _clean(self) -> None:
-        """Clear the pages of the file of what was erased."""
+        """Clear the file's pages of erased posts."""
         while True:
             await self._erased.wait()
             self._erased.clear()
@@ -708,8 +707,8 @@ class SQLiteArchive(PostArchive):
         await self._heard(self.forget_where("guild_id = ?", guild.id))
 
     async def _heard(self, forgetting: Awaitable[None]) -> None:
-        """Forget something; what fails is done with what is to be caught up, or found
-        out by the next search."""
+        """Forget something; after a failure, ``_catch_up`` does it, or the next search
+        notices."""
         try:
             await forgetting
         except (sqlite3.Error, _file.Newer) as error:
@@ -718,7 +717,7 @@ class SQLiteArchive(PostArchive):
             self._behind.set()
 
     async def forget_channel(self, guild_id: int, channel_id: int) -> None:
-        """Forget what was posted in a channel and its threads."""
+        """Forget the posts in a channel and its threads."""
         messages = await self._read(partial(_find.messages_in, channel_id=channel_id))
         await self.forget_messages(messages)
         await self.forget_where(
@@ -810,7 +809,7 @@ class SQLiteArchive(PostArchive):
             await self._write(lambda db: db.execute(sql, values))
 
     async def _sweep(self) -> None:
-        """Erase what is too old."""
+        """Erase posts that are too old."""
         while days := self.config.retention_days:
             await self.forget_where("posted_at < ?", now() - days * 86400)
             await asyncio.sleep(SWEEP_S)
