@@ -219,7 +219,7 @@ REFUSALS = {
     ),
     "maxmemory": ("Redis is full", "Let it have more memory: maxmemory in redis.conf."),
     "WRONGTYPE": (
-        "Something else than the bot has written there",
+        "Something other than the bot has written there",
         "Set [plugins.redis_queue] prefix to another name.",
     ),
 }
