@@ -299,7 +299,9 @@ def cleaned(job: Job) -> str:
     knows are translated where they are shown; of all others only the job's own link, and
     times, keep their form."""
     error = job.error[:MAX_ERROR]
-    if any(known.gettext(error) != error for known in bossbot.catalogues.values()):
+    if not error or any(
+        known.gettext(error) != error for known in bossbot.catalogues.values()
+    ):
         return error
     own = hide(job, show_link(public_url(job)))
     lines = []
