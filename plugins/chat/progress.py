@@ -69,7 +69,7 @@ LOOK_S = 1.0  # between two looks at the messages of waiting links
 MAX_PLACES, MAX_STUCK = 2, 20  # messages that one look brings up to date
 SETTLED_S = 5.0  # after which a link that was to start at once has a place in the queue
 # After so long unseen, a worker takes no new links, or has stopped work on its links.
-LATE_S, GONE_S = 4.0, 30.0
+LATE_S, GONE_S = 3.0, 30.0
 
 
 class Config(PluginConfig):
@@ -202,6 +202,7 @@ class Tracker:
         self.ended: dict[str, Group] = {}  # the newest last
         self.room_at_s = 0.0  # by the loop's clock: when progress may be shown again
         self.stuck: Collection[Status] = ()  # no worker is there for jobs in these
+        self._late: Collection[Status] = UNFINISHED  # the same in the last look only
 
     def add(self, job: Job) -> Group:
         """The group of a job, with this state of it."""
@@ -226,7 +227,8 @@ class Tracker:
     async def look(self, app: App, interval_s: float) -> None:
         """Bring a few messages up to date: the places of waiting links, and whether any
         worker is there."""
-        self.stuck = await stuck_in(app)
+        late = await stuck_in(app)  # Redis may have been away: a second look decides
+        self.stuck, self._late = [one for one in late if one in self._late], late
         groups = [group for group in self.groups.values() if not group.ended]
         for group in [g for g in groups if g.differs(self.stuck)][:MAX_STUCK]:
             self.show(app, group, interval_s, soon=True)

@@ -277,6 +277,21 @@ async def test_link_on_which_nobody_works_says_so(
     assert not await stuck_in(app)
 
 
+async def test_one_late_look_at_the_workers_says_nothing_yet() -> None:
+    seen_s = [99.0, 0, 5, 5, 0]
+
+    async def seen() -> list[AtWork]:
+        return [AtWork("x", "1.0", 5, 0, seen_s.pop(0))]
+
+    queue = SimpleNamespace(shared=True, workers=seen)
+    app: Any = SimpleNamespace(queue=queue, works=False)
+    tracker, told = Tracker(), []
+    while seen_s:
+        await tracker.look(app, 1)
+        told.append(Status.QUEUED in tracker.stuck)
+    assert told == [True, False, False, True, False]
+
+
 async def test_place_in_the_line_is_followed_after_a_restart(stage: Stage) -> None:
     async with stage.bot(max_concurrent_downloads=1):
         await stage.says(f"$download {link('wait=gate', stage.image(1))}")
