@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -80,8 +81,8 @@ async def machines(stage: Stage) -> AsyncIterator[Machines]:
 
 def jobs_of(stage: Stage, name: str) -> set[str]:
     """The jobs that have a folder with a worker."""
-    names = {one.name for one in (stage.folder / f"data of {name}").rglob("*")}
-    return set(filter(JOB_ID.fullmatch, names))
+    folders = os.walk(stage.folder / f"data of {name}")  # some may go meanwhile
+    return {one for _, names, _ in folders for one in names if JOB_ID.fullmatch(one)}
 
 
 async def test_whoever_dies_or_stops_all_is_posted_once_searched_and_forgotten(
