@@ -1368,7 +1368,8 @@ class Courier(Part):
 
     @abstractmethod
     async def post(self, job: Job) -> None:
-        """Send what is not sent yet, each message guarded by the job's claim.
+        """Send what is not sent yet, each message guarded by the job's claim. That the
+        last one of an uploading job was sent is left to be stored with its end.
 
         Raises:
             JobFailed: it cannot be posted, or the claim was lost.
