@@ -205,7 +205,9 @@ class LocalWorker(Worker):
                     if self._refused != str(error):
                         logger.warning("no job is started now: {}", error)
                     self._refused = str(error)
-                    self._ask_again_s = loop.time() + self.refused_s
+                    away = isinstance(error, OutOfReach)  # it may be back at once
+                    wait_s = min(self.refused_s, 1) if away else self.refused_s
+                    self._ask_again_s = loop.time() + wait_s
                     return
                 self._refused = ""
                 if not job:

@@ -26,6 +26,8 @@ from bossbot_plugins._alike import read_look
 from bossbot_plugins._shared import GATEWAY
 from bossbot_plugins.already_here import asked_about, find_posted
 from bossbot_plugins.archive import reading
+from bossbot_plugins.local_worker import Config as WorkerConfig
+from bossbot_plugins.local_worker import LocalWorker
 from bossbot_plugins.similar_notice import ask_for_looks
 from conftest import ROOT, Home, MakeApp, MakeSettings, make_job, our_plugins
 from discord_support import module
@@ -42,6 +44,7 @@ from bossbot import (
     App,
     Change,
     MediaFile,
+    OutOfReach,
     Passage,
     Post,
     Progress,
@@ -1059,6 +1062,29 @@ async def test_worker_that_stops_has_no_slots_any_more(queue: Queue) -> None:
     assert (worker.name, worker.slots) == ("one", 0)
     assert await queue.add(make_job()) == 1
     assert await queue.claim("one", 60)
+
+
+@pytest.mark.parametrize(("error", "wait_s"), [(OutOfReach, 1), (Refused, 5)])
+async def test_worker_asks_again_soon_where_the_queue_was_away(
+    make_settings: MakeSettings, error: type[Refused], wait_s: float
+) -> None:
+    async def claim(*about: Any) -> None:
+        raise error("not now")
+
+    async def call(*about: Any) -> None:
+        pass
+
+    app: Any = SimpleNamespace(
+        settings=make_settings(),
+        stopping=asyncio.Event(),
+        queue=SimpleNamespace(waits=lambda: True, claim=claim),
+        plugins=SimpleNamespace(call=call),
+    )
+    worker = LocalWorker(app, WorkerConfig())
+    worker.refused_s, clock = 5, asyncio.get_running_loop().time
+    before = clock()
+    await worker._claim()
+    assert before + wait_s <= worker._ask_again_s <= clock() + wait_s
 
 
 async def test_link_waits_where_no_worker_is(queue: Queue) -> None:

@@ -173,6 +173,8 @@ async def test_workers_ask_the_gateway_what_is_here_and_tell_it_what_files_look_
     asked = await stage.says(f"$download {short[1]}")
     status = await stage.hears("Download started", after=asked.id)
     await gateway.kill()
+    with contextlib.closing(redis.Redis.from_url(machines.redis.url)) as known:
+        assert known.delete("{bossbot}:gateway")  # as after 30 seconds
     fault.release()
     stage.open_gate("gate")
     assert len(await stage.gets(3)) == 3
