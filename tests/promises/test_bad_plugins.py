@@ -109,7 +109,7 @@ async def test_second_signal_ends_a_bot_whose_loop_a_plugin_blocks(
     await stage.says(f"$download {link(stage.image())}")
     await process.logged("blocks")
     process.terminate()
-    await process.logged("again to stop at once")
+    await process.logged("stops the bot at once")
     process.terminate()
     assert await process.ended() == 1
     await process.family_ended()
