@@ -257,6 +257,7 @@ class SQLiteQueue(ListenedQueue):
     """The embedded queue. One process owns the file, so a lease never expires while it
     lives, and ``recover`` releases what any earlier process held."""
 
+    wake_s = 0.003  # until workers do not wait for a sync; the answer comes first
     finish_within_s = 2.0  # for changes that are under way, at a stop
 
     def __init__(self, app: App, config: Config) -> None:
@@ -303,14 +304,18 @@ class SQLiteQueue(ListenedQueue):
         self, rows: list[Any], until: Awaitable[None] | None = None
     ) -> None:
         """Announce committed rows in the order of the commits, after ``until``, since
-        members may act on them. Workers need not wait."""
+        members may act on them. If that takes a while, workers begin without it."""
         entry = [rows, until is None]
         self._to_tell.append(entry)
         self._count(rows)
         try:
             if until:
-                self._pass_on(lambda: None)
-                await until
+                loop = asyncio.get_running_loop()
+                wake = loop.call_later(self.wake_s, self._pass_on, lambda: None)
+                try:
+                    await until
+                finally:
+                    wake.cancel()
         finally:
             entry[1] = True
             while self._to_tell and self._to_tell[0][1]:
