@@ -1394,8 +1394,9 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.NOTSET, force=True)
     for name in ("aiosqlite", "asyncio"):  # they would log every statement
         logging.getLogger(name).setLevel(logging.INFO)
-    for name in ("discord.gateway", "discord.http", "discord.client"):  # every message
-        logging.getLogger(name).setLevel(logging.NOTSET if debug else logging.INFO)
+    levels = {"gateway": logging.INFO, "http": logging.INFO, "client": logging.WARNING}
+    for name, level in levels.items():  # every message, and each log-in
+        logging.getLogger(f"discord.{name}").setLevel(logging.NOTSET if debug else level)
 
 
 # ── Command line ───────────────────────────────────────────────────────────────────
