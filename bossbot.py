@@ -1396,7 +1396,8 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
         logging.getLogger(name).setLevel(logging.INFO)
     levels = {"gateway": logging.INFO, "http": logging.INFO, "client": logging.WARNING}
     for name, level in levels.items():  # every message, and each log-in
-        logging.getLogger(f"discord.{name}").setLevel(logging.NOTSET if debug else level)
+        library = logging.getLogger(f"discord.{name}")
+        library.setLevel(logging.NOTSET if debug else level)
 
 
 # ── Command line ───────────────────────────────────────────────────────────────────
