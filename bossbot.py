@@ -1394,10 +1394,11 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.NOTSET, force=True)
     for name in ("aiosqlite", "asyncio"):  # they would log every statement
         logging.getLogger(name).setLevel(logging.INFO)
-    levels = {"gateway": logging.INFO, "http": logging.INFO, "client": logging.WARNING}
-    for name, level in levels.items():  # every message, and each log-in
+    # Every message, and each log-in.
+    least = {"gateway": logging.INFO, "http": logging.INFO, "client": logging.WARNING}
+    for name, number in least.items():
         library = logging.getLogger(f"discord.{name}")
-        library.setLevel(logging.NOTSET if debug else level)
+        library.setLevel(logging.NOTSET if debug else number)
 
 
 # ── Command line ───────────────────────────────────────────────────────────────────
