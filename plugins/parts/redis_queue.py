@@ -171,10 +171,12 @@ HELD = (
 MAX_DELAY_S = 600  # of a job that is given back
 CLOCKS_S = 10.0  # that the clocks of machines may be apart
 SEEN_S = 90.0  # a worker that was not seen for so long is not asked
+ANSWER = re.compile("answer:[0-9a-f]{16}")  # the key of one
 ANSWER_S = 60.0  # after which nobody waits for an answer any more
 PLACE_S = 30  # for so long a gateway that died keeps others from its place
 SWEEP_S = 3600.0  # between two removals of old rows
 PAGE = 200  # jobs that are read at once
+MAX_ASKING = 20  # questions at once; redis-py refuses to open a 101st connection
 MAX_ERROR = 2000  # characters, as of a message of Discord's
 MAX_VALUE = 2**20  # characters of a field; no honest one comes near
 LARGEST = 2**63  # numbers are smaller, as in SQLite
@@ -447,6 +449,7 @@ class Redis:
         self.answers = ResponseError  # those of them that came from Redis
         self._no_script = NoScriptError
         self._asking: set[asyncio.Task[Any]] = set()
+        self._room = asyncio.Semaphore(MAX_ASKING)
         self._run_id = ""  # of this server
         self.met_at = 0.0  # since when; Unix seconds
         self._away = False  # whether the last call got no answer
@@ -557,7 +560,10 @@ class Redis:
 
         async def body() -> T:
             async with asyncio.timeout(self.within_s):
-                return await question()
+                if not whole:  # one of the few that stay open
+                    return await question()
+                async with self._room:
+                    return await question()
 
         task = asyncio.create_task(body())
         self._asking.add(task)
@@ -935,7 +941,9 @@ class RedisQueue(ListenedQueue, SharedQueue):
                 found = await self._pop([f"asked:{topic}:{one}" for one in names])
                 if found is not None:
                     answer, text = json.loads(found)
-                    push = partial(self._push, str(answer), within_s=ANSWER_S)
+                    if not ANSWER.fullmatch(answer):  # another key of the queue
+                        raise ValueError("it has no place for an answer")
+                    push = partial(self._push, answer, within_s=ANSWER_S)
                     yield Question(str(text), push)
             except OutOfReach:
                 await asyncio.sleep(self.again_s)

@@ -565,6 +565,14 @@ async def test_calls_of_one_moment_share_a_trip_and_only_the_wrong_one_fails(
     assert [job.attempts for job in claimed if job] == [1, 1, 1]
 
 
+async def test_many_questions_at_once_are_all_answered(queue: Queue) -> None:
+    """More than redis-py opens connections."""
+    job = make_job()
+    await queue.add(job)
+    found = await asyncio.gather(*(queue.get(job.id) for _ in range(200)))
+    assert {one and one.id for one in found} == {job.id}
+
+
 async def test_any_text_comes_back_as_it_was(queue: Queue) -> None:
     text = "".join(map(chr, range(0x250))) + '\u2028\U0001f600\\"/\u202e'
     await queue.add(make_job(facts={"title": text}, options={text: text}))
@@ -728,7 +736,9 @@ async def test_processes_ask_each_other(queue: Queue) -> None:
     assert await queue.ask("me", "a", "?", 30) is None  # nobody has seen it
     await queue.claim("me", 60)
     assert await queue.ask("me", "a", "?", 0) is None
-    for wrong in ("[", "7", '["x"]'):  # whoever wrote it
+    seq = redis.redis.key("seq")  # which is no place for an answer
+    await redis.redis.client.set(seq, 1)
+    for wrong in ("[", "7", '["x"]', '[7, "x"]', '["seq", "x"]'):  # whoever wrote it
         await redis.redis.client.rpush(redis.redis.key("asked:b:me"), wrong)
 
     async def answer() -> None:
@@ -744,6 +754,7 @@ async def test_processes_ask_each_other(queue: Queue) -> None:
         await redis.redis.client.set(redis.redis.key("gateway"), "it")
         assert await queue.ask(GATEWAY, "b", "who?", 30) == "WHO?"
     answering.cancel()
+    assert await redis.redis.client.ttl(seq) == -1  # it does not go
 
 
 WRONG_ANSWERS = ["[", "7", "[7]", '[["a", "b"]]', '[["a", "b", "c"]]', "[" * 2000]
