@@ -8,7 +8,7 @@ import heapq
 import math
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 import discord
@@ -38,9 +38,11 @@ from pydantic import Field
 
 from bossbot import (
     ATTEMPT_STATUSES,
+    N_,
     TERMINAL_STATUSES,
     App,
     BossBot,
+    Cause,
     Job,
     OutOfReach,
     PluginConfig,
@@ -67,6 +69,8 @@ MAX_LOOKED_AT = 100  # messages after a request, of which one may be about it
 MAX_RECALLED = 1000  # requests that wait at a start, and are kept up to date
 LOOK_S = 1.0  # between two looks at the messages of waiting links
 MAX_PLACES, MAX_STUCK = 2, 20  # messages that one look brings up to date
+MAX_SOUGHT = 10  # messages of whose links one look asks whether the queue has them
+LOST = N_("The queue has lost this link. Send it again.")
 SETTLED_S = 5.0  # after which a link that was to start at once has a place in the queue
 # After so long unseen, a worker takes no new links, or has stopped work on its links.
 LATE_S, GONE_S = 3.0, 30.0
@@ -173,6 +177,10 @@ class Group:
             self.noted.add(job.id)
 
 
+def unfinished_of(group: Group) -> list[Job]:
+    return [one for one in group.jobs.values() if one.status not in TERMINAL_STATUSES]
+
+
 def group_key(job: Job) -> str:
     """What the jobs of one message or interaction have in common."""
     request = job.request_key.partition(":")[0]
@@ -203,6 +211,8 @@ class Tracker:
         self.room_at_s = 0.0  # by the loop's clock: when progress may be shown again
         self.stuck: Collection[Status] = ()  # no worker is there for jobs in these
         self._late: Collection[Status] = UNFINISHED  # the same in the last look only
+        self._sought: list[str] = []  # groups that looks will ask about
+        self._missed: set[str] = set()  # jobs that the last look has not found
 
     def add(self, job: Job) -> Group:
         """The group of a job, with this state of it."""
@@ -232,6 +242,7 @@ class Tracker:
         groups = [group for group in self.groups.values() if not group.ended]
         for group in [g for g in groups if g.differs(self.stuck)][:MAX_STUCK]:
             self.show(app, group, interval_s, soon=True)
+        await self._look_for_lost(app, interval_s)
         clock = asyncio.get_running_loop().time
         if clock() < self.room_at_s:
             return
@@ -245,6 +256,31 @@ class Tracker:
             text = render_all(group.jobs.values(), group.progress, self.stuck)
             if places and text not in group.shown[:1]:
                 self.show(app, group, interval_s, soon=True)
+
+    async def _look_for_lost(self, app: App, interval_s: float) -> None:
+        """Tell some members whose links a shared queue does not have any more: it was
+        emptied, or is an older copy of itself. The second look in a row decides."""
+        self._sought = self._sought or [*self.groups] * app.queue.shared
+        keys, self._sought = self._sought[:MAX_SOUGHT], self._sought[MAX_SOUGHT:]
+        groups = [g for key in keys if (g := self.groups.get(key)) and not g.ended]
+        ids = {job.id for group in groups for job in unfinished_of(group)}
+        missed = ids - (await app.queue.find([*ids])).keys() if ids else set[str]()
+        lost, self._missed = missed & self._missed, missed
+        if missed - lost:
+            self._sought = keys + self._sought
+        if lost:
+            logger.error(
+                "links of members are gone from the queue, which was emptied, or is an "
+                "older copy of itself: {}",
+                len(lost),
+            )
+        for group in groups:
+            for job in unfinished_of(group):
+                if job.id in lost:
+                    gone = replace(job, status=Status.FAILED, cause=Cause.INTERNAL)
+                    gone.error = LOST
+                    group.add(gone)
+                    self.show(app, group, interval_s, soon=True)
 
     async def recall(self, app: App) -> list[Group]:
         """The groups whose messages the last run left unfinished. Those whose jobs all
@@ -520,7 +556,7 @@ async def job_progressed(
 
 def buttons_of(group: Group) -> list[str]:
     """The buttons for the jobs of a message."""
-    statuses = {job.status for job in group.jobs.values()}
+    statuses = {job.status for job in group.jobs.values() if job.error != LOST}
     buttons = {
         "cancel": not statuses.isdisjoint(CANCELLABLE),
         "retry": not statuses.isdisjoint(RETRYABLE),

@@ -215,6 +215,10 @@ REFUSALS = {
         "That Redis is a replica",
         "Put the address of the primary there: {url}.",
     ),
+    "index is out of range|SELECT is not allowed": (
+        "Redis has no database of that number",
+        "Take it out of {url}. If other programs use this Redis, set prefix.",
+    ),
     "no permissions": (
         "The user in the url may do too little in Redis",
         "An ACL that is enough is in docs/several-machines.md.",

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from bossbot_plugins.progress import (
     MAX_CONTENT,
     Group,
     Tracker,
+    buttons_of,
     group_key,
     render,
     render_all,
@@ -290,6 +292,37 @@ async def test_one_late_look_at_the_workers_says_nothing_yet() -> None:
         await tracker.look(app, 1)
         told.append(Status.QUEUED in tracker.stuck)
     assert told == [True, False, False, True, False]
+
+
+async def test_link_that_the_queue_has_lost_is_told_as_lost() -> None:
+    kept: dict[str, Job] = {}
+
+    async def find(job_ids: Sequence[str]) -> dict[str, Job]:
+        return {one: kept[one] for one in job_ids if one in kept}
+
+    app: Any = SimpleNamespace(queue=SimpleNamespace(shared=True, find=find))
+    app.works = True
+    tracker, written = Tracker(), list[Group]()
+    tracker.show = lambda app, group, *about, **more: written.append(group)  # type: ignore
+    jobs = some(40)
+    for number, job in enumerate(jobs):
+        job.status, job.request_key = Status.DOWNLOADING, f"{number + 1}:0"
+        kept[job.id] = job
+        tracker.add(job)
+    jobs[1].status = Status.COMPLETED  # whose row has gone since
+    del kept[jobs[1].id]
+    await tracker.look(app, 1)
+    away = kept.pop(jobs[5].id)  # for one look
+    lost = kept.pop(jobs[30].id)
+    for look in range(20):
+        await tracker.look(app, 1)
+        assert look or not written
+        if away.id in tracker._missed:
+            kept[away.id] = away
+    [group] = written
+    assert [*group.jobs] == [lost.id] and group.ended and not buttons_of(group)
+    text = render_all(group.jobs.values(), {})
+    assert text.endswith(f"`{lost.id}`\nThe queue has lost this link. Send it again.")
 
 
 async def test_place_in_the_line_is_followed_after_a_restart(stage: Stage) -> None:

@@ -1118,6 +1118,7 @@ async def test_link_waits_where_no_worker_is(queue: Queue) -> None:
         ("certificate verify failed: CERTIFICATE_VERIFY_FAILED", "ssl_ca_", False),
         ("You can't write against a read only replica.", "the primary", False),
         ("DENIED in protected mode: no password is set.", "requirepass", False),
+        ("DB index is out of range", "no database of that number", False),
         ("User x has no permissions to run 'info'", "several-machines.md", False),
         ("WRONGTYPE Operation against a key", "prefix to another name", False),
         ("command not allowed when used memory > 'maxmemory'.", "Redis is full", False),
