@@ -274,7 +274,10 @@ class Meter:
         return job.platform if job.platform in self._platforms else "other"
 
     async def find_open(self) -> None:
-        """Read the jobs from before the start."""
+        """Read the jobs from before the start. A process that hears of no changes has
+        none."""
+        if not self.app.has_gateway:
+            return
         with logger.catch(message="jobs from before the start are not in the metrics"):
             async for job in self.app.queue.untold():
                 if job.status not in TERMINAL_STATUSES and job.id not in self._ended:

@@ -169,6 +169,12 @@ async def test_jobs_of_before_a_restart_count_once(
         assert parse(await scrape(logged))["jobs_total", "other", "cancelled"] == 1
         links = {key[1:] for key in figures if key[0] == "links_total" and figures[key]}
         assert links == {("refused", "message")}
+        for has_gateway, known in ((True, 1), (False, 0)):  # a worker hears of no end
+            bot.app.has_gateway = has_gateway
+            meter = module("metrics").Meter(bot.app)
+            await meter.find_open()
+            assert len(meter._open) == known
+        bot.app.has_gateway = True
 
 
 async def test_each_thing_counts_once_and_only_what_it_is(
