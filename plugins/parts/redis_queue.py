@@ -579,7 +579,9 @@ class Redis:
                 self._asking.discard(task)
                 task.cancel()
         try:
-            if not task.done():
+            if (
+                not task.done() or task.cancelled()
+            ):  # by a stop, which is not the caller's
                 raise TimeoutError("it does not answer")
             return task.result()
         except self.errors as error:

@@ -573,6 +573,21 @@ async def test_many_questions_at_once_are_all_answered(queue: Queue) -> None:
     assert {one and one.id for one in found} == {job.id}
 
 
+async def test_question_that_a_stop_cuts_off_does_not_cancel_who_asks(
+    queue: Queue,
+) -> None:
+    redis: Any = queue.redis  # type: ignore[attr-defined]
+    redis.finish_within_s = 0
+    asked = asyncio.create_task(
+        redis.ask(lambda: redis.client.blpop([redis.key("none")], 60), whole=False)
+    )
+    while not redis._asking:
+        await asyncio.sleep(0)
+    await redis.stop()
+    with pytest.raises(OutOfReach):
+        await asked
+
+
 async def test_any_text_comes_back_as_it_was(queue: Queue) -> None:
     text = "".join(map(chr, range(0x250))) + '\u2028\U0001f600\\"/\u202e'
     await queue.add(make_job(facts={"title": text}, options={text: text}))
