@@ -579,9 +579,8 @@ class Redis:
                 self._asking.discard(task)
                 task.cancel()
         try:
-            if (
-                not task.done() or task.cancelled()
-            ):  # by a stop, which is not the caller's
+            # A stop of Redis cancels the task, but not who asks.
+            if not task.done() or task.cancelled():
                 raise TimeoutError("it does not answer")
             return task.result()
         except self.errors as error:
