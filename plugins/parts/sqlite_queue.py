@@ -263,9 +263,8 @@ class SQLiteQueue(ListenedQueue):
     def __init__(self, app: App, config: Config) -> None:
         super().__init__(app)
         self.config = config
-        self._to_tell: deque[list[Any]] = (
-            deque()
-        )  # rows, and whether they may be announced
+        # Rows, whether they may be announced, and progress that comes after them.
+        self._to_tell: deque[list[Any]] = deque()
         self._under_way: set[asyncio.Task[Any]] = set()
         self._waiting: int | None = None  # waiting jobs, as far as known
         self._sweeping: asyncio.Task[None] | None = None
@@ -319,9 +318,12 @@ class SQLiteQueue(ListenedQueue):
         finally:
             entry[1] = True
             while self._to_tell and self._to_tell[0][1]:
-                for row in self._to_tell.popleft()[0]:
+                told, _may_be_told, *progress = self._to_tell.popleft()
+                for row in told:
                     previous = Status(row["previous"]) if row["previous"] else None
                     self._pass_on(partial(change_of, row, previous))
+                for change in progress:
+                    self._pass_on(change, True)
 
     def _count(self, rows: list[Any]) -> None:
         """Keep the number of jobs that wait, after a change of rows."""
@@ -333,7 +335,14 @@ class SQLiteQueue(ListenedQueue):
     async def report(self, job: Job, progress: Progress) -> None:
         """See ``Queue``."""
         state = pickle.dumps(job)  # a copy of it costs much less than by deepcopy
-        self._pass_on(lambda: Change(pickle.loads(state), job.status, progress), True)
+
+        def change() -> Change:
+            return Change(pickle.loads(state), job.status, progress)
+
+        if self._to_tell:
+            self._to_tell[-1].append(change)
+        else:
+            self._pass_on(change, True)
 
     async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a change that is not to end between its commit and its
@@ -488,7 +497,7 @@ class SQLiteQueue(ListenedQueue):
             if removed:
                 gone = [dict(one, previous=one["status"], status="") for one in removed]
                 self._count([*gone, *freed])
-                for rows, _may_be_told in self._to_tell:  # a worker may have begun
+                for rows, *_ in self._to_tell:  # a worker may have begun
                     rows[:] = [row for row in rows if row["id"] != job_id]
                 added[:] = freed
                 raise

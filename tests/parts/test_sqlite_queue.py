@@ -1058,6 +1058,7 @@ async def test_nobody_hears_of_a_job_before_it_is_on_the_disk(
     claimed = await claim(queue)  # this waits for nothing
     claimed.status = Status.PROCESSING
     await queue.save(claimed, LEASE_S)
+    await queue.report(claimed, Progress("a"))
     again = asyncio.create_task(queue.add(job))
     hearing = asyncio.create_task(anext(changes))
     await longest_pause_s(10)
@@ -1066,8 +1067,14 @@ async def test_nobody_hears_of_a_job_before_it_is_on_the_disk(
     assert await asyncio.gather(adding, again) == [0, 0]
     first = await hearing
     await queue.stop()
-    told = [change.job.status for change in [first, *await rest_of(changes)] if change]
-    assert told == ["queued", "downloading", "processing"]
+    changes_told = [change for change in [first, *await rest_of(changes)] if change]
+    told = [(change.job.status, change.progress is None) for change in changes_told]
+    assert told == [
+        ("queued", True),
+        ("downloading", True),
+        ("processing", True),
+        ("processing", False),
+    ]
 
 
 async def test_all_who_wait_share_a_sync(queue: Queue, disk: Disk) -> None:

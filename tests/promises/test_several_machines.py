@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 from conftest import SUPPORT_PLUGINS, make_job
-from discord_support import BotProcess, Stage, link, module
+from discord_support import BotProcess, Stage, link, module, until
 from fake_discord import Message
 from PIL import Image
 from redis_support import (
@@ -300,9 +300,13 @@ async def test_two_versions_at_once_work_on_the_same_jobs(
     await stage.fake.wait_for(lambda: stage.requested("delete") == 2)
     found = [file.data for one in messages for file in one.files]
     assert found == [stage.bytes_of(step) for step in stage.images(12)]
-    rows = await asyncio.to_thread(jobs_in, machines.redis.url)
-    ended = [(row["status"], row["newer"], "told" in row) for row in rows]
-    assert ended == [("completed", "x", True)] * 2
+
+    async def ended() -> bool:
+        rows = await asyncio.to_thread(jobs_in, machines.redis.url)
+        states = [(row["status"], row["newer"], "told" in row) for row in rows]
+        return states == [("completed", "x", True)] * 2
+
+    await until(ended)
     assert "is wrong" not in "".join(one.output() for one in machines.all.values())
 
 
