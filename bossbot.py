@@ -49,7 +49,7 @@ import tomllib
 import types
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -499,49 +499,8 @@ _is_coroutine = lru_cache(1000)(inspect.iscoroutinefunction)
 class _HookCall:
     """A call of a hook, while it lasts."""
 
-    limit_s: float | None
-    limit: asyncio.Timeout | None = None  # once it has waited for something
+    limit: asyncio.Timeout
     over: bool = False
-
-    async def within(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """The result of some work, which is cancelled after ``limit_s``. Most hooks wait
-        for nothing, and are done sooner than a timer is set."""
-        try:
-            waits_for = work.send(None)
-        except StopIteration as done:
-            return done.value
-        self.limit = asyncio.timeout(self.limit_s)
-        async with self.limit:
-            return await _rest_of(work, waits_for)
-
-    def left_s(self) -> float | None:
-        """How long it may still take; None for no limit."""
-        if self.limit is None:
-            return self.limit_s
-        due_s = self.limit.when()
-        return None if due_s is None else due_s - asyncio.get_running_loop().time()
-
-    def set_left(self, left_s: float | None) -> None:
-        self.limit_s = left_s
-        if self.limit:
-            now_s = asyncio.get_running_loop().time()
-            self.limit.reschedule(None if left_s is None else now_s + left_s)
-
-
-@types.coroutine
-def _rest_of(
-    work: Coroutine[Any, Any, Any], waits_for: Any
-) -> Generator[Any, None, Any]:
-    """The result of a coroutine that has begun, and waits for something."""
-    try:
-        yield waits_for
-    except BaseException as error:  # a cancel, which it may refuse
-        try:
-            waits_for = work.throw(error)
-        except StopIteration as done:
-            return done.value
-        return (yield from _rest_of(work, waits_for))
-    return (yield from work)
 
 
 _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
@@ -550,7 +509,8 @@ _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
 def time_left_s() -> float | None:
     """The seconds that the calling hook has left; None for no limit."""
     call = _hook_call.get()
-    return call.left_s() if call else None
+    due_s = call.limit.when() if call else None
+    return None if due_s is None else due_s - asyncio.get_running_loop().time()
 
 
 @contextlib.contextmanager
@@ -560,11 +520,11 @@ def off_the_clock() -> Iterator[None]:
     if call is None or left_s is None:
         yield
         return
-    call.set_left(None)
+    call.limit.reschedule(None)
     try:
         yield
     finally:
-        call.set_left(left_s)
+        call.limit.reschedule(asyncio.get_running_loop().time() + left_s)
 
 
 class HookManager(pluggy.PluginManager):
@@ -601,7 +561,6 @@ class Plugins:
             spec.argnames += ("app", "config", "settings", *more)
         self.all: dict[str, Plugin] = {}
         self.of = weakref.WeakKeyDictionary[Any, Plugin]()  # by module
-        self._impls: dict[str, list[pluggy.HookImpl]] = {}  # what is found, by hook
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
         self.failed_ever = Counter[tuple[str, str]]()  # by plugin and hook
         # Called after each call: plugin, hook, its time, the answer, and
@@ -682,7 +641,6 @@ class Plugins:
         self._take_back(old.stem)
         sys.modules.update(old.modules)
         self.all[old.stem] = old
-        self._impls.clear()
         self.manager.register(old.modules[f"{PLUGIN_PACKAGE}.{old.stem}"], old.stem)
         hide_secrets(old.stem, secret_values(old.config))
         return True
@@ -713,7 +671,6 @@ class Plugins:
                 for impl in caller.get_hookimpls()
                 if impl.plugin is module
             }
-            self._impls.clear()
             if not plugin.impls:
                 logger.warning("{} has no hooks: it does nothing", module.__name__)
             self._configure(plugin, module)
@@ -732,7 +689,6 @@ class Plugins:
             logger.error("{} is off: {}", stem, redact(why))
             if not ours:
                 logger.opt(exception=error).debug("how {} failed", stem)
-        self._impls.clear()
         if self.manager.has_plugin(stem):
             self.manager.unregister(name=stem)
         if old := self.all.get(stem):
@@ -856,11 +812,11 @@ class Plugins:
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
-        if (known := self._impls.get(hook)) is None:
-            impls = (p.impls[hook] for p in self.all.values() if hook in p.impls)
-            order = lambda i: (i.trylast - i.tryfirst, i.plugin_name)
-            known = self._impls[hook] = sorted(impls, key=order)
-        return [one for one in known if stem in (None, one.plugin_name)]
+        plugins = self.all.values()
+        impls = [
+            p.impls[hook] for p in plugins if hook in p.impls and stem in (None, p.stem)
+        ]
+        return sorted(impls, key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
 
     def invoke(
         self,
@@ -908,20 +864,16 @@ class Plugins:
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
         said = MAY_SAY.get(hook, ())
-        hook_call = _HookCall(limit_s)
+        hook_call = _HookCall(asyncio.timeout(limit_s))
         of_task = _hook_call.set(hook_call)
         work = partial(self.invoke, impl, plugin, hook in VETOES, **values)
         answer: Any = None
-
-        async def ask() -> Any:
-            waits = _is_coroutine(impl.function)
-            answer = await (work() if waits else in_thread(work))
-            if answer is not None and inspect.isawaitable(answer):  # of a decorated one
-                return await answer
-            return answer
-
         try:
-            answer = await hook_call.within(ask())
+            async with hook_call.limit:
+                waits = _is_coroutine(impl.function)
+                answer = await (work() if waits else in_thread(work))
+                if answer is not None and inspect.isawaitable(answer):  # decorated
+                    answer = await answer
             if isinstance(answer, Refused) and said:  # returned in place of raised
                 raise answer
             if hook in VETOES and answer is not None:  # perhaps meant as a refusal
@@ -935,7 +887,7 @@ class Plugins:
             answer, task = error, asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                 raise  # the caller ends
-            if hook_call.limit and hook_call.limit.expired():
+            if hook_call.limit.expired():
                 answer = error = TimeoutError(f"it took longer than {limit_s:g} s")
             if not self.app.stopping.is_set():  # else its parts may be gone
                 self.failed(plugin, hook, error)
@@ -975,7 +927,6 @@ class Plugins:
         if self.all.get(plugin.stem) is not plugin:  # it has been loaded again
             return True
         if not set(plugin.hooks).isdisjoint(VETOES):
-            self._impls.clear()
             if plugin.impls.pop(hook, None):  # not by a call at the same time
                 logger.error(
                     "{} of plugin {} is switched off: {}", hook, plugin.stem, what

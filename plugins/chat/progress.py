@@ -260,7 +260,9 @@ class Tracker:
     async def _look_for_lost(self, app: App, interval_s: float) -> None:
         """Tell some members whose links a shared queue does not have any more: it was
         emptied, or is an older copy of itself. The second look in a row decides."""
-        self._sought = self._sought or [*self.groups] * app.queue.shared
+        if not app.queue.shared:
+            return
+        self._sought = self._sought or [*self.groups]
         keys, self._sought = self._sought[:MAX_SOUGHT], self._sought[MAX_SOUGHT:]
         groups = [g for key in keys if (g := self.groups.get(key)) and not g.ended]
         ids = {job.id for group in groups for job in unfinished_of(group)}
