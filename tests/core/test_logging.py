@@ -159,6 +159,17 @@ def test_interaction_tokens_of_discord_are_not_written(start: Start, text: str) 
     assert "[secret]" in file and token not in file and "discord.gateway" in file
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_chatter_of_discord_is_written_when_debugging(
+    start: Start, debug: bool
+) -> None:
+    written = start(debug)
+    logging.getLogger("discord.client").info("a log-in")
+    logging.getLogger("discord.gateway").debug("a message")
+    *_, file = written()
+    assert ("a log-in" in file) is ("a message" in file) is debug
+
+
 def test_variables_are_only_shown_when_debugging(start: Start) -> None:
     written = start()
     log_exception()
