@@ -29,7 +29,7 @@ from planted import (  # noqa: F401 (hooks)
     pytest_terminal_summary,
     pytest_testnodedown,
 )
-from pydantic._internal._model_construction import ModelMetaclass
+from pydantic import BaseModel
 
 import bossbot
 import bossbot_contracts
@@ -251,7 +251,7 @@ def _our_code_is_read_once(
     ours = tmp_path_factory.mktemp("ours")
     share_plugins_in(ours)
     read, known = SourceFileLoader.get_code, {}
-    compile_class: Any = ModelMetaclass.__new__
+    compile_class: Any = type(BaseModel).__new__
     classes: dict[Any, Any] = {}
 
     def get_code(loader: SourceFileLoader, name: str) -> Any:
@@ -272,7 +272,7 @@ def _our_code_is_read_once(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SourceFileLoader, "get_code", get_code)
-        patch.setattr(ModelMetaclass, "__new__", new_class)
+        patch.setattr(type(BaseModel), "__new__", new_class)
         yield
     _shared.clear()
 
