@@ -19,8 +19,11 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__":  # plugins and core share one module, which is not this one
+    import gc
     import os
     import threading
+
+    gc.disable()  # until the start is over: it would take a tenth of it for nothing
 
     import bossbot
 
@@ -35,6 +38,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import importlib
 import importlib.util
 import inspect
@@ -245,6 +249,7 @@ def _read_variables(dotenv: Path) -> Iterable[_Source]:
             env_nested_delimiter="__",
             env_ignore_empty=True,
             dotenv_filtering="match_prefix",
+            defer_build=True,  # only the fields' names are needed
         )
 
     yield _Source("the environment", pydantic_settings.EnvSettingsSource(Variables)())
@@ -1316,18 +1321,17 @@ def set_up_log(settings: Settings, debug: bool, console: TextIO) -> None:
         text = "\n".join(one_line(line, fold=False) for line in lines)
         record["extra"]["text"] = redact(text).replace("\n", "\n  ")
 
+    def write(message: Any) -> None:
+        bad = message.record["level"].no >= logging.ERROR
+        print(message, end="", file=sys.stderr if bad else console, flush=True)
+
     style = "{time:YYYY-MM-DD HH:mm:ss} {level:<7} {extra[text]}"
     level = "DEBUG" if debug else settings.log_level
     common: dict[str, Any] = {"format": style, "diagnose": False, "backtrace": False}
     logger.remove()
     logger.configure(patcher=clean)
-    logger.add(
-        console,
-        level=level if console is sys.stdout or debug else "WARNING",
-        filter=lambda record: record["level"].no < logging.ERROR,
-        **common,
-    )
-    logger.add(sys.stderr, level="ERROR", **common)
+    lowest = level if console is sys.stdout or debug else "WARNING"
+    logger.add(write, level=lowest, **common)
     plain = str(folder).replace("{", "{{").replace("}", "}}")  # else it is a template
     try:
         remove_old(folder.glob("boss-bot_*.log"))
@@ -1447,6 +1451,8 @@ def _main(argv: Sequence[str] | None) -> int:
             )
         arguments = _parser(app.plugins, options).parse_args(rest or [name])
         command = commands[name]
+        gc.freeze()  # what is there stays
+        gc.enable()
         # A plugin that does not stop would keep the process for ever.
         deadline = threading.Timer(STOP_WITHIN_S, os._exit, [1])
         deadline.daemon = True

@@ -8,7 +8,7 @@ with other words is 5 % away, so its text has to be compared, too.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bossbot import Bench, MediaFile, _
 
@@ -23,8 +23,7 @@ MAX_LENGTH_S = 1e9
 GRAY = f"scale={SIDE}:{SIDE}:flags=area,format=gray"
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """The fingerprint of a file's looks; ``read_look`` reads its ``str``."""
 
     hashes: tuple[int, ...]  # one of a picture, those of ``MOMENTS`` of a video

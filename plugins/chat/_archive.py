@@ -2,28 +2,25 @@
 
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from bossbot import App, Archive, Passage, Refused, _
 
 
-@dataclass(frozen=True, kw_only=True)
-class Query:
+class Query(NamedTuple):
     """A search in the archive: its words and its places."""
 
-    text: str = ""  # a member's words
-    like: str = ""  # in their place the id of a job: what resembles its post
     guild_id: int  # 0 for a direct message
     channels: Collection[int]  # nothing else is searched: those the asker may read
+    text: str = ""  # a member's words
+    like: str = ""  # in their place the id of a job: what resembles its post
     user_id: int = 0  # who asked for the post; 0 for anybody, and so on
     platform: str = ""
     kind: str = ""  # "image", "video", "audio", "text"
     since: float = 0  # posted at this time or later; Unix seconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hit:
+class Hit(NamedTuple):
     """A post that was found."""
 
     job_id: str

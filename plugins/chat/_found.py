@@ -3,8 +3,7 @@ found."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import discord
 from bossbot_plugins._archive import Hit, Query
@@ -28,8 +27,7 @@ Kind = Literal["image", "video", "audio", "text"]
 Place = discord.abc.GuildChannel | discord.Thread | None
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A member's search."""
 
     words: str = ""  # as ``cleaned``

@@ -3,9 +3,8 @@
 import re
 import types
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import discord
 from pydantic import ByteSize, SecretStr, TypeAdapter, ValidationError
@@ -30,8 +29,7 @@ class Wrong(BossbotError):
     """A value that does not fit; the text says which, and what may have been meant."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where names are looked up."""
 
     app: App
@@ -57,8 +55,7 @@ class Place:
         ]
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """What a field of a model holds, taken apart."""
 
     type: Any  # without Annotated and None

@@ -7,8 +7,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import discord
 from bossbot_plugins._answers import MAX_DESCRIPTION, reply
@@ -94,8 +93,7 @@ async def tell_broken(app: App, guild_id: int, why: str) -> None:
 # ── The settings there are ─────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting of every server: a field of a plugin's ``GuildConfig``."""
 
     app: App

@@ -9,7 +9,6 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -49,8 +48,7 @@ SMOOTH = 33  # more frames a second than this are an advantage
 PLAYING_SOUND = ("mp4a", "aac", "mp3", "opus", "vorbis", "flac", "wav", "pcm")
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """The limits for a choice."""
 
     target_bytes: int = 0  # what can be posted; 0 for any

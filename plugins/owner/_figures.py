@@ -1,13 +1,11 @@
 """Figures for Prometheus that are read only on request."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(NamedTuple):
     """A collector of one family: what ``read`` returns, by the value of its label or by a
     tuple of them; only a number where there is none. It is called in another thread."""
 

@@ -17,7 +17,7 @@ DISCORD = re.compile(
 # word, address or path; but Chinese and Japanese have no space before a link.
 START = re.compile(
     r"https?://(?:https?:?//)*"
-    r"|(?<![^\W\u2e80-\uffff])(?<![@/:.\\%-])"
+    r"|(?-i:(?<![^\W\u2e80-\uffff]))(?<![@/:.\\%-])"
     r"(?P<bare>(?:[a-z0-9-]{1,63}\.){1,5}[a-z]{2,18}(?::\d{1,5})?/)",
     re.IGNORECASE,
 )

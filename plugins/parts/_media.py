@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import filetype
-
 HEAD_BYTES = 64 * 1024
 MAX_BOXES = 500  # that are looked at in one file
 MAX_LEAD_BYTES = 4 * 2**20  # of tags and zeros before the first frame of sound
@@ -123,6 +121,8 @@ class Found(NamedTuple):
 def sniff(path: Path) -> Found:
     """The type of a file, by its content; for plain text, and for JPEG XL, which may
     begin with only two bytes, its ending counts, too."""
+    import filetype  # here, since the start should not have to wait for it
+
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
         if is_text(head):
@@ -166,6 +166,8 @@ def suffix_for(mime: str, own: str) -> str:
         return own
     if suiting:
         return suiting[0]
+    import filetype
+
     kind = filetype.get_type(mime=mime)
     return str(kind.extension) if kind else "bin"
 

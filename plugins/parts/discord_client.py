@@ -260,7 +260,6 @@ class DiscordClient(Client):
             raise StartError(NO_TOKEN)
         try:
             await self.bot.login(token.get_secret_value())
-            await self.bot.is_owner(cast(Any, self.bot.user))  # asks who it is, once
         except discord.LoginFailure as error:
             raise StartError(TOKEN_REMEDY) from error
         except UNREACHABLE as error:
@@ -300,6 +299,7 @@ class DiscordClient(Client):
     async def _ready(self) -> None:
         self.reconnects["false"] += self._was_ready
         self._was_ready = True
+        await self.bot.is_owner(cast(Any, self.bot.user))  # asks who it is, once
 
     def connected(self) -> bool:
         """Whether every connection to the gateway is there and was accepted."""

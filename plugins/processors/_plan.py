@@ -1,6 +1,6 @@
 """Plans the pixels and bits of a video, so that it fits and looks acceptable."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bossbot import Probe
 
@@ -20,8 +20,7 @@ MAX_BLOCKS, MAX_BLOCKS_S = 160 * 90, 2_073_600
 NEEDS = {"hevc": 1.5, "av1": 1.8, "vp9": 1.4}
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A video or a sound, measured."""
 
     probe: Probe
@@ -65,8 +64,7 @@ class Source:
         return not ticks or abs((self.probe.frames_per_s or 0) - ticks) <= ticks / 20
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What a video is encoded to."""
 
     width: int

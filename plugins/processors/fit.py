@@ -302,7 +302,7 @@ class Fitting:
             if best and aim == before:
                 break
             if number == most - 1:
-                aim = dataclasses.replace(aim, video_bps=possible(aim.video_bps * 0.8))
+                aim = aim._replace(video_bps=possible(aim.video_bps * 0.8))
         return self._told(best or made.file, aim)
 
     async def _best(self, best: MediaFile | None, made: MediaFile) -> MediaFile | None:
@@ -320,7 +320,7 @@ class Fitting:
         """The plan after a miss. With x264's notes the next try will be exact; else it
         will err as those before did, only less."""
         if aim.ample:  # then it was not the bits that were planned
-            return dataclasses.replace(plan(self.source, self.limit * 0.9), ample=False)
+            return plan(self.source, self.limit * 0.9)._replace(ample=False)
         video = max(sizes_in(made.said).get("video", 0), 1024)
         room = max(self.limit * SHARE - (made.file.size - video), 1024)
         if exact:
@@ -328,7 +328,7 @@ class Fitting:
         else:
             tried.append((aim.video_bps, video))
             bps = aim.video_bps * (room / video) ** (1 / bend_of(tried[-2:]))
-        return dataclasses.replace(aim, video_bps=possible(bps))
+        return aim._replace(video_bps=possible(bps))
 
     # How a plan is carried out
 

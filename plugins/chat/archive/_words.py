@@ -20,11 +20,12 @@ PAIRED = "\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uac0
 PAIRED += "\U00020000-\U0003ffff"
 # Scripts of India and south-east Asia write vowels as marks, which end no word.
 MARKED = "\u0900-\u0963\u0966-\u109f\u1780-\u17ff"
-WORD = re.compile(
+# Compiled where they are used first: these two take a while.
+WORD = (
     rf"(?P<pairs>[{PAIRED}]+)|(?P<word>(?:[^\W_{PAIRED}]|[{MARKED}])+)"
     "|(?P<sign>[\u203c-\u2bff\U0001f000-\U0001ffff])"
 )
-WORDS = re.compile(re.sub(r"\?P<\w+>", "?:", WORD.pattern))  # for findall
+WORDS = re.sub(r"\?P<\w+>", "?:", WORD)  # for findall
 ACCENT = re.compile("[\u0300-\u036f\u0640\u064b-\u065f\u0670\ufe0e\ufe0f]+")
 QUOTED = re.compile('["“”„«»]([^"“”„«»]+)["“”„«»]')
 # After a mark that ends a sentence, or at the end of a line.
@@ -40,7 +41,7 @@ def plain(text: str) -> str:
 
 
 def _grams(text: str, asked: bool) -> Iterator[str]:
-    for found in WORD.finditer(plain(text)):
+    for found in re.finditer(WORD, plain(text)):
         word = found[0]
         if found["pairs"]:
             yield from (word[at : at + 2] for at in range(len(word) - 1))
@@ -104,7 +105,7 @@ def covered(weights: Mapping[str, float], text: str) -> float:
     """The share of a question, 0 to 1, each piece by its weight, that is in a text."""
     whole = sum(weights.values())
     # In a row of words there are the same pieces as in ``text_grams``.
-    row = f"_{'_'.join(WORDS.findall(plain(text)))}_"
+    row = f"_{'_'.join(re.findall(WORDS, plain(text)))}_"
     there = (weight for gram, weight in weights.items() if gram.rstrip("*") in row)
     return sum(there) / whole if whole else 0
 
