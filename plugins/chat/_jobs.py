@@ -263,3 +263,20 @@ def details(job: Job, with_log: bool = False) -> discord.Embed:
             embed.add_field(name=name, value=value, inline=len(value) < 30)
     embed.set_footer(text=job.id)
     return embed
+
+
+MAX_REMOVED = 1000
+_removed: dict[int, None] = {}  # status messages, the newest last
+
+
+def note_removed(message_id: int) -> None:
+    """Keep in mind that the bot removes a status message."""
+    _removed[message_id] = None
+    for old in list(_removed)[:-MAX_REMOVED]:
+        del _removed[old]
+
+
+def may_be_post(event: discord.RawMessageDeleteEvent) -> bool:
+    """Whether the message that was deleted may have been a post; a status message that
+    the bot has removed was none, and nobody has to look for it."""
+    return event.message_id not in _removed

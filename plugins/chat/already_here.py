@@ -16,6 +16,7 @@ from bossbot_plugins._commands import MEDIA_NEEDS, admit, cannot_post
 from bossbot_plugins._jobs import (
     belongs_here,
     guild_id_of,
+    may_be_post,
     message_link,
     place_of,
     unfinished,
@@ -588,7 +589,8 @@ async def hear_of_deletions(app: App) -> None:
     """Note the messages that are deleted. What this misses, Discord is asked about."""
 
     async def one(event: discord.RawMessageDeleteEvent) -> None:
-        await note_deleted(app, [event.message_id])
+        if may_be_post(event):
+            await note_deleted(app, [event.message_id])
 
     async def several(event: discord.RawBulkMessageDeleteEvent) -> None:
         await note_deleted(app, event.message_ids)

@@ -24,6 +24,7 @@ from bossbot_plugins._jobs import (
     details,
     ids_in,
     is_quiet,
+    note_removed,
     post_link,
     retry,
     share_of,
@@ -398,7 +399,11 @@ class Tracker:
             await message.edit(content=text, view=view)
         else:
             group.unsure = True  # it may be there before its id is here
-            group.message_id = await app.client.answer(group.newest, text, view)
+            try:
+                group.message_id = await app.client.answer(group.newest, text, view)
+            except discord.HTTPException as error:
+                group.unsure = error.status >= 500  # else Discord did not take it
+                raise
             group.unsure = False
         await self.note(app, group)
 
@@ -407,6 +412,7 @@ class Tracker:
         if not group.message_id and not group.first.message_id:
             await self._in_message(app, group, text)
         if message := await found_message(app, group):
+            note_removed(message.id)
             with contextlib.suppress(discord.NotFound):
                 await message.delete()
         group.message_id = 0  # a late link gets a new one

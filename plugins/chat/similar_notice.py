@@ -13,7 +13,7 @@ import discord
 from bossbot_plugins._alike import ALIKE, Look, distance, look_at, read_look
 from bossbot_plugins._archive import Query, archive_of
 from bossbot_plugins._bench import JobBench
-from bossbot_plugins._jobs import message_link, place_of
+from bossbot_plugins._jobs import may_be_post, message_link, place_of
 from bossbot_plugins._messages import NONSENSE
 from bossbot_plugins._nonce import nonce
 from bossbot_plugins._readable import readable_channels
@@ -333,7 +333,8 @@ async def tell(app: App, job: Job, post: Post, earlier: Earlier) -> None:
 
 
 async def forget_one(app: App, event: discord.RawMessageDeleteEvent) -> None:
-    await forget(app, "message_id", [event.message_id])
+    if may_be_post(event):
+        await forget(app, "message_id", [event.message_id])
 
 
 async def forget_several(app: App, event: discord.RawBulkMessageDeleteEvent) -> None:

@@ -122,6 +122,14 @@ async def test_progress_gives_way_while_discord_holds_the_bot_back(
     assert next(r.at for r in stage.fake.requests if r.kind == "edit") >= room_at_s
 
 
+async def test_message_that_discord_has_refused_is_not_looked_for(stage: Stage) -> None:
+    stage.fake.fault("send", 429, times=6, retry_after_s=0.01)  # more than are tried
+    async with stage.bot(edit_interval_s=0.1):
+        await ask(stage, "$", link("fail=gone"))
+        await stage.hears("(gone)")
+    assert "history" not in [r.kind for r in stage.fake.requests]
+
+
 async def test_end_of_a_late_link_waits_for_its_time(stage: Stage) -> None:
     stage.hold_checks("image-2")
     async with stage.bot(edit_interval_s=3):

@@ -52,3 +52,29 @@ async def test_link_takes_few_steps(
     assert counts["sync"] <= 6  # a new job, its message, its end, and what is late
     assert counts["database"] <= 22
     assert counts["thread"] <= 10
+
+
+async def test_status_message_that_goes_is_looked_for_nowhere(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("already_here", "similar_notice"):
+        stage.add_plugin(name)
+    stage.guild_settings("")  # by default, it goes
+    looks = list[str]()
+    async with stage.bot() as bot:
+        ask = bot.app.database.all
+
+        def watched(sql: str, *values: Any, **named: Any) -> Any:
+            if "message_id IN" in sql:
+                looks.append(values[0])
+            return ask(sql, *values, **named)
+
+        monkeypatch.setattr(bot.app.database, "all", watched)
+        await stage.says(f"$download {link(stage.image(1))}")
+        [post] = await stage.gets(1)
+        gone = stage.fake.all_messages.values()
+        await stage.fake.wait_for(lambda: any(m.deleted for m in gone))
+        await stage.fake.delete_message(post.id)
+        while len(looks) < 2:
+            await asyncio.sleep(0.01)
+    assert looks == [f"[{post.id}]"] * 2

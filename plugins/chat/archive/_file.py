@@ -219,6 +219,8 @@ def add_passages(
         for passage in passages
         for piece in cut(passage.text, size)
     ]
+    if not rows:
+        return
     ids = range(first, first + len(rows))
     db.execute(
         "UPDATE places SET pieces = pieces + ? WHERE number = ?",

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 import discord
 from bossbot_plugins._archive import Hit, PostArchive, Query
+from bossbot_plugins._jobs import may_be_post
 from bossbot_plugins._media import mime_of
 from bossbot_plugins._refusals import UNREACHABLE
 from bossbot_plugins._shared import is_elsewhere
@@ -692,7 +693,8 @@ class SQLiteArchive(PostArchive):
         }
 
     async def _on_delete(self, event: discord.RawMessageDeleteEvent) -> None:
-        await self._heard(self.forget_messages([event.message_id]))
+        if may_be_post(event):
+            await self._heard(self.forget_messages([event.message_id]))
 
     async def _on_bulk_delete(self, event: discord.RawBulkMessageDeleteEvent) -> None:
         await self._heard(self.forget_messages(event.message_ids))
