@@ -23,6 +23,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -93,6 +94,7 @@ def serve() -> None:
             WARM[stem] = (stamp, load_engines(stem))
         except (Exception, SystemExit):  # the boundary of a plugin; a child reports it
             traceback.print_exc()
+    _libraries.cache_clear()  # each child looks again
     # Files that have changed on disk since are imported again, so that a reload counts, too.
     open_plugins(sys.modules[PLUGIN_PACKAGE].__path__)
     _walls.prepare((os.getppid(), os.getpid()))  # once, for all children
@@ -126,32 +128,42 @@ def serve() -> None:
 
 
 # The engines that the fork server has warmed up, by plugin, and the files they are from.
-WARM: dict[str, tuple[Any, dict[str, Engine]]] = {}
+WARM: dict[str, tuple[str, dict[str, Engine]]] = {}
 
 
-def stamp_of(stem: str) -> Any:
-    """The state of a plugin's file and of all libraries on disk; None where one is a
+def stamp_of(stem: str) -> str:
+    """The state of a plugin's file and of all libraries on disk; empty where one is a
     folder with code, which is not compared."""
-    files = []
-    for name, entry in _files_of_plugins():
-        library = name.startswith("_") and name != "__pycache__"
-        if library or name in (stem, f"{stem}.py"):
-            with contextlib.suppress(FileNotFoundError):  # a link to nowhere
-                state = entry.stat()  # which it remembers
-                if entry.is_dir() and next(Path(entry.path).rglob("*.py"), None):
-                    return None
-                files.append((entry.path, state.st_mtime_ns, state.st_size))
-    return files
+    states = dict(_libraries())
+    for folder in sys.modules[PLUGIN_PACKAGE].__path__:
+        for name in (stem, f"{stem}.py"):
+            with contextlib.suppress(OSError):
+                path = os.path.join(folder, name)
+                states[path] = _state_of(path)
+    whole = all(states.values())
+    return "\n".join(f"{one} {states[one]}" for one in sorted(states)) * whole
 
 
 @functools.cache  # a child asks for each engine
-def _files_of_plugins() -> list[tuple[str, os.DirEntry[str]]]:
-    """What lies where plugins are, by name."""
-    found = []
+def _libraries() -> dict[str, str]:
+    """The states of the libraries of plugins, by path."""
+    found = {}
     for folder in sys.modules[PLUGIN_PACKAGE].__path__:
         with contextlib.suppress(OSError):
-            found += [(entry.name, entry) for entry in os.scandir(folder)]
-    return sorted(found, key=lambda pair: (pair[0], pair[1].path))
+            for name in os.listdir(folder):
+                if name.startswith("_") and name != "__pycache__":
+                    path = os.path.join(folder, name)
+                    with contextlib.suppress(OSError):  # a link to nowhere
+                        found[path] = _state_of(path)
+    return found
+
+
+def _state_of(path: str) -> str:
+    """When a file was changed, and its size; empty for a folder with code."""
+    state = os.stat(path)
+    if stat.S_ISDIR(state.st_mode) and next(Path(path).rglob("*.py"), None):
+        return ""
+    return f"{state.st_mtime_ns} {state.st_size}"
 
 
 def load_engines(stem: str) -> dict[str, Engine]:
@@ -228,7 +240,6 @@ def rehearse() -> None:
 def main(talk: int, log: int, broker: int, pages: Sequence[int] = ()) -> NoReturn:
     """Be the child of one attempt: read a request, carry it out, report the result."""
     _walls.hide()
-    _files_of_plugins.cache_clear()  # they may have changed since the server looked
     if os.getpgrp() != os.getpid():
         os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -364,7 +375,6 @@ def choose(
     """The engine for a link as ``Runner.supports`` says, "" if there is none; and
     whether it was given up for taking too long."""
     generic = "" if own else next((n for n, e in engines.items() if e.generic), "")
-    nowhere = re.sub(r"(?<=://)[^/?#]*", "boss-bot.invalid", url, count=1)
 
     def asked(answer: Callable[[str], bool], url: str = url) -> bool:
         try:
@@ -377,6 +387,7 @@ def choose(
         others = [e for name, e in engines.items() if name != without]
         known = [e for e in others if asked(e.supports)]
         if own:  # what it knows at no site's address, it knows by the ending
+            nowhere = re.sub(r"(?<=://)[^/?#]*", "boss-bot.invalid", url, count=1)
             known = [e for e in known if not asked(e.supports, nowhere)]
         sure = (e.name for e in known if len(known) == 1 or asked(e.single))
         found = next(sure, known[0].name if known else "")

@@ -53,14 +53,15 @@ class _PathRule(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32))
 
 
-@functools.cache
-def _libc() -> ctypes.CDLL:
+@functools.cache  # each one would have a class of its own
+def libc() -> ctypes.CDLL:
+    """The system's library of C, which remembers errors."""
     return ctypes.CDLL(None, use_errno=True)
 
 
 def _call(number: int, *arguments: object) -> int:
     """A system call; raises OSError."""
-    result = int(_libc().syscall(ctypes.c_long(number), *arguments))
+    result = int(libc().syscall(ctypes.c_long(number), *arguments))
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bossbot_plugins import _walls
+from bossbot_plugins._landlock import libc
 
 REHEARSAL_S = 10  # at most
 POPULATE_WRITE = 23  # linux/mman.h
@@ -72,6 +73,6 @@ def _changed() -> Iterator[tuple[int, int]]:
 
 def copy(pages: Sequence[int]) -> None:
     """Give this process its own copies of some pages."""
-    libc, numbers = ctypes.CDLL(None), iter(pages)
+    numbers = iter(pages)
     for start, length in zip(numbers, numbers, strict=True):
-        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), POPULATE_WRITE)
+        libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), POPULATE_WRITE)

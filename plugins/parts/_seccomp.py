@@ -16,6 +16,8 @@ import platform
 import struct
 import sys
 
+from bossbot_plugins._landlock import libc
+
 # linux/seccomp.h, linux/filter.h, linux/audit.h
 SET_MODE_FILTER, GET_ACTION_AVAIL, TSYNC = 1, 2, 1
 KILL, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
@@ -212,9 +214,8 @@ class _Filter(ctypes.Structure):
 
 def _syscall(operation: int, flags: int, argument: object) -> int:
     number = {0: 317, 1: 277}[(_machine() or (0, 0))[1]]
-    libc = ctypes.CDLL(None, use_errno=True)
     return int(
-        libc.syscall(
+        libc().syscall(
             ctypes.c_long(number),
             ctypes.c_uint(operation),
             ctypes.c_uint(flags),

@@ -65,9 +65,8 @@ def standing() -> dict[str, bool]:
 
 
 def _prctl(*arguments: int) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
     values = [ctypes.c_ulong(one) for one in (*arguments, 0, 0, 0, 0)[:5]]
-    return int(libc.prctl(*values))
+    return int(_landlock.libc().prctl(*values))
 
 
 def hide() -> None:
@@ -100,8 +99,9 @@ def raise_open_files() -> None:
 def all_tasks() -> int:
     """How many processes and threads this machine runs; 0 where it does not say."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        words = Path("/proc/loadavg").read_text().split()
-        return int(words[3].partition("/")[2])
+        with open("/proc/loadavg", "rb", buffering=0) as file:  # in few steps
+            words = file.read(100).split()
+        return int(words[3].partition(b"/")[2])
     return 0
 
 
@@ -197,7 +197,7 @@ def drop_privileges() -> None:
     kept = 1 << DAC_OVERRIDE
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
     data = (ctypes.c_uint32 * 6)()
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = _landlock.libc()
     libc.capget(header, data)
     for index in range(6):
         data[index] &= kept if index < 2 else 0  # effective and permitted, the low half

@@ -334,7 +334,7 @@ async def test_bot_and_its_server_are_hidden(prey: Prey) -> None:
     for pid in (os.getpid(), runner._server.pid):
         if os.getuid():
             assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
-    libc = _landlock._libc()
+    libc = _landlock.libc()
     assert libc.prctl(3, 0, 0, 0, 0) == 0  # PR_GET_DUMPABLE
     body = "tell([libc.prctl(3, 0, 0, 0, 0), libc.prctl(39, 0, 0, 0, 0)])"
     assert await prey.attack(body) == [0, 1]  # and no_new_privs
