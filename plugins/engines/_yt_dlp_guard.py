@@ -3,13 +3,15 @@
 import contextlib
 import errno
 import functools
+import importlib.metadata
 import inspect
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from bossbot_plugins._failures import request_counter
 from bossbot_plugins._formats import (
@@ -241,6 +243,31 @@ def _all_memory(wanted: bool) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@functools.cache
+def leave_out() -> None:
+    """Keep from the memory of all children what libraries import but downloads do not
+    need, or rarely; before the libraries are imported."""
+    for name in (
+        "mutagen",  # 2 MB, to write tags
+        "cffi",  # 1 MB; Cryptodome does without, as fast
+    ):
+        sys.modules.setdefault(name, cast(Any, None))
+    name = "charset_normalizer"  # 2 MB, for pages that do not tell their encoding
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        late: Any = ModuleType(name)
+        late.__version__ = importlib.metadata.version(name)  # requests asks for it
+
+        def find(attribute: str) -> Any:
+            if attribute.startswith("__"):
+                raise AttributeError(attribute)
+            if sys.modules.get(name) is late:
+                del sys.modules[name]
+            return getattr(importlib.import_module(name), attribute)
+
+        late.__getattr__ = find
+        sys.modules.setdefault(name, late)
 
 
 def share_authorities() -> None:

@@ -41,6 +41,7 @@ from bossbot_plugins._tls import SharedContext
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
     guard_yt_dlp,
+    leave_out,
     preferred_options,
     share_authorities,
     unexpanded,
@@ -154,7 +155,7 @@ def warm() -> None:
     """Import all extractors, compile their patterns, and rehearse a download."""
     import sqlite3  # noqa: F401 - the engine's cache
 
-    sys.modules.setdefault("mutagen", cast(Any, None))  # 2 MB, to write tags
+    leave_out()
     from gallery_dl import extractor, job  # noqa: F401
     from gallery_dl.downloader import http, ytdl  # noqa: F401
     from yt_dlp import YoutubeDL  # noqa: F401

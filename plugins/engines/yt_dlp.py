@@ -26,6 +26,7 @@ from bossbot_plugins._patterns import finder, noting_needs
 from bossbot_plugins._yt_dlp_guard import (
     fixed_options,
     guard_yt_dlp,
+    leave_out,
     preferred_options,
     share_authorities,
     unexpanded,
@@ -107,7 +108,7 @@ def version() -> str:
 def warm() -> None:
     """Compile all extractors' patterns and rehearse a download. The extractors' modules
     are not imported: they take 20 MB, and only a site without an extractor needs all."""
-    sys.modules.setdefault("mutagen", cast(Any, None))  # 2 MB, to write tags
+    leave_out()
     from yt_dlp.globals import plugin_dirs
     from yt_dlp.networking import common
 

@@ -1,6 +1,5 @@
 """Reads subtitles in SRT or WebVTT."""
 
-import html
 import re
 from collections.abc import Iterator
 
@@ -31,6 +30,8 @@ def cues(text: str) -> Iterator[tuple[str, str, str]]:
 
 def plain_line(line: str) -> str:
     """A line without anything that a renderer would not show as it is."""
+    import html  # 0.5 MB of names of characters
+
     line = html.unescape(MARKUP.sub("", line[: MAX_LINE * 5]))
     line = "".join(char for char in line if char.isprintable())
     return line.translate(str.maketrans("{}<>\\", "()()/")).strip()[:MAX_LINE]
