@@ -173,3 +173,29 @@ def test_yt_dlp_supports_every_runtime_of_the_request() -> None:
     programs = {name: f"/usr/bin/{name}" for name in JS_RUNTIMES}
     options = fixed_options(Request("", Path(), "", programs=programs))
     assert options["js_runtimes"].keys() == supported_js_runtimes.value.keys()
+
+
+LEFT_OUT = """
+import sys
+import bossbot
+bossbot.open_plugins([*bossbot.OURS.iterdir()])
+from bossbot_plugins._yt_dlp_guard import leave_out
+leave_out()
+import requests
+from yt_dlp.aes import aes_cbc_decrypt_bytes
+print("charset_normalizer.api" in sys.modules)
+print(len(aes_cbc_decrypt_bytes(bytes(32), bytes(16), bytes(16))))
+answer = requests.Response()
+answer._content = ("Привет, как дела? " * 20).encode("cp1251")
+print(answer.text[:6])
+"""
+
+
+def test_rarely_used_libraries_are_imported_when_they_are_used() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LEFT_OUT],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert ran.stdout.split() == ["False", "32", "Привет"], ran.stderr
