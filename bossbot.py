@@ -24,6 +24,7 @@ if __name__ == "__main__":  # plugins and core share one module, which is not th
     import threading
 
     gc.disable()  # until the start is over: it would take a tenth of it for nothing
+    os.environ.setdefault("LOGURU_AUTOINIT", "no")  # ``set_up_log`` does it
 
     import bossbot
 

@@ -84,7 +84,7 @@ async def test_broken_plugin_is_told_with_its_traceback_whatever_it_says(
         for number in range(5):
             await watched.says(f"$dlt {link(watched.image(number + 1))}")
         message = await tells(watched, "The plugin `bad` is broken", "ValueError")
-        assert bot.app.plugins.all["bad"].off
+        await watched.fake.wait_for(lambda: bot.app.plugins.all["bad"].off)
     body = message.content.partition("```")[2]
     assert body.count("```") == 1 and "hush" not in body and "secret-path" not in body
 
