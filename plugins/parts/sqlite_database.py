@@ -90,8 +90,12 @@ class SQLiteDatabase(Database):
 
     async def _migrate_all(self) -> None:
         # One that takes the name of a table of ours must not switch ours off.
+        rows = await self.all("SELECT plugin, version FROM migrations ORDER BY plugin")
+        known: dict[str, int] = {row["plugin"]: row["version"] for row in rows}
         plugins = self.app.plugins.all.values()
         for plugin in sorted(plugins, key=lambda p: (not p.parts, p.kind == "own")):
+            if known.get(plugin.stem, 0) == len(plugin.tables):
+                continue
             try:
                 await self.migrate(plugin.stem, plugin.tables)
             except PluginError as error:
