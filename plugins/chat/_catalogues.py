@@ -1,24 +1,61 @@
 """The translations of all texts: the languages, and the names and descriptions of
 commands for Discord."""
 
-from collections.abc import Iterable
+import hashlib
+import struct
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from gettext import GNUTranslations, NullTranslations
 from pathlib import Path
 
 from discord import Locale, app_commands
 from discord.app_commands import TranslationContextLocation as Where
+from loguru import logger
 
 FOLDER = Path(__file__).with_name("_locale")
 NAMES = (Where.command_name, Where.group_name)
 
 
+class Catalogue(NullTranslations):
+    """The texts of a language, read when the first one is needed; English if they cannot
+    be read."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    @cached_property
+    def _texts(self) -> NullTranslations:
+        try:
+            with self.path.open("rb") as file:
+                return GNUTranslations(file)
+        except (OSError, ValueError, struct.error) as error:  # cut off, or no catalogue
+            logger.error("{} cannot be read: {!r}. Restore it.", self.path, error)
+            return NullTranslations()
+
+    def gettext(self, message: str) -> str:
+        return self._texts.gettext(message)
+
+    def ngettext(self, msgid1: str, msgid2: str, n: int) -> str:
+        return self._texts.ngettext(msgid1, msgid2, n)
+
+    def pgettext(self, context: str, message: str) -> str:
+        return self._texts.pgettext(context, message)
+
+
 def load(folder: Path = FOLDER) -> dict[str, NullTranslations]:
-    """The catalogues by language: {"de": ...}. Raises OSError."""
-    found: dict[str, NullTranslations] = {}
-    for path in sorted(folder.glob("*.mo")):
-        with path.open("rb") as file:
-            found[path.stem] = GNUTranslations(file)
-    return found
+    """The catalogues by language: {"de": ...}."""
+    return {path.stem: Catalogue(path) for path in sorted(folder.glob("*.mo"))}
+
+
+def fingerprint(catalogues: Mapping[str, NullTranslations]) -> list[str]:
+    """What changes with the texts of catalogues, which are not read for it."""
+    paths = (getattr(one, "path", None) for one in catalogues.values())
+    return [
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+        if path and path.is_file()
+    ]
 
 
 def closest(locale: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, cast, get_args, get_origin
 
 import aiohttp
 import discord
-from bossbot_plugins._catalogues import CommandTexts
+from bossbot_plugins._catalogues import CommandTexts, fingerprint
 from bossbot_plugins._errors import answer_error, answers_errors, suggest
 from bossbot_plugins._figures import counter, gauge
 from bossbot_plugins._nonce import nonce
@@ -338,19 +338,17 @@ class DiscordClient(Client):
         async with self._syncing:
             while True:
                 known = tree.get_commands()
-                texts = CommandTexts(bossbot.catalogues)
-                await tree.set_translator(texts)
-                payload = [
-                    await one.get_translated_payload(tree, texts) for one in known
+                said = [
+                    self.bot.application_id,
+                    *(one.to_dict(tree) for one in known),
+                    *fingerprint(bossbot.catalogues),
                 ]
-                digest = hashlib.sha256(
-                    json.dumps(
-                        [self.bot.application_id, payload], sort_keys=True
-                    ).encode()
-                ).hexdigest()
+                text = json.dumps(said, sort_keys=True)
+                digest = hashlib.sha256(text.encode()).hexdigest()
                 if not again and await facts.get("commands") == digest:
                     return True
                 try:
+                    await tree.set_translator(CommandTexts(bossbot.catalogues))
                     await tree.sync()
                     await facts.set("commands", digest)
                     return True
@@ -374,6 +372,8 @@ class DiscordClient(Client):
     async def install(self, plugin: Plugin) -> None:
         """See ``Client``."""
         plugins, bot = self.app.plugins, self.bot
+        if "register_commands" not in plugin.impls:
+            return
         before = set(bot.tree.get_commands())
         try:
             async with contextlib.AsyncExitStack() as undo:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bossbot_plugins._catalogues import closest
+from bossbot_plugins._catalogues import FOLDER, closest, load
 from bossbot_plugins.language import LANGUAGES
 from discord_support import Stage, job_when, link
 
@@ -34,6 +34,23 @@ PLUGINS = Path(__file__).parent / "plugins"
 )
 def test_every_locale_of_discord_has_a_language(locale: str, language: str) -> None:
     assert closest(locale, LANGUAGES) == language
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no catalogue", "half"], ids=str)
+def test_language_that_cannot_be_read_is_english(
+    tmp_path: Path, logged: list[str], content: Any
+) -> None:
+    good = (FOLDER / "de.mo").read_bytes()
+    path = tmp_path / "de.mo"
+    path.write_bytes(good)
+    found = load(tmp_path)["de"]
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(good[: len(good) // 2] if content == "half" else content)
+    assert found.gettext("Cancel") == found.pgettext("name", "Cancel") == "Cancel"
+    assert found.ngettext("a", "b", 2) == "b"
+    assert len([line for line in logged if "Restore it" in line]) == 1
 
 
 async def set_language(stage: Stage, app: bossbot.App, value: str) -> None:

@@ -1,9 +1,15 @@
 """The connection to Discord: which slash commands Discord has, and how a plugin's come and
 go while the bot runs."""
 
+import shutil
+from pathlib import Path
+
 import pytest
+from bossbot_plugins._catalogues import FOLDER, load
 from conftest import make_job
 from discord_support import Stage
+
+import bossbot
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -151,6 +157,21 @@ async def test_sync_that_fails_is_made_up_for_by_the_next(stage: Stage) -> None:
         before = puts(stage)
         assert await bot.app.client.sync() and puts(stage) == before
         assert await bot.app.client.sync(again=True) and puts(stage) == before + 1
+
+
+async def test_new_translation_is_sent_to_discord(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(FOLDER / "de.mo", tmp_path)
+    monkeypatch.setattr(bossbot, "catalogues", load(tmp_path))
+    async with stage.bot() as bot:
+        assert puts(stage) == 1
+        assert await bot.app.client.sync() and puts(stage) == 1
+        shutil.copy(FOLDER / "fr.mo", tmp_path / "de.mo")
+        monkeypatch.setattr(bossbot, "catalogues", load(tmp_path))
+        assert await bot.app.client.sync() and puts(stage) == 2
+        (tmp_path / "de.mo").unlink()
+        assert await bot.app.client.sync()
 
 
 async def test_answer_that_was_sent_before_reads_as_it_is_now(stage: Stage) -> None:
