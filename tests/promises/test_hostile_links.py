@@ -408,10 +408,10 @@ async def test_link_is_judged_by_its_own_host_behind_a_proxy(
         assert not net.outside.requests, "the proxy was asked"
 
 
-async def test_refused_job_ends_at_once_and_leaves_nothing(net: Net) -> None:
-    led = net.app("queued", wrapped=True)
-    with net.as_proxy():
-        await led.start(gateway=False)
+async def test_refused_job_ends_at_once_and_leaves_nothing(net: Net, led: App) -> None:
+    app = net.app("queued", wrapped=True)
+    share_runner(app, led)
+    await app.start(gateway=False)
     links = [
         f"http://{OUTSIDE}/redirect-302.mp4",
         f"http://{OUTSIDE}/og-video",
@@ -419,14 +419,14 @@ async def test_refused_job_ends_at_once_and_leaves_nothing(net: Net) -> None:
     ]
     ids = []
     for number, link in enumerate(links):
-        taken = await led.intake(
+        taken = await app.intake(
             Job(url=link, guild_id=1, channel_id=2, user_id=3, request_key=f"{number}")
         )
         assert taken and taken.job
         ids.append(taken.job.id)
     async with asyncio.timeout(60):
-        async for _ in led.queue.changes():
-            jobs = [job for job in await led.queue.list() if job.id in ids]
+        async for _ in app.queue.changes():
+            jobs = [job for job in await app.queue.list() if job.id in ids]
             if all(job.status in TERMINAL_STATUSES for job in jobs):
                 break
     for job in jobs:
@@ -436,7 +436,7 @@ async def test_refused_job_ends_at_once_and_leaves_nothing(net: Net) -> None:
         assert SECRET not in job.detail
     assert net.outside.hits["/redirect-302.mp4"] == 1
     assert not net.hits
-    data = led.settings.data_dir
+    data = app.settings.data_dir
     assert not [*(data / "temp").iterdir(), *(data / "downloads").iterdir()]
 
 
@@ -493,24 +493,25 @@ async def test_fake_video_does_not_make_ffmpeg_open_another_file(
     assert got.cause is Cause.NO_MEDIA
 
 
-@pytest.mark.parametrize("fake", [playlist_of, concat_of])
 async def test_fake_parts_of_a_gallery_do_not_make_ffmpeg_open_another_file(
-    tmp_path: Path, net: Net, secret_video: Path, fake: Any
+    tmp_path: Path, net: Net, secret_video: Path
 ) -> None:
     """As gallery-dl hands Reddit's videos to yt-dlp, which joins picture and sound."""
-    path = tmp_path / "fake.mp4"
-    path.write_bytes(fake(secret_video))
     with Sites() as web, pytest.MonkeyPatch.context() as patch:
-        link = Reddit(web).video("aa1", path, path)
         for name, value in web.environment.items():
             patch.setenv(name, value)
-        app = net.app(f"reddit-{fake.__name__}", wrapped=False)
+        app = net.app("reddit", wrapped=False)
         await app.runner.start()
-        url, platform, _ = await route(app, link)
-        got = await net.fetch(app, url, "gallery-dl", platform)
-        assert [hit for hit in web.hits if "DASH_" in hit], "ffmpeg had nothing to open"
+        for number, fake in enumerate((playlist_of, concat_of)):
+            web.hits.clear()
+            path = tmp_path / f"{number}.mp4"
+            path.write_bytes(fake(secret_video))
+            link = Reddit(web).video(f"aa{number}", path, path)
+            url, platform, _ = await route(app, link)
+            got = await net.fetch(app, url, "gallery-dl", platform)
+            assert [hit for hit in web.hits if "DASH_" in hit], "nothing to open"
+            assert isinstance(got, JobFailed), got
         await app.stop()
-    assert isinstance(got, JobFailed), got
 
 
 def test_unguarded_ffmpeg_would_open_the_other_file(

@@ -59,51 +59,57 @@ NEEDED = (
     "progress",
     "run",
 )
+ENGINES = ("gallery_dl", "yt_dlp")  # those that ask the sites
 
 
 class WarmServer:
-    """A fork server that knows the toy site: the bots of all stages use it one after the
-    other, since to start one takes longer than most jobs."""
+    """Fork servers that know the toy site, and perhaps the real engines: the bots of all
+    stages use them one after the other, since to start one takes longer than most
+    jobs."""
 
     def __init__(self) -> None:
-        self.idle: tuple[Any, Any] | None = None  # the process, and the socket to it
+        # Each process, and the socket to it, by its engines and what they see of the
+        # environment; the toy site looks at none.
+        self.idle: dict[str, tuple[Any, Any]] = {}
         self.numbers = itertools.count(1)  # of children, whoever asks for them
 
     def lend_to(self, runner: Any) -> None:
-        """Let a runner take the server when it starts, and leave it when it stops. One
+        """Let a runner take a server when it starts, and leave it when it stops. One
         whose children need another server starts its own, as usual."""
         start, forget = runner._start_server, runner._forget_server
         runner._numbers = self.numbers
-        lent = False
+        lent = ""
 
         def start_server() -> None:
             nonlocal lent
-            toy_alone = set(runner.engine_plugins().values()) == {"toy"}
-            if runner._server or not toy_alone or lent:
-                start()
-            elif self.idle and self.idle[0].poll() is None:
-                runner._server, runner._control = self.idle
-                self.idle, lent = None, True
+            stems = {*runner.engine_plugins().values()}
+            environment = module("child_runner").kept_environment()
+            real = stems != {"toy"}
+            wanted = json.dumps([sorted(stems), environment if real else {}])
+            if runner._server or not stems <= {"toy", *ENGINES} or lent:
+                return start()
+            process, control = self.idle.pop(wanted, (None, None))
+            if process and process.poll() is None:
+                runner._server, runner._control = process, control
                 loop = asyncio.get_running_loop()
-                loop.add_reader(runner._control, runner._read_server)
+                loop.add_reader(control, runner._read_server)
             else:  # it outlives this bot, whose log it is not for
                 with mock.patch.object(runner, "_log_pipe", lambda name: to_nowhere()):
                     start()
-                lent = True
+            lent = wanted
 
         def forget_server() -> None:
             stopping = runner.app.stopping.is_set()
-            if lent and stopping and runner._control and not self.idle:
+            if lent and stopping and runner._control and lent not in self.idle:
                 asyncio.get_running_loop().remove_reader(runner._control)
-                self.idle = (runner._server, runner._control)
+                self.idle[lent] = (runner._server, runner._control)
                 runner._server = runner._control = None
             forget()
 
         runner._start_server, runner._forget_server = start_server, forget_server
 
     def end(self) -> None:
-        if self.idle:
-            process, control = self.idle
+        for process, control in self.idle.values():
             control.close()
             process.wait()
 
