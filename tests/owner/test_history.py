@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PARTS, MakeSettings, make_job, our_plugins
+from conftest import QUEUEING, SUPPORT_PLUGINS, MakeSettings, make_job, our_plugins
 from discord_support import Stage, job_id, link
-from platform_support import NOWHERE
 
 from bossbot import TERMINAL_STATUSES, App, Cause, Job, Status, now, prepare_data
 
@@ -31,10 +31,9 @@ def running(make_settings: MakeSettings) -> Running:
     @asynccontextmanager
     async def run(*, history: bool = True, **values: Any) -> AsyncIterator[App]:
         settings = make_settings(**values)
-        nowhere = settings.plugins_dir / NOWHERE.name
-        if not nowhere.is_symlink():
-            nowhere.symlink_to(NOWHERE)
-        app = App(settings, our_plugins(*PARTS, *["history"] * history))
+        for name in ("nowhere", "idle"):
+            shutil.copy(SUPPORT_PLUGINS / f"{name}.py", settings.plugins_dir)
+        app = App(settings, our_plugins(*QUEUEING, *["history"] * history))
         app.plugins.load()
         prepare_data(settings.data_dir)
         try:
