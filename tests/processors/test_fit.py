@@ -267,8 +267,8 @@ async def test_picture_stays_when_only_the_sound_is_in_the_way(
 # Too large
 
 BUSY = [
-    *("-f", "lavfi", "-i", "testsrc2=s=320x240:r=15:d=6,noise=alls=20:allf=t"),
-    *tone(6),
+    *("-f", "lavfi", "-i", "testsrc2=s=320x240:r=15:d=3,noise=alls=20:allf=t"),
+    *tone(3),
 ]
 
 
@@ -370,9 +370,9 @@ async def test_picture_of_a_still_is_not_encoded_again(fit: Fit, shelf: Path) ->
 
 
 async def test_what_is_far_too_long_is_not_even_tried(fit: Fit, large: Path) -> None:
-    [file] = await fit(large, limit=1500)
+    [file] = await fit(large, limit=750)
     assert file.failure and file.failure.cause is Cause.TOO_LARGE
-    assert file.failure.detail.endswith("6 s long")
+    assert file.failure.detail.endswith("3 s long")
 
 
 async def test_sound_is_split_without_a_crumb(fit: Fit, shelf: Path) -> None:
