@@ -267,25 +267,21 @@ async def test_owner_is_under_no_quota_but_counts(start: StartApp) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner_mib", "guild_mib", "mib"),
+    ("owner_mib", "quotas"),  # of a server, as it is set and as it counts
     [
-        (500, None, 500),
-        (500, 100, 100),
-        (500, 900, 500),
-        (500, 0, 500),
-        (0, None, 0),
-        (0, 100, 100),
-        (0, 0, 0),
+        (500, [(None, 500), (100, 100), (900, 500), (0, 500)]),
+        (0, [(None, 0), (100, 100), (0, 0)]),
     ],
 )
 async def test_quota_of_a_server_is_never_above_the_owner_s(
-    start: StartApp, owner_mib: int, guild_mib: int | None, mib: int
+    start: StartApp, owner_mib: int, quotas: list[tuple[int | None, int]]
 ) -> None:
     app = await start(owner_mib * MIB)
-    table = {} if guild_mib is None else {"daily_quota": guild_mib * MIB}
-    job = job_of(guild_settings={"quota": table})
-    guild: Any = app.plugins.guild_config(app.plugins.all["quota"], job)
-    assert guild.daily_quota == mib * MIB
+    for guild_mib, mib in quotas:
+        table = {} if guild_mib is None else {"daily_quota": guild_mib * MIB}
+        job = job_of(guild_settings={"quota": table})
+        guild: Any = app.plugins.guild_config(app.plugins.all["quota"], job)
+        assert guild.daily_quota == mib * MIB
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,16 @@ from typing import Any
 
 import pytest
 from bossbot_plugins._archive import archive_of
-from conftest import CORE, ROOT, Home, MakeSettings, SmallApp, WritePlugin, make_job
+from conftest import (
+    CORE,
+    ROOT,
+    Home,
+    MakeSettings,
+    SmallApp,
+    WritePlugin,
+    make_job,
+    our_plugins,
+)
 
 import bossbot
 from bossbot import (
@@ -888,7 +897,8 @@ def test_code_that_anyone_may_write_to_is_refused_unless_the_owner_allows_it(
     (folder / "notes.txt").chmod(0o666)  # it is no code
     path = folder / place
     path.chmod(path.stat().st_mode | 0o002)
-    plugins = App(make_settings(allow_writable_plugins=allowed)).plugins
+    settings = make_settings(allow_writable_plugins=allowed)
+    plugins = App(settings, our_plugins()).plugins
     if allowed:
         plugins.load()
         return

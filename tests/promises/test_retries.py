@@ -66,17 +66,19 @@ async def completed(web: Web, app: App, link: str, how: str) -> Job | JobFailed:
 
 @both_engines
 @pytest.mark.parametrize("how", ["queue", "get"])
-@pytest.mark.parametrize("status", [500, 502, 503, 504, 520])
 async def test_server_that_fails_twice_is_asked_a_third_time(
-    web: Web, media_folder: Path, engine: str, status: int, how: str
+    web: Web, media_folder: Path, engine: str, how: str
 ) -> None:
-    busy = Answer("Sorry.", status)
-    web.sites.serve(LINK, in_turn(busy, busy, media.video(media_folder)))
     async with web.running(files(engine)) as app:
         with quick(app) as waits:
-            job = await completed(web, app, LINK, how)
-    assert isinstance(job, Job) and job.attempts == 3
-    assert 1 <= waits[0] <= 2 and 4 <= waits[1] <= 8
+            for status in (500, 502, 503, 504, 520):
+                busy = Answer("Sorry.", status)
+                web.sites.serve(LINK, in_turn(busy, busy, media.video(media_folder)))
+                job = await completed(web, app, LINK, how)
+                assert isinstance(job, Job) and job.attempts == 3
+                first, second = waits
+                assert 1 <= first <= 2 and 4 <= second <= 8
+                waits.clear()
 
 
 @both_engines

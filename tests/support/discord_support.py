@@ -17,7 +17,7 @@ The path of a link to `toy.example` is a list of steps, made by `link()`:
 import asyncio
 import contextlib
 import hashlib
-import importlib
+import importlib.util
 import itertools
 import json
 import os
@@ -46,7 +46,18 @@ from conftest import (
 )
 from fake_discord import FakeDiscord, Message
 
-from bossbot import App, BossBot, Job, Settings, Status, prepare_data
+from bossbot import (
+    OURS,
+    PLUGIN_PACKAGE,
+    App,
+    BossBot,
+    Job,
+    Settings,
+    Status,
+    open_plugins,
+    plugin_folders,
+    prepare_data,
+)
 
 # What a bot needs to take a link and post its files; a test adds what it is about.
 NEEDED = (
@@ -69,7 +80,7 @@ class WarmServer:
 
     def __init__(self) -> None:
         # Each process, and the socket to it, by its engines and what they see of the
-        # environment; the toy site looks at none.
+        # environment, of which the toy site needs no more than the programs.
         self.idle: dict[str, tuple[Any, Any]] = {}
         self.numbers = itertools.count(1)  # of children, whoever asks for them
 
@@ -84,8 +95,8 @@ class WarmServer:
             nonlocal lent
             stems = {*runner.engine_plugins().values()}
             environment = module("child_runner").kept_environment()
-            real = stems != {"toy"}
-            wanted = json.dumps([sorted(stems), environment if real else {}])
+            seen = environment.get("PATH") if stems == {"toy"} else environment
+            wanted = json.dumps([sorted(stems), seen])
             if runner._server or not stems <= {"toy", *ENGINES} or lent:
                 return start()
             process, control = self.idle.pop(wanted, (None, None))
@@ -480,7 +491,10 @@ def job_id(message: Message) -> str:
 
 def module(plugin: str) -> Any:
     """A plugin's module, to set its figures for a test."""
-    return importlib.import_module(f"bossbot_plugins.{plugin}")
+    name = f"{PLUGIN_PACKAGE}.{plugin}"
+    if not importlib.util.find_spec(name):  # the last app of another test had no such
+        open_plugins(plugin_folders(OURS))
+    return importlib.import_module(name)
 
 
 async def until(is_so: Callable[[], Awaitable[Any]], timeout_s: float = 60) -> None:
