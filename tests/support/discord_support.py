@@ -17,7 +17,7 @@ The path of a link to `toy.example` is a list of steps, made by `link()`:
 import asyncio
 import contextlib
 import hashlib
-import importlib.util
+import importlib
 import itertools
 import json
 import os
@@ -492,9 +492,11 @@ def job_id(message: Message) -> str:
 def module(plugin: str) -> Any:
     """A plugin's module, to set its figures for a test."""
     name = f"{PLUGIN_PACKAGE}.{plugin}"
-    if not importlib.util.find_spec(name):  # the last app of another test had no such
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:  # the last app of another test had no such
         open_plugins(plugin_folders(OURS))
-    return importlib.import_module(name)
+        return importlib.import_module(name)
 
 
 async def until(is_so: Callable[[], Awaitable[Any]], timeout_s: float = 60) -> None:
