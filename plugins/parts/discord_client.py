@@ -299,7 +299,8 @@ class DiscordClient(Client):
     async def _ready(self) -> None:
         self.reconnects["false"] += self._was_ready
         self._was_ready = True
-        await self.bot.is_owner(cast(Any, self.bot.user))  # asks who it is, once
+        with contextlib.suppress(*UNREACHABLE, RuntimeError):  # a stop has begun
+            await self.bot.is_owner(cast(Any, self.bot.user))  # asks who it is, once
 
     def connected(self) -> bool:
         """Whether every connection to the gateway is there and was accepted."""
