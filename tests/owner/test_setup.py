@@ -5,13 +5,13 @@ import os
 import pty
 import re
 import select
-import signal
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import discord
 import pytest
-import warm_python
 from conftest import ROOT, Home
 from fake_discord import FakeDiscord
 
@@ -22,11 +22,16 @@ KEY = "BOSS_BOT_DISCORD_TOKEN"
 class Terminal:
     """A program on a terminal of its own, and what it shows."""
 
-    def __init__(self, argv: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
         self.shown, self.seen = "", 0
         self.file, self.theirs = pty.openpty()
-        theirs = dict.fromkeys(("stdin", "stdout", "stderr"), self.theirs)
-        self.process = warm_python.start(argv, environment, ROOT, **theirs)
+        # A session's leader that opens a terminal has it as its own: Ctrl-C ends it.
+        opened = 'exec "$@" <"$TTY" >"$TTY" 2>&1'
+        self.process = subprocess.Popen(
+            ["/bin/sh", "-c", opened, "sh", *command],
+            env={**environment, "TTY": os.ttyname(self.theirs)},
+            start_new_session=True,
+        )
 
     async def shows(self, text: str) -> None:
         """Returns once this text is there, after the one asked for before."""
@@ -51,7 +56,7 @@ class Terminal:
         return code
 
     def close(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
         os.close(self.file)
         os.close(self.theirs)
@@ -83,8 +88,8 @@ def start(fake: FakeDiscord, home: Home) -> Iterator[Start]:
             BOSS_BOT_PLUGINS__RETENTION__MIN_FREE_SPACE="0",
             **variables,
         )
-        argv = [script, bot, *words]
-        started.append(Terminal(argv, environment))
+        command = [sys.executable, script, bot, *words]
+        started.append(Terminal(command, environment))
         return started[-1]
 
     yield run
@@ -106,7 +111,7 @@ async def test_first_start_asks_until_the_token_works_and_goes_on(
     await terminal.shows(PROMPT)
     terminal.types(f"  Bot {fake.token} ")
     await terminal.shows("connected as")
-    terminal.process.send_signal(signal.SIGTERM)
+    terminal.process.terminate()
     assert await terminal.ended() == 0
     assert f"client_id={fake.bot.id}" in terminal.shown
     assert "discord.com/oauth2/authorize" in terminal.shown

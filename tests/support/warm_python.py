@@ -141,12 +141,6 @@ def become(words: list[str], env: dict[str, str], cwd: str, files: list[int]) ->
     for number, file in enumerate(files[:3]):
         os.dup2(file, number)
     os.closerange(3, 1024)
-    if os.isatty(0):  # it is this script's own: Ctrl-C ends it
-        import fcntl
-        import termios
-
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
