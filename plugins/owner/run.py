@@ -18,7 +18,6 @@ from loguru import logger
 from bossbot import STOP_WITHIN_S, App, StartError, Subcommand, hookimpl
 
 M_ARENA_MAX = -8  # malloc.h
-TRIM_S = 5.0  # between two times that free memory goes back to the system
 
 
 @hookimpl
@@ -70,18 +69,9 @@ async def connect(
     deadline.daemon = True
 
     async def work() -> None:
-        # Each thread would keep memory for itself, and what has become free before the
-        # last in use would stay: 1 MB. Elsewhere than with glibc that is not so.
+        # Each thread would keep memory for itself; elsewhere than with glibc none does.
         with contextlib.suppress(AttributeError):
-            libc = ctypes.CDLL(None)
-            libc.mallopt(M_ARENA_MAX, 1)
-            trim = libc.malloc_trim
-
-            def trim_again() -> None:
-                trim(0)  # 0.2 ms
-                loop.call_later(TRIM_S, trim_again)
-
-            trim_again()
+            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
         await app.start(gateway=gateway, work=works)
         gc.freeze()  # these objects stay; to look through them takes a tenth of a second
         if gateway:

@@ -99,7 +99,6 @@ def serve() -> None:
     open_plugins(sys.modules[PLUGIN_PACKAGE].__path__)
     _walls.prepare((os.getppid(), os.getpid()))  # once, for all children
     gc.collect()
-    _pages.fill_holes()
     gc.freeze()  # the children share these pages
     pages = _pages.rehearsed(rehearse)
     signal.signal(signal.SIGCHLD, reap)

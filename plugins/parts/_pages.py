@@ -17,16 +17,12 @@ import sys
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from bossbot_plugins import _walls
 from bossbot_plugins._landlock import libc
 
 REHEARSAL_S = 10  # at most
 POPULATE_WRITE = 23  # linux/mman.h
-# Python's Objects/obmalloc.c; less than what malloc maps by itself, and more than a hole.
-POOL_BYTES, POOL_HEAD, LARGE_BYTES = 2**14, 48, 10**5
-MAX_FILLED_BYTES = 2**21  # should one of them work in another way
 PRESENT, EXCLUSIVE = 1 << 63, 1 << 56  # Documentation/admin-guide/mm/pagemap.rst
 
 
@@ -73,29 +69,6 @@ def _changed() -> Iterator[tuple[int, int]]:
                 if changed:
                     yield place * page, length * page
                 place += length
-
-
-def fill_holes() -> None:
-    """Use up what is free between the objects of this process, so that those of a child
-    lie side by side on pages of their own: it copies a twelfth less of the old ones."""
-    left, python, system = MAX_FILLED_BYTES, ctypes.pythonapi, libc()
-    python.PyObject_Malloc.restype = ctypes.c_void_p
-    for size in range(16, 513, 16):  # Python's own; a new pool is used from its start
-        last, one = 0, _new(python.PyObject_Malloc, size)
-        while left > 0 and (last % POOL_BYTES != POOL_HEAD or one != last + size):
-            last, one, left = one, _new(python.PyObject_Malloc, size), left - size
-    if not hasattr(system, "malloc_trim"):  # another library than glibc
-        return
-    system.malloc.restype = ctypes.c_void_p
-    end = _new(system.malloc, LARGE_BYTES)  # behind all that is in use
-    for size in (*(2**n for n in range(16, 10, -1)), *range(1024, 16, -16)):
-        while left > 0 and _new(system.malloc, size - 8) < end:
-            left -= size
-
-
-def _new(allocate: Any, size: int) -> int:
-    """The address of a piece of memory that stays in use; 0 if there is none."""
-    return allocate(ctypes.c_size_t(size)) or 0
 
 
 def copy(pages: Sequence[int]) -> None:

@@ -207,6 +207,12 @@ def test_which_fails_when_a_link_goes_nowhere(toy_home: Home) -> None:
     assert "Invalid URL" in wrong["error"] and wrong["engine"] is None
 
 
+def test_garbage_is_collected_once_the_start_is_over(bare_home: Home) -> None:
+    bare_home.add_plugin(Path(__file__).parent / "plugins" / "garbage.py")
+    done = bare_home.run("garbage")
+    assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
+
+
 def test_log_is_not_mixed_into_the_answer(toy_home: Home) -> None:
     toy_home.plugin("bad", "1 / 0")
     env = {"BOSS_BOT_PLUGINS__GONE__X": "1", "BOSS_BOT_LOG_LEVEL": "DEBUG"}
