@@ -77,8 +77,8 @@ def raise_walls(shelf: str, private: list[str]) -> None:
     package.__path__ = [shelf]
     walls = importlib.import_module(f"{PACKAGE}._walls")
     walls.hide()
-    readable = walls.readable((), (), private)
-    walls.raise_walls(readable, [], (os.getppid(),))
+    walls.limit_calls((os.getppid(),))
+    walls.limit_files(walls.readable((), private), [])
 
 
 def receive(incoming: BinaryIO) -> tuple[dict[str, Any], bytes]:

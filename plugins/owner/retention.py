@@ -135,10 +135,12 @@ def register_metrics(registry: Any, settings: Settings) -> None:
 @hookimpl
 async def check_claim(app: App, config: Config) -> None:
     check_room(app.settings, config)
-    most = int(app.settings.max_job_size)
-    here = await app.queue.find([*app.worker.running])
+    most, claimed = int(app.settings.max_job_size), app.worker.running
+    if (len(claimed) + 1) * most <= room(app.settings, config):
+        return  # for all of them, whatever they do
+    here = await app.queue.find([*claimed])
     running = [job for job in here.values() if job.status in ATTEMPT_STATUSES]
-    if most and running:  # else a small disk would take no link at all
+    if running:  # else a small disk would take no link at all
         taken = await app.storage.attempts_bytes()
         reserved = max(len(running) * most - taken, 0)
         if reserved + most > room(app.settings, config):

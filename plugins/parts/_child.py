@@ -23,13 +23,15 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, date, datetime
 from ipaddress import ip_network
 from pathlib import Path
@@ -111,6 +113,8 @@ def serve() -> None:
                     os.killpg(pid, signal.SIGKILL)
             os._exit(0)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        asked = json.loads(packet)
+        readable_by_all(asked["setup"])
         pid = os.fork()
         if pid == 0:
             control.close()
@@ -118,20 +122,21 @@ def serve() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
             try:
                 talk, log, broker = descriptors
-                main(talk, log, broker, pages)
+                main(talk, log, broker, asked["setup"], pages)
             finally:
                 os._exit(1)  # whatever happens, a child never becomes a server
-        pids[pid] = json.loads(packet)["child"]
+        pids[pid] = asked["child"]
         for descriptor in descriptors:
             os.close(descriptor)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
+State = tuple[int, int] | None  # when a file was changed, and its size
 # The engines that the fork server has warmed up, by plugin, and the files they are from.
-WARM: dict[str, tuple[str, dict[str, Engine]]] = {}
+WARM: dict[str, tuple[list[tuple[str, State]], dict[str, Engine]]] = {}
 
 
-def stamp_of(stem: str) -> str:
+def stamp_of(stem: str) -> list[tuple[str, State]]:
     """The state of a plugin's file and of all libraries on disk; empty where one is a
     folder with code, which is not compared."""
     states = dict(_libraries())
@@ -139,36 +144,35 @@ def stamp_of(stem: str) -> str:
         for name in (stem, f"{stem}.py"):
             with contextlib.suppress(OSError):
                 path = os.path.join(folder, name)
-                states[path] = _state_of(path)
-    whole = all(states.values())
-    return "\n".join(f"{one} {states[one]}" for one in sorted(states)) * whole
+                states[path] = _state_of(path, os.stat(path))
+    return sorted(states.items()) if all(states.values()) else []
 
 
 @functools.cache  # a child asks for each engine
-def _libraries() -> dict[str, str]:
+def _libraries() -> dict[str, State]:
     """The states of the libraries of plugins, by path."""
     found = {}
     for folder in sys.modules[PLUGIN_PACKAGE].__path__:
-        with contextlib.suppress(OSError):
-            for name in os.listdir(folder):
-                if name.startswith("_") and name != "__pycache__":
-                    path = os.path.join(folder, name)
-                    with contextlib.suppress(OSError):  # a link to nowhere
-                        found[path] = _state_of(path)
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name[0] == "_" and entry.name != "__pycache__":
+                    try:
+                        found[entry.path] = _state_of(entry.path, entry.stat())
+                    except OSError:  # a link to nowhere
+                        continue
     return found
 
 
-def _state_of(path: str) -> str:
-    """When a file was changed, and its size; empty for a folder with code."""
-    state = os.stat(path)
-    if stat.S_ISDIR(state.st_mode) and next(Path(path).rglob("*.py"), None):
-        return ""
-    return f"{state.st_mtime_ns} {state.st_size}"
+def _state_of(path: str, status: os.stat_result) -> State:
+    """The state of a file or folder; None for a folder with code."""
+    if stat.S_ISDIR(status.st_mode) and next(Path(path).rglob("*.py"), None):
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def load_engines(stem: str) -> dict[str, Engine]:
     """The engines of a plugin, warm, by name; raises what the plugin raises."""
-    stamp, engines = WARM.get(stem, (None, {}))
+    stamp, engines = WARM.get(stem, ([], {}))
     if stamp and stamp == stamp_of(stem):
         return engines
     # The package is fresh: nothing has to be forgotten, and libraries are read once.
@@ -225,11 +229,54 @@ class Bot:
         self.end_watch = end
 
 
+class Walls:
+    """What keeps this process in, as far as the kernel has the walls. Those around its
+    calls stand from the beginning: it reaches the network through the bot."""
+
+    def __init__(self, bot: Bot, setup: dict[str, Any]) -> None:
+        self.bot, self.setup = bot, setup
+        if _walls.limit_calls((setup["bot"], os.getppid())):
+            use_broker(bot.broker)
+
+    def keep_to(
+        self, own: Iterable[Path | str] = (), files: Iterable[str] = ()
+    ) -> None:
+        """Let this process write its own folders, read some files and what its engines
+        and programs need, and nothing else."""
+        modules = _walls.loaded(sys.modules[PLUGIN_PACKAGE])
+        sources = _walls.sources(modules, self.setup["private"])
+        readable = {*readable_by_all(self.setup), *sources, *files}
+        self.bot.end_watch()
+        _walls.limit_files(readable, [str(one) for one in own])
+        self.bot.watch()
+
+
+def readable_by_all(setup: dict[str, Any]) -> set[str]:
+    """The paths that each child may read; found once, by the fork server."""
+    return _readable(tuple(setup["programs"].values()), tuple(setup["private"]))
+
+
+@functools.cache
+def _readable(programs: tuple[str, ...], private: tuple[str, ...]) -> set[str]:
+    # Our shelves hold no secrets; the owner's folder, which comes first, may.
+    _own, *ours = sys.modules[PLUGIN_PACKAGE].__path__
+    shelves = without(map(os.path.realpath, ours), private)
+    return _walls.readable(programs, private) | shelves
+
+
 def rehearse() -> None:
     """Do what most children do, without any reports."""
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+    hello = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(
+        ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="boss-bot.invalid"
+    )
+    with contextlib.suppress(ssl.SSLWantReadError):  # nobody answers
+        hello.do_handshake()
     engines = _load_all(WARM)
     choose(engines, "https://boss-bot.invalid/a.jpg")
     for engine in engines.values():
@@ -237,8 +284,15 @@ def rehearse() -> None:
             engine.warm()
 
 
-def main(talk: int, log: int, broker: int, pages: Sequence[int] = ()) -> NoReturn:
-    """Be the child of one attempt: read a request, carry it out, report the result."""
+def main(
+    talk: int,
+    log: int,
+    broker: int,
+    setup: dict[str, Any],
+    pages: "array[int] | tuple[()]" = (),
+) -> NoReturn:
+    """Be the child of one attempt: get ready, read a request, carry it out, report the
+    result."""
     _walls.hide()
     if os.getpgrp() != os.getpid():
         os.setsid()
@@ -250,24 +304,25 @@ def main(talk: int, log: int, broker: int, pages: Sequence[int] = ()) -> NoRetur
     bot = Bot(talk, broker)
     tell = bot.tell
     tell(event="started", pid=os.getpid())  # from here on we are a group to kill
-    if pages and not select.select([bot.connection], [], [], 0)[0]:  # there is time
-        _pages.copy(pages)
-    line = bot.connection.makefile("rb").readline()
-    if not line:
-        os._exit(0)
-    request = json.loads(line)
-    if os.getppid() == request["bot"]:  # else the fork server watches it, too
-        bot.watch()
     try:
+        if pages and not select.select([bot.connection], [], [], 0)[0]:  # there is time
+            _pages.copy(pages)
+        walls = Walls(bot, setup)  # after which it may not do that
+        line = bot.connection.makefile("rb").readline()
+        if not line:
+            os._exit(0)
+        request = json.loads(line)
+        if os.getppid() == setup["bot"]:  # else the fork server watches it, too
+            bot.watch()
         random.seed()
         os.environ |= {"HOME": request["home"], "TMPDIR": request["home"]}
         os.chdir(request["home"])
-        memory = (request["memory_bytes"], JS_MEMORY_BYTES + request["memory_bytes"])
+        memory = (setup["memory_bytes"], JS_MEMORY_BYTES + setup["memory_bytes"])
         resource.setrlimit(resource.RLIMIT_DATA, memory)
         _walls.limit(request["cpu_s"])
         if size := request.get("max_file_bytes"):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        tell(event="done", answer=TASKS[request["task"]](request, bot))
+        tell(event="done", answer=TASKS[request["task"]](request, bot, walls))
     except JobFailed as error:
         tell(event="failed", error=words(error))
     # The boundary of an attempt: whatever it is, the parent must learn of it.
@@ -321,7 +376,7 @@ class ChildReport:
         self._tell(event="item_failed", error=words(failure))
 
 
-def _task_download(request: dict[str, Any], bot: Bot) -> None:
+def _task_download(request: dict[str, Any], bot: Bot, walls: Walls) -> None:
     """Fetch a link with an engine."""
     job = Request(**request["request"])
     job.folder, job.cache_dir = Path(job.folder), Path(job.cache_dir)
@@ -338,8 +393,7 @@ def _task_download(request: dict[str, Any], bot: Bot) -> None:
     proxies = {(host, port) for host, port in request["proxies"]}
     networks = [ip_network(text) for text in request["networks"]]
     watch_sockets(bot.tell, job, request["allow_private"], proxies, networks)
-    own = [job.folder, request["home"], job.cache_dir]
-    raise_walls(bot, request, job.programs.values(), own)
+    walls.keep_to([job.folder, request["home"], job.cache_dir])
     engine.download(job, ChildReport(bot.tell, job))
 
 
@@ -413,36 +467,38 @@ def choose(
         return "", True
 
 
-def _task_supports(request: dict[str, Any], bot: Bot) -> list[tuple[str, bool]]:
+def _task_supports(
+    request: dict[str, Any], bot: Bot, walls: Walls
+) -> list[tuple[str, bool]]:
     """See ``choose``."""
     engines = _load_all(request["plugins"])
-    raise_walls(bot, request)
+    walls.keep_to()
     how = request["without"], request["after_guess"], request["own"]
     return [choose(engines, url, *how) for url in request["urls"]]
 
 
-def _task_versions(request: dict[str, Any], bot: Bot) -> Any:
+def _task_versions(request: dict[str, Any], bot: Bot, walls: Walls) -> Any:
     """The engines' versions, and how many days old each is."""
     engines = _load_all(request["plugins"])
-    raise_walls(bot, request)
+    walls.keep_to()
     versions = {name: engine.version() for name, engine in engines.items()}
     return {name: (found, age_days(name, found)) for name, found in versions.items()}
 
 
-def _task_run(request: dict[str, Any], bot: Bot) -> list[Any]:
+def _task_run(request: dict[str, Any], bot: Bot, walls: Walls) -> list[Any]:
     """Run a helper program on local files; returns its exit code and the last 16,384
     characters of stdout and stderr."""
     most = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     home, argv = Path(request["home"]), request["argv"]
-    job = Request("", home, "", programs=request["programs"])
+    job = Request("", home, "", programs=walls.setup["programs"])
     watch_sockets(bot.tell, job, False, (), ())
     files = [word.removeprefix("file:") for word in argv[1:]]
     files = [file for file in files if os.path.isabs(file) and os.path.isfile(file)]
     own = [home.with_name("files"), home, *request["devices"]]
     if request["background"]:
         give_way()
-    raise_walls(bot, request, job.programs.values(), own, files)
+    walls.keep_to(own, files)
     if argv[0] == FRAMES:
         source, target = (Path(word.removeprefix("file:")) for word in argv[1:])
         to_apng(source, target)
@@ -508,29 +564,6 @@ def real_program(name: str, cwd: Any, environment: Any) -> str:
         folders = os.pathsep.join(os.get_exec_path(environment))
         name = shutil.which(name, path=folders) or name
     return os.path.realpath(os.path.join(os.fsdecode(cwd or ""), name))
-
-
-def raise_walls(
-    bot: Bot,
-    request: dict[str, Any],
-    programs: Iterable[str] = (),
-    own: Iterable[Path | str] = (),
-    files: Iterable[str] = (),
-) -> None:
-    """Let this process read what its engines and programs need and some files, write
-    its own folders, reach the network through the bot, and nothing else: as far as the
-    kernel has the walls."""
-    package = sys.modules[PLUGIN_PACKAGE]
-    modules = _walls.loaded(package)
-    readable = _walls.readable(programs, modules, request["private"])
-    # Our shelves hold no secrets; the owner's folder, which comes first, may.
-    shelves = [os.path.realpath(folder) for folder in list(package.__path__)[1:]]
-    readable |= without(shelves, request["private"])
-    protected = (request["bot"], os.getppid())
-    bot.end_watch()
-    if _walls.raise_walls({*readable, *files}, [str(one) for one in own], protected):
-        use_broker(bot.broker)
-    bot.watch()
 
 
 def watch_sockets(

@@ -122,24 +122,33 @@ def limit(cpu_s: float) -> None:
         lower(resource.RLIMIT_NPROC, tasks + MORE_TASKS, tasks + MORE_TASKS)
 
 
-def readable(
-    programs: Iterable[str], modules: Iterable[ModuleType], private: Iterable[str]
-) -> set[str]:
+def readable(programs: Iterable[str], private: Iterable[str]) -> set[str]:
     """The paths that Python, the engines and the programs need, and nothing of what is
-    private; ``modules`` are plugins and libraries that have been imported."""
-    paths = {*sys.path, *_certificates(), "/proc/self"}
+    private."""
+    paths = {*sys.path, *_certificates()}
     if (zone := os.environ.get("TZ", "").lstrip(":")).startswith(os.sep):
         paths.add(zone)
-    for module in modules:
-        if file := module.__file__:
-            path = Path(file)
-            paths.add(str(path.parent if path.name == "__init__.py" else path))
     for program in programs:
         real = Path(program)
         paths.add(program)
         if real.parent.name == "bin":  # with its libraries beside it
             paths |= {str(real.parent), str(real.parent.with_name("lib"))}
-    return without(places() | (_real(paths) - _wide()), private)
+    given = without(places() | (_real(paths) - _wide()), private)
+    outermost = {path for path in given if given.isdisjoint(_above(path))}
+    return outermost | {"/proc/self"}  # of the process that is kept to these paths
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders around a path, but for the outermost one."""
+    while (path := os.path.dirname(path)) != os.path.dirname(path):
+        yield path
+
+
+def sources(modules: Iterable[ModuleType], private: Iterable[str]) -> set[str]:
+    """Where modules were imported from, without what is private."""
+    paths = {Path(module.__file__) for module in modules if module.__file__}
+    names = {str(p.parent if p.name == "__init__.py" else p) for p in paths}
+    return without(_real(names) - _wide(), private)
 
 
 def _real(paths: Iterable[str]) -> set[str]:
@@ -207,24 +216,26 @@ def drop_privileges() -> None:
 
 
 def prepare(protected: tuple[int, ...]) -> None:
-    """Find the facts beforehand that are the same for all children of this process."""
-    places()
+    """Do beforehand what is the same for all children of this process."""
     bound_privileges()
     if _seccomp.available():
         _seccomp.prepare(protected)
 
 
-def raise_walls(
-    may_read: Iterable[str], may_write: Sequence[str], protected: tuple[int, ...]
-) -> bool:
-    """Raise all walls that this machine has. For one thread: the others must come
-    later. Returns whether sockets must come from the broker from now on."""
+def limit_calls(protected: tuple[int, ...]) -> bool:
+    """Raise the walls around calls: the rights of root, the network, the ``protected``
+    processes. Returns whether sockets must come from the broker from now on."""
     drop_privileges()
     with_filter = _seccomp.available()
-    _landlock.restrict(may_read, may_write)
     if with_filter:
         _seccomp.restrict(_seccomp.prepare(protected))
     return with_filter
+
+
+def limit_files(may_read: Iterable[str], may_write: Sequence[str]) -> None:
+    """Raise the wall around files, after ``limit_calls``. For one thread: the others
+    must come later."""
+    _landlock.restrict(may_read, may_write)
 
 
 def loaded(package: ModuleType) -> list[ModuleType]:

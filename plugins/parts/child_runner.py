@@ -178,8 +178,8 @@ def _nowhere(host: str, port: int) -> bool:
 class Child:
     """One child process, seen from the bot."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, number: int, setup: dict[str, Any]) -> None:
+        self.number, self.setup = number, setup
         self.name = "spare"
         self.task = ""
         self.pid = 0  # known once it is a group of its own
@@ -231,7 +231,6 @@ class ChildRunner(Runner):
     stall_s, stall_bytes = 60.0, 32 * 1024  # a download gains so much in that time
     find_s = 60.0  # until a first file begins, and ten pauses between requests more
     answer_s = 60.0  # for a question to the engines
-    spare_s = 0.1  # after a child has begun, until another one waits for the next task
     renew_server_s = 10.0  # after the fork server has ended, if no download comes first
     slow_s = 3600.0  # before a link that took the engines too long is asked about again
 
@@ -241,6 +240,7 @@ class ChildRunner(Runner):
         self.programs = find_programs()
         self.running: dict[int, Child] = {}
         self._spare: Child | None = None  # waits for a task
+        self._renewing = asyncio.Lock()
         # All that are looked at, the spare one included, by number.
         self._children = weakref.WeakValueDictionary[int, Child]()
         self._numbers = itertools.count(1)
@@ -395,14 +395,19 @@ class ChildRunner(Runner):
                 while self._tasks:  # one may have begun another one
                     await asyncio.wait(self._tasks)
 
-    def _private(self) -> list[str]:
-        """Files that no child may read, even if the folder around them is open to
-        it."""
+    def _setup(self) -> dict[str, Any]:
+        """What a child is told before its task; ``private`` files it may not read, even
+        if the folder around them is open to it."""
         settings, home = self.app.settings, os.path.expanduser("~")
-        places = [HERE, home, settings.data_dir, settings.plugins_dir]
+        private = [HERE, home, settings.data_dir, settings.plugins_dir]
         platforms = self.app.plugins.registered("platforms").values()
-        places += [one.cookies_file for one in platforms if one.cookies_file]
-        return [str(place) for place in places]
+        private += [one.cookies_file for one in platforms if one.cookies_file]
+        return {
+            "bot": os.getpid(),
+            "memory_bytes": int(self.config.memory_limit),
+            "private": [str(place) for place in private],
+            "programs": self.programs,
+        }
 
     @contextlib.asynccontextmanager
     async def child(
@@ -411,19 +416,16 @@ class ChildRunner(Runner):
         """A child at work on a task, which reaches the addresses that ``judge`` lets
         pass; it is dead when the block ends."""
         child, self._spare = self._spare, None
-        if not child or child.exit.done():
+        if not child or child.exit.done() or child.setup != self._setup():
+            if child:
+                child.kill()
             child = await self._new_child()
         child.name, child.task, child.broker.judge = name, task, judge
         self.running[child.number] = child
         how = "cancelled"
         assert child.writer
         try:
-            request |= {
-                "task": task,
-                "memory_bytes": int(self.config.memory_limit),
-                "private": self._private(),
-                "bot": os.getpid(),
-            }
+            request["task"] = task
             self._keep(self._renew_spare())
             guard = asyncio.create_task(self._count_tasks(child))
             child.writer.write(json.dumps(request, default=str).encode() + b"\n")
@@ -439,12 +441,12 @@ class ChildRunner(Runner):
             self.exits[how] += 1
             child.kill()
             del self.running[child.number]
-            if self._control and not self._spare:
+            if self._control:
                 self._keep(self._renew_spare())
 
     async def _new_child(self) -> Child:
         """A child that waits for its task."""
-        child = Child(next(self._numbers))
+        child = Child(next(self._numbers), self._setup())
         self._children[child.number] = child
         ours, theirs = socket.socketpair()
         line, their_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -471,14 +473,14 @@ class ChildRunner(Runner):
 
     async def _renew_spare(self) -> None:
         """Have a child wait for the next task, unless all slots are taken."""
-        await asyncio.sleep(self.spare_s)
         most = self.app.settings.max_concurrent_downloads
-        if self._control and not self._spare and self.downloads() < most:
-            child = await self._new_child()
-            if self._spare or not self._control:  # in the meantime
-                child.kill()
-            else:
-                self._spare = child
+        async with self._renewing:
+            if self._control and not self._spare and self.downloads() < most:
+                child = await self._new_child()
+                if self._control:
+                    self._spare = child
+                else:  # it has ended in the meantime
+                    child.kill()
 
     async def _count_tasks(self, child: Child) -> None:
         """End a child that multiplies, before it takes the machine's time."""
@@ -496,12 +498,12 @@ class ChildRunner(Runner):
         self, child: Child, theirs: socket.socket, log: int, line: socket.socket
     ) -> None:
         """Start a process that takes the other ends of the sockets and the pipe."""
-        packet = json.dumps({"child": child.number}).encode()
+        packet = json.dumps({"child": child.number, "setup": child.setup}).encode()
         deaths = 0
         while True:
             self._start_server()
             if not self._control:
-                call = f"main(os.dup(0), 1, {line.fileno()})"
+                call = f"main(os.dup(0), 1, {line.fileno()}, {child.setup!r})"
                 process = self._python(call, theirs, log, line.fileno())
                 self._keep(self._wait_for(process, child))
                 return
@@ -641,7 +643,6 @@ class ChildRunner(Runner):
             argv=list(argv),
             home=str(home),
             lines=on_line is not None,
-            programs=self.programs,
             background=background,
             devices=encoder_devices() if any(map(HARDWARE.fullmatch, argv)) else [],
             cpu_s=self.app.settings.process_timeout_s * (os.cpu_count() or 1),

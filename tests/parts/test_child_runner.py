@@ -26,6 +26,7 @@ from typing import Any
 import media
 import pytest
 import pytest_asyncio
+from bossbot_plugins import _seccomp
 from bossbot_plugins._child import is_public
 from bossbot_plugins._cookies import keep_cookies, write_cookies
 from conftest import CORE, PARTS, ROOT, link_plugins, make_job, spread
@@ -1059,7 +1060,6 @@ async def test_no_spare_child_waits_while_as_many_download_as_may(
 ) -> None:
     async with running_toys(tmp_path) as toys:
         runner = toys.runner
-        runner.spare_s = 0.0
         await runner.start()
         async with contextlib.AsyncExitStack() as children:
             most = toys.app.settings.max_concurrent_downloads
@@ -1085,6 +1085,31 @@ async def test_spare_child_that_died_is_not_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="no fork here")
+async def test_spare_child_from_before_a_setting_changed_is_not_used(
+    tmp_path: Path,
+) -> None:
+    async with running_toys(tmp_path) as toys:
+        await toys.app.runner.start()
+        spare = await spare_of(toys)
+        toys.set(child_runner__memory_limit=300 * 2**20)
+        body = "report.info(text=str(resource.getrlimit(resource.RLIMIT_DATA)[0]))"
+        fetched = await toys.fetch(f"import resource\n{body}")
+        assert fetched.facts == {"text": str(300 * 2**20)}
+        await until(spare.exit.done)
+
+
+@pytest.mark.skipif(not _seccomp.available(), reason="no seccomp here")
+async def test_spare_child_is_kept_in_before_it_gets_its_task(tmp_path: Path) -> None:
+    async with running_toys(tmp_path) as toys:
+        await toys.app.runner.start()
+        spare = await spare_of(toys)
+        pid = json.loads(await spare.reader.readline())["pid"]
+        status = Path(f"/proc/{pid}/status")
+        await until(lambda: "Seccomp:\t2" in status.read_text())
+        assert "NoNewPrivs:\t1" in status.read_text()
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="no fork here")
 async def test_spare_child_ends_with_the_runner(tmp_path: Path) -> None:
     async with running_toys(tmp_path) as toys:
         await toys.app.runner.start()
@@ -1104,7 +1129,6 @@ async def test_nothing_goes_on_after_the_stop(tmp_path: Path) -> None:
             async with runner.child("one", "download", home=str(tmp_path)) as child:
                 begun.set()
                 await child.reader.read()
-                runner.spare_s = 60.0
 
         working = asyncio.create_task(at_work())
         await begun.wait()

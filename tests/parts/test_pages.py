@@ -36,6 +36,7 @@ for copied in (False, True):
         print(faults(), flush=True)
         os._exit(0)
     os.wait()
+setup = {"bot": os.getpid(), "private": [], "programs": {}, "memory_bytes": 2**28}
 for waits in (True, False):  # for a task
     (ours, theirs), (broker, _) = socket.socketpair(), socket.socketpair()
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -44,7 +45,7 @@ for waits in (True, False):  # for a task
     if os.fork() == 0:
         _pages.copy = lambda pages: os._exit(77)
         try:
-            _child.main(theirs.detach(), nowhere, broker.detach(), pages)
+            _child.main(theirs.detach(), nowhere, broker.detach(), setup, pages)
         finally:
             os._exit(1)
     print(os.waitstatus_to_exitcode(os.wait()[1]) == 77)

@@ -80,6 +80,7 @@ class SQLiteArchive(PostArchive):
     again_s = 60.0  # before what failed is tried again
     watch_s = 1.0  # between two looks at the servers' settings
     rest_s = 120.0  # at most, in which what can wait does so because of downloads
+    calm_s = 0.3  # after a post, until its files are read: another link may follow
     heal_s = 0.2  # between two questions to Discord about what may be gone
 
     def __init__(self, app: App, config: Config) -> None:
@@ -406,6 +407,7 @@ class SQLiteArchive(PostArchive):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await self._to_read.wait()
+                        await asyncio.sleep(self.calm_s)
                 continue
             await self._rest()
             await self._read_post(row["job_id"], row["tries"])
