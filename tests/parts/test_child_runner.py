@@ -1091,9 +1091,11 @@ async def test_spare_child_from_before_a_setting_changed_is_not_used(
     async with running_toys(tmp_path) as toys:
         await toys.app.runner.start()
         spare = await spare_of(toys)
-        toys.set(child_runner__memory_limit=300 * 2**20)
-        body = "report.info(text=str(resource.getrlimit(resource.RLIMIT_DATA)[0]))"
-        fetched = await toys.fetch(f"import resource\n{body}")
+        body = """
+            import resource
+            report.info(text=str(resource.getrlimit(resource.RLIMIT_DATA)[0]))
+            """
+        fetched = await toys.fetch(body, child_runner__memory_limit=300 * 2**20)
         assert fetched.facts == {"text": str(300 * 2**20)}
         await until(spare.exit.done)
 
