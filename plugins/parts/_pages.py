@@ -34,11 +34,12 @@ def rehearsed(work: Callable[[], object]) -> "array[int]":
     if (pid := os.fork()) == 0:
         try:
             signal.alarm(REHEARSAL_S)  # which ends it: the server waits meanwhile
+            areas = _areas()  # before it gets more, which later children do not have
             work()
             with open(writing, "wb") as file:
-                array("L", (one for page in _changed() for one in (page, 1))).tofile(
-                    file
-                )
+                array(
+                    "L", (one for page in _changed(areas) for one in (page, 1))
+                ).tofile(file)
         finally:  # whatever happens, it goes no further
             os._exit(0)
     os.close(writing)
@@ -50,22 +51,32 @@ def rehearsed(work: Callable[[], object]) -> "array[int]":
     return found
 
 
-def _changed() -> Iterator[int]:
-    """The addresses of the pages that this process shares with no other one."""
-    page, folder = mmap.PAGESIZE, Path("/proc/self")
+def _areas() -> list[tuple[int, int]]:
+    """The first page and the end of each area of memory that is this process's own."""
     with _walls.looking_at_itself():
-        maps, pagemap = (folder / "maps").open(), (folder / "pagemap").open("rb")
-    with maps, pagemap:
-        for line in maps.read().splitlines():
-            bounds = re.match("([0-9a-f]+)-([0-9a-f]+) rw-p", line)
-            if not bounds or ("[" in line and "[heap]" not in line):  # a stack
-                continue
-            start, end = (int(one, 16) // page for one in bounds.groups())
+        maps = Path("/proc/self/maps").open()
+    with maps:
+        lines = maps.read().splitlines()
+    areas = []
+    for line in lines:
+        bounds = re.match("([0-9a-f]+)-([0-9a-f]+) rw-p", line)
+        if bounds and ("[" not in line or "[heap]" in line):  # no stack
+            start, end = (int(one, 16) // mmap.PAGESIZE for one in bounds.groups())
+            areas.append((start, end))
+    return areas
+
+
+def _changed(areas: list[tuple[int, int]]) -> Iterator[int]:
+    """The addresses of the pages there that this process shares with no other one."""
+    with _walls.looking_at_itself():
+        pagemap = Path("/proc/self/pagemap").open("rb")
+    with pagemap:
+        for start, end in areas:
             pagemap.seek(8 * start)
             entries = array("Q", pagemap.read(8 * (end - start)))
             for place, entry in enumerate(entries, start):
                 if entry & PRESENT and entry & EXCLUSIVE:
-                    yield place * page
+                    yield place * mmap.PAGESIZE
 
 
 def copy(pages: "array[int]") -> None:

@@ -28,7 +28,14 @@ def faults():
 
 work()  # its pages are there
 _walls.hide()
-pages = _pages.rehearsed(work)
+
+def work_and_take_more():  # pages between the others, which later ones do not have
+    global more
+    more = mmap.mmap(-1, 400 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANON)
+    more.write(b"x" * len(more))
+    work()
+
+pages = _pages.rehearsed(work_and_take_more)
 for copied in (False, True):
     if os.fork() == 0:
         if copied:
