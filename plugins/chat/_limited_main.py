@@ -78,7 +78,7 @@ def raise_walls(shelf: str, private: list[str]) -> None:
     walls = importlib.import_module(f"{PACKAGE}._walls")
     walls.hide()
     walls.limit_calls((os.getppid(),))
-    walls.limit_files(walls.readable((), private), [])
+    walls.limit_files(walls.readable(walls.told(), (), private), [])
 
 
 def receive(incoming: BinaryIO) -> tuple[dict[str, Any], bytes]:

@@ -252,16 +252,20 @@ class Walls:
 
 
 def readable_by_all(setup: dict[str, Any]) -> set[str]:
-    """The paths that each child may read; found once, by the fork server."""
-    return _readable(tuple(setup["programs"].values()), tuple(setup["private"]))
+    """The paths that each child may read; found by the fork server, and again only
+    where an engine has told this process of more."""
+    programs, private = tuple(setup["programs"].values()), tuple(setup["private"])
+    return _readable(_walls.told(), programs, private)
 
 
 @functools.cache
-def _readable(programs: tuple[str, ...], private: tuple[str, ...]) -> set[str]:
+def _readable(
+    told: frozenset[str], programs: tuple[str, ...], private: tuple[str, ...]
+) -> set[str]:
     # Our shelves hold no secrets; the owner's folder, which comes first, may.
     _own, *ours = sys.modules[PLUGIN_PACKAGE].__path__
     shelves = without(map(os.path.realpath, ours), private)
-    return _walls.readable(programs, private) | shelves
+    return _walls.readable(told, programs, private) | shelves
 
 
 def rehearse() -> None:

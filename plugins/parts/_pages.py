@@ -15,7 +15,7 @@ import signal
 import sys
 from array import array
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import BinaryIO
 
 from bossbot_plugins import _walls
 from bossbot_plugins._landlock import libc
@@ -53,30 +53,31 @@ def rehearsed(work: Callable[[], object]) -> "array[int]":
 
 def _areas() -> list[tuple[int, int]]:
     """The first page and the end of each area of memory that is this process's own."""
-    with _walls.looking_at_itself():
-        maps = Path("/proc/self/maps").open()
-    with maps:
-        lines = maps.read().splitlines()
     areas = []
-    for line in lines:
-        bounds = re.match("([0-9a-f]+)-([0-9a-f]+) rw-p", line)
-        if bounds and ("[" not in line or "[heap]" in line):  # no stack
-            start, end = (int(one, 16) // mmap.PAGESIZE for one in bounds.groups())
-            areas.append((start, end))
+    with _of_itself("maps") as file:
+        for line in file.read().splitlines():
+            bounds = re.match(b"([0-9a-f]+)-([0-9a-f]+) rw-p", line)
+            if bounds and (b"[" not in line or b"[heap]" in line):  # no stack
+                start, end = (int(one, 16) // mmap.PAGESIZE for one in bounds.groups())
+                areas.append((start, end))
     return areas
 
 
 def _changed(areas: list[tuple[int, int]]) -> Iterator[int]:
     """The addresses of the pages there that this process shares with no other one."""
-    with _walls.looking_at_itself():
-        pagemap = Path("/proc/self/pagemap").open("rb")
-    with pagemap:
+    with _of_itself("pagemap") as file:
         for start, end in areas:
-            pagemap.seek(8 * start)
-            entries = array("Q", pagemap.read(8 * (end - start)))
+            file.seek(8 * start)
+            entries = array("Q", file.read(8 * (end - start)))
             for place, entry in enumerate(entries, start):
                 if entry & PRESENT and entry & EXCLUSIVE:
                     yield place * mmap.PAGESIZE
+
+
+def _of_itself(name: str) -> BinaryIO:
+    """What the kernel says of this process's memory."""
+    with _walls.looking_at_itself():
+        return open(f"/proc/self/{name}", "rb")
 
 
 def copy(pages: "array[int]") -> None:

@@ -122,12 +122,20 @@ def limit(cpu_s: float) -> None:
         lower(resource.RLIMIT_NPROC, tasks + MORE_TASKS, tasks + MORE_TASKS)
 
 
-def readable(programs: Iterable[str], private: Iterable[str]) -> set[str]:
+def told() -> frozenset[str]:
+    """Where this process was told to look for modules, certificates and the time zone;
+    a plugin may tell it more."""
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "TZ")
+    named = (os.environ.get(name, "").lstrip(":") for name in names)
+    return frozenset({*sys.path, *_real(_absolute(named))})
+
+
+def readable(
+    places_told: Iterable[str], programs: Iterable[str], private: Iterable[str]
+) -> set[str]:
     """The paths that Python, the engines and the programs need, and nothing of what is
-    private."""
-    paths = {*sys.path, *_certificates()}
-    if (zone := os.environ.get("TZ", "").lstrip(":")).startswith(os.sep):
-        paths.add(zone)
+    private; for ``places_told`` see ``told``."""
+    paths = {*places_told, *_absolute(filter(None, ssl.get_default_verify_paths()))}
     for program in programs:
         real = Path(program)
         paths.add(program)
@@ -172,11 +180,8 @@ def places() -> frozenset[str]:
     return frozenset(path for path in given if os.path.exists(path))
 
 
-def _certificates() -> Iterable[str]:
-    found = ssl.get_default_verify_paths()
-    names = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
-    places = [*found, *map(os.environ.get, names)]
-    return [place for place in places if place and place.startswith(os.sep)]
+def _absolute(paths: Iterable[str]) -> list[str]:
+    return [path for path in paths if path.startswith(os.sep)]
 
 
 def _libraries() -> Iterable[str]:

@@ -1100,6 +1100,26 @@ async def test_spare_child_from_before_a_setting_changed_is_not_used(
         await until(spare.exit.done)
 
 
+async def test_plugin_that_changed_may_read_what_it_adds_to_the_path(
+    tmp_path: Path, both_ways: str
+) -> None:
+    (vendored := tmp_path / "vendored").mkdir()
+    (vendored / "notes.txt").write_text("here")
+    (certificates := tmp_path / "certificates.pem").write_text("there")
+    async with running_toys(tmp_path) as toys:
+        await toys.app.runner.start()
+        assert (await toys.fetch("report.info(text='warm')")).facts
+        toys.write("report.info(text=' '.join(Path(one).read_text() for one in files))")
+        with toys.plugin.open("a") as file:
+            file.write(
+                f"files = {str(vendored / 'notes.txt')!r}, {str(certificates)!r}\n"
+            )
+            file.write(f"sys.path.append({str(vendored)!r})\n")
+            file.write(f"os.environ['SSL_CERT_FILE'] = {str(certificates)!r}\n")
+        fetched = await toys.app.worker.fetch(toys.job(), nobody)
+        assert fetched.facts == {"text": "here there"}
+
+
 @pytest.mark.skipif(not _seccomp.available(), reason="no seccomp here")
 async def test_spare_child_is_kept_in_before_it_gets_its_task(tmp_path: Path) -> None:
     async with running_toys(tmp_path) as toys:

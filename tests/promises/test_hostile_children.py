@@ -268,7 +268,7 @@ async def test_data_inside_what_is_readable_is_not(
     monkeypatch.setattr(sys, "path", [*sys.path, str(base)])
     data = base / "deep" / "data"
     (data / "secret").write_text(SECRET)
-    given = _walls.readable([], [str(base / "out")])
+    given = _walls.readable(_walls.told(), [], [str(base / "out")])
     inside = [path for path in given if path.startswith(str(tmp_path))]
     assert inside == [str(base / "beside")]
 
@@ -282,7 +282,7 @@ async def test_venv_that_is_the_checkout_is_read_without_it(
     (tmp_path / ".env").write_text(SECRET)
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
-    given = _walls.readable([], [str(tmp_path)])
+    given = _walls.readable(_walls.told(), [], [str(tmp_path)])
     inside = {Path(path).name for path in given if path.startswith(str(tmp_path))}
     assert {"bin", "lib"} <= inside
     assert not inside & {"data", "plugins", ".env", tmp_path.name}
