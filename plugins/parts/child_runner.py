@@ -406,7 +406,7 @@ class ChildRunner(Runner):
             "bot": os.getpid(),
             "memory_bytes": int(self.config.memory_limit),
             "private": [str(place) for place in private],
-            "programs": self.programs,
+            "programs": dict(self.programs),  # as they are now
         }
 
     @contextlib.asynccontextmanager

@@ -1091,6 +1091,8 @@ async def test_spare_child_from_before_a_setting_changed_is_not_used(
     async with running_toys(tmp_path) as toys:
         await toys.app.runner.start()
         spare = await spare_of(toys)
+        toys.runner.programs.clear()
+        assert spare.setup != toys.runner._setup()
         body = """
             import resource
             report.info(text=str(resource.getrlimit(resource.RLIMIT_DATA)[0]))
