@@ -388,17 +388,18 @@ def _task_download(request: dict[str, Any], bot: Bot, walls: Walls) -> None:
     job.cookies_file = Path(job.cookies_file) if job.cookies_file else None
     job.failures = [(pattern, Cause(cause)) for pattern, cause in job.failures]
     if job.engine:
-        engine = load_engines(request["plugins"][job.engine])[job.engine]
+        engines = load_engines(request["plugins"][job.engine])
     else:
         engines = _load_all(set(request["plugins"].values()))
+    walls.keep_to([job.folder, request["home"], job.cache_dir])
+    if not job.engine:
         choice = choose(engines, job.url)
         bot.tell(event="engine", choice=choice)
         job.engine = choice[0]
-        engine = engines.get(job.engine, NO_ENGINE)
     proxies = {(host, port) for host, port in request["proxies"]}
     networks = [ip_network(text) for text in request["networks"]]
     watch_sockets(bot.tell, job, request["allow_private"], proxies, networks)
-    walls.keep_to([job.folder, request["home"], job.cache_dir])
+    engine = engines.get(job.engine, NO_ENGINE)
     engine.download(job, ChildReport(bot.tell, job))
 
 

@@ -152,8 +152,8 @@ def _rule(name: str, protected: tuple[int, ...]) -> list[_Step]:
             return _refuse(denied)
         case "clone":
             return [*_load(0), *_no_bit(NEW_NAMESPACES, errno.EPERM)]
-        case "fcntl":  # F_SETOWN, F_SETOWN_EX: who gets signals
-            return [*_load(1), *_unless((8, 15), errno.EPERM)]
+        case "fcntl":  # F_SETOWN, F_SETOWN_EX: who gets signals; F_SETLEASE: who waits
+            return [*_load(1), *_unless((8, 15, 1024), errno.EPERM)]
         case "ioctl":  # FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
             ways = (0x8901, 0x8902, 0x5412, 0x541C)
             return [*_load(1), *_unless(ways, errno.EPERM)]

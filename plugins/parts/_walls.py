@@ -6,9 +6,11 @@ lost; these are not. Each one that the kernel lacks is left out.
 
 import contextlib
 import ctypes
+import errno
 import functools
 import os
 import resource
+import select
 import ssl
 import sys
 import sysconfig
@@ -103,6 +105,17 @@ def all_tasks() -> int:
             words = file.read(100).split()
         return int(words[3].partition(b"/")[2])
     return 0
+
+
+def may_watch() -> bool:
+    """Whether this user may watch one more socket, on Linux: its processes share the
+    count of what epoll watches, by which one child could stop them all."""
+    try:
+        with select.epoll() as watching, select.epoll() as watched:
+            watching.register(watched)
+    except OSError as error:
+        return error.errno != errno.ENOSPC
+    return True
 
 
 def limit(cpu_s: float) -> None:

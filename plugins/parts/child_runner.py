@@ -483,10 +483,15 @@ class ChildRunner(Runner):
                     child.kill()
 
     async def _count_tasks(self, child: Child) -> None:
-        """End a child that multiplies, before it takes the machine's time."""
+        """End a child that multiplies, before it takes the machine's time, and all of
+        them when nothing can be watched any more."""
         usual = _walls.all_tasks()
         while usual:
             await asyncio.sleep(0.1)
+            if not _walls.may_watch():
+                child.fault = JobFailed(Cause.INTERNAL, "epoll watches no more")
+                child.kill()
+                return
             if _walls.all_tasks() - usual > MAX_TASKS:
                 _, tasks = await asyncio.to_thread(child.holds)
                 if tasks > MAX_TASKS:

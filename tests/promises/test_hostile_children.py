@@ -409,6 +409,14 @@ async def test_no_descriptor_has_signals_sent_to_others(
     assert victim.poll() is None
 
 
+async def test_no_lease_lets_others_wait_for_a_file(prey: Prey) -> None:
+    body = """
+        with open(request.cache_dir / "leased", "w") as file:
+            tell(call(72, L(file.fileno()), L(1024), L(1)))  # F_SETLEASE, F_WRLCK
+        """
+    assert await prey.attack(body) == -1
+
+
 async def test_memory_is_had_only_where_it_is_counted(prey: Prey) -> None:
     body = """
         def shared(flags, file=-1):
@@ -725,6 +733,20 @@ async def test_bomb_is_put_out(prey: Prey) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_children_end_when_epoll_watches_no_more(
+    prey: Prey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when one of them has used up what all processes of a user share."""
+    runner: Any = prey.app.runner
+    walls = runner._count_tasks.__globals__["_walls"]
+    assert walls.may_watch()
+    with monkeypatch.context() as patch:
+        patch.setattr(walls, "may_watch", lambda: False)
+        with pytest.raises(JobFailed):
+            await asyncio.wait_for(prey.attack("time.sleep(600)"), 60)
+    assert await prey.attack("tell(2)") == 2
+
+
 async def test_limits_are_set(prey: Prey) -> None:
     body = """
         import resource as r
@@ -842,3 +864,13 @@ async def test_javascript_has_no_network(prey: Prey, service: Service) -> None:
 async def test_walls_that_stand_are_told() -> None:
     assert all(isinstance(stands, bool) for stands in _walls.standing().values())
     assert _walls.standing()["files (Landlock)"]
+
+
+async def test_link_is_asked_about_inside_the_walls_by_what_downloads_it(
+    prey: Prey,
+) -> None:
+    supports = f"return bool(failed(lambda: open({str(prey.home / '.env')!r})))"
+    await prey.attack("tell(1)", supports)
+    job = make_job(url="https://toy.example/", engine="", claim_number=1)
+    fetched = await prey.app.worker.fetch(job, lambda progress: None)
+    assert fetched.facts["text"] == "1"
