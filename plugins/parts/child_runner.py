@@ -295,13 +295,19 @@ class ChildRunner(Runner):
     def _start_server(self) -> None:
         if self._server or not self.can_fork:
             return
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = self._log_pipe(lambda: "fork server")
         self._server_began_s = time.monotonic()
         self._environment = kept_environment()
-        self._server = self._python("serve()", theirs, log)
-        theirs.close()
-        os.close(log)
+        try:
+            self._server = self._python("serve()", theirs, log)
+        except OSError:  # there is no room for another process
+            control.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(log)
+        self._control = control
         stems = sorted(set(self.engine_plugins().values()))
         self._control.send(json.dumps({"plugins": stems}).encode())
         self._control.setblocking(False)
@@ -553,10 +559,14 @@ class ChildRunner(Runner):
                     case _:
                         yield message
         except (*NONSENSE, ConnectionError) as error:
-            nonsense = JobFailed(Cause.INTERNAL, f"child: {error!r}")
+            # One that has not said that it began has read no task: another one will.
+            wait_s = None if child.pid else 0.0
+            nonsense = JobFailed(Cause.INTERNAL, f"child: {error!r}", "", wait_s)
             raise (child.fault or nonsense) from error
         if child.fault:
             raise child.fault
+        if not child.pid:
+            raise JobFailed(Cause.INTERNAL, "it ended before it began", "", 0.0)
         try:
             async with asyncio.timeout(5):
                 status = await asyncio.shield(child.exit)

@@ -742,6 +742,49 @@ async def test_download_works_after_the_fork_server_was_killed(toys: Toys) -> No
         assert (await toys.fetch(body)).facts == {"text": "alive"}
 
 
+async def test_download_that_its_fork_server_never_began_is_tried_again(
+    toys: Toys,
+) -> None:
+    if not CAN_FORK:
+        pytest.skip("no fork server here")
+    body = "report.info(text='alive')"
+    await toys.fetch(body)
+    server, spare = toys.runner._server, toys.runner._spare
+    assert server is not None
+    server.send_signal(signal.SIGSTOP)
+    if spare:
+        spare.kill()
+    toys.runner._spare = None
+    fetch = asyncio.create_task(toys.failure(body))
+    await until(lambda: toys.runner.running)
+    server.kill()
+    assert (await fetch).retry_after_s == 0
+    assert (await toys.fetch(body)).facts == {"text": "alive"}
+
+
+async def test_fork_server_that_cannot_be_started_leaves_nothing_open(
+    toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not CAN_FORK:
+        pytest.skip("no fork server here")
+
+    def full(*_: Any) -> Any:
+        raise BlockingIOError("no room for another process")
+
+    def fds() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    async with running_toys(tmp_path) as others:
+        before = fds()
+        with monkeypatch.context() as patch:
+            patch.setattr(others.runner, "_python", full)
+            for _ in range(5):
+                with pytest.raises(BlockingIOError):
+                    await others.fetch("report.info(text='done')")
+        await until(lambda: fds() <= before)
+        assert (await others.fetch("report.info(text='done')")).facts["text"] == "done"
+
+
 async def test_running_child_outlives_its_fork_server(toys: Toys) -> None:
     if not CAN_FORK:
         pytest.skip("no fork server here")
