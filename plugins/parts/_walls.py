@@ -14,6 +14,7 @@ import select
 import ssl
 import sys
 import sysconfig
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -252,8 +253,18 @@ def limit_calls(protected: tuple[int, ...]) -> bool:
 
 def limit_files(may_read: Iterable[str], may_write: Sequence[str]) -> None:
     """Raise the wall around files, after ``limit_calls``. For one thread: the others
-    must come later."""
+    must come later, as they would stay outside; raises RuntimeError if one is there."""
+    if _landlock.abi():
+        _be_alone()
     _landlock.restrict(may_read, may_write)
+
+
+def _be_alone() -> None:
+    for _ in range(100):  # one that has ended takes a moment to go
+        if os.stat("/proc/self/task").st_nlink <= 3:
+            return
+        time.sleep(0.01)
+    raise RuntimeError("an engine's import has left a thread running")
 
 
 def loaded(package: ModuleType) -> list[ModuleType]:

@@ -230,6 +230,17 @@ def status(path: Path) -> tuple[int, int, float]:
     return stat.S_IMODE(found.st_mode), found.st_uid, found.st_mtime
 
 
+async def test_thread_from_before_the_walls_is_not_left_outside(prey: Prey) -> None:
+    """Code that took the process over could have it read for it."""
+    body = f"tell(open({str(prey.home / '.env')!r}).read())"
+    begun = (
+        "\n\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+    )
+    with pytest.raises(JobFailed) as caught:
+        await prey.attack(body, f"return True{begun}")
+    assert "left a thread running" in caught.value.detail
+
+
 async def test_own_folders_are_its_own(prey: Prey) -> None:
     body = """
         for place in (request.folder, Path.home(), request.cache_dir):
