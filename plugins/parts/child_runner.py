@@ -480,12 +480,16 @@ class ChildRunner(Runner):
     async def _renew_spare(self) -> None:
         """Have a child wait for the next task, unless all slots are taken."""
         most = self.app.settings.max_concurrent_downloads
+
+        def wanted() -> bool:
+            return self._control is not None and self.downloads() < most
+
         async with self._renewing:
-            if self._control and not self._spare and self.downloads() < most:
+            if wanted() and not self._spare:
                 child = await self._new_child()
-                if self._control:
+                if wanted():
                     self._spare = child
-                else:  # it has ended in the meantime
+                else:  # no more
                     child.kill()
 
     async def _count_tasks(self, child: Child) -> None:

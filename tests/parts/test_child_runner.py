@@ -1117,6 +1117,22 @@ async def test_no_spare_child_waits_while_as_many_download_as_may(
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="no fork here")
+async def test_spare_child_that_comes_when_all_slots_are_taken_is_not_kept(
+    tmp_path: Path,
+) -> None:
+    async with running_toys(tmp_path, max_concurrent_downloads=2) as toys:
+        runner = toys.runner
+        await runner.start()
+        await spare_of(toys)
+        async with contextlib.AsyncExitStack() as children:
+            for _ in range(2):  # at once: the second one meets no spare child
+                child = runner.child("held", "download", home=str(tmp_path))
+                await children.enter_async_context(child)
+            async with runner._renewing:
+                assert not runner._spare
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="no fork here")
 async def test_spare_child_that_died_is_not_used(tmp_path: Path) -> None:
     async with running_toys(tmp_path) as toys:
         await toys.app.runner.start()
