@@ -8,6 +8,7 @@ that an attack that is broken itself is no proof.
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ import textwrap
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import media
@@ -232,6 +234,7 @@ def status(path: Path) -> tuple[int, int, float]:
 
 async def test_thread_from_before_the_walls_is_not_left_outside(prey: Prey) -> None:
     """Code that took the process over could have it read for it."""
+    await prey.attack("tell(1)")  # else the server, which has no walls, imports it
     body = f"tell(open({str(prey.home / '.env')!r}).read())"
     begun = (
         "\n\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
@@ -751,8 +754,12 @@ async def test_children_end_when_epoll_watches_no_more(
     runner: Any = prey.app.runner
     walls = runner._count_tasks.__globals__["_walls"]
     assert walls.may_watch()
+
+    def full() -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     with monkeypatch.context() as patch:
-        patch.setattr(walls, "may_watch", lambda: False)
+        patch.setattr(walls, "select", SimpleNamespace(epoll=full))
         with pytest.raises(JobFailed):
             await asyncio.wait_for(prey.attack("time.sleep(600)"), 60)
     assert await prey.attack("tell(2)") == 2
