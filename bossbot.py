@@ -504,21 +504,58 @@ async def in_thread(work: Callable[[], Any]) -> Any:
 _is_coroutine = lru_cache(1000)(inspect.iscoroutinefunction)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _HookCall:
     """A call of a hook, while it lasts."""
 
-    limit: asyncio.Timeout
-    over: bool = False
+    clock: _Clock
+    limit: asyncio.Timeout  # which the clock sets off
+    due_s: float | None = None  # by the event loop's time; None for no limit
+
+    @property
+    def over(self) -> bool:
+        return self not in self.clock.calls
 
 
 _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
 
 
+class _Clock:
+    """Ends the calls of hooks that are overdue. It has one timer for all of them: most
+    are over long before, and each timer would take as long as a call."""
+
+    def __init__(self) -> None:
+        self.calls: set[_HookCall] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, call: _HookCall, left_s: float | None) -> None:
+        """Give a call so many seconds from now."""
+        loop, call.due_s = asyncio.get_running_loop(), None
+        if left_s is not None:
+            call.due_s = loop.time() + left_s
+            if self._timer is None or call.due_s < self._timer.when():
+                self._ring_at(loop, call.due_s)
+
+    def _ring_at(self, loop: asyncio.AbstractEventLoop, due_s: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = loop.call_at(due_s, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer, now_s = None, loop.time()
+        for call in self.calls:
+            if call.due_s is not None and call.due_s <= now_s:
+                call.due_s = None
+                call.limit.reschedule(now_s)
+        waiting = [call.due_s for call in self.calls if call.due_s is not None]
+        if waiting:
+            self._ring_at(loop, min(waiting))
+
+
 def time_left_s() -> float | None:
     """The seconds that the calling hook has left; None for no limit."""
     call = _hook_call.get()
-    due_s = call.limit.when() if call else None
+    due_s = call.due_s if call else None
     return None if due_s is None else due_s - asyncio.get_running_loop().time()
 
 
@@ -529,11 +566,11 @@ def off_the_clock() -> Iterator[None]:
     if call is None or left_s is None:
         yield
         return
-    call.limit.reschedule(None)
+    call.clock.set(call, None)
     try:
         yield
     finally:
-        call.limit.reschedule(asyncio.get_running_loop().time() + left_s)
+        call.clock.set(call, left_s)
 
 
 class HookManager(pluggy.PluginManager):
@@ -572,6 +609,8 @@ class Plugins:
         self.of = weakref.WeakKeyDictionary[Any, Plugin]()  # by module
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
         self.failed_ever = Counter[tuple[str, str]]()  # by plugin and hook
+        self._clock = _Clock()
+        self._lists: dict[tuple[str, str | None], Any] = {}  # until a plugin changes
         # Called after each call: plugin, hook, its time, the answer, and
         # the job or action that it was about.
         self.on_call: Callable[[str, str, float, Any, Any], None] | None = None
@@ -582,8 +621,12 @@ class Plugins:
 
     def registered(self, kind: str) -> dict[str, Any]:
         """Everything of a kind (engines, platforms, subcommands) by name, in order."""
-        things = [t for plugin in self.all.values() for t in getattr(plugin, kind)]
-        return {thing.name: thing for thing in sorted(things, key=lambda t: t.name)}
+        found: dict[str, Any] | None = self._lists.get((kind, None))
+        if found is None:
+            things = [t for plugin in self.all.values() for t in getattr(plugin, kind)]
+            found = {one.name: one for one in sorted(things, key=lambda t: t.name)}
+            self._lists[kind, None] = found
+        return found
 
     # Load
 
@@ -688,6 +731,7 @@ class Plugins:
             raise
         except BaseException as error:  # a file from elsewhere may raise anything
             self._take_back(plugin.stem, error)
+        self._lists.clear()
         return self.all[plugin.stem]
 
     def _take_back(self, stem: str, why: str | BaseException = "") -> None:
@@ -703,6 +747,7 @@ class Plugins:
         if old := self.all.get(stem):
             off = redact(why)
             self.all[stem] = Plugin(stem, old.path, old.kind, old.replaces, off)
+        self._lists.clear()
 
     def switch_off(self, stem: str, why: str | BaseException) -> None:
         """Undo everything that a plugin registered, and end its life."""
@@ -772,9 +817,11 @@ class Plugins:
             "subcommands": Subcommand,
         }
         for kind, model in kinds.items():
+            taken = {*self.registered(kind)}
             for thing in self._given(plugin, f"register_{kind}", list, model):
-                if thing.name in self.registered(kind):
+                if thing.name in taken:
                     raise PluginError(f"{kind}: {thing.name!r} is there already")
+                taken.add(thing.name)
                 getattr(plugin, kind).append(thing)
         for number, platform in enumerate(plugin.platforms):
             if not re.match(platform.pattern, platform.example, re.IGNORECASE):
@@ -821,11 +868,13 @@ class Plugins:
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
-        plugins = self.all.values()
-        impls = [
-            p.impls[hook] for p in plugins if hook in p.impls and stem in (None, p.stem)
-        ]
-        return sorted(impls, key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
+        found: list[pluggy.HookImpl] | None = self._lists.get((hook, stem))
+        if found is None:
+            plugins = [p for p in self.all.values() if stem in (None, p.stem)]
+            found = [p.impls[hook] for p in plugins if hook in p.impls]
+            found.sort(key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
+            self._lists[hook, stem] = found
+        return found
 
     def invoke(
         self,
@@ -873,12 +922,14 @@ class Plugins:
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
         said = MAY_SAY.get(hook, ())
-        hook_call = _HookCall(asyncio.timeout(limit_s))
+        hook_call = _HookCall(self._clock, asyncio.timeout(None))
         of_task = _hook_call.set(hook_call)
         work = partial(self.invoke, impl, plugin, hook in VETOES, **values)
         answer: Any = None
         try:
             async with hook_call.limit:
+                self._clock.calls.add(hook_call)
+                self._clock.set(hook_call, limit_s)
                 waits = _is_coroutine(impl.function)
                 answer = await (work() if waits else in_thread(work))
                 if answer is not None and inspect.isawaitable(answer):  # decorated
@@ -904,7 +955,7 @@ class Plugins:
                 raise Refused(_(BROKEN_CHECK)) from error
             return None
         finally:
-            hook_call.over = True
+            self._clock.calls.discard(hook_call)
             _hook_call.reset(of_task)
             if not isinstance(answer, BaseException) or isinstance(answer, said):
                 plugin.failures.pop(hook, None)
@@ -936,6 +987,7 @@ class Plugins:
         if self.all.get(plugin.stem) is not plugin:  # it has been loaded again
             return True
         if not set(plugin.hooks).isdisjoint(VETOES):
+            self._lists.clear()
             if plugin.impls.pop(hook, None):  # not by a call at the same time
                 logger.error(
                     "{} of plugin {} is switched off: {}", hook, plugin.stem, what

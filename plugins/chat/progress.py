@@ -364,6 +364,7 @@ class Tracker:
                 del self.ended[key]
             with logger.catch(message="an end may be told again"):
                 await app.queue.set_told([*group.jobs])
+            group.editor = None  # it keeps what started it
 
     async def _write(
         self, app: App, group: Group, text: str, gone: bool, last: bool

@@ -3,7 +3,6 @@ platforms' cookies still work."""
 
 import argparse
 import asyncio
-import dataclasses
 import shutil
 from typing import Any
 
@@ -89,11 +88,8 @@ async def check_logins(app: App, console: Any) -> int:
         for platform in app.plugins.registered("platforms").values()
         if platform.cookies_file or any(platform.cookies.values())
     ]
-    for plugin in app.plugins.all.values():  # yt-dlp: name a list's videos only
-        plugin.platforms[:] = [
-            dataclasses.replace(p, options={**p.options, "extract_flat": True})
-            for p in plugin.platforms
-        ]
+    for platform in app.plugins.registered("platforms").values():
+        platform.options["extract_flat"] = True  # yt-dlp: name a list's videos only
     found = await asyncio.gather(*(try_login(app, one) for one in platforms))
     for platform, (state, why) in zip(platforms, found, strict=True):
         console.print(f"{state:<8} {platform.name}{': ' if why else ''}{why}")

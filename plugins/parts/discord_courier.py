@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -63,6 +64,7 @@ from bossbot import (
 
 MAX_FILES = 10  # Discord, 2026-11: attachments of one message
 MAX_MESSAGE_BYTES = 25 * 2**20  # Discord, 2026-11: about what one request may carry
+WHOLE_BYTES = 2**20  # of a message's files: read at once, more in pieces of 64 KiB
 MAX_CONTENT = 2000  # characters
 # A nonce makes a resend harmless for "the past few minutes"; we trust it this long.
 NONCE_WINDOW_S = 60
@@ -552,19 +554,23 @@ class DiscordCourier(Courier):
                 fail_if_not_exists=False,
             )
         pinged = [discord.Object(job.user_id)] if f"<@{job.user_id}>" in first else []
-        async with asyncio.timeout(
-            self.send_timeout_s + sum(f.size for f in files) / 65536
-        ):
+        size = sum(file.size for file in files)
+        sources: list[Any] = [file.path for file in files]
+        if size <= WHOLE_BYTES:
+            sources = await asyncio.to_thread(
+                lambda: [io.BytesIO(file.path.read_bytes()) for file in files]
+            )
+        async with asyncio.timeout(self.send_timeout_s + size / 65536):
             sent = await channel.send(
                 content,
                 files=[
                     discord.File(
-                        file.path,
+                        source,
                         file.name if named else untitled(job, file.name),
                         spoiler=spoiler,
                         description=alt_of(file) if named else None,
                     )
-                    for file in files
+                    for source, file in zip(sources, files, strict=True)
                 ],
                 nonce=nonce(job, post.number),
                 allowed_mentions=discord.AllowedMentions(

@@ -419,6 +419,35 @@ async def test_process_files_has_a_time_limit_of_its_own(load: Load) -> None:
     assert await plugins.fold("process_files", "files", **values) == []
 
 
+async def test_calls_at_the_same_time_end_each_at_its_own_limit(load: Load) -> None:
+    code = """
+        @hookimpl
+        async def process_files(files):
+            await asyncio.Event().wait()
+
+        @hookimpl
+        async def answer_job(job):
+            await asyncio.Event().wait()
+        """
+    plugins, ended = load({"process_timeout_s": 0.3}, a=code), list[str]()
+    plugins.quick_limit_s = 0.05
+    values = {"job": make_job(), "files": [], "bench": None}
+
+    async def call(hook: str) -> None:
+        await plugins.fold(hook, "job", **values)
+        ended.append(hook)
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*map(call, ["process_files", "answer_job", "answer_job"]))
+        await asyncio.gather(*map(call, ["answer_job", "process_files"]))
+    assert ended == [
+        *2 * ["answer_job"],
+        "process_files",
+        "answer_job",
+        "process_files",
+    ]
+
+
 async def test_wait_off_the_clock_does_not_count_for_the_limit(load: Load) -> None:
     code = """
         from bossbot import off_the_clock, time_left_s
