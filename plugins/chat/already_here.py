@@ -208,7 +208,8 @@ async def check_action(action: Action) -> None:
 async def answer_job(job: Job, app: App) -> Message | None:
     if not job.channel_id or not app.has_gateway:
         return None
-    content, same = keys_of(app, await led_before(app, job))
+    led = await led_before(app, job)
+    content, same = keys_of(app, led)
     again = job.options.get("again")
     if not again and (answer := await in_time(find(app, job, same))):
         return answer
@@ -220,7 +221,8 @@ async def answer_job(job: Job, app: App) -> Message | None:
     if not here and not await in_time(can_open(app, job, channel_id)):
         job.same = f"{same} {job.channel_id}"  # joined only from there
     job.options.pop("kept", None)
-    if kept := await kept_job(app, job, [keys_of(app, job).content, content]):
+    own = content if led is job else keys_of(app, job).content
+    if kept := await kept_job(app, job, [own, content]):
         job.options["kept"] = kept.id
     return None
 

@@ -9,13 +9,16 @@ from typing import Any
 from bossbot import Job, Post
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Job))
+POST_FIELDS = tuple(field.name for field in dataclasses.fields(Post))
 JSON_FIELDS = ("options", "guild_settings", "facts", "posts", "sources")
 
 
 def row_of(job: Job) -> dict[str, Any]:
     """A job's fields as a database keeps them."""
     row = {name: getattr(job, name) for name in FIELDS}
-    row["posts"] = [dataclasses.asdict(post) for post in job.posts]
+    row["posts"] = [
+        {name: getattr(post, name) for name in POST_FIELDS} for post in job.posts
+    ]
     for name in JSON_FIELDS:
         row[name] = json.dumps(row[name], default=str)
     return row

@@ -48,6 +48,7 @@ from slow_disk import slow_disk
 from bossbot import App, Job, Post, Progress, Settings, Status, now, prepare_data
 
 REPEAT = 15
+LINKS_EACH = 40  # of an engine: a link's time varies by a half
 COMMANDS = {
     "gallery-dl": ["-m", "gallery_dl", "--config-ignore", "-q", "-D"],
     "yt-dlp": ["-m", "yt_dlp", "--ignore-config", "-q", "--no-cache-dir", "-P"],
@@ -351,7 +352,7 @@ async def working(folder: Path, sites: Sites, roots: list[Path]) -> None:
             bot.times["busy"] = [bot.memory_mb()]
             for request in asked:
                 await bot.waited_ms(request, True)
-        for _ in range(REPEAT):
+        for _ in range(LINKS_EACH):
             for kind, link in LINKS.items():
                 for bot in all_bots:
                     # Who comes after the other's long wait would be measured cold.
