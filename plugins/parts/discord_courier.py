@@ -556,11 +556,11 @@ class DiscordCourier(Courier):
         pinged = [discord.Object(job.user_id)] if f"<@{job.user_id}>" in first else []
         size = sum(file.size for file in files)
         sources: list[Any] = [file.path for file in files]
-        if size <= WHOLE_BYTES:
-            sources = await asyncio.to_thread(
-                lambda: [io.BytesIO(file.path.read_bytes()) for file in files]
-            )
         async with asyncio.timeout(self.send_timeout_s + size / 65536):
+            if 0 < size <= WHOLE_BYTES:
+                sources = await asyncio.to_thread(
+                    lambda: [io.BytesIO(file.path.read_bytes()) for file in files]
+                )
             sent = await channel.send(
                 content,
                 files=[

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -48,6 +49,26 @@ async def given_up(bot: BossBot, status: Status = Status.UPLOADING) -> Any:
 
 
 # Uploads
+
+
+async def test_upload_whose_file_a_disk_holds_back_is_tried_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, go, read = list[Path](), threading.Event(), Path.read_bytes
+
+    def hold_first(path: Path) -> bytes:
+        if not held:
+            held.append(path)
+            go.wait(60)
+        return read(path)
+
+    async with stage.bot() as bot:
+        be_quick(bot, 0.3)
+        monkeypatch.setattr(Path, "read_bytes", hold_first)
+        await stage.says(f"$download {link(stage.image())}")
+        await stage.gets(1)
+        assert held
+        go.set()
 
 
 @FAULTS
