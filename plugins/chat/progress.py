@@ -362,9 +362,9 @@ class Tracker:
             self.ended[group.key] = group
             for key in list(self.ended)[:-MAX_ENDED]:
                 del self.ended[key]
+            group.editor = None  # what comes from here on needs another one
             with logger.catch(message="an end may be told again"):
                 await app.queue.set_told([*group.jobs])
-            group.editor = None  # it keeps what started it
 
     async def _write(
         self, app: App, group: Group, text: str, gone: bool, last: bool

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -151,6 +152,31 @@ async def test_late_link_comes_into_the_message_of_its_request(stage: Stage) -> 
         await stage.fake.wait_for(lambda: status.content.count("Done in") == 2)
         await stage.gets(2)
     assert len(stage.said()) == 3
+
+
+async def test_link_that_comes_while_the_end_is_being_stored_is_shown(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing, go = asyncio.Event(), asyncio.Event()
+    async with stage.bot(edit_interval_s=0.1) as bot:
+        set_told = bot.app.queue.set_told
+
+        async def slow(ids: list[str]) -> None:
+            storing.set()
+            await go.wait()
+            await set_told(ids)
+
+        monkeypatch.setattr(bot.app.queue, "set_told", slow)
+        await ask(stage, "$", link("fail=gone"))
+        status = await stage.hears("(gone)")
+        await storing.wait()
+        tracker = module("progress").tracker
+        [group] = tracker.ended.values()
+        late = replace(group.first, id="late000000", status=Status.QUEUED)
+        late.request_key = group.first.request_key.replace(":0", ":1")
+        tracker.show(bot.app, tracker.add(late), 0.1)
+        await stage.fake.wait_for(lambda: "late000000" in status.content)
+        go.set()
 
 
 async def test_requests_do_not_share_a_message(stage: Stage) -> None:
