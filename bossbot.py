@@ -47,6 +47,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import math
 import os
 import re
 import shlex
@@ -510,7 +511,7 @@ class _HookCall:
 
     clock: _Clock
     limit: asyncio.Timeout  # which the clock sets off
-    due_s: float | None = None  # by the event loop's time; None for no limit
+    due_s: float = math.inf  # by the event loop's time
 
     @property
     def over(self) -> bool:
@@ -528,13 +529,12 @@ class _Clock:
         self.calls: set[_HookCall] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def set(self, call: _HookCall, left_s: float | None) -> None:
+    def set(self, call: _HookCall, left_s: float) -> None:
         """Give a call so many seconds from now."""
-        loop, call.due_s = asyncio.get_running_loop(), None
-        if left_s is not None:
-            call.due_s = loop.time() + left_s
-            if self._timer is None or call.due_s < self._timer.when():
-                self._ring_at(loop, call.due_s)
+        loop = asyncio.get_running_loop()
+        call.due_s = loop.time() + left_s
+        if call.due_s < (self._timer.when() if self._timer else math.inf):
+            self._ring_at(loop, call.due_s)
 
     def _ring_at(self, loop: asyncio.AbstractEventLoop, due_s: float) -> None:
         if self._timer:
@@ -544,19 +544,19 @@ class _Clock:
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, now_s = None, loop.time()
         for call in self.calls:
-            if call.due_s is not None and call.due_s <= now_s:
-                call.due_s = None
+            if call.due_s <= now_s and not call.limit.expired():
                 call.limit.reschedule(now_s)
-        waiting = [call.due_s for call in self.calls if call.due_s is not None]
-        if waiting:
-            self._ring_at(loop, min(waiting))
+        next_s = min((c.due_s for c in self.calls if c.due_s > now_s), default=math.inf)
+        if next_s < math.inf:
+            self._ring_at(loop, next_s)
 
 
 def time_left_s() -> float | None:
     """The seconds that the calling hook has left; None for no limit."""
     call = _hook_call.get()
-    due_s = call.due_s if call else None
-    return None if due_s is None else due_s - asyncio.get_running_loop().time()
+    if call is None or call.due_s == math.inf:
+        return None
+    return call.due_s - asyncio.get_running_loop().time()
 
 
 @contextlib.contextmanager
@@ -566,7 +566,7 @@ def off_the_clock() -> Iterator[None]:
     if call is None or left_s is None:
         yield
         return
-    call.clock.set(call, None)
+    call.due_s = math.inf
     try:
         yield
     finally:
@@ -817,12 +817,11 @@ class Plugins:
             "subcommands": Subcommand,
         }
         for kind, model in kinds.items():
-            taken = {*self.registered(kind)}
             for thing in self._given(plugin, f"register_{kind}", list, model):
-                if thing.name in taken:
+                if thing.name in self.registered(kind):
                     raise PluginError(f"{kind}: {thing.name!r} is there already")
-                taken.add(thing.name)
                 getattr(plugin, kind).append(thing)
+                self._lists.clear()
         for number, platform in enumerate(plugin.platforms):
             if not re.match(platform.pattern, platform.example, re.IGNORECASE):
                 raise PluginError(f"{platform.name}: the pattern misses the example")
@@ -987,8 +986,8 @@ class Plugins:
         if self.all.get(plugin.stem) is not plugin:  # it has been loaded again
             return True
         if not set(plugin.hooks).isdisjoint(VETOES):
-            self._lists.clear()
             if plugin.impls.pop(hook, None):  # not by a call at the same time
+                self._lists.clear()
                 logger.error(
                     "{} of plugin {} is switched off: {}", hook, plugin.stem, what
                 )

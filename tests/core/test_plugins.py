@@ -467,6 +467,23 @@ async def test_wait_off_the_clock_does_not_count_for_the_limit(load: Load) -> No
     assert await plugins.fold("process_files", "files", **values) == []
 
 
+async def test_hook_that_goes_on_after_its_limit_has_no_time_left(load: Load) -> None:
+    code = """
+        from bossbot import off_the_clock, time_left_s
+        @hookimpl
+        async def process_files(files):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                with off_the_clock():
+                    await asyncio.sleep(0.1)
+                return [time_left_s() < 0]
+        """
+    values = {"job": make_job(), "files": [], "bench": None}
+    plugins = load({"process_timeout_s": 0.05}, a=code)
+    assert await plugins.fold("process_files", "files", **values) == [True]
+
+
 async def test_plugin_is_switched_off_after_five_failures_in_a_row(
     load: Load, logged: list[str]
 ) -> None:
@@ -517,6 +534,20 @@ async def test_many_calls_at_once_do_not_mix(load: Load) -> None:
         *(plugins.call_first("answer_job", job=job) for job in jobs)
     )
     assert found == [job.id for job in jobs]
+
+
+async def test_plugin_finds_what_it_has_just_registered(load: Load) -> None:
+    code = """
+        @hookimpl
+        def register_engines():
+            return [Engine("e", *4 * [print])]
+
+        @hookimpl
+        def register_platforms(app):
+            [name] = app.plugins.registered("engines")
+            return [Platform("x", r"https://x\\.", "https://x.example", name)]
+        """
+    assert list(load(a=code).registered("platforms")) == ["x"]
 
 
 # Loading again
