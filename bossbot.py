@@ -513,10 +513,6 @@ class _HookCall:
     limit: asyncio.Timeout  # which the clock sets off
     due_s: float = math.inf  # by the event loop's time
 
-    @property
-    def over(self) -> bool:
-        return self not in self.clock.calls
-
 
 _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
 
@@ -528,27 +524,25 @@ class _Clock:
     def __init__(self) -> None:
         self.calls: set[_HookCall] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the timer
 
     def set(self, call: _HookCall, left_s: float) -> None:
         """Give a call so many seconds from now."""
         loop = asyncio.get_running_loop()
         call.due_s = loop.time() + left_s
-        if call.due_s < (self._timer.when() if self._timer else math.inf):
-            self._ring_at(loop, call.due_s)
-
-    def _ring_at(self, loop: asyncio.AbstractEventLoop, due_s: float) -> None:
-        if self._timer:
+        if self._loop is loop and self._timer:
+            if self._timer.when() <= call.due_s:
+                return
             self._timer.cancel()
-        self._timer = loop.call_at(due_s, self._ring, loop)
+        self._loop, self._timer = loop, loop.call_at(call.due_s, self._ring, loop)
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, now_s = None, loop.time()
         for call in self.calls:
             if call.due_s <= now_s and not call.limit.expired():
                 call.limit.reschedule(now_s)
-        next_s = min((c.due_s for c in self.calls if c.due_s > now_s), default=math.inf)
-        if next_s < math.inf:
-            self._ring_at(loop, next_s)
+        if waiting := [c.due_s for c in self.calls if now_s < c.due_s < math.inf]:
+            self._timer = loop.call_at(min(waiting), self._ring, loop)
 
 
 def time_left_s() -> float | None:
@@ -610,7 +604,6 @@ class Plugins:
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
         self.failed_ever = Counter[tuple[str, str]]()  # by plugin and hook
         self._clock = _Clock()
-        self._lists: dict[tuple[str, str | None], Any] = {}  # until a plugin changes
         # Called after each call: plugin, hook, its time, the answer, and
         # the job or action that it was about.
         self.on_call: Callable[[str, str, float, Any, Any], None] | None = None
@@ -621,12 +614,8 @@ class Plugins:
 
     def registered(self, kind: str) -> dict[str, Any]:
         """Everything of a kind (engines, platforms, subcommands) by name, in order."""
-        found: dict[str, Any] | None = self._lists.get((kind, None))
-        if found is None:
-            things = [t for plugin in self.all.values() for t in getattr(plugin, kind)]
-            found = {one.name: one for one in sorted(things, key=lambda t: t.name)}
-            self._lists[kind, None] = found
-        return found
+        things = [t for plugin in self.all.values() for t in getattr(plugin, kind)]
+        return {thing.name: thing for thing in sorted(things, key=lambda t: t.name)}
 
     # Load
 
@@ -731,7 +720,6 @@ class Plugins:
             raise
         except BaseException as error:  # a file from elsewhere may raise anything
             self._take_back(plugin.stem, error)
-        self._lists.clear()
         return self.all[plugin.stem]
 
     def _take_back(self, stem: str, why: str | BaseException = "") -> None:
@@ -747,7 +735,6 @@ class Plugins:
         if old := self.all.get(stem):
             off = redact(why)
             self.all[stem] = Plugin(stem, old.path, old.kind, old.replaces, off)
-        self._lists.clear()
 
     def switch_off(self, stem: str, why: str | BaseException) -> None:
         """Undo everything that a plugin registered, and end its life."""
@@ -821,7 +808,6 @@ class Plugins:
                 if thing.name in self.registered(kind):
                     raise PluginError(f"{kind}: {thing.name!r} is there already")
                 getattr(plugin, kind).append(thing)
-                self._lists.clear()
         for number, platform in enumerate(plugin.platforms):
             if not re.match(platform.pattern, platform.example, re.IGNORECASE):
                 raise PluginError(f"{platform.name}: the pattern misses the example")
@@ -867,13 +853,11 @@ class Plugins:
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
-        found: list[pluggy.HookImpl] | None = self._lists.get((hook, stem))
-        if found is None:
-            plugins = [p for p in self.all.values() if stem in (None, p.stem)]
-            found = [p.impls[hook] for p in plugins if hook in p.impls]
-            found.sort(key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
-            self._lists[hook, stem] = found
-        return found
+        plugins = self.all.values()
+        impls = [
+            p.impls[hook] for p in plugins if hook in p.impls and stem in (None, p.stem)
+        ]
+        return sorted(impls, key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
 
     def invoke(
         self,
@@ -933,6 +917,8 @@ class Plugins:
                 answer = await (work() if waits else in_thread(work))
                 if answer is not None and inspect.isawaitable(answer):  # decorated
                     answer = await answer
+            if hook_call.limit.expired():  # and it has swallowed the cancel
+                raise TimeoutError
             if isinstance(answer, Refused) and said:  # returned in place of raised
                 raise answer
             if hook in VETOES and answer is not None:  # perhaps meant as a refusal
@@ -987,7 +973,6 @@ class Plugins:
             return True
         if not set(plugin.hooks).isdisjoint(VETOES):
             if plugin.impls.pop(hook, None):  # not by a call at the same time
-                self._lists.clear()
                 logger.error(
                     "{} of plugin {} is switched off: {}", hook, plugin.stem, what
                 )
@@ -1237,7 +1222,7 @@ class App:
                 task
                 for task, call in found
                 if task.get_loop() is loop
-                and not (self._alive and call and not call.over)
+                and not (self._alive and call and call in call.clock.calls)
             }
         tasks = (started | ({life} if life else set())) - {asyncio.current_task()}
         for task in tasks:

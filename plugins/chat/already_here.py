@@ -208,8 +208,7 @@ async def check_action(action: Action) -> None:
 async def answer_job(job: Job, app: App) -> Message | None:
     if not job.channel_id or not app.has_gateway:
         return None
-    led = await led_before(app, job)
-    content, same = keys_of(app, led)
+    content, same = keys_of(app, await led_before(app, job))
     again = job.options.get("again")
     if not again and (answer := await in_time(find(app, job, same))):
         return answer
@@ -221,8 +220,7 @@ async def answer_job(job: Job, app: App) -> Message | None:
     if not here and not await in_time(can_open(app, job, channel_id)):
         job.same = f"{same} {job.channel_id}"  # joined only from there
     job.options.pop("kept", None)
-    own = content if led is job else keys_of(app, job).content
-    if kept := await kept_job(app, job, [own, content]):
+    if kept := await kept_job(app, job, [keys_of(app, job).content, content]):
         job.options["kept"] = kept.id
     return None
 

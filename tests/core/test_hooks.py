@@ -21,7 +21,7 @@ from bossbot import App, Cause, Job, JobFailed, Refused, StartError
 pytest_plugins = ("discord_fixtures",)
 
 IMPORTS = """\
-import asyncio, threading
+import asyncio, contextlib, threading
 from bossbot import *
 """
 BROKEN = bossbot.BROKEN_CHECK
@@ -255,6 +255,11 @@ HARM = {
     "exits": "async def {hook}(): raise SystemExit",
     "is cancelled": "async def {hook}(): raise asyncio.CancelledError",
     "hangs": "async def {hook}(): await asyncio.Event().wait()",
+    "swallows its cancel": (
+        "async def {hook}():\n"
+        "    with contextlib.suppress(asyncio.CancelledError):\n"
+        "        await asyncio.Event().wait()"
+    ),
     "blocks a thread": "def {hook}(): threading.Event().wait(9)",
     "fails the job": "async def {hook}(): raise JobFailed(Cause.AGE)",
 }

@@ -467,9 +467,12 @@ async def test_wait_off_the_clock_does_not_count_for_the_limit(load: Load) -> No
     assert await plugins.fold("process_files", "files", **values) == []
 
 
-async def test_hook_that_goes_on_after_its_limit_has_no_time_left(load: Load) -> None:
+async def test_hook_that_goes_on_after_its_limit_has_no_time_left_and_no_answer(
+    load: Load,
+) -> None:
     code = """
         from bossbot import off_the_clock, time_left_s
+        left_s = []
         @hookimpl
         async def process_files(files):
             try:
@@ -477,11 +480,59 @@ async def test_hook_that_goes_on_after_its_limit_has_no_time_left(load: Load) ->
             except asyncio.CancelledError:
                 with off_the_clock():
                     await asyncio.sleep(0.1)
-                return [time_left_s() < 0]
+                left_s.append(time_left_s())
+                return ["late"]
         """
     values = {"job": make_job(), "files": [], "bench": None}
     plugins = load({"process_timeout_s": 0.05}, a=code)
-    assert await plugins.fold("process_files", "files", **values) == [True]
+    assert await plugins.fold("process_files", "files", **values) == []
+    assert plugins.all["a"].failures == {"process_files": 1}
+    assert sys.modules["bossbot_plugins.a"].left_s[0] < 0
+
+
+async def test_calls_that_swallow_their_cancel_keep_no_other_from_ending(
+    load: Load,
+) -> None:
+    code = """
+        go = asyncio.Event()
+        @hookimpl
+        async def answer_job(job):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await go.wait()
+
+        @hookimpl
+        async def process_files(files):
+            await asyncio.Event().wait()
+        """
+    plugins = load({"process_timeout_s": 0.3}, a=code)
+    plugins.quick_limit_s = 0.05
+    values = {"job": make_job(), "files": [], "bench": None}
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        for _ in range(9):
+            tasks.create_task(answers(plugins))
+        await plugins.fold("process_files", "files", **values)
+        sys.modules["bossbot_plugins.a"].go.set()
+
+
+def test_limit_of_a_hook_holds_in_a_second_event_loop(load: Load) -> None:
+    code = """
+        @hookimpl
+        async def answer_job(job):
+            if job.url == "slow":
+                await asyncio.Event().wait()
+        """
+    plugins = load(a=code)
+    plugins.quick_limit_s = 0.05
+
+    async def ask(url: str) -> None:
+        async with asyncio.timeout(30):
+            await plugins.call("answer_job", job=make_job(url=url))
+
+    for url in ("quick", "slow"):  # the first one leaves its timer behind
+        asyncio.run(ask(url))
+    assert plugins.all["a"].failures == {"answer_job": 1}
 
 
 async def test_plugin_is_switched_off_after_five_failures_in_a_row(
@@ -534,20 +585,6 @@ async def test_many_calls_at_once_do_not_mix(load: Load) -> None:
         *(plugins.call_first("answer_job", job=job) for job in jobs)
     )
     assert found == [job.id for job in jobs]
-
-
-async def test_plugin_finds_what_it_has_just_registered(load: Load) -> None:
-    code = """
-        @hookimpl
-        def register_engines():
-            return [Engine("e", *4 * [print])]
-
-        @hookimpl
-        def register_platforms(app):
-            [name] = app.plugins.registered("engines")
-            return [Platform("x", r"https://x\\.", "https://x.example", name)]
-        """
-    assert list(load(a=code).registered("platforms")) == ["x"]
 
 
 # Loading again

@@ -137,9 +137,9 @@ async def test_refusal_names_the_platform(app: App) -> None:
 
 async def test_broken_platform_refuses_only_its_own_links(folder: Path) -> None:
     app = make_app(folder)
-    platforms = app.plugins.registered("platforms")
-    broken = dataclasses.replace(platforms["twitter"], normalise=lambda url: str(1 / 0))
-    platforms["twitter"] = broken
+    [twitter] = app.plugins.all["twitter"].platforms
+    broken = dataclasses.replace(twitter, normalise=lambda url: str(1 / 0))
+    app.plugins.all["twitter"].platforms = [broken]
     links = ["https://x.com/nasa/status/1", "https://redd.it/90bu6w"]
     refused, route = await route_all(app, links)
     assert isinstance(refused, Refused) and refused.platform == "twitter"

@@ -90,7 +90,11 @@ class Web:
         off = {name: one.off for name, one in app.plugins.all.items() if one.off}
         assert not off
         if platform:
-            app.plugins.registered("platforms")[platform.name] = platform
+            for plugin in app.plugins.all.values():
+                plugin.platforms = [
+                    p for p in plugin.platforms if p.name != platform.name
+                ]
+            app.plugins.all["nowhere"].platforms = [platform]
         prepare_data(app.settings.data_dir)
         if self.runner:
             share_runner(app, self.runner.app)
