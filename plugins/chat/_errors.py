@@ -49,9 +49,9 @@ async def answer_error(asked: Asked, error: BaseException) -> None:
     """Answer a failure: a refusal in its own words, anything else with an id, under
     which the log has the traceback."""
     error = cause_of(error)
-    if isinstance(error, Refused):
+    if isinstance(error, (*REFUSED, *MISTAKES)):  # it has not begun
         await refused(asked)
-    if isinstance(error, (Refused, commands.CheckFailure, app_commands.CheckFailure)):
+    if isinstance(error, REFUSED):
         await _tell(asked, refusal(error))
         return
     number = secrets.token_hex(4)
@@ -97,6 +97,7 @@ def answers_errors(
 
 # ── What it was ────────────────────────────────────────────────────────────────────
 
+REFUSED = (Refused, commands.CheckFailure, app_commands.CheckFailure)
 MISTAKES = (
     commands.UserInputError,
     commands.CommandOnCooldown,

@@ -75,6 +75,9 @@ LOST = N_("The queue has lost this link. Send it again.")
 SETTLED_S = 5.0  # after which a link that was to start at once has a place in the queue
 # After so long unseen, a worker takes no new links, or has stopped work on its links.
 LATE_S, GONE_S = 3.0, 30.0
+# Made once: each takes loguru longer than a log line.
+NOT_NOTED = logger.catch(message="a status message is not noted")
+TOLD_AGAIN = logger.catch(message="an end may be told again")
 
 
 class Config(PluginConfig):
@@ -318,7 +321,7 @@ class Tracker:
         """Store which message shows the jobs of a group."""
         for job_id in [*group.jobs] if group.message_id else ():
             if job_id not in group.noted:
-                with logger.catch(message="a status message is not noted"):
+                with NOT_NOTED:
                     await app.queue.set_status_message(job_id, group.message_id)
                     group.noted.add(job_id)
 
@@ -363,7 +366,7 @@ class Tracker:
             for key in list(self.ended)[:-MAX_ENDED]:
                 del self.ended[key]
             group.editor = None  # what comes from here on needs another one
-            with logger.catch(message="an end may be told again"):
+            with TOLD_AGAIN:
                 await app.queue.set_told([*group.jobs])
 
     async def _write(

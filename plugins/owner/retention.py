@@ -152,8 +152,8 @@ async def check_claim(app: App, config: Config) -> None:
 @hookimpl
 async def check_job(job: Job, app: App, config: Config) -> None:
     check_room(app.settings, config)
-    limit = config.max_temp_storage
-    if limit and await app.storage.attempts_bytes() > limit:
+    limit, running = config.max_temp_storage, app.worker.running
+    if limit and running and await app.storage.attempts_bytes() > limit:
         raise Refused(_("Too much is being downloaded at once. Try again in a minute."))
 
 

@@ -77,6 +77,7 @@ LEARNT_S = 7 * 86400.0  # then the guild's own limit is tried again
 ATTEMPTS = 3  # of a worker at a job
 UNKNOWN_CHANNEL = 10003  # Discord: or thread
 THREAD_EXISTS = 160004  # Discord: the message has a thread, which has its id
+NOT_READ = logger.catch(message="the learnt limit cannot be read")  # once: it is slow
 THREAD_NEEDS = ("create_public_threads", "send_messages_in_threads")
 
 
@@ -180,10 +181,7 @@ class DiscordCourier(Courier):
         limits: list[float] = [self._tier_limit(job), most_bytes(self.app, job)]
         if job.limit_bytes and not self._guild(job):
             limits.append(job.limit_bytes)
-        with (
-            logger.catch(message="the learnt limit cannot be read"),
-            contextlib.suppress(OutOfReach),  # the queue logs that
-        ):
+        with NOT_READ, contextlib.suppress(OutOfReach):  # the queue logs that
             limits.append(await self._learnt(job))
         return int(min(limits))
 

@@ -182,13 +182,14 @@ class LocalWorker(Worker):
 
     async def _dispatch(self) -> None:
         """Claim jobs when there is room, and end those that were cancelled."""
+        caught = logger.catch(message="no job could be claimed")  # once: it is slow
         async for change in self.app.queue.changes():
             status = change.job.status if change else None
             task = self.running.get(change.job.id) if change else None
             if task and status is Status.CANCELLED:
                 task.cancel()
             if status is not Status.DOWNLOADING:  # else nothing became free
-                with logger.catch(message="no job could be claimed"):
+                with caught:
                     await self._claim()
 
     async def _claim(self) -> None:

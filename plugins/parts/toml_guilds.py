@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import copy
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class TomlGuilds(Guilds):
     def tables(self, guild_id: int) -> dict[str, Any]:
         """See ``Guilds``."""
         try:
-            status = self._paths(guild_id)[0].stat()
+            status = os.stat(f"{self.folder}/{guild_id}.toml")
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
         except OSError:
             stamp = None
