@@ -1012,6 +1012,7 @@ NO_LINKS = N_("I cannot take links now: the queue is out of reach or full.")
 # Tasks of plugins, by stem, and the hook call that started them.
 _Tasks = weakref.WeakKeyDictionary[asyncio.Task[Any], _HookCall | None]
 _started: defaultdict[str, _Tasks] = defaultdict(weakref.WeakKeyDictionary)
+_FROM_PLUGINS = f"{PLUGIN_PACKAGE}."
 
 
 def _start_task(
@@ -1022,9 +1023,9 @@ def _start_task(
     task = asyncio.Task(work, loop=loop, **options)
     frame = sys._getframe(1).f_back
     while frame and (name := frame.f_globals.get("__name__", "")) != __name__:
-        package, _, stem = name.partition(".")
-        if package == PLUGIN_PACKAGE and stem[:1] != "_":  # a library is its caller's
-            _started[stem.partition(".")[0]][task] = _hook_call.get()
+        stem = name.split(".")[1] if name.startswith(_FROM_PLUGINS) else "_"
+        if stem[:1] != "_":  # a library is its caller's
+            _started[stem][task] = _hook_call.get()
             break
         frame = frame.f_back
     return task

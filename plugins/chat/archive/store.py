@@ -398,29 +398,24 @@ class SQLiteArchive(PostArchive):
 
     async def _read_files(self) -> None:
         """Read the files of posts, one after the other."""
-        due = "SELECT * FROM work ORDER BY not_before, job_id LIMIT 1"
         while True:
             self._to_read.clear()
-            row = await self._read(lambda db: db.execute(due).fetchone())
-            wait_s = row["not_before"] - now() if row else None
-            if row is None or (wait_s and wait_s > 0):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await self._to_read.wait()
-                        await asyncio.sleep(self.calm_s)
-                continue
             await self._rest()
-            await self._read_post(row["job_id"], row["tries"])
+            next_work = partial(_file.next_work, again_s=self.again_s)
+            job_id, tries, wait_s = await self._write(next_work) or ("", 0, None)
+            if wait_s == 0:
+                await self._read_post(job_id, tries)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._to_read.wait()
+                    await asyncio.sleep(self.calm_s)
 
     async def _answer(self) -> None:
         """Read files for the gateway."""
         await answer_with_texts(self.app, self.config.subtitles == "own")
 
     async def _read_post(self, job_id: str, tries: int) -> None:
-        # Before it begins: a file that ends the bot is not read for ever.
-        later = (tries + 1, now() + self.again_s * 2**tries, job_id)
-        sql = "UPDATE work SET tries = ?, not_before = ? WHERE job_id = ?"
-        await self._write(lambda db: db.execute(sql, later))
         job = await self.app.queue.get(job_id)
         passages, failed = [], False
         asks = job is not None and bool(job.folder) and is_elsewhere(self.app, job)
