@@ -202,9 +202,7 @@ def add_post(
     return True
 
 
-def next_work(
-    db: sqlite3.Connection, again_s: float
-) -> tuple[str, int, float] | None:
+def next_work(db: sqlite3.Connection, again_s: float) -> tuple[str, int, float] | None:
     """The next post whose files are to be read: its job, the tries before this one, and
     the seconds until it is due. When it is due, a try is counted before it begins: a
     file that ends the bot is not read for ever."""
