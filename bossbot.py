@@ -60,7 +60,7 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -486,13 +486,14 @@ def _in_plugins(module: str) -> bool:
 
 async def in_thread(work: Callable[[], Any]) -> Any:
     """The result of a function that may block, from a thread of its own: a plugin that
-    blocks for ever takes no place from others, nor does it keep the bot from ending."""
-    result: Future[Any] = Future()
+    blocks for ever takes no place from others, nor does it keep the bot from ending.
+    Language and limit are those of the caller."""
+    result, context = Future[Any](), copy_context()
     result.set_running_or_notify_cancel()
 
     def body() -> None:
         try:
-            result.set_result(work())
+            result.set_result(context.run(work))
         except StopIteration as error:  # no future takes it
             result.set_exception(RuntimeError(repr(error)))
         except BaseException as error:  # SystemExit, too, is for the caller
@@ -510,8 +511,11 @@ class _HookCall:
     """A call of a hook, while it lasts."""
 
     clock: _Clock
+    loop: asyncio.AbstractEventLoop
     limit: asyncio.Timeout  # which the clock sets off
-    due_s: float = math.inf  # by the event loop's time
+    due_s: float  # by the loop's time
+    waits: int = 0  # how many of its tasks are off the clock
+    left_s: float = 0.0  # when the first of them began to be
 
 
 _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
@@ -526,10 +530,9 @@ class _Clock:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # of the timer
 
-    def set(self, call: _HookCall, left_s: float) -> None:
-        """Give a call so many seconds from now."""
-        loop = asyncio.get_running_loop()
-        call.due_s = loop.time() + left_s
+    def watch(self, call: _HookCall) -> None:
+        """End a call when it is due."""
+        loop = call.loop
         if self._loop is loop and self._timer:
             if self._timer.when() <= call.due_s:
                 return
@@ -550,21 +553,28 @@ def time_left_s() -> float | None:
     call = _hook_call.get()
     if call is None or call.due_s == math.inf:
         return None
-    return call.due_s - asyncio.get_running_loop().time()
+    return call.due_s - call.loop.time()
 
 
 @contextlib.contextmanager
 def off_the_clock() -> Iterator[None]:
-    """The time that a hook spends in here does not count towards its limit."""
-    call, left_s = _hook_call.get(), time_left_s()
-    if call is None or left_s is None:
+    """The time that a hook, or a task of it, spends in here does not count towards its
+    limit."""
+    call = _hook_call.get()
+    if call is None:
         yield
         return
-    call.due_s = math.inf
+    if not call.waits:
+        call.left_s, call.due_s = call.due_s - call.loop.time(), math.inf
+    call.waits += 1
     try:
         yield
     finally:
-        call.clock.set(call, left_s)
+        call.waits -= 1
+        if not call.waits:
+            call.due_s = call.loop.time() + call.left_s
+            # The hook may be a plain one, in a thread.
+            call.loop.call_soon_threadsafe(call.clock.watch, call)
 
 
 class HookManager(pluggy.PluginManager):
@@ -905,19 +915,20 @@ class Plugins:
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
         said = MAY_SAY.get(hook, ())
-        hook_call = _HookCall(self._clock, asyncio.timeout(None))
+        loop, limit = asyncio.get_running_loop(), asyncio.timeout(None)
+        hook_call = _HookCall(self._clock, loop, limit, loop.time() + limit_s)
         of_task = _hook_call.set(hook_call)
         work = partial(self.invoke, impl, plugin, hook in VETOES, **values)
         answer: Any = None
         try:
-            async with hook_call.limit:
+            async with limit:
                 self._clock.calls.add(hook_call)
-                self._clock.set(hook_call, limit_s)
+                self._clock.watch(hook_call)
                 waits = _is_coroutine(impl.function)
                 answer = await (work() if waits else in_thread(work))
                 if answer is not None and inspect.isawaitable(answer):  # decorated
                     answer = await answer
-            if hook_call.limit.expired():  # and it has swallowed the cancel
+            if limit.expired():  # and it has swallowed the cancel
                 raise TimeoutError
             if isinstance(answer, Refused) and said:  # returned in place of raised
                 raise answer
@@ -932,7 +943,7 @@ class Plugins:
             answer, task = error, asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                 raise  # the caller ends
-            if hook_call.limit.expired():
+            if limit.expired():
                 answer = error = TimeoutError(f"it took longer than {limit_s:g} s")
             if not self.app.stopping.is_set():  # else its parts may be gone
                 self.failed(plugin, hook, error)

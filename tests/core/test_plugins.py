@@ -467,6 +467,50 @@ async def test_wait_off_the_clock_does_not_count_for_the_limit(load: Load) -> No
     assert await plugins.fold("process_files", "files", **values) == []
 
 
+async def test_hook_is_off_the_clock_until_the_last_of_its_tasks_is_on_it(
+    load: Load,
+) -> None:
+    code = """
+        from bossbot import off_the_clock, time_left_s
+        async def wait(time_s):
+            with off_the_clock():
+                await asyncio.sleep(time_s)
+
+        @hookimpl
+        async def process_files(files):
+            async with asyncio.TaskGroup() as tasks:
+                first = tasks.create_task(wait(0))
+                tasks.create_task(wait(0.5))
+                await first
+                assert time_left_s() is None
+            assert 0 < time_left_s() < 0.3
+            return [1]
+        """
+    values = {"job": make_job(), "files": [], "bench": None}
+    plugins = load({"process_timeout_s": 0.3}, a=code)
+    assert await plugins.fold("process_files", "files", **values) == [1]
+
+
+async def test_plain_hook_has_the_language_and_the_limit_of_its_caller(
+    load: Load,
+) -> None:
+    code = """
+        import time
+        from bossbot import language, off_the_clock, time_left_s
+        @hookimpl
+        def process_files(files):
+            with off_the_clock():
+                assert time_left_s() is None
+                time.sleep(0.4)
+            assert 0 < time_left_s() < 0.3
+            return [language.get()]
+        """
+    values = {"job": make_job(), "files": [], "bench": None}
+    plugins = load({"process_timeout_s": 0.3}, a=code)
+    bossbot.language.set("fr")
+    assert await plugins.fold("process_files", "files", **values) == ["fr"]
+
+
 async def test_hook_that_goes_on_after_its_limit_has_no_time_left_and_no_answer(
     load: Load,
 ) -> None:
