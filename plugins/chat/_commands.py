@@ -51,13 +51,14 @@ def guard(
 
     def apply(command: C) -> C:
         async def may_use(ctx: commands.Context[Any]) -> bool:
-            # /help asks for each command, also for itself.
-            called, before = getattr(ctx.command, "callback", None), admitted(ctx)
-            dry = called is not command.callback or (before and before.name == name)
-            await admit(ctx, name, group=group, needs=needs, dry=bool(dry))
+            await admit(ctx, name, group=group, needs=needs, dry=True)
             return True
 
+        async def begin(*arguments: Any) -> None:  # the cog comes before the context
+            await admit(arguments[-1], name, group=group, needs=needs)
+
         command.add_check(may_use)
+        command.before_invoke(begin)
         vars(command.callback)["action_name"] = name  # a cog copies the command only
         return command
 

@@ -49,9 +49,9 @@ async def answer_error(asked: Asked, error: BaseException) -> None:
     """Answer a failure: a refusal in its own words, anything else with an id, under
     which the log has the traceback."""
     error = cause_of(error)
-    if isinstance(error, (*REFUSED, *MISTAKES)):  # it has not begun
+    if isinstance(error, Refused):
         await refused(asked)
-    if isinstance(error, REFUSED):
+    if isinstance(error, (Refused, commands.CheckFailure, app_commands.CheckFailure)):
         await _tell(asked, refusal(error))
         return
     number = secrets.token_hex(4)
@@ -97,7 +97,6 @@ def answers_errors(
 
 # ── What it was ────────────────────────────────────────────────────────────────────
 
-REFUSED = (Refused, commands.CheckFailure, app_commands.CheckFailure)
 MISTAKES = (
     commands.UserInputError,
     commands.CommandOnCooldown,
