@@ -514,11 +514,12 @@ class _HookCall:
     loop: asyncio.AbstractEventLoop
     limit: asyncio.Timeout  # which the clock sets off
     due_s: float  # by the loop's time
-    waits: int = 0  # how many of its tasks are off the clock
-    left_s: float = 0.0  # when the first of them began to be
+    away: int = 0  # how often it is off the clock now
+    left_s: float = 0.0  # of its limit, when it went off
 
 
 _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
+_counting = threading.Lock()  # hooks may run in threads
 
 
 class _Clock:
@@ -541,10 +542,11 @@ class _Clock:
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, now_s = None, loop.time()
-        for call in self.calls:
+        calls = [call for call in self.calls if call.loop is loop]
+        for call in calls:
             if call.due_s <= now_s and not call.limit.expired():
                 call.limit.reschedule(now_s)
-        if waiting := [c.due_s for c in self.calls if now_s < c.due_s < math.inf]:
+        if waiting := [c.due_s for c in calls if now_s < c.due_s < math.inf]:
             self._timer = loop.call_at(min(waiting), self._ring, loop)
 
 
@@ -564,17 +566,19 @@ def off_the_clock() -> Iterator[None]:
     if call is None:
         yield
         return
-    if not call.waits:
-        call.left_s, call.due_s = call.due_s - call.loop.time(), math.inf
-    call.waits += 1
+    with _counting:
+        if not call.away:
+            call.left_s, call.due_s = call.due_s - call.loop.time(), math.inf
+        call.away += 1
     try:
         yield
     finally:
-        call.waits -= 1
-        if not call.waits:
-            call.due_s = call.loop.time() + call.left_s
-            # The hook may be a plain one, in a thread.
-            call.loop.call_soon_threadsafe(call.clock.watch, call)
+        with _counting:
+            call.away -= 1
+            if not call.away:
+                call.due_s = call.loop.time() + call.left_s
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    call.loop.call_soon_threadsafe(call.clock.watch, call)
 
 
 class HookManager(pluggy.PluginManager):
@@ -1023,7 +1027,7 @@ NO_LINKS = N_("I cannot take links now: the queue is out of reach or full.")
 # Tasks of plugins, by stem, and the hook call that started them.
 _Tasks = weakref.WeakKeyDictionary[asyncio.Task[Any], _HookCall | None]
 _started: defaultdict[str, _Tasks] = defaultdict(weakref.WeakKeyDictionary)
-_FROM_PLUGINS = f"{PLUGIN_PACKAGE}."
+_OF_A_PLUGIN = re.compile(rf"{PLUGIN_PACKAGE}\.(?!_)([^.]+)")
 
 
 def _start_task(
@@ -1034,9 +1038,8 @@ def _start_task(
     task = asyncio.Task(work, loop=loop, **options)
     frame = sys._getframe(1).f_back
     while frame and (name := frame.f_globals.get("__name__", "")) != __name__:
-        stem = name.split(".")[1] if name.startswith(_FROM_PLUGINS) else "_"
-        if stem[:1] != "_":  # a library is its caller's
-            _started[stem][task] = _hook_call.get()
+        if found := _OF_A_PLUGIN.match(name):  # what a library starts is its caller's
+            _started[found[1]][task] = _hook_call.get()
             break
         frame = frame.f_back
     return task

@@ -1067,8 +1067,8 @@ class Storage(Part):
         """Write a small JSON file beside a guild's kept files."""
 
     @abstractmethod
-    async def attempts_bytes(self) -> int:
-        """The bytes of the attempts under way."""
+    async def attempts_bytes(self, job_ids: Collection[str]) -> int:
+        """The bytes of some jobs' attempts."""
 
 
 class Database(Part):

@@ -210,7 +210,8 @@ async def answer_job(job: Job, app: App) -> Message | None:
         return None
     own, led = keys_of(app, job), await led_before(app, job)
     content, same = own if led is job else keys_of(app, led)
-    known = await with_content(app, [own.content, content])
+    sql = "SELECT 1 FROM already_here WHERE same = ? OR content IN (?, ?) LIMIT 1"
+    known = await app.database.one(sql, same, own.content, content)  # few links are
     again = job.options.get("again")
     if known and not again and (answer := await in_time(find(app, job, same))):
         return answer
@@ -222,7 +223,7 @@ async def answer_job(job: Job, app: App) -> Message | None:
     if not here and not await in_time(can_open(app, job, channel_id)):
         job.same = f"{same} {job.channel_id}"  # joined only from there
     job.options.pop("kept", None)
-    if known and (kept := await kept_job(app, job, known)):
+    if known and (kept := await kept_job(app, job, [own.content, content])):
         job.options["kept"] = kept.id
     return None
 
@@ -430,19 +431,15 @@ async def can_open(app: App, job: Job, channel_id: int) -> bool:
     return bool(may.view_channel and may.read_message_history and inside)
 
 
-async def with_content(app: App, contents: Iterable[str]) -> list[str]:
-    """The jobs that have posted such files, the latest first."""
+async def kept_job(app: App, job: Job, contents: Iterable[str]) -> Job | None:
+    """An earlier job whose kept files can be posted for this one."""
     sql = (
         "SELECT id FROM already_here WHERE content = ? "
         f"ORDER BY at_s DESC LIMIT {MAX_KEPT}"
     )
     wanted = dict.fromkeys(contents)  # mostly one
     rows = [row for one in wanted for row in await app.database.all(sql, one)]
-    return [*dict.fromkeys(row["id"] for row in rows)]
-
-
-async def kept_job(app: App, job: Job, ids: list[str]) -> Job | None:
-    """The first of some jobs whose kept files can be posted for this one."""
+    ids = [*dict.fromkeys(row["id"] for row in rows)]
     jobs = await app.queue.find(ids)
     found = (jobs[one] for one in ids if one in jobs)
     return next((kept for kept in found if may_serve(kept, job)), None)

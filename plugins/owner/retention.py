@@ -141,7 +141,7 @@ async def check_claim(app: App, config: Config) -> None:
     here = await app.queue.find([*claimed])
     running = [job for job in here.values() if job.status in ATTEMPT_STATUSES]
     if running:  # else a small disk would take no link at all
-        taken = await app.storage.attempts_bytes()
+        taken = await app.storage.attempts_bytes([job.id for job in running])
         reserved = max(len(running) * most - taken, 0)
         if reserved + most > room(app.settings, config):
             raise Refused(
@@ -153,7 +153,7 @@ async def check_claim(app: App, config: Config) -> None:
 async def check_job(job: Job, app: App, config: Config) -> None:
     check_room(app.settings, config)
     limit, running = config.max_temp_storage, app.worker.running
-    if limit and running and await app.storage.attempts_bytes() > limit:
+    if limit and running and await app.storage.attempts_bytes(running) > limit:
         raise Refused(_("Too much is being downloaded at once. Try again in a minute."))
 
 

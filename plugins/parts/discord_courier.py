@@ -77,7 +77,8 @@ LEARNT_S = 7 * 86400.0  # then the guild's own limit is tried again
 ATTEMPTS = 3  # of a worker at a job
 UNKNOWN_CHANNEL = 10003  # Discord: or thread
 THREAD_EXISTS = 160004  # Discord: the message has a thread, which has its id
-NOT_READ = logger.catch(message="the learnt limit cannot be read")  # once: it is slow
+# Made once: it takes loguru longer than a log line.
+NOT_READ = logger.catch(message="the learnt limit cannot be read")
 THREAD_NEEDS = ("create_public_threads", "send_messages_in_threads")
 
 

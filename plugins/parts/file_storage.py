@@ -218,9 +218,14 @@ class FileStorage(Storage):
         await asyncio.to_thread(_open_cache, folder)
         return folder
 
-    async def attempts_bytes(self) -> int:
+    async def attempts_bytes(self, job_ids: Collection[str]) -> int:
         """See ``Storage``."""
-        return await asyncio.to_thread(size_of, self.data / "temp")
+        folders = [self.data / "temp" / job_id for job_id in job_ids]
+
+        def total() -> int:
+            return sum(size_of(one) for one in folders if not one.is_symlink())
+
+        return await asyncio.to_thread(total)
 
     def leftovers(self) -> AsyncIterator[Stored]:
         """See ``Storage``."""

@@ -61,6 +61,8 @@ from bossbot import (
 
 MAX_CRASHES = 3
 MAX_TRIES = 3
+# Made once: it takes loguru longer than a log line.
+NOT_CLAIMED = logger.catch(message="no job could be claimed")
 # The engine brought nothing, or the site's answer, which is wrong if it asked for
 # something else than the link means.
 NO_ANSWERS = (Cause.UNSUPPORTED, Cause.NO_MEDIA, Cause.INTERNAL)
@@ -182,14 +184,13 @@ class LocalWorker(Worker):
 
     async def _dispatch(self) -> None:
         """Claim jobs when there is room, and end those that were cancelled."""
-        caught = logger.catch(message="no job could be claimed")  # once: it is slow
         async for change in self.app.queue.changes():
             status = change.job.status if change else None
             task = self.running.get(change.job.id) if change else None
             if task and status is Status.CANCELLED:
                 task.cancel()
             if status is not Status.DOWNLOADING:  # else nothing became free
-                with caught:
+                with NOT_CLAIMED:
                     await self._claim()
 
     async def _claim(self) -> None:

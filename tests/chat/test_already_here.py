@@ -374,6 +374,17 @@ async def test_short_link_is_the_link_that_it_leads_to(stage: Stage) -> None:
         assert await here_is_no_word_of(bot, short)
 
 
+async def test_link_that_only_a_short_one_has_brought_is_known(stage: Stage) -> None:
+    shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
+    url = link(stage.image(2), "fail=gone")
+    short = link(stage.facts("leads", leads_to=url), stage.image())
+    async with stage.bot():
+        post = await files_of(stage, first := await ask(stage, short))
+        await told(stage, first, "Done")
+        answer = await told(stage, await ask(stage, url), "already posted")
+        assert address(post) in answer.content
+
+
 async def here_is_no_word_of(bot: BossBot, url: str) -> bool:
     """Whether no row names a link, which may say who shared it."""
     rows = await bot.app.database.all("SELECT url FROM already_here")

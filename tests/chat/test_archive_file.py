@@ -65,6 +65,18 @@ def find(
     return [one.message_id for one in found if one.score >= 0.3]
 
 
+# What is to be read
+
+
+def test_reading_of_files_that_ends_the_bot_has_counted_as_a_try(db: Db) -> None:
+    job_id = add(db, 1)
+    with transaction(db):
+        assert _file.next_work(db, again_s=60) == (job_id, 0, 0)
+    with transaction(db):
+        found = _file.next_work(db, again_s=60)
+    assert found and found[:2] == (job_id, 1) and 50 < found[2] <= 60
+
+
 # Words
 
 

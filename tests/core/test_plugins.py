@@ -495,20 +495,26 @@ async def test_plain_hook_has_the_language_and_the_limit_of_its_caller(
     load: Load,
 ) -> None:
     code = """
-        import time
+        import threading, time
         from bossbot import language, off_the_clock, time_left_s
+        go_on = threading.Event()
+
         @hookimpl
         def process_files(files):
             with off_the_clock():
                 assert time_left_s() is None
                 time.sleep(0.4)
             assert 0 < time_left_s() < 0.3
+            if files:
+                go_on.wait(60)
             return [language.get()]
         """
-    values = {"job": make_job(), "files": [], "bench": None}
+    values = {"job": make_job(), "bench": None}
     plugins = load({"process_timeout_s": 0.3}, a=code)
     bossbot.language.set("fr")
-    assert await plugins.fold("process_files", "files", **values) == ["fr"]
+    assert await plugins.fold("process_files", "files", files=[], **values) == ["fr"]
+    assert await plugins.fold("process_files", "files", files=[1], **values) == [1]
+    sys.modules["bossbot_plugins.a"].go_on.set()
 
 
 async def test_hook_that_goes_on_after_its_limit_has_no_time_left_and_no_answer(

@@ -402,10 +402,11 @@ async def test_link_is_refused_while_too_much_is_under_way(
     make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bot = await make_bot(retention__max_temp_storage=100)
-    write(bot.data / "temp" / "a" / "1" / "files" / "x", 101)
-    await bot.check()  # nothing runs: a crash has left it
     nothing = asyncio.get_running_loop().create_future()
     monkeypatch.setattr(bot.app.worker, "running", {"a": nothing})
+    write(bot.data / "temp" / "b" / "1" / "files" / "x", 101)
+    await bot.check()  # a crash has left that
+    write(bot.data / "temp" / "a" / "1" / "files" / "x", 101)
     with pytest.raises(Refused, match="downloaded at once"):
         await bot.check()
 

@@ -206,17 +206,16 @@ def next_work(db: sqlite3.Connection, again_s: float) -> tuple[str, int, float] 
     """The next post whose files are to be read: its job, the tries before this one, and
     the seconds until it is due. When it is due, a try is counted before it begins: a
     file that ends the bot is not read for ever."""
-    sql = "SELECT job_id, tries, not_before FROM work ORDER BY not_before, job_id"
-    row = db.execute(f"{sql} LIMIT 1").fetchone()
+    sql = "SELECT * FROM work ORDER BY not_before, job_id LIMIT 1"
+    row = db.execute(sql).fetchone()
     if row is None:
         return None
-    job_id, tries, not_before = row
-    wait_s = max(not_before - now(), 0)
-    if not wait_s:
-        later = (tries + 1, now() + again_s * 2**tries, job_id)
+    (job_id, tries, not_before), at_s = row, now()
+    if not_before <= at_s:
+        later = (tries + 1, at_s + again_s * 2**tries, job_id)
         sql = "UPDATE work SET tries = ?, not_before = ? WHERE job_id = ?"
         db.execute(sql, later)
-    return job_id, tries, wait_s
+    return job_id, tries, max(not_before - at_s, 0)
 
 
 def add_passages(

@@ -402,12 +402,12 @@ class SQLiteArchive(PostArchive):
             self._to_read.clear()
             await self._rest()
             next_work = partial(_file.next_work, again_s=self.again_s)
-            job_id, tries, wait_s = await self._write(next_work) or ("", 0, None)
-            if wait_s == 0:
-                await self._read_post(job_id, tries)
+            work = await self._write(next_work)
+            if work and not work[2]:
+                await self._read_post(*work[:2])
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(work and work[2]):
                     await self._to_read.wait()
                     await asyncio.sleep(self.calm_s)
 
