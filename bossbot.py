@@ -58,7 +58,7 @@ import tomllib
 import types
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
@@ -1059,6 +1059,8 @@ class App:
     run_again_s = 60.0  # after a plugin's run() has failed
     end_within_s = 5.0  # for what a plugin has running
     tell_within_s = 3.0  # for the last changes at a stop
+    turns = 6  # links taken in at once
+    turn_s = 0.05  # at most: a check may be slow, or the disk
 
     def __init__(self, settings: Settings, ours: Path = OURS) -> None:
         self.settings = settings
@@ -1074,6 +1076,7 @@ class App:
         self._reloading = asyncio.Lock()
         self._feeding: asyncio.Task[None] | None = None
         self._telling: dict[str, asyncio.Task[Any]] = {}
+        self._turns = asyncio.Semaphore(self.turns)
 
     # The parts
 
@@ -1259,6 +1262,21 @@ class App:
         """Take in a link, as the ``url`` of a job: once this returns a job, it is
         committed. None when the request was taken before. Raises Refused with the
         reason, for the member."""
+        async with self.turn():
+            return await self._take_in(job)
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait behind the links that are being taken in. Of many at once a few go first:
+        else all answers would come when the last link has been looked at."""
+        await self._turns.acquire()
+        with contextlib.ExitStack() as turn:
+            turn.callback(self._turns.release)
+            late = asyncio.get_running_loop().call_later(self.turn_s, turn.close)
+            turn.callback(late.cancel)
+            yield
+
+    async def _take_in(self, job: Job) -> Accepted | None:
         job.url, job.platform, job.engine = self.router.route(job.url)
         job.guild_settings = self.guilds.tables(job.guild_id)
         job.limit_bytes = await self.courier.limit_bytes(job)

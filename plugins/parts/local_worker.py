@@ -201,8 +201,9 @@ class LocalWorker(Worker):
                 if loop.time() < self._ask_again_s:
                     return
                 try:
-                    await self.app.plugins.call("check_claim")
-                    job = await self.app.queue.claim(self.name, self.lease_s)
+                    async with self.app.turn():  # answers first
+                        await self.app.plugins.call("check_claim")
+                        job = await self.app.queue.claim(self.name, self.lease_s)
                 except Refused as error:
                     if self._refused != str(error):
                         logger.warning("no job is started now: {}", error)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import aiosqlite
 from bossbot_plugins._lock import lock_data
@@ -45,7 +45,7 @@ class SQLiteDatabase(Database):
         self._wal = self.path.with_name(f"{self.path.name}-wal")
         self.connection: Any = None  # an aiosqlite.Connection while it is open
         self._turn = asyncio.Lock()
-        self._holder: asyncio.Task[Any] | None = None  # whose turn it is
+        self._holder: asyncio.Task[Any] | None = None  # of a transaction
         self._lock_file: Any = None
         self._probe: asyncio.Task[None] | None = None
         self._disk = ThreadPoolExecutor(1)  # for no other work, which could be slow
@@ -144,11 +144,11 @@ class SQLiteDatabase(Database):
 
     async def stop(self) -> None:
         """Close; harmless when it is not open."""
-        self._stop_timer()
         if self.connection:
             with logger.catch(message="the last commits may not last"):
                 await self.sync()
         connection, self.connection = self.connection, None
+        self._stop_timer()
         try:
             if connection:
                 await connection.close()
@@ -183,7 +183,8 @@ class SQLiteDatabase(Database):
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[aiosqlite.Connection]:
         """See ``Database``."""
-        async with self._my_turn() as connection:
+        async with self._between_transactions() as connection:
+            self._holder = asyncio.current_task()
             try:
                 await connection.execute("BEGIN IMMEDIATE")
                 yield connection
@@ -191,6 +192,9 @@ class SQLiteDatabase(Database):
             except BaseException:  # a cancelled task, too, leaves nothing open
                 await asyncio.shield(connection.rollback())
                 raise
+            finally:
+                self._holder = None
+                self._sync_soon()
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """See ``Database``."""
@@ -205,10 +209,30 @@ class SQLiteDatabase(Database):
                 raise
             return result
 
-        async with self._my_turn() as connection:
+        return await self._visit(whole)
+
+    async def _visit(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run something in the connection's thread. Nobody waits for others here: what
+        comes at once is queued there, and done without a pause."""
+        loop, is_wanted = asyncio.get_running_loop(), True
+
+        def visit(database: sqlite3.Connection) -> T | None:
+            if not is_wanted:  # the caller was cancelled
+                return None
+            before = database.total_changes
+            try:
+                return work(database)
+            finally:
+                if database.total_changes != before:
+                    loop.call_soon_threadsafe(self._sync_soon)
+
+        async with self._between_transactions() as connection:
+            pass  # no transaction is open, and none will come before this
+        try:
             # aiosqlite has no public way to run a function in its thread.
-            result: T = await connection._execute(whole, connection._conn)
-            return result
+            return cast(T, await connection._execute(visit, connection._conn))
+        finally:
+            is_wanted = False
 
     async def health(self) -> str:
         """See ``Part``: whether something could be written now. Those who ask while
@@ -224,20 +248,13 @@ class SQLiteDatabase(Database):
             raise RuntimeError("in a transaction, use its connection")
 
     @contextlib.asynccontextmanager
-    async def _my_turn(self) -> AsyncIterator[Any]:
-        """The connection, for one task at a time."""
+    async def _between_transactions(self) -> AsyncIterator[Any]:
+        """The connection, when no transaction is open."""
         self._check_holder()
         async with self._turn:
             if self.connection is None:
                 raise sqlite3.ProgrammingError("the database is closed")
-            self._holder = asyncio.current_task()
-            before = self.connection.total_changes
-            try:
-                yield self.connection
-            finally:
-                self._holder = None
-                if self.connection and self.connection.total_changes != before:
-                    self._sync_soon()
+            yield self.connection
 
     async def sync(self) -> None:
         """See ``Database``. Those who come while a sync is under way share the next."""
@@ -248,7 +265,12 @@ class SQLiteDatabase(Database):
 
     async def _sync(self) -> None:
         async with self._syncing:
-            async with self._turn:  # commits that are about to come share it, too
+            async with self._turn:
+                connection = self.connection
+            try:
+                if connection:  # commits that are about to come share it, too
+                    await connection._execute(lambda: None)
+            finally:
                 self._next_sync = None
             self._stop_timer()
             if not self._wal.exists():
@@ -263,7 +285,7 @@ class SQLiteDatabase(Database):
             self._sync_failed = False
 
     def _sync_soon(self) -> None:
-        if not self._sync_timer:
+        if self.connection and not self._sync_timer:
             loop = asyncio.get_running_loop()
             self._sync_timer = loop.call_later(self.sync_within_s, self._sync_now)
 
@@ -287,8 +309,9 @@ class SQLiteDatabase(Database):
 
     async def all(self, sql: str, *values: Any, **named: Any) -> list[sqlite3.Row]:
         """See ``Database``."""
-        async with self._my_turn() as connection:
-            return list(await connection.execute_fetchall(sql, values or named))
+        return await self._visit(
+            lambda connection: connection.execute(sql, values or named).fetchall()
+        )
 
 
 def split_script(script: str) -> Iterator[str]:

@@ -21,17 +21,23 @@ class SQLiteFacts(Facts):
     def __init__(self, app: App) -> None:
         super().__init__(app)
         self._known: dict[str, str] = {}  # facts read or written recently
+        self._sets = 0  # begun
 
     async def get(self, key: str) -> str:
         """See ``Facts``."""
         if key not in self._known:
             sql = "SELECT value FROM facts WHERE key = ?"
+            sets = self._sets
             row = await self.app.database.one(sql, key)
-            self._known.setdefault(key, str(row[0]) if row else "")
+            value = str(row[0]) if row else ""
+            if self._sets != sets:  # it may be an old one
+                return value
+            self._known[key] = value
         return self._known[key]
 
     async def set(self, key: str, value: str) -> None:
         """See ``Facts``."""
+        self._sets += 1
         try:
             if value:
                 sql = "INSERT OR REPLACE INTO facts VALUES (?, ?)"

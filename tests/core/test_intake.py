@@ -1,15 +1,18 @@
 """Intake: links in words, what a link must be, and where it goes."""
 
+import asyncio
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 from bossbot_plugins.download import find_links
+from bossbot_plugins.local_worker import Config as WorkerConfig
+from bossbot_plugins.local_worker import LocalWorker
 from bossbot_plugins.platform_router import check_link
 from conftest import (
     PARTS,
@@ -18,11 +21,14 @@ from conftest import (
     MakeApp,
     MakeSettings,
     SmallApp,
+    make_job,
     our_plugins,
 )
+from discord_support import module
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from routing import route, route_all
+from sqlite_support import Disk, on_disk
 
 from bossbot import App, Job, Progress, Refused, Status
 
@@ -373,6 +379,106 @@ async def test_hook_may_refuse_or_answer_a_link(
     assert (accepted.job, accepted.answer) == (None, "It is here.")
     assert await open_app.queue.list() == []
     assert (await intake(open_app, "https://shop.example/yes")).job
+
+
+class Many(NamedTuple):
+    keys: list[str]  # of their requests
+    taking: asyncio.Future[list[Any]]
+    looked_at: list[str]
+    may_go_on: asyncio.Event
+
+
+@pytest.fixture
+async def many(open_app: App, add_plugin: AddPlugin) -> AsyncIterator[Many]:
+    """Ten links that come at once, to a check that waits; and those that it has seen."""
+    add_plugin(PLUGINS / "waits.py")
+    assert not (await open_app.reload("waits")).off
+    waits = module("waits")
+    link = "https://shop.example/1"
+    keys = [f"{number}:0" for number in range(10)]
+    taking = asyncio.gather(*(intake(open_app, link, key) for key in keys))
+    yield Many(keys, taking, waits.looked_at, waits.may_go_on)
+    taking.cancel()
+
+
+async def turns_of_the_loop() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_of_many_links_at_once_the_first_are_taken_in_first(
+    open_app: App, many: Many
+) -> None:
+    open_app.turn_s = 60
+    await turns_of_the_loop()
+    assert many.looked_at == many.keys[: open_app.turns]
+    many.may_go_on.set()
+    assert all(one.job for one in await many.taking)
+    assert many.looked_at == many.keys
+
+
+async def test_slow_check_does_not_keep_the_other_links_waiting(
+    open_app: App, many: Many
+) -> None:
+    open_app.turn_s = 0.01
+    async with asyncio.timeout(60):
+        while many.looked_at != many.keys:
+            await asyncio.sleep(0.01)
+    many.may_go_on.set()
+    assert all(one.job for one in await many.taking)
+
+
+async def test_link_that_gives_up_leaves_its_turn(open_app: App, many: Many) -> None:
+    open_app.turn_s = 60
+    await turns_of_the_loop()
+    many.taking.cancel()
+    await asyncio.wait([many.taking])
+    many.may_go_on.set()
+    for number in range(20, 30):
+        assert (await intake(open_app, "https://shop.example/2", f"{number}:0")).job
+
+
+async def test_slow_disk_does_not_keep_the_other_links_waiting(
+    open_app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_app.turn_s = 0.01
+    path = open_app.settings.data_dir / "bossbot.db"
+    disk = Disk(path, path.with_name("disk.db"))
+    monkeypatch.setattr(module("sqlite_database"), "sync_file", disk.sync_file)
+    disk.free.clear()
+    link = "https://shop.example/1"
+    taking = [
+        asyncio.create_task(intake(open_app, link, f"{number}:0"))
+        for number in range(10)
+    ]
+    async with asyncio.timeout(60):
+        while on_disk(path, "SELECT count(*) FROM jobs") != [(10,)]:
+            await asyncio.sleep(0.01)
+    assert not any(one.done() for one in taking)
+    disk.free.set()
+    assert all(one.job for one in await asyncio.gather(*taking))
+
+
+async def test_link_is_claimed_behind_those_that_are_being_taken_in(
+    open_app: App, many: Many
+) -> None:
+    open_app.turn_s = 60
+    claimed = []
+
+    class Claimer(LocalWorker):
+        def _spawn(self, job: Job, work: Any) -> None:
+            work.close()
+            claimed.append(job.request_key)
+
+    await open_app.queue.add(make_job(request_key="first"))
+    await turns_of_the_loop()
+    claiming = asyncio.create_task(Claimer(open_app, WorkerConfig())._claim())
+    await turns_of_the_loop()
+    await open_app.database.all("SELECT 1")  # a claim would have been before this
+    assert claimed == [] and open_app.queue.waits()
+    many.may_go_on.set()
+    await claiming
+    assert claimed == ["first"]
 
 
 async def test_job_changed_comes_for_every_change_in_order(

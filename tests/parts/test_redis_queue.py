@@ -1105,6 +1105,7 @@ async def test_worker_asks_again_soon_where_the_queue_was_away(
         stopping=asyncio.Event(),
         queue=SimpleNamespace(waits=lambda: True, claim=claim),
         plugins=SimpleNamespace(call=call),
+        turn=contextlib.nullcontext,
     )
     worker = LocalWorker(app, WorkerConfig())
     worker.refused_s, clock = 5, asyncio.get_running_loop().time

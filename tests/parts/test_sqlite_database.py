@@ -8,7 +8,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -559,6 +561,80 @@ async def test_function_runs_as_a_transaction(app: App) -> None:
         pass
 
 
+@dataclass
+class Busy:
+    """Work that takes until it may go on."""
+
+    sql: str = ""
+    begun: threading.Event = field(default_factory=threading.Event)
+    may_go_on: threading.Event = field(default_factory=threading.Event)
+
+    def work(self, database: sqlite3.Connection) -> None:
+        self.begun.set()
+        assert self.may_go_on.wait(60)
+        if self.sql:
+            database.execute(self.sql)
+
+    async def begin(self, app: App) -> "asyncio.Task[None]":
+        task = asyncio.create_task(app.database.run(self.work))
+        assert await asyncio.to_thread(self.begun.wait, 60)
+        return task
+
+
+async def cancelled(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_comes_at_once_is_done_without_the_loop(app: App) -> None:
+    busy, over = Busy(), threading.Event()
+    first = await busy.begin(app)
+    others = [asyncio.create_task(app.facts.set(key, "x")) for key in "abcdef"]
+    ended = app.database.run(lambda database: over.set())
+    others.append(asyncio.create_task(ended))
+    await asyncio.sleep(0)
+    busy.may_go_on.set()
+    assert over.wait(60)  # the loop stands still
+    keys = on_disk(path_of(app), "SELECT key FROM facts ORDER BY rowid")
+    assert [key for (key,) in keys] == [*"abcdef"]
+    await asyncio.gather(first, *others)
+
+
+async def test_write_of_a_task_cancelled_before_its_turn_never_comes(app: App) -> None:
+    busy = Busy()
+    first = await busy.begin(app)
+    writing = asyncio.create_task(app.facts.set("a", "1"))
+    await asyncio.sleep(0)
+    await cancelled(writing)
+    busy.may_go_on.set()
+    await first
+    await app.facts.set("b", "1")
+    assert on_disk(path_of(app), "SELECT key FROM facts") == [("b",)]
+
+
+async def test_fact_read_before_a_write_that_was_cancelled_is_not_kept(
+    app: App,
+) -> None:
+    first, write = Busy(), Busy("INSERT INTO facts VALUES ('a', 'new')")
+    tasks = [await first.begin(app)]
+    reading = asyncio.create_task(app.facts.get("a"))
+    await asyncio.sleep(0)
+    with pytest.MonkeyPatch.context() as patch:  # a write that takes a while
+        database = app.database
+        slow = lambda sql, *values: database.run(write.work)
+        patch.setattr(database, "all", slow)
+        setting = asyncio.create_task(app.facts.set("a", "new"))
+        await asyncio.sleep(0)
+    first.may_go_on.set()
+    assert write.begun.wait(60)  # while the loop stands still
+    await cancelled(setting)
+    assert await reading == ""
+    write.may_go_on.set()
+    await asyncio.gather(*tasks)
+    assert await app.facts.get("a") == "new"
+
+
 async def test_fact_is_read_once_until_it_is_written(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -624,8 +700,23 @@ async def test_commit_that_nobody_waits_for_is_on_the_disk_before_long(
             await asyncio.sleep(0.01)
     syncs = disk.syncs
     await app.facts.get("a")  # this changes nothing
+    with pytest.raises(sqlite3.OperationalError):
+        await app.database.all("NONSENSE")
     await asyncio.sleep(0.05)
     assert disk.syncs == syncs
+
+
+async def test_commit_of_a_cancelled_task_is_on_the_disk_before_long(
+    app: App, disk: Disk
+) -> None:
+    await app.database.sync()  # nothing of the start is left to do
+    app.database.sync_within_s = 0.01  # type: ignore[attr-defined]
+    write = Busy("INSERT INTO facts VALUES ('a', '1')")
+    await cancelled(await write.begin(app))
+    write.may_go_on.set()
+    async with asyncio.timeout(60):
+        while not disk.syncs or disk.holds("SELECT key FROM facts") != [("a",)]:
+            await asyncio.sleep(0.01)
 
 
 async def test_those_who_come_at_once_share_a_sync(app: App, disk: Disk) -> None:
