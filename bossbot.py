@@ -1059,7 +1059,7 @@ class App:
     run_again_s = 60.0  # after a plugin's run() has failed
     end_within_s = 5.0  # for what a plugin has running
     tell_within_s = 3.0  # for the last changes at a stop
-    turns = 6  # links taken in at once
+    turns = 6  # at a time, of links that are taken in
     turn_s = 0.05  # at most: a check may be slow, or the disk
 
     def __init__(self, settings: Settings, ours: Path = OURS) -> None:
@@ -1267,13 +1267,14 @@ class App:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait behind the links that are being taken in. Of many at once a few go first:
-        else all answers would come when the last link has been looked at."""
+        """Wait for one of the few turns, first come, first served; it ends after
+        ``turn_s`` at the latest. Of many links at once, the first thus get their answers
+        before the last are looked at."""
         await self._turns.acquire()
-        with contextlib.ExitStack() as turn:
-            turn.callback(self._turns.release)
-            late = asyncio.get_running_loop().call_later(self.turn_s, turn.close)
-            turn.callback(late.cancel)
+        with contextlib.ExitStack() as ends:
+            ends.callback(self._turns.release)
+            late = asyncio.get_running_loop().call_later(self.turn_s, ends.close)
+            ends.callback(late.cancel)
             yield
 
     async def _take_in(self, job: Job) -> Accepted | None:

@@ -111,6 +111,7 @@ class LocalWorker(Worker):
     """The ``Worker`` in this process."""
 
     grace_s = 20.0  # for uploads, at a stop
+    give_way_s = 0.1  # at most, to links that are being taken in
     refused_s = 5.0  # before a check that refused a claim is asked again
     give_back_s = 3.0  # for what they leave to be stored
     retry_wait_s = (
@@ -197,13 +198,16 @@ class LocalWorker(Worker):
         """Claim what there is room for, unless a check or the queue refuses."""
         loop = asyncio.get_running_loop()
         async with self._claiming:
+            if self.app.queue.waits():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.give_way_s), self.app.turn():
+                        pass  # the links that came before have their answers
             while self.app.queue.waits() and not self.app.stopping.is_set():
                 if loop.time() < self._ask_again_s:
                     return
                 try:
-                    async with self.app.turn():  # answers first
-                        await self.app.plugins.call("check_claim")
-                        job = await self.app.queue.claim(self.name, self.lease_s)
+                    await self.app.plugins.call("check_claim")
+                    job = await self.app.queue.claim(self.name, self.lease_s)
                 except Refused as error:
                     if self._refused != str(error):
                         logger.warning("no job is started now: {}", error)

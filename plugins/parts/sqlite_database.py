@@ -194,7 +194,7 @@ class SQLiteDatabase(Database):
                 raise
             finally:
                 self._holder = None
-                self._sync_soon()
+                self._sync_soon()  # a commit may come though the task was cancelled
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """See ``Database``."""

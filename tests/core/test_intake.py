@@ -387,53 +387,65 @@ class Many(NamedTuple):
     looked_at: list[str]
     may_go_on: asyncio.Event
 
+    async def have_come(self, count: int) -> None:
+        async with asyncio.timeout(60):
+            while len(self.looked_at) < count:
+                await asyncio.sleep(0.001)
+        for _ in range(50):  # nor do others come
+            await asyncio.sleep(0)
+
 
 @pytest.fixture
-async def many(open_app: App, add_plugin: AddPlugin) -> AsyncIterator[Many]:
-    """Ten links that come at once, to a check that waits; and those that it has seen."""
+async def many(
+    open_app: App, add_plugin: AddPlugin
+) -> AsyncIterator[Callable[[float], Many]]:
+    """Ten links that come at once, to a check that waits, with turns that last so long;
+    and those that the check has seen."""
     add_plugin(PLUGINS / "waits.py")
     assert not (await open_app.reload("waits")).off
-    waits = module("waits")
-    link = "https://shop.example/1"
-    keys = [f"{number}:0" for number in range(10)]
-    taking = asyncio.gather(*(intake(open_app, link, key) for key in keys))
-    yield Many(keys, taking, waits.looked_at, waits.may_go_on)
-    taking.cancel()
+    waits, keys = module("waits"), [f"{number}:0" for number in range(10)]
+    started = []
 
+    def many(turn_s: float) -> Many:
+        open_app.turn_s = turn_s
+        link = "https://shop.example/1"
+        taking = asyncio.gather(*(intake(open_app, link, key) for key in keys))
+        started.append(taking)
+        return Many(keys, taking, waits.looked_at, waits.may_go_on)
 
-async def turns_of_the_loop() -> None:
-    for _ in range(50):
-        await asyncio.sleep(0)
+    yield many
+    for taking in started:
+        taking.cancel()
 
 
 async def test_of_many_links_at_once_the_first_are_taken_in_first(
-    open_app: App, many: Many
+    open_app: App, many: Callable[[float], Many]
 ) -> None:
-    open_app.turn_s = 60
-    await turns_of_the_loop()
-    assert many.looked_at == many.keys[: open_app.turns]
-    many.may_go_on.set()
-    assert all(one.job for one in await many.taking)
-    assert many.looked_at == many.keys
+    links = many(60)
+    await links.have_come(open_app.turns)
+    assert links.looked_at == links.keys[: open_app.turns]
+    links.may_go_on.set()
+    assert all(one.job for one in await links.taking)
+    assert links.looked_at == links.keys
 
 
 async def test_slow_check_does_not_keep_the_other_links_waiting(
-    open_app: App, many: Many
+    many: Callable[[float], Many],
 ) -> None:
-    open_app.turn_s = 0.01
-    async with asyncio.timeout(60):
-        while many.looked_at != many.keys:
-            await asyncio.sleep(0.01)
-    many.may_go_on.set()
-    assert all(one.job for one in await many.taking)
+    links = many(0.01)
+    await links.have_come(10)
+    links.may_go_on.set()
+    assert all(one.job for one in await links.taking)
 
 
-async def test_link_that_gives_up_leaves_its_turn(open_app: App, many: Many) -> None:
-    open_app.turn_s = 60
-    await turns_of_the_loop()
-    many.taking.cancel()
-    await asyncio.wait([many.taking])
-    many.may_go_on.set()
+async def test_link_that_gives_up_leaves_its_turn(
+    open_app: App, many: Callable[[float], Many]
+) -> None:
+    links = many(60)
+    await links.have_come(open_app.turns)
+    links.taking.cancel()
+    await asyncio.wait([links.taking])
+    links.may_go_on.set()
     for number in range(20, 30):
         assert (await intake(open_app, "https://shop.example/2", f"{number}:0")).job
 
@@ -459,26 +471,55 @@ async def test_slow_disk_does_not_keep_the_other_links_waiting(
     assert all(one.job for one in await asyncio.gather(*taking))
 
 
+class Claimer(LocalWorker):
+    """Claims jobs, and does no more with them."""
+
+    def __init__(self, app: App) -> None:
+        super().__init__(app, WorkerConfig())
+        self.claimed: list[str] = []
+
+    def _spawn(self, job: Job, work: Any) -> None:
+        work.close()
+        self.claimed.append(job.request_key)
+
+
 async def test_link_is_claimed_behind_those_that_are_being_taken_in(
-    open_app: App, many: Many
+    open_app: App, many: Callable[[float], Many]
 ) -> None:
-    open_app.turn_s = 60
-    claimed = []
-
-    class Claimer(LocalWorker):
-        def _spawn(self, job: Job, work: Any) -> None:
-            work.close()
-            claimed.append(job.request_key)
-
+    worker, links = Claimer(open_app), many(60)
+    worker.give_way_s = 60
+    await links.have_come(open_app.turns)
     await open_app.queue.add(make_job(request_key="first"))
-    await turns_of_the_loop()
-    claiming = asyncio.create_task(Claimer(open_app, WorkerConfig())._claim())
-    await turns_of_the_loop()
+    claiming = asyncio.create_task(worker._claim())
+    await links.have_come(open_app.turns)
     await open_app.database.all("SELECT 1")  # a claim would have been before this
-    assert claimed == [] and open_app.queue.waits()
-    many.may_go_on.set()
+    assert worker.claimed == [] and open_app.queue.waits()
+    links.may_go_on.set()
     await claiming
-    assert claimed == ["first"]
+    assert worker.claimed == ["first"]
+
+
+async def test_flood_of_links_does_not_keep_a_worker_waiting(
+    open_app: App, many: Callable[[float], Many]
+) -> None:
+    worker, links = Claimer(open_app), many(60)
+    await links.have_come(open_app.turns)
+    await open_app.queue.add(make_job(request_key="first"))
+    await worker._claim()
+    assert worker.claimed == ["first"] and not links.taking.done()
+
+
+async def test_nothing_is_claimed_when_a_stop_came_while_the_worker_gave_way(
+    open_app: App, many: Callable[[float], Many]
+) -> None:
+    worker, links = Claimer(open_app), many(60)
+    await links.have_come(open_app.turns)
+    await open_app.queue.add(make_job(request_key="first"))
+    claiming = asyncio.create_task(worker._claim())
+    await asyncio.sleep(0)
+    open_app.stopping.set()
+    await claiming
+    assert worker.claimed == []
 
 
 async def test_job_changed_comes_for_every_change_in_order(
