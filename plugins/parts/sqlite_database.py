@@ -183,8 +183,9 @@ class SQLiteDatabase(Database):
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[aiosqlite.Connection]:
         """See ``Database``."""
-        async with self._between_transactions() as connection:
-            self._holder = asyncio.current_task()
+        self._check_holder()
+        async with self._turn:
+            connection, self._holder = self._opened(), asyncio.current_task()
             try:
                 await connection.execute("BEGIN IMMEDIATE")
                 yield connection
@@ -226,8 +227,9 @@ class SQLiteDatabase(Database):
                 if database.total_changes != before:
                     loop.call_soon_threadsafe(self._sync_soon)
 
-        async with self._between_transactions() as connection:
-            pass  # no transaction is open, and none will come before this
+        self._check_holder()
+        async with self._turn:  # no transaction is open, and none will come before this
+            connection = self._opened()
         try:
             # aiosqlite has no public way to run a function in its thread.
             return cast(T, await connection._execute(visit, connection._conn))
@@ -247,14 +249,11 @@ class SQLiteDatabase(Database):
         if self._holder is asyncio.current_task():  # it would wait for itself
             raise RuntimeError("in a transaction, use its connection")
 
-    @contextlib.asynccontextmanager
-    async def _between_transactions(self) -> AsyncIterator[Any]:
-        """The connection, when no transaction is open."""
-        self._check_holder()
-        async with self._turn:
-            if self.connection is None:
-                raise sqlite3.ProgrammingError("the database is closed")
-            yield self.connection
+    def _opened(self) -> Any:
+        """The connection."""
+        if self.connection is None:
+            raise sqlite3.ProgrammingError("the database is closed")
+        return self.connection
 
     async def sync(self) -> None:
         """See ``Database``. Those who come while a sync is under way share the next."""
