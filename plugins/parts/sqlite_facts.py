@@ -20,7 +20,7 @@ class SQLiteFacts(Facts):
 
     def __init__(self, app: App) -> None:
         super().__init__(app)
-        self._known: dict[str, str] = {}  # facts read recently
+        self._known: dict[str, str] = {}  # facts read or written recently
         self._sets = 0  # how many have begun
 
     async def get(self, key: str) -> str:
@@ -37,12 +37,12 @@ class SQLiteFacts(Facts):
 
     async def set(self, key: str, value: str) -> None:
         """See ``Facts``."""
-        self._sets += 1
-        try:
-            if value:
-                sql = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
-                await self.app.database.all(sql, key, value)
-            else:
-                await self.app.database.all("DELETE FROM facts WHERE key = ?", key)
-        finally:  # even a cancelled one may be there
-            self._known.pop(key, None)
+        self._sets = number = self._sets + 1
+        self._known.pop(key, None)  # even a cancelled one may be there
+        if value:
+            sql = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
+            await self.app.database.all(sql, key, value)
+        else:
+            await self.app.database.all("DELETE FROM facts WHERE key = ?", key)
+        if self._sets == number:  # none that may have come later, of the same fact
+            self._known[key] = value
