@@ -58,7 +58,14 @@ import tomllib
 import types
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
@@ -512,8 +519,9 @@ class _HookCall:
 
     clock: _Clock
     loop: asyncio.AbstractEventLoop
-    limit: asyncio.Timeout  # which the clock sets off
+    task: asyncio.Task[Any]  # which the clock cancels
     due_s: float  # by the loop's time
+    overdue: bool = False  # and cancelled
     away: int = 0  # how often it is off the clock now
     left_s: float = 0.0  # of its limit, when it went off
 
@@ -544,8 +552,8 @@ class _Clock:
         self._timer, now_s = None, loop.time()
         calls = [call for call in self.calls if call.loop is loop]
         for call in calls:
-            if call.due_s <= now_s and not call.limit.expired():
-                call.limit.reschedule(now_s)
+            if call.due_s <= now_s and not call.overdue:
+                call.overdue = call.task.cancel()
         if waiting := [c.due_s for c in calls if now_s < c.due_s < math.inf]:
             self._timer = loop.call_at(min(waiting), self._ring, loop)
 
@@ -618,6 +626,7 @@ class Plugins:
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
         self.failed_ever = Counter[tuple[str, str]]()  # by plugin and hook
         self._clock = _Clock()
+        self._lists: dict[tuple[str, str | None], Any] = {}  # until a plugin changes
         # Called after each call: plugin, hook, its time, the answer, and
         # the job or action that it was about.
         self.on_call: Callable[[str, str, float, Any, Any], None] | None = None
@@ -626,10 +635,18 @@ class Plugins:
     def settings(self) -> Settings:
         return self.app.settings
 
-    def registered(self, kind: str) -> dict[str, Any]:
+    def changed(self) -> None:
+        """Make the lists of what plugins have anew, since one has changed."""
+        self._lists.clear()
+
+    def registered(self, kind: str) -> Mapping[str, Any]:
         """Everything of a kind (engines, platforms, subcommands) by name, in order."""
-        things = [t for plugin in self.all.values() for t in getattr(plugin, kind)]
-        return {thing.name: thing for thing in sorted(things, key=lambda t: t.name)}
+        kept: dict[str, Any] | None = self._lists.get((kind, None))
+        if kept is None:
+            things = [t for plugin in self.all.values() for t in getattr(plugin, kind)]
+            kept = {one.name: one for one in sorted(things, key=lambda t: t.name)}
+            self._lists[kind, None] = kept
+        return kept
 
     # Load
 
@@ -734,6 +751,7 @@ class Plugins:
             raise
         except BaseException as error:  # a file from elsewhere may raise anything
             self._take_back(plugin.stem, error)
+        self.changed()
         return self.all[plugin.stem]
 
     def _take_back(self, stem: str, why: str | BaseException = "") -> None:
@@ -749,6 +767,7 @@ class Plugins:
         if old := self.all.get(stem):
             off = redact(why)
             self.all[stem] = Plugin(stem, old.path, old.kind, old.replaces, off)
+        self.changed()
 
     def switch_off(self, stem: str, why: str | BaseException) -> None:
         """Undo everything that a plugin registered, and end its life."""
@@ -822,6 +841,7 @@ class Plugins:
                 if thing.name in self.registered(kind):
                     raise PluginError(f"{kind}: {thing.name!r} is there already")
                 getattr(plugin, kind).append(thing)
+                self.changed()
         for number, platform in enumerate(plugin.platforms):
             if not re.match(platform.pattern, platform.example, re.IGNORECASE):
                 raise PluginError(f"{platform.name}: the pattern misses the example")
@@ -867,11 +887,13 @@ class Plugins:
 
     def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
-        plugins = self.all.values()
-        impls = [
-            p.impls[hook] for p in plugins if hook in p.impls and stem in (None, p.stem)
-        ]
-        return sorted(impls, key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
+        kept: list[pluggy.HookImpl] | None = self._lists.get((hook, stem))
+        if kept is None:
+            plugins = [p for p in self.all.values() if stem in (None, p.stem)]
+            kept = [p.impls[hook] for p in plugins if hook in p.impls]
+            kept.sort(key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
+            self._lists[hook, stem] = kept
+        return kept
 
     def invoke(
         self,
@@ -882,16 +904,16 @@ class Plugins:
     ) -> Any:
         """Call an implementation with the arguments it asks for; ``closed`` for a check,
         which does not go on with wrong settings."""
-        values |= {"app": self.app, "config": plugin.config, "settings": self.settings}
+        values["app"], values["settings"] = self.app, self.app.settings
+        values["config"] = plugin.config
         if "guild" in impl.argnames:
             asked = values.get("job") or values["action"]
             values["guild"] = self.guild_config(plugin, asked, closed)
-        name = impl.function.__name__
-        if self.settings.trace_hooks and (
-            name == "run" or name.startswith("register_")
-        ):
-            logger.info("{}.{}({})", plugin.stem, name, ", ".join(impl.argnames))
-        return impl.function(*(values[name] for name in impl.argnames))
+        if self.app.settings.trace_hooks:
+            hook, names = impl.function.__name__, ", ".join(impl.argnames)
+            if hook == "run" or hook.startswith("register_"):
+                logger.info("{}.{}({})", plugin.stem, hook, names)
+        return impl.function(*[values[name] for name in impl.argnames])
 
     def guild_config(
         self, plugin: Plugin, asked: Job | Action, closed: bool = False
@@ -918,25 +940,28 @@ class Plugins:
         limit_s = self.quick_limit_s if hook in QUICK_HOOKS else self.limit_s
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
-        said = MAY_SAY.get(hook, ())
-        loop, limit = asyncio.get_running_loop(), asyncio.timeout(None)
-        hook_call = _HookCall(self._clock, loop, limit, loop.time() + limit_s)
-        of_task = _hook_call.set(hook_call)
-        work = partial(self.invoke, impl, plugin, hook in VETOES, **values)
+        said, closed = MAY_SAY.get(hook, ()), hook in VETOES
+        task = asyncio.current_task()
+        assert task
+        loop, cancels = task.get_loop(), task.cancelling()
+        call = _HookCall(self._clock, loop, task, loop.time() + limit_s)
+        of_task = _hook_call.set(call)
         answer: Any = None
         try:
-            async with limit:
-                self._clock.calls.add(hook_call)
-                self._clock.watch(hook_call)
-                waits = _is_coroutine(impl.function)
-                answer = await (work() if waits else in_thread(work))
-                if answer is not None and inspect.isawaitable(answer):  # decorated
-                    answer = await answer
-            if limit.expired():  # and it has swallowed the cancel
+            self._clock.calls.add(call)
+            self._clock.watch(call)
+            if _is_coroutine(impl.function):
+                answer = await self.invoke(impl, plugin, closed, **values)
+            else:
+                work = partial(self.invoke, impl, plugin, closed, **values)
+                answer = await in_thread(work)
+            if answer is not None and inspect.isawaitable(answer):  # decorated
+                answer = await answer
+            if call.overdue:  # and it has swallowed the cancel
                 raise TimeoutError
             if isinstance(answer, Refused) and said:  # returned in place of raised
                 raise answer
-            if hook in VETOES and answer is not None:  # perhaps meant as a refusal
+            if closed and answer is not None:  # perhaps meant as a refusal
                 kind = type(answer).__name__
                 raise TypeError(f"it returned a {kind}. To veto, raise Refused")
         except said as error:
@@ -944,19 +969,21 @@ class Plugins:
             raise
         # The boundary of a plugin: its failure must not become the job's.
         except (Exception, SystemExit, asyncio.CancelledError) as error:
-            answer, task = error, asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+            answer, others = error, cancels + 1 if call.overdue else 0
+            if isinstance(error, asyncio.CancelledError) and task.cancelling() > others:
                 raise  # the caller ends
-            if limit.expired():
+            if call.overdue:
                 answer = error = TimeoutError(f"it took longer than {limit_s:g} s")
             if not self.app.stopping.is_set():  # else its parts may be gone
                 self.failed(plugin, hook, error)
-            if hook in VETOES:
+            if closed:
                 raise Refused(_(BROKEN_CHECK)) from error
             return None
         finally:
-            self._clock.calls.discard(hook_call)
+            self._clock.calls.discard(call)
             _hook_call.reset(of_task)
+            if call.overdue:
+                task.uncancel()
             if not isinstance(answer, BaseException) or isinstance(answer, said):
                 plugin.failures.pop(hook, None)
             took_s = time.perf_counter() - began_s
@@ -988,6 +1015,7 @@ class Plugins:
             return True
         if not set(plugin.hooks).isdisjoint(VETOES):
             if plugin.impls.pop(hook, None):  # not by a call at the same time
+                self.changed()
                 logger.error(
                     "{} of plugin {} is switched off: {}", hook, plugin.stem, what
                 )

@@ -289,6 +289,7 @@ async def test_link_whose_engine_is_off_goes_to_another(toy_app: ToyApp) -> None
     app = toy_app()
     for plugin in app.plugins.all.values():
         plugin.engines = [one for one in plugin.engines if one.name != "first"]
+    app.plugins.changed()
     assert await route(app, "https://shop.example/9") == (
         "https://shop.example/9",
         "shop",

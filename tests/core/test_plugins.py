@@ -566,6 +566,34 @@ async def test_calls_that_swallow_their_cancel_keep_no_other_from_ending(
         sys.modules["bossbot_plugins.a"].go.set()
 
 
+async def test_limit_of_a_hook_ends_only_that_hook_even_in_a_cancelled_task(
+    load: Load,
+) -> None:
+    code = """
+        @hookimpl
+        async def answer_job(job):
+            await asyncio.Event().wait()
+        """
+    plugins = load(a=code)
+    plugins.quick_limit_s = 0.05
+    begun = asyncio.Event()
+
+    async def clean_up() -> int:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            assert await plugins.call("answer_job", job=make_job()) == []
+        task = asyncio.current_task()
+        return task.cancelling() if task else 0
+
+    cleaning = asyncio.create_task(clean_up())
+    await begun.wait()
+    cleaning.cancel()
+    assert await cleaning == 1  # its own
+    assert plugins.all["a"].failures == {"answer_job": 1}
+
+
 def test_limit_of_a_hook_holds_in_a_second_event_loop(load: Load) -> None:
     code = """
         @hookimpl

@@ -140,6 +140,7 @@ async def test_broken_platform_refuses_only_its_own_links(folder: Path) -> None:
     [twitter] = app.plugins.all["twitter"].platforms
     broken = dataclasses.replace(twitter, normalise=lambda url: str(1 / 0))
     app.plugins.all["twitter"].platforms = [broken]
+    app.plugins.changed()
     links = ["https://x.com/nasa/status/1", "https://redd.it/90bu6w"]
     refused, route = await route_all(app, links)
     assert isinstance(refused, Refused) and refused.platform == "twitter"

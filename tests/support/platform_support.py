@@ -95,6 +95,7 @@ class Web:
                     p for p in plugin.platforms if p.name != platform.name
                 ]
             app.plugins.all["nowhere"].platforms = [platform]
+            app.plugins.changed()
         prepare_data(app.settings.data_dir)
         if self.runner:
             share_runner(app, self.runner.app)
