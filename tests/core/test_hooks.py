@@ -216,15 +216,20 @@ async def test_answer_job_may_ask_for_everything_in_any_order(
     assert await app.plugins.call("answer_job", job=job) == ["aa blue 5 9 App"]
 
 
-async def test_registration_may_ask_for_the_app_and_the_settings(
+async def test_registration_may_ask_for_the_app_the_settings_and_what_came_before(
     start: Start, write_plugin: WritePlugin
 ) -> None:
     code = """
         @hookimpl
         def register_platforms(app, settings, config):
-            assert app.settings is settings
+            assert app.settings is settings and config.proxy
             url = "https://asks.example/"
-            return [Platform("asks", url, url, "e", proxy=config.proxy)]
+            return [Platform("asks", url, url, "e")]
+
+        @hookimpl
+        def register_subcommands(app):
+            assert "asks" in app.plugins.registered("platforms")
+            return []
         """
     app = await start({"asks__proxy": "http://p.example"}, asks=code)
     assert app.plugins.registered("platforms")["asks"].proxy == "http://p.example"

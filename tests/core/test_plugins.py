@@ -594,6 +594,23 @@ async def test_limit_of_a_hook_ends_only_that_hook_even_in_a_cancelled_task(
     assert plugins.all["a"].failures == {"answer_job": 1}
 
 
+async def test_cancelled_caller_ends_with_its_hook(load: Load) -> None:
+    code = """
+        begun = asyncio.Event()
+        @hookimpl
+        async def answer_job(job):
+            begun.set()
+            await asyncio.Event().wait()
+        """
+    plugins = load(a=code)
+    call = asyncio.create_task(answers(plugins))
+    await sys.modules["bossbot_plugins.a"].begun.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert plugins.all["a"].failures == {}
+
+
 def test_limit_of_a_hook_holds_in_a_second_event_loop(load: Load) -> None:
     code = """
         @hookimpl
