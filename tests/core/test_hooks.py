@@ -223,16 +223,16 @@ async def test_registration_may_ask_for_the_app_the_settings_and_what_came_befor
         @hookimpl
         def register_platforms(app, settings, config):
             assert app.settings is settings and config.proxy
-            url = "https://asks.example/"
-            return [Platform("asks", url, url, "e")]
+            url = "https://zebra.example/"
+            return [Platform("zebra", url, url, "e")]
 
         @hookimpl
         def register_subcommands(app):
-            assert "asks" in app.plugins.registered("platforms")
+            assert "zebra" in app.plugins.registered("platforms")
             return []
         """
-    app = await start({"asks__proxy": "http://p.example"}, asks=code)
-    assert app.plugins.registered("platforms")["asks"].proxy == "http://p.example"
+    app = await start({"zebra__proxy": "http://p.example"}, zebra=code)
+    assert app.plugins.registered("platforms")["zebra"].proxy == "http://p.example"
 
 
 async def test_extract_text_returns_passages_of_every_plugin(start: Start) -> None:
