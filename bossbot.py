@@ -822,11 +822,12 @@ class Plugins:
             wrong = "; ".join(explain(error, known=model.model_fields))
             raise PluginError(f"[plugins.{plugin.stem}] {wrong}") from None
         try:
-            plugin.usual = plugin.guild_config()
+            usual = plugin.guild_config()
         except ValidationError as error:
             raise PluginError(
                 f"GuildConfig: every field needs a default ({'; '.join(explain(error))})"
             ) from None
+        plugin.usual = usual.within(plugin.config, self.settings)
         hide_secrets(plugin.stem, secret_values(plugin.config))
 
     def _register(self, plugin: Plugin) -> None:
@@ -920,16 +921,17 @@ class Plugins:
     ) -> PluginConfig:
         """A plugin's settings of a guild, as they were when the job or the action came;
         those that are wrong count as not set, or are Refused when ``closed``."""
-        guild, table = plugin.usual, asked.guild_settings.get(plugin.stem, {})
+        if (table := asked.guild_settings.get(plugin.stem, {})) == {}:
+            return plugin.usual
         try:
-            if table != {}:
-                guild = plugin.guild_config.model_validate(table)
+            guild = plugin.guild_config.model_validate(table)
         except ValidationError as error:
             wrong = "; ".join(explain(error, plugin.guild_config.model_fields))
             guild_id, stem = asked.guild_id, plugin.stem
             logger.warning("guilds/{}.toml: [{}] {}", guild_id, stem, wrong)
             if closed:
                 raise Refused(_(BROKEN_GUILD)) from None
+            return plugin.usual
         return guild.within(plugin.config, self.settings)
 
     async def _call(self, impl: pluggy.HookImpl, hook: str, **values: Any) -> Any:
@@ -1055,7 +1057,13 @@ NO_LINKS = N_("I cannot take links now: the queue is out of reach or full.")
 # Tasks of plugins, by stem, and the hook call that started them.
 _Tasks = weakref.WeakKeyDictionary[asyncio.Task[Any], _HookCall | None]
 _started: defaultdict[str, _Tasks] = defaultdict(weakref.WeakKeyDictionary)
-_OF_A_PLUGIN = re.compile(rf"{PLUGIN_PACKAGE}\.(?!_)([^.]+)")
+
+
+@lru_cache(10_000)
+def _plugin_of(module: str) -> str:
+    """The stem of the plugin that a module belongs to; "" if there is none."""
+    found = re.match(rf"{PLUGIN_PACKAGE}\.(?!_)([^.]+)", module)
+    return found[1] if found else ""
 
 
 def _start_task(
@@ -1066,8 +1074,8 @@ def _start_task(
     task = asyncio.Task(work, loop=loop, **options)
     frame = sys._getframe(1).f_back
     while frame and (name := frame.f_globals.get("__name__", "")) != __name__:
-        if found := _OF_A_PLUGIN.match(name):  # what a library starts is its caller's
-            _started[found[1]][task] = _hook_call.get()
+        if stem := _plugin_of(name):  # what a library starts is its caller's
+            _started[stem][task] = _hook_call.get()
             break
         frame = frame.f_back
     return task

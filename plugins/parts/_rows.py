@@ -26,6 +26,8 @@ def row_of(job: Job) -> dict[str, Any]:
 
 def job_of(row: Mapping[str, Any] | sqlite3.Row) -> Job:
     """The job of a row that ``row_of`` made; other columns are ignored."""
+    if isinstance(row, sqlite3.Row):  # which looks at all names for each one
+        row = dict(zip(row.keys(), row, strict=True))
     values = {name: row[name] for name in FIELDS}
     values |= {name: json.loads(values[name]) for name in JSON_FIELDS}
     values["posts"] = [Post(**post) for post in values["posts"]]

@@ -224,7 +224,8 @@ class SQLiteDatabase(Database):
             try:
                 return work(database)
             finally:
-                if database.total_changes != before:
+                # A timer that stops now is followed by a sync, which has this, too.
+                if database.total_changes != before and not self._sync_timer:
                     loop.call_soon_threadsafe(self._sync_soon)
 
         self._check_holder()
