@@ -518,12 +518,15 @@ class _HookCall:
     """A call of a hook, while it lasts."""
 
     clock: _Clock
-    loop: asyncio.AbstractEventLoop
     task: asyncio.Task[Any]  # which the clock cancels
     due_s: float  # by the loop's time
     overdue: bool = False  # and cancelled
     away: int = 0  # how often it is off the clock now
     left_s: float = 0.0  # of its limit, when it went off
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self.task.get_loop()
 
 
 _hook_call: ContextVar[_HookCall | None] = ContextVar("call", default=None)
@@ -637,16 +640,16 @@ class Plugins:
 
     def changed(self) -> None:
         """Make the lists of what plugins have anew, since one has changed."""
-        self._lists.clear()
+        self._lists = {}  # a thread may still be filling the old ones
 
     def registered(self, kind: str) -> Mapping[str, Any]:
         """Everything of a kind (engines, platforms, subcommands) by name, in order."""
-        kept: dict[str, Any] | None = self._lists.get((kind, None))
-        if kept is None:
+        lists = self._lists
+        if (kind, None) not in lists:
             things = [t for plugin in self.all.values() for t in getattr(plugin, kind)]
-            kept = {one.name: one for one in sorted(things, key=lambda t: t.name)}
-            self._lists[kind, None] = kept
-        return kept
+            found = {one.name: one for one in sorted(things, key=lambda t: t.name)}
+            lists[kind, None] = types.MappingProxyType(found)
+        return cast(Mapping[str, Any], lists[kind, None])
 
     # Load
 
@@ -713,6 +716,7 @@ class Plugins:
         self._take_back(old.stem)
         sys.modules.update(old.modules)
         self.all[old.stem] = old
+        self.changed()
         self.manager.register(old.modules[f"{PLUGIN_PACKAGE}.{old.stem}"], old.stem)
         hide_secrets(old.stem, secret_values(old.config))
         return True
@@ -822,12 +826,11 @@ class Plugins:
             wrong = "; ".join(explain(error, known=model.model_fields))
             raise PluginError(f"[plugins.{plugin.stem}] {wrong}") from None
         try:
-            usual = plugin.guild_config()
+            plugin.usual = plugin.guild_config()
         except ValidationError as error:
             raise PluginError(
                 f"GuildConfig: every field needs a default ({'; '.join(explain(error))})"
             ) from None
-        plugin.usual = usual.within(plugin.config, self.settings)
         hide_secrets(plugin.stem, secret_values(plugin.config))
 
     def _register(self, plugin: Plugin) -> None:
@@ -886,15 +889,15 @@ class Plugins:
 
     # Call
 
-    def impls(self, hook: str, stem: str | None = None) -> list[pluggy.HookImpl]:
+    def impls(self, hook: str, stem: str | None = None) -> Sequence[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
-        kept: list[pluggy.HookImpl] | None = self._lists.get((hook, stem))
-        if kept is None:
+        lists = self._lists
+        if (hook, stem) not in lists:
             plugins = [p for p in self.all.values() if stem in (None, p.stem)]
-            kept = [p.impls[hook] for p in plugins if hook in p.impls]
-            kept.sort(key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
-            self._lists[hook, stem] = kept
-        return kept
+            found = [p.impls[hook] for p in plugins if hook in p.impls]
+            found.sort(key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
+            lists[hook, stem] = found
+        return cast(Sequence[pluggy.HookImpl], lists[hook, stem])
 
     def invoke(
         self,
@@ -921,17 +924,16 @@ class Plugins:
     ) -> PluginConfig:
         """A plugin's settings of a guild, as they were when the job or the action came;
         those that are wrong count as not set, or are Refused when ``closed``."""
-        if (table := asked.guild_settings.get(plugin.stem, {})) == {}:
-            return plugin.usual
+        guild, table = plugin.usual, asked.guild_settings.get(plugin.stem, {})
         try:
-            guild = plugin.guild_config.model_validate(table)
+            if table != {}:
+                guild = plugin.guild_config.model_validate(table)
         except ValidationError as error:
             wrong = "; ".join(explain(error, plugin.guild_config.model_fields))
             guild_id, stem = asked.guild_id, plugin.stem
             logger.warning("guilds/{}.toml: [{}] {}", guild_id, stem, wrong)
             if closed:
                 raise Refused(_(BROKEN_GUILD)) from None
-            return plugin.usual
         return guild.within(plugin.config, self.settings)
 
     async def _call(self, impl: pluggy.HookImpl, hook: str, **values: Any) -> Any:
@@ -945,8 +947,8 @@ class Plugins:
         said, closed = MAY_SAY.get(hook, ()), hook in VETOES
         task = asyncio.current_task()
         assert task
-        loop, cancels = task.get_loop(), task.cancelling()
-        call = _HookCall(self._clock, loop, task, loop.time() + limit_s)
+        due_s, cancels = task.get_loop().time() + limit_s, task.cancelling()
+        call = _HookCall(self._clock, task, due_s)
         of_task = _hook_call.set(call)
         answer: Any = None
         try:
@@ -971,8 +973,10 @@ class Plugins:
             raise
         # The boundary of a plugin: its failure must not become the job's.
         except (Exception, SystemExit, asyncio.CancelledError) as error:
-            answer, others = error, cancels + 1 if call.overdue else 0
-            if isinstance(error, asyncio.CancelledError) and task.cancelling() > others:
+            answer = error
+            # Otherwise, one from just before the call counts, too.
+            known = cancels + 1 if call.overdue else 0
+            if isinstance(error, asyncio.CancelledError) and task.cancelling() > known:
                 raise  # the caller ends
             if call.overdue:
                 answer = error = TimeoutError(f"it took longer than {limit_s:g} s")

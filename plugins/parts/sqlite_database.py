@@ -38,6 +38,7 @@ class SQLiteDatabase(Database):
     """
 
     sync_within_s = 1.0  # also what nobody waits for
+    sync_again_s = 10.0  # after one that failed
 
     def __init__(self, app: App) -> None:
         super().__init__(app)
@@ -276,18 +277,23 @@ class SQLiteDatabase(Database):
             if not self._wal.exists():
                 return
             failed, self._sync_failed = self._sync_failed, True
-            if failed:  # the system may have dropped those pages: copy again
-                row = await self.one("PRAGMA wal_checkpoint")
-                if row and row[1] != row[2]:
-                    raise OSError("another program reads the database")
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._disk, sync_file, self._wal)
-            self._sync_failed = False
+            try:
+                if failed:  # the system may have dropped those pages: copy again
+                    row = await self.one("PRAGMA wal_checkpoint")
+                    if row and row[1] != row[2]:
+                        raise OSError("another program reads the database")
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._disk, sync_file, self._wal)
+                self._sync_failed = False
+            finally:
+                if self._sync_failed:
+                    self._sync_soon(self.sync_again_s)
 
-    def _sync_soon(self) -> None:
+    def _sync_soon(self, within_s: float = 0) -> None:
         if self.connection and not self._sync_timer:
+            within_s = within_s or self.sync_within_s
             loop = asyncio.get_running_loop()
-            self._sync_timer = loop.call_later(self.sync_within_s, self._sync_now)
+            self._sync_timer = loop.call_later(within_s, self._sync_now)
 
     def _stop_timer(self) -> None:
         if self._sync_timer:

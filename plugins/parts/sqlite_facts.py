@@ -45,4 +45,4 @@ class SQLiteFacts(Facts):
         else:
             await self.app.database.all("DELETE FROM facts WHERE key = ?", key)
         if self._sets == number:  # none that may have come later, of the same fact
-            self._known[key] = value
+            self._known[key] = str(value or "")

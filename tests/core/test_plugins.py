@@ -11,7 +11,7 @@ import textwrap
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from bossbot_plugins._archive import archive_of
@@ -628,6 +628,23 @@ def test_limit_of_a_hook_holds_in_a_second_event_loop(load: Load) -> None:
     for url in ("quick", "slow"):  # the first one leaves its timer behind
         asyncio.run(ask(url))
     assert plugins.all["a"].failures == {"answer_job": 1}
+
+
+def test_list_that_is_made_while_a_plugin_changes_is_not_kept(load: Load) -> None:
+    plugins = load(a=SITE.format(name="x"))
+    plugin, new = plugins.all["a"], list[Any](plugins.all["a"].platforms)
+
+    class Old:
+        @property
+        def name(self) -> str:  # the list is being made, in another thread
+            plugin.platforms = new
+            plugins.changed()
+            return "old"
+
+    plugin.platforms = [cast(Any, Old())]
+    plugins.changed()
+    assert list(plugins.registered("platforms")) == ["old"]
+    assert list(plugins.registered("platforms")) == ["x"]
 
 
 async def test_plugin_is_switched_off_after_five_failures_in_a_row(

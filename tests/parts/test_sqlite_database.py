@@ -766,6 +766,21 @@ async def test_failed_sync_is_made_good_by_the_next(
     assert on_disk(path_of(app), "SELECT key FROM facts") == [("a",)]
 
 
+async def test_failed_sync_is_tried_again_though_nothing_more_is_written(
+    app: App, disk: Disk
+) -> None:
+    await app.database.sync()  # nothing of the start is left to do
+    vars(app.database).update(sync_within_s=0.01, sync_again_s=0.01)
+    disk.errors = [OSError("the disk is busy"), OSError("the disk is busy")]
+    before = disk.syncs
+    await app.facts.set("a", "1")
+    async with asyncio.timeout(60):
+        while disk.syncs < before + 3 or disk.holds("SELECT key FROM facts") != [
+            ("a",)
+        ]:
+            await asyncio.sleep(0.01)
+
+
 async def test_what_a_killed_bot_left_is_on_the_disk_before_anybody_reads_it(
     open_app: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
