@@ -58,14 +58,7 @@ import tomllib
 import types
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
@@ -629,7 +622,7 @@ class Plugins:
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
         self.failed_ever = Counter[tuple[str, str]]()  # by plugin and hook
         self._clock = _Clock()
-        self._lists: dict[tuple[str, str | None], Any] = {}  # until a plugin changes
+        self.changed()
         # Called after each call: plugin, hook, its time, the answer, and
         # the job or action that it was about.
         self.on_call: Callable[[str, str, float, Any, Any], None] | None = None
@@ -640,16 +633,17 @@ class Plugins:
 
     def changed(self) -> None:
         """Make the lists of what plugins have anew, since one has changed."""
-        self._lists = {}  # a thread may still be filling the old ones
+        # New ones, since a thread may still be filling the old ones.
+        self._registered: dict[str, types.MappingProxyType[str, Any]] = {}
+        self._impls: dict[tuple[str, str | None], list[pluggy.HookImpl]] = {}
 
-    def registered(self, kind: str) -> Mapping[str, Any]:
+    def registered(self, kind: str) -> types.MappingProxyType[str, Any]:
         """Everything of a kind (engines, platforms, subcommands) by name, in order."""
-        lists = self._lists
-        if (kind, None) not in lists:
+        if kind not in (known := self._registered):
             things = [t for plugin in self.all.values() for t in getattr(plugin, kind)]
             found = {one.name: one for one in sorted(things, key=lambda t: t.name)}
-            lists[kind, None] = types.MappingProxyType(found)
-        return cast(Mapping[str, Any], lists[kind, None])
+            known[kind] = types.MappingProxyType(found)
+        return known[kind]
 
     # Load
 
@@ -891,13 +885,12 @@ class Plugins:
 
     def impls(self, hook: str, stem: str | None = None) -> Sequence[pluggy.HookImpl]:
         """Implementations in the order of calls: tryfirst, then by name, trylast."""
-        lists = self._lists
-        if (hook, stem) not in lists:
+        if (hook, stem) not in (known := self._impls):
             plugins = [p for p in self.all.values() if stem in (None, p.stem)]
             found = [p.impls[hook] for p in plugins if hook in p.impls]
             found.sort(key=lambda i: (i.trylast - i.tryfirst, i.plugin_name))
-            lists[hook, stem] = found
-        return cast(Sequence[pluggy.HookImpl], lists[hook, stem])
+            known[hook, stem] = found
+        return known[hook, stem]
 
     def invoke(
         self,
