@@ -599,6 +599,7 @@ BROKEN_GUILD = N_(
     "This server's settings cannot be read. The bot's owner can find the reason in "
     "the log."
 )
+ENDS = (KeyboardInterrupt, GeneratorExit)  # of the bot, and of a task
 MAX_HOOK_FAILURES = 5  # of one hook in a row; then the plugin is switched off
 
 
@@ -622,6 +623,7 @@ class Plugins:
         self.on_off: Callable[[Plugin], None] = lambda plugin: None
         self.failed_ever = Counter[tuple[str, str]]()  # by plugin and hook
         self._clock = _Clock()
+        self.changes = 0  # how often a plugin has changed
         self.changed()
         # Called after each call: plugin, hook, its time, the answer, and
         # the job or action that it was about.
@@ -633,6 +635,7 @@ class Plugins:
 
     def changed(self) -> None:
         """Make the lists of what plugins have anew, since one has changed."""
+        self.changes += 1
         # New ones, since a thread may still be filling the old ones.
         self._registered: dict[str, types.MappingProxyType[str, Any]] = {}
         self._impls: dict[tuple[str, str | None], list[pluggy.HookImpl]] = {}
@@ -836,6 +839,8 @@ class Plugins:
         }
         for kind, model in kinds.items():
             for thing in self._given(plugin, f"register_{kind}", list, model):
+                if not isinstance(thing.name, str):
+                    raise PluginError(f"{kind}: the name {thing.name!r} is not a text")
                 if thing.name in self.registered(kind):
                     raise PluginError(f"{kind}: {thing.name!r} is there already")
                 getattr(plugin, kind).append(thing)
@@ -937,7 +942,8 @@ class Plugins:
         limit_s = self.quick_limit_s if hook in QUICK_HOOKS else self.limit_s
         if hook == "process_files":
             limit_s = self.settings.process_timeout_s
-        said, closed = MAY_SAY.get(hook, ()), hook in VETOES
+        said: tuple[type[BaseException], ...] = (*ENDS, *MAY_SAY.get(hook, ()))
+        closed = hook in VETOES
         task = asyncio.current_task()
         assert task
         due_s, cancels = task.get_loop().time() + limit_s, task.cancelling()
@@ -956,7 +962,9 @@ class Plugins:
                 answer = await answer
             if call.overdue:  # and it has swallowed the cancel
                 raise TimeoutError
-            if isinstance(answer, Refused) and said:  # returned in place of raised
+            if (
+                isinstance(answer, Refused) and hook in MAY_SAY
+            ):  # returned in place of raised
                 raise answer
             if closed and answer is not None:  # perhaps meant as a refusal
                 kind = type(answer).__name__
@@ -965,7 +973,7 @@ class Plugins:
             answer = error
             raise
         # The boundary of a plugin: its failure must not become the job's.
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
+        except BaseException as error:
             answer = error
             # Otherwise, one from just before the call counts, too.
             known = cancels + 1 if call.overdue else 0
@@ -1219,8 +1227,9 @@ class App:
                 self.plugins.switch_off(stem, error)
             loaded = self.plugins.all[stem]
             if loaded.off:
+                is_back = self.plugins.put_back(old)  # at once: it may have checks
                 await asyncio.wait(self._endings)
-                if old and self.plugins.put_back(old) and self.has_gateway:
+                if old and is_back and self.has_gateway:
                     await self.client.install(old)
             self._begin(stem)
             if self.has_gateway:
@@ -1240,8 +1249,9 @@ class App:
             try:
                 await self.plugins.invoke(impl, plugin)
                 return
-            # The boundary of a plugin.
-            except (Exception, SystemExit, asyncio.CancelledError) as error:
+            except ENDS:
+                raise
+            except BaseException as error:  # the boundary of a plugin
                 ending = bool(task and task.cancelling())
                 if ending and isinstance(error, asyncio.CancelledError):
                     raise

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import AddPlugin, SmallApp, make_job
-from pydantic import ByteSize, Field, SecretStr
+from pydantic import ByteSize, Field, SecretStr, create_model
 
 from bossbot import App, Guilds, Job, PluginConfig, Refused, RoleId
 
@@ -142,6 +142,19 @@ def test_file_is_read_once_while_it_stays_the_same(
     guilds.tables(1)["a"]["x"] = "changed by a caller"
     monkeypatch.delattr(Path, "read_text")
     assert guilds.tables(1) == {"a": {"x": 1}}
+
+
+def test_file_is_judged_anew_when_a_plugin_has_changed(app: App, write: Write) -> None:
+    write("[rule]\npolite = true\n")
+    assert app.guilds.tables(1) == {"rule": {"polite": True}}
+    assert "polite" in app.guilds.broken[1]
+    rule = app.plugins.all["rule"]
+    rule.guild_config = create_model(
+        "Newer", __base__=rule.guild_config, polite=(bool, False)
+    )
+    app.plugins.changed()
+    assert app.guilds.tables(1) == {"rule": {"polite": True}}
+    assert app.guilds.broken == {}
 
 
 @pytest.mark.parametrize("broken", ["[a\n", "x = ", "[a]\nx = 1\n[a]\n", "\0"])

@@ -258,6 +258,9 @@ HARM = {
     "raises": "async def {hook}(): 1 / 0",
     "raises in a thread": "def {hook}(): raise OSError('disk')",
     "exits": "async def {hook}(): raise SystemExit",
+    "raises what is no Exception": (
+        "async def {hook}(): raise type('Odd', (BaseException,), {{}})"
+    ),
     "is cancelled": "async def {hook}(): raise asyncio.CancelledError",
     "hangs": "async def {hook}(): await asyncio.Event().wait()",
     "swallows its cancel": (
@@ -418,6 +421,26 @@ async def test_another_hook_that_fails_never_takes_the_check_away(
     for hook in ("answer_job", "job_changed"):
         assert any(f"{hook} of plugin rule is switched off" in one for one in logged)
         assert sum(f"plugin rule failed in {hook}" in one for one in logged) == 5
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        'def register_tables():\n    return ["CREATE TABL oops"]',
+        "def register_commands(bot):\n    oops",
+    ],
+)
+async def test_failed_reload_leaves_no_moment_without_the_check(
+    start: Start, write_plugin: WritePlugin, wrong: str
+) -> None:
+    check = "@hookimpl\nasync def check_job(job):\n    raise Refused('vetoed')\n"
+    app = await start(mine=check)
+    write_plugin("mine", f"{IMPORTS}{check}\n@hookimpl\n{wrong}\n")
+    reloading = asyncio.create_task(app.reload("mine"))
+    while not reloading.done():
+        with pytest.raises(Refused, match="vetoed"):
+            await app.plugins.call("check_job", job=make_job())
+        await asyncio.sleep(0)
 
 
 async def test_check_is_back_after_a_reload(

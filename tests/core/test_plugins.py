@@ -630,6 +630,13 @@ def test_limit_of_a_hook_holds_in_a_second_event_loop(load: Load) -> None:
     assert plugins.all["a"].failures == {"answer_job": 1}
 
 
+def test_name_that_is_no_text_switches_only_its_plugin_off(load: Load) -> None:
+    site = SITE.format(name="x")
+    plugins = load(a=site.replace('"x"', "None"), b=site)
+    assert "the name None is not a text" in plugins.all["a"].off
+    assert list(plugins.registered("platforms")) == ["x"]
+
+
 def test_list_that_is_made_while_a_plugin_changes_is_not_kept(load: Load) -> None:
     plugins = load(a=SITE.format(name="x"))
     plugin, new = plugins.all["a"], list[Any](plugins.all["a"].platforms)

@@ -626,9 +626,8 @@ async def test_fact_from_before_a_write_that_was_cancelled_is_not_kept(
     tasks.append(asyncio.ensure_future(under_way))
     await asyncio.sleep(0)
     with pytest.MonkeyPatch.context() as patch:  # a write that takes a while
-        database = app.database
-        slow = lambda sql, *values: database.run(write.work)
-        patch.setattr(database, "all", slow)
+        run = app.database.run
+        patch.setattr(app.database, "run", lambda work: run(write.work))
         setting = asyncio.create_task(app.facts.set("a", "new"))
         await asyncio.sleep(0)
     first.may_go_on.set()
@@ -638,6 +637,16 @@ async def test_fact_from_before_a_write_that_was_cancelled_is_not_kept(
     write.may_go_on.set()
     await asyncio.gather(*tasks)
     assert await app.facts.get("a") == "new"
+
+
+async def test_fact_is_swapped_in_one_step_also_beside_a_write(app: App) -> None:
+    for first in ("swap", "set"):
+        await app.facts.set("a", "")
+        calls = [app.facts.swap("a", "", "swapped"), app.facts.set("a", "set")]
+        both = await asyncio.gather(*(calls if first == "swap" else calls[::-1]))
+        assert both == ([True, None] if first == "swap" else [None, False])
+        assert await app.facts.get("a") == "set"
+        assert on_disk(path_of(app), "SELECT value FROM facts") == [("set",)]
 
 
 async def test_fact_is_read_once_until_it_is_written(
