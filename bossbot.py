@@ -962,9 +962,7 @@ class Plugins:
                 answer = await answer
             if call.overdue:  # and it has swallowed the cancel
                 raise TimeoutError
-            if (
-                isinstance(answer, Refused) and hook in MAY_SAY
-            ):  # returned in place of raised
+            if isinstance(answer, Refused) and hook in MAY_SAY:  # not raised
                 raise answer
             if closed and answer is not None:  # perhaps meant as a refusal
                 kind = type(answer).__name__

@@ -260,6 +260,8 @@ class DiscordClient(Client):
             raise StartError(NO_TOKEN)
         try:
             await self.bot.login(token.get_secret_value())
+            # It asks who that is, once: the first command need not wait for it.
+            await self.bot.is_owner(cast(Any, self.bot.user))
         except discord.LoginFailure as error:
             raise StartError(TOKEN_REMEDY) from error
         except UNREACHABLE as error:
@@ -299,8 +301,6 @@ class DiscordClient(Client):
     async def _ready(self) -> None:
         self.reconnects["false"] += self._was_ready
         self._was_ready = True
-        with contextlib.suppress(*UNREACHABLE, RuntimeError):  # a stop has begun
-            await self.bot.is_owner(cast(Any, self.bot.user))  # asks who it is, once
 
     def connected(self) -> bool:
         """Whether every connection to the gateway is there and was accepted."""

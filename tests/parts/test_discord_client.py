@@ -62,6 +62,15 @@ async def test_reload_syncs_only_commands_that_have_changed(stage: Stage) -> Non
         assert puts(stage) == 3, "Discord knows them already"
 
 
+async def test_first_command_does_not_wait_for_who_owns_the_bot(stage: Stage) -> None:
+    stage.write_plugin("hello", command("hello"))
+    async with stage.bot():
+        assert await answers(stage, "hello") == "hello"
+    kinds = [request.kind for request in stage.fake.requests]
+    assert "application" in kinds
+    assert "application" not in kinds[kinds.index("commands") :]  # synced before READY
+
+
 async def test_commands_of_a_plugin_that_is_gone_or_off_go_with_it(
     stage: Stage,
 ) -> None:
