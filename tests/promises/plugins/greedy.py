@@ -17,7 +17,9 @@ def download(request: Request, report: Report) -> None:
     if what == "private":
         bytearray(2**30)
     elif what == "divided":  # no process takes more than it may
-        while os.fork():
+        for _ in range(24):
+            if not os.fork():
+                break
             time.sleep(0.1)
         taken = b"x" * 2**23
         time.sleep(60)
