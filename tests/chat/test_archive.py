@@ -355,6 +355,7 @@ async def test_what_cannot_be_written_now_is_made_up_for(
         archive.again_s = 0.05
         number = await post(stage, title="The first fox")
         await finds(bot, stage, "fox", number)
+        await until(lambda: truth(archive._caught_up))
         monkeypatch.setattr(file, "BUSY_S", 0.05)
         archive._db.execute("PRAGMA busy_timeout=50")
         other = sqlite3.connect(stage.folder / "data" / "archive.db")
