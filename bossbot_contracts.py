@@ -140,7 +140,7 @@ class JobFailed(BossbotError):
         # A short wait is over by the time a member reads it: the bot has tried again.
         if cause is Cause.RATE_LIMITED and (retry_after_s or 0) > 60:
             wait = format_time(retry_after_s or 0)
-            text = _("The site asks us to slow down. Try again in {wait}.")
+            text = _("The site asks the bot to slow down. Try again in {wait}.")
             message = message or text.format(wait=wait)
         super().__init__(message or SENTENCES[cause])
         self.cause = cause
@@ -379,7 +379,7 @@ SENTENCES = {
     Cause.GONE: N_("That post has been deleted or never existed. Check the link."),
     Cause.REGION: N_("That post is not available in the country the bot runs in."),
     Cause.RATE_LIMITED: N_(
-        "The site asks us to slow down. Try again in a few minutes."
+        "The site asks the bot to slow down. Try again in a few minutes."
     ),
     Cause.NETWORK: N_("The site could not be reached. Try again later."),
     Cause.TOO_LARGE: N_("That is larger than the bot's owner allows."),

@@ -215,7 +215,7 @@ def stage(job: Job, progress: Progress | None = None) -> str:
     share = share_of(job, progress)
     match job.status:
         case Status.QUEUED if job.joins:
-            text = _("comes with an earlier request")
+            text = _("joined an earlier request")
         case Status.QUEUED:
             text = _("waiting")
         case Status.DOWNLOADING:

@@ -234,7 +234,7 @@ async def in_time(look: Coroutine[Any, Any, T]) -> T | None:
         async with asyncio.timeout(LOOK_S):
             return await look
     except TimeoutError:
-        logger.info("Discord does not say in time what is here")
+        logger.info("Discord did not answer in time")
         return None
 
 

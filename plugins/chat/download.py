@@ -107,7 +107,7 @@ async def check_job(job: Job, config: Config, guild: GuildConfig) -> None:
 
 def check_direct_message(config: Config) -> None:
     if not config.direct_messages:
-        raise Refused(_("I download on servers only, not in direct messages."))
+        raise Refused(_("I only download on servers, not in direct messages."))
 
 
 class Download(commands.Cog):

@@ -77,7 +77,7 @@ SETTLED_S = 5.0  # after which a link that was to start at once has a place in t
 LATE_S, GONE_S = 3.0, 30.0
 # Made once: each takes loguru longer than a log line.
 NOT_NOTED = logger.catch(message="a status message is not noted")
-TOLD_AGAIN = logger.catch(message="an end may be told again")
+TOLD_AGAIN = logger.catch(message="a result may be announced twice")
 
 
 class Config(PluginConfig):
@@ -676,7 +676,7 @@ async def show_details(interaction: discord.Interaction, jobs: list[Job]) -> Non
         if job.status is Status.FAILED
     ]
     if not embeds:
-        raise Refused(_("None of that has failed."))
+        raise Refused(_("None of these downloads has failed."))
     embeds = [fitted(embed) for embed in embeds[:MAX_EMBEDS]]
     await interaction.response.send_message(embeds=embeds, ephemeral=True)
 

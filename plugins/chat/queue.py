@@ -189,7 +189,7 @@ class Queue(commands.Cog):
     async def move(
         self, ctx: Context, id: str, priority: Literal["low", "normal", "high"]
     ) -> None:
-        """Let a waiting download go first or last."""
+        """Change the priority of a waiting download."""
         await ctx.defer(ephemeral=True)
         job = await find_job(self.app, ctx, id)
         if not await self.app.queue.move(job.id, PRIORITIES[priority]):

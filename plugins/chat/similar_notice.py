@@ -137,7 +137,7 @@ async def look_at_all(app: App, lines: dict[str, deque[Job]], place: str) -> Non
     while lines[place]:
         job = lines[place].popleft()
         bossbot.language.set(job.language)
-        with logger.catch(message="whether a post is like another cannot be seen"):
+        with logger.catch(message="posts could not be compared"):
             await look(app, job)
     del lines[place]
 

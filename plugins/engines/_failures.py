@@ -102,7 +102,7 @@ REASONS = [
         Cause.LOGIN,
         REFUSED,
         N_(
-            "The site does not show that to the bot: it wants a login, or blocks "
+            "The site does not show that to the bot: it requires a login, or blocks "
             "the bot's address or country. Ask the bot's owner to add a login or a proxy."
         ),
     ),

@@ -492,7 +492,7 @@ def put_in_place(app: App, staged: Path) -> list[str]:
             config.unlink()
             said.append("config.toml stays: the backup's has no secrets")
         else:
-            said.append("config.toml lacks its secrets: it says which")
+            said.append("config.toml lacks its secrets: comments in it show where")
     guilds = {path.name for path in (staged / "data" / "guilds").glob("*.toml")}
     places = {"data": data, "plugins": own, "secrets/data": data, "secrets": HERE}
     for name, place in places.items():

@@ -106,7 +106,7 @@ async def try_login(app: App, platform: Platform) -> tuple[str, str]:
     if file and not file.is_file():
         return "dead", f"{file} is missing"
     if not platform.login_probe:
-        return "unknown", "no page is known that only opens with a login"
+        return "unknown", "there is no page to test this login with"
     url = platform.login_probe
     engine = platform.engine_for(url)
     job = Job(url=url, platform=platform.name, engine=engine)

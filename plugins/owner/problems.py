@@ -118,7 +118,7 @@ def problem_of(record: Any) -> Problem | None:
     found = REPORT_ID.search(said)
     name = str(extra.get("job") or (found[1] if found else ""))
     text = (
-        "The log has an error. If it does not say what to do, update the bot "
+        "There is an error in the log. If it does not say what to do, update the bot "
         "(docs/install.md), and start it again." + _machine
     )
     return Problem("internal", text, name, lines)
@@ -130,7 +130,7 @@ def note_plugins_that_are_off(app: App) -> None:
     if off:
         names = ", ".join(f"`{plugin.stem}`" for plugin in off)
         lines = tuple(f"{plugin.stem}: {plugin.off}" for plugin in off)
-        text = f"Broken, and so off: {names}. `python bossbot.py plugins` shows why."
+        text = f"These plugins are broken, so they are off: {names}. `python bossbot.py plugins` shows why."
         note(Problem("plugin", text, "", lines))
 
 
@@ -164,17 +164,17 @@ async def job_changed(job: Job, app: App) -> None:
     elif job.cause in (Cause.LOGIN, Cause.AGE) and job.platform:
         # Other sites than our platforms have no setting for a login.
         text = (
-            f"A link to {where} failed: the site wants a login, or the one it has is "
-            "dead. Set cookies for it (docs/logins.md), then try `python bossbot.py "
-            "check --login`."
+            f"A link to {where} failed: the site requires a login, or the bot's login no "
+            "longer works. Set cookies for it (docs/logins.md), then try "
+            "`python bossbot.py check --login`."
         )
         note(Problem(f"login:{where}", text, job.id, lines))
     elif job.cause is Cause.ENGINE_OUTDATED:
         _outdated[where] += 1
         if _outdated[where] >= OUTDATED_IN_A_ROW:
             text = (
-                f"{_outdated[where]} links in a row failed as if the site had changed: "
-                f"{escape(where)}.{await engine_of(app, job)} {UPDATE}"
+                f"{_outdated[where]} links in a row failed, probably because the site "
+                f"has changed: {escape(where)}.{await engine_of(app, job)} {UPDATE}"
             )
             note(Problem(f"engine:{where}", text, job.id, lines))
 

@@ -114,7 +114,7 @@ def check_machine() -> list[Finding]:
             findings.append(
                 Finding(
                     f"this system has no wall around {wall}",
-                    "a download that takes over its process is held by Python only",
+                    "only Python's own checks hold a download that takes over its process",
                     "See docs/promises.md, The walls around a download.",
                 )
             )

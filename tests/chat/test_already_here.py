@@ -326,7 +326,7 @@ async def test_all_who_ask_for_a_link_at_once_are_one_job_and_are_told(
         await told(stage, third, "downloaded already")
         listed = await stage.fake.slash(stage.channel_id, "queue list")
         text = (await stage.fake.answered(listed)).text
-        assert text.count("comes with an earlier request") == 2, text
+        assert text.count("joined an earlier request") == 2, text
         assert "1 running, 0 waiting" in text
         stats = await stage.fake.slash(stage.channel_id, "stats")
         assert "1 running, 0 waiting" in (await stage.fake.answered(stats)).text

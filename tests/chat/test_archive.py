@@ -363,7 +363,9 @@ async def test_what_cannot_be_written_now_is_made_up_for(
         other.execute("BEGIN IMMEDIATE")  # as a program that looks at it might
         late = await post(stage, title="A late fox")
         await until(lambda: truth(archive.trouble))
-        assert "cannot add to it now" in await use(stage, "archive status")
+        assert "cannot add posts to the archive now" in await use(
+            stage, "archive status"
+        )
         assert [hit.message_id for hit in await find(bot, stage, "fox")] == [number]
         said = await use(stage, "archive forget", message=str(number))
         assert "out of reach" in said

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from babel.messages.pofile import read_po
 from conftest import ROOT
 
 from bossbot import SENTENCES, STOP_WITHIN_S, App, Settings
@@ -68,6 +69,18 @@ def test_settings_page_is_made_from_the_settings() -> None:
 def test_troubleshooting_has_every_sentence_that_a_failure_can_show() -> None:
     page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
     assert [text for text in SENTENCES.values() if text not in page] == []
+
+
+def test_troubleshooting_has_every_text_that_sends_somebody_to_the_owner() -> None:
+    page = " ".join((ROOT / "docs" / "troubleshooting.md").read_text("utf-8").split())
+    catalogue = read_po((ROOT / "plugins" / "chat" / "_locale" / "de.po").open("rb"))
+    sends = re.compile("owner can|[Aa]sk an admin|[Aa]sk the bot's owner|log has")
+    texts = [text for text in catalogue if text.id and sends.search(str(text.id))]
+    assert len(texts) > 15
+    for text in texts:
+        assert isinstance(text.id, str)
+        for fragment in re.split(r"\{[^{}]*\}", text.id):
+            assert fragment.strip(" .:") in page, text.id
 
 
 def said_by_the_code() -> str:

@@ -9,7 +9,6 @@ import re
 import shutil
 import sqlite3
 import sys
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -98,7 +97,9 @@ async def test_plugin_that_does_not_load_is_told_at_the_start(
     monkeypatch.setattr(watched, "app", lambda *args, **values: app)
     app.settings = watched.settings(discord_token=watched.fake.token)
     async with watched.bot():
-        await tells(watched, "Broken, and so off: `toy`", "it is broken")
+        await tells(
+            watched, "These plugins are broken, so they are off: `toy`", "it is broken"
+        )
 
 
 async def test_engine_is_told_to_be_old_after_three_links_of_one_platform_in_a_row(
@@ -157,8 +158,8 @@ async def test_flood_of_errors_is_one_message_for_each_kind(watched: Stage) -> N
         await asyncio.to_thread(shout)
         await tells(watched, count=2)
         await asyncio.sleep(0.1)
-        kinds = Counter(message.content.split(" ")[1] for message in told(watched))
-        assert kinds == {"log": 1, "plugin": 1}
+        plugins = ["The plugin" in message.content for message in told(watched)]
+        assert sorted(plugins) == [False, True]
         assert "report 0123456789" in "".join(m.content for m in told(watched))
 
 
@@ -170,7 +171,7 @@ async def test_message_waits_while_discord_is_out_of_reach_and_comes_once(
         watched.fake.fault("user", 503, times=3)
         watched.fake.fault("send", "lost_answer", times=2)
         logger.error("no plugin did this")
-        await tells(watched, "The log has an error", "no plugin did this")
+        await tells(watched, "There is an error in the log", "no plugin did this")
         today = datetime.now(UTC).date().isoformat()
         async with asyncio.timeout(60):
             while await bot.app.facts.get("problem:internal") != today:

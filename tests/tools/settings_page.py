@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from loguru import logger
-from pydantic import BaseModel, ByteSize
+from pydantic import BaseModel, ByteSize, SecretStr
 
 from bossbot import SHELVES, App, PlatformConfig, Plugin, Settings, format_size
 
@@ -140,6 +140,8 @@ def toml(value: Any) -> str:
         return f'"{format_size(value).replace(" ", "")}"'
     if isinstance(value, str | Path):
         return f'"{value}"'
+    if isinstance(value, SecretStr):
+        return toml(value.get_secret_value())
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, dict):

@@ -143,10 +143,12 @@ async def lines_of(archive: SQLiteArchive, guild_id: int) -> list[str]:
         lines.append(text.format(count=known["work"]))
     lines.append(_(archive.meaning.status()))
     if archive.meaning.model and (left := known["pieces"] - known["vectors"]):
-        text = _("Texts that can only be found by words so far: {count}")
+        text = _("Texts that cannot be found by meaning yet: {count}")
         lines.append(text.format(count=left))
     if archive.trouble:
         lines.append(
-            _("I cannot add to it now. The bot's owner can find the reason in the log.")
+            _(
+                "I cannot add posts to the archive now. The bot's owner can find the reason in the log."
+            )
         )
     return lines

@@ -42,9 +42,7 @@ class Config(PluginConfig):
     retention_days: float = Field(
         0, ge=0, description="how long posts are remembered; 0: until they are deleted"
     )
-    sure: float = Field(
-        0.45, ge=0, le=1.5, description="score from which a post surely matches"
-    )
+    sure: float = Field(0.45, ge=0, le=1.5, description="lowest score of a sure match")
     perhaps: float = Field(
         0.33, ge=0, le=1.5, description="score below which a post is not shown"
     )
