@@ -932,7 +932,7 @@ class Runner(Part):
 
     @abstractmethod
     async def versions(self) -> dict[str, tuple[str, int | None]]:
-        """Each engine's version, and its age in days if that can be told."""
+        """Each engine's version, and its age in days if that is known."""
 
     @abstractmethod
     async def fetch(
@@ -1174,7 +1174,7 @@ class Queue(Part):
     can share one queue. Every operation may be done twice, for an answer that was lost.
     Ended jobs stay for a while, and as long as their files are kept. A power cut may take
     back the last changes, in order, but no new job that ``add`` returned, no post that
-    ``save`` stored as ``sending``, and no end: those return and are told later."""
+    ``save`` stored as ``sending``, and no end: those return and are reported later."""
 
     shared = False  # whether other processes use it, too
 

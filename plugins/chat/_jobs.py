@@ -115,7 +115,7 @@ def is_open(asked: Asked, job: Job, private: bool) -> bool:
 
 
 def is_quiet(job: Job) -> bool:
-    """Whether no message tells how a job is getting on: nobody gave a command for it."""
+    """Whether no message shows how a job is getting on: nobody gave a command for it."""
     return bool(job.options.get("auto"))
 
 

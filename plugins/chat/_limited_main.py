@@ -1,6 +1,6 @@
 """The child's side of ``_limited_child.py``: limits itself, then answers requests.
 
-It is run as a program, in a Python that knows nothing of the bot.
+It is run as a program, in a Python without any part of the bot.
 """
 
 import contextlib

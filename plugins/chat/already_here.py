@@ -289,7 +289,7 @@ async def find_here(app: App, job: Job) -> Here | None:
     return Here(rows[0]["id"], [(row["message_id"], row["channel_id"]) for row in rows])
 
 
-# The gateway has the posts, and knows who can open them; a worker asks it.
+# The gateway has the posts, and the members who can open them; a worker asks it.
 
 
 async def ask_gateway(queue: SharedQueue, job: Job) -> Here | None:

@@ -210,7 +210,7 @@ class Links(commands.Cog):
         self.engines = Engines(bot.app)
         self.busy = Counter[int]()  # by server
         self.turns = WeakValueDictionary[int, asyncio.Lock]()  # by message
-        self.told: set[int] = set()  # servers and channels, of which the log knows
+        self.told: set[int] = set()  # servers and channels, that the log mentions
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:
@@ -356,7 +356,7 @@ class Links(commands.Cog):
         return mode == "react" or missing != ["add_reactions"]
 
     def is_news(self, place: int) -> bool:
-        """Whether the log has not been told yet of a server or channel."""
+        """Whether the log does not mention a server or channel yet."""
         new = place not in self.told
         self.told.add(place)
         return new
@@ -437,7 +437,7 @@ class Links(commands.Cog):
                 priority=action.priority,
             )
         )
-        # The queue knows it, too, but only for a while.
+        # The queue has it, too, but only for a while.
         add = "INSERT OR IGNORE INTO auto_links VALUES (?, ?)"
         await self.app.database.all(add, message.id, link)
         return (accepted.answer, accepted.view) if accepted else ("", None)

@@ -558,7 +558,7 @@ async def job_progressed(
     group = tracker.groups.get(group_key(job))
     if group and job.id in group.jobs:
         if group.jobs[job.id].status is job.status:
-            group.jobs[job.id] = job  # which knows how much of it is posted
+            group.jobs[job.id] = job  # which has the number of posted files
         group.progress[job.id] = progress
         tracker.show(app, group, config.edit_interval_s)
 

@@ -63,7 +63,7 @@ RETRY_DAYS = 7  # autocomplete offers no older ones
 CONFIRM_WITHIN_S = 300
 PRIORITIES = {"low": Priority.LOW, "normal": Priority.NORMAL, "high": Priority.HIGH}
 
-latest: dict[str, Progress] = {}  # of running jobs, as far as this process knows
+latest: dict[str, Progress] = {}  # of running jobs, as far as this process has it
 
 
 @hookimpl

@@ -126,7 +126,7 @@ async def run(app: App) -> None:
 @hookimpl
 async def job_changed(job: Job, guild: GuildConfig) -> None:
     wanted = guild.similar_notice and not job.joins
-    again = job.options.get("again")  # who clicks on that knows it
+    again = job.options.get("again")  # a member who clicks has seen it
     if posted and wanted and not again and job.status is Status.COMPLETED:
         with contextlib.suppress(asyncio.QueueFull):
             posted.put_nowait(job)
@@ -267,7 +267,7 @@ async def remember(app: App, job: Job, looks: Iterable[tuple[Post, Look]]) -> No
 
 
 async def same_in_words(app: App, job: Job, channels: Collection[int]) -> set[str]:
-    """The jobs whose posts say what this one says, as far as the archive knows."""
+    """The jobs whose posts say what this one says, as far as the archive has it."""
     query = Query(
         like=job.id,
         guild_id=job.guild_id,

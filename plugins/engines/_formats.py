@@ -297,7 +297,7 @@ def choose(
 
     Args:
         formats: in yt-dlp's order, the best last.
-        ask: the size of a format by its site; None if the site does not tell either.
+        ask: the size of a format by its site; None if the site does not give it either.
     """
     choices = _candidates(formats, want)
     best_language = max((_language(c) or 0 for c in choices), default=0)
@@ -453,7 +453,7 @@ def _of_sound(
 
 
 def _fits(want: Wanted, size: float | None, hopeful: bool) -> int:
-    """2 for what fits, or may yet be found to; 1 if nobody knows; 0 for too large."""
+    """2 for what fits, or may yet be found to; 1 if that is unknown; 0 for too large."""
     if not want.target_bytes or (size is None and hopeful):
         return 2
     if size is None:

@@ -37,7 +37,7 @@ def noting_needs() -> Iterator[Needs]:
 
 def needed(pattern: re.Pattern[str], needs: Needs | None = None) -> list[str]:
     """Texts of which every ASCII text that the pattern matches has one, in lower case;
-    none if that cannot be told."""
+    none if that cannot be determined."""
     known = (needs or {}).get((pattern.pattern, pattern.flags))
     if known is None:
         return _needed(_parser.parse(pattern.pattern, pattern.flags))

@@ -254,7 +254,7 @@ def leave_out() -> None:
         "cffi",  # 1 MB; Cryptodome does without, as fast
     ):
         sys.modules.setdefault(name, cast(Any, None))
-    name = "charset_normalizer"  # 2 MB, for pages that do not tell their encoding
+    name = "charset_normalizer"  # 2 MB, for pages that do not name their encoding
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         late: Any = ModuleType(name)
         late.__version__ = importlib.metadata.version(name)  # requests asks for it

@@ -346,7 +346,7 @@ def _choose_variants(request: Request, report: Report) -> None:
 def best_variant(
     info: dict[str, Any], want: Wanted, tell: Callable[..., None]
 ) -> dict[str, Any]:
-    """The variant to fetch of a video on Twitter, whose links tell the sizes."""
+    """The variant to fetch of a video on Twitter, whose links contain the sizes."""
     formats = []
     for variant in info["variants"]:
         url = variant["url"]

@@ -74,7 +74,7 @@ def shorten(found: re.Match[str]) -> str:
 
 def clean(line: str) -> str:
     """A line without secrets, ids of Discord, what follows a link's host, addresses, and
-    the names of people and folders, as far as they can be told. What a site wrote may
+    the names of people and folders, as far as they can be recognised. What a site wrote may
     still be in it."""
     line = redact(cut_line(line, 4 * MAX_WIDTH))
     for folder, name in ((HERE, "."), (Path.home(), "~")):

@@ -107,7 +107,7 @@ async def back_up(app: App, args: argparse.Namespace) -> int:
 
 
 def check_place(file: Path) -> None:
-    """Raise BossbotError if a backup cannot be there, and OSError if nobody can tell."""
+    """Raise BossbotError if a backup cannot be there, OSError if that is unknown."""
     if file.is_dir():
         raise BossbotError(f"{file} is a folder. Name a file in it.")
     if not file.parent.is_dir():
@@ -287,7 +287,7 @@ def secret_files(app: App) -> Iterator[tuple[str, Path]]:
 
 def without_secrets(text: str) -> tuple[str, list[str]]:
     """A TOML file in which no known secret is left, and the keys that were left out; ""
-    when it cannot be told where a secret ends."""
+    when the end of a secret cannot be found."""
     lines, keys = [], []
     for line in text.splitlines():
         if has_secret(line):

@@ -274,7 +274,7 @@ class Meter:
         return job.platform if job.platform in self._platforms else "other"
 
     async def find_open(self) -> None:
-        """Read the jobs from before the start. A process that hears of no changes has
+        """Read the jobs from before the start. A process that gets no changes has
         none."""
         if not self.app.has_gateway:
             return

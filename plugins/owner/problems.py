@@ -130,7 +130,10 @@ def note_plugins_that_are_off(app: App) -> None:
     if off:
         names = ", ".join(f"`{plugin.stem}`" for plugin in off)
         lines = tuple(f"{plugin.stem}: {plugin.off}" for plugin in off)
-        text = f"These plugins are broken, so they are off: {names}. `python bossbot.py plugins` shows why."
+        text = (
+            f"These plugins are broken, so they are off: {names}. "
+            "`python bossbot.py plugins` shows why."
+        )
         note(Problem("plugin", text, "", lines))
 
 

@@ -66,7 +66,9 @@ from bossbot import (
 
 JS_MEMORY_BYTES = 2**30  # V8 needs it
 MAX_DIALS = 10_000  # connections of one attempt
-CHOICE_S = 1.0  # of the processor, for the engines to say which of them knows a link
+CHOICE_S = (
+    1.0  # of the processor, for the engines to find which of them supports a link
+)
 # What makes ffmpeg open anything but a local file: "http:x", "concat:", "subfile,,:".
 REMOTE_ARGUMENT = re.compile(r"^(?!file:)[A-Za-z][\w.+,-]*:|(?<!file)://")
 
@@ -446,7 +448,7 @@ def choose(
     def best() -> str:
         others = [e for name, e in engines.items() if name != without]
         known = [e for e in others if asked(e.supports)]
-        if own:  # what it knows at no site's address, it knows by the ending
+        if own:  # what it supports without a site's address, it supports by the ending
             nowhere = re.sub(r"(?<=://)[^/?#]*", "boss-bot.invalid", url, count=1)
             known = [e for e in known if not asked(e.supports, nowhere)]
         sure = (e.name for e in known if len(known) == 1 or asked(e.single))

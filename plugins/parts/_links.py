@@ -13,7 +13,7 @@ MAX_LINK = 2000  # characters; a longer one is cut and then refused
 DISCORD = re.compile(
     r"https?://(?:\w+\.)?discord(?:app)?\.com/channels/", re.IGNORECASE
 )
-# A link, or a host with a path, which counts when a platform knows it. Not the end of a
+# A link, or a host with a path, which counts when a platform supports it. Not the end of a
 # word, address or path; but Chinese and Japanese have no space before a link.
 START = re.compile(
     r"https?://(?:https?:?//)*"
@@ -59,7 +59,7 @@ class Found(NamedTuple):
 
 
 def known_by(platforms: Iterable[Platform]) -> Callable[[str], bool]:
-    """A function that tells whether one of the platforms, or Discord, has a link."""
+    """A test whether a link belongs to one of the platforms, or to Discord."""
     patterns = [re.compile(one.pattern, re.IGNORECASE) for one in platforms]
     patterns.append(DISCORD)
     return lambda link: any(pattern.match(link) for pattern in patterns)

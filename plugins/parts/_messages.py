@@ -82,7 +82,7 @@ FORMS: dict[str, Callable[[Any], Any]] = {
 
 
 def known_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts that ``Report.info`` knows, in form."""
+    """The facts that ``Report.info`` takes, in form."""
     known = {
         name: FORMS[name](value)
         for name, value in facts.items()

@@ -27,7 +27,7 @@ PRESENT, EXCLUSIVE = 1 << 63, 1 << 56  # Documentation/admin-guide/mm/pagemap.rs
 
 def rehearsed(work: Callable[[], object]) -> "array[int]":
     """The pages of this process that a child changes by some work, which is done in one:
-    for each the address and length of its first byte; empty where that cannot be told."""
+    for each the address and length of its first byte; empty where that cannot be found."""
     if sys.platform != "linux":
         return array("L")
     reading, writing = os.pipe()

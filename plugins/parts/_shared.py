@@ -59,8 +59,8 @@ class SharedQueue(Queue):
 
     @abstractmethod
     def may_lag(self, job: Job) -> bool:
-        """Whether more of a job may have been posted than the queue knows, since it may
-        be an older copy of itself."""
+        """Whether more of a job may have been posted than the queue has recorded, since it
+        may be an older copy of itself."""
 
     @abstractmethod
     async def take_turn(self, urgent: bool) -> None:

@@ -402,7 +402,7 @@ class ChildRunner(Runner):
                     await asyncio.wait(self._tasks)
 
     def _setup(self) -> dict[str, Any]:
-        """What a child is told before its task; ``private`` files it may not read, even
+        """What a child is sent before its task; ``private`` files it may not read, even
         if the folder around them is open to it."""
         settings, home = self.app.settings, os.path.expanduser("~")
         private = [HERE, home, settings.data_dir, settings.plugins_dir]
@@ -729,7 +729,7 @@ class ChildRunner(Runner):
         return fetched
 
     async def _which(self, engine: str) -> str:
-        """ " (It is yt-dlp 2026.01.02, 40 days old.)", or "" when that cannot be told."""
+        """ " (It is yt-dlp 2026.01.02, 40 days old.)", or "" when that is unknown."""
         with contextlib.suppress(JobFailed, OSError, KeyError):
             version, days = (await self.versions())[engine]
             text = _("(It is {engine}.)")

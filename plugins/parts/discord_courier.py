@@ -187,7 +187,7 @@ class DiscordCourier(Courier):
         return int(min(limits))
 
     def _guild(self, job: Job) -> discord.Guild | None:
-        """A job's guild, if it is one, and the gateway has told about it."""
+        """A job's guild, if it is one, and the gateway has sent it."""
         guild = self.app.bot.get_guild(job.guild_id) if job.guild_id else None
         return None if guild is None or guild.unavailable else guild
 

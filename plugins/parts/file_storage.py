@@ -144,7 +144,7 @@ class FileStorage(Storage):
         self._sharing = threading.Lock()  # else two at once would not see each other
 
     async def inspect(self, path: Path, folder: Path) -> MediaFile:
-        """See ``Storage``; ffprobe is asked about what its first bytes do not tell."""
+        """See ``Storage``; ffprobe is asked about what its first bytes do not show."""
         file, sure = await asyncio.to_thread(_measured, path, folder)
         if not sure:
             mime = await self._probe(file, folder.with_name("home"))

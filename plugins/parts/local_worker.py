@@ -99,7 +99,7 @@ def register_parts(config: Config) -> dict[str, Callable[[App], Part]]:
 
 @dataclass
 class Tries:
-    """The tries of a job so far, as this worker knows them."""
+    """The tries of a job so far, as this worker has counted them."""
 
     asked_s: float = 0  # that sites have asked to wait, in all
     refused: JobFailed | None = None  # by the site, with the login, now left out
@@ -737,7 +737,7 @@ class LocalWorker(Worker):
         return True
 
     def _told(self, job: Job, error: JobFailed) -> JobFailed:
-        """The failure to tell when there is no further try: that of an earlier engine
+        """The failure to report when there is no further try: that of an earlier engine
         when the last one had nothing to say on the link, or that of the login."""
         tries = self._tries.pop(job.id, Tries())
         if tries.refused:

@@ -22,7 +22,7 @@ UNKNOWN = 0x7FFFFF00  # sizes from here on stand for "as much as comes"
 
 
 def is_whole(path: Path) -> bool:
-    """Whether nothing is missing at the end of a file, as far as can be told."""
+    """Whether nothing is missing at the end of a file, as far as can be seen."""
     if boxes := read_mp4(path):
         return boxes.whole
     with path.open("rb") as file:
@@ -276,7 +276,7 @@ def _mpeg(file: BinaryIO) -> bool:
 
 
 def _framed(length_of: Callable[[bytes], int], file: BinaryIO) -> bool:
-    """To the end of the last frame in a row of frames; ``length_of`` tells by a head how
+    """To the end of the last frame in a row of frames; ``length_of`` reads from a head how
     many bytes one has, 0 for what is none."""
     tail = _tail(file)
     for start in range(min(len(tail), MAX_FRAME)):

@@ -170,7 +170,7 @@ async def fitted(file: MediaFile, bench: Bench, config: Config) -> MediaFile:
 
 
 def plays(file: MediaFile, boxes: Mp4 | None) -> bool:
-    """Whether a file plays anywhere, as far as its first look tells."""
+    """Whether a file plays anywhere, as far as its first look shows."""
     if boxes and boxes.tracks:
         sounds = file.mime.startswith("audio/") and boxes.sounds
         return boxes.plays or sounds

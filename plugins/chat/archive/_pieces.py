@@ -83,7 +83,7 @@ def fitted(passages: Sequence[Passage], limit_bytes: int) -> list[Passage]:
 
 
 def joined(passages: Iterable[Passage]) -> list[Passage]:
-    """Pieces as the passages that they were cut from, as far as that can be told."""
+    """Pieces as the passages that they were cut from, as far as that can be found."""
     whole: list[Passage] = []
     for one in passages:
         if whole and whole[-1][1:] == one[1:]:

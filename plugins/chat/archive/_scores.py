@@ -25,7 +25,7 @@ def start(options: dict[str, Any]) -> Callable[[dict[str, Any], bytes], Answer]:
 
 
 class Scores:
-    """What the child knows: the database's path, and the model once it is needed."""
+    """What the child has: the database's path, and the model once it is needed."""
 
     def __init__(self, database: Path) -> None:
         self.database = database

@@ -148,7 +148,8 @@ async def lines_of(archive: SQLiteArchive, guild_id: int) -> list[str]:
     if archive.trouble:
         lines.append(
             _(
-                "I cannot add posts to the archive now. The bot's owner can find the reason in the log."
+                "I cannot add posts to the archive now. The bot's owner can find the "
+                "reason in the log."
             )
         )
     return lines

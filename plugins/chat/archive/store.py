@@ -74,7 +74,7 @@ class SQLiteArchive(PostArchive):
     """The archive in an SQLite file of its own, ``archive.db``.
 
     Threads read it, and one with low priority writes. What it could not write is written
-    later, from the queue. Where no commands come, it only tells others what is in files.
+    later, from the queue. Where no commands come, it only reads files for others.
     """
 
     again_s = 60.0  # before what failed is tried again
@@ -308,7 +308,7 @@ class SQLiteArchive(PostArchive):
 
     async def _catch_up(self) -> None:
         """Get ready, and add the posts that were missed in the meantime."""
-        await self.app.bot.wait_until_ready()  # which knows the channels
+        await self.app.bot.wait_until_ready()  # which has the channels
         await self._make_ready()
         while True:
             self._behind.clear()
@@ -380,7 +380,7 @@ class SQLiteArchive(PostArchive):
             await asyncio.sleep(PAUSE_S)
             last = rows[-1]["id"]
             jobs = {row["id"]: job_of_history(row) for row in rows}
-            queued = await self.app.queue.find(list(jobs))  # which knows more of them
+            queued = await self.app.queue.find(list(jobs))  # which has more about them
             await self._add(job for job in jobs.values() if job.id not in queued)
             kept = await database.all(
                 "SELECT id FROM history WHERE id IN (SELECT value FROM json_each(?))",
@@ -861,7 +861,7 @@ def set_aside(path: Path, error: Exception) -> None:
 
 
 def job_of_history(row: sqlite3.Row) -> Job:
-    """An ended job, as far as the history knows it."""
+    """An ended job, as far as the history has it."""
     names = ("id", "guild_id", "channel_id", "user_id", "url", "platform", "status")
     posts = [Post(**post) for post in json.loads(row["posts"])]
     return Job(
