@@ -97,6 +97,8 @@ def register_commands(bot: BossBot) -> list[commands.Cog]:
 @hookimpl
 async def run(app: App) -> None:
     """Count the jobs that ended while the plugin was off."""
+    if app.queue.shared and not app.has_gateway:  # a gateway counts
+        return
     newest = await app.database.one("SELECT max(ended_at) FROM stats_jobs")
     since = min(newest[0] or 0, now()) - LOOK_BACK_S if newest else 0
     async for job in app.queue.ended(max(since, 0)):

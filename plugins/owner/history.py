@@ -87,6 +87,16 @@ def register_tables() -> list[str]:
 @hookimpl
 async def run(app: App, config: Config) -> None:
     """Add the jobs that ended while the plugin was off; remove old rows."""
+    if app.has_gateway or not app.queue.shared:  # else a gateway has all of them
+        await make_up(app, config)
+    while config.keep_days:
+        with logger.catch(message="old rows of the history could not be removed"):
+            await remove_old(app, config.keep_days)
+        await asyncio.sleep(SWEEP_S)
+
+
+async def make_up(app: App, config: Config) -> None:
+    """Add the jobs that ended while the plugin was off."""
     newest = await app.database.one("SELECT max(finished_at) FROM history")
     since = max((newest[0] or 0) - LOOK_BACK_S, 0) if newest else 0
     if config.keep_days:  # removed rows must not come back
@@ -98,10 +108,6 @@ async def run(app: App, config: Config) -> None:
             await store(app, page)
             page = []
     await store(app, page)
-    while config.keep_days:
-        with logger.catch(message="old rows of the history could not be removed"):
-            await remove_old(app, config.keep_days)
-        await asyncio.sleep(SWEEP_S)
 
 
 @hookimpl

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -31,6 +32,7 @@ from bossbot import OutOfReach
 pytest_plugins = ("discord_fixtures",)
 
 OURS = ("redis_queue", "queue", "quota", "retention", "archive", "search", "privacy")
+OURS += ("history", "stats")
 LEASE_S = 2
 JOB_ID = re.compile("[0-9a-f]{10}")
 
@@ -85,6 +87,14 @@ def jobs_of(stage: Stage, name: str) -> set[str]:
     return {one for _, names, _ in folders for one in names if JOB_ID.fullmatch(one)}
 
 
+def rows_of(stage: Stage, name: str, table: str) -> int:
+    """How many rows a process has."""
+    path = stage.folder / f"data of {name}" / "bossbot.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        row = database.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return int(row[0])
+
+
 async def test_whoever_dies_or_stops_all_is_posted_once_searched_and_forgotten(
     stage: Stage, machines: Machines
 ) -> None:
@@ -131,6 +141,8 @@ async def test_whoever_dies_or_stops_all_is_posted_once_searched_and_forgotten(
     steps = ["notes.txt", stage.image(2), stage.image(3)]
     assert found == [stage.bytes_of(step) for step in steps]
 
+    for table in ("history", "stats_jobs"):  # which the gateway keeps for all
+        assert rows_of(stage, "gateway", table) and not rows_of(stage, "three", table)
     assert jobs_of(stage, "three")
     await stage.says("$privacy forget")  # to the gateway, which has no files
     async with asyncio.timeout(60):
