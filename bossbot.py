@@ -439,6 +439,15 @@ def writable_code(settings: Settings, folders: Sequence[Path]) -> str:
     )
 
 
+def check_api(needed: object) -> None:
+    """Raises PluginError if a plugin needs another version of the API."""
+    if needed not in range(API + 1):
+        raise PluginError(
+            f"it needs version {needed} of the plugin API, and this bot has "
+            f"{API}. Update the bot: git pull"
+        )
+
+
 def _mentions(path: Path, text: str) -> bool:
     try:
         return text.encode() in path.read_bytes()
@@ -468,6 +477,7 @@ def forget_plugin(stem: str) -> dict[str, types.ModuleType]:
     for known in [known for known in sys.modules if _in_plugins(known)]:
         if f"{known}.".startswith((f"{name}.", f"{PLUGIN_PACKAGE}._")):
             forgotten[known] = sys.modules.pop(known)
+            _drop_older_bytecode(forgotten[known])
             # Else "from bossbot_plugins import _x" would find it there.
             parent, _, child = known.rpartition(".")
             vars(sys.modules.get(parent, types)).pop(child, None)
@@ -475,6 +485,15 @@ def forget_plugin(stem: str) -> dict[str, types.ModuleType]:
         if finder := sys.path_importer_cache.get(folder):
             finder.invalidate_caches()  # type: ignore[attr-defined]
     return forgotten
+
+
+def _drop_older_bytecode(module: types.ModuleType) -> None:
+    """Python takes bytecode for that of a file that has changed within a second, to as
+    many bytes."""
+    with contextlib.suppress(OSError, TypeError):  # it has none, or no file
+        bytecode, file = Path(module.__cached__ or ""), Path(module.__file__ or "")
+        if bytecode.stat().st_mtime_ns <= file.stat().st_mtime_ns:
+            bytecode.unlink()
 
 
 def _in_plugins(module: str) -> bool:
@@ -667,6 +686,10 @@ class Plugins:
         if remedy := writable_code(self.settings, folders):
             raise StartError(remedy)
         open_plugins(folders)
+        libraries = {path.stem for path in self.ours.glob("*/_[!_]*")}
+        for path in sorted(own.glob("_[!_]*")):
+            if path.stem in libraries:
+                logger.warning("{} takes the place of ours, for all plugins", path)
         for plugin in find_plugins(own, self.ours).values():
             if not mentioning or _mentions(plugin.path, mentioning):
                 self._load(plugin)
@@ -706,9 +729,10 @@ class Plugins:
         return plugin
 
     def put_back(self, old: Plugin | None) -> bool:
-        """Restore a plugin from before a reload, with all that it registered; False,
-        without any change, if it was off."""
+        """Restore a plugin from before a reload, with all that it registered; False, with
+        only its checks, if it was off."""
         if old is None or old.off:
+            self._keep_checks(old)
             return False
         self._take_back(old.stem)
         sys.modules.update(old.modules)
@@ -729,12 +753,11 @@ class Plugins:
         try:
             if "." in plugin.stem:
                 raise PluginError("its name has a dot in it: rename the file")
+            source = plugin.path.read_bytes()
+            if asked := re.search(rb"^API = (\d+)", source, re.MULTILINE):
+                check_api(int(asked[1]))  # before it imports what is not here
             module = importlib.import_module(f"{PLUGIN_PACKAGE}.{plugin.stem}")
-            if (needed := getattr(module, "API", API)) not in range(API + 1):
-                raise PluginError(
-                    f"it needs version {needed} of the plugin API, and this bot has "
-                    f"{API}. Update the bot: git pull"
-                )
+            check_api(getattr(module, "API", API))
             self._check_hooks(module)
             self.of[module] = plugin
             self.manager.register(module, plugin.stem)
@@ -771,11 +794,22 @@ class Plugins:
         self.changed()
 
     def switch_off(self, stem: str, why: str | BaseException) -> None:
-        """Undo everything that a plugin registered, and end its life."""
+        """Undo everything that a plugin registered, and end its life; if an error is the
+        reason, its checks stay on."""
         old = self.all.get(stem)
         self._take_back(stem, why)
+        if isinstance(why, BaseException):
+            self._keep_checks(old)
         if old:
             self.on_off(old)
+
+    def _keep_checks(self, old: Plugin | None) -> None:
+        """Let a plugin that is off refuse what it did."""
+        kept = {h: impl for h, impl in old.impls.items() if h in VETOES} if old else {}
+        if old and kept:
+            plugin = self.all[old.stem]
+            plugin.impls, plugin.off = kept, f"{plugin.off} (its checks stay on)"
+            self.changed()
 
     def _check_hooks(self, module: types.ModuleType) -> None:
         """Raises PluginError for a likely mistake in the hooks of a module."""
@@ -817,8 +851,15 @@ class Plugins:
                 raise PluginError(f"{one.__name__} must derive from PluginConfig")
         if not issubclass(model, base):
             model = type("Config", (model, base), {})
+        values = self.settings.plugins.get(plugin.stem, {})
+        if plugin.replaces:  # config.toml may have settings that only ours has
+            tables = _read_toml(HERE / "config.toml").values.get("plugins", {})
+            ours, known = tables.get(plugin.stem, {}).items(), model.model_fields
+            values = {
+                k: v for k, v in values.items() if k in known or (k, v) not in ours
+            }
         try:
-            plugin.config = model(**self.settings.plugins.get(plugin.stem, {}))
+            plugin.config = model(**values)
         except ValidationError as error:
             wrong = "; ".join(explain(error, known=model.model_fields))
             raise PluginError(f"[plugins.{plugin.stem}] {wrong}") from None
@@ -1162,7 +1203,7 @@ class App:
         why = [
             f"{plugin.stem} ({plugin.origin}) is off: {plugin.off}"
             for plugin in self.plugins.all.values()
-            if plugin.off and plugin.stem.endswith(name)
+            if plugin.off and (plugin.kind == "own" or plugin.stem.endswith(name))
         ]
         raise StartError(
             f"The part {name} is missing. {'; '.join(why) or 'No plugin offers it'}\n"

@@ -434,11 +434,11 @@ class Job:
     message_id: int = 0  # the request to reply to; 0 for none
     options: dict[str, Any] = field(default_factory=dict)  # asked for: spoiler...
     guild_settings: dict[str, Any] = field(default_factory=dict)  # as they were then
-    limit_bytes: int = 0  # of one file in its channel
+    limit_bytes: int = 0  # of one file in its channel; the worker asks for it again
     same: str = ""  # while it is under way, others with the same join it; "": none
     created_at: float = field(default_factory=now)
 
-    # Set by the queue's own verbs:
+    # Set by the queue's own verbs, and status and crashes by the holder of the claim, too:
     status: Status = Status.QUEUED
     priority: Priority = Priority.NORMAL
     position: int = 0  # in its guild's line when it was added; 0: it starts at once

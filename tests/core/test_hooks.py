@@ -161,14 +161,15 @@ async def test_register_tables_runs_only_new_versions_at_a_reload(
     assert await tables(app) == ["likes", "likes_by_job"]
 
 
-async def test_register_tables_with_a_mistake_leaves_no_half_and_no_plugin(
+async def test_register_tables_with_a_mistake_leaves_no_half_and_only_the_checks(
     start: Start,
 ) -> None:
     code = TABLES.format(f"{LIKES}, 'CREATE TABEL more (x)'")
     check = "@hookimpl\nasync def check_job(job): ..."
     app = await start(likes=f"{code}\n{check}")
     assert app.plugins.all["likes"].off.startswith("its tables cannot be made")
-    assert app.plugins.all["likes"].hooks == [] and await tables(app) == []
+    assert app.plugins.all["likes"].hooks == ["check_job"]
+    assert await tables(app) == []
     assert (await intake(app)).job
 
 
@@ -579,11 +580,13 @@ async def test_plugin_that_needs_a_newer_api_is_off_with_the_remedy(
         newer=f"API = 99\n{works}",
         same=f"API = {bossbot.API}\n{works}",
         odd=f"API = 'one'\n{works}",
+        later=f"from bossbot import NotYetThere\n\nAPI = 2\n{works}",
     )
     assert app.plugins.all["newer"].off == (
         "it needs version 99 of the plugin API, and this bot has 1. "
         "Update the bot: git pull"
     )
+    assert app.plugins.all["later"].off.startswith("it needs version 2 of the plugin")
     assert app.plugins.all["odd"].off and not app.plugins.all["same"].off
     assert await app.plugins.call("answer_job", job=make_job()) == ["works"]
 

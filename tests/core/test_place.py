@@ -152,6 +152,19 @@ def test_stems_of_ours_are_unique_over_all_shelves() -> None:
     assert not [*OURS.glob("*/__init__.py")], "a shelf is no plugin"
 
 
+async def test_own_library_takes_the_place_of_ours_with_a_warning(
+    place: Place, load: Callable[..., App], logged: list[str]
+) -> None:
+    imports = "from bossbot_plugins._words import word"
+    place.write_ours("chat/a.py", ANSWER.format(imports=imports, text="word"))
+    place.write_ours("chat/_words.py", "word = 'ours'")
+    place.write("_other.py", "")
+    path = place.write("_words.py", "word = 'mine'")
+    assert await answers(load()) == ["mine"]
+    said = f"WARNING {path} takes the place of ours, for all plugins"
+    assert [line for line in logged if "takes the place" in line] == [said]
+
+
 def test_shelves_and_folders_of_plugins_are_the_same() -> None:
     folders = {path.name for path in OURS.iterdir() if path.is_dir()}
     assert folders - {"__pycache__"} <= set(SHELVES)
@@ -421,7 +434,8 @@ def git(folder: Path, *words: str) -> str:
 
 
 def test_own_plugins_survive_git_pull(bare_home: Home, tmp_path: Path) -> None:
-    """An own stats.py beside a later one of ours, and a changed copy of twitter.py."""
+    """An own stats.py beside a later one of ours with settings, and a changed copy of
+    twitter.py."""
     shutil.copy(ROOT / ".gitignore", bare_home.path)
     upstream, plugins = bare_home.path, bare_home.path / "plugins"
     twitter = (OURS / "platforms" / "twitter.py").read_text("utf-8")
@@ -442,6 +456,7 @@ def test_own_plugins_survive_git_pull(bare_home: Home, tmp_path: Path) -> None:
 
     theirs = HELLO.format(name="stats", text="their statistics")
     (plugins / "owner" / "stats.py").write_text(theirs)
+    (upstream / "config.toml").write_text("[plugins.stats]\nat_hour = 22\n")
     (plugins / "platforms" / "twitter.py").write_text(twitter + "# newer\n")
     git(upstream, "add", "-A")
     git(upstream, "commit", "-qm", "second")

@@ -2,8 +2,10 @@
 
 import ast
 import asyncio
+import importlib.util
 import inspect
 import json
+import os
 import re
 import shlex
 import sys
@@ -767,6 +769,42 @@ async def test_reload_of_a_broken_file_that_was_off_says_why_anew(
     assert "SyntaxError" in plugins.all["a"].off
 
 
+async def test_reload_reads_a_file_that_has_changed_within_a_second_to_as_many_bytes(
+    load: Load, write_plugin: WritePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    plugins, at_ns = load(), 1_700_000_000 * 10**9
+    for number, text in enumerate(("good", "fine", "well")):
+        path = write_plugin("a", IMPORTS + GOOD.replace("good", text))
+        os.utime(path, ns=(0, at_ns + 2 * number))
+        assert plugins.reload("a").off == ""
+        assert await answers(plugins) == [text]
+        bytecode = importlib.util.cache_from_source(str(path))
+        os.utime(bytecode, ns=(0, at_ns + 2 * number + 1))
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_checks_stay_on_when_what_belongs_to_them_cannot_be_installed(
+    load: Load, write_plugin: WritePlugin, again: bool
+) -> None:
+    check = "@hookimpl\nasync def check_job(job): raise Refused('not today')\n"
+    plugins = load(a=check + GOOD)
+    plugins.switch_off("a", PluginError("the command download is there already"))
+    if again:  # and it cannot be mended by a file that is worse
+        write_plugin("a", "def broken(:")
+        assert "SyntaxError" in plugins.reload("a").off
+    off = plugins.all["a"].off
+    assert off.endswith(" (its checks stay on)") and off.count("stay on") == 1
+    with pytest.raises(Refused, match="not today"):
+        await plugins.call("check_job", job=make_job())
+    assert await answers(plugins) == []
+    write_plugin("a", IMPORTS + GOOD)
+    assert plugins.reload("a").off == ""
+    await plugins.call("check_job", job=make_job())
+    plugins.switch_off("a", "its file is gone")
+    assert plugins.all["a"].off == "its file is gone"
+
+
 async def test_reload_loads_a_new_file_and_names_one_that_is_gone(
     load: Load, write_plugin: WritePlugin
 ) -> None:
@@ -945,9 +983,11 @@ async def test_part_that_is_wrong_and_has_no_replacement_stops_the_start(
     small_app: SmallApp, write_plugin: WritePlugin
 ) -> None:
     write_plugin("sqlite_queue", "import redis_that_is_not_installed")
+    write_plugin("cloud", "import it")  # it may have been to offer that part
     app = small_app()
     with pytest.raises(StartError) as caught:
         await app.start()
+    assert "cloud (yours) is off: ModuleNotFound" in str(caught.value)
     assert "sqlite_queue (yours, in place of ours) is off: ModuleNotFound" in (
         str(caught.value)
     )
