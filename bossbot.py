@@ -129,7 +129,7 @@ class Settings(BaseModel):
         None, description="the bot's token; only in .env or the environment"
     )
     data_dir: OwnPath = Field(
-        Path("data"), description="has the queue, files and logs; needs space"
+        Path("data"), description="holds the queue, files and logs; needs room"
     )
     plugins_dir: OwnPath = Field(
         Path("plugins"), description="the folder of your own plugins"
@@ -490,10 +490,12 @@ def forget_plugin(stem: str) -> dict[str, types.ModuleType]:
 def _drop_older_bytecode(module: types.ModuleType) -> None:
     """Python takes bytecode for that of a file that has changed within a second, to as
     many bytes."""
-    with contextlib.suppress(OSError, TypeError):  # it has none, or no file
-        bytecode, file = Path(module.__cached__ or ""), Path(module.__file__ or "")
-        if bytecode.stat().st_mtime_ns <= file.stat().st_mtime_ns:
-            bytecode.unlink()
+    spec = module.__spec__
+    if spec and spec.origin and spec.cached:
+        with contextlib.suppress(OSError):  # it may be missing
+            bytecode = Path(spec.cached)
+            if bytecode.stat().st_mtime_ns <= Path(spec.origin).stat().st_mtime_ns:
+                bytecode.unlink()
 
 
 def _in_plugins(module: str) -> bool:
@@ -652,6 +654,12 @@ class Plugins:
     def settings(self) -> Settings:
         return self.app.settings
 
+    @cached_property
+    def shipped(self) -> dict[str, Any]:
+        """What config.toml sets for plugins, as it was when that was first asked."""
+        tables = _read_toml(HERE / "config.toml").values.get("plugins")
+        return tables if isinstance(tables, dict) else {}
+
     def changed(self) -> None:
         """Make the lists of what plugins have anew, since one has changed."""
         self.changes += 1
@@ -686,9 +694,9 @@ class Plugins:
         if remedy := writable_code(self.settings, folders):
             raise StartError(remedy)
         open_plugins(folders)
-        libraries = {path.stem for path in self.ours.glob("*/_[!_]*")}
+        libraries = {p.name for folder in folders[1:] for p in folder.glob("_[!_]*.py")}
         for path in sorted(own.glob("_[!_]*")):
-            if path.stem in libraries:
+            if f"{path.stem}.py" in libraries and path.suffix in (".py", ""):
                 logger.warning("{} takes the place of ours, for all plugins", path)
         for plugin in find_plugins(own, self.ours).values():
             if not mentioning or _mentions(plugin.path, mentioning):
@@ -753,10 +761,13 @@ class Plugins:
         try:
             if "." in plugin.stem:
                 raise PluginError("its name has a dot in it: rename the file")
-            source = plugin.path.read_bytes()
-            if asked := re.search(rb"^API = (\d+)", source, re.MULTILINE):
-                check_api(int(asked[1]))  # before it imports what is not here
-            module = importlib.import_module(f"{PLUGIN_PACKAGE}.{plugin.stem}")
+            try:
+                module = importlib.import_module(f"{PLUGIN_PACKAGE}.{plugin.stem}")
+            except ImportError:  # it may import what only a later version has
+                source = plugin.path.read_bytes()
+                if asked := re.search(rb"^API\b.*= *(\d+)", source, re.MULTILINE):
+                    check_api(int(asked[1]))
+                raise
             check_api(getattr(module, "API", API))
             self._check_hooks(module)
             self.of[module] = plugin
@@ -806,10 +817,11 @@ class Plugins:
     def _keep_checks(self, old: Plugin | None) -> None:
         """Let a plugin that is off refuse what it did."""
         kept = {h: impl for h, impl in old.impls.items() if h in VETOES} if old else {}
-        if old and kept:
-            plugin = self.all[old.stem]
-            plugin.impls, plugin.off = kept, f"{plugin.off} (its checks stay on)"
+        if old and kept and not (plugin := self.all[old.stem]).impls:
+            plugin.impls, plugin.config = kept, old.config
+            plugin.guild_config, plugin.usual = old.guild_config, old.usual
             self.changed()
+            logger.warning("{} is off, but its checks stay on", old.stem)
 
     def _check_hooks(self, module: types.ModuleType) -> None:
         """Raises PluginError for a likely mistake in the hooks of a module."""
@@ -853,8 +865,7 @@ class Plugins:
             model = type("Config", (model, base), {})
         values = self.settings.plugins.get(plugin.stem, {})
         if plugin.replaces:  # config.toml may have settings that only ours has
-            tables = _read_toml(HERE / "config.toml").values.get("plugins", {})
-            ours, known = tables.get(plugin.stem, {}).items(), model.model_fields
+            ours, known = self.shipped.get(plugin.stem, {}).items(), model.model_fields
             values = {
                 k: v for k, v in values.items() if k in known or (k, v) not in ours
             }

@@ -90,7 +90,7 @@ async def channels_for(asked: Asked, *, public: bool = False) -> list[int]:
 
 async def _joined(guild: discord.Guild, member: discord.Member, here: Any) -> set[int]:
     """The private threads that a member is in, of those of which that matters. The
-    gateway does not send the bot; Discord is asked."""
+    gateway does not send that to the bot; Discord is asked."""
     adult = is_adult(here)
     unsure = [
         thread

@@ -210,7 +210,7 @@ class Links(commands.Cog):
         self.engines = Engines(bot.app)
         self.busy = Counter[int]()  # by server
         self.turns = WeakValueDictionary[int, asyncio.Lock]()  # by message
-        self.told: set[int] = set()  # servers and channels, that the log mentions
+        self.told: set[int] = set()  # servers and channels that the log mentions
 
     @commands.Cog.listener()
     async def on_message(self, message: discord.Message) -> None:

@@ -66,9 +66,7 @@ from bossbot import (
 
 JS_MEMORY_BYTES = 2**30  # V8 needs it
 MAX_DIALS = 10_000  # connections of one attempt
-CHOICE_S = (
-    1.0  # of the processor, for the engines to find which of them supports a link
-)
+CHOICE_S = 1.0  # of the processor, to find the engine that supports a link
 # What makes ffmpeg open anything but a local file: "http:x", "concat:", "subfile,,:".
 REMOTE_ARGUMENT = re.compile(r"^(?!file:)[A-Za-z][\w.+,-]*:|(?<!file)://")
 

@@ -91,11 +91,11 @@ class TomlGuilds(Guilds):
         return before
 
     def _mistakes(self, tables: dict[str, Any]) -> list[str]:
-        """What is wrong in a guild's settings, a line each; tables of plugins that are
-        off or not there are not looked at."""
+        """What is wrong in a guild's settings, a line each; tables of plugins that have
+        no hooks on or are not there are not looked at."""
         wrong = []
         for plugin in self.app.plugins.all.values():
-            table = {} if plugin.off else tables.get(plugin.stem, {})
+            table = tables.get(plugin.stem, {}) if plugin.impls else {}
             try:
                 plugin.guild_config.model_validate(table)
             except ValidationError as error:

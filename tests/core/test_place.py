@@ -158,7 +158,8 @@ async def test_own_library_takes_the_place_of_ours_with_a_warning(
     imports = "from bossbot_plugins._words import word"
     place.write_ours("chat/a.py", ANSWER.format(imports=imports, text="word"))
     place.write_ours("chat/_words.py", "word = 'ours'")
-    place.write("_other.py", "")
+    for name in ("_other.py", "_words.txt", "hello/_words.py"):
+        place.write(name, "")
     path = place.write("_words.py", "word = 'mine'")
     assert await answers(load()) == ["mine"]
     said = f"WARNING {path} takes the place of ours, for all plugins"

@@ -783,26 +783,37 @@ async def test_reload_reads_a_file_that_has_changed_within_a_second_to_as_many_b
         os.utime(bytecode, ns=(0, at_ns + 2 * number + 1))
 
 
+async def test_reload_forgets_libraries_that_are_folders_without_code(
+    load: Load, write_plugin: WritePlugin
+) -> None:
+    code = IMPORTS + "from bossbot_plugins import _lib\n" + GOOD
+    (write_plugin("a", code).parent / "_lib").mkdir()
+    plugins = load()
+    assert await answers(plugins) == ["good"]
+    assert plugins.reload("a").off == ""
+
+
 @pytest.mark.parametrize("again", [False, True])
 async def test_checks_stay_on_when_what_belongs_to_them_cannot_be_installed(
     load: Load, write_plugin: WritePlugin, again: bool
 ) -> None:
     check = "@hookimpl\nasync def check_job(job): raise Refused('not today')\n"
-    plugins = load(a=check + GOOD)
+    settings = "class GuildConfig(PluginConfig):\n    word: str = ''\n"
+    plugins = load(a=settings + check + GOOD)
     plugins.switch_off("a", PluginError("the command download is there already"))
     if again:  # and it cannot be mended by a file that is worse
         write_plugin("a", "def broken(:")
         assert "SyntaxError" in plugins.reload("a").off
-    off = plugins.all["a"].off
-    assert off.endswith(" (its checks stay on)") and off.count("stay on") == 1
+    assert plugins.all["a"].off and "word" in plugins.all["a"].guild_config.model_fields
     with pytest.raises(Refused, match="not today"):
         await plugins.call("check_job", job=make_job())
     assert await answers(plugins) == []
-    write_plugin("a", IMPORTS + GOOD)
+    write_plugin("a", IMPORTS + check.replace("today", "tomorrow"))
     assert plugins.reload("a").off == ""
+    with pytest.raises(Refused, match="not tomorrow"):
+        await plugins.call("check_job", job=make_job())
+    plugins.switch_off("a", "its file is gone")  # by the owner
     await plugins.call("check_job", job=make_job())
-    plugins.switch_off("a", "its file is gone")
-    assert plugins.all["a"].off == "its file is gone"
 
 
 async def test_reload_loads_a_new_file_and_names_one_that_is_gone(

@@ -759,6 +759,7 @@ async def test_download_that_its_fork_server_never_began_is_tried_again(
     await until(lambda: toys.runner.running)
     server.kill()
     assert (await fetch).retry_after_s == 0
+    await until(lambda: toys.runner._server is not server)
     assert (await toys.fetch(body)).facts == {"text": "alive"}
 
 

@@ -92,7 +92,7 @@ class Meaning:
                 "Search by meaning has failed, so I search only by words for now."
             )
         if self.kind == "endpoint":
-            return N_("Search by meaning uses another server.")
+            return N_("Search by meaning uses another machine.")
         if self.pid:
             return N_("Search by meaning is ready.")
         return N_("Search by meaning starts when it is needed.")
