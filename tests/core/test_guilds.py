@@ -14,7 +14,7 @@ import pytest
 from conftest import AddPlugin, SmallApp, make_job
 from pydantic import ByteSize, Field, SecretStr, create_model
 
-from bossbot import App, Guilds, Job, PluginConfig, Refused, RoleId
+from bossbot import App, Guilds, Job, PluginConfig, PluginError, Refused, RoleId
 
 RULE = Path(__file__).parent / "plugins" / "rule.py"
 
@@ -229,6 +229,9 @@ async def test_wrong_value_breaks_a_file_as_much_as_wrong_toml(
     assert await answer(app) == "Moin"
     wrong = "[rule] laud: no such setting (did you mean loud?)"
     assert app.guilds.broken == {1: wrong}
+    app.plugins.switch_off("rule", PluginError("its tables cannot be made"))
+    app.guilds.tables(1)
+    assert app.guilds.broken == {1: wrong}, "its check stays on"
     app.plugins.switch_off("rule", "as the test wants")
     write("[rule]\nlaud = true\n")
     app.guilds.tables(1)

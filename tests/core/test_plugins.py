@@ -808,6 +808,13 @@ async def test_checks_stay_on_when_what_belongs_to_them_cannot_be_installed(
     with pytest.raises(Refused, match="not today"):
         await plugins.call("check_job", job=make_job())
     assert await answers(plugins) == []
+    old = plugins.all["a"]
+    write_plugin("a", IMPORTS + check.replace("today", "ever"))
+    plugins.reload("a")
+    plugins.switch_off("a", PluginError("the command download is there already"))
+    assert not plugins.put_back(old)
+    with pytest.raises(Refused, match="not ever"):  # the newer check
+        await plugins.call("check_job", job=make_job())
     write_plugin("a", IMPORTS + check.replace("today", "tomorrow"))
     assert plugins.reload("a").off == ""
     with pytest.raises(Refused, match="not tomorrow"):
