@@ -6,6 +6,7 @@ import copy
 import functools
 import gc
 import importlib.util
+import json
 import os
 import secrets
 import shutil
@@ -179,6 +180,13 @@ def copy_bot(folder: Path, *names: str, stems: Iterable[str] = ()) -> None:
             shutil.copy2(compiled, folder / "__pycache__")
 
 
+def edit(path: Path, old: str, new: str) -> None:
+    """Change a plugin's file as its owner does."""
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), "utf-8")
+
+
 def make_job(**fields: Any) -> Job:
     """A job of guild 1, channel 2 and member 3; keywords replace what is here."""
     number = secrets.token_hex(5)
@@ -229,7 +237,8 @@ MakeSettings = Callable[..., Settings]
 MakeApp = Callable[..., App]
 SmallApp = Callable[..., App]
 WritePlugin = Callable[[str, str], Path]
-AddPlugin = Callable[[Path], Path]
+AddPlugin = Callable[..., Path]
+WithTables = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -354,12 +363,27 @@ def write_plugin(tmp_path: Path) -> WritePlugin:
 
 @pytest.fixture
 def add_plugin(tmp_path: Path) -> AddPlugin:
-    """Copies a plugin's file into tmp_path/plugins, which it makes."""
+    """Copies a plugin's file into tmp_path/plugins, which it makes; under another name
+    if one is given."""
 
-    def add(source: Path) -> Path:
+    def add(source: Path, name: str = "") -> Path:
         folder = tmp_path / "plugins"
         folder.mkdir(exist_ok=True)
-        return Path(shutil.copy(source, folder))
+        return Path(shutil.copy(source, folder / f"{name or source.stem}.py"))
+
+    return add
+
+
+@pytest.fixture
+def with_tables(add_plugin: AddPlugin) -> WithTables:
+    """Adds a plugin that registers these scripts; or ``source``, which does."""
+
+    def add(
+        name: str, *scripts: Any, source: Path = SUPPORT_PLUGINS / "tables.py"
+    ) -> Path:
+        path = add_plugin(source, name)
+        path.with_suffix(".json").write_text(json.dumps(scripts), "utf-8")
+        return path
 
     return add
 
@@ -474,8 +498,9 @@ class Home:
         path.write_text(code, "utf-8")
         return path
 
-    def add_plugin(self, source: Path) -> None:
-        shutil.copy(source, self.path / "plugins")
+    def add_plugin(self, source: Path, name: str = "") -> Path:
+        target = self.path / "plugins" / f"{name or source.stem}.py"
+        return Path(shutil.copy(source, target))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import discord
 import pytest
 from bossbot_plugins import limits
 from bossbot_plugins._commands import check
-from conftest import SmallApp, WritePlugin
+from conftest import AddPlugin, SmallApp
 from discord_support import Stage, link, module
 
 import bossbot
@@ -295,16 +296,9 @@ async def test_0_switches_a_limit_off(start: StartApp) -> None:
 
 
 async def test_job_refused_by_whomever_does_not_count(
-    start: StartApp, write_plugin: WritePlugin
+    start: StartApp, add_plugin: AddPlugin
 ) -> None:
-    write_plugin(
-        "z_rule",
-        "from bossbot import *\n\n"
-        "@hookimpl(trylast=True)\n"
-        "async def check_job(job):\n"
-        "    if job.url.endswith('no'):\n"
-        "        raise Refused('no')\n",
-    )
+    add_plugin(Path(__file__).parent / "plugins" / "last_rule.py")
     app = await start(download_per_minute=2)
     for n in range(5):
         with pytest.raises(Refused, match=r"^no$"):

@@ -1,21 +1,12 @@
 """/plugins: for the bot's owner only."""
 
 import pytest
+from conftest import SUPPORT_PLUGINS
 from discord_support import Stage, link
 
 pytest_plugins = ("discord_fixtures",)
 
-HELLO = """
-from discord.ext import commands
-from bossbot import hookimpl
-
-@hookimpl
-def register_commands(bot):
-    @commands.hybrid_command()
-    async def hello(ctx):
-        await ctx.send("{words}")
-    return [hello]
-"""
+SAYS = SUPPORT_PLUGINS / "says.py"
 
 
 async def owner_uses(stage: Stage, command: str, **options: str) -> str:
@@ -56,7 +47,7 @@ async def test_plugins_are_the_owners_and_hidden_from_others(stage: Stage) -> No
 
 async def test_list_shows_what_is_on_and_why_something_is_off(stage: Stage) -> None:
     stage.add_plugin("plugin_commands")
-    stage.write_plugin("hello", HELLO)
+    stage.copy_plugin(SAYS, "hello")
     async with stage.bot() as bot:
         bot.app.plugins.switch_off("hello", "*broken* @everyone")
         text = await owner_uses(stage, "plugins list")
@@ -66,14 +57,14 @@ async def test_list_shows_what_is_on_and_why_something_is_off(stage: Stage) -> N
 
 async def test_reload_exchanges_a_plugin_or_keeps_the_old_one(stage: Stage) -> None:
     stage.add_plugin("plugin_commands")
-    stage.write_plugin("hello", HELLO.format(words="one"))
+    stage.copy_plugin(SAYS, "hello", WORDS="one")
     fake = stage.fake
     async with stage.bot():
-        stage.write_plugin("hello", HELLO.format(words="two"))
+        stage.copy_plugin(SAYS, "hello", WORDS="two")
         text = await owner_uses(stage, "plugins reload", name="hello.py")
         assert text == "`hello` is loaded again."
-        for code in ("1 / 0", HELLO.replace("hello(ctx)", "download(ctx)")):
-            stage.write_plugin("hello", code)
+        for end in ("1 / 0", "NAME = 'download'"):
+            stage.write_plugin("hello", SAYS.read_text() + end)
             text = await owner_uses(stage, "plugins reload", name="hello")
             old = "The new `hello` does not work, and the old one stays: "
             assert text.startswith(old)
@@ -120,11 +111,11 @@ async def test_reload_finds_a_plugin_whatever_letters_are_large(
     stage: Stage, named: str
 ) -> None:
     stage.add_plugin("plugin_commands")
-    stage.write_plugin("Hello", HELLO)
+    stage.copy_plugin(SAYS, "Hello")
     async with stage.bot():
         text = await owner_uses(stage, "plugins reload", name=named)
         assert text == "`Hello` is loaded again."
-        stage.write_plugin("New", HELLO.replace("hello", "new"))
+        stage.copy_plugin(SAYS, "New", NAME="new")
         text = await owner_uses(stage, "plugins reload", name="New")
         assert text == "`New` is loaded again."
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bossbot_plugins._privacy import in_statistics, tables
-from conftest import ROOT, MakeApp, MakeSettings
+from conftest import ROOT, SUPPORT_PLUGINS, MakeApp, MakeSettings
 from discord_support import BotProcess, Stage, job_at, job_id, link, module, until
 from fake_discord import Channel, User
 
@@ -25,6 +25,12 @@ def stage(stage: Stage) -> Stage:
         stage.add_plugin(name)
     shutil.copy(PLUGINS / "notes.py", stage.plugins)
     return stage
+
+
+def add_tables(stage: Stage, name: str, script: str) -> None:
+    """One of the plugins whose tables are in a file beside it."""
+    path = stage.copy_plugin(SUPPORT_PLUGINS / f"{name}.py")
+    path.with_suffix(".json").write_text(json.dumps([script]))
 
 
 async def use(stage: Stage, words: str, user: User | None = None, **o: Any) -> str:
@@ -236,7 +242,7 @@ async def test_rows_of_a_plugin_that_is_off_are_forgotten(stage: Stage) -> None:
 
 async def test_rows_of_a_table_without_row_numbers_are_forgotten(stage: Stage) -> None:
     made = "CREATE TABLE days (user_id INTEGER PRIMARY KEY) without rowid"
-    stage.hook("days", f"def register_tables(): return [{made!r}]")
+    add_tables(stage, "tables", made)
     member = stage.fake.member
     async with stage.bot() as bot:
         await bot.app.database.all("INSERT INTO days VALUES (1), (?)", member.id)
@@ -246,14 +252,9 @@ async def test_rows_of_a_table_without_row_numbers_are_forgotten(stage: Stage) -
 
 @pytest.mark.parametrize("name", ["own", '"own"', "IF NOT EXISTS own"])
 async def test_tables_of_an_own_part_are_left_to_it(stage: Stage, name: str) -> None:
-    stage.hook(
-        "memory",
-        "def register_parts():\n"
-        "    from bossbot_plugins.sqlite_facts import SQLiteFacts\n"
-        "    return {'facts': SQLiteFacts}\n\n@hookimpl\n"
-        f"def register_tables(): return ['create table {name} (user_id INTEGER)']",
-    )
+    add_tables(stage, "facts_with_tables", f"create table {name} (user_id INTEGER)")
     async with stage.bot() as bot:
+        assert not bot.app.plugins.all["facts_with_tables"].off
         assert "own" not in {table.name for table in await tables(bot.app)}
 
 

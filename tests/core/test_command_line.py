@@ -17,13 +17,14 @@ from sites import Sites
 import bossbot
 
 TOKEN = "MTAwMDAwMDAw.GsEcRe.very-secret-token"
+PLUGINS = Path(__file__).parent / "plugins"
 PRIVATE = {"BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true"}
 
 
 @pytest.fixture
 def toy_home(bare_home: Home) -> Home:
     """With an engine that needs no network."""
-    bare_home.add_plugin(Path(__file__).parent / "plugins" / "toy.py")
+    bare_home.add_plugin(PLUGINS / "toy.py")
     return bare_home
 
 
@@ -86,7 +87,7 @@ def test_get_saves_where_the_user_is_and_says_what_failed(
 def test_get_names_what_is_over_the_limit_and_how_the_rest_fits(
     toy_home: Home, tmp_path: Path
 ) -> None:
-    toy_home.add_plugin(Path(__file__).parent / "plugins" / "smaller.py")
+    toy_home.add_plugin(PLUGINS / "smaller.py")
     done = toy_home.run(
         *("get", "https://a.toy.example/1", "--limit", "1KiB", "--to", tmp_path / "to")
     )
@@ -208,7 +209,7 @@ def test_which_fails_when_a_link_goes_nowhere(toy_home: Home) -> None:
 
 
 def test_garbage_is_collected_once_the_start_is_over(bare_home: Home) -> None:
-    bare_home.add_plugin(Path(__file__).parent / "plugins" / "garbage.py")
+    bare_home.add_plugin(PLUGINS / "garbage.py")
     done = bare_home.run("garbage")
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
 
@@ -255,12 +256,7 @@ def test_check_says_what_is_missing_and_how_to_get_it(toy_home: Home) -> None:
 
 
 def test_command_whose_child_dies_says_so_without_a_traceback(toy_home: Home) -> None:
-    code = "import os\n\nfrom bossbot import Engine, hookimpl\n\n@hookimpl\n"
-    code += (
-        "def register_engines():\n    return [Engine('deadly', lambda: '1', lambda: "
-    )
-    code += "None, lambda url: os._exit(1), None)]\n"
-    toy_home.plugin("deadly", code)
+    toy_home.add_plugin(PLUGINS / "deadly.py")
     done = toy_home.run("which", "https://a.example/x")
     assert done.returncode == 1
     assert "The download process died (exit 1)." in done.stderr
@@ -306,10 +302,9 @@ def test_log_file_that_cannot_be_written_is_named_and_the_console_has_the_log(
 
 @pytest.mark.parametrize("fatal", [True, False])
 def test_check_machine_findings_are_shown_by_check(toy_home: Home, fatal: bool) -> None:
-    code = "from bossbot import Finding, hookimpl\n\n@hookimpl\ndef check_machine():\n"
-    code += f"    return [Finding('no cat', 'no purr', 'Get one.', fatal={fatal})]\n"
-    toy_home.plugin("cats", code)
-    done = toy_home.run("check", env={"BOSS_BOT_DISCORD_TOKEN": TOKEN})
+    toy_home.add_plugin(PLUGINS / "cats.py")
+    env = {"BOSS_BOT_DISCORD_TOKEN": TOKEN, "BOSS_BOT_PLUGINS__CATS__FATAL": str(fatal)}
+    done = toy_home.run("check", env=env)
     assert "no cat: no purr.\n         Get one.\n" in done.stdout
     assert done.returncode == fatal
 

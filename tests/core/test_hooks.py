@@ -4,14 +4,22 @@ checks fail closed."""
 import asyncio
 import re
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import discord
 import pytest
-from conftest import AddPlugin, Home, SmallApp, WritePlugin, make_job
+from conftest import (
+    SUPPORT_PLUGINS,
+    AddPlugin,
+    Home,
+    SmallApp,
+    WithTables,
+    WritePlugin,
+    edit,
+    make_job,
+)
 from discord_support import Stage, job_id, link
 from routing import route
 
@@ -20,10 +28,10 @@ from bossbot import App, Cause, Job, JobFailed, Refused, StartError
 
 pytest_plugins = ("discord_fixtures",)
 
-IMPORTS = """\
-import asyncio, contextlib, threading
-from bossbot import *
-"""
+PLUGINS = Path(__file__).parent / "plugins"
+GOOD, VETO, CHECKS, DOES, MIXED = (
+    PLUGINS / f"{name}.py" for name in ("good", "veto", "checks", "does", "mixed")
+)
 BROKEN = bossbot.BROKEN_CHECK
 
 Start = Callable[..., Any]
@@ -33,13 +41,20 @@ Start = Callable[..., Any]
 def start(
     small_app: SmallApp, write_plugin: WritePlugin, add_plugin: AddPlugin
 ) -> Start:
-    """Starts an app with the owner's plugins, given as name=code; ``settings`` holds
-    settings. One of them may be a site, whose links are https://site.example/..."""
+    """Starts an app with the owner's plugins, given as name=file, or name=text of a
+    fault; ``settings`` holds settings. One of them is a site, whose links are
+    https://site.example/..."""
 
-    async def start(settings: dict[str, Any] | None = None, **codes: str) -> App:
-        add_plugin(SITE)
-        for name, code in codes.items():
-            write_plugin(name, IMPORTS + textwrap.dedent(code))
+    async def start(
+        settings: dict[str, Any] | None = None, **plugins: Path | str
+    ) -> App:
+        for name in ("site", "_ways"):
+            add_plugin(PLUGINS / f"{name}.py")
+        for name, plugin in plugins.items():
+            if isinstance(plugin, Path):
+                add_plugin(plugin, name)
+            else:
+                write_plugin(name, f"from bossbot import *\n\n{plugin}")
         app = small_app(**(settings or {}))
         await app.start()
         return app
@@ -47,10 +62,7 @@ def start(
     return start
 
 
-SITE = Path(__file__).parent / "plugins" / "site.py"
-
-
-async def intake(app: App, number: int = 1) -> Any:
+async def intake(app: App, number: int | str = 1) -> Any:
     return await app.intake(
         Job(
             url=f"https://site.example/{number}",
@@ -81,17 +93,8 @@ async def test_register_platforms_gets_the_settings_of_every_platform(
         "sleep_request_s": 2,
         "options": {"b": 2, "c": 3},
     }
-    own = """
-        class Config(PluginConfig):
-            token: str = ""
-
-        @hookimpl
-        def register_platforms(config):
-            url = "https://own.example/"
-            return [Platform("own", url, url, "e", {"a": config.token, "b": 1})]
-        """
     settings = {"site": table, "own": {**table, "token": "x"}}
-    app = await start({"plugins": settings}, own=own)
+    app = await start({"plugins": settings}, own=PLUGINS / "own_site.py")
     platforms = app.plugins.registered("platforms")
     for name, options in (
         ("site", {"b": 2, "c": 3}),
@@ -105,31 +108,14 @@ async def test_register_platforms_gets_the_settings_of_every_platform(
 
 
 def test_register_subcommands_adds_a_command_with_arguments(bare_home: Home) -> None:
-    code = """
-        @hookimpl
-        def register_subcommands():
-            return [Subcommand("greet", "say hello", greet, arguments)]
-
-        def arguments(parser):
-            parser.add_argument("name")
-
-        async def greet(app, args):
-            print(f"Hello, {args.name}! {type(app).__name__}")
-            return 7
-        """
-    bare_home.plugin("greeting", IMPORTS + textwrap.dedent(code))
+    bare_home.add_plugin(PLUGINS / "command.py", "greet")
     done = bare_home.run("greet", "Ada")
     assert (done.returncode, done.stdout) == (7, "Hello, Ada! App\n")
     assert "say hello" in bare_home.run("--help").stdout
 
 
-TABLES = """
-@hookimpl
-def register_tables():
-    return [{}]
-"""
-LIKES = "'CREATE TABLE likes (job_id TEXT)'"
-INDEX = "'CREATE INDEX likes_by_job ON likes (job_id)'"
+LIKES = "CREATE TABLE likes (job_id TEXT)"
+INDEX = "CREATE INDEX likes_by_job ON likes (job_id)"
 
 
 async def tables(app: App) -> list[str]:
@@ -137,36 +123,40 @@ async def tables(app: App) -> list[str]:
     return [row["name"] for row in await app.database.all(sql)]
 
 
-async def test_register_tables_makes_them_before_the_first_link(start: Start) -> None:
-    app = await start(likes=TABLES.format(LIKES))
+async def test_register_tables_makes_them_before_the_first_link(
+    start: Start, with_tables: WithTables
+) -> None:
+    with_tables("likes", LIKES)
+    app = await start()
     assert await tables(app) == ["likes"]
     await app.database.one("INSERT INTO likes VALUES ('x')")
 
 
 async def test_register_tables_runs_only_new_versions_at_a_reload(
-    start: Start, write_plugin: WritePlugin
+    start: Start, with_tables: WithTables
 ) -> None:
-    app = await start(likes=TABLES.format(LIKES))
+    with_tables("likes", LIKES)
+    app = await start()
     await app.database.one("INSERT INTO likes VALUES ('x')")
     for _ in range(2):
-        write_plugin("likes", IMPORTS + TABLES.format(f"{LIKES}, {INDEX}"))
+        path = with_tables("likes", LIKES, INDEX)
         assert not (await app.reload("likes")).off
         assert await tables(app) == ["likes", "likes_by_job"]
     assert await app.database.one("SELECT * FROM likes")
-    write_plugin("likes", IMPORTS + TABLES.format(LIKES))
+    with_tables("likes", LIKES)
     older = await app.reload("likes")
     assert "its tables have version 2" in older.off and "Update" in older.off
-    write_plugin("likes", IMPORTS)
+    path.write_text("")
     assert not (await app.reload("likes")).off, "a plugin without tables leaves them"
     assert await tables(app) == ["likes", "likes_by_job"]
 
 
 async def test_register_tables_with_a_mistake_leaves_no_half_and_only_the_checks(
-    start: Start,
+    start: Start, with_tables: WithTables
 ) -> None:
-    code = TABLES.format(f"{LIKES}, 'CREATE TABEL more (x)'")
-    check = "@hookimpl\nasync def check_job(job): ..."
-    app = await start(likes=f"{code}\n{check}")
+    with with_tables("likes", LIKES, "CREATE TABEL more (x)").open("a") as file:
+        file.write("\n@hookimpl\nasync def check_job(job): ...\n")
+    app = await start()
     assert app.plugins.all["likes"].off.startswith("its tables cannot be made")
     assert app.plugins.all["likes"].hooks == ["check_job"]
     assert await tables(app) == []
@@ -174,77 +164,42 @@ async def test_register_tables_with_a_mistake_leaves_no_half_and_only_the_checks
 
 
 async def test_tables_of_a_part_that_cannot_be_made_stop_the_start(
-    start: Start,
+    start: Start, with_tables: WithTables
 ) -> None:
-    code = """
-        class Mine(Facts):
-            async def get(self, key): return ""
-            async def set(self, key, value): ...
-
-        @hookimpl
-        def register_parts():
-            return {"facts": Mine}
-        """
-    mine = textwrap.dedent(code) + TABLES.format("'CREATE TABEL x'")
+    source = SUPPORT_PLUGINS / "facts_with_tables.py"
+    with_tables("my_facts", "CREATE TABEL x", source=source)
     with pytest.raises(StartError, match="my_facts: its tables cannot be made"):
-        await start(my_facts=mine)
+        await start()
 
 
 # What a hook may ask for
 
-ASKS = """
-class Config(PluginConfig):
-    size: int = 1
-
-class GuildConfig(PluginConfig):
-    colour: str = "red"
-
-@hookimpl
-{kind} answer_job(guild, settings, config, app, job):
-    return f"{{job.id}} {{guild.colour}} {{config.size}} {{settings.max_items}} " + (
-        type(app).__name__
-    )
-"""
-
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
 async def test_answer_job_may_ask_for_everything_in_any_order(
-    start: Start, kind: str
+    start: Start, add_plugin: AddPlugin, kind: str
 ) -> None:
-    settings = {"max_items": 9, "plugins": {"asks": {"size": 5}}}
-    app = await start(settings, asks=ASKS.format(kind=kind))
+    edit(add_plugin(PLUGINS / "asks.py"), "async def", kind)
+    app = await start({"max_items": 9, "asks__size": 5})
     job = make_job(id="aa", guild_settings={"asks": {"colour": "blue"}})
-    assert await app.plugins.call("answer_job", job=job) == ["aa blue 5 9 App"]
+    assert await app.plugins.call("answer_job", job=job) == [
+        ["aa", "blue", 5, 9, "App"]
+    ]
 
 
 async def test_registration_may_ask_for_the_app_the_settings_and_what_came_before(
-    start: Start, write_plugin: WritePlugin
+    start: Start,
 ) -> None:
-    code = """
-        @hookimpl
-        def register_platforms(app, settings, config):
-            assert app.settings is settings and config.proxy
-            url = "https://zebra.example/"
-            return [Platform("zebra", url, url, "e")]
-
-        @hookimpl
-        def register_subcommands(app):
-            assert "zebra" in app.plugins.registered("platforms")
-            return []
-        """
-    app = await start({"zebra__proxy": "http://p.example"}, zebra=code)
+    settings = {"zebra__proxy": "http://p.example"}
+    app = await start(settings, zebra=PLUGINS / "asks_early.py")
     assert app.plugins.registered("platforms")["zebra"].proxy == "http://p.example"
 
 
 async def test_extract_text_returns_passages_of_every_plugin(start: Start) -> None:
-    code = """
-        @hookimpl
-        def extract_text(job, file):
-            return [Passage(file + {end!r}, "x", 2.5)]
-        """
-    app = await start(a=code.format(end="1"), b=code.format(end="2"), c="")
+    finds = PLUGINS / "does_in_thread.py"
+    app = await start(a=finds, b=finds, c="")
     found = await app.plugins.call("extract_text", job=make_job(), file="f")
-    assert found == [[("f1", "x", 2.5)], [("f2", "x", 2.5)]]
+    assert found == [[("fa", "x", 2.5)], [("fb", "x", 2.5)]]
 
 
 @pytest.mark.parametrize("hook", ["check_claim", "check_machine", "run"])
@@ -256,21 +211,15 @@ async def test_guild_is_refused_where_there_is_no_job(start: Start, hook: str) -
 # Checks fail closed
 
 HARM = {
-    "raises": "async def {hook}(): 1 / 0",
-    "raises in a thread": "def {hook}(): raise OSError('disk')",
-    "exits": "async def {hook}(): raise SystemExit",
-    "raises what is no Exception": (
-        "async def {hook}(): raise type('Odd', (BaseException,), {{}})"
-    ),
-    "is cancelled": "async def {hook}(): raise asyncio.CancelledError",
-    "hangs": "async def {hook}(): await asyncio.Event().wait()",
-    "swallows its cancel": (
-        "async def {hook}():\n"
-        "    with contextlib.suppress(asyncio.CancelledError):\n"
-        "        await asyncio.Event().wait()"
-    ),
-    "blocks a thread": "def {hook}(): threading.Event().wait(9)",
-    "fails the job": "async def {hook}(): raise JobFailed(Cause.AGE)",
+    "raises": "fail",
+    "raises in a thread": "fail",
+    "exits": "exit",
+    "raises what is no Exception": "panic",
+    "is cancelled": "be cancelled",
+    "hangs": "hang",
+    "swallows its cancel": "swallow",
+    "blocks a thread": "block",
+    "fails the job": "fail the job",
 }
 ACTION = bossbot.Action(
     name="ping",
@@ -294,8 +243,8 @@ async def test_check_that_breaks_refuses_however_often(
     start: Start, logged: list[str], harm: str
 ) -> None:
     hooks = sorted(bossbot.VETOES)
-    code = "".join(f"@hookimpl\n{HARM[harm].format(hook=hook)}\n" for hook in hooks)
-    app = await start(rule=code)
+    checks = PLUGINS / "checks_in_thread.py" if "thread" in harm else CHECKS
+    app = await start({"rule__does": HARM[harm]}, rule=checks)
     app.plugins.quick_limit_s = 0.02
     rule = app.plugins.all["rule"]
     for hook in hooks:
@@ -308,6 +257,7 @@ async def test_check_that_breaks_refuses_however_often(
     assert app.plugins.all["rule"] is rule and not rule.off
     assert sorted(rule.hooks) == hooks
     assert rule.failures == dict.fromkeys(hooks, 12)
+    sys.modules["bossbot_plugins._ways"].unblock.set()
 
 
 @pytest.mark.parametrize("value", ["'many'", "[1]", "-1"])
@@ -315,16 +265,7 @@ async def test_check_that_breaks_refuses_however_often(
 async def test_check_with_wrong_settings_of_a_guild_refuses(
     start: Start, hook: str, value: str
 ) -> None:
-    code = f"""
-        from pydantic import Field
-
-        class GuildConfig(PluginConfig):
-            per_minute: int = Field(5, ge=0)
-
-        @hookimpl
-        async def {hook}(guild): ...
-        """
-    app = await start(rule=code)
+    app = await start(rule=PLUGINS / "per_minute.py")
     tables = {"rule": {"per_minute": value}}
     for wrong in (tables, {"rule": {"per_mintue": 1}}, {"rule": 5}):
         values = {**CALLS[hook], "job": make_job(guild_settings=wrong)}
@@ -336,7 +277,7 @@ async def test_check_with_wrong_settings_of_a_guild_refuses(
 
 
 async def test_check_job_that_breaks_keeps_every_link_out(start: Start) -> None:
-    app = await start(rule="@hookimpl\nasync def check_job(job): 1 / 0")
+    app = await start({"rule__does": "fail"}, rule=CHECKS)
     for number in range(7):
         with pytest.raises(Refused, match=re.escape(BROKEN)):
             await intake(app, number)
@@ -347,12 +288,8 @@ async def test_check_job_that_breaks_keeps_every_link_out(start: Start) -> None:
 async def test_check_attempt_fails_a_job_before_it_is_downloaded(
     stage: Stage, cause: str
 ) -> None:
-    stage.hook(
-        "late",
-        "async def check_attempt(job):\n"
-        f"    raise Refused('Not today.', cause=Cause.{cause})",
-    )
-    async with stage.bot() as bot:
+    stage.copy_plugin(PLUGINS / "holds.py")
+    async with stage.bot(holds__cause=cause) as bot:
         await stage.says(f"$download {link('hang=never')}")
         await stage.hears("Not today.")
         [job] = await bot.app.queue.list()
@@ -361,15 +298,9 @@ async def test_check_attempt_fails_a_job_before_it_is_downloaded(
 
 
 async def test_check_claim_holds_the_jobs_until_it_lets_them_go(
-    stage: Stage, logged: list[str], tmp_path: Path
+    stage: Stage, logged: list[str]
 ) -> None:
-    gate = tmp_path / "gate"
-    stage.hook(
-        "film",
-        "async def check_claim():\n"
-        "    from pathlib import Path\n"
-        f"    if not Path({str(gate)!r}).exists(): raise Refused('It is film time.')",
-    )
+    stage.copy_plugin(PLUGINS / "holds.py")
     async with stage.bot() as bot:
         await stage.says(f"$download {link(stage.image())}")
         job = job_id(await stage.hears("Download started"))
@@ -378,7 +309,7 @@ async def test_check_claim_holds_the_jobs_until_it_lets_them_go(
                 await asyncio.sleep(0.01)
         stored = await bot.app.queue.get(job)
         assert stored and (stored.status, stored.attempts) == ("queued", 0)
-        gate.touch()
+        (bot.app.settings.data_dir / "gate").touch()
         await stage.gets(1)
     warned = [line for line in logged if "film time" in line]
     assert len(warned) == 1, "not at every look at the queue"
@@ -387,7 +318,7 @@ async def test_check_claim_holds_the_jobs_until_it_lets_them_go(
 async def test_check_upload_that_breaks_posts_nothing_and_says_so(
     stage: Stage,
 ) -> None:
-    stage.hook("rule", "async def check_upload(files):\n    1 / 0")
+    stage.hook("rule", "async def check_upload(files): 1 / 0")
     async with stage.bot():
         await stage.says(f"$download {link(stage.image())}")
         await stage.hears("Download failed", BROKEN)
@@ -397,28 +328,15 @@ async def test_check_upload_that_breaks_posts_nothing_and_says_so(
 async def test_another_hook_that_fails_never_takes_the_check_away(
     start: Start, logged: list[str]
 ) -> None:
-    code = """
-        @hookimpl
-        async def check_job(job):
-            raise Refused("no")
-
-        @hookimpl
-        async def answer_job(job):
-            1 / 0
-
-        @hookimpl
-        def job_changed(job):
-            raise SystemExit
-        """
-    app = await start(rule=code)
+    app = await start(rule=MIXED)
     rule = app.plugins.all["rule"]
     for _ in range(7):
-        assert await app.plugins.call("answer_job", job=make_job()) == []
-        await app.plugins.call("job_changed", job=make_job(), previous=None)
-        with pytest.raises(Refused, match="no"):
-            await intake(app)
+        assert await app.plugins.call("answer_job", job=make_job(url="fail")) == []
+        await app.plugins.call("job_changed", job=make_job(url="exit"), previous=None)
+        with pytest.raises(Refused, match="not today"):
+            await intake(app, "refuse")
     assert app.plugins.all["rule"] is rule and not rule.off
-    assert rule.hooks == ["check_job"]
+    assert sorted(rule.hooks) == ["check_job", "process_files"]
     for hook in ("answer_job", "job_changed"):
         assert any(f"{hook} of plugin rule is switched off" in one for one in logged)
         assert sum(f"plugin rule failed in {hook}" in one for one in logged) == 5
@@ -427,30 +345,28 @@ async def test_another_hook_that_fails_never_takes_the_check_away(
 @pytest.mark.parametrize(
     "wrong",
     [
-        'def register_tables():\n    return ["CREATE TABL oops"]',
-        "def register_commands(bot):\n    oops",
+        "def register_tables(): return ['CREATE TABL oops']",
+        "def register_commands(bot): oops",
     ],
 )
 async def test_failed_reload_leaves_no_moment_without_the_check(
     start: Start, write_plugin: WritePlugin, wrong: str
 ) -> None:
-    check = "@hookimpl\nasync def check_job(job):\n    raise Refused('vetoed')\n"
-    app = await start(mine=check)
-    write_plugin("mine", f"{IMPORTS}{check}\n@hookimpl\n{wrong}\n")
+    app = await start(mine=VETO)
+    write_plugin("mine", f"{VETO.read_text()}\n\n@hookimpl\n{wrong}\n")
     reloading = asyncio.create_task(app.reload("mine"))
     while not reloading.done():
-        with pytest.raises(Refused, match="vetoed"):
+        with pytest.raises(Refused, match="not today"):
             await app.plugins.call("check_job", job=make_job())
         await asyncio.sleep(0)
 
 
 async def test_check_is_back_after_a_reload(
-    start: Start, write_plugin: WritePlugin
+    start: Start, add_plugin: AddPlugin
 ) -> None:
-    code = IMPORTS + "@hookimpl\nasync def check_job(job): raise Refused('{}')"
     app = await start(rule="@hookimpl\nasync def check_job(job): 1 / 0")
     for text in ("first", "second"):
-        write_plugin("rule", code.format(text))
+        edit(add_plugin(VETO, "rule"), "not today", text)
         await app.reload("rule")
         with pytest.raises(Refused, match=text):
             await intake(app)
@@ -460,19 +376,10 @@ async def test_check_is_back_after_a_reload(
 
 
 async def test_success_of_another_hook_does_not_reset_the_count(start: Start) -> None:
-    code = """
-        @hookimpl
-        async def answer_job(job):
-            raise RuntimeError("again")
-
-        @hookimpl
-        async def job_changed(job):
-            pass
-        """
-    app = await start(bad=code)
+    app = await start(bad=DOES)
     for number in range(1, 6):
         assert not app.plugins.all["bad"].off
-        assert await app.plugins.call("answer_job", job=make_job()) == []
+        assert await app.plugins.call("answer_job", job=make_job(url="fail")) == []
         await app.plugins.call("job_changed", job=make_job(), previous=None)
         if number < 5:
             assert app.plugins.all["bad"].failures == {"answer_job": number}
@@ -482,14 +389,7 @@ async def test_success_of_another_hook_does_not_reset_the_count(start: Start) ->
 
 
 async def test_failures_of_two_hooks_do_not_add_up(start: Start) -> None:
-    code = """
-        @hookimpl
-        async def answer_job(job): 1 / 0
-
-        @hookimpl
-        async def job_changed(job): 1 / 0
-        """
-    app = await start(bad=code)
+    app = await start({"bad__does": "fail"}, bad=DOES)
     for _ in range(4):
         await app.plugins.call("answer_job", job=make_job())
         await app.plugins.call("job_changed", job=make_job(), previous=None)
@@ -500,22 +400,14 @@ async def test_failures_of_two_hooks_do_not_add_up(start: Start) -> None:
 async def test_refusal_and_a_failed_job_are_answers_and_reset_the_count(
     start: Start,
 ) -> None:
-    code = """
-        said = None
-
-        @hookimpl
-        async def process_files(files):
-            raise said or RuntimeError("again")
-        """
-    app = await start(bad=code)
-    module = sys.modules["bossbot_plugins.bad"]
-    values = {"job": make_job(), "files": [], "bench": None}
-    for said in (Refused("no"), JobFailed(Cause.AGE)):
+    app = await start(bad=DOES)
+    values = {"files": [], "bench": None}
+    for url, said in (("refuse", Refused), ("fail the job", JobFailed)):
         for _ in range(4):
-            module.said = None
+            values["job"] = make_job(url="fail")
             assert await app.plugins.fold("process_files", "files", **values) == []
-        module.said = said
-        with pytest.raises(type(said)):
+        values["job"] = make_job(url=url)
+        with pytest.raises(said):
             await app.plugins.fold("process_files", "files", **values)
         assert not app.plugins.all["bad"].failures
     assert not app.plugins.all["bad"].off
@@ -527,25 +419,7 @@ async def test_refusal_and_a_failed_job_are_answers_and_reset_the_count(
 async def test_trace_names_plugin_hook_arguments_answer_and_time(
     start: Start, logged: list[str]
 ) -> None:
-    code = """
-        class GuildConfig(PluginConfig): ...
-
-        @hookimpl
-        async def check_job(job, guild, app): ...
-
-        @hookimpl
-        def answer_job(job):
-            return "an answer that stays out of the log"
-
-        @hookimpl
-        async def job_changed():
-            raise LookupError
-
-        @hookimpl
-        async def check_claim():
-            raise Refused("no")
-        """
-    app = await start({"trace_hooks": True}, rule=code)
+    app = await start({"trace_hooks": True}, rule=PLUGINS / "traced.py")
     await app.plugins.call("check_job", job=make_job())
     await app.plugins.call_first("answer_job", job=make_job())
     await app.plugins.call("job_changed", job=make_job(), previous=None)
@@ -564,7 +438,7 @@ async def test_trace_names_plugin_hook_arguments_answer_and_time(
 async def test_without_the_trace_no_call_is_logged(
     start: Start, logged: list[str]
 ) -> None:
-    app = await start(rule="@hookimpl\nasync def check_job(job): ...")
+    app = await start(rule=CHECKS)
     await app.plugins.call("check_job", job=make_job())
     assert not [line for line in logged if "rule." in line]
 
@@ -575,12 +449,12 @@ async def test_without_the_trace_no_call_is_logged(
 async def test_plugin_that_needs_a_newer_api_is_off_with_the_remedy(
     start: Start,
 ) -> None:
-    works = "@hookimpl\nasync def answer_job(job): return 'works'"
+    good = f"{GOOD.read_text()}\n"
     app = await start(
-        newer=f"API = 99\n{works}",
-        same=f"API = {bossbot.API}\n{works}",
-        odd=f"API = 'one'\n{works}",
-        later=f"from bossbot import NotYetThere\n\nAPI = 2\n{works}",
+        newer=good + "API = 99",
+        same=good + f"API = {bossbot.API}",
+        odd=good + "API = 'one'",
+        later=good + "API = 2\nfrom bossbot import NotYetThere",
     )
     assert app.plugins.all["newer"].off == (
         "it needs version 99 of the plugin API, and this bot has 1. "
@@ -588,16 +462,11 @@ async def test_plugin_that_needs_a_newer_api_is_off_with_the_remedy(
     )
     assert app.plugins.all["later"].off.startswith("it needs version 2 of the plugin")
     assert app.plugins.all["odd"].off and not app.plugins.all["same"].off
-    assert await app.plugins.call("answer_job", job=make_job()) == ["works"]
+    assert await app.plugins.call("answer_job", job=make_job()) == ["good"]
 
 
 async def test_check_that_returns_its_refusal_refuses(start: Start) -> None:
-    code = """
-        @hookimpl
-        async def check_job(job):
-            return Refused("not today")
-        """
-    app = await start(rule=code)
+    app = await start({"rule__does": "return a refusal"}, rule=CHECKS)
     with pytest.raises(Refused, match="not today"):
         await app.plugins.call("check_job", job=make_job())
 
@@ -618,46 +487,24 @@ async def test_check_that_answers_in_place_of_raising_refuses(
 async def test_hook_behind_a_decorator_of_the_plugins_own_is_awaited(
     start: Start,
 ) -> None:
-    code = """
-        import functools
-
-        def plain(hook):
-            @functools.wraps(hook)
-            def wrapper(*args, **options):
-                return hook(*args, **options)
-            return wrapper
-
-        @hookimpl
-        @plain
-        async def check_job(job):
-            raise Refused("not today")
-
-        @hookimpl
-        @plain
-        async def answer_job(job):
-            return "an answer"
-        """
-    app = await start(rule=code)
+    app = await start(rule=PLUGINS / "decorated.py")
     with pytest.raises(Refused, match="not today"):
         await app.plugins.call("check_job", job=make_job())
     assert await app.plugins.call("answer_job", job=make_job()) == ["an answer"]
 
 
-@pytest.mark.parametrize("error", ["Refused('no')", "JobFailed(Cause.AGE)"])
+@pytest.mark.parametrize("what", ["refuse", "fail the job"])
 async def test_hook_that_has_nothing_to_refuse_fails_and_the_next_is_called(
-    start: Start, error: str
+    start: Start, what: str
 ) -> None:
-    app = await start(
-        a=f"@hookimpl\nasync def job_changed(job): raise {error}",
-        b="seen = []\n@hookimpl\nasync def job_changed(job): seen.append(job.id)",
-    )
+    app = await start({"a__does": what}, a=DOES, b=DOES)
     await app.plugins.call("job_changed", job=(job := make_job()), previous=None)
     assert sys.modules["bossbot_plugins.b"].seen == [job.id]
     assert app.plugins.all["a"].failures["job_changed"] == 1
 
 
 async def test_fold_takes_nothing_of_another_kind(start: Start) -> None:
-    app = await start(a="@hookimpl\nasync def process_files(files): return 'x.mp4'")
+    app = await start({"a__does": "return a text"}, a=DOES)
     values = {"job": make_job(), "files": ["x"], "bench": None}
     assert await app.plugins.fold("process_files", "files", **values) == ["x"]
     assert app.plugins.all["a"].failures["process_files"] == 1
@@ -665,15 +512,13 @@ async def test_fold_takes_nothing_of_another_kind(start: Start) -> None:
 
 
 async def test_calls_at_the_same_time_drop_a_failing_hook_once(start: Start) -> None:
-    app = await start(
-        a="@hookimpl\nasync def process_files(files):\n"
-        "    import asyncio\n    await asyncio.sleep(0)\n    raise ValueError\n\n"
-        "@hookimpl\nasync def check_job(job): ..."
-    )
+    app = await start({"a__does": "fail after=0"}, a=MIXED)
     values = {"job": make_job(), "files": ["x"], "bench": None}
     fold = app.plugins.fold
     folded = await asyncio.gather(
         *(fold("process_files", "files", **values) for _ in range(9))
     )
     assert folded == [["x"]] * 9
-    assert app.plugins.all["a"].hooks == ["check_job"]
+    assert sorted(app.plugins.all["a"].hooks) == [
+        *("answer_job", "check_job", "job_changed"),
+    ]

@@ -2,34 +2,24 @@
 the plugin goes off; so does everything that the plugin has started."""
 
 import asyncio
-import textwrap
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SmallApp, WritePlugin, make_job
+from conftest import AddPlugin, SmallApp, WritePlugin, edit, make_job
 
-from bossbot import App, PluginError, Refused
+from bossbot import PluginError, Refused
 
-IMPORTS = """\
-import asyncio
-from bossbot import *
-"""
-# Says when it begins and ends; `version` tells one load from another.
-ALIVE = """
-@hookimpl
-async def run(app):
-    await said(app, "begins {version}")
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await said(app, "ends {version}")
-
-async def said(app, what):
-    app.heard.put_nowait(what)
-"""
+PLUGINS = Path(__file__).parent / "plugins"
+ALIVE, RUNS, ENDS, STARTS, BY_A_HOOK = (
+    PLUGINS / f"{name}.py"
+    for name in ("alive", "runs", "ends", "starts", "starts_by_a_hook")
+)
+Start = Callable[..., Any]
+Alive = Callable[..., Path]
 
 
 class Heard(asyncio.Queue[str]):
@@ -46,31 +36,38 @@ class Heard(asyncio.Queue[str]):
         return [self.get_nowait() for _ in range(self.qsize())]
 
 
-Start = Callable[..., Any]
-
-
 @pytest.fixture
 def heard() -> Heard:
     return Heard()
 
 
 @pytest.fixture
-def write(write_plugin: WritePlugin) -> Callable[[str, str], Path]:
-    """Writes a plugin of the owner's."""
-    return lambda name, code: write_plugin(name, IMPORTS + textwrap.dedent(code))
+def alive(add_plugin: AddPlugin) -> Alive:
+    """Adds alive.py in a version of its own, which it says."""
+
+    def add(version: int, name: str = "alive") -> Path:
+        path = add_plugin(ALIVE, name)
+        edit(path, "VERSION = 1", f"VERSION = {version}")
+        return path
+
+    return add
 
 
 @pytest.fixture
-def start(
-    small_app: SmallApp, write: Callable[[str, str], Path], heard: Heard
-) -> Start:
-    """Starts an app with plugins given as name=code, which tell `app.heard`."""
+def start(small_app: SmallApp, add_plugin: AddPlugin, heard: Heard) -> Start:
+    """Starts an app with plugins given as name=file, which tell `app.heard`;
+    ``settings`` holds settings."""
 
-    async def start(run_again_s: float = 0.03, **codes: str) -> App:
-        for name, code in codes.items():
-            write(name, code)
-        app = small_app()
-        app.heard = heard  # type: ignore[attr-defined]
+    async def start(
+        settings: dict[str, Any] | None = None,
+        run_again_s: float = 0.03,
+        **plugins: Path,
+    ) -> Any:
+        add_plugin(PLUGINS / "_ways.py")
+        for name, plugin in plugins.items():
+            add_plugin(plugin, name)
+        app: Any = small_app(**(settings or {}))
+        app.heard, app.let_go = heard, asyncio.Event()
         app.run_again_s = run_again_s
         app.end_within_s = 60
         await app.start()
@@ -85,7 +82,7 @@ def start(
 async def test_run_begins_with_the_app_and_ends_with_it(
     start: Start, heard: Heard
 ) -> None:
-    app = await start(alive=ALIVE.format(version=1))
+    app = await start(alive=ALIVE)
     assert await heard.next() == "begins 1"
     assert heard.empty()
     await app.stop()
@@ -93,9 +90,9 @@ async def test_run_begins_with_the_app_and_ends_with_it(
 
 
 async def test_run_does_not_begin_when_a_command_only_loads_the_plugins(
-    small_app: SmallApp, write: Callable[[str, str], Path], heard: Heard
+    small_app: SmallApp, alive: Alive, heard: Heard
 ) -> None:
-    write("alive", ALIVE.format(version=1))
+    alive(1)
     app = small_app()
     app.heard = heard  # type: ignore[attr-defined]
     await app.reload("alive")
@@ -106,35 +103,19 @@ async def test_run_does_not_begin_when_a_command_only_loads_the_plugins(
 async def test_run_may_ask_for_app_config_and_settings(
     start: Start, heard: Heard
 ) -> None:
-    code = """
-        class Config(PluginConfig):
-            word: str = "hello"
-
-        @hookimpl
-        async def run(settings, app, config):
-            app.heard.put_nowait(f"{config.word} {settings.max_items}")
-        """
-    await start(asks=code)
+    await start(asks=PLUGINS / "asks_when_it_begins.py")
     assert await heard.next() == "hello 50"
 
 
 async def test_run_has_every_part_when_it_begins(start: Start, heard: Heard) -> None:
-    code = """
-        @hookimpl
-        async def run(app):
-            await app.facts.set("a", "1")
-            job = Job(id="aa", url="https://a.example/", request_key="k")
-            app.heard.put_nowait(f"{await app.facts.get('a')} {await app.queue.add(job)}")
-        """
-    await start(asks=code)
-    assert await heard.next() == "1 0"
+    await start(asks=PLUGINS / "asks_when_it_begins.py")
+    assert (await heard.times(2))[1] == "1 0"
 
 
 async def test_run_that_returns_is_not_started_again(
     start: Start, heard: Heard
 ) -> None:
-    code = "@hookimpl\nasync def run(app): app.heard.put_nowait('once')"
-    app = await start(once=code, alive=ALIVE.format(version=1))
+    app = await start(once=RUNS, alive=ALIVE)
     assert sorted(await heard.times(2)) == ["begins 1", "once"]
     await app.stop()
     assert heard.rest() == ["ends 1"]
@@ -144,17 +125,7 @@ async def test_run_that_returns_is_not_started_again(
 async def test_run_hears_of_the_stop_while_the_parts_still_work(
     start: Start, heard: Heard
 ) -> None:
-    code = """
-        @hookimpl
-        async def run(app):
-            app.heard.put_nowait("begins")
-            try:
-                await asyncio.Event().wait()
-            finally:
-                await app.facts.set("a", "kept")
-                app.heard.put_nowait(await app.facts.get("a"))
-        """
-    app = await start(last=code)
+    app = await start({"last__how": "with a part"}, last=ENDS)
     await heard.next()
     await app.stop()
     assert heard.rest() == ["kept"]
@@ -164,12 +135,12 @@ async def test_run_hears_of_the_stop_while_the_parts_still_work(
 
 
 async def test_run_of_a_reloaded_plugin_is_the_only_one(
-    start: Start, heard: Heard, write: Callable[[str, str], Path]
+    start: Start, heard: Heard, alive: Alive
 ) -> None:
-    app = await start(alive=ALIVE.format(version=1))
+    app = await start(alive=ALIVE)
     assert await heard.next() == "begins 1"
     for version in (2, 3, 4):
-        write("alive", ALIVE.format(version=version))
+        alive(version)
         assert not (await app.reload("alive")).off
         assert await heard.times(2) == [f"ends {version - 1}", f"begins {version}"]
     await asyncio.gather(app.reload("alive"), app.reload("alive"))
@@ -179,27 +150,28 @@ async def test_run_of_a_reloaded_plugin_is_the_only_one(
 
 
 async def test_run_of_a_new_file_begins_when_it_is_loaded(
-    start: Start, heard: Heard, write: Callable[[str, str], Path]
+    start: Start, heard: Heard, alive: Alive
 ) -> None:
     app = await start()
-    write("alive", ALIVE.format(version=1))
+    alive(1)
     await app.reload("alive")
     assert await heard.next() == "begins 1"
 
 
 async def test_run_goes_on_when_the_new_version_is_broken_and_ends_with_the_file(
-    start: Start, heard: Heard, write: Callable[[str, str], Path]
+    start: Start, heard: Heard, alive: Alive, write_plugin: WritePlugin
 ) -> None:
-    app = await start(alive=ALIVE.format(version=1), other=ALIVE.format(version=2))
+    other = alive(2, "other")
+    app = await start(alive=ALIVE)
     assert sorted(await heard.times(2)) == ["begins 1", "begins 2"]
-    write("alive", "def broken(:")
+    write_plugin("alive", "def broken(:")
     assert "SyntaxError" in (await app.reload("alive")).off
     assert not app.plugins.all["alive"].off and heard.rest() == []
-    write("other", "").unlink()
+    other.unlink()
     with pytest.raises(PluginError, match="No plugin other"):
         await app.reload("other")
     assert await heard.next() == "ends 2"
-    write("alive", ALIVE.format(version=3))
+    alive(3)
     assert not (await app.reload("alive")).off
     assert await heard.times(2) == ["ends 1", "begins 3"]
 
@@ -207,8 +179,7 @@ async def test_run_goes_on_when_the_new_version_is_broken_and_ends_with_the_file
 async def test_run_ends_when_another_hook_has_failed_too_often(
     start: Start, heard: Heard
 ) -> None:
-    code = ALIVE.format(version=1) + "@hookimpl\nasync def answer_job(): 1 / 0\n"
-    app = await start(bad=code)
+    app = await start(bad=ALIVE)
     assert await heard.next() == "begins 1"
     for _ in range(5):
         await app.plugins.call("answer_job", job=make_job())
@@ -217,12 +188,12 @@ async def test_run_ends_when_another_hook_has_failed_too_often(
 
 
 async def test_run_is_put_back_when_the_tables_of_the_new_version_cannot_be_made(
-    start: Start, heard: Heard, write: Callable[[str, str], Path]
+    start: Start, heard: Heard, alive: Alive
 ) -> None:
-    app = await start(alive=ALIVE.format(version=1))
+    app = await start(alive=ALIVE)
     assert await heard.next() == "begins 1"
-    tables = "@hookimpl\ndef register_tables(): return ['CREATE TABLE (']\n"
-    write("alive", ALIVE.format(version=2) + tables)
+    with alive(2).open("a") as file:
+        file.write("\n@hookimpl\ndef register_tables(): return ['CREATE TABLE (']\n")
     assert "cannot be made" in (await app.reload("alive")).off
     assert not app.plugins.all["alive"].off
     await app.stop()
@@ -232,7 +203,7 @@ async def test_run_is_put_back_when_the_tables_of_the_new_version_cannot_be_made
 async def test_reload_exchanges_the_commands_too(
     start: Start, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = await start(alive=ALIVE.format(version=1))
+    app = await start(alive=ALIVE)
 
     async def install(plugin: Any) -> None:
         heard.put_nowait(f"install {plugin.stem}")
@@ -251,111 +222,42 @@ async def test_reload_exchanges_the_commands_too(
 
 # What it has started
 
-STARTS = """
-{imports}
-
-async def work(app, name):
-    app.heard.put_nowait(f"{{name}} begins")
-    try:
-        await asyncio.Event().wait()
-    finally:
-        app.heard.put_nowait(f"{{name}} ends")
-
-{start}
-"""
-BY_RUN = """
-@hookimpl
-async def run(app):
-    app.work = asyncio.create_task(work(app, "task"))
-"""
-BY_A_HOOK = """
-@hookimpl
-async def answer_job(app):
-    app.work = asyncio.create_task(work(app, "task"))
-"""
-BY_A_TASK = """
-async def first(app):
-    app.work = asyncio.create_task(work(app, "task"))
-
-@hookimpl
-async def run(app):
-    app.first = asyncio.create_task(first(app))
-"""
-BY_A_GROUP = """
-@hookimpl
-async def run(app):
-    async with asyncio.TaskGroup() as group:
-        group.create_task(work(app, "task"))
-"""
-BY_A_TIMER = """
-def later(app):
-    app.work = asyncio.ensure_future(work(app, "task"))
-
-@hookimpl
-async def run(app):
-    asyncio.get_running_loop().call_later(0.001, later, app)
-"""
-WAYS = {
-    "run": BY_RUN,
-    "a hook": BY_A_HOOK,
-    "a task": BY_A_TASK,
-    "a group": BY_A_GROUP,
-    "a timer": BY_A_TIMER,
-}
-
 
 @pytest.mark.parametrize("end", ["reload", "switch off", "stop"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["run", "hook", "task", "group", "timer"])
 async def test_task_that_a_plugin_started_ends_with_it(
-    start: Start,
-    heard: Heard,
-    write: Callable[[str, str], Path],
-    way: str,
-    end: str,
+    start: Start, heard: Heard, write_plugin: WritePlugin, way: str, end: str
 ) -> None:
-    code = STARTS.format(imports="", start=textwrap.dedent(WAYS[way]))
-    app = await start(busy=code)
+    app = await start(**{way: BY_A_HOOK if way == "hook" else STARTS})
     await app.plugins.call("answer_job", job=make_job())
-    assert await heard.next() == "task begins"
+    assert await heard.next() == f"{way} begins"
     if end == "reload":
-        write("busy", "")
-        await app.reload("busy")
+        write_plugin(way, "")
+        await app.reload(way)
     elif end == "switch off":
-        app.plugins.switch_off("busy", "enough")
+        app.plugins.switch_off(way, "enough")
     else:
         await app.stop()
-    assert await heard.next() == "task ends"
+    assert await heard.next() == f"{way} ends"
     assert heard.empty()
 
 
 @pytest.mark.parametrize("module", ["work", "_work"])
 async def test_task_of_a_folder_plugins_own_module_ends_with_it(
-    start: Start,
-    heard: Heard,
-    write: Callable[[str, str], Path],
-    tmp_path: Path,
-    module: str,
+    start: Start, heard: Heard, tmp_path: Path, module: str
 ) -> None:
     folder = tmp_path / "plugins" / "busy"
-    folder.mkdir(parents=True)
-    nested = STARTS.format(imports=IMPORTS, start=BY_A_TASK).replace("@hookimpl", "")
-    (folder / f"{module}.py").write_text(nested)
-    (folder / "__init__.py").write_text(
-        f"from bossbot import hookimpl\nfrom .{module} import run as start\n"
-        "@hookimpl\nasync def run(app):\n    await start(app)\n"
-    )
+    shutil.copytree(PLUGINS / "starts_in_a_folder", folder)
+    (folder / "work.py").rename(folder / f"{module}.py")
+    edit(folder / "__init__.py", ".work", f".{module}")
     app = await start()
-    assert await heard.next() == "task begins"
+    assert await heard.next() == "busy begins"
     app.plugins.switch_off("busy", "enough")
-    assert await heard.next() == "task ends"
+    assert await heard.next() == "busy ends"
 
 
 async def test_task_of_another_plugin_goes_on(start: Start, heard: Heard) -> None:
-    codes = {
-        name: STARTS.format(imports="", start=BY_RUN).replace('"task"', f'"{name}"')
-        for name in ("one", "two")
-    }
-    app = await start(**codes)
+    app = await start(one=STARTS, two=STARTS)
     assert sorted(await heard.times(2)) == ["one begins", "two begins"]
     await app.reload("one")
     assert await heard.times(2) == ["one ends", "one begins"]
@@ -363,49 +265,25 @@ async def test_task_of_another_plugin_goes_on(start: Start, heard: Heard) -> Non
 
 
 async def test_task_started_with_a_library_belongs_to_the_plugin(
-    start: Start, heard: Heard, write: Callable[[str, str], Path]
+    start: Start, heard: Heard
 ) -> None:
-    library = """
-        def begin(work):
-            return asyncio.create_task(work)
-        """
-    write("_begin", library)
-    code = STARTS.format(
-        imports="from bossbot_plugins._begin import begin",
-        start=BY_RUN.replace("asyncio.create_task", "begin"),
-    )
-    app = await start(busy=code)
-    assert await heard.next() == "task begins"
-    app.plugins.switch_off("busy", "enough")
-    assert await heard.next() == "task ends"
+    app = await start(library=STARTS)
+    assert await heard.next() == "library begins"
+    app.plugins.switch_off("library", "enough")
+    assert await heard.next() == "library ends"
 
 
 # One that fails
 
-FAILS = """
-@hookimpl
-async def run(app):
-    app.heard.put_nowait("again")
-    {fault}
-"""
-
 
 @pytest.mark.parametrize(
-    "fault",
-    [
-        "1 / 0",
-        "raise SystemExit(3)",
-        "raise asyncio.CancelledError",
-        "raise Refused('no')",
-        "raise JobFailed(Cause.AGE)",
-        "await asyncio.wait_for(asyncio.Event().wait(), 0.001)",
-    ],
+    "fault", ["fail", "exit", "be cancelled", "refuse", "fail the job", "time out"]
 )
 async def test_run_that_fails_is_logged_counted_and_started_again_until_it_is_off(
     start: Start, heard: Heard, logged: list[str], fault: str
 ) -> None:
-    app = await start(bad=FAILS.format(fault=fault), alive=ALIVE.format(version=1))
-    assert sorted(await heard.times(6)) == [*["again"] * 5, "begins 1"]
+    app = await start({"bad__does": fault}, bad=RUNS, alive=ALIVE)
+    assert sorted(await heard.times(6)) == [*["bad"] * 5, "begins 1"]
     async with asyncio.timeout(60):
         while not app.plugins.all["bad"].off:
             await asyncio.sleep(0)
@@ -416,27 +294,24 @@ async def test_run_that_fails_is_logged_counted_and_started_again_until_it_is_of
 
 
 async def test_run_is_started_again_only_after_a_while(
-    start: Start, heard: Heard
+    start: Start, heard: Heard, add_plugin: AddPlugin
 ) -> None:
-    app = await start(run_again_s=3600)
-    (app.settings.plugins_dir / "bad.py").write_text(
-        IMPORTS + FAILS.format(fault="1 / 0")
-    )
+    app = await start({"bad__does": "fail"}, run_again_s=3600)
+    add_plugin(RUNS, "bad")
     bad = await app.reload("bad")
-    assert await heard.next() == "again"
+    assert await heard.next() == "bad"
     async with asyncio.timeout(60):
         while not bad.failures:
             await asyncio.sleep(0)
     assert bad.failures == {"run": 1} and not bad.off and heard.empty()
     await app.reload("bad")
-    assert await heard.next() == "again", "a reload does not wait"
+    assert await heard.next() == "bad", "a reload does not wait"
 
 
 async def test_failures_of_a_run_that_is_well_in_between_are_not_counted(
     start: Start, heard: Heard
 ) -> None:
-    code = FAILS.format(fault="await asyncio.sleep(0.02); 1 / 0")
-    app = await start(bad=code, run_again_s=0.001)
+    app = await start({"bad__does": "fail after=0.02"}, 0.001, bad=RUNS)
     await heard.times(8)
     assert not app.plugins.all["bad"].off
 
@@ -444,8 +319,8 @@ async def test_failures_of_a_run_that_is_well_in_between_are_not_counted(
 async def test_run_that_fails_too_often_leaves_the_checks_of_its_plugin(
     start: Start, heard: Heard, logged: list[str]
 ) -> None:
-    check = "@hookimpl\nasync def check_job(job): raise Refused('no')\n"
-    app = await start(rule=check + FAILS.format(fault="1 / 0"))
+    rule = PLUGINS / "runs_and_checks.py"
+    app = await start({"rule__does": "fail"}, rule=rule)
     await heard.times(5)
     async with asyncio.timeout(60):
         while "run" in app.plugins.all["rule"].hooks:
@@ -457,49 +332,28 @@ async def test_run_that_fails_too_often_leaves_the_checks_of_its_plugin(
 
 
 async def test_fault_while_it_ends_is_no_failure_of_the_stop(
-    start: Start, heard: Heard, write: Callable[[str, str], Path]
+    start: Start, heard: Heard, add_plugin: AddPlugin
 ) -> None:
-    code = """
-        @hookimpl
-        async def run(app):
-            app.heard.put_nowait("begins")
-            try:
-                await app.ends.wait()
-            finally:
-                1 / 0
-        """
-    app = await start(alive=ALIVE.format(version=1))
-    app.ends = asyncio.Event()
-    write("bad", code)
+    app = await start({"bad__how": "with a fault"}, alive=ALIVE)
+    add_plugin(ENDS, "bad")
     await app.reload("bad")
     await heard.times(2)
     try:
         await app.stop()
     finally:
-        app.ends.set()
+        app.let_go.set()
     assert heard.rest() == ["ends 1"], "and nothing has begun again"
 
 
 async def test_hook_at_work_on_a_job_goes_on_while_its_plugin_is_reloaded(
-    start: Start, heard: Heard, write: Callable[[str, str], Path]
+    start: Start, heard: Heard, write_plugin: WritePlugin
 ) -> None:
-    code = """
-        async def part(app, name):
-            await app.gate.wait()
-            return name
-
-        @hookimpl
-        async def answer_job(app):
-            app.heard.put_nowait("begins")
-            async with asyncio.TaskGroup() as group:
-                parts = [group.create_task(part(app, name)) for name in ("a", "b")]
-            return "".join(task.result() for task in parts)
-        """
-    app = await start(busy=code)
+    app = await start(busy=BY_A_HOOK)
     app.gate = asyncio.Event()
-    working = asyncio.create_task(app.plugins.call_first("answer_job", job=make_job()))
+    two = make_job(url="two")
+    working = asyncio.create_task(app.plugins.call_first("answer_job", job=two))
     assert await heard.next() == "begins"
-    write("busy", "")
+    write_plugin("busy", "")
     assert not (await app.reload("busy")).off
     app.gate.set()
     assert await working == "ab"
@@ -507,30 +361,19 @@ async def test_hook_at_work_on_a_job_goes_on_while_its_plugin_is_reloaded(
 
 # One that does not let go
 
-STUBBORN = """
-@hookimpl
-async def run(app):
-    app.heard.put_nowait("begins")
-    while not app.let_go.is_set():  # until the test has seen enough
-        try:
-            await app.let_go.wait()
-        except asyncio.CancelledError:
-            app.heard.put_nowait("no")
-"""
-
 
 @pytest.mark.parametrize("end", ["stop", "reload"])
 async def test_run_that_swallows_its_cancellation_does_not_hold_up_the_bot(
     start: Start,
     heard: Heard,
     logged: list[str],
-    write: Callable[[str, str], Path],
+    add_plugin: AddPlugin,
+    write_plugin: WritePlugin,
     end: str,
 ) -> None:
-    app = await start(alive=ALIVE.format(version=1))
-    app.let_go = asyncio.Event()
+    app = await start(alive=ALIVE)
     app.end_within_s = 0.1
-    write("stubborn", STUBBORN)
+    add_plugin(ENDS, "stubborn")
     await app.reload("stubborn")
     await heard.times(2)
     try:
@@ -538,7 +381,7 @@ async def test_run_that_swallows_its_cancellation_does_not_hold_up_the_bot(
             if end == "stop":
                 await app.stop()
             else:
-                write("stubborn", "")
+                write_plugin("stubborn", "")
                 await app.reload("stubborn")
     finally:
         app.let_go.set()
@@ -547,13 +390,12 @@ async def test_run_that_swallows_its_cancellation_does_not_hold_up_the_bot(
 
 
 async def test_tasks_that_swallow_their_cancellation_end_together(
-    start: Start, heard: Heard, write: Callable[[str, str], Path]
+    start: Start, heard: Heard, add_plugin: AddPlugin
 ) -> None:
     app = await start()
-    app.let_go = asyncio.Event()
     app.end_within_s = 1
     for number in range(8):
-        write(f"stubborn{number}", STUBBORN)
+        add_plugin(ENDS, f"stubborn{number}")
         await app.reload(f"stubborn{number}")
     await heard.times(8)
     began_s = time.monotonic()
@@ -566,19 +408,10 @@ async def test_tasks_that_swallow_their_cancellation_end_together(
 
 
 async def test_plugin_that_reloads_itself_has_one_life_after_it(
-    start: Start, heard: Heard, write: Callable[[str, str], Path]
+    start: Start, heard: Heard, alive: Alive
 ) -> None:
-    app = await start(
-        alive="""
-        @hookimpl
-        async def run(app):
-            app.heard.put_nowait("begins 1")
-            while app.heard.qsize():
-                await asyncio.sleep(0)
-            await app.reload("alive")
-        """
-    )
-    write("alive", ALIVE.format(version=2))
+    app = await start(alive=PLUGINS / "reloads_itself.py")
+    alive(2)
     assert await heard.times(2) == ["begins 1", "begins 2"]
     await app.stop()
     assert heard.rest() == ["ends 2"]

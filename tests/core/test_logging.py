@@ -5,7 +5,6 @@ import os
 import re
 import stat
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Home, MakeSettings, SmallApp, WritePlugin
+from conftest import AddPlugin, Home, MakeSettings, SmallApp
 from loguru import logger
 from pydantic import SecretStr
 
@@ -21,6 +20,7 @@ import bossbot
 import bossbot_contracts
 from bossbot import OutOfReach, PluginConfig, redact
 
+PLUGINS = Path(__file__).parent / "plugins"
 TOKEN = "MTAwMDAwMDAw.GsEcRe.very-secret-token"
 COOKIE = "cookie-0123456789abcdef"
 RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR) ")
@@ -297,11 +297,9 @@ def test_strange_levels_of_libraries_are_logged_too(start: Start) -> None:
 
 
 def test_secret_of_a_plugin_is_kept_out_whatever_its_name(
-    start: Start, small_app: SmallApp, write_plugin: WritePlugin
+    start: Start, small_app: SmallApp, add_plugin: AddPlugin
 ) -> None:
-    code = "from bossbot import PluginConfig\nfrom pydantic import SecretStr\n"
-    code += "class Config(PluginConfig):\n    plain: SecretStr\n"
-    write_plugin("site", code)
+    add_plugin(PLUGINS / "keeps_a_secret.py", "site")
     written = start(site__plain=COOKIE)
     small_app(site__plain=COOKIE)
     logger.info("the value is {}", COOKIE)
@@ -311,22 +309,7 @@ def test_secret_of_a_plugin_is_kept_out_whatever_its_name(
 def test_plugin_that_fails_with_a_secret_does_not_tell_it(
     bare_home: Home, tmp_path: Path
 ) -> None:
-    bare_home.plugin(
-        "site",
-        textwrap.dedent(
-            """
-            from bossbot import PluginConfig, SecretStr, hookimpl
-
-            class Config(PluginConfig):
-                auth_token: SecretStr
-
-            @hookimpl
-            def register_platforms(config):
-                secret = config.auth_token.get_secret_value()
-                raise RuntimeError(secret)
-            """
-        ),
-    )
+    bare_home.add_plugin(PLUGINS / "tells_its_secret.py", "site")
     env = {
         "BOSS_BOT_PLUGINS__SITE__AUTH_TOKEN": COOKIE,
         "BOSS_BOT_DISCORD_TOKEN": TOKEN,

@@ -9,46 +9,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PARTS, ROOT, Home, MakeApp, MakeSettings, link_plugins, make_job
+from conftest import (
+    PARTS,
+    ROOT,
+    SUPPORT_PLUGINS,
+    Home,
+    MakeApp,
+    MakeSettings,
+    edit,
+    link_plugins,
+    make_job,
+)
 from routing import route
 
 from bossbot import OURS, SHELVES, App, find_plugins, plugin_folders
 
-HELLO = """
-from bossbot import Subcommand, hookimpl
-
-async def hello(app, args):
-    print({text!r})
-    return 0
-
-@hookimpl
-def register_subcommands():
-    return [Subcommand({name!r}, "say hello", hello)]
-"""
-ANSWER = """
-from bossbot import hookimpl
-{imports}
-
-@hookimpl
-async def answer_job(job):
-    return {text}
-"""
-ENGINE = """
-from bossbot import Engine, hookimpl
-{imports}
-
-@hookimpl
-def register_engines():
-    return [Engine("{name}", lambda: "1", lambda: None, supports, download, True)]
-
-def supports(url):
-    return "toy." in url
-
-def download(request, report):
-    path = request.folder / f"{{request.prefix}}_0001.txt"
-    path.write_text({text})
-    report.file(path)
-"""
+PLUGINS = Path(__file__).parent / "plugins"
+ASKS, COMMAND, WHERE, WORD, WORD_OF_MODULE = (
+    PLUGINS / f"{name}.py"
+    for name in ("asks", "command", "where", "word", "word_of_module")
+)
 
 
 class Place:
@@ -61,17 +41,18 @@ class Place:
             (self.ours / shelf).mkdir(parents=True)
         self.own.mkdir(exist_ok=True)
 
-    def write(self, name: str, code: str) -> Path:
-        """A file of the owner's: "stats.py", "stats/__init__.py"."""
+    def write(self, name: str, code: str | Path) -> Path:
+        """A file of the owner's: "stats.py", "stats/__init__.py". It is a copy of
+        another one, or has a line of its own."""
         return self._write(self.own / name, code)
 
-    def write_ours(self, name: str, code: str) -> Path:
+    def write_ours(self, name: str, code: str | Path) -> Path:
         """A file on one of our shelves: "chat/stats.py"."""
         return self._write(self.ours / name, code)
 
-    def _write(self, path: Path, code: str) -> Path:
+    def _write(self, path: Path, code: str | Path) -> Path:
         path.parent.mkdir(exist_ok=True)
-        path.write_text(code, "utf-8")
+        path.write_text(code if isinstance(code, str) else code.read_text(), "utf-8")
         return path
 
     def found(self) -> dict[str, tuple[str, str]]:
@@ -155,12 +136,11 @@ def test_stems_of_ours_are_unique_over_all_shelves() -> None:
 async def test_own_library_takes_the_place_of_ours_with_a_warning(
     place: Place, load: Callable[..., App], logged: list[str]
 ) -> None:
-    imports = "from bossbot_plugins._words import word"
-    place.write_ours("chat/a.py", ANSWER.format(imports=imports, text="word"))
-    place.write_ours("chat/_words.py", "word = 'ours'")
+    place.write_ours("chat/a.py", WORD)
+    place.write_ours("chat/_words.py", "WORD = 'ours'")
     for name in ("_other.py", "_words.txt", "hello/_words.py"):
         place.write(name, "")
-    path = place.write("_words.py", "word = 'mine'")
+    path = place.write("_words.py", "WORD = 'mine'")
     assert await answers(load()) == ["mine"]
     said = f"WARNING {path} takes the place of ours, for all plugins"
     assert [line for line in logged if "takes the place" in line] == [said]
@@ -184,51 +164,51 @@ def test_shelves_and_folders_of_plugins_are_the_same() -> None:
 async def test_own_file_of_our_name_takes_its_place_with_one_warning(
     place: Place, load: Callable[..., App], logged: list[str]
 ) -> None:
-    place.write_ours("chat/stats.py", ANSWER.format(imports="", text="'ours'"))
-    path = place.write("stats.py", ANSWER.format(imports="", text="'mine'"))
+    place.write_ours("chat/stats.py", WHERE)
+    path = place.write("stats.py", WHERE)
     app = load()
-    assert await answers(app) == ["mine"]
+    assert await answers(app) == ["plugins"]
     assert [line for line in logged if "stats" in line] == [
         f"WARNING {path} takes the place of ours"
     ]
     path.unlink()
     app = load()
-    assert await answers(app) == ["ours"]
+    assert await answers(app) == ["chat"]
     assert len([line for line in logged if "stats" in line]) == 1
 
 
 async def test_settings_of_ours_go_to_what_takes_its_place(
     place: Place, load: Callable[..., App]
 ) -> None:
-    config = "from bossbot import PluginConfig\nclass Config(PluginConfig):\n    "
-    place.write_ours("chat/stats.py", f"{config}days: int = 1")
-    place.write("stats.py", f"{config}days: int = 1\n    colour: str = 'red'")
-    app = load(stats__days=3, stats__colour="blue")
-    assert app.plugins.all["stats"].config.model_dump() == {"days": 3, "colour": "blue"}
+    place.write_ours("chat/stats.py", ASKS)
+    size = "size: int = 1"
+    edit(place.write("stats.py", ASKS), size, f"{size}\n    shape: str = ''")
+    app = load(stats__size=3, stats__shape="round")
+    assert app.plugins.all["stats"].config.model_dump() == {"size": 3, "shape": "round"}
 
 
 async def test_own_file_that_is_broken_is_off_and_ours_stays_away(
     place: Place, load: Callable[..., App]
 ) -> None:
-    place.write_ours("chat/stats.py", ANSWER.format(imports="", text="'ours'"))
+    place.write_ours("chat/stats.py", WHERE)
     place.write("stats.py", "import nowhere_at_all")
     app = load()
     stats = app.plugins.all["stats"]
     assert "nowhere_at_all" in stats.off and stats.origin == "yours, in place of ours"
     assert await answers(app) == []
-    place.write("stats.py", ANSWER.format(imports="", text="'mine'"))
+    place.write("stats.py", WHERE)
     await app.reload("stats")
-    assert await answers(app) == ["mine"]
+    assert await answers(app) == ["plugins"]
     (place.own / "stats.py").unlink()
     assert (await app.reload("stats")).origin == "ours"
-    assert await answers(app) == ["ours"]
+    assert await answers(app) == ["chat"]
 
 
 async def test_disabled_name_is_off_wherever_it_lies(
     place: Place, load: Callable[..., App], logged: list[str]
 ) -> None:
-    place.write_ours("chat/stats.py", ANSWER.format(imports="", text="'ours'"))
-    place.write("stats.py", ANSWER.format(imports="", text="'mine'"))
+    place.write_ours("chat/stats.py", WHERE)
+    place.write("stats.py", WHERE)
     app = load(disabled_plugins=["stats"])
     assert app.plugins.all["stats"].off == "disabled in the settings"
     assert await answers(app) == []
@@ -239,11 +219,11 @@ async def test_disabled_name_is_off_wherever_it_lies(
 async def test_own_plugin_may_have_any_name(
     place: Place, load: Callable[..., App], name: str
 ) -> None:
-    place.write_ours("chat/stats.py", ANSWER.format(imports="", text="'ours'"))
-    place.write(f"{name}.py", ANSWER.format(imports="import json", text="'mine'"))
+    place.write_ours("chat/stats.py", WHERE)
+    place.write(f"{name}.py", f"import json\n{WHERE.read_text()}")
     app = load()
     assert not app.plugins.all[name].off
-    assert sorted(await answers(app)) == ["mine", "ours"]
+    assert sorted(await answers(app)) == ["chat", "plugins"]
 
 
 def test_folder_of_notes_with_our_name_is_in_nobodys_way(
@@ -282,16 +262,11 @@ def test_what_cannot_be_read_is_off_and_hides_no_command(
 async def test_relative_import_in_a_folder_works_also_after_a_reload(
     place: Place, load: Callable[..., App]
 ) -> None:
-    words = "from .deeper import WORD\ndef greet(): return WORD"
-    place.write(
-        "hello/__init__.py",
-        ANSWER.format(imports="from .words import greet", text="greet()"),
-    )
-    place.write("hello/words.py", words)
-    place.write("hello/deeper.py", "WORD = 'one'")
+    shutil.copytree(PLUGINS / "in_a_folder", place.own / "hello")
+    place.write("_more.py", "MORE = ''")
     app = load()
     assert await answers(app) == ["one"]
-    place.write("hello/deeper.py", "WORD = 'another'")
+    edit(place.own / "hello" / "deeper.py", "one", "another")
     await app.reload("hello")
     assert await answers(app) == ["another"]
     place.write("hello/words.py", "def greet(): return 'a third'")
@@ -303,25 +278,20 @@ async def test_relative_import_in_a_folder_works_also_after_a_reload(
 async def test_libraries_are_imported_by_the_owners_plugins_and_ours(
     place: Place, load: Callable[..., App]
 ) -> None:
-    imports = "from bossbot_plugins._words import WORD"
-    place.write("mine.py", ANSWER.format(imports=imports, text="WORD"))
+    place.write("mine.py", WORD)
     place.write("_words.py", "WORD = 'own'")
-    imports = (
-        "from bossbot_plugins._pages import PAGE\nfrom bossbot_plugins import _pages"
-    )
-    place.write_ours("chat/stats.py", ANSWER.format(imports=imports, text="PAGE"))
-    place.write("yours.py", ANSWER.format(imports=imports, text="_pages.PAGE * 2"))
-    place.write_ours("owner/_pages/__init__.py", "from .page import PAGE")
-    place.write_ours("owner/_pages/page.py", "PAGE = 'page'")
+    edit(place.write_ours("chat/stats.py", WORD), "_words", "_pages")
+    edit(place.write("yours.py", WORD_OF_MODULE), "_words", "_pages")
+    place.write_ours("owner/_pages/__init__.py", "from .page import WORD")
+    place.write_ours("owner/_pages/page.py", "WORD = 'page'")
     app = load()
-    assert await answers(app) == ["own", "page", "pagepage"]
+    assert await answers(app) == ["own", "page", "page"]
 
 
 async def test_own_library_of_our_name_is_used_by_all(
     place: Place, load: Callable[..., App]
 ) -> None:
-    imports = "from bossbot_plugins._words import WORD"
-    place.write_ours("chat/stats.py", ANSWER.format(imports=imports, text="WORD"))
+    place.write_ours("chat/stats.py", WORD)
     place.write_ours("parts/_words.py", "WORD = 'ours'")
     place.write("_words.py", "WORD = 'mine'")
     assert await answers(load()) == ["mine"]
@@ -330,9 +300,8 @@ async def test_own_library_of_our_name_is_used_by_all(
 async def test_library_is_read_again_with_a_plugin_that_imports_it(
     place: Place, load: Callable[..., App]
 ) -> None:
-    imports = "from bossbot_plugins._words import WORD"
     for name in ("a", "b"):
-        place.write(f"{name}.py", ANSWER.format(imports=imports, text="WORD"))
+        place.write(f"{name}.py", WORD)
     place.write("_words.py", "WORD = 'old'")
     app = load()
     place.write("_words.py", "WORD = 'brand new'")
@@ -343,11 +312,10 @@ async def test_library_is_read_again_with_a_plugin_that_imports_it(
 async def test_missing_or_broken_library_turns_only_its_importer_off(
     place: Place, load: Callable[..., App]
 ) -> None:
-    imports = "from bossbot_plugins import _words"
-    place.write("a.py", ANSWER.format(imports=imports, text="1"))
-    place.write("b.py", ANSWER.format(imports="", text="'b'"))
+    place.write("a.py", WORD_OF_MODULE)
+    place.write("b.py", WHERE)
     app = load()
-    assert "_words" in app.plugins.all["a"].off and await answers(app) == ["b"]
+    assert "_words" in app.plugins.all["a"].off and await answers(app) == ["plugins"]
     place.write("_words.py", "1 / 0")
     assert "ZeroDivisionError" in (await app.reload("a")).off
     place.write("_words.py", "")
@@ -361,14 +329,9 @@ async def test_child_runs_the_owners_engine_in_place_of_ours_and_its_own_modules
     place: Place, make_app: MakeApp, make_settings: MakeSettings
 ) -> None:
     link_plugins(place.ours, *PARTS, "yt_dlp")
-    imports = "from .words import text\nfrom bossbot_plugins._more import MORE"
-    place.write(
-        "yt_dlp/__init__.py",
-        ENGINE.format(name="yt-dlp", imports=imports, text="text() + MORE"),
-    )
-    place.write("yt_dlp/words.py", "def text(): return 'from a folder'")
+    shutil.copytree(PLUGINS / "in_a_folder", place.own / "yt_dlp")
     place.write("_more.py", "MORE = ' and a library'")
-    shutil.copy(ROOT / "tests" / "support" / "plugins" / "nowhere.py", place.own)
+    shutil.copy(SUPPORT_PLUGINS / "nowhere.py", place.own)
     app = make_app(make_settings(), place.ours)
     assert (await route(app, "https://toy.example/1")).engine == "yt-dlp"
 
@@ -377,8 +340,8 @@ async def test_child_runs_the_owners_engine_in_place_of_ours_and_its_own_modules
         [file] = (await app.worker.fetch(job, lambda progress: None)).files
         return file.path.read_text()
 
-    assert await fetched() == "from a folder and a library"
-    place.write("yt_dlp/words.py", "def text(): return 'changed'")
+    assert await fetched() == "one and a library"
+    edit(place.own / "yt_dlp" / "deeper.py", "one", "changed")
     place.write("_more.py", "MORE = ' on disk'")
     assert await fetched() == "changed on disk"
     await app.reload("yt_dlp")
@@ -391,10 +354,10 @@ async def test_child_runs_the_owners_engine_in_place_of_ours_and_its_own_modules
 def test_plugins_dir_elsewhere_still_has_ours(bare_home: Home, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    (elsewhere / "hello.py").write_text(HELLO.format(name="hello", text="from there"))
-    bare_home.plugin("here", HELLO.format(name="here", text="not any more"))
+    hello = Path(shutil.copy(COMMAND, elsewhere / "hello.py"))
+    bare_home.add_plugin(COMMAND, "here")
     env = {"BOSS_BOT_PLUGINS_DIR": str(elsewhere)}
-    assert bare_home.run("hello", env=env).stdout == "from there\n"
+    assert bare_home.run("hello", env=env).stdout == f"{hello}\n"
     done = bare_home.run("plugins", env=env)
     rows = {line.split()[0]: line.split() for line in done.stdout.splitlines()}
     assert rows["which"][1:3] == ["owner", "ours"]
@@ -403,8 +366,8 @@ def test_plugins_dir_elsewhere_still_has_ours(bare_home: Home, tmp_path: Path) -
 
 
 def test_plugins_lists_kind_and_origin(bare_home: Home) -> None:
-    bare_home.plugin("hello", HELLO.format(name="hello", text="hello"))
-    bare_home.plugin("which", HELLO.format(name="which", text="mine"))
+    bare_home.add_plugin(COMMAND, "hello")
+    which = bare_home.add_plugin(COMMAND, "which")
     done = bare_home.run("plugins")
     assert done.returncode == 0
     rows = {
@@ -415,7 +378,7 @@ def test_plugins_lists_kind_and_origin(bare_home: Home) -> None:
     assert rows["hello"] == "own yours on register_subcommands"
     assert rows["which"] == "own yours, in place of ours on register_subcommands"
     done = bare_home.run("which")
-    assert done.stdout == "mine\n"
+    assert done.stdout == f"{which}\n"
     assert done.stderr.count("takes the place of ours") == 1
 
 
@@ -446,16 +409,15 @@ def test_own_plugins_survive_git_pull(bare_home: Home, tmp_path: Path) -> None:
     git(upstream, "commit", "-qm", "first")
     git(tmp_path, "clone", "-q", str(upstream), "clone")
     clone = Home(tmp_path / "clone")
-    mine = HELLO.format(name="stats", text="my statistics")
-    clone.plugin("stats", mine)
+    mine = clone.add_plugin(COMMAND, "stats")
     changed = twitter.replace("gallery-dl.", "gallery-dl, as I like it.")
     clone.plugin("twitter", changed)
     (clone.path / "plugins" / "hello").mkdir()
-    clone.plugin("hello/__init__", HELLO.format(name="hello", text="hello"))
+    hello = clone.add_plugin(COMMAND, "hello/__init__")
     clone.plugin("_mine", "")
     assert git(clone.path, "status", "--porcelain") == ""
 
-    theirs = HELLO.format(name="stats", text="their statistics")
+    theirs = f"{COMMAND.read_text()}# theirs\n"
     (plugins / "owner" / "stats.py").write_text(theirs)
     (upstream / "config.toml").write_text("[plugins.stats]\nat_hour = 22\n")
     (plugins / "platforms" / "twitter.py").write_text(twitter + "# newer\n")
@@ -464,34 +426,28 @@ def test_own_plugins_survive_git_pull(bare_home: Home, tmp_path: Path) -> None:
     git(clone.path, "pull", "-q")
 
     assert (clone.path / "plugins" / "owner" / "stats.py").read_text() == theirs
-    assert (clone.path / "plugins" / "stats.py").read_text() == mine
+    assert mine.read_text() == COMMAND.read_text()
     assert (clone.path / "plugins" / "twitter.py").read_text() == changed
     assert git(clone.path, "status", "--porcelain") == ""
     done = clone.run("stats")
-    assert done.stdout == "my statistics\n"
+    assert done.stdout == f"{mine}\n"
     assert done.stderr.count("plugins/stats.py takes the place of ours") == 1
     assert "twitter.py takes the place of ours" in done.stderr
-    assert clone.run("hello").stdout == "hello\n"
+    assert clone.run("hello").stdout == f"{hello}\n"
     git(clone.path, "clean", "-fdq")
-    assert (clone.path / "plugins" / "stats.py").is_file(), "git clean spares it"
+    assert mine.is_file(), "git clean spares it"
 
 
-@pytest.mark.parametrize(
-    "imports",
-    ["from bossbot_plugins._words import", "from bossbot_plugins import _words"],
-)
+@pytest.mark.parametrize("plugin", [WORD, WORD_OF_MODULE])
 async def test_plugins_share_one_library_until_one_is_loaded_again(
-    place: Place, load: Callable[..., App], imports: str
+    place: Place, load: Callable[..., App], plugin: Path
 ) -> None:
-    imports += " NOTES, WORD" if imports.endswith("import") else ""
-    library = "" if "NOTES" in imports else "_words."
-    text = f"{library}WORD + str({library}NOTES)"
-    code = ANSWER.format(imports=imports, text=text)
-    place.write("_words.py", "NOTES = []; WORD = 'old'")
-    place.write("a.py", f"{code}\n{library}NOTES.append('a')")
-    place.write("b.py", code)
+    word = "WORD" if plugin == WORD else "_words.WORD"
+    place.write("_words.py", "WORD = ['old']")
+    place.write("a.py", f"{plugin.read_text()}\n{word}.append('a')")
+    place.write("b.py", plugin)
     app = load()
-    assert await answers(app) == ["old['a']", "old['a']"]
-    place.write("_words.py", "NOTES = []; WORD = 'brand new'")
+    assert await answers(app) == [["old", "a"], ["old", "a"]]
+    place.write("_words.py", "WORD = ['brand new']")
     await app.reload("b")
-    assert await answers(app) == ["old['a']", "brand new[]"]
+    assert await answers(app) == [["old", "a"], ["brand new"]]

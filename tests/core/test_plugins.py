@@ -8,10 +8,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
-import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,10 +20,13 @@ from bossbot_plugins._archive import archive_of
 from conftest import (
     CORE,
     ROOT,
+    SUPPORT_PLUGINS,
+    AddPlugin,
     Home,
     MakeSettings,
     SmallApp,
     WritePlugin,
+    edit,
     make_job,
     our_plugins,
 )
@@ -45,46 +48,42 @@ from bossbot import (
     redact,
 )
 
+# Above the faults that are texts.
 IMPORTS = """\
-import asyncio, threading
-import bossbot
-from bossbot import Cause, Engine, JobFailed, Platform, PluginConfig, Refused
-from bossbot import Subcommand, hookimpl
+import asyncio
+from bossbot import *
 """
-GOOD = """
-@hookimpl
-async def answer_job(job):
-    return "good"
-"""
-SITE = """
-@hookimpl
-def register_platforms():
-    return [Platform("{name}", r"https://{name}\\.", "https://{name}.example", "e")]
-"""
-PLATFORM = """
-@hookimpl
-def register_platforms():
-    return [Platform("x", r"{}", "https://y.example", "e")]
-"""
-NO_DEFAULT = """
-class GuildConfig(PluginConfig):
-    a: int
-"""
-
+PLATFORM = (
+    "@hookimpl\n"
+    "def register_platforms(): return [Platform('{}', r'{}', 'https://y.example', 'e')]"
+)
 PLUGINS = Path(__file__).parent / "plugins"
+GOOD, ASKS, PART, CLOCK = (
+    PLUGINS / f"{name}.py" for name in ("good", "asks", "parts", "off_the_clock")
+)
+REGISTERS = SUPPORT_PLUGINS / "registers.py"
+# Does what a test wants: in the loop, or in a thread.
+DOES = {"loop": PLUGINS / "does.py", "thread": PLUGINS / "does_in_thread.py"}
 Load = Callable[..., Plugins]
 
 
 @pytest.fixture
 def load(
-    make_settings: MakeSettings, write_plugin: WritePlugin, tmp_path: Path
+    make_settings: MakeSettings,
+    add_plugin: AddPlugin,
+    write_plugin: WritePlugin,
+    tmp_path: Path,
 ) -> Load:
-    """Loads the owner's plugins, given as name=code, and none of ours but those that a
-    test writes; ``settings`` holds more settings."""
+    """Loads the owner's plugins, given as name=file, or name=text of a fault, and none
+    of ours but those that a test adds; ``settings`` holds more settings."""
 
-    def load(settings: dict[str, Any] | None = None, **codes: str) -> Plugins:
-        for name, code in codes.items():
-            write_plugin(name, IMPORTS + textwrap.dedent(code))
+    def load(settings: dict[str, Any] | None = None, **plugins: Path | str) -> Plugins:
+        add_plugin(PLUGINS / "_ways.py")
+        for name, plugin in plugins.items():
+            if isinstance(plugin, Path):
+                add_plugin(plugin, name)
+            else:
+                write_plugin(name, IMPORTS + plugin)
         ours = tmp_path / "ours"
         ours.mkdir(exist_ok=True)
         app = App(make_settings(**(settings or {})), ours)
@@ -94,8 +93,13 @@ def load(
     return load
 
 
-async def answers(plugins: Plugins) -> list[Any]:
-    return await plugins.call("answer_job", job=make_job())
+async def answers(plugins: Plugins, url: str = "https://a.example/") -> list[Any]:
+    return await plugins.call("answer_job", job=make_job(url=url))
+
+
+async def processed(plugins: Plugins, url: str = "", files: Sequence[Any] = ()) -> Any:
+    values = {"job": make_job(id="00000000aa", url=url), "bench": None}
+    return await plugins.fold("process_files", "files", files=[*files], **values)
 
 
 # A bad plugin is off
@@ -116,11 +120,11 @@ async def answers(plugins: Plugins) -> list[Any]:
         ("@hookimpl\nasync def whatever(job): ...", "no hook whatever()"),
         ("async def check_job(job): ...", "put @hookimpl above it"),
         (
-            "@hookimpl(wrapper=True)\ndef check_job(job):\n    yield",
+            "@hookimpl(wrapper=True)\ndef check_job(job): yield",
             "hook wrappers are not supported",
         ),
         (
-            "@hookimpl(hookwrapper=True)\ndef check_job(job):\n    yield",
+            "@hookimpl(hookwrapper=True)\ndef check_job(job): yield",
             "hook wrappers are not supported",
         ),
         ("@hookimpl\nasync def check_job(job, colour): ...", "colour"),
@@ -140,9 +144,13 @@ async def answers(plugins: Plugins) -> list[Any]:
         ("@hookimpl\ndef check_job(jobb): ...", "did you mean job?"),
         ("API = '1'", "version 1 of the plugin API"),
         ("class GuildConfig(PluginConfig):\n    a: int", "every field needs a default"),
-        (PLATFORM.format(r"https://x\."), "x: the pattern misses the example"),
-        (PLATFORM.format("https://("), "unterminated"),
-        (NO_DEFAULT, "Field required"),
+        (PLATFORM.format("x", r"https://x\."), "x: the pattern misses the example"),
+        (PLATFORM.format("x", "https://("), "unterminated"),
+        ("class Config(PluginConfig):\n    a: int", "Field required"),
+        (
+            "from pydantic import BaseModel\nclass Config(BaseModel): ...",
+            "PluginConfig",
+        ),
         ("GuildConfig = dict", "dict must derive from PluginConfig"),
         ("@hookimpl\ndef run(): ...", "run() must be async def"),
         ("API = 99", "it needs version 99 of the plugin API"),
@@ -167,37 +175,15 @@ async def test_hookimpl_imported_from_elsewhere_turns_the_importer_off(
 
 
 async def test_failing_registration_is_rolled_back_whole(load: Load) -> None:
-    code = SITE.format(name="x") + "@hookimpl\ndef register_engines(): 1 / 0\n" + GOOD
-    plugins = load(bad=code, good=GOOD)
+    plugins = load({"bad__fails": True}, bad=REGISTERS, good=GOOD)
     assert plugins.registered("platforms") == {}
     assert await answers(plugins) == ["good"]
 
 
-ENGINE = """
-@hookimpl
-def register_engines():
-    return [Engine("same", str, list, bool, print)]
-"""
-COMMAND = """
-@hookimpl
-def register_subcommands():
-    return [Subcommand("same", "help", print)]
-"""
-
-
-@pytest.mark.parametrize(
-    ("kind", "code"),
-    [
-        ("platforms", SITE.format(name="same")),
-        ("engines", ENGINE),
-        ("subcommands", COMMAND),
-    ],
-)
-def test_second_of_one_name_turns_its_plugin_off(
-    load: Load, kind: str, code: str
-) -> None:
-    other = "\nclass GuildConfig(PluginConfig): size: int = 1\n"
-    plugins = load(a=code, b=other + code)
+@pytest.mark.parametrize("kind", ["platforms", "engines", "subcommands"])
+def test_second_of_one_name_turns_its_plugin_off(load: Load, kind: str) -> None:
+    names = {"platforms": [], kind: ["same"]}
+    plugins = load({"plugins": {"a": names, "b": names}}, a=REGISTERS, b=REGISTERS)
     assert plugins.all["a"].off == ""
     assert "'same'" in plugins.all["b"].off
     assert list(plugins.registered(kind)) == ["same"]
@@ -206,13 +192,8 @@ def test_second_of_one_name_turns_its_plugin_off(
 
 
 def test_two_of_one_name_in_one_plugin_turn_it_off(load: Load) -> None:
-    code = """
-        @hookimpl
-        def register_platforms():
-            same = Platform("same", r"https://x", "https://x", "e")
-            return [same, same]
-        """
-    assert "'same'" in load(a=code).all["a"].off
+    plugins = load({"a__platforms": ["same", "same"]}, a=REGISTERS)
+    assert "'same'" in plugins.all["a"].off
 
 
 def test_missing_folder_says_what_to_do(make_settings: MakeSettings) -> None:
@@ -239,17 +220,7 @@ async def test_disabled_plugin_does_not_even_run(load: Load) -> None:
 
 def test_plugin_shadows_no_module_of_its_name(bare_home: Home) -> None:
     for name in ("queue", "yt_dlp", "logging", "bossbot"):
-        shown = f"{name}_shadow"
-        bare_home.plugin(
-            name,
-            "import argparse\nfrom bossbot import Subcommand, hookimpl\n"
-            "async def show(app, args):\n"
-            "    import queue, yt_dlp, logging, bossbot\n"
-            "    print(*(m.__file__ for m in (queue, yt_dlp, logging, bossbot)))\n"
-            "    return 0\n"
-            "@hookimpl\ndef register_subcommands():\n"
-            f"    return [Subcommand('{shown}', '', show)]\n",
-        )
+        bare_home.add_plugin(PLUGINS / "shadow.py", name)
     done = bare_home.run("queue_shadow")
     assert done.returncode == 0, done.stderr
     assert str(bare_home.path / "plugins") not in done.stdout
@@ -270,25 +241,17 @@ def test_command_whose_arguments_fail_takes_nothing_down(bare_home: Home) -> Non
 
 # A plugin's settings
 
-CONFIG = """
-class Config(PluginConfig):
-    size: int = 1
-
-@hookimpl
-async def answer_job(job, config, settings):
-    return (config.size, settings.max_items)
-"""
-
 
 async def test_plugin_gets_its_own_settings_and_those_of_the_core(load: Load) -> None:
     settings = {"plugins": {"a": {"size": 5}}, "max_items": 9}
-    assert await answers(load(settings, a=CONFIG, b=CONFIG)) == [(5, 9), (1, 9)]
+    found = await answers(load(settings, a=ASKS, b=ASKS))
+    assert [answer[2:4] for answer in found] == [[5, 9], [1, 9]]
 
 
 def test_wrong_settings_of_a_plugin_turn_it_off(load: Load) -> None:
     settings = {"plugins": {"a": {"size": "big"}, "b": {"sise": 1}, "c": {"x": 1}}}
     settings["plugins"]["e"] = {"max_items": 5}
-    plugins = load(settings, a=CONFIG, b=CONFIG, c=GOOD, d=CONFIG, e=CONFIG)
+    plugins = load(settings, a=ASKS, b=ASKS, c=GOOD, d=ASKS, e=ASKS)
     assert "[plugins.a] size: " in plugins.all["a"].off
     assert "integer" in plugins.all["a"].off
     assert "[plugins.b] sise: no such setting (did you mean size?)" in (
@@ -311,129 +274,86 @@ def test_absent_plugin_that_the_settings_name_is_only_warned_of(
     assert f"{start} twiter that is missing (did you mean twitter?)" in logged
 
 
-def test_config_must_derive_from_plugin_config(load: Load) -> None:
-    code = "from pydantic import BaseModel\nclass Config(BaseModel): pass"
-    assert "PluginConfig" in load(a=code).all["a"].off
-
-
 # The calls
 
 
 async def test_order_is_tryfirst_then_name_then_trylast(load: Load) -> None:
-    code = "@hookimpl{0}\nasync def answer_job(job): return '{1}'"
-    plugins = load(
-        a=code.format("(trylast=True)", "a"),
-        b=code.format("(trylast=True)", "b"),
-        c=code.format("", "c"),
-        d=code.format("", "d"),
-        y=code.format("(tryfirst=True)", "y"),
-        z=code.format("(tryfirst=True)", "z"),
-    )
-    assert await answers(plugins) == ["y", "z", "c", "d", "a", "b"]
+    names = ["y_first", "z_first", "c", "d", "a_last", "b_last"]
+    plugins = load(**dict.fromkeys(names, PLUGINS / "in_order.py"))
+    assert await answers(plugins) == names
 
 
 async def test_fold_gives_each_plugin_the_result_of_the_one_before(
     load: Load,
 ) -> None:
-    add = "@hookimpl\nasync def process_files(files): return [*files, '{}']"
-    plugins = load(
-        a=add.format("a"),
-        b="@hookimpl\ndef process_files(files): 1 / 0",
-        c="@hookimpl\ndef process_files(files): pass",
-        d="@hookimpl\ndef process_files(job, files): return [*files, job.id]",
-    )
-    values = {"job": make_job(id="00000000aa"), "files": ["x"], "bench": None}
-    files = await plugins.fold("process_files", "files", **values)
-    assert files == ["x", "a", "00000000aa"]
+    does = {"a__does": "add", "b__does": "fail", "d__does": "add"}
+    loop, thread = DOES.values()
+    plugins = load(does, a=loop, b=thread, c=thread, d=loop)
+    assert await processed(plugins, files=["x"]) == [
+        "x",
+        "a 00000000aa",
+        "d 00000000aa",
+    ]
 
 
 async def test_first_result_ends_the_calls(load: Load) -> None:
-    plugins = load(
-        a="@hookimpl\nasync def answer_job(job): return None",
-        b="@hookimpl\nasync def answer_job(job): return ''",
-        c="@hookimpl\nasync def answer_job(job): raise AssertionError",
-    )
+    does = {"b__does": "return no text", "c__does": "fail"}
+    plugins = load(does, **dict.fromkeys("abc", DOES["loop"]))
     assert await plugins.call_first("answer_job", job=make_job()) == ""
     assert not plugins.all["c"].failures
 
 
-@pytest.mark.parametrize("kind", ["async def", "def"])
+@pytest.mark.parametrize("kind", DOES)
 async def test_refusal_passes_through_and_is_no_failure(load: Load, kind: str) -> None:
-    plugins = load(
-        a=f"@hookimpl\n{kind} check_job(job): raise Refused('not today')",
-        b=f"@hookimpl\n{kind} process_files(job): raise JobFailed(Cause.AGE)",
-    )
+    checks = PLUGINS / {"loop": "checks.py", "thread": "checks_in_thread.py"}[kind]
+    plugins = load(a=checks, b=DOES[kind])
     with pytest.raises(Refused, match="not today"):
-        await plugins.call("check_job", job=make_job())
+        await plugins.call("check_job", job=make_job(url="refuse"))
     with pytest.raises(JobFailed):
-        await plugins.fold("process_files", "files", job=make_job(), files=[])
+        await processed(plugins, "fail the job")
     assert not plugins.all["a"].failures and not plugins.all["b"].failures
 
 
-@pytest.mark.parametrize("kind", ["async def", "def"])
-@pytest.mark.parametrize("fault", ["1 / 0", "raise SystemExit(1)", "exit(4)"])
+@pytest.mark.parametrize("kind", DOES)
+@pytest.mark.parametrize("fault", ["fail", "exit", "quit"])
 async def test_failure_names_the_plugin_and_the_others_answer(
     load: Load, logged: list[str], kind: str, fault: str
 ) -> None:
-    plugins = load(bad=f"@hookimpl\n{kind} answer_job(job): {fault}", good=GOOD)
-    assert await answers(plugins) == ["good"]
+    plugins = load(bad=DOES[kind], good=GOOD)
+    assert await answers(plugins, fault) == ["good"]
     assert "plugin bad failed in answer_job" in logged[-1]
 
 
-@pytest.mark.parametrize(
-    "body", ["await asyncio.Event().wait()", "await asyncio.sleep(3600)"]
-)
+@pytest.mark.parametrize("what", ["hang", "sleep=3600"])
 async def test_hook_that_takes_too_long_is_left_behind(
-    load: Load, logged: list[str], body: str
+    load: Load, logged: list[str], what: str
 ) -> None:
-    plugins = load(a=f"@hookimpl\nasync def answer_job(job):\n    {body}", b=GOOD)
+    plugins = load(a=DOES["loop"], b=GOOD)
     plugins.quick_limit_s = 0.05
-    assert await answers(plugins) == ["good"]
+    assert await answers(plugins, what) == ["good"]
     assert "plugin a failed in answer_job" in logged[-1]
     assert plugins.all["a"].failures == {"answer_job": 1}
 
 
 async def test_plain_hook_that_blocks_does_not_block_the_loop(load: Load) -> None:
-    code = """
-        go = threading.Event()
-        @hookimpl
-        def answer_job(job):
-            go.wait(60)
-        """
-    plugins = load(a=code, b=GOOD)
+    plugins = load(a=DOES["thread"], b=GOOD)
     plugins.quick_limit_s = 0.05
-    assert await answers(plugins) == ["good"]
-    sys.modules["bossbot_plugins.a"].go.set()
+    assert await answers(plugins, "block") == ["good"]
+    sys.modules["bossbot_plugins._ways"].unblock.set()
 
 
 async def test_process_files_has_a_time_limit_of_its_own(load: Load) -> None:
-    code = """
-        @hookimpl
-        async def process_files(files):
-            await asyncio.sleep({})
-            return [1]
-        """
-    values = {"job": make_job(), "files": [], "bench": None}
-    plugins = load({"process_timeout_s": 60}, a=code.format(0.05))
+    plugins = load({"process_timeout_s": 60}, a=DOES["loop"])
     plugins.quick_limit_s = plugins.limit_s = 0.01
-    assert await plugins.fold("process_files", "files", **values) == [1]
-    plugins = load({"process_timeout_s": 0.02}, a=code.format(30))
-    assert await plugins.fold("process_files", "files", **values) == []
+    assert await processed(plugins, "sleep=0.05") == ["0.05"]
+    plugins = load({"process_timeout_s": 0.02}, a=DOES["loop"])
+    assert await processed(plugins, "sleep=30") == []
 
 
 async def test_calls_at_the_same_time_end_each_at_its_own_limit(load: Load) -> None:
-    code = """
-        @hookimpl
-        async def process_files(files):
-            await asyncio.Event().wait()
-
-        @hookimpl
-        async def answer_job(job):
-            await asyncio.Event().wait()
-        """
-    plugins, ended = load({"process_timeout_s": 0.3}, a=code), list[str]()
-    plugins.quick_limit_s = 0.05
-    values = {"job": make_job(), "files": [], "bench": None}
+    plugins = load({"process_timeout_s": 0.3}, a=DOES["loop"])
+    plugins.quick_limit_s, ended = 0.05, list[str]()
+    values = {"job": make_job(url="hang"), "files": [], "bench": None}
 
     async def call(hook: str) -> None:
         await plugins.fold(hook, "job", **values)
@@ -451,93 +371,33 @@ async def test_calls_at_the_same_time_end_each_at_its_own_limit(load: Load) -> N
 
 
 async def test_wait_off_the_clock_does_not_count_for_the_limit(load: Load) -> None:
-    code = """
-        from bossbot import off_the_clock, time_left_s
-        @hookimpl
-        async def process_files(files):
-            with off_the_clock():
-                assert time_left_s() is None
-                await asyncio.sleep(2.1)
-            assert 0 < time_left_s() < 2
-            await asyncio.sleep({})
-            return [1]
-        """
-    values = {"job": make_job(), "files": [], "bench": None}
-    plugins = load({"process_timeout_s": 2}, a=code.format(0))
-    assert await plugins.fold("process_files", "files", **values) == [1]
-    plugins = load({"process_timeout_s": 2}, a=code.format(600))
-    assert await plugins.fold("process_files", "files", **values) == []
+    plugins = load({"process_timeout_s": 2}, a=CLOCK)
+    assert await processed(plugins, "wait") == [1]
+    assert await processed(plugins, "wait, and hang") == []
 
 
 async def test_hook_is_off_the_clock_until_the_last_of_its_tasks_is_on_it(
     load: Load,
 ) -> None:
-    code = """
-        from bossbot import off_the_clock, time_left_s
-        async def wait(time_s):
-            with off_the_clock():
-                await asyncio.sleep(time_s)
-
-        @hookimpl
-        async def process_files(files):
-            async with asyncio.TaskGroup() as tasks:
-                first = tasks.create_task(wait(0))
-                tasks.create_task(wait(0.5))
-                await first
-                assert time_left_s() is None
-            assert 0 < time_left_s() < 0.3
-            return [1]
-        """
-    values = {"job": make_job(), "files": [], "bench": None}
-    plugins = load({"process_timeout_s": 0.3}, a=code)
-    assert await plugins.fold("process_files", "files", **values) == [1]
+    plugins = load({"process_timeout_s": 0.3}, a=CLOCK)
+    assert await processed(plugins, "tasks") == [1]
 
 
 async def test_plain_hook_has_the_language_and_the_limit_of_its_caller(
     load: Load,
 ) -> None:
-    code = """
-        import threading, time
-        from bossbot import language, off_the_clock, time_left_s
-        go_on = threading.Event()
-
-        @hookimpl
-        def process_files(files):
-            with off_the_clock():
-                assert time_left_s() is None
-                time.sleep(0.4)
-            assert 0 < time_left_s() < 0.3
-            if files:
-                go_on.wait(60)
-            return [language.get()]
-        """
-    values = {"job": make_job(), "bench": None}
-    plugins = load({"process_timeout_s": 0.3}, a=code)
+    plugins = load({"process_timeout_s": 0.3}, a=PLUGINS / "off_the_clock_in_thread.py")
     bossbot.language.set("fr")
-    assert await plugins.fold("process_files", "files", files=[], **values) == ["fr"]
-    assert await plugins.fold("process_files", "files", files=[1], **values) == [1]
+    assert await processed(plugins) == ["fr"]
+    assert await processed(plugins, files=[1]) == [1]
     sys.modules["bossbot_plugins.a"].go_on.set()
 
 
 async def test_hook_that_goes_on_after_its_limit_has_no_time_left_and_no_answer(
     load: Load,
 ) -> None:
-    code = """
-        from bossbot import off_the_clock, time_left_s
-        left_s = []
-        @hookimpl
-        async def process_files(files):
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                with off_the_clock():
-                    await asyncio.sleep(0.1)
-                left_s.append(time_left_s())
-                return ["late"]
-        """
-    values = {"job": make_job(), "files": [], "bench": None}
-    plugins = load({"process_timeout_s": 0.05}, a=code)
-    assert await plugins.fold("process_files", "files", **values) == []
+    plugins = load({"process_timeout_s": 0.05}, a=CLOCK)
+    assert await processed(plugins, "late") == []
     assert plugins.all["a"].failures == {"process_files": 1}
     assert sys.modules["bossbot_plugins.a"].left_s[0] < 0
 
@@ -545,38 +405,19 @@ async def test_hook_that_goes_on_after_its_limit_has_no_time_left_and_no_answer(
 async def test_calls_that_swallow_their_cancel_keep_no_other_from_ending(
     load: Load,
 ) -> None:
-    code = """
-        go = asyncio.Event()
-        @hookimpl
-        async def answer_job(job):
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                await go.wait()
-
-        @hookimpl
-        async def process_files(files):
-            await asyncio.Event().wait()
-        """
-    plugins = load({"process_timeout_s": 0.3}, a=code)
+    plugins = load({"process_timeout_s": 0.3}, a=DOES["loop"])
     plugins.quick_limit_s = 0.05
-    values = {"job": make_job(), "files": [], "bench": None}
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         for _ in range(9):
-            tasks.create_task(answers(plugins))
-        await plugins.fold("process_files", "files", **values)
-        sys.modules["bossbot_plugins.a"].go.set()
+            tasks.create_task(answers(plugins, "linger"))
+        await processed(plugins, "hang")
+        sys.modules["bossbot_plugins._ways"].go_on.set()
 
 
 async def test_limit_of_a_hook_ends_only_that_hook_even_in_a_cancelled_task(
     load: Load,
 ) -> None:
-    code = """
-        @hookimpl
-        async def answer_job(job):
-            await asyncio.Event().wait()
-        """
-    plugins = load(a=code)
+    plugins = load(a=DOES["loop"])
     plugins.quick_limit_s = 0.05
     begun = asyncio.Event()
 
@@ -585,7 +426,7 @@ async def test_limit_of_a_hook_ends_only_that_hook_even_in_a_cancelled_task(
             begun.set()
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            assert await plugins.call("answer_job", job=make_job()) == []
+            assert await answers(plugins, "hang") == []
         task = asyncio.current_task()
         return task.cancelling() if task else 0
 
@@ -597,16 +438,9 @@ async def test_limit_of_a_hook_ends_only_that_hook_even_in_a_cancelled_task(
 
 
 async def test_cancelled_caller_ends_with_its_hook(load: Load) -> None:
-    code = """
-        begun = asyncio.Event()
-        @hookimpl
-        async def answer_job(job):
-            begun.set()
-            await asyncio.Event().wait()
-        """
-    plugins = load(a=code)
-    call = asyncio.create_task(answers(plugins))
-    await sys.modules["bossbot_plugins.a"].begun.wait()
+    plugins = load(a=DOES["loop"])
+    call = asyncio.create_task(answers(plugins, "hang"))
+    await sys.modules["bossbot_plugins._ways"].begun.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -614,33 +448,26 @@ async def test_cancelled_caller_ends_with_its_hook(load: Load) -> None:
 
 
 def test_limit_of_a_hook_holds_in_a_second_event_loop(load: Load) -> None:
-    code = """
-        @hookimpl
-        async def answer_job(job):
-            if job.url == "slow":
-                await asyncio.Event().wait()
-        """
-    plugins = load(a=code)
+    plugins = load(a=DOES["loop"])
     plugins.quick_limit_s = 0.05
 
     async def ask(url: str) -> None:
         async with asyncio.timeout(30):
-            await plugins.call("answer_job", job=make_job(url=url))
+            await answers(plugins, url)
 
-    for url in ("quick", "slow"):  # the first one leaves its timer behind
+    for url in ("quick", "hang"):  # the first one leaves its timer behind
         asyncio.run(ask(url))
     assert plugins.all["a"].failures == {"answer_job": 1}
 
 
 def test_name_that_is_no_text_switches_only_its_plugin_off(load: Load) -> None:
-    site = SITE.format(name="x")
-    plugins = load(a=site.replace('"x"', "None"), b=site)
+    plugins = load({"a__platforms": [None]}, a=REGISTERS, b=REGISTERS)
     assert "the name None is not a text" in plugins.all["a"].off
     assert list(plugins.registered("platforms")) == ["x"]
 
 
 def test_list_that_is_made_while_a_plugin_changes_is_not_kept(load: Load) -> None:
-    plugins = load(a=SITE.format(name="x"))
+    plugins = load(a=REGISTERS)
     plugin, new = plugins.all["a"], list[Any](plugins.all["a"].platforms)
 
     class Old:
@@ -659,46 +486,33 @@ def test_list_that_is_made_while_a_plugin_changes_is_not_kept(load: Load) -> Non
 async def test_plugin_is_switched_off_after_five_failures_in_a_row(
     load: Load, logged: list[str]
 ) -> None:
-    code = """
-        calls = 0
-        @hookimpl
-        async def answer_job(job):
-            global calls
-            calls += 1
-            if calls != 5:
-                raise RuntimeError("again")
-        """
-    plugins = load(bad=SITE.format(name="x") + textwrap.dedent(code), good=GOOD)
-    for _ in range(9):  # four failures, a success, four failures
-        assert await answers(plugins) == ["good"]
+    plugins = load(bad=REGISTERS, good=GOOD)
+    for _ in range(4):
+        assert await answers(plugins, "fail") == ["good"]
+    assert await answers(plugins) == ["x", "good"]
+    for _ in range(4):
+        assert await answers(plugins, "fail") == ["good"]
     assert plugins.all["bad"].off == ""
-    assert await answers(plugins) == ["good"]
+    assert await answers(plugins, "fail") == ["good"]
     assert "answer_job failed too often: RuntimeError: again" in (
         plugins.all["bad"].off
     )
     assert "plugin bad is switched off" in logged[-1]
     assert await answers(plugins) == ["good"]
-    assert sys.modules["bossbot_plugins.bad"].calls == 10
+    assert len(sys.modules["bossbot_plugins.bad"].calls) == 10
     assert plugins.registered("platforms") == {}
 
 
 async def test_plain_hook_runs_in_a_thread_and_async_hook_in_the_loop(
     load: Load,
 ) -> None:
-    body = "return threading.current_thread().name"
-    plugins = load(
-        a=f"@hookimpl\ndef answer_job(job): {body}",
-        b=f"@hookimpl\nasync def answer_job(job): {body}",
-    )
-    plain, coroutine = await answers(plugins)
+    plugins = load(a=DOES["thread"], b=DOES["loop"])
+    plain, coroutine = await answers(plugins, "tell the thread")
     assert plain != coroutine == threading.current_thread().name
 
 
 async def test_many_calls_at_once_do_not_mix(load: Load) -> None:
-    plugins = load(
-        a="@hookimpl\nasync def answer_job(job):\n"
-        "    await asyncio.sleep(0)\n    return job.id"
-    )
+    plugins = load({"a__does": "tell the job"}, a=DOES["loop"])
     jobs = [make_job() for _ in range(50)]
     for number, job in enumerate(jobs):
         job.id = str(number)
@@ -712,50 +526,50 @@ async def test_many_calls_at_once_do_not_mix(load: Load) -> None:
 
 
 async def test_reload_replaces_what_was_registered_whole(
-    load: Load, write_plugin: WritePlugin
+    load: Load, add_plugin: AddPlugin
 ) -> None:
-    plugins = load(a=SITE.format(name="x") + GOOD, b=GOOD)
-    write_plugin("a", IMPORTS + SITE.format(name="y"))
+    plugins = load(a=REGISTERS, b=GOOD)
+    assert list(plugins.registered("platforms")) == ["x"]
+    add_plugin(PLUGINS / "site.py", "a")
     assert plugins.reload("a").off == ""
-    assert list(plugins.registered("platforms")) == ["y"]
+    assert list(plugins.registered("platforms")) == ["site"]
     assert await answers(plugins) == ["good"]
     plugins.reload("a")  # its own name is no duplicate
-    assert list(plugins.registered("platforms")) == ["y"]
+    assert list(plugins.registered("platforms")) == ["site"]
 
 
 BROKEN = [
     "def broken(:",
     "import sys; sys.exit()",
     IMPORTS + "@hookimpl\ndef answer_jobs(): pass",
-    IMPORTS + SITE.format(name="taken"),
+    IMPORTS + PLATFORM.format("taken", "https://y"),
 ]
 
 
 @pytest.mark.parametrize("code", BROKEN)
 async def test_reload_of_a_broken_file_leaves_what_was_there_until_it_is_mended(
-    load: Load, write_plugin: WritePlugin, code: str
+    load: Load, add_plugin: AddPlugin, write_plugin: WritePlugin, code: str
 ) -> None:
-    plugins = load(a=SITE.format(name="x") + GOOD, b=SITE.format(name="taken"))
+    plugins = load({"b__platforms": ["taken"]}, a=REGISTERS, b=REGISTERS)
     before, module = plugins.all["a"], sys.modules["bossbot_plugins.a"]
     write_plugin("a", code)
     assert plugins.reload("a").off
     assert plugins.all["a"] is before and sys.modules["bossbot_plugins.a"] is module
     assert list(plugins.registered("platforms")) == ["taken", "x"]
-    assert await answers(plugins) == ["good"]
-    write_plugin("a", IMPORTS + GOOD.replace("good", "better"))
+    assert await answers(plugins) == ["x", "taken"]
+    add_plugin(GOOD, "a")
     assert plugins.reload("a").off == ""
-    assert await answers(plugins) == ["better"]
+    assert await answers(plugins) == ["good", "taken"]
     assert list(plugins.registered("platforms")) == ["taken"]
 
 
 async def test_reload_of_a_broken_file_keeps_hiding_the_secrets_of_the_one_that_stays(
     load: Load, write_plugin: WritePlugin
 ) -> None:
-    config = "class Config(PluginConfig):\n    key: SecretStr = SecretStr('{}')\n"
-    plugins = load(a="from pydantic import SecretStr\n" + config.format("hush1"))
+    secret = PLUGINS / "keeps_a_secret.py"
+    plugins, code = load(a=secret), secret.read_text().replace("hush1", "hush2")
     for end in ("1 / 0", "@hookimpl\ndef register_tables(): return 1"):
-        code = "from pydantic import SecretStr\n" + config.format("hush2") + end
-        write_plugin("a", IMPORTS + code)
+        write_plugin("a", code + IMPORTS + end)
         assert plugins.reload("a").off
         assert redact("hush1") == "[secret]"
 
@@ -770,12 +584,12 @@ async def test_reload_of_a_broken_file_that_was_off_says_why_anew(
 
 
 async def test_reload_reads_a_file_that_has_changed_within_a_second_to_as_many_bytes(
-    load: Load, write_plugin: WritePlugin, monkeypatch: pytest.MonkeyPatch
+    load: Load, add_plugin: AddPlugin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     plugins, at_ns = load(), 1_700_000_000 * 10**9
     for number, text in enumerate(("good", "fine", "well")):
-        path = write_plugin("a", IMPORTS + GOOD.replace("good", text))
+        edit(path := add_plugin(GOOD, "a"), "good", text)
         os.utime(path, ns=(0, at_ns + 2 * number))
         assert plugins.reload("a").off == ""
         assert await answers(plugins) == [text]
@@ -784,10 +598,15 @@ async def test_reload_reads_a_file_that_has_changed_within_a_second_to_as_many_b
 
 
 async def test_reload_forgets_libraries_that_are_folders_without_code(
-    load: Load, write_plugin: WritePlugin
+    load: Load, add_plugin: AddPlugin
 ) -> None:
-    code = IMPORTS + "from bossbot_plugins import _lib\n" + GOOD
-    (write_plugin("a", code).parent / "_lib").mkdir()
+    path = add_plugin(GOOD, "a")
+    edit(
+        path,
+        "from bossbot import",
+        "from bossbot_plugins import _lib\nfrom bossbot import",
+    )
+    (path.parent / "_lib").mkdir()
     plugins = load()
     assert await answers(plugins) == ["good"]
     assert plugins.reload("a").off == ""
@@ -795,11 +614,10 @@ async def test_reload_forgets_libraries_that_are_folders_without_code(
 
 @pytest.mark.parametrize("again", [False, True])
 async def test_checks_stay_on_when_what_belongs_to_them_cannot_be_installed(
-    load: Load, write_plugin: WritePlugin, again: bool
+    load: Load, add_plugin: AddPlugin, write_plugin: WritePlugin, again: bool
 ) -> None:
-    check = "@hookimpl\nasync def check_job(job): raise Refused('not today')\n"
-    settings = "class GuildConfig(PluginConfig):\n    word: str = ''\n"
-    plugins = load(a=settings + check + GOOD)
+    veto = PLUGINS / "veto.py"
+    plugins = load(a=veto)
     plugins.switch_off("a", PluginError("the command download is there already"))
     if again:  # and it cannot be mended by a file that is worse
         write_plugin("a", "def broken(:")
@@ -809,13 +627,13 @@ async def test_checks_stay_on_when_what_belongs_to_them_cannot_be_installed(
         await plugins.call("check_job", job=make_job())
     assert await answers(plugins) == []
     old = plugins.all["a"]
-    write_plugin("a", IMPORTS + check.replace("today", "ever"))
+    edit(add_plugin(veto, "a"), "today", "ever")
     plugins.reload("a")
     plugins.switch_off("a", PluginError("the command download is there already"))
     assert not plugins.put_back(old)
     with pytest.raises(Refused, match="not ever"):  # the newer check
         await plugins.call("check_job", job=make_job())
-    write_plugin("a", IMPORTS + check.replace("today", "tomorrow"))
+    edit(add_plugin(veto, "a"), "today", "tomorrow")
     assert plugins.reload("a").off == ""
     with pytest.raises(Refused, match="not tomorrow"):
         await plugins.call("check_job", job=make_job())
@@ -824,10 +642,10 @@ async def test_checks_stay_on_when_what_belongs_to_them_cannot_be_installed(
 
 
 async def test_reload_loads_a_new_file_and_names_one_that_is_gone(
-    load: Load, write_plugin: WritePlugin
+    load: Load, add_plugin: AddPlugin
 ) -> None:
     plugins = load(rules=GOOD)
-    write_plugin("new", IMPORTS + GOOD)
+    add_plugin(GOOD, "new")
     assert plugins.reload("new").off == ""
     assert await answers(plugins) == ["good", "good"]
     with pytest.raises(PluginError, match=r"No plugin ruls \(did you mean rules\?\)"):
@@ -840,10 +658,10 @@ async def test_reload_loads_a_new_file_and_names_one_that_is_gone(
 
 
 async def test_reload_reads_the_plugins_settings_class_again(
-    load: Load, write_plugin: WritePlugin
+    load: Load, add_plugin: AddPlugin
 ) -> None:
-    plugins = load({"plugins": {"a": {"size": 5}}}, a=CONFIG)
-    write_plugin("a", IMPORTS + CONFIG.replace("size: int = 1", "sizes: int = 1"))
+    plugins = load({"plugins": {"a": {"size": 5}}}, a=ASKS)
+    edit(add_plugin(ASKS, "a"), "size", "sizes")
     assert "[plugins.a] size: no such setting (did you mean sizes?)" in (
         plugins.reload("a").off
     )
@@ -851,31 +669,13 @@ async def test_reload_reads_the_plugins_settings_class_again(
 
 # The parts
 
-PART = """
-Contract = bossbot.PARTS["{part}"]
-Mine = type("Mine", (Contract,), dict.fromkeys(Contract.__abstractmethods__))
-Mine.__name__ = "{name}"
-
-@hookimpl
-def register_parts():
-    return {{"{part}": {maker}}}
-"""
-
-
-def part(part: str, name: str, maker: str = "Mine") -> str:
-    return PART.format(part=part, name=name, maker=maker)
-
 
 @pytest.fixture
-def our_part(tmp_path: Path) -> Callable[[str], None]:
-    """Writes a plugin of ours, default_part.py, that makes a part."""
-
-    def write(name: str) -> None:
-        folder = tmp_path / "ours" / "parts"
-        folder.mkdir(parents=True)
-        (folder / "default_part.py").write_text(IMPORTS + part(name, "Default"))
-
-    return write
+def our_part(tmp_path: Path) -> None:
+    """A plugin of ours, ours.py, that makes the part that its settings name."""
+    shelf = tmp_path / "ours" / "parts"
+    shelf.mkdir(parents=True)
+    shutil.copy(PART, shelf / "ours.py")
 
 
 def made(app: App, part: str) -> str:
@@ -883,67 +683,47 @@ def made(app: App, part: str) -> str:
     return type(getattr(app, part)).__name__
 
 
+@pytest.mark.usefixtures("our_part")
 @pytest.mark.parametrize("name", PARTS)
-def test_register_parts_of_the_owner_comes_before_ours(
-    load: Load, our_part: Callable[[str], None], name: str
-) -> None:
-    our_part(name)
-    plugins = load(
-        b="@hookimpl\ndef register_parts(): return {}",
-        c=part(name, "Broken", "lambda app: 1 / 0"),
-        e=part(name, "First"),
-        z=part(name, "Second"),
-    )
+def test_register_parts_of_the_owner_comes_before_ours(load: Load, name: str) -> None:
+    settings = {f"{stem}__part": name for stem in ("ours", "c", "e", "z")}
+    plugins = load({**settings, "c__fault": "fail"}, **dict.fromkeys("bcez", PART))
     assert not [plugin for plugin in plugins.all.values() if plugin.off]
-    assert made(plugins.app, name) == "First"
+    assert made(plugins.app, name) == "e"
     assert "ZeroDivisionError" in plugins.all["c"].off and not plugins.all["b"].off
     plugins.switch_off("e", "gone")
-    assert made(plugins.app, name) == "First", "it is made once"
+    assert made(plugins.app, name) == "e", "it is made once"
 
 
+@pytest.mark.usefixtures("our_part")
 @pytest.mark.parametrize(
-    ("maker", "reason"),
+    ("fault", "reason"),
     [
-        ("lambda app: 1 / 0", "ZeroDivisionError: division by zero"),
-        ("lambda app: exit(3)", "SystemExit: 3"),
-        ("lambda app: 'no part'", "its queue is no Queue"),
-        ("lambda: None", "TypeError"),
+        ("fail", "ZeroDivisionError: division by zero"),
+        ("leave", "SystemExit: 3"),
+        ("make_nothing", "its queue is no Queue"),
+        ("ask_for_nothing", "TypeError"),
     ],
 )
 def test_broken_part_of_the_owner_leaves_the_place_to_ours(
-    load: Load,
-    our_part: Callable[[str], None],
-    logged: list[str],
-    maker: str,
-    reason: str,
+    load: Load, logged: list[str], fault: str, reason: str
 ) -> None:
-    our_part("queue")
-    plugins = load(own=part("queue", "Own", maker))
-    assert made(plugins.app, "queue") == "Default"
+    own = {"part": "queue", "fault": fault}
+    plugins = load({"ours__part": "queue", "plugins": {"own": own}}, own=PART)
+    assert made(plugins.app, "queue") == "ours"
     assert reason in plugins.all["own"].off
     assert any(line.startswith("ERROR own is off") for line in logged)
 
 
-ABSTRACT = """
-from functools import partial
-
-class Half(bossbot.Facts):
-    async def get(self, key): ...
-
-@hookimpl
-def register_parts():
-    return {{"facts": {maker}}}
-"""
-
-
-@pytest.mark.parametrize("maker", ["Half", "partial(Half)"])
+@pytest.mark.usefixtures("our_part")
+@pytest.mark.parametrize("fault", ["half", "half, by a partial"])
 def test_missing_method_of_a_part_is_named_when_it_is_loaded(
-    load: Load, our_part: Callable[[str], None], maker: str
+    load: Load, fault: str
 ) -> None:
-    our_part("facts")
-    plugins = load(own=ABSTRACT.format(maker=maker))
+    own = {"part": "facts", "fault": fault}
+    plugins = load({"ours__part": "facts", "plugins": {"own": own}}, own=PART)
     assert plugins.all["own"].off == "the part facts has no set"
-    assert made(plugins.app, "facts") == "Default"
+    assert made(plugins.app, "facts") == "ours"
 
 
 def test_part_that_does_not_exist_turns_its_plugin_off(load: Load) -> None:
@@ -952,16 +732,9 @@ def test_part_that_does_not_exist_turns_its_plugin_off(load: Load) -> None:
 
 
 def test_part_that_cannot_start_the_bot_says_so_itself(load: Load) -> None:
-    code = """
-        def make(app):
-            raise bossbot.StartError("Start Redis first.")
-
-        @hookimpl
-        def register_parts():
-            return {"queue": make}
-        """
+    settings = {"own__part": "queue", "own__fault": "cannot_start"}
     with pytest.raises(StartError, match=r"^Start Redis first\.$"):
-        _ = load(own=code).app.queue
+        _ = load(settings, own=PART).app.queue
 
 
 @pytest.mark.parametrize("name", [name for name in PARTS if name != "archive"])
@@ -1012,10 +785,10 @@ async def test_part_that_is_wrong_and_has_no_replacement_stops_the_start(
 
 
 async def test_disabled_part_with_a_replacement_is_not_missed(
-    small_app: SmallApp, write_plugin: WritePlugin
+    small_app: SmallApp, add_plugin: AddPlugin
 ) -> None:
-    code = (OURS / "parts" / "sqlite_queue.py").read_text()
-    write_plugin("my_queue", code.replace("SQLiteQueue", "MyQueue"))
+    own = add_plugin(OURS / "parts" / "sqlite_queue.py", "my_queue")
+    edit(own, "SQLiteQueue", "MyQueue")
     app = small_app(disabled_plugins=["sqlite_queue"])
     await app.start()
     assert type(app.queue).__name__ == "MyQueue"

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import ROOT, MakeApp, MakeSettings, make_job
+from conftest import ROOT, SUPPORT_PLUGINS, AddPlugin, MakeApp, MakeSettings, make_job
 from discord_support import Stage, link, module, until
 from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
@@ -27,6 +27,8 @@ import bossbot
 from bossbot import Cause, MediaFile, Refused, Status
 
 pytest_plugins = ("discord_fixtures",)
+
+GAUGES = Path(__file__).parent / "plugins" / "gauges.py"
 
 Figures = dict[
     tuple[str, ...], float
@@ -259,25 +261,16 @@ def test_memory_is_that_of_the_bot_and_all_below_it(
 
 # Other plugins' figures
 
-MINE = """
-from bossbot import *
-
-@hookimpl
-def register_metrics(registry, app):
-    from prometheus_client import Gauge
-    Gauge("mine", "Mine", ["of"], registry=registry).labels("{}").set(7)
-"""
-
 
 async def test_register_metrics_adds_figures_also_after_a_reload(
     stage: Stage, logged: list[str]
 ) -> None:
     stage.add_plugin("metrics")
-    stage.write_plugin("mine", MINE.format("me"))
+    stage.copy_plugin(GAUGES, "mine")
     async with stage.bot(**ANY_PORT) as bot:
         module("metrics").LOOK_S = 0.02
         assert parse(await scrape(logged))["mine", "me"] == 7
-        stage.write_plugin("mine", MINE.format("another"))
+        stage.copy_plugin(GAUGES, "mine", OF="another")
         assert not (await bot.app.reload("mine")).off
         figures = await when(logged, lambda f: ("mine", "another") in f)
         assert ("mine", "me") not in figures
@@ -286,15 +279,7 @@ async def test_register_metrics_adds_figures_also_after_a_reload(
         assert figures["plugins", "off"] == 1
 
 
-HARM = {
-    "takes": 'Gauge("bossbot_plugins", "x", registry=registry)',
-    "half": 'Gauge("half_a", "x", registry=registry); 1 / 0',
-    "breaks": 'Gauge("breaks", "x", registry=registry).set_function(lambda: 1 / 0)',
-    "floods": 'g = Gauge("flood", "x", ["id"], registry=registry)\n'
-    "    [g.labels(i) for i in range(900)]",
-    "waits": "Gauge('waits', 'x', registry=registry)"
-    ".set_function(lambda: app.turned.wait() and 5)",
-}
+HARM = "takes", "half", "breaks", "floods", "waits"
 
 
 class Turned(threading.Event):
@@ -313,9 +298,8 @@ async def test_register_metrics_that_does_harm_harms_only_its_plugin(
     stage: Stage, logged: list[str]
 ) -> None:
     stage.add_plugin("metrics")
-    for name, code in HARM.items():
-        body = f"    from prometheus_client import Gauge\n    {code}"
-        stage.hook(name, f"def register_metrics(registry, app):\n{body}")
+    for name in HARM:
+        stage.copy_plugin(GAUGES, name)
     app_off = ("takes", "half")
     async with stage.bot(**ANY_PORT) as bot:
         plugins, turned = bot.app.plugins.all, Turned()
@@ -339,17 +323,15 @@ async def test_register_metrics_that_does_harm_harms_only_its_plugin(
 
 
 async def test_no_more_than_800_series_whatever_happens(
-    make_app: MakeApp, make_settings: MakeSettings, write_plugin: Any
+    make_app: MakeApp, make_settings: MakeSettings, add_plugin: AddPlugin
 ) -> None:
     """With every plugin of ours, a platform too many, and each of their figures."""
-    sites = (
-        "from bossbot import *\n\n@hookimpl\ndef register_platforms():\n    return ["
+    add_plugin(SUPPORT_PLUGINS / "registers.py")
+    settings = make_settings(
+        discord_token="x",
+        metrics__listen="127.0.0.1:0",
+        registers__platforms=[f"s{number}" for number in range(12)],
     )
-    for number in range(12):
-        url = f"https://s{number}.example/"
-        sites += f'Platform("s{number}", "{url}", "{url}", "yt-dlp"), '
-    write_plugin("sites", sites + "]\n")
-    settings = make_settings(discord_token="x", metrics__listen="127.0.0.1:0")
     app = make_app(settings)
     metrics = module("metrics")
     meter = metrics.Meter(app)

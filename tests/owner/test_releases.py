@@ -21,26 +21,7 @@ from bossbot import now
 pytest_plugins = ("discord_fixtures",)
 
 LATER = "9999.1.1"
-# Packages that start faster than the real engines.
-ENGINES = """
-from importlib.metadata import version
-
-from bossbot import Engine, hookimpl
-
-
-@hookimpl
-def register_engines():
-    return [
-        Engine(
-            name,
-            lambda name=name: version(name),
-            lambda: None,
-            lambda url: False,
-            lambda request, report: None,
-        )
-        for name in ("pluggy", "rich")
-    ]
-"""
+PACKAGES = Path(__file__).parent / "plugins" / "packages.py"
 
 
 class Index:
@@ -89,7 +70,7 @@ async def test_owner_is_told_once_of_each_release_also_after_a_restart(
     stage: Stage, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.add_plugin("releases")
-    stage.write_plugin("packages", ENGINES)
+    stage.copy_plugin(PACKAGES)
     index.has("pluggy", LATER)
     index.has("rich", version("rich"))
     address = {"releases__index": f"{index.url}/{{name}}/json"}

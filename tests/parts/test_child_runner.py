@@ -50,36 +50,8 @@ from bossbot import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ENGINE = """\
-import asyncio, contextlib, json, os, shutil, signal, socket, subprocess, sys, threading, time
-from pathlib import Path
-from bossbot import Cause, Engine, JobFailed, Progress, hookimpl
-
-
-def download(request, report):
-{body}
-
-
-def save(request, number=1, text="words", name=""):
-    path = request.folder / (name or f"{{request.prefix}}_{{number:04}}.txt")
-    path.write_text(text)
-    return path
-
-
-def grandchild(request):
-    '''A program of its own that outlives its parent if it can.'''
-    silence = "-nostdin -v error -re -f lavfi -i anullsrc -f null -".split()
-    started = subprocess.Popen([request.programs["ffmpeg"], *silence])
-    notes = request.cache_dir / "pids"
-    (request.cache_dir / "new").write_text(f"{{os.getpid()}} {{started.pid}}")
-    os.replace(request.cache_dir / "new", notes)
-
-
-@hookimpl
-def register_engines():
-    return [Engine("toy", lambda: "1.0", lambda: None, lambda url: "toy" in url, download,
-                   sentences=["A sentence of this engine."])]
-"""
+PLUGINS = Path(__file__).parent / "plugins"
+ENGINE = (PLUGINS / "toy.py").read_text("utf-8")  # which downloads nothing
 CAN_FORK = sys.platform == "linux"
 numbers = count(1)
 fork = CAN_FORK  # whether the children are forked, or fresh
@@ -104,7 +76,7 @@ class Toys:
 
     def write(self, body: str) -> None:
         body = textwrap.indent(textwrap.dedent(body), "    ")
-        self.plugin.write_text(ENGINE.format(body=body))
+        self.plugin.write_text(ENGINE.replace("    pass", body))
 
     def job(self, url: str = "https://toy.example/") -> Job:
         number = f"{next(numbers):010x}"
@@ -979,7 +951,7 @@ async def test_child_has_the_core_without_pydantic_unless_an_engine_asks_for_it(
 async def test_engines_are_asked_in_a_child(toys: Toys) -> None:
     toys.write("pass")
     toys.plugin.with_name("broken.py").write_text("1 / 0")
-    code = ENGINE.format(body="    pass").replace('"toy",', '"generic",')
+    code = ENGINE.replace('"toy",', '"generic",')
     code = code.replace('"toy" in url', "1 / 0").replace(
         "download,\n", "download, True,\n"
     )
@@ -1624,21 +1596,11 @@ async def test_program_dies_with_the_task_that_waits_for_it(
     await until(lambda: not alive(pid))
 
 
-HOOK = """
-import sys
-from bossbot import hookimpl
-
-@hookimpl
-async def process_files(app, bench):
-    home = bench.path("x").parent.with_name("home")
-    await app.runner.run([sys.executable, "-c", {code!r}], home)
-"""
-
-
 async def test_program_dies_with_its_hook(tmp_path: Path) -> None:
     plugins = tmp_path / "plugins"
     plugins.mkdir()
-    (plugins / "hook.py").write_text(HOOK.format(code=PROGRAM))
+    shutil.copy(PLUGINS / "runs_a_program.py", plugins)
+    (plugins / "program").write_text(PROGRAM)
     async with running_toys(tmp_path, process_timeout_s=5) as toys:
         toys.runner.programs = {"python": os.path.realpath(sys.executable)}
         toys.write("report.file(save(request))")

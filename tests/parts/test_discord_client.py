@@ -6,33 +6,14 @@ from pathlib import Path
 
 import pytest
 from bossbot_plugins._catalogues import FOLDER, load
-from conftest import make_job
+from conftest import SUPPORT_PLUGINS, edit, make_job
 from discord_support import Stage
 
 import bossbot
 
 pytest_plugins = ("discord_fixtures",)
 
-COMMAND = '''
-from discord.ext import commands
-from bossbot import hookimpl
-
-
-@hookimpl
-def register_commands(bot):
-    @commands.hybrid_command()
-    async def {name}(ctx):
-        """Say {words}."""
-        await ctx.send("{words}")
-
-    {more}
-    return [{name}]
-'''
-BROKEN_TO_DICT = "{name}.app_command.to_dict = lambda tree: 1 / 0"
-
-
-def command(name: str, words: str = "hello", more: str = "") -> str:
-    return COMMAND.format(name=name, words=words, more=more)
+SAYS = SUPPORT_PLUGINS / "says.py"
 
 
 async def answers(stage: Stage, name: str) -> str:
@@ -45,17 +26,17 @@ def puts(stage: Stage) -> int:
 
 
 async def test_reload_syncs_only_commands_that_have_changed(stage: Stage) -> None:
-    stage.write_plugin("hello", command("hello"))
+    stage.copy_plugin(SAYS, "hello")
     async with stage.bot() as bot:
         assert puts(stage) == 1
-        stage.write_plugin("hello", command("hello"))
+        stage.copy_plugin(SAYS, "hello")
         await bot.app.reload("hello")
         assert puts(stage) == 1
-        stage.write_plugin("hello", command("howdy"))
+        stage.copy_plugin(SAYS, "hello", NAME="howdy")
         await bot.app.reload("hello")
         assert puts(stage) == 2 and "hello" not in stage.fake.commands
         assert await answers(stage, "howdy") == "hello"
-        stage.write_plugin("other", command("other"))
+        stage.copy_plugin(SAYS, "other", NAME="other")
         await bot.app.reload("other")
         assert await answers(stage, "other") == "hello"
     async with stage.bot():
@@ -63,7 +44,7 @@ async def test_reload_syncs_only_commands_that_have_changed(stage: Stage) -> Non
 
 
 async def test_first_command_does_not_wait_for_who_owns_the_bot(stage: Stage) -> None:
-    stage.write_plugin("hello", command("hello"))
+    stage.copy_plugin(SAYS, "hello")
     async with stage.bot():
         assert await answers(stage, "hello") == "hello"
     kinds = [request.kind for request in stage.fake.requests]
@@ -75,7 +56,7 @@ async def test_commands_of_a_plugin_that_is_gone_or_off_go_with_it(
     stage: Stage,
 ) -> None:
     for name in ("one", "two", "three"):
-        stage.write_plugin(name, command(name))
+        stage.copy_plugin(SAYS, name, NAME=name)
     fake = stage.fake
     async with stage.bot() as bot:
         (stage.plugins / "one.py").unlink()
@@ -93,26 +74,24 @@ async def test_commands_of_a_plugin_that_is_gone_or_off_go_with_it(
 
 
 @pytest.mark.parametrize(
-    "code",
+    ("old", "new"),
     [
-        "def broken(:",
-        command("hello", "new", more=BROKEN_TO_DICT.format(name="hello")),
-        command("hello", "new", more="raise KeyError"),
-        command("hello", "new", more="raise SystemExit"),
-        command("download", "new"),
-        command("hello", "new").replace(
-            "register_commands(bot)", "register_commands()"
-        ),
+        ("def register_commands", "def broken(:"),
+        ('FAULT = ""', "FAULT = 'to_dict'"),
+        ('FAULT = ""', "FAULT = 'raise'"),
+        ('FAULT = ""', "FAULT = 'exit'"),
+        ('NAME = WORDS = "hello"', "NAME = 'download'"),
+        ("register_commands(bot: BossBot)", "register_commands()"),
     ],
 )
 async def test_reload_that_fails_puts_the_old_commands_back(
-    stage: Stage, code: str
+    stage: Stage, old: str, new: str
 ) -> None:
-    stage.write_plugin("hello", command("hello", "old"))
+    stage.copy_plugin(SAYS, "hello", WORDS="old")
     async with stage.bot() as bot:
-        stage.write_plugin("hello", code)
+        edit(stage.copy_plugin(SAYS, "hello", WORDS="new"), old, new)
         loaded = await bot.app.reload("hello")
-        if "register_commands()" in code:
+        if new == "register_commands()":
             assert not loaded.off and await answers(stage, "hello") == "new"
             return
         assert loaded.off and not bot.app.plugins.all["hello"].off
@@ -123,19 +102,19 @@ async def test_reload_that_fails_puts_the_old_commands_back(
 
 
 @pytest.mark.parametrize(
-    ("more", "reason"),
+    ("fault", "reason"),
     [
-        (BROKEN_TO_DICT.format(name="bad"), "ZeroDivisionError"),
-        ("1 / 0", "ZeroDivisionError"),
-        ("raise SystemExit", "SystemExit"),
-        ("return 5", "TypeError"),
+        ("to_dict", "ZeroDivisionError"),
+        ("fail", "ZeroDivisionError"),
+        ("exit", "SystemExit"),
+        ("return", "TypeError"),
     ],
 )
 async def test_register_commands_that_fails_turns_only_its_plugin_off(
-    stage: Stage, more: str, reason: str
+    stage: Stage, fault: str, reason: str
 ) -> None:
-    stage.write_plugin("good", command("good"))
-    stage.write_plugin("bad", command("bad", more=more))
+    stage.copy_plugin(SAYS, "good", NAME="good")
+    stage.copy_plugin(SAYS, "bad", NAME="bad", FAULT=fault)
     async with stage.bot() as bot:
         assert reason in bot.app.plugins.all["bad"].off
         assert await answers(stage, "good") == "hello"
@@ -146,8 +125,8 @@ async def test_command_that_discord_refuses_is_left_out_and_the_others_are_not(
     stage: Stage, logged: list[str]
 ) -> None:
     stage.fake.refused_commands = {"bad"}
-    stage.write_plugin("good", command("good"))
-    stage.write_plugin("bad", command("bad"))
+    stage.copy_plugin(SAYS, "good", NAME="good")
+    stage.copy_plugin(SAYS, "bad", NAME="bad")
     async with stage.bot() as bot:
         assert await answers(stage, "good") == "hello"
         assert "bad" not in stage.fake.commands

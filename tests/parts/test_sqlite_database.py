@@ -16,7 +16,14 @@ from typing import Any
 
 import pytest
 from bossbot_plugins.sqlite_database import LAYOUT, split_script
-from conftest import ROOT, MakeApp, MakeSettings, WritePlugin, our_plugins
+from conftest import (
+    ROOT,
+    SUPPORT_PLUGINS,
+    MakeApp,
+    MakeSettings,
+    WithTables,
+    our_plugins,
+)
 from discord_support import module
 from sqlite_support import Disk, locked_by_another_process, longest_pause_s, on_disk
 
@@ -65,20 +72,6 @@ async def tables(app: App) -> set[str]:
 async def versions(app: App) -> dict[str, int]:
     rows = await app.database.all("SELECT plugin, version FROM migrations")
     return {row["plugin"]: row["version"] for row in rows}
-
-
-@pytest.fixture
-def with_tables(write_plugin: WritePlugin) -> Callable[..., Path]:
-    """Writes a plugin that registers these scripts."""
-
-    def write(stem: str, *scripts: Any, more: str = "") -> Path:
-        return write_plugin(
-            stem,
-            f"from bossbot import Facts, hookimpl\n{more}\n\n@hookimpl\n"
-            f"def register_tables():\n    return {list(scripts)!r}\n",
-        )
-
-    return write
 
 
 # One process
@@ -233,7 +226,7 @@ async def test_stopped_database_says_so_and_starts_again(app: App) -> None:
 
 
 async def test_each_plugin_has_its_tables_and_its_version(
-    open_app: Open, with_tables: Callable[..., Path]
+    open_app: Open, with_tables: WithTables
 ) -> None:
     with_tables("shop", "CREATE TABLE shop (x)", "CREATE TABLE shop_more (x)")
     with_tables("empty")
@@ -243,7 +236,7 @@ async def test_each_plugin_has_its_tables_and_its_version(
 
 
 async def test_only_new_scripts_run_and_once(
-    open_app: Open, with_tables: Callable[..., Path]
+    open_app: Open, with_tables: WithTables
 ) -> None:
     first = "CREATE TABLE shop (x); INSERT INTO shop VALUES (1)"
     second = "ALTER TABLE shop ADD y DEFAULT 5; INSERT INTO shop VALUES (2, 6)"
@@ -263,7 +256,7 @@ async def test_only_new_scripts_run_and_once(
 
 
 async def test_tables_of_a_plugin_that_is_gone_stay_and_are_there_when_it_is_back(
-    open_app: Open, with_tables: Callable[..., Path]
+    open_app: Open, with_tables: WithTables
 ) -> None:
     script = "CREATE TABLE shop (x); INSERT INTO shop VALUES (1)"
     path = with_tables("shop", script)
@@ -300,7 +293,7 @@ BROKEN: dict[str, Sequence[Any]] = {
 
 @pytest.mark.parametrize("scripts", BROKEN.values(), ids=BROKEN.keys())
 async def test_failing_script_leaves_nothing_and_only_that_plugin_is_off(
-    open_app: Open, with_tables: Callable[..., Path], scripts: Sequence[Any]
+    open_app: Open, with_tables: WithTables, scripts: Sequence[Any]
 ) -> None:
     with_tables("shop", *scripts)
     with_tables("another", "CREATE TABLE another (x)")
@@ -317,7 +310,7 @@ async def test_failing_script_leaves_nothing_and_only_that_plugin_is_off(
 
 
 async def test_failing_new_version_leaves_the_tables_as_they_were(
-    open_app: Open, with_tables: Callable[..., Path]
+    open_app: Open, with_tables: WithTables
 ) -> None:
     script = "CREATE TABLE shop (x); INSERT INTO shop VALUES (1)"
     with_tables("shop", script)
@@ -330,7 +323,7 @@ async def test_failing_new_version_leaves_the_tables_as_they_were(
 
 
 async def test_newer_tables_are_left_alone_and_only_that_plugin_is_off(
-    open_app: Open, with_tables: Callable[..., Path]
+    open_app: Open, with_tables: WithTables
 ) -> None:
     with_tables("shop", "CREATE TABLE shop (x)", "CREATE TABLE shop_more (x)")
     await open_app()
@@ -343,7 +336,7 @@ async def test_newer_tables_are_left_alone_and_only_that_plugin_is_off(
 
 
 async def test_plugin_that_takes_the_name_of_our_table_is_off_and_ours_is_on(
-    open_app: Open, with_tables: Callable[..., Path]
+    open_app: Open, with_tables: WithTables
 ) -> None:
     with_tables("a_history", "CREATE TABLE history (x)")  # comes first by its name
     app = await open_app("history")
@@ -351,32 +344,25 @@ async def test_plugin_that_takes_the_name_of_our_table_is_off_and_ours_is_on(
     assert app.plugins.all["history"].off == ""
 
 
-PART = """
-class Other(Facts):
-    async def get(self, key): return ""
-    async def set(self, key, value): pass
-
-@hookimpl
-def register_parts(): return {"facts": Other}
-"""
+FACTS = SUPPORT_PLUGINS / "facts_with_tables.py"
 
 
 async def test_tables_of_a_part_that_cannot_be_made_end_the_start(
-    open_app: Open, with_tables: Callable[..., Path]
+    open_app: Open, with_tables: WithTables
 ) -> None:
-    with_tables("other_facts", "CREATE TABLE other (x); NONSENSE", more=PART)
+    with_tables("other_facts", "CREATE TABLE other (x); NONSENSE", source=FACTS)
     with pytest.raises(StartError, match="other_facts: its tables cannot be made"):
         await open_app()
-    with_tables("other_facts", "CREATE TABLE other (x)", "", more=PART)
+    with_tables("other_facts", "CREATE TABLE other (x)", "", source=FACTS)
     await open_app()
-    with_tables("other_facts", "CREATE TABLE other (x)", more=PART)
+    with_tables("other_facts", "CREATE TABLE other (x)", source=FACTS)
     with pytest.raises(StartError, match="other_facts: its tables have version 2"):
         await open_app()
 
 
 @pytest.mark.parametrize("stem", ["it's", 'dou"ble', "a;b", "Ünï", "a--b"])
 async def test_any_stem_may_have_tables(
-    open_app: Open, with_tables: Callable[..., Path], stem: str
+    open_app: Open, with_tables: WithTables, stem: str
 ) -> None:
     with_tables(stem, "CREATE TABLE shop (x)")
     for _ in range(2):
@@ -401,7 +387,7 @@ ODD = {
 
 @pytest.mark.parametrize("script", ODD.values(), ids=ODD.keys())
 async def test_any_sql_may_be_in_a_script(
-    open_app: Open, with_tables: Callable[..., Path], script: str
+    open_app: Open, with_tables: WithTables, script: str
 ) -> None:
     with_tables("shop", script, "CREATE TABLE second (x)")
     for _ in range(2):
@@ -461,7 +447,7 @@ def test_migration_survives_kill_9_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 async def test_reloaded_plugin_gets_its_new_tables(
-    open_app: Open, with_tables: Callable[..., Path]
+    open_app: Open, with_tables: WithTables
 ) -> None:
     with_tables("shop", "CREATE TABLE shop (x)")
     app = await open_app()

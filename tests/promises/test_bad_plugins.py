@@ -2,6 +2,8 @@
 checks refuse for it: see ``VETOES``."""
 
 import asyncio
+import json
+from pathlib import Path
 
 import pytest
 from discord_support import BotProcess, Stage, job_when, link
@@ -10,26 +12,19 @@ from bossbot import BROKEN_CHECK, HOOKS, VETOES, Plugins, Status
 
 pytest_plugins = ("discord_fixtures",)
 
-HARM = {
-    "raises": "raise RuntimeError('no')",
-    "exits": "sys.exit('no')",
-    "blocks": "time.sleep(90)",
-}
+PLUGINS = Path(__file__).parent / "plugins"
+HARM = "raises", "exits", "blocks"
 # What would keep the plugin from being loaded, or the bot from starting, is no work.
 WORK = [name for name in HOOKS if not name.startswith("register_")]
 OPEN = [name for name in WORK if name not in VETOES]
 LIMIT_S = {"blocks": 1.0}  # no less, since it is that of the other plugins, too
-HEAD = "import sys, time\nimport bossbot\n"
-SET_LIMITS = "bossbot.Plugins.quick_limit_s = bossbot.Plugins.limit_s = {}\n"
 
 
-def hooks(names: list[str], harm: str) -> str:
-    """Code of hooks that do harm."""
-    bodies = [(name, "async " * (name == "run")) for name in names]
-    return "".join(
-        f"\nfrom bossbot import hookimpl\n\n@hookimpl\n{kind}def {name}():\n    {HARM[harm]}\n"
-        for name, kind in bodies
-    )
+def add_harm(stage: Stage, names: list[str], harm: str, **values: float) -> None:
+    """The plugin bad.py, which does harm in these hooks."""
+    path = stage.copy_plugin(PLUGINS / "harm.py", "bad")
+    values_of_all = {"hooks": names, "harm": harm, **values}
+    path.with_suffix(".json").write_text(json.dumps(values_of_all))
 
 
 @pytest.mark.parametrize("harm", HARM)
@@ -38,8 +33,7 @@ async def test_plugin_that_does_harm_in_every_hook_harms_itself_alone(
 ) -> None:
     # One that blocks the loop itself is for the signals, below.
     names = [name for name in OPEN if name != "run" or harm != "blocks"]
-    limits = SET_LIMITS.format(LIMIT_S[harm]) if harm in LIMIT_S else ""
-    stage.write_plugin("bad", HEAD + limits + hooks(names, harm))
+    add_harm(stage, names, harm, limit_s=LIMIT_S.get(harm, 0))
     await process.start(process_timeout_s="2")
     for number in (1, 2):
         await stage.says(f"$download {link(stage.image(number))}")
@@ -54,7 +48,7 @@ async def test_plugin_that_does_harm_in_every_hook_harms_itself_alone(
 async def test_check_job_that_does_harm_refuses_every_link(
     stage: Stage, harm: str
 ) -> None:
-    stage.write_plugin("bad", "import sys, time\n" + hooks(["check_job"], harm))
+    add_harm(stage, ["check_job"], harm)
     async with stage.bot() as bot:
         bot.app.plugins.quick_limit_s = LIMIT_S.get(harm, 60)
         said = 0
@@ -70,7 +64,7 @@ async def test_check_claim_that_does_harm_starts_nothing_and_loses_nothing(
     stage: Stage, harm: str, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Plugins, "quick_limit_s", LIMIT_S.get(harm, 60))
-    stage.write_plugin("bad", "import sys, time\n" + hooks(["check_claim"], harm))
+    add_harm(stage, ["check_claim"], harm)
     async with stage.bot() as bot:
         await stage.says(f"$download {link(stage.image())}")
         await stage.hears("Download started")
@@ -90,7 +84,7 @@ async def test_check_claim_that_does_harm_starts_nothing_and_loses_nothing(
 async def test_check_upload_that_does_harm_posts_nothing(
     stage: Stage, harm: str
 ) -> None:
-    stage.write_plugin("bad", "import sys, time\n" + hooks(["check_upload"], harm))
+    add_harm(stage, ["check_upload"], harm)
     async with stage.bot() as bot:
         bot.app.plugins.quick_limit_s = LIMIT_S.get(harm, 60)
         await stage.says(f"$download {link(stage.image())}")

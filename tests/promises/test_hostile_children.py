@@ -42,49 +42,8 @@ pytestmark = [
 signals_stay_in = pytest.mark.skipif(_landlock.abi() < 6, reason="before Linux 6.12")
 
 SECRET = "words-of-the-owner-alone"
-ENGINE = """\
-import contextlib, ctypes, errno, json, mmap, os, shutil, signal, socket, struct, subprocess, sys
-import threading, time
-from pathlib import Path
-from bossbot import Engine, hookimpl
-
-libc = ctypes.CDLL(None, use_errno=True)
-L = ctypes.c_long
-
-
-def call(number, *arguments):
-    '''A system call past Python and its audit hook: the result, or minus the error.'''
-    result = libc.syscall(L(number), *arguments)
-    return -ctypes.get_errno() if result < 0 else result
-
-
-def failed(work):
-    '''The error that something ends with; None if it works.'''
-    try:
-        work()
-    except OSError as error:
-        return errno.errorcode.get(error.errno, str(error))
-
-
-def address(host, port):
-    return struct.pack("!HH4s8x", socket.htons(2), port, socket.inet_aton(host))
-
-
-def supports(url):
-{supports}
-
-
-def download(request, report):
-    def tell(value):
-        report.info(text=json.dumps(value))
-
-{body}
-
-
-@hookimpl
-def register_engines():
-    return [Engine("toy", lambda: "1.0", lambda: None, supports, download)]
-"""
+ENGINE = (Path(__file__).parent / "plugins" / "attacker.py").read_text("utf-8")
+KNOWS = 'return "toy" in url'  # in its place, an attack may do other things
 
 
 @dataclass
@@ -99,10 +58,10 @@ class Prey:
     def data(self) -> Path:
         return self.app.settings.data_dir
 
-    async def attack(self, body: str, supports: str = "return 'toy' in url") -> Any:
+    async def attack(self, body: str, supports: str = KNOWS) -> Any:
         """What the attack tells."""
         indented = textwrap.indent(textwrap.dedent(body), "    ")
-        code = ENGINE.format(body=indented, supports=f"    {supports}")
+        code = ENGINE.replace("    tell(None)", indented).replace(KNOWS, supports)
         (self.home / "plugins" / "toy.py").write_text(code)
         self.job = make_job(url="https://toy.example/", engine="toy", claim_number=1)
         fetched = await self.app.worker.fetch(self.job, lambda progress: None)
@@ -115,7 +74,7 @@ async def a_prey(folder: Path, data: Path, **settings: Any) -> AsyncIterator[Pre
     (home / "plugins").mkdir(parents=True)
     (home / ".env").write_text(SECRET)
     (home / "plugins" / "own.py").write_text(f"# {SECRET}\n")
-    (home / "plugins" / "toy.py").write_text(ENGINE.format(body="", supports="    0"))
+    (home / "plugins" / "toy.py").write_text(ENGINE.replace(KNOWS, "return False"))
     values = spread(
         {
             "data_dir": data,

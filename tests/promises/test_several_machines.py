@@ -9,6 +9,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,33 +259,6 @@ async def test_replica_takes_over_and_nothing_is_lost_or_comes_twice(
     assert [row["status"] for row in rows] == ["completed"] * 2
 
 
-NEWER = '''
-"""Makes a bot one of a later version: its jobs have more fields, its script differs."""
-
-import hashlib, json
-import bossbot
-from bossbot import App, hookimpl
-
-bossbot.__version__ = "99.0"
-
-
-@hookimpl
-async def run(app: App) -> None:
-    from bossbot_plugins import redis_queue
-
-    def newer(row):
-        posts = [{**post, "newer": [1]} for post in json.loads(row.get("posts") or "[]")]
-        return {**row, "newer": "x", **({"posts": json.dumps(posts)} if posts else {})}
-
-    whole, fields = redis_queue.whole, redis_queue.fields
-    redis_queue.whole = lambda job: newer(whole(job))
-    redis_queue.fields = lambda *about: json.dumps(newer(json.loads(fields(*about))))
-    texts = [f"{text}\\n-- newer" for text in app.queue.redis._scripts.values()]
-    shas = [hashlib.sha1(text.encode()).hexdigest() for text in texts]
-    app.queue.redis._scripts = dict(zip(shas, texts))
-'''
-
-
 async def test_two_versions_at_once_work_on_the_same_jobs(
     stage: Stage, machines: Machines
 ) -> None:
@@ -292,7 +266,7 @@ async def test_two_versions_at_once_work_on_the_same_jobs(
     later.mkdir()
     for name in ("toy.py", "quick.py"):
         (later / name).symlink_to(stage.plugins / name)
-    (later / "newer.py").write_text(NEWER)
+    shutil.copy(Path(__file__).parent / "plugins" / "newer.py", later)
     newer = {"plugins_dir": str(later)}
     gateway = await machines.start("gateway", **newer)
     first = await machines.start("worker", "newer", **newer)

@@ -201,6 +201,13 @@ class Stage:
         self._stems.remove(name)
         self.ours = our_plugins(*self._stems)
 
+    def copy_plugin(self, source: Path, name: str = "", **values: object) -> Path:
+        """A plugin of the owner's, from a file; at its end, keywords get new values."""
+        path = self.plugins / f"{name or source.stem}.py"
+        ends = (f"{name} = {value!r}\n" for name, value in values.items())
+        path.write_text("".join([source.read_text("utf-8"), *ends]), "utf-8")
+        return path
+
     def write_plugin(self, name: str, code: str) -> None:
         (self.plugins / f"{name}.py").write_text(code, "utf-8")
 

@@ -1,0 +1,5 @@
+from .deeper import WORD
+
+
+def greet() -> str:
+    return WORD

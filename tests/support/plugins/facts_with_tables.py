@@ -1,0 +1,18 @@
+"""The part facts, with tables: the scripts in the file beside it."""
+
+import json
+from pathlib import Path
+
+from bossbot_plugins.sqlite_facts import SQLiteFacts
+
+from bossbot import hookimpl
+
+
+@hookimpl
+def register_parts() -> dict[str, type[SQLiteFacts]]:
+    return {"facts": SQLiteFacts}
+
+
+@hookimpl
+def register_tables() -> list[str]:
+    return json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
