@@ -66,9 +66,13 @@ async def test_the_same_picture_or_video_is_named_with_its_link(stage: Stage) ->
     first = save(stage, spots, "spots.png")
     again = save(stage, small, "small.jpg", quality=30)
     save(stage, picture(3), "frame.png")
-    still = ("-vf", "loop=loop=9:size=1,format=yuv420p", "-r", "10")
-    clip = media.converted(stage.media / "frame.png", "clip.mp4", *still)
-    shrunk = media.converted(clip, "shrunk.mp4", "-vf", "scale=96:-2", "-crf", "30")
+    still, rate = "loop=loop=9:size=1,format=yuv420p", ("-r", "10")
+    outputs = {
+        "clip.mp4": ("-vf", still, *rate),
+        "shrunk.mp4": ("-vf", f"{still},scale=96:-2", *rate, "-crf", "40"),
+    }
+    frame = ["-i", str(stage.media / "frame.png")]
+    clip, shrunk = media.made_of(frame, stage.media, outputs)
     async with stage.bot(archive__meaning="off") as bot:
         (old,) = await post(stage, bot, "Spots", files=[first])
         (film,) = await post(stage, bot, "A film", files=[f"file={clip.name}"])

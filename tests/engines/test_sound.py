@@ -1,6 +1,5 @@
 """Videos whose sound is apart: it is added, or its lack is said."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,21 +46,13 @@ def serve_hls(sites: Sites, folder: Path, name: str, playlist: Path) -> None:
 
 def streams(got: Got) -> list[str]:
     assert (got.cause, len(got.files)) == (None, 1), (got.cause, got.log)
-    words = [
-        "ffprobe",
-        "-v",
-        "error",
-        "-show_entries",
-        "stream=codec_type",
-        "-of",
-        "csv=p=0",
-    ]
-    done = subprocess.run([*words, got.files[0]], capture_output=True, text=True)
-    return sorted(set(done.stdout.split()))  # those of programs come twice
+    return sorted(media.facts(got.files[0]).codecs)
 
 
-@pytest.mark.parametrize("fragmented", [False, True], ids=["ts", "mp4"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "fragmented"),
+    [("bare", False), ("bare", True), ("resolution", False), ("codecs", True)],
+)
 def test_sound_of_a_group_is_added(
     yt_dlp: Lab,
     sites: Sites,

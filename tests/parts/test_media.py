@@ -47,16 +47,20 @@ def tone(media_folder: Path) -> Path:
 # MP4 and its kin
 
 
-@pytest.mark.parametrize(
-    "brand",
-    ["isom", "iso5", "iso6", "dash", "cmfc", "msdh", "avc1", "MSNV", "f4v ", "zzzz"],
-)
-async def test_mp4_is_a_video_whatever_its_brand(clip: Path, brand: str) -> None:
-    made = media.converted(clip, f"{brand}.mp4", *FRAGMENTS, "-brand", brand)
-    assert made.read_bytes()[8:12] == brand.encode()
-    assert await held(made) == ("video/mp4", "mp4")
-    sound = media.converted(clip, f"{brand}-sound.mp4", *COPY, "-vn", "-brand", brand)
-    assert await held(sound) == ("audio/mp4", "m4a")
+BRANDS = [
+    *("isom", "iso5", "iso6", "dash", "cmfc"),
+    *("msdh", "avc1", "MSNV", "f4v ", "zzzz"),
+]
+
+
+async def test_mp4_is_a_video_whatever_its_brand(clip: Path) -> None:
+    videos = {f"{one}.mp4": (*FRAGMENTS, "-brand", one) for one in BRANDS}
+    sounds = {f"{one}-sound.mp4": (*COPY, "-vn", "-brand", one) for one in BRANDS}
+    made = media.made_of(["-i", str(clip)], clip.parent, {**videos, **sounds})
+    for brand, video, sound in zip(BRANDS, made[:10], made[10:], strict=True):
+        assert video.read_bytes()[8:12] == brand.encode()
+        assert await held(video) == ("video/mp4", "mp4"), brand
+        assert await held(sound) == ("audio/mp4", "m4a"), brand
 
 
 def _without_first_box(data: bytes) -> bytes:
@@ -166,16 +170,24 @@ async def test_jpeg_xl_in_a_box_and_bare(tmp_path: Path) -> None:
 # Sound
 
 
+MP3S = {
+    f"tone{number}.mp3": options
+    for number, options in enumerate(
+        ["", "-ar 22050", "-ar 8000", "-q:a 4", "-f mp2", "-ac 2"]
+    )
+}
+
+
 @pytest.mark.parametrize(
-    "options",
-    [(), ("-ar", "22050"), ("-ar", "8000"), ("-q:a", "4"), ("-f", "mp2"), ("-ac", "2")],
-    ids=str,
+    "name", MP3S, ids=[options or "plain" for options in MP3S.values()]
 )
 @pytest.mark.parametrize("lead", ["none", "zeros", "junk", "tag", "padded tag", "tags"])
 async def test_mp3_whose_first_frame_comes_late(
-    tone: Path, tmp_path: Path, options: tuple[str, ...], lead: str
+    tone: Path, tmp_path: Path, name: str, lead: str
 ) -> None:
-    made = media.converted(tone, f"tone{''.join(options)}.mp3", *options)
+    outputs = {name: options.split() for name, options in MP3S.items()}
+    media.made_of(["-i", str(tone)], tone.parent, outputs)
+    made = tone.with_name(name)
     tag = b"ID3\4\0\0" + bytes([0, 0, 78, 16]) + bytes(10000)
     before = {
         "none": b"",
@@ -190,34 +202,54 @@ async def test_mp3_whose_first_frame_comes_late(
     assert await held(path) == ("audio/mpeg", "mp3")
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "mime"),
-    [
-        ("a.ogg", ("-c:a", "libvorbis"), "audio/ogg"),
-        ("a.opus", ("-c:a", "libopus"), "audio/ogg"),
-        ("a.oga", ("-c:a", "flac"), "audio/ogg"),
-        ("a.flac", (), "audio/x-flac"),
-        ("a.wav", (), "audio/x-wav"),
-        ("a.aac", (), "audio/aac"),
-        ("a.mka", COPY, "audio/x-matroska"),
-        ("a.webm", ("-c:a", "libopus"), "audio/webm"),
-        ("a.m4a", (), "audio/mp4"),
-        ("a.mp4", (), "audio/mp4"),
-        ("b.mov", (), "audio/mp4"),
-    ],
-)
-async def test_sound(
-    tone: Path, name: str, options: tuple[str, ...], mime: str
-) -> None:
-    assert (await held(media.converted(tone, name, *options)))[0] == mime
+SOUNDS = {
+    "a.ogg": (("-c:a", "libvorbis"), "audio/ogg"),
+    "a.opus": (("-c:a", "libopus"), "audio/ogg"),
+    "a.oga": (("-c:a", "flac"), "audio/ogg"),
+    "a.flac": ((), "audio/x-flac"),
+    "a.wav": ((), "audio/x-wav"),
+    "a.aac": ((), "audio/aac"),
+    "a.mka": (COPY, "audio/x-matroska"),
+    "a.webm": (("-c:a", "libopus"), "audio/webm"),
+    "a.m4a": ((), "audio/mp4"),
+    "a.mp4": ((), "audio/mp4"),
+    "b.mov": ((), "audio/mp4"),
+}
+# Of which ffprobe knows.
+RARE = {
+    "a.eac3": ((), "audio/eac3"),
+    "a.dts": (("-strict", "-2"), "audio/vnd.dts"),
+    "a.au": ((), "audio/basic"),
+    "a.w64": ((), "audio/x-w64"),
+    "a.wv": ((), "audio/x-wavpack"),
+    "a.tta": ((), "audio/x-tta"),
+    "a.wma": ((), "audio/x-ms-wma"),
+    "a.caf": ((), "audio/x-caf"),
+    "sound.ts": ((), "audio/mp2t"),
+}
 
 
-@pytest.mark.parametrize("name", ["theora.ogg", "theora.ogv", "theora.bin"])
-async def test_ogg_is_a_video_by_what_is_in_it(clip: Path, name: str) -> None:
+@pytest.fixture
+def sounds(tone: Path) -> dict[str, Path]:
+    """Of each kind, by name."""
+    outputs = {name: options for name, (options, _) in {**SOUNDS, **RARE}.items()}
+    made = media.made_of(["-i", str(tone)], tone.parent, outputs)
+    return {path.name: path for path in made}
+
+
+async def test_sound(sounds: dict[str, Path]) -> None:
+    for name, (_, mime) in SOUNDS.items():
+        assert (await held(sounds[name]))[0] == mime, name
+
+
+async def test_ogg_is_a_video_by_what_is_in_it(clip: Path, tmp_path: Path) -> None:
     options = ("-c:v", "libtheora", "-c:a", "libvorbis", "-f", "ogg")
-    made = media.converted(clip, name, *options)
-    assert await held(made) == ("video/ogg", "ogv")
-    assert suffix_of(await measured(made)) == ("ogg" if "ogg" in name else "ogv")
+    made = media.converted(clip, "theora.ogg", *options)
+    for name in ("theora.ogg", "theora.ogv", "theora.bin"):
+        named = tmp_path / name
+        named.write_bytes(made.read_bytes())
+        assert await held(named) == ("video/ogg", "ogv"), name
+        assert suffix_of(await measured(named)) == ("ogg" if "ogg" in name else "ogv")
 
 
 async def test_every_kind_that_ffprobe_knows_has_an_ending() -> None:
@@ -249,9 +281,8 @@ async def test_packets_of_every_size(
 # What ffprobe says, where the first bytes do not tell
 
 
-async def inspected(web: Web, path: Path) -> str:
+async def inspected(app: App, path: Path) -> str:
     """What the storage says that a file of an attempt holds, "" when it refuses."""
-    app = web.app()
     folder = await app.storage.attempt_folder(make_job())
     copy = folder / "files" / path.name
     copy.write_bytes(path.read_bytes())
@@ -263,38 +294,21 @@ async def inspected(web: Web, path: Path) -> str:
 
 
 async def test_ffprobe_tells_sound_from_videos(
-    web: Web, clip: Path, tone: Path
+    web: Web, clip: Path, sounds: dict[str, Path]
 ) -> None:
-    stream = media.converted(clip, "whole.ts", *COPY)
-    assert await inspected(web, stream) == "video/mp2t"
-    assert await inspected(web, media.converted(tone, "sound.ts")) == "audio/mp2t"
-    assert await inspected(web, media.converted(clip, "a.wmv")) == "video/x-ms-wmv"
-    assert await inspected(web, media.converted(tone, "a.wma")) == "audio/x-ms-wma"
-    assert await inspected(web, media.converted(tone, "a.caf")) == "audio/x-caf"
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "mime"),
-    [
-        ("a.eac3", (), "audio/eac3"),
-        ("a.dts", ("-strict", "-2"), "audio/vnd.dts"),
-        ("a.au", (), "audio/basic"),
-        ("a.w64", (), "audio/x-w64"),
-        ("a.wv", (), "audio/x-wavpack"),
-        ("a.tta", (), "audio/x-tta"),
-    ],
-)
-async def test_rare_sound_is_known_by_ffprobe(
-    web: Web, tone: Path, name: str, options: tuple[str, ...], mime: str
-) -> None:
-    assert await inspected(web, media.converted(tone, name, *options)) == mime
+    app, outputs = web.app(), {"whole.ts": COPY, "a.wmv": ()}
+    stream, film = media.made_of(["-i", str(clip)], clip.parent, outputs)
+    assert await inspected(app, stream) == "video/mp2t"
+    assert await inspected(app, film) == "video/x-ms-wmv"
+    for name, (_, mime) in RARE.items():
+        assert await inspected(app, sounds[name]) == mime, name
 
 
 async def test_ffprobe_refuses_what_only_looks_like_a_video(
     web: Web, clip: Path, tmp_path: Path
 ) -> None:
     data = media.converted(clip, "parts.mp4", *FRAGMENTS).read_bytes()
-    noise = random.Random(2).randbytes(50_000)
+    app, noise = web.app(), random.Random(2).randbytes(50_000)
     # Programs jump back so; it looks like frames of sound of 64 bytes each.
     table = b"".join(
         b"\xff\xff\x25" + bytes([n]) + bytes(60) for n in range(250, 2, -8)
@@ -315,14 +329,16 @@ async def test_ffprobe_refuses_what_only_looks_like_a_video(
     ):
         path = tmp_path / name
         path.write_bytes(content)
-        assert await inspected(web, path) == "", name
+        assert await inspected(app, path) == "", name
 
 
-async def test_what_ffprobe_knew_is_known_of_a_kept_file(web: Web, tone: Path) -> None:
+async def test_what_ffprobe_knew_is_known_of_a_kept_file(
+    web: Web, sounds: dict[str, Path]
+) -> None:
     app, job = web.app(), make_job()
     folder = await app.storage.attempt_folder(job)
     path = folder / "files" / "sound.bin"
-    path.write_bytes(media.converted(tone, "a.caf").read_bytes())
+    path.write_bytes(sounds["a.caf"].read_bytes())
     file = await app.storage.inspect(path, path.parent)
     [kept] = await app.storage.keep(job, [file])
     assert kept.path.suffix == ".caf"
@@ -334,8 +350,9 @@ async def test_ordinary_media_need_no_ffprobe(
 ) -> None:
     ordinary = (clip, media.image(clip.parent), media.audio(clip.parent))
     monkeypatch.setattr("bossbot_plugins.file_storage.find_programs", lambda: 1 / 0)
+    app = web.app()
     for made in ordinary:
-        assert await inspected(web, made)
+        assert await inspected(app, made)
 
 
 # Through an engine

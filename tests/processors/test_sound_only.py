@@ -1,8 +1,6 @@
 """Only the sound of what was downloaded, for those who ask for it."""
 
 import dataclasses
-import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +11,7 @@ import pytest
 from bossbot_plugins import _bench
 from bossbot_plugins import sound_only as plugin
 from conftest import make_job
+from media import facts
 
 from bossbot import App, Cause, JobFailed, MediaFile, Probe, Status
 
@@ -44,36 +43,29 @@ def process(app: App, processed: Callable[..., Any]) -> Process:
     return process
 
 
-def streams(path: Path) -> list[str]:
-    entries = ["-show_entries", "stream=codec_name", "-of", "default=nw=1:nk=1"]
-    command = ["ffprobe", "-v", "error", *entries, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout.split()
+KINDS = {
+    "a.mp4": ([], "m4a", "aac"),
+    "b.mkv": (["-c:a", "libmp3lame"], "mp3", "mp3"),
+    "c.webm": (["-c:v", "libvpx", "-c:a", "libopus"], "ogg", "opus"),
+    "d.mkv": (["-c:a", "flac"], "flac", "flac"),
+    "e.mkv": (["-c:a", "pcm_s16le"], "wav", "pcm_s16le"),
+    "f.ts": (["-c", "copy"], "m4a", "aac"),
+    "g.mkv": (["-c:a", "ac3"], "m4a", "aac"),  # which plays
+    "h.webm": (["-vn", "-c:a", "libopus"], "ogg", "opus"),
+    "i.mka": (["-vn", "-c:a", "ac3"], "m4a", "aac"),
+}
 
 
-CODECS = [
-    ("a.mp4", [], "m4a", "aac"),
-    ("b.mkv", ["-c:a", "libmp3lame"], "mp3", "mp3"),
-    ("c.webm", ["-c:v", "libvpx", "-c:a", "libopus"], "ogg", "opus"),
-    ("d.mkv", ["-c:a", "flac"], "flac", "flac"),
-    ("e.mkv", ["-c:a", "pcm_s16le"], "wav", "pcm_s16le"),
-    ("f.ts", ["-c", "copy"], "m4a", "aac"),
-    ("g.mkv", ["-c:a", "ac3"], "m4a", "aac"),  # which plays
-    ("j.mkv", ["-c:a", "alac"], "m4a", "aac"),
-    ("h.webm", ["-vn", "-c:a", "libopus"], "ogg", "opus"),
-    ("i.mka", ["-vn", "-c:a", "ac3"], "m4a", "aac"),
-]
-
-
-@pytest.mark.parametrize(("name", "codecs", "ending", "codec"), CODECS)
 async def test_sound_of_a_video_is_taken_out_as_it_is(
-    process: Process, shelf: Path, name: str, codecs: list[str], ending: str, codec: str
+    process: Process, shelf: Path
 ) -> None:
-    made = media.converted(media.video(shelf, seconds=1), name, *codecs)
-    [file] = await process(made)
-    assert file.mime.startswith("audio/")
-    assert file.path.suffix == f".{ending}"
-    assert streams(file.path) == [codec]
+    outputs = {name: how for name, (how, *_) in KINDS.items()}
+    made = media.made_of(["-i", str(media.video(shelf))], shelf, outputs)
+    files = await process(*made)
+    for file, (name, (_, ending, codec)) in zip(files, KINDS.items(), strict=True):
+        assert file.mime.startswith("audio/"), name
+        assert file.path.suffix == f".{ending}", name
+        assert facts(file.path).codecs == {"audio": [codec]}, name
 
 
 async def test_pictures_go_and_sound_and_subtitles_stay(
@@ -93,50 +85,39 @@ SOUNDS = {
     "ogg": ["-c:a", "libopus"],
     "flac": ["-c:a", "flac"],
 }
-FACTS = {
+TOLD = {
     "title": 'A "song": 50% -i off; $HOME \0 https://a.example/x [v] \n=ä',
     "uploader": "-y 'Åsa'",
     "date": "2024-05-06T07:08:09",
 }
 
 
-def described(path: Path) -> dict[str, Any]:
-    words = ["ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams"]
-    done = subprocess.run([*words, str(path)], capture_output=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    tags = dict(found["format"].get("tags", {}))
-    for stream in found["streams"]:
-        tags |= stream.get("tags", {}) if stream["codec_type"] == "audio" else {}
-    found["tags"] = {name.lower(): value for name, value in tags.items()}
-    return found
-
-
 @pytest.mark.parametrize("kind", SOUNDS)
 async def test_sound_gets_cover_and_tags_and_stays_as_it_was(
     process: Process, shelf: Path, kind: str
 ) -> None:
-    tone = media.audio(shelf, kind="m4a")
-    made = media.converted(tone, f"tone.{kind}", *SOUNDS[kind])
+    tone = ["-i", str(media.audio(shelf, kind="m4a"))]
+    outputs = {f"tone.{kind}": how for kind, how in SOUNDS.items()}
+    media.made_of(tone, shelf, outputs)
+    made = shelf / f"tone.{kind}"
     cover = shelf / "0.cover.webp"
     cover.write_bytes(media.image(shelf, kind="webp").read_bytes())
-    [file] = await process(cover, made, facts=FACTS)
+    [file] = await process(cover, made, facts=TOLD)
     assert file.path.suffix == f".{kind}"
-    found = described(file.path)
-    title = found["tags"]["title"]
+    found = facts(file.path)
+    title = found.tags["title"]
     assert title.startswith('A "song": 50% -i off; $HOME') and title.endswith("=ä")
-    assert found["tags"]["artist"] == "-y 'Åsa'"
-    pictures = [one for one in found["streams"] if one["codec_type"] == "video"]
-    assert len(pictures) == 1
+    assert found.tags["artist"] == "-y 'Åsa'"
+    assert len(found.codecs["video"]) == 1
     assert samples(file.path) == samples(made)
     # What it has by now, it keeps.
     [again] = await process(cover, file.path, facts={"title": "another"})
     assert again.sha256 == file.sha256
 
 
-def samples(path: Path) -> str:
-    words = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:a", "-f", "md5", "-"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    return done.stdout
+def samples(path: Path) -> bytes:
+    with media.opened(path) as file:
+        return b"".join(bytes(p) for f in file.decode(audio=0) for p in f.planes)
 
 
 async def test_cover_that_is_none_is_left_out(process: Process, shelf: Path) -> None:
@@ -144,15 +125,15 @@ async def test_cover_that_is_none_is_left_out(process: Process, shelf: Path) -> 
     cover.write_bytes(media.image(shelf, kind="png").read_bytes()[:60])
     tone = media.audio(shelf)
     [file] = await process(cover, tone, facts={"title": "a"})
-    assert described(file.path)["tags"]["title"] == "a"
-    assert streams(file.path) == ["mp3"]
+    found = facts(file.path)
+    assert found.tags["title"] == "a" and found.codecs == {"audio": ["mp3"]}
 
 
 async def test_several_sounds_are_an_album(process: Process, shelf: Path) -> None:
     tones = [media.audio(shelf), media.audio(shelf, 2)]
-    facts = {"title": "The list", "uploader": "Alice", "items": 2}
-    for file in await process(*tones, facts=facts):
-        tags = described(file.path)["tags"]
+    told = {"title": "The list", "uploader": "Alice", "items": 2}
+    for file in await process(*tones, facts=told):
+        tags = facts(file.path).tags
         assert (tags["album"], tags["artist"]) == ("The list", "Alice")
         assert "title" not in tags
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from bossbot_plugins import _bench
 from bossbot_plugins import subtitles as plugin
 from conftest import make_job
 from discord_support import module
+from PIL import Image, ImageStat
 
 from bossbot import App, JobFailed
 
@@ -47,21 +47,13 @@ def process(app: App, processed: Callable[..., Any]) -> Process:
 
 
 def brightness(path: Path) -> float:
-    """Of the lower third, on the average."""
-    lower = (
-        "crop=iw:ih/3:0:ih*2/3,signalstats,metadata=print:key=lavfi.signalstats.YAVG"
-    )
-    command = ["ffmpeg", "-i", str(path), "-vf", lower, "-frames:v", "1", "-f", "null"]
-    done = subprocess.run([*command, "-"], capture_output=True, text=True, check=True)
-    return float(done.stderr.split("YAVG=")[1].split()[0])
-
-
-def picture_of(path: Path) -> dict[str, Any]:
-    words = ["-select_streams", "v", "-of", "json", "-show_streams"]
-    command = ["ffprobe", "-v", "error", *words, path]
-    done = subprocess.run(command, capture_output=True, check=True)
-    [found] = json.loads(done.stdout)["streams"]
-    return dict(found)
+    """Of the lower third of the first picture, on the average."""
+    with media.opened(path) as file:
+        picture = next(file.decode(video=0))
+    plane = picture.planes[0]
+    light = Image.frombytes("L", (plane.line_size, plane.height), bytes(plane))
+    lower = light.crop((0, plane.height * 2 // 3, plane.width, plane.height))
+    return float(ImageStat.Stat(lower).mean[0])
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +104,9 @@ async def test_subtitles_are_burnt_into_what_every_screen_shows(
         *("-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le", *light),
     )
     _, files = await process(hdr, WORDS, **ASKED)
-    shown = picture_of(files[0].path)
-    assert (shown["pix_fmt"], shown["color_transfer"]) == ("yuv420p", "bt709")
-    assert shown["height"] == 360, "for more, the encoder has no memory"
+    shown = media.facts(files[0].path)
+    assert (shown.pixel_format, shown.light[0]) == ("yuv420p", 1), "as of bt709"
+    assert shown.height == 360, "for more, the encoder has no memory"
 
 
 @pytest.mark.parametrize("how", ["no ffmpeg", "no subtitles", "audio"])

@@ -35,13 +35,11 @@ def video(stage: Stage, kind: str = "webm") -> str:
 
 
 def long_video(stage: Stage) -> str:
-    """The step of one that looks acceptable only in two files of 15,000 bytes."""
-    source = stage.media / "long.mp4"
-    if not source.exists():
-        pattern = "testsrc2=s=320x240:r=10:d=12,noise=alls=9:allf=t"
-        how = ["-f", "lavfi", "-i", pattern, *media.X264, "-crf", "30", "-g", "10"]
-        media._made(source, how)
-    return f"file={source.name}"
+    """The step of one that looks acceptable only in two files of 11,000 bytes."""
+    pattern = "testsrc2=s=320x240:r=5:d=12,noise=alls=9:allf=t"
+    outputs = {"long.mp4": [*media.X264, "-crf", "30", "-g", "10"]}
+    [made] = media.made_of(["-f", "lavfi", "-i", pattern], stage.media, outputs)
+    return f"file={made.name}"
 
 
 @pytest.fixture
@@ -78,7 +76,7 @@ async def test_parts_of_a_long_video_are_counted_in_their_messages(
     fitting: Stage,
 ) -> None:
     url = link(long_video(fitting))
-    async with fitting.bot(max_file_size=15_000) as bot:
+    async with fitting.bot(max_file_size=11_000) as bot:
         await fitting.says(f"$download {url}")
         messages = await fitting.gets(2, timeout_s=300)  # encoders give way to all
         status = await fitting.hears("Done in")
@@ -91,7 +89,7 @@ async def test_parts_of_a_long_video_are_counted_in_their_messages(
         path = fitting.folder / f"{number}.mp4"
         path.write_bytes(file.data)
         boxes = read_mp4(path)
-        assert boxes and boxes.plays and len(file.data) <= 15_000
+        assert boxes and boxes.plays and len(file.data) <= 11_000
     assert (job.file_count, len(job.sources)) == (2, 1)
 
 

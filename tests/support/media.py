@@ -9,8 +9,11 @@ the same file; another number gives other bytes.
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -70,7 +73,17 @@ def audio(folder: Path, number: int = 1, seconds: int = 1, kind: str = "mp3") ->
 
 def converted(source: Path, name: str, *arguments: str) -> Path:
     """The source as ffmpeg converts it with these arguments, beside it."""
-    return _made(source.with_name(name), ["-i", str(source), *arguments])
+    return made_of(["-i", str(source)], source.parent, {name: arguments})[0]
+
+
+def made_of(
+    inputs: Sequence[str], folder: Path, outputs: Mapping[str, Sequence[str]]
+) -> list[Path]:
+    """Several files, by their names and arguments, from the same inputs: ffmpeg starts
+    once, which takes longer than to make most of them."""
+    targets = {folder / name: arguments for name, arguments in outputs.items()}
+    _made_at_once(inputs, targets)
+    return list(targets)
 
 
 def hls(
@@ -123,25 +136,91 @@ def _padded(original: Path, target: Path, size_bytes: int, header: bytes = b"") 
 
 
 def _made(target: Path, arguments: list[str]) -> Path:
-    def make(path: Path) -> None:
-        program = shutil.which("ffmpeg")
-        if program is None:
-            raise RuntimeError("these tests need ffmpeg; install it and try again")
-        quiet = [program, "-nostdin", "-loglevel", "error", "-y"]
-        exact = ["-fflags", "+bitexact", "-flags", "+bitexact"]  # no dates, no versions
-        command = [*quiet, *arguments, *exact, str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"ffmpeg could not make {target.name}: {done.stderr}")
+    _made_at_once((), {target: arguments})
+    return target
 
-    return _once(target, make)
+
+def _made_at_once(inputs: Sequence[str], targets: Mapping[Path, Sequence[str]]) -> None:
+    """Make what is missing, under other names first: parallel workers never see half."""
+    missing = {path: _half(path) for path in targets if not path.exists()}
+    if not missing:
+        return
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise RuntimeError("these tests need ffmpeg; install it and try again")
+    command = [program, "-nostdin", "-loglevel", "error", "-y", *inputs]
+    exact = ["-fflags", "+bitexact", "-flags", "+bitexact"]  # no dates, no versions
+    for path, half in missing.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command += [*targets[path], *exact, str(half)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        names = ", ".join(path.name for path in missing)
+        raise RuntimeError(f"ffmpeg could not make {names}: {done.stderr}")
+    for path, half in missing.items():
+        half.replace(path)
+
+
+def _half(target: Path) -> Path:
+    return target.with_name(f"{os.getpid()}-{target.name}")
 
 
 def _once(target: Path, make: Callable[[Path], None]) -> Path:
-    """The target, made under another name first: parallel workers never see half."""
+    """The target, which is made if it is missing."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        half = target.with_name(f"{os.getpid()}-{target.name}")
+        half = _half(target)
         make(half)
         half.replace(target)
     return target
+
+
+@dataclass
+class Facts:
+    """What is in a file."""
+
+    length_s: float
+    codecs: dict[str, list[str]]  # by the kind of the stream
+    tags: dict[str, str]  # of the file and its sound
+    # Of the first picture:
+    width: int = 0
+    height: int = 0
+    shape: Fraction = Fraction(1)  # width to height, as it is shown
+    pixel_format: str = ""
+    light: tuple[int, int] = (0, 0)  # its curve and its colours
+    interlaced: bool = False
+    extra: bytes = field(default=b"", repr=False)  # what the decoder is told
+
+
+def opened(path: Path) -> Any:
+    """By PyAV, which has an ffmpeg of its own: to start ffprobe takes ten times as long."""
+    import av  # only where it is needed
+
+    return av.open(str(path))
+
+
+def facts(path: Path) -> Facts:
+    """What is in a file that was made."""
+    with opened(path) as file:
+        codecs: dict[str, list[str]] = {}
+        tags = dict(file.metadata)
+        for stream in file.streams:
+            codec = stream.codec_context and stream.codec_context.codec.canonical_name
+            codecs.setdefault(stream.type, []).append(codec or "")
+            tags |= stream.metadata if stream.type == "audio" else {}
+        tags = {name.lower(): value for name, value in tags.items()}
+        found = Facts((file.duration or 0) / 1e6, codecs, tags)
+        if file.streams.video:
+            video = file.streams.video[0]
+            picture = next(file.decode(video))
+            found.width, found.height = picture.width, picture.height
+            found.shape = Fraction(picture.width, picture.height)
+            found.shape *= video.sample_aspect_ratio or 1
+            if picture.rotation % 180:
+                found.shape = 1 / found.shape
+            context = video.codec_context
+            found.pixel_format = context.pix_fmt or ""
+            found.light = (context.color_trc, context.color_primaries)
+            found.interlaced = picture.interlaced_frame
+            found.extra = bytes(context.extradata or b"")
+    return found
