@@ -33,7 +33,7 @@ FIND = finder(COMPILED)
 
 @pytest.mark.parametrize("number", range(len(PATTERNS)), ids=PATTERNS)
 def test_what_a_pattern_matches_is_found(number: int) -> None:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=12, deadline=None)
     @given(st.from_regex(COMPILED[number]))
     def matching(text: str) -> None:
         for one, pattern in enumerate(COMPILED):

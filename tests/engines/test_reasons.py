@@ -63,15 +63,12 @@ async def test_words_of_a_site_take_no_long_time() -> None:
 
 
 @both_engines
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [302, 308])
 async def test_link_that_leads_in_circles(web: Web, engine: str, status: int) -> None:
-    platform = Platform(
-        "files", r"https://files\.", "https://files.example/a.mp4", engine
-    )
-    link = "https://files.example/a.mp4"
-    web.sites.serve(link, redirect("https://files.example/b.mp4", status))
-    web.sites.serve("https://files.example/b.mp4", redirect(link, status))
-    got = await web.fetch(link, platform=platform)
+    link = "http://files.example/a.mp4"
+    web.sites.serve(link, redirect("http://files.example/b.mp4", status))
+    web.sites.serve("http://files.example/b.mp4", redirect(link, status))
+    got = await web.fetch(link, engine=engine)
     assert got.cause is Cause.INVALID_URL
     assert str(got.error) == "That link leads in circles."
 
@@ -90,21 +87,17 @@ async def test_site_that_refuses_names_what_it_may_be(web: Web, engine: str) -> 
 
 
 @both_engines
-@pytest.mark.parametrize(
-    ("place", "cause", "words"),
-    [
-        ("", Cause.INVALID_URL, "not a link I can open"),
-        ("file:///etc/passwd", Cause.NETWORK, "not lead to a web page"),
-        ("ftp://files.example/a.mp4", Cause.NETWORK, "not lead to a web page"),
-    ],
-)
-async def test_link_that_leads_nowhere(
-    web: Web, engine: str, place: str, cause: Cause, words: str
-) -> None:
+async def test_link_that_leads_nowhere(web: Web, engine: str) -> None:
     platform = Platform(
         "files", r"https://files\.", "https://files.example/a.mp4", engine
     )
-    link = web.sites.serve("https://files.example/a.mp4", redirect(place))
+    link = "https://files.example/a.mp4"
     async with web.running(platform) as app:
-        job = await web.finish(link, app)
-    assert (job.cause, words in job.error) == (cause, True), job.error
+        for place, cause, words in (
+            ("", Cause.INVALID_URL, "not a link I can open"),
+            ("file:///etc/passwd", Cause.NETWORK, "not lead to a web page"),
+            ("ftp://files.example/a.mp4", Cause.NETWORK, "not lead to a web page"),
+        ):
+            web.sites.serve(link, redirect(place))
+            job = await web.finish(link, app)
+            assert (job.cause, words in job.error) == (cause, True), (place, job.error)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import media
@@ -109,10 +110,18 @@ def test_yt_dlp_stays_confined_in_both_engines(got: Got) -> None:
     assert "Urllib" in handlers and "CurlCFFI" not in handlers
 
 
-def test_a_second_guard_replaces_the_first() -> None:
+Run = Callable[[str], str]
+
+
+@pytest.fixture
+def run(labs: Labs, tmp_path: Path) -> Run:
+    """Runs a script where yt-dlp is warm; returns what it prints."""
+    return lambda code: labs("yt_dlp").run(code, tmp_path)
+
+
+def test_a_second_guard_replaces_the_first(run: Run) -> None:
     script = """if True:
         import bossbot, pathlib
-        bossbot.open_plugins(bossbot.plugin_folders(bossbot.HERE / "plugins"))
 
         def guard(program):
             # Imported again each time, as a child does after the fork server.
@@ -136,19 +145,15 @@ def test_a_second_guard_replaces_the_first() -> None:
             print("guarded" if run else "end")
             if not run:
                 break"""
-    done = _python(script)
-    assert done.stdout.split() == ["once", "refused", "guarded", "end"], done.stderr
+    assert run(script).split() == ["once", "refused", "guarded", "end"]
 
 
-def test_a_javascript_runtime_gets_the_memory_it_needs() -> None:
+def test_a_javascript_runtime_gets_the_memory_it_needs(run: Run) -> None:
     script = """if True:
         import bossbot, pathlib, resource
-        bossbot.open_plugins(bossbot.plugin_folders(bossbot.HERE / "plugins"))
         from bossbot_plugins._programs import find_programs
         from bossbot_plugins._yt_dlp_guard import guard_yt_dlp
-        from bossbot_plugins.yt_dlp import warm
         programs = find_programs()
-        warm()
         limits = (384 * 2**20, 1408 * 2**20)
         resource.setrlimit(resource.RLIMIT_DATA, limits)
         guard_yt_dlp(bossbot.Request("", pathlib.Path(), "", programs=programs))
@@ -156,14 +161,8 @@ def test_a_javascript_runtime_gets_the_memory_it_needs() -> None:
         code = "const all = []; for (let i = 0; i < 42; i++) "
         code += "all.push(new Uint8Array(1e7).fill(1)); console.log(all.length)"
         print(Popen.run([programs["deno"], "eval", code], stdout=-1, text=True)[0])
-        assert resource.getrlimit(resource.RLIMIT_DATA) == limits"""
-    done = _python(script)
-    assert done.stdout.split() == ["42"], done.stderr
-
-
-def _python(script: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", script]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        print(resource.getrlimit(resource.RLIMIT_DATA) == limits)"""
+    assert run(script).split() == ["42", "True"]
 
 
 def test_yt_dlp_supports_every_runtime_of_the_request() -> None:

@@ -6,16 +6,17 @@ import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import media
 import pytest
 import pytest_asyncio
 import trustme
-from platform_support import PLATFORMS, Web, environment
-from sites import Answer, Sites, in_turn
+from platform_support import PLATFORMS, Web
+from sites import Answer, in_turn
 
-from bossbot import SENTENCES, Cause, JobFailed, Platform
+from bossbot import SENTENCES, App, Cause, JobFailed, Platform
 
 pytest_plugins = ("platform_fixtures",)
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -39,6 +40,21 @@ def files(engine: str, timeout_s: float = 60) -> Platform:
     )
 
 
+Apps = dict[str, App]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def apps(shared_web: Web) -> AsyncIterator[Apps]:
+    """Apps at work, by the engine that is asked for files; "" for the usual one."""
+    async with AsyncExitStack() as stack:
+        yield {
+            engine: await stack.enter_async_context(
+                shared_web.running(files(engine) if engine else None)
+            )
+            for engine in ("", "gallery-dl", "yt-dlp")
+        }
+
+
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A retry waits for no longer than it must."""
@@ -51,17 +67,17 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @both_engines
 @pytest.mark.usefixtures("at_once")
 async def test_rate_limit_that_ends_soon_is_waited_for_once(
-    web: Web, media_folder: Path, engine: str, logged: list[str]
+    web: Web, apps: Apps, media_folder: Path, engine: str, logged: list[str]
 ) -> None:
     video = media.video(media_folder)
     limited = Answer("Slow down.", 429, {"Retry-After": "1"})
     link = web.sites.serve("https://files.example/a.mp4", in_turn(limited, video))
-    async with web.running(files(engine)) as app:
-        job = await web.finish(link, app)
-        assert (job.status, job.attempts, job.detail) == ("completed", 2, "")
-        assert web.kept(job, app) == [video.read_bytes()]
-        # At first the limit, then what a download takes.
-        assert web.sites.hits["files.example/a.mp4"] <= 3
+    app = apps[engine]
+    job = await web.finish(link, app)
+    assert (job.status, job.attempts, job.detail) == ("completed", 2, "")
+    assert web.kept(job, app) == [video.read_bytes()]
+    # At first the limit, then what a download takes.
+    assert web.sites.hits["files.example/a.mp4"] <= 3
     (again,) = [line for line in logged if "downloading -> queued" in line]
     assert link in again
 
@@ -69,24 +85,24 @@ async def test_rate_limit_that_ends_soon_is_waited_for_once(
 @both_engines
 @pytest.mark.usefixtures("at_once")
 async def test_rate_limit_that_stays_is_asked_three_times(
-    web: Web, engine: str
+    web: Web, apps: Apps, engine: str
 ) -> None:
     limited = Answer("Slow down.", 429, {"Retry-After": "1"})
     link = web.sites.serve("https://files.example/a.mp4", limited)
-    async with web.running(files(engine)) as app:
-        job = await web.finish(link, app)
+    app = apps[engine]
+    job = await web.finish(link, app)
     assert (job.status, job.cause, job.attempts) == ("failed", Cause.RATE_LIMITED, 3)
     assert web.sites.hits["files.example/a.mp4"] == 3
 
 
 @both_engines
 async def test_rate_limit_of_ten_minutes_is_said_not_waited_for(
-    web: Web, engine: str
+    web: Web, apps: Apps, engine: str
 ) -> None:
     limited = Answer("Slow down.", 429, {"Retry-After": "600"})
     link = web.sites.serve("https://files.example/a.mp4", limited)
-    async with web.running(files(engine)) as app:
-        job = await web.finish(link, app)
+    app = apps[engine]
+    job = await web.finish(link, app)
     assert (job.cause, job.attempts) == (Cause.RATE_LIMITED, 1)
     assert "10 min" in job.error
     assert web.sites.hits["files.example/a.mp4"] == 1
@@ -96,25 +112,25 @@ async def test_rate_limit_of_ten_minutes_is_said_not_waited_for(
 @pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.usefixtures("at_once")
 async def test_server_that_fails_once_is_asked_again(
-    web: Web, media_folder: Path, engine: str, status: int
+    web: Web, apps: Apps, media_folder: Path, engine: str, status: int
 ) -> None:
     video = media.video(media_folder)
     answers = in_turn(Answer("Sorry.", status), video)
     link = web.sites.serve("https://files.example/a.mp4", answers)
-    async with web.running(files(engine)) as app:
-        job = await web.finish(link, app)
-        assert (job.status, job.detail) == ("completed", "")
-        assert web.kept(job, app) == [video.read_bytes()]
+    app = apps[engine]
+    job = await web.finish(link, app)
+    assert (job.status, job.detail) == ("completed", "")
+    assert web.kept(job, app) == [video.read_bytes()]
 
 
 @both_engines
 @pytest.mark.usefixtures("at_once")
 async def test_server_that_fails_for_good_is_not_asked_for_ever(
-    web: Web, engine: str
+    web: Web, apps: Apps, engine: str
 ) -> None:
     link = web.sites.serve("https://files.example/a.mp4", Answer("Sorry.", 503))
-    async with web.running(files(engine)) as app:
-        job = await web.finish(link, app)
+    app = apps[engine]
+    job = await web.finish(link, app)
     assert (job.status, job.cause) == ("failed", Cause.NETWORK)
     assert job.error == SENTENCES[Cause.NETWORK]
     assert job.attempts == 3
@@ -128,19 +144,26 @@ async def test_server_that_fails_for_good_is_not_asked_for_ever(
         (401, Cause.LOGIN),
         (403, Cause.LOGIN),
         (404, Cause.GONE),
-        (410, Cause.GONE),
+        (400, Cause.GONE),
         (429, Cause.RATE_LIMITED),
         (451, Cause.REGION),
     ],
 )
 async def test_what_does_not_pass_is_asked_for_once(
-    web: Web, engine: str, status: int, cause: Cause
+    web: Web, apps: Apps, engine: str, status: int, cause: Cause
 ) -> None:
     link = web.sites.serve("https://files.example/a.mp4", Answer("No.", status))
-    async with web.running(files(engine)) as app:
-        job = await web.finish(link, app)
+    app = apps[engine]
+    job = await web.finish(link, app)
     assert (job.status, job.cause, job.attempts) == ("failed", cause, 1)
     assert web.sites.hits["files.example/a.mp4"] == 1
+
+
+def failing_with(app: App, *causes: Cause) -> Iterator[Cause]:
+    """Has that site fail with one cause after the other."""
+    for cause in causes:
+        app.plugins.registered("platforms")["files"].options["cause"] = cause.value
+        yield cause
 
 
 @pytest.fixture
@@ -151,57 +174,41 @@ def failing(web: Web) -> Iterator[None]:
     path.unlink()
 
 
-@pytest.mark.parametrize("cause", [Cause.UNSUPPORTED, Cause.INTERNAL, Cause.NO_MEDIA])
 @pytest.mark.usefixtures("failing")
-async def test_other_engine_is_tried_once(
-    web: Web, media_folder: Path, cause: Cause
-) -> None:
+async def test_other_engine_is_tried_once(web: Web, media_folder: Path) -> None:
     photo = media.image(media_folder)
     link = web.sites.serve("https://files.example/a.jpg", photo)
     gone = web.sites.serve("https://files.example/b.jpg", Answer(status=404))
-    async with web.running(failing__cause=cause) as app:
-        job = await web.finish(link, app)
-        assert (job.status, job.attempts) == ("completed", 2)
-        assert web.kept(job, app) == [photo.read_bytes()]
+    async with web.running(failing__cause=Cause.INTERNAL) as app:
+        for cause in failing_with(
+            app, Cause.UNSUPPORTED, Cause.INTERNAL, Cause.NO_MEDIA
+        ):
+            job = await web.finish(link, app)
+            assert (job.status, job.attempts) == ("completed", 2), cause
+            assert web.kept(job, app) == [photo.read_bytes()]
+            # Nobody else knows this one.
+            job = await web.finish("https://files.example/page", app)
+            assert (job.cause, job.attempts) == (cause, 1)
         job = await web.finish(gone, app)
         assert (job.cause, job.attempts) == (Cause.GONE, 2)
-        # Nobody else knows this one.
-        job = await web.finish("https://files.example/page", app)
-        assert (job.cause, job.attempts) == (cause, 1)
     assert web.sites.hits["files.example/b.jpg"] == 1
 
 
-@pytest.mark.parametrize(
-    "cause", [Cause.GONE, Cause.LOGIN, Cause.PRIVATE, Cause.TOO_LARGE, Cause.REGION]
-)
 @pytest.mark.usefixtures("failing")
 async def test_other_engine_is_not_tried_when_the_site_has_answered(
-    web: Web, media_folder: Path, cause: Cause
+    web: Web, media_folder: Path
 ) -> None:
     photo = media.image(media_folder)
     link = web.sites.serve("https://files.example/a.jpg", photo)
-    async with web.running(failing__cause=cause) as app:
-        job = await web.finish(link, app)
-    assert (job.cause, job.attempts, job.error) == (cause, 1, SENTENCES[cause])
+    causes = Cause.GONE, Cause.LOGIN, Cause.PRIVATE, Cause.TOO_LARGE, Cause.REGION
+    async with web.running(failing__cause=Cause.INTERNAL) as app:
+        for cause in failing_with(app, *causes):
+            job = await web.finish(link, app)
+            assert (job.cause, job.attempts, job.error) == (cause, 1, SENTENCES[cause])
     assert not web.sites.requests
 
 
-# Nobody there
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def bare_web(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Web]:
-    """Without a proxy: links are dialled as they are."""
-    proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-    none = {n: None for name in proxies for n in (name, name.lower())}
-    with Sites() as sites:
-        web = Web(sites, tmp_path_factory.mktemp("bare"))
-        with environment(**none):
-            await web.start()
-        yield web
-        await web.runner.stop()
+# Nobody there, of those who are dialled without the proxy
 
 
 async def attempt(web: Web, link: str, engine: str, timeout_s: float = 60) -> JobFailed:
@@ -221,21 +228,21 @@ def is_network(error: JobFailed, cause: Cause = Cause.NETWORK) -> bool:
 
 
 @both_engines
-async def test_name_that_is_not_found(bare_web: Web, engine: str) -> None:
-    error = await attempt(bare_web, "http://no-such.invalid/a.mp4", engine)
+async def test_name_that_is_not_found(web: Web, engine: str) -> None:
+    error = await attempt(web, "http://no-such.invalid/a.mp4", engine)
     assert (error.cause, "no site of that name" in str(error)) == (Cause.NETWORK, True)
 
 
 @both_engines
-async def test_connection_that_is_refused(bare_web: Web, engine: str) -> None:
+async def test_connection_that_is_refused(web: Web, engine: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    error = await attempt(bare_web, f"http://127.0.0.1:{port}/a.mp4", engine)
+    error = await attempt(web, f"http://127.0.0.1:{port}/a.mp4", engine)
     assert is_network(error)
 
 
 @both_engines
-async def test_certificate_that_nobody_signed(bare_web: Web, engine: str) -> None:
+async def test_certificate_that_nobody_signed(web: Web, engine: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("localhost").configure_cert(context)
 
@@ -247,36 +254,34 @@ async def test_certificate_that_nobody_signed(bare_web: Web, engine: str) -> Non
     server = await asyncio.start_server(nothing, "127.0.0.1", 0, ssl=context)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        error = await attempt(bare_web, f"https://localhost:{port}/a.mp4", engine)
+        error = await attempt(web, f"https://localhost:{port}/a.mp4", engine)
     assert error.cause is Cause.NETWORK
     assert "certificate" in error.detail and "certificate is not valid" in str(error)
 
 
 @both_engines
-async def test_server_that_never_answers(bare_web: Web, engine: str) -> None:
-    link = bare_web.sites.serve("/silent.mp4", Answer(silent=True))
-    error = await attempt(bare_web, link, engine, timeout_s=0.5)
+async def test_server_that_never_answers(web: Web, engine: str) -> None:
+    link = web.sites.serve("/silent.mp4", Answer(silent=True))
+    error = await attempt(web, link, engine, timeout_s=0.5)
     assert is_network(error, Cause.TIMED_OUT)
 
 
 @both_engines
 async def test_file_that_ends_too_soon(
-    bare_web: Web, media_folder: Path, engine: str
+    web: Web, media_folder: Path, engine: str
 ) -> None:
     video = media.video(media_folder).read_bytes()
     half = Answer(video[: len(video) // 2], length_bytes=len(video), ranges=False)
-    link = bare_web.sites.serve("/half.mp4", half)
-    assert is_network(await attempt(bare_web, link, engine))
+    link = web.sites.serve("/half.mp4", half)
+    assert is_network(await attempt(web, link, engine))
 
 
 @both_engines
 @pytest.mark.parametrize("content", [b"<html>Hello.</html>", b"\0" * 3000])
-async def test_file_that_is_no_media(
-    bare_web: Web, engine: str, content: bytes
-) -> None:
+async def test_file_that_is_no_media(web: Web, engine: str, content: bytes) -> None:
     headers = {"Content-Type": "video/mp4"}
-    link = bare_web.sites.serve("/not-a.mp4", content, headers=headers)
-    error = await attempt(bare_web, link, engine)
+    link = web.sites.serve("/not-a.mp4", content, headers=headers)
+    error = await attempt(web, link, engine)
     assert error.cause in (Cause.NO_MEDIA, Cause.UNSUPPORTED)
 
 
@@ -328,9 +333,11 @@ async def test_outdated_engine_is_named_with_its_version_and_age(web: Web) -> No
     assert "update" in str(got.error)
 
 
-async def test_every_platforms_failures_have_a_known_cause(web: Web) -> None:
-    async with web.running() as app:
-        platforms = app.plugins.registered("platforms")
+async def test_every_platforms_failures_have_a_known_cause(
+    web: Web, apps: Apps
+) -> None:
+    app = apps[""]
+    platforms = app.plugins.registered("platforms")
     assert platforms.keys() == set(PLATFORMS)
     for platform in platforms.values():
         assert all(cause in SENTENCES for _, cause in platform.failures)

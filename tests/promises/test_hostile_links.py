@@ -1,8 +1,9 @@
 """Hostile links: whatever a stranger pastes, nothing inside the owner's network is asked.
 
-Each payload of hostile.toml goes through intake and through both real engines in real
-children, with the sandbox up; then, where an engine would fall for it, once more with the
-sandbox down, to see that the payload is a live one.
+Each payload of hostile.toml goes through intake and through the real engines in real
+children, with the sandbox up. That a payload is a live one is seen by what the sandbox
+then says it refused to dial; some go once more with the sandbox down, to see that the
+service inside would have been asked.
 
 All servers here are on loopback, which the sandbox forbids. The engines are therefore
 wrapped for the payloads that need a server outside: see NETWORK.
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import tomllib
 from collections.abc import AsyncIterator, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,6 +39,7 @@ from conftest import (
     share_runner,
     spread,
 )
+from platform_support import Web, nobody_watches
 from routing import route, route_all
 from sites import Sites
 from sites_canned.reddit import Reddit
@@ -49,13 +52,13 @@ from bossbot import (
     Fetched,
     Job,
     JobFailed,
-    Progress,
     Refused,
     Route,
     Settings,
     Status,
 )
 
+pytest_plugins = ("platform_fixtures",)
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.filterwarnings("ignore:.*marked with '@pytest.mark.asyncio'"),
@@ -77,8 +80,19 @@ import sys
 from pathlib import Path
 
 exec(compile(Path({source!r}).read_text(), {source!r}, "exec"))
-_download = download
+_download, _warm = download, warm
 _names = {names!r}
+
+
+def warm():
+    _warm()
+    if {pages!r}:  # once, what yt-dlp would do in each child that reads a page
+        from yt_dlp import YoutubeDL
+
+        with YoutubeDL({{"quiet": True}}, auto_init=False) as site:
+            site._ies = _table()[-1]
+            generic = site.get_info_extractor("Generic")
+            assert not list(generic._extract_embeds("https://a.example/", "<p>"))
 
 
 def download(request, report):
@@ -110,7 +124,11 @@ def table() -> dict[str, Any]:
 
 TABLE = table()
 PAGES: dict[str, Any] = TABLE["pages"]
-LIVE = [(page, engine) for page in PAGES for engine in PAGES[page].get("live", ())]
+# Those that are tried with the sandbox down, too, one of each way to lead inside.
+TRIED = ("plain", "a name", "IPv6", "mapped", "redirect-302", "redirect-with-orders")
+TRIED += ("refresh-header", "og-video", "hls-segment", "dash-segment", "websocket")
+# gallery-dl follows redirects, and goes by the type of the rest: one of each is enough.
+TYPES = {PAGES[p].get("headers", {}).get("Content-Type"): p for p in reversed(PAGES)}
 BOTH = pytest.mark.parametrize("engine", ENGINES)
 # The plugins of a bot without Discord.
 NEEDED = (*PARTS, "gallery_dl", "yt_dlp", "twitter", "youtube", "reddit")
@@ -147,13 +165,13 @@ class Net:
         self.inside.requests.clear()
         return hits
 
-    def app(self, name: str, *, wrapped: bool, sandboxed: bool = True) -> App:
-        """A bot with the real platforms and engines, the latter perhaps wrapped."""
-        own = self.folder / ("wrapped" if wrapped else "plain")  # the owner's
+    def app(self, name: str, *, sandboxed: bool = True) -> App:
+        """A bot with the real platforms and engines, the latter wrapped."""
+        own = self.folder / "wrapped"  # the owner's
         if not own.exists():
             own.mkdir()
             shutil.copy(SUPPORT_PLUGINS / "nowhere.py", own)
-            for stem in ("gallery_dl", "yt_dlp") if wrapped else ():
+            for stem in ("gallery_dl", "yt_dlp"):
                 source = ROOT / "plugins" / "engines" / f"{stem}.py"
                 (own / f"{stem}.py").write_text(self._wrapper(source))
         values = {
@@ -179,6 +197,7 @@ class Net:
         return NETWORK.format(
             source=str(path),
             names=names,
+            pages=path.stem == "yt_dlp",
             outside=OUTSIDE,
             dead=DEAD,
             server=(host, int(port)),
@@ -198,11 +217,9 @@ class Net:
         for app in self._apps:
             await app.stop()
 
-    async def fetch(
-        self, app: App, url: str, engine: str, platform: str = ""
-    ) -> Fetched | JobFailed:
+    async def fetch(self, app: App, url: str, engine: str) -> Fetched | JobFailed:
         """What one attempt brought, or why it failed; its folder is gone again."""
-        job = make_job(url=url, engine=engine, platform=platform)
+        job = make_job(url=url, engine=engine)
         sandbox: Any = app.plugins.all["child_runner"].config
         try:
             async with asyncio.timeout(60):
@@ -213,10 +230,6 @@ class Net:
             if not sandbox.allow_private_addresses:
                 search(app.settings.data_dir)
             await app.storage.forget_attempt(job)
-
-
-def nobody_watches(progress: Progress) -> None:
-    """What a fetch tells on its way goes nowhere."""
 
 
 def search(folder: Path) -> None:
@@ -259,34 +272,28 @@ async def net(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Net]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bare(net: Net) -> App:
-    """The sandboxed bot with the engines as they are."""
-    app = net.app("bare", wrapped=False)
-    await app.runner.start()
-    return app
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bare_open(net: Net, bare: App) -> App:
-    """The same with the sandbox down."""
-    app = net.app("bare-open", wrapped=False, sandboxed=False)
-    share_runner(app, bare)
-    return app
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def led(net: Net) -> App:
     """The sandboxed bot whose engines find a server at OUTSIDE."""
-    app = net.app("led", wrapped=True)
+    app = net.app("led")
     with net.as_proxy():
         await app.runner.start()
     return app
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def led_open(net: Net, led: App) -> App:
-    """The same with the sandbox down."""
-    app = net.app("led-open", wrapped=True, sandboxed=False)
+@pytest.fixture(scope="module")
+def bare(net: Net, led: App) -> App:
+    """The sandboxed bot that knows of no proxy, and so of nothing outside."""
+    app = net.app("bare")
+    share_runner(app, led)
+    runner: Any = app.runner
+    runner._environment = {}
+    return app
+
+
+@pytest.fixture(scope="module")
+def opened(net: Net, led: App) -> App:
+    """The bot with the sandbox down."""
+    app = net.app("opened", sandboxed=False)
     share_runner(app, led)
     return app
 
@@ -336,25 +343,33 @@ def assert_refused_by_the_sandbox(net: Net, *got: Fetched | JobFailed) -> None:
     for one in got:
         assert isinstance(one, JobFailed), one
         assert one.cause is Cause.INVALID_URL
-        assert PRIVATE in str(one)
+        assert PRIVATE in str(one) and one.detail.startswith(f"{PRIVATE} ")
+
+
+async def assert_live(net: Net, opened: App, url: str, *engines: str) -> None:
+    for engine in engines:
+        await net.fetch(opened, url, engine)
+        assert net.forget_hits(), f"harmless to {engine} even without the sandbox"
 
 
 @pytest.mark.parametrize("payload", TABLE["dialled"])
 async def test_link_to_the_inside_is_not_opened(
-    net: Net, bare: App, bare_open: App, links: dict[str, str], payload: str
+    net: Net, bare: App, opened: App, links: dict[str, str], payload: str
 ) -> None:
     if "IPv6" in payload and not net.sixth_port:
         pytest.skip("no IPv6 on this machine")
     assert_refused_by_the_sandbox(net, *await by_both(net, bare, links[payload]))
-    for engine in ENGINES:
-        await net.fetch(bare_open, links[payload], engine)
-        assert net.forget_hits(), f"harmless to {engine} even without the sandbox"
+    if payload in TRIED:
+        await assert_live(net, opened, links[payload], *ENGINES)
 
 
-@pytest.mark.parametrize("payload", TABLE["elsewhere"])
+@pytest.mark.parametrize(
+    ("payload", "engine"), [*zip(TABLE["elsewhere"], cycle(ENGINES), strict=False)]
+)
 async def test_link_to_a_private_address_is_not_opened(
-    net: Net, bare: App, links: dict[str, str], payload: str
+    net: Net, bare: App, links: dict[str, str], payload: str, engine: str
 ) -> None:
+    """By either engine: both read these ways to write an address in the test above."""
     if payload == "our own name":
         try:
             own = socket.gethostbyname(socket.gethostname())
@@ -362,18 +377,16 @@ async def test_link_to_a_private_address_is_not_opened(
             pytest.skip("this machine does not know its own name")
         if is_public(own):
             pytest.skip("this machine is on the internet")
-    assert_refused_by_the_sandbox(net, *await by_both(net, bare, links[payload]))
+    assert_refused_by_the_sandbox(net, await net.fetch(bare, links[payload], engine))
 
 
 @pytest.mark.parametrize("name", TABLE["names"])
 async def test_name_that_leads_inside_is_not_opened(
-    net: Net, led: App, led_open: App, name: str
+    net: Net, led: App, opened: App, name: str
 ) -> None:
     url = f"http://{name}:{net.port}/rebinds.mp4"
     assert_refused_by_the_sandbox(net, *await by_both(net, led, url))
-    for engine in ENGINES:
-        await net.fetch(led_open, url, engine)
-        assert net.forget_hits(), f"harmless to {engine} even without the sandbox"
+    await assert_live(net, opened, url, *ENGINES)
 
 
 # Servers that lead to the inside
@@ -381,22 +394,24 @@ async def test_name_that_leads_inside_is_not_opened(
 
 @pytest.mark.parametrize("page", PAGES)
 async def test_page_cannot_lead_an_engine_inside(
-    net: Net, led: App, led_open: App, page: str
+    net: Net, led: App, opened: App, page: str
 ) -> None:
     url = f"http://{OUTSIDE}/{page}.mp4"
     live = PAGES[page].get("live", [])
-    brought = dict(zip(ENGINES, await by_both(net, led, url), strict=True))
+    leads = "Location" in PAGES[page].get("headers", {})
+    engines = ENGINES if leads or page in TYPES.values() else ("yt-dlp",)
+    fetches = (net.fetch(led, url, engine) for engine in engines)
+    brought = dict(zip(engines, await asyncio.gather(*fetches), strict=True))
     times = net.outside.hits[f"/{page}.mp4"]
-    assert times >= len(ENGINES), "the server outside was not reached"
+    assert times >= len(engines), "the server outside was not reached"
     assert not net.hits
     assert all(isinstance(got, JobFailed) for got in brought.values()), brought
     sandboxed = live + PAGES[page].get("sandboxed", [])
     assert_refused_by_the_sandbox(net, *(brought[engine] for engine in sandboxed))
-    if "Location" in PAGES[page].get("headers", {}):
-        assert times == len(ENGINES), "it tried again"
-    for engine in live:
-        await net.fetch(led_open, url, engine)
-        assert net.forget_hits(), f"harmless to {engine} even without the sandbox"
+    if leads:
+        assert times == len(engines), "it tried again"
+    if page in TRIED:
+        await assert_live(net, opened, url, *live)
 
 
 @BOTH
@@ -409,7 +424,7 @@ async def test_link_is_judged_by_its_own_host_behind_a_proxy(
 
 
 async def test_refused_job_ends_at_once_and_leaves_nothing(net: Net, led: App) -> None:
-    app = net.app("queued", wrapped=True)
+    app = net.app("queued")
     share_runner(app, led)
     await app.start(gateway=False)
     links = [
@@ -478,7 +493,7 @@ DASH = """<?xml version="1.0"?>
 @pytest.mark.parametrize("fake", [playlist_of, concat_of])
 @pytest.mark.parametrize("manifest", [HLS, DASH], ids=["hls", "dash"])
 async def test_fake_video_does_not_make_ffmpeg_open_another_file(
-    net: Net, bare_open: App, secret_video: Path, fake: Any, manifest: str
+    net: Net, opened: App, secret_video: Path, fake: Any, manifest: str
 ) -> None:
     net.outside.serve("/fake.ts", fake(secret_video))
     kind = "application/dash+xml" if "MPD" in manifest else "application/x-mpegurl"
@@ -487,31 +502,25 @@ async def test_fake_video_does_not_make_ffmpeg_open_another_file(
         manifest.replace("fake.ts", "/fake.ts"),
         headers={"Content-Type": kind},
     )
-    got = await net.fetch(bare_open, url, "yt-dlp")
+    got = await net.fetch(opened, url, "yt-dlp")
     assert net.outside.hits["/fake.ts"], "ffmpeg had nothing to open"
     assert isinstance(got, JobFailed), got
     assert got.cause is Cause.NO_MEDIA
 
 
+@pytest.mark.asyncio(loop_scope="session")
 async def test_fake_parts_of_a_gallery_do_not_make_ffmpeg_open_another_file(
-    tmp_path: Path, net: Net, secret_video: Path
+    tmp_path: Path, web: Web, secret_video: Path
 ) -> None:
     """As gallery-dl hands Reddit's videos to yt-dlp, which joins picture and sound."""
-    with Sites() as web, pytest.MonkeyPatch.context() as patch:
-        for name, value in web.environment.items():
-            patch.setenv(name, value)
-        app = net.app("reddit", wrapped=False)
-        await app.runner.start()
-        for number, fake in enumerate((playlist_of, concat_of)):
-            web.hits.clear()
-            path = tmp_path / f"{number}.mp4"
-            path.write_bytes(fake(secret_video))
-            link = Reddit(web).video(f"aa{number}", path, path)
-            url, platform, _ = await route(app, link)
-            got = await net.fetch(app, url, "gallery-dl", platform)
-            assert [hit for hit in web.hits if "DASH_" in hit], "nothing to open"
-            assert isinstance(got, JobFailed), got
-        await app.stop()
+    for number, fake in enumerate((playlist_of, concat_of)):
+        web.sites.hits.clear()
+        path = tmp_path / f"{number}.mp4"
+        path.write_bytes(fake(secret_video))
+        link = Reddit(web.sites).video(f"aa{number}", path, path)
+        got = await web.fetch(link, engine="gallery-dl")
+        assert [hit for hit in web.sites.hits if "DASH_" in hit], "nothing to open"
+        assert got.error, got
 
 
 def test_unguarded_ffmpeg_would_open_the_other_file(
@@ -622,14 +631,14 @@ async def test_only_media_is_posted_under_an_ending_that_suits_it(
     ],
 )
 async def test_engines_bring_nothing_but_media(
-    net: Net, bare_open: App, kind: str, content: bytes, engine: str
+    net: Net, opened: App, kind: str, content: bytes, engine: str
 ) -> None:
     headers = {
         "Content-Type": kind,
         "Content-Disposition": 'attachment; filename="../../../x.exe"',
     }
     url = net.outside.serve("/file.mp4", content, headers=headers)
-    got = await net.fetch(bare_open, url, engine)
+    got = await net.fetch(opened, url, engine)
     assert isinstance(got, JobFailed), got
 
 
@@ -638,36 +647,30 @@ async def test_engines_bring_nothing_but_media(
     "name",
     [
         "../../../x.mp4",
-        "..%2f..%2f..%2fx.mp4",
         "..\u2215x.mp4",
         "CON.mp4",
         "a" * 600 + ".mp4",
-        "a%00b.mp4",
         "%0a%0d.mp4",
-        "%(title)s.mp4",
-        "$HOME.mp4",
         "-exec.mp4",
-        "a.exe.mp4",
         "%e2%80%ae4pm.exe.mp4",
-        "~.mp4",
     ],
 )
 async def test_hostile_names_become_our_own(
-    net: Net, bare_open: App, tmp_path: Path, name: str, engine: str
+    net: Net, opened: App, tmp_path: Path, name: str, engine: str
 ) -> None:
     video = media.video(net.folder / "media")
     disposition = {"Content-Disposition": f'attachment; filename="{quote(name)}"'}
     for path in ("/names/*", "/x.mp4"):  # the latter is where "../" leads
         net.outside.serve(path, video, headers=disposition)
-    url, _, _ = await route(bare_open, net.outside.url(f"/names/{name}"))
+    url, _, _ = await route(opened, net.outside.url(f"/names/{name}"))
     before = {path for path in net.folder.rglob("*") if "temp" not in path.parts}
     job = make_job(url=url, engine=engine)
-    got = await bare_open.worker.fetch(job, nobody_watches)
+    got = await opened.worker.fetch(job, nobody_watches)
     [file] = got.files
-    temp = bare_open.settings.data_dir / "temp"
+    temp = opened.settings.data_dir / "temp"
     assert file.path.parent == temp / job.id / "0" / "files"
-    kept = await bare_open.storage.place(job, got.files, tmp_path / "kept")
-    await bare_open.storage.forget_attempt(job)
+    kept = await opened.storage.place(job, got.files, tmp_path / "kept")
+    await opened.storage.forget_attempt(job)
     assert [path.parent for path in tmp_path.rglob("*.*")] == [tmp_path / "kept"]
     assert re.fullmatch(r"[\w-]+_[A-Za-z0-9-]{1,60}_\w+_01\.mp4", kept[0].name)
     after = {path for path in net.folder.rglob("*") if "temp" not in path.parts}

@@ -10,6 +10,7 @@ test gets what the engine reported. There is no sandbox: loopback can be reached
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import resource
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,7 @@ from typing import Any, Self
 from bossbot_plugins._programs import find_programs
 
 import bossbot
-from bossbot import Cause, JobFailed, Progress, Request
+from bossbot import Cause, Engine, JobFailed, Progress, Request
 
 ROOT = Path(bossbot.__file__).parent
 PREFIX = "job_1_temp"
@@ -134,6 +135,20 @@ class Lab:
             **answer,
         )
 
+    def run(self, code: str, where: Path) -> str:
+        """What Python code prints in a fork of the server, which downloads nothing."""
+        end = "import os, sys; sys.stdout.flush(); os._exit(0)"
+        return self.fetch("", where, setup=f"{code}\n{end}").log
+
+    def supported(self, urls: Iterable[str], where: Path) -> list[str]:
+        """The links that the engine supports."""
+        code = f"""if True:
+            import json
+            from bossbot_plugins.{self.stem} import supports
+            print(json.dumps([url for url in {[*urls]} if supports(url)]))"""
+        found: list[str] = json.loads(self.run(code, where))
+        return found
+
 
 Labs = Callable[[str], Lab]  # by the engine plugin's stem
 
@@ -187,12 +202,16 @@ def _serve(stem: str) -> None:
     bossbot.open_plugins(bossbot.plugin_folders(ROOT / "plugins"))
     [engine] = bossbot.import_plugin(stem).register_engines()
     engine.warm()
+    if engine.generic:
+        _read_a_page()
+    gc.collect()
+    gc.freeze()  # the forks share these pages
     for line in sys.stdin:
         reader, writer = os.pipe()
         if not os.fork():
             with os.fdopen(writer, "w") as answer:
                 try:
-                    json.dump(_fetch(stem, json.loads(line)), answer)
+                    json.dump(_fetch(engine, json.loads(line)), answer)
                     answer.flush()
                 finally:
                     os._exit(0)
@@ -209,7 +228,19 @@ def _serve(stem: str) -> None:
         print(json.dumps({**empty, **json.loads(text)}), flush=True)
 
 
-def _fetch(stem: str, spec: dict[str, Any]) -> dict[str, Any]:
+def _read_a_page() -> None:
+    """Look for videos in a page, for which yt-dlp imports all its extractors: half a
+    second of the processor, which each fetch of a page would take."""
+    from yt_dlp import YoutubeDL
+    from yt_dlp.extractor import gen_extractor_classes
+
+    with YoutubeDL({"quiet": True}, auto_init=False) as site:
+        site._ies = {one.ie_key(): one for one in gen_extractor_classes()}
+        generic: Any = site.get_info_extractor("Generic")
+        assert not list(generic._extract_embeds("https://a.example/", "<p>"))
+
+
+def _fetch(engine: Engine, spec: dict[str, Any]) -> dict[str, Any]:
     signal.alarm(TIMEOUT_S)
     home = Path(spec["home"])
     log = os.open(home / "log", os.O_WRONLY | os.O_CREAT)
@@ -231,7 +262,6 @@ def _fetch(stem: str, spec: dict[str, Any]) -> dict[str, Any]:
     exec(spec["setup"], {})  # noqa: S102
     ended: dict[str, Any] = {"cause": None}
     try:
-        [engine] = bossbot.import_plugin(stem).register_engines()
         engine.download(request, report)
     except JobFailed as error:
         ended = {

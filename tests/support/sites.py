@@ -181,6 +181,11 @@ class Sites:
         lower = {name.lower(): value for name, value in proxies.items()}
         return {**proxies, **lower, **trust, "NO_PROXY": "", "no_proxy": ""}
 
+    def forget(self) -> None:
+        """Be as at first, but for the certificates."""
+        for made in (self.requests, self.hits, self.unknown, self.errors, self._routes):
+            made.clear()
+
     def wait_for(self, where: str, times: int = 1, timeout_s: float = 60) -> None:
         """Returns once `where` was asked for that often; else TimeoutError."""
         key = _key(where)
