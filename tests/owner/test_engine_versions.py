@@ -1,7 +1,6 @@
-"""The engines' versions and ages, and that they know their own links."""
+"""The engines' versions and ages."""
 
 import asyncio
-import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,9 +8,7 @@ from pathlib import Path
 import gallery_dl
 import pytest
 from bossbot_plugins._child import age_days
-from conftest import Home
 from discord_support import Stage
-from engine_urls import links
 from platform_support import listening
 
 pytest_plugins = ("discord_fixtures",)
@@ -56,18 +53,3 @@ async def test_start_names_the_engines_and_how_to_update_the_old_one(
     assert "pip install -U -r requirements.txt" in old
     assert toy == "INFO toy 1"
     assert not any("failed in" in line for line in logged)
-
-
-async def test_which_answers_for_hundreds_of_links(
-    home: Home,
-) -> None:
-    known = list(links())
-    sample = known[:: max(len(known) // 300, 1)][:300]
-    assert len(sample) == 300
-    done = await asyncio.to_thread(
-        home.run, "which", "-", text_in="\n".join(sample) + "\n"
-    )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [answer["url"] for answer in answers] == sample
-    lost = [answer["url"] for answer in answers if not answer["engine"]]
-    assert len(lost) <= 9, lost  # 3 %

@@ -14,7 +14,7 @@ import media
 import pytest
 from bossbot_plugins._cookies import write_cookies
 from bossbot_plugins.check import check_logins
-from conftest import ROOT, Home
+from conftest import ROOT
 from discord_support import Stage, module
 from fake_discord import Message
 from platform_support import PLATFORMS, Web, environment, listening
@@ -385,25 +385,15 @@ async def test_check_says_that_logins_are_alive(
 
 
 async def test_check_says_which_logins_are_dead(
-    home: Home, web: Web, media_folder: Path, tmp_path: Path
+    web: Web, media_folder: Path, tmp_path: Path, logged: list[str]
 ) -> None:
-    """Through the command line, with the logins where an owner puts them."""
-    config = Accounts(web, media_folder, tmp_path).settings(good=False)
-    variables = {
-        f"BOSS_BOT_PLUGINS__{name.upper()}__{key.upper()}": value
-        for name, values in config.items()
-        for key, value in values.items()
-    }
-    done = await asyncio.to_thread(
-        home.run, "check", "--login", env={**web.sites.environment, **variables}
-    )
-    lines = [line for line in done.stdout.splitlines() if line[0] != " "]
-    states = [line.partition(":")[0] for line in lines]
-    wanted = [f"dead     {name}" for name in sorted(PLATFORMS)]
-    assert states == wanted, done.stdout + done.stderr
-    assert done.returncode == 1
-    assert "[plugins.twitter]" in done.stdout
-    assert STALE not in done.stdout + done.stderr
+    accounts = Accounts(web, media_folder, tmp_path)
+    code, lines = await check(web, **accounts.settings(good=False))
+    states = [line.partition(":")[0] for line in lines if line[0] != " "]
+    assert states == [f"dead     {name}" for name in sorted(PLATFORMS)], lines
+    assert code == 1
+    assert "[plugins.twitter]" in "".join(lines)
+    assert STALE not in "".join(lines + logged)
 
 
 async def test_check_cannot_tell_when_the_site_is_out_of_reach(

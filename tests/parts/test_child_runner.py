@@ -29,7 +29,7 @@ import pytest_asyncio
 from bossbot_plugins import _seccomp
 from bossbot_plugins._child import is_public
 from bossbot_plugins._cookies import keep_cookies, write_cookies
-from conftest import CORE, PARTS, ROOT, link_plugins, make_job, spread
+from conftest import CORE, PARTS, ROOT, make_job, our_plugins, spread
 from pydantic import SecretStr
 
 import bossbot
@@ -64,9 +64,13 @@ class Toys:
         self.plugin = folder / "plugins" / "toy.py"
         self.plugin.parent.mkdir(parents=True, exist_ok=True)
         self.write("pass")
-        defaults = {"data_dir": folder / "data", "plugins_dir": self.plugin.parent}
+        defaults = {
+            "data_dir": folder / "data",
+            "plugins_dir": self.plugin.parent,
+            "allow_writable_plugins": True,  # else each load looks at every file
+        }
         self.settings = Settings(**spread({**defaults, **settings}))
-        self.app = App(self.settings, link_plugins(folder / "ours", *PARTS))
+        self.app = App(self.settings, our_plugins(*PARTS))
         self.app.plugins.load()
         off = {name: one.off for name, one in self.app.plugins.all.items() if one.off}
         assert not off
@@ -812,39 +816,55 @@ async def test_interrupt_of_the_terminal_is_the_bots_to_handle(toys: Toys) -> No
     assert (await toys.fetch(body)).facts["text"] == first
 
 
-BOT = """
+BOT = '''
 import asyncio, sys
 sys.path[:0] = {folders!r}
-import bossbot
+import conftest
 import test_child_runner
 from pathlib import Path
 
+BODY = """
+    grandchild(request)
+    os.rename(request.cache_dir / "pids", request.cache_dir / request.url[-4:])
+    while "busy" in request.url: pass
+    time.sleep(600)
+    """
+
 async def main():
     test_child_runner.fork = sys.argv[2] == "forked"
-    toys = test_child_runner.Toys(Path(sys.argv[1]))
-    print(toys.pids_file, flush=True)
-    await toys.fetch("grandchild(request)\\n" + sys.argv[3])
+    folder = Path(sys.argv[1])
+    conftest.share_plugins_in(folder / "ours")
+    toys = test_child_runner.Toys(folder)
+    toys.write(BODY)
+    cache = toys.pids_file.parent
+    print(cache, flush=True)
+    async with asyncio.TaskGroup() as tasks:
+        for how in ("busy", "idle"):
+            job = toys.job("https://toy.example/" + how)
+            tasks.create_task(toys.app.worker.fetch(job, test_child_runner.nobody))
+            await test_child_runner.until((cache / how).exists)
 
 asyncio.run(main())
-"""
+'''
 
 
-@pytest.mark.parametrize("hang", ["time.sleep(600)", "while True: pass"])
 async def test_nothing_outlives_a_bot_that_was_killed(
-    tmp_path: Path, both_ways: str, hang: str
+    tmp_path: Path, both_ways: str
 ) -> None:
     tests = ROOT / "tests"
     folders = [ROOT, tests / "parts", tests, tests / "support"]
     code = BOT.format(folders=[str(folder) for folder in folders])
-    arguments = [str(tmp_path / "bot"), both_ways, hang]
+    arguments = [str(tmp_path / "bot"), both_ways]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code, *arguments), stdout=subprocess.PIPE
     )
     assert process.stdout is not None
-    pids_file = Path((await process.stdout.readline()).decode().strip())
-    await until(pids_file.exists)
-    pids = [int(pid) for pid in pids_file.read_text().split()]
-    family = [*pids, parent(pids[0])]
+    cache = Path((await process.stdout.readline()).decode().strip())
+    family = []
+    for how in ("busy", "idle"):
+        await until((cache / how).exists)
+        pids = [int(pid) for pid in (cache / how).read_text().split()]
+        family += [*pids, parent(pids[0])]
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     await process.wait()
@@ -1045,93 +1065,96 @@ async def test_engines_stay_warm_beside_folders_without_code(
 
 
 async def spare_of(toys: Toys) -> Any:
-    await until(lambda: toys.runner._spare and toys.runner._spare.reader._buffer)
-    return toys.runner._spare
+    """One that waits, under the default settings, whatever was before."""
+    toys.set()
+    runner = toys.runner
+    if not runner._control:
+        await runner.start()
+    elif (old := runner._spare) and (old.exit.done() or old.setup != runner._setup()):
+        old.kill()
+        runner._spare = None
+        await runner._renew_spare()
+    await until(lambda: runner._spare and runner._spare.reader._buffer)
+    return runner._spare
+
+
+def pid_of(spare: Any) -> int:
+    """What it has said, which stays to be read."""
+    return int(json.loads(spare.reader._buffer.partition(b"\n")[0])["pid"])
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="no fork here")
-async def test_task_goes_to_the_spare_child_and_another_one_is_made(
-    tmp_path: Path,
-) -> None:
-    async with running_toys(tmp_path) as toys:
-        await toys.app.runner.start()
-        spare = await spare_of(toys)
-        body = """
-            frame = sys._getframe()
-            while "pages" not in frame.f_locals:
-                frame = frame.f_back
-            count = len(frame.f_locals["pages"])
-            report.info(text=str(os.getpid()), items=count)
-            """
-        fetched = await toys.fetch(body)
-        # What a rehearsal has shown, where the system tells.
-        assert fetched.facts.pop("items", 0) or sys.platform != "linux"
-        assert fetched.facts == {"text": str(spare.pid)}
-        assert (await spare_of(toys)).number != spare.number
+async def test_task_goes_to_the_spare_child_and_another_one_is_made(toys: Toys) -> None:
+    spare = await spare_of(toys)
+    body = """
+        frame = sys._getframe()
+        while "pages" not in frame.f_locals:
+            frame = frame.f_back
+        count = len(frame.f_locals["pages"])
+        report.info(text=str(os.getpid()), items=count)
+        """
+    fetched = await toys.fetch(body)
+    # What a rehearsal has shown, where the system tells.
+    assert fetched.facts.pop("items", 0) or sys.platform != "linux"
+    assert fetched.facts == {"text": str(spare.pid)}
+    assert (await spare_of(toys)).number != spare.number
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="no fork here")
 async def test_no_spare_child_waits_while_as_many_download_as_may(
-    tmp_path: Path,
+    toys: Toys, tmp_path: Path
 ) -> None:
-    async with running_toys(tmp_path) as toys:
-        runner = toys.runner
-        await runner.start()
-        async with contextlib.AsyncExitStack() as children:
-            most = toys.app.settings.max_concurrent_downloads
-            for number in range(most):
-                if number:
-                    await spare_of(toys)
-                child = runner.child("held", "download", home=str(tmp_path))
-                await children.enter_async_context(child)
-            await runner._renew_spare()
-            assert not runner._spare
-        await spare_of(toys)
+    await spare_of(toys)
+    toys.set(max_concurrent_downloads=2)
+    runner = toys.runner
+    async with contextlib.AsyncExitStack() as children:
+        for number in range(2):
+            if number:
+                await until(lambda: runner._spare)
+            child = runner.child("held", "download", home=str(tmp_path))
+            await children.enter_async_context(child)
+        await runner._renew_spare()
+        assert not runner._spare
+    await spare_of(toys)
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="no fork here")
 async def test_spare_child_that_comes_when_all_slots_are_taken_is_not_kept(
-    tmp_path: Path,
+    toys: Toys, tmp_path: Path
 ) -> None:
-    async with running_toys(tmp_path, max_concurrent_downloads=2) as toys:
-        runner = toys.runner
-        await runner.start()
-        await spare_of(toys)
-        async with contextlib.AsyncExitStack() as children:
-            for _ in range(2):  # at once: the second one meets no spare child
-                child = runner.child("held", "download", home=str(tmp_path))
-                await children.enter_async_context(child)
-            async with runner._renewing:
-                assert not runner._spare
+    await spare_of(toys)
+    toys.set(max_concurrent_downloads=2)
+    runner = toys.runner
+    async with contextlib.AsyncExitStack() as children:
+        for _ in range(2):  # at once: the second one meets no spare child
+            child = runner.child("held", "download", home=str(tmp_path))
+            await children.enter_async_context(child)
+        async with runner._renewing:
+            assert not runner._spare
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="no fork here")
-async def test_spare_child_that_died_is_not_used(tmp_path: Path) -> None:
-    async with running_toys(tmp_path) as toys:
-        await toys.app.runner.start()
-        spare = await spare_of(toys)
-        pid = json.loads(await spare.reader.readline())["pid"]
-        os.kill(pid, signal.SIGKILL)
-        await until(spare.exit.done)
-        assert (await toys.fetch("report.info(text='done')")).facts == {"text": "done"}
+async def test_spare_child_that_died_is_not_used(toys: Toys) -> None:
+    spare = await spare_of(toys)
+    os.kill(pid_of(spare), signal.SIGKILL)
+    await until(spare.exit.done)
+    assert (await toys.fetch("report.info(text='done')")).facts == {"text": "done"}
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="no fork here")
 async def test_spare_child_from_before_a_setting_changed_is_not_used(
-    tmp_path: Path,
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running_toys(tmp_path) as toys:
-        await toys.app.runner.start()
-        spare = await spare_of(toys)
-        toys.runner.programs.clear()
-        assert spare.setup != toys.runner._setup()
-        body = """
-            import resource
-            report.info(text=str(resource.getrlimit(resource.RLIMIT_DATA)[0]))
-            """
-        fetched = await toys.fetch(body, child_runner__memory_limit=300 * 2**20)
-        assert fetched.facts == {"text": str(300 * 2**20)}
-        await until(spare.exit.done)
+    spare = await spare_of(toys)
+    monkeypatch.setattr(toys.runner, "programs", {})
+    assert spare.setup != toys.runner._setup()
+    body = """
+        import resource
+        report.info(text=str(resource.getrlimit(resource.RLIMIT_DATA)[0]))
+        """
+    fetched = await toys.fetch(body, child_runner__memory_limit=300 * 2**20)
+    assert fetched.facts == {"text": str(300 * 2**20)}
+    await until(spare.exit.done)
 
 
 async def test_plugin_that_changed_may_read_what_it_adds_to_the_path(
@@ -1155,22 +1178,17 @@ async def test_plugin_that_changed_may_read_what_it_adds_to_the_path(
 
 
 @pytest.mark.skipif(not _seccomp.available(), reason="no seccomp here")
-async def test_spare_child_is_kept_in_before_it_gets_its_task(tmp_path: Path) -> None:
-    async with running_toys(tmp_path) as toys:
-        await toys.app.runner.start()
-        spare = await spare_of(toys)
-        pid = json.loads(await spare.reader.readline())["pid"]
-        status = Path(f"/proc/{pid}/status")
-        await until(lambda: "Seccomp:\t2" in status.read_text())
-        assert "NoNewPrivs:\t1" in status.read_text()
+async def test_spare_child_is_kept_in_before_it_gets_its_task(toys: Toys) -> None:
+    spare = await spare_of(toys)
+    status = Path(f"/proc/{pid_of(spare)}/status")
+    await until(lambda: "Seccomp:\t2" in status.read_text())
+    assert "NoNewPrivs:\t1" in status.read_text()
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="no fork here")
 async def test_spare_child_ends_with_the_runner(tmp_path: Path) -> None:
     async with running_toys(tmp_path) as toys:
-        await toys.app.runner.start()
-        spare = await spare_of(toys)
-        pid = json.loads(await spare.reader.readline())["pid"]
+        pid = pid_of(await spare_of(toys))
     await until(lambda: not alive(pid))
 
 

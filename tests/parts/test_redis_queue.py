@@ -161,7 +161,7 @@ NUMBER = st.integers(0, 11)
 
 
 @hypothesis.settings(
-    max_examples=10,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     database=None,
@@ -193,7 +193,7 @@ async def walk(two: TwoQueues, seed: int, steps: int) -> None:
 async def test_long_walk_is_as_in_sqlite(
     two_queues: Callable[[], Awaitable[TwoQueues]],
 ) -> None:
-    await walk(await two_queues(), 1, 100)
+    await walk(await two_queues(), 1, 60)
 
 
 # Planted mistakes
@@ -288,7 +288,7 @@ def test_planted_mistakes_are_caught(
     redis_server: RedisServer,  # noqa: F811
 ) -> None:
     record, rare = (Record(redis_server.url, SCRIPT) for _ in range(2))
-    record.walk(1, 1500)
+    record.walk(1, 800)
     rare.keep(RARE)
     missed = []
     for name, (right, wrong) in MISTAKES.items():

@@ -81,11 +81,9 @@ OWN = """
 import asyncio, sys
 from pathlib import Path
 import bossbot
-from conftest import link_plugins
 
 async def main():
-    data, work = map(Path, sys.argv[1:])
-    own, ours = work / "own", link_plugins(work / "ours", "sqlite_database")
+    data, own, ours = map(Path, sys.argv[1:])
     own.mkdir(exist_ok=True)
     app = bossbot.App(bossbot.Settings(data_dir=data, plugins_dir=own), ours)
     app.plugins.load()
@@ -97,10 +95,10 @@ asyncio.run(main())
 
 def own(data: Path, work: Path, code: str = OWN) -> "subprocess.Popen[str]":
     """A process that opens the database of a data folder."""
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/support")))
+    ours = our_plugins("sqlite_database")
     return subprocess.Popen(
-        [sys.executable, "-uc", code, str(data), str(work)],
-        env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, "-uc", code, data, work / "own", ours],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -247,7 +247,7 @@ async def test_link_over_the_members_share_is_not_said_to_start(queue: Queue) ->
     assert await queue.add(a_job(2, user_id=3)) == 1
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_claims_come_in_the_order_that_the_contract_says(
     open_queue: Open, seed: int
 ) -> None:
@@ -306,6 +306,7 @@ async def test_no_work_grows_with_what_has_ended_or_waits(queue: Queue) -> None:
     row = row_of(await stored(queue, old))
     names = ", ".join(f":{name}" for name in row)
     async with database.transaction() as connection:
+        rows = []
         for number in range(20_000):  # half of them wait, in 1,000 guilds
             new = {"id": f"{number}", "request_key": number, "guild_id": number // 20}
             new["user_id"] = number // 5
@@ -313,8 +314,9 @@ async def test_no_work_grows_with_what_has_ended_or_waits(queue: Queue) -> None:
                 new |= {"status": "queued", "finished_at": 0, "same": f"{number}"}
             if number % 10 == 9:
                 new["joins"] = f"{number - 2}"
-            sql = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({names})"
-            await connection.execute(sql, {**row, **new})
+            rows.append({**row, **new})
+        sql = f"INSERT INTO jobs ({', '.join(row)}) VALUES ({names})"
+        await connection.executemany(sql, rows)
     await queue.add(waiting := a_job())
     await queue.add(running := a_job())
     steps: dict[str, int] = {}
@@ -777,18 +779,17 @@ ADD = """
 import asyncio, sys
 from pathlib import Path
 import bossbot
-from conftest import link_plugins, make_job
 
 async def main():
-    data, ours, own = map(Path, sys.argv[1:])
-    link_plugins(ours, "sqlite_database", "sqlite_queue")
+    data, own, ours = map(Path, sys.argv[1:])
     own.mkdir(exist_ok=True)
     app = bossbot.App(bossbot.Settings(data_dir=data, plugins_dir=own), ours)
     app.plugins.load()
     bossbot.prepare_data(data)
     await app.database.start()
     for number in range(1000):
-        job = make_job(id=f"{number}", guild_id=number, request_key=f"{number}")
+        name = f"{number}"
+        job = bossbot.Job(id=name, url=name, guild_id=number, request_key=name)
         if await app.queue.add(job) is not None:
             print(number, flush=True)
 
@@ -799,12 +800,11 @@ asyncio.run(main())
 def test_every_acknowledged_job_survives_kill_9(tmp_path: Path) -> None:
     data = tmp_path / "data"
     last = -1
-    folders = [str(tmp_path / name) for name in ("data", "ours", "own")]
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/support")))
+    folders = data, tmp_path / "own", our_plugins("sqlite_database", "sqlite_queue")
     for _ in range(3):
         with subprocess.Popen(
             [sys.executable, "-c", ADD, *folders],
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             text=True,
         ) as process:

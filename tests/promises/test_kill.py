@@ -2,15 +2,12 @@
 twice, no process is left behind."""
 
 import asyncio
-import json
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import ROOT
 from discord_support import BotProcess, Stage, Whom, link
 from fake_discord import Action
+from soak import soak
 
 pytest_plugins = ("discord_fixtures",)
 
@@ -253,17 +250,11 @@ async def test_second_bot_on_one_data_folder_exits_2(
     await stage.gets(1)
 
 
-def test_random_kills_lose_nothing_and_post_nothing_twice() -> None:
-    arguments = "--jobs", "20", "--kills", "8", "--seed", "1", "--life-s", "1"
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "tools" / "soak.py", *arguments],
-        stdout=subprocess.PIPE,
-        timeout=600,
-    )
-    figures = json.loads(done.stdout or "{}")
-    assert done.returncode == 0, figures
-    assert figures["jobs"] >= 20
-    assert figures["posted"] > figures["jobs"] // 2
+async def test_random_kills_lose_nothing_and_post_nothing_twice(stage: Stage) -> None:
+    figures = await soak(stage, jobs=12, kills=4, seed=1, life_s=1)
+    assert figures.ok, figures
+    assert figures.jobs >= 12
+    assert figures.posted > figures.jobs // 2
 
 
 async def test_sigterm_at_any_moment_of_the_start_leaves_the_database_whole(

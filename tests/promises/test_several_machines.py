@@ -65,8 +65,7 @@ class Machines:
 
 @contextlib.asynccontextmanager
 async def machines_on(stage: Stage, server: RedisServer) -> AsyncIterator[Machines]:
-    for name in OURS:
-        stage.add_plugin(name)
+    stage.add_plugin(*OURS)
     machines = Machines(stage, server)
     try:
         yield machines
@@ -154,8 +153,7 @@ async def test_whoever_dies_or_stops_all_is_posted_once_searched_and_forgotten(
 async def test_workers_ask_the_gateway_what_is_here_and_tell_it_what_files_look_like(
     stage: Stage, machines: Machines
 ) -> None:
-    for name in ("already_here", "similar_notice"):
-        stage.add_plugin(name)
+    stage.add_plugin("already_here", "similar_notice")
     shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
     guilds = stage.folder / "data of gateway" / "guilds"
     guilds.mkdir(parents=True)
@@ -316,8 +314,7 @@ async def test_owner_sees_the_workers_and_nobody_else(
     redis_prefix: str,  # noqa: F811
     logged: list[str],
 ) -> None:
-    for name in ("redis_queue", "queue"):
-        stage.add_plugin(name)
+    stage.add_plugin("redis_queue", "queue")
     fake, asked = stage.fake, list[Any]()
 
     async def out_of_reach(*arguments: Any) -> bool:

@@ -192,9 +192,9 @@ class Stage:
 
     # The bot
 
-    def add_plugin(self, name: str) -> None:
-        """One of the repository's plugins."""
-        self._stems.add(name)
+    def add_plugin(self, *names: str) -> None:
+        """One of the repository's plugins, or several: each call makes a folder."""
+        self._stems.update(names)
         self.ours = our_plugins(*self._stems)
 
     def remove_plugin(self, name: str) -> None:
