@@ -13,6 +13,7 @@ from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
 LENGTH = 4  # of a piece
+COMMON = "https://www."  # to look for a part of it gains nothing
 Needs = dict[tuple[str, int], list[str]]  # by a pattern and its flags
 
 
@@ -45,30 +46,32 @@ def needed(pattern: re.Pattern[str], needs: Needs | None = None) -> list[str]:
 
 
 def _needed(parts: Iterable[tuple[Any, Any]]) -> list[str]:
-    best, run = list[str](), ""
+    best, shortest, run = list[str](), LENGTH - 1, ""
     for kind, value in [*parts, (ops.AT, None)]:
         if kind is ops.LITERAL and value < 128:
             run += chr(value).lower()
             continue
-        found, run = [run], ""
-        best = max(best, found, key=_worth)
+        if len(run) > shortest and run not in COMMON:
+            best, shortest = [run], len(run)
+        found, run = list[str](), ""
         if kind is ops.SUBPATTERN:
             found = _needed(value[-1])
         elif kind is ops.BRANCH:
-            each = [_needed(one) for one in value[1]]
-            found = [text for texts in each for text in texts] if all(each) else []
+            found = _needed_of_any(value[1])
         elif kind in (ops.MAX_REPEAT, ops.MIN_REPEAT) and value[0]:
             found = _needed(value[2])
-        best = max(best, found, key=_worth)
-    return best if _worth(best) else []
+        if found and (length := min(map(len, found))) > shortest:
+            best, shortest = found, length
+    return best
 
 
-def _worth(texts: Sequence[str]) -> int:
-    """The gain from looking for these first; 0 for none."""
-    if any(text in "https://www." for text in texts):
-        return 0
-    shortest = min(map(len, texts), default=0)
-    return shortest if shortest >= LENGTH else 0
+def _needed_of_any(branches: Iterable[Any]) -> list[str]:
+    found = list[str]()
+    for branch in branches:
+        if not (texts := _needed(branch)):
+            return []
+        found += texts
+    return found
 
 
 def finder(
