@@ -18,7 +18,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -251,6 +253,34 @@ def _quiet_log() -> Iterator[None]:
         yield
 
 
+LIBRARY = f"{bossbot.PLUGIN_PACKAGE}._"
+# Libraries that keep something of a bot, or import one that does. Of the others, all apps
+# have the same modules.
+OF_ONE_BOT = (
+    "_addresses",
+    "_audit",
+    "_child",
+    "_cookies",
+    "_discord",
+    "_found",
+    "_jobs",
+)
+
+
+class OnceLoader(SourceFileLoader):
+    """Runs a library's code once; every app gets the same module."""
+
+    module: ModuleType | None = None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self.module
+
+    def exec_module(self, module: ModuleType) -> None:
+        if not self.module:
+            super().exec_module(module)
+            self.module = module
+
+
 class PluginFinder:
     """Finds plugins in folders that stay as they are without asking the disk, or pytest,
     which rewrites tests: an app imports up to two hundred modules."""
@@ -258,6 +288,8 @@ class PluginFinder:
     def __init__(self, *places: str) -> None:
         self.places = places
         self._files = dict[str, dict[str, str]]()  # by folder, by stem
+        self._loaders = dict[str, OnceLoader]()  # by a file's true path
+        self._true_path = functools.cache(os.path.realpath)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: object = None
@@ -270,7 +302,11 @@ class PluginFinder:
                 files = Path(folder).glob("*.py")
                 self._files[folder] = {file.stem: str(file) for file in files}
             if place := self._files.get(folder, {}).get(stem):
-                return importlib.util.spec_from_file_location(name, place)
+                loader, true_path = None, self._true_path(place)
+                if name.startswith(LIBRARY) and stem not in OF_ONE_BOT:
+                    loader = OnceLoader(name, true_path)
+                    loader = self._loaders.setdefault(true_path, loader)
+                return spec_from_file_location(name, place, loader=loader)
             if folder not in self._files or Path(folder, stem).is_dir():
                 spec = PathFinder.find_spec(name, [folder])
                 if spec and spec.loader:
@@ -282,8 +318,9 @@ class PluginFinder:
 def _our_code_is_read_once(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
-    """Each app runs our plugins afresh, from code that is read from disk once; and only
-    once pydantic compiles a class of that code, which takes longer than all the rest."""
+    """Each app runs our plugins afresh, but for most of the libraries, from code that is
+    read from disk once; and only once pydantic compiles a class of that code, which takes
+    longer than all the rest."""
     ours = tmp_path_factory.mktemp("ours")
     share_plugins_in(ours)
     read, known = SourceFileLoader.get_code, {}

@@ -32,7 +32,7 @@ from sqlite_support import Disk, on_disk
 
 from bossbot import App, Job, Progress, Refused, Status
 
-EXAMPLES = settings(max_examples=300, deadline=None)
+EXAMPLES = settings(deadline=None)
 
 # Links in words
 

@@ -55,7 +55,7 @@ TEXT = st.one_of(
     st.text(st.characters(), max_size=300),
     st.lists(NASTY | st.text(max_size=9)).map("".join),
 )
-EXAMPLES = settings(max_examples=300, deadline=None)
+EXAMPLES = settings(deadline=None)
 
 
 @EXAMPLES

@@ -40,7 +40,7 @@ TITLES = st.text(st.characters(), max_size=300) | st.lists(
     )
     | st.text(max_size=9)
 ).map("".join)
-EXAMPLES = settings(max_examples=300, deadline=None)
+EXAMPLES = settings(deadline=None)
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ async def test_transport_stream_and_text_are_media_too(
     assert [suffix_of(file) for file in files] == ["ts", "txt", "srt"]
 
 
-@settings(EXAMPLES, max_examples=100)
+@EXAMPLES
 @given(
     st.binary(max_size=300)
     | st.sampled_from(

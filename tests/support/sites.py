@@ -173,7 +173,7 @@ class Sites:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that lead requests, urllib and yt-dlp here (see `YTDLP_TRUST`)."""
+        """Variables that lead requests, urllib and yt-dlp here."""
         names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
         proxies = {name: f"http://{self.address}" for name in names}
         pem = str(self.authority_file)
@@ -338,10 +338,6 @@ class Sites:
             await asyncio.sleep(answer.pause_s)
             offset = 0 if answer.endless and end >= len(body) else end
         return reusable
-
-
-# What yt-dlp needs besides `environment`: it trusts certifi's list unless told not to.
-YTDLP_TRUST = ["--compat-options", "no-certifi"]
 
 
 def _key(where: str) -> str:
