@@ -5,15 +5,13 @@ import random
 import shutil
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import media
 import pytest
-import pytest_asyncio
 import trustme
-from platform_support import PLATFORMS, Web
+from platform_support import PLATFORMS, Apps, Web
 from sites import Answer, in_turn
 
 from bossbot import SENTENCES, App, Cause, JobFailed, Platform
@@ -38,21 +36,6 @@ def files(engine: str, timeout_s: float = 60) -> Platform:
             "downloader.retries": 0,  # between its own, gallery-dl waits for 1 s
         },
     )
-
-
-Apps = dict[str, App]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def apps(shared_web: Web) -> AsyncIterator[Apps]:
-    """Apps at work, by the engine that is asked for files; "" for the usual one."""
-    async with AsyncExitStack() as stack:
-        yield {
-            engine: await stack.enter_async_context(
-                shared_web.running(files(engine) if engine else None)
-            )
-            for engine in ("", "gallery-dl", "yt-dlp")
-        }
 
 
 @pytest.fixture

@@ -1,15 +1,14 @@
 """Tries: up to three for what passes, and the other engine after a wrong guess."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import media
 import pytest
-import pytest_asyncio
 from engine_lab import resetting_server
-from platform_support import Web
+from platform_support import Apps, Web
 from routing import route_all
 from sites import Answer, in_turn
 
@@ -29,21 +28,6 @@ def files(engine: str) -> Platform:
         engine,
         options={"downloader.retries": 0},  # between its own, gallery-dl waits for 1 s
     )
-
-
-Apps = dict[str, App]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def apps(shared_web: Web) -> AsyncIterator[Apps]:
-    """Apps at work, by the engine that is asked for files; "" for the usual one."""
-    async with AsyncExitStack() as stack:
-        yield {
-            engine: await stack.enter_async_context(
-                shared_web.running(files(engine) if engine else None)
-            )
-            for engine in ("", "gallery-dl", "yt-dlp")
-        }
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """The fixtures of the tests on canned sites: see platform_support.py."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
-from platform_support import Web, environment
+from platform_support import Apps, Web, environment
 from sites import Sites
 
 
@@ -27,3 +28,16 @@ def web(shared_web: Web) -> Iterator[Web]:
     for of_earlier_tests in (sites.requests, sites.hits, sites.unknown, sites._routes):
         of_earlier_tests.clear()
     yield shared_web
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def apps(shared_web: Web, request: pytest.FixtureRequest) -> AsyncIterator[Apps]:
+    """Apps at work, by the engine that the file's `files` are asked of; "" for the usual
+    one."""
+    async with AsyncExitStack() as stack:
+        yield {
+            engine: await stack.enter_async_context(
+                shared_web.running(request.module.files(engine) if engine else None)
+            )
+            for engine in ("", "gallery-dl", "yt-dlp")
+        }

@@ -57,6 +57,9 @@ class Got:
         return str(self.facts.get("text", ""))
 
 
+Apps = dict[str, App]
+
+
 class Web:
     """The sites, and apps that see nothing else."""
 
