@@ -10,7 +10,6 @@ at its start, the script gets an interpreter of its own.
 """
 
 import atexit
-import ctypes
 import functools
 import gc
 import importlib
@@ -97,8 +96,8 @@ def _warm() -> socket.socket:
     if not _wires:
         ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         with theirs:
-            command = [sys.executable, __file__, " " * 2000]  # room for `show`
-            process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.DEVNULL)
+            command, none = [sys.executable, __file__], subprocess.DEVNULL
+            process = subprocess.Popen(command, stdin=theirs, stdout=none)
         _wires.append(ours)
         atexit.register(process.wait)
         atexit.register(ours.close)  # the first of the two
@@ -142,77 +141,19 @@ def become(words: list[str], env: dict[str, str], cwd: str, files: list[int]) ->
     for number, file in enumerate(files[:3]):
         os.dup2(file, number)
     os.closerange(3, 1024)
+    os.environ.clear()
+    os.environ.update(env)
     os.chdir(cwd)
+    sys.dont_write_bytecode = NO_BYTECODE in env
+    sys.argv[:] = words
+    script = os.path.abspath(words[0])
+    sys.path[0] = str(Path(script).resolve().parent)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         how = {"errors": "backslashreplace"} if number == 2 else {}
         stream: Any = os.fdopen(number, "w" if number else "r", closefd=False, **how)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    have_a_child_wait()
-    set_environment(env)
-    sys.argv[:] = words
-    script = os.path.abspath(words[0])
-    sys.path[0] = str(Path(script).resolve().parent)
-    runpy.run_path = run_path  # type: ignore[assignment]
     return script
-
-
-def set_environment(env: dict[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(env)
-    sys.dont_write_bytecode = NO_BYTECODE in env
-
-
-def have_a_child_wait() -> None:
-    """Fork once more: it is the first `python -P -c CODE` that this process will start,
-    the bot's fork server, whose imports take longer than the bot's own ones."""
-    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if not pid:
-        ours.close()
-        become_command(theirs)
-    theirs.close()
-
-    class Popen(subprocess.Popen[Any]):
-        def __init__(self, args: Any, **how: Any) -> None:
-            if args[1:3] != ["-P", "-c"] or how.get("pass_fds") or ours.fileno() < 0:
-                super().__init__(args, **how)
-                return
-            with ours:
-                files = [how[name] for name in ("stdin", "stdout", "stderr")]
-                socket.send_fds(ours, [json.dumps([args, how["env"]]).encode()], files)
-            self.args, self.pid, self.returncode = args, pid, None
-            self.stdin = self.stdout = self.stderr = None
-            self._child_created, self._waitpid_lock = True, threading.Lock()
-
-    subprocess.Popen = Popen  # type: ignore[misc]
-
-
-def become_command(wire: socket.socket) -> None:
-    with wire:
-        request, files, _, _ = socket.recv_fds(wire, 2**18, 3)
-    if not request:  # it started none
-        os._exit(0)
-    os.setsid()
-    for number, file in enumerate(files):
-        os.dup2(file, number)
-    os.closerange(3, 1024)
-    words, env = json.loads(request)
-    show(words)
-    set_environment(env)
-    del sys.path[0]
-    sys.argv[:] = words[2:3]
-    module = sys.modules["__main__"] = types.ModuleType("__main__")
-    exec(words[3], vars(module))  # noqa: S102
-    sys.exit()
-
-
-def show(words: list[str]) -> None:
-    """Be listed by the system under these words, as far as there is room."""
-    stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    start, end = map(int, stat[45:47])
-    text = "\0".join(words).encode()[: end - start]
-    ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
 
 
 def warm_up() -> None:
@@ -233,6 +174,7 @@ def warm_up() -> None:
     for name in [name for name in sys.modules if name.startswith("bossbot")]:
         del sys.modules[name]
     del sys.path[0]
+    runpy.run_path = run_path  # type: ignore[assignment]
     gc.collect()
     gc.freeze()
 
