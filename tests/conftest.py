@@ -15,12 +15,9 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -32,7 +29,7 @@ from planted import (  # noqa: F401 (hooks)
     pytest_terminal_summary,
     pytest_testnodedown,
 )
-from pydantic import BaseModel
+from read_once import PluginFinder
 
 import bossbot
 import bossbot_contracts
@@ -253,101 +250,15 @@ def _quiet_log() -> Iterator[None]:
         yield
 
 
-LIBRARY = f"{bossbot.PLUGIN_PACKAGE}._"
-# Libraries that keep something of a bot, or import one that does. Of the others, all apps
-# have the same modules.
-OF_ONE_BOT = (
-    "_addresses",
-    "_audit",
-    "_child",
-    "_cookies",
-    "_discord",
-    "_found",
-    "_jobs",
-)
-
-
-class OnceLoader(SourceFileLoader):
-    """Runs a library's code once; every app gets the same module."""
-
-    module: ModuleType | None = None
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.module
-
-    def exec_module(self, module: ModuleType) -> None:
-        if not self.module:
-            super().exec_module(module)
-            self.module = module
-
-
-class PluginFinder:
-    """Finds plugins in folders that stay as they are without asking the disk, or pytest,
-    which rewrites tests: an app imports up to two hundred modules."""
-
-    def __init__(self, *places: str) -> None:
-        self.places = places
-        self._files = dict[str, dict[str, str]]()  # by folder, by stem
-        self._loaders = dict[str, OnceLoader]()  # by a file's true path
-        self._true_path = functools.cache(os.path.realpath)
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: object = None
-    ) -> ModuleSpec | None:
-        in_plugins, _, stem = name.rpartition(".")
-        if not f"{in_plugins}.".startswith(f"{bossbot.PLUGIN_PACKAGE}."):
-            return None
-        for folder in path or ():
-            if folder.startswith(self.places) and folder not in self._files:
-                files = Path(folder).glob("*.py")
-                self._files[folder] = {file.stem: str(file) for file in files}
-            if place := self._files.get(folder, {}).get(stem):
-                loader, true_path = None, self._true_path(place)
-                if name.startswith(LIBRARY) and stem not in OF_ONE_BOT:
-                    loader = OnceLoader(name, true_path)
-                    loader = self._loaders.setdefault(true_path, loader)
-                return spec_from_file_location(name, place, loader=loader)
-            if folder not in self._files or Path(folder, stem).is_dir():
-                spec = PathFinder.find_spec(name, [folder])
-                if spec and spec.loader:
-                    return spec
-        return None
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _our_code_is_read_once(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
-    """Each app runs our plugins afresh, but for most of the libraries, from code that is
-    read from disk once; and only once pydantic compiles a class of that code, which takes
-    longer than all the rest."""
     ours = tmp_path_factory.mktemp("ours")
     share_plugins_in(ours)
-    read, known = SourceFileLoader.get_code, {}
-    compile_class: Any = type(BaseModel).__new__
-    classes: dict[Any, Any] = {}
-
-    def get_code(loader: SourceFileLoader, name: str) -> Any:
-        if not loader.path.startswith((f"{ours}/", f"{ROOT}/plugins/")):
-            return read(loader, name)
-        if loader.path not in known:
-            known[loader.path] = read(loader, name)
-        return known[loader.path]
-
-    def new_class(kind: Any, name: str, bases: Any, body: Any, **options: Any) -> Any:
-        frame = sys._getframe(1)  # the module's own, if that is what made the class
-        if frame.f_code is not known.get(frame.f_code.co_filename):
-            return compile_class(kind, name, bases, body, **options)
-        place = (frame.f_code.co_filename, frame.f_lineno, name, bases)
-        if place not in classes:
-            classes[place] = compile_class(kind, name, bases, body, **options)
-        return classes[place]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SourceFileLoader, "get_code", get_code)
         finder = PluginFinder(f"{ours}/", f"{ROOT}/plugins/")
         patch.setattr(sys, "meta_path", [finder, *sys.meta_path])
-        patch.setattr(type(BaseModel), "__new__", new_class)
         yield
     _shared.clear()
 

@@ -289,8 +289,7 @@ class ChildRunner(Runner):
     async def start(self) -> None:
         """Start the fork server; it warms up while the bot goes on."""
         self._start_server()
-        if self._control:
-            self._spare = await self._new_child()
+        await self._renew_spare()
 
     def _start_server(self) -> None:
         if self._server or not self.can_fork:

@@ -380,9 +380,9 @@ async def test_memory_is_capped_in_the_child(greedy: Bot) -> None:
 async def test_memory_of_all_processes_is_watched(
     greedy: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    greedy.set(child_runner__memory_limit=128 * MIB)
     names = type(greedy.runner).fetch.__globals__
     monkeypatch.setitem(names, "GROUP_MEMORY_BYTES", 16 * MIB)
-    greedy.set(child_runner__memory_limit=128 * MIB)
     got = await greedy.fetch("http://x/divided", "greedy")
     assert_failed(got, Cause.TOO_LARGE)
     assert 144 * MIB < int(got.detail.split()[0]) < NOT_LESS

@@ -82,12 +82,14 @@ class WarmServer:
         # Each process, and the socket to it, by its engines and what they see of the
         # environment, of which the toy site needs no more than the programs.
         self.idle: dict[str, tuple[Any, Any]] = {}
+        self.versions: dict[str, Any] = {}  # of their engines, as a child said once
         self.numbers = itertools.count(1)  # of children, whoever asks for them
 
     def lend_to(self, runner: Any) -> None:
         """Let a runner take a server when it starts, and leave it when it stops. One
         whose children need another server starts its own, as usual."""
         start, forget = runner._start_server, runner._forget_server
+        versions = runner.versions
         runner._numbers = self.numbers
         lent = ""
 
@@ -117,7 +119,17 @@ class WarmServer:
                 runner._server = runner._control = None
             forget()
 
+        async def known_versions() -> Any:
+            answer = self.versions.get(lent) or await versions()
+            if lent:
+                self.versions[lent] = answer
+            return answer
+
+        async def no_spare() -> None:
+            """A child that waits for a second link, which few tests have."""
+
         runner._start_server, runner._forget_server = start_server, forget_server
+        runner._renew_spare, runner.versions = no_spare, known_versions
 
     def end(self) -> None:
         for process, control in self.idle.values():
