@@ -111,9 +111,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """For ``-n auto``: two more than there are cores, since tests often wait."""
+    """For ``-n auto``: three more than there are cores, since tests often wait."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux
-    return 2 + (len(affinity(0)) if affinity else os.cpu_count() or 1)
+    return 3 + (len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 def link_plugins(folder: Path, *stems: str) -> Path:
