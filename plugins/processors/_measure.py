@@ -1,6 +1,8 @@
 """Measures a video or a sound, by reading it once."""
 
 import re
+from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from bossbot_plugins._plan import Source
 from bossbot_plugins._reasons import CUT, DAMAGED
@@ -9,6 +11,9 @@ from bossbot import Bench, Cause, JobFailed, MediaFile, Probe
 
 # The containers whose head says how long they are.
 SAID = ("mov", "matroska", "asf", "flv", "avi", "aiff", "au", "caf", "w64", "wv", "tta")
+# Of each job's bench, the files that were measured, by path and SHA-256: what one plugin
+# leaves is often another one's to make fit.
+_known = WeakKeyDictionary[Bench, dict[tuple[Path, str], Source]]()
 
 
 async def measured(file: MediaFile, bench: Bench) -> Source:
@@ -17,6 +22,13 @@ async def measured(file: MediaFile, bench: Bench) -> Source:
     Raises:
         JobFailed: it holds none, or ends too early.
     """
+    known, key = _known.setdefault(bench, {}), (file.path, file.sha256)
+    if key not in known:
+        known[key] = await _measure(file, bench)
+    return known[key]
+
+
+async def _measure(file: MediaFile, bench: Bench) -> Source:
     try:
         probe = await bench.probe(file)
     except JobFailed as error:
