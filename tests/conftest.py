@@ -82,14 +82,14 @@ ENGINES_STARTED_BY = {"labs", "shared_web", "led"}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files with the real engines come first: xdist gives each process a part of
-    the list in one piece, so that few of them start the engines, and the shorter tests
-    are those that are handed on at the end."""
+    the list in one piece, so that few of them start the engines. Then come the promises,
+    which take the longest: short tests are those that are handed on at the end."""
     first = {
         item.path
         for item in items
         if not ENGINES_STARTED_BY.isdisjoint(getattr(item, "fixturenames", ()))
     }
-    items.sort(key=lambda item: item.path not in first)
+    items.sort(key=lambda i: (i.path not in first, i.path.parent.name != "promises"))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
