@@ -769,20 +769,22 @@ async def test_kept_file_that_is_gone_is_downloaded_again_if_nothing_was_sent(
     """As after a power cut, on a file system that kept the database's changes only."""
     stage.fake.nonce_window_s = 0
     ways, steps = ("gone", "cut", "all gone", "a folder"), stage.images(8)
+    downloads = stage.folder / "data" / "downloads"
     links = [steps[n : n + 2] for n in range(0, 8, 2)]
     jobs = await crash_in_uploads(stage, *links, sending_s_ago=[30] * 4)
     for message in stage.posted():
         await stage.fake.delete_message(message.id)
     for how, job in zip(ways, jobs, strict=True):
-        [kept] = (stage.folder / "data" / "downloads").glob(f"*/*/{job}")
-        first, _ = sorted(kept.rglob("*.jpg"))
+        first, _ = sorted(downloads.rglob(f"{job}/*/*_0?.jpg"))
         match how:
             case "gone":
                 first.unlink()
             case "cut":
                 first.write_bytes(b"")
             case "all gone":
-                shutil.rmtree(kept)
+                shutil.rmtree(first.parents[1])
+                for known in downloads.glob(f".contents/*/{job}"):
+                    known.unlink()  # which leads to it
                 stage.database("UPDATE jobs SET folder = '' WHERE id = ?", job)
             case _:
                 first.unlink()

@@ -46,6 +46,7 @@ class Machines:
         self.settings = {
             "plugins__redis_queue__url": redis.url,
             "plugins__local_worker__lease_s": str(LEASE_S),
+            "plugins__archive__meaning": "off",  # a model that takes 2 s to load
         }
         self.all: dict[str, BotProcess] = {}
 
