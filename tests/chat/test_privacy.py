@@ -156,35 +156,33 @@ async def test_what_is_being_posted_is_forgotten_when_it_is_there(stage: Stage) 
         assert not post.deleted and kept(stage) == []
 
 
-@pytest.mark.parametrize("when", ["posted", "being posted"])
 async def test_messages_are_deleted_though_the_bot_is_killed(
-    stage: Stage, process: BotProcess, when: str
+    stage: Stage, process: BotProcess
 ) -> None:
+    """Of one member they are there, of another one is being posted."""
     fake = stage.fake
     await process.start()
-    theirs = fake.add_member("otto")
+    ida, theirs = fake.add_member("ida"), fake.add_member("otto")
     await bring_files(stage, fake.channel, theirs)
-    if when == "posted":
-        await bring_files(stage, fake.channel, fake.member)
-        holds = fake.fault("delete", "hang")
-        before = fake.messages(fake.channel.id, bot_only=True)
-    else:
-        holds = fake.fault("upload", "hang")
-        before = fake.messages(fake.channel.id, bot_only=True)
-        await stage.says(f"$dl {link(stage.image())}")
-        await fake.wait_for(lambda: holds.hits)
-    answer = await use(stage, "privacy forget", messages=True)
-    assert ("I am deleting 2 messages now" in answer) == (when == "posted")
-    await fake.wait_for(lambda: holds.hits)
+    await bring_files(stage, fake.channel, fake.member)
+    holds = [fake.fault(kind, "hang") for kind in ("delete", "upload")]
+    await fake.member_says(stage.channel_id, f"$dl {link(stage.image())}", ida.id)
+    await fake.wait_for(lambda: holds[1].hits)
+    for person in (ida, fake.member):
+        answer = await use(stage, "privacy forget", person, messages=True)
+        there = "I am deleting 2 messages now" in answer
+        assert there == (person is fake.member)
+    await fake.wait_for(lambda: holds[0].hits)
     await process.kill()
+    assert fake.member in askers(stage)
     await process.start()
+    await fake.wait_for(lambda: askers(stage) == [theirs, theirs])
 
-    def left() -> list[User | None]:
-        said = fake.messages(fake.channel.id, bot_only=True)
-        return [m.replied_to and m.replied_to.author for m in said]
 
-    await fake.wait_for(lambda: left() == [theirs, theirs])
-    assert len(before) >= 2
+def askers(stage: Stage) -> list[User | None]:
+    """To whom the messages reply that stand there."""
+    said = stage.fake.messages(stage.channel_id, bot_only=True)
+    return [m.replied_to and m.replied_to.author for m in said]
 
 
 async def test_statistics_name_nobody_who_does_not_want_it(stage: Stage) -> None:

@@ -81,6 +81,7 @@ async def test_list_shows_what_runs_and_what_waits(stage: Stage) -> None:
 
 async def test_200_jobs_are_shown_in_pages(stage: Stage) -> None:
     nothing_runs(stage)
+    stage.remove_plugin("progress")  # a message for each job
     async with stage.bot(max_queue_size=500) as bot:
         url = "https://toy.example/" + "x" * 129
         jobs = await waiting(stage, bot, 200, url=url, platform="x")
@@ -100,23 +101,6 @@ async def test_200_jobs_are_shown_in_pages(stage: Stage) -> None:
             await bot.app.queue.cancel(job.id)
         await fake.answered(await fake.click(page.id, "Previous"))
         assert "0 running, 5 waiting" in page.text and page.buttons == ["Refresh"]
-
-
-async def test_page_can_be_turned_after_a_restart(
-    stage: Stage, process: BotProcess
-) -> None:
-    await process.start(max_concurrent_downloads="1")
-    links = [link(f"hang={n}", stage.image(n)) for n in range(1, 13)]
-    await stage.says(f"$dl {' '.join(links)}")
-    status = await stage.hears("Download started")
-    await stage.fake.wait_for(lambda: len(job_ids(status)) == 12)
-    page = await stage.fake.answered(
-        await stage.fake.slash(stage.channel_id, "queue list")
-    )
-    await process.kill()
-    await process.start(max_concurrent_downloads="1")
-    await stage.fake.answered(await stage.fake.click(page.id, "Next"))
-    assert "Page 2 of 2" in page.text
 
 
 async def test_who_may_not_use_the_bot_any_more_turns_no_page(stage: Stage) -> None:
@@ -208,10 +192,10 @@ def alive(pids: list[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-async def test_cancel_kills_the_process_group_and_leaves_no_files(
+async def test_cancel_kills_the_group_and_a_page_can_be_turned_after_a_restart(
     stage: Stage, process: BotProcess
 ) -> None:
-    await process.start()
+    await process.start(max_concurrent_downloads="1")
     before = set(process.family())
     await stage.says(f"$dl {link(stage.image(1), 'wait=never')}")
     status = await stage.hears("Downloading")
@@ -226,6 +210,17 @@ async def test_cancel_kills_the_process_group_and_leaves_no_files(
     data = stage.folder / "data"
     left = [p for p in (*data.glob("temp/*/*"), *data.glob("downloads/*/*/*"))]
     assert left == []
+
+    links = [link(f"hang={n}", stage.image(n)) for n in range(1, 13)]
+    after = (await stage.says(f"$dl {' '.join(links)}")).id
+    status = await stage.hears("Download started", after=after)
+    await stage.fake.wait_for(lambda: len(job_ids(status)) == 12)
+    asked = await stage.fake.slash(stage.channel_id, "queue list")
+    page = await stage.fake.answered(asked)
+    await process.kill()
+    await process.start(max_concurrent_downloads="1")
+    await stage.fake.answered(await stage.fake.click(page.id, "Next"))
+    assert "Page 2 of 2" in page.text
 
 
 async def test_cancel_while_files_are_kept_leaves_none(stage: Stage) -> None:
@@ -372,6 +367,7 @@ async def test_only_what_failed_or_was_cancelled_is_tried_again(stage: Stage) ->
 
 async def test_choices_are_what_the_member_may_choose(stage: Stage) -> None:
     nothing_runs(stage)
+    stage.remove_plugin("progress")  # a message for each job
     fake = stage.fake
     moderator = await fake.add_moderator("mona")
     async with stage.bot() as bot:

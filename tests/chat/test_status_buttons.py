@@ -73,55 +73,66 @@ async def test_click_twice_is_one_more_try(stage: Stage) -> None:
         assert len(await bot.app.queue.list()) == 2
 
 
-@pytest.mark.parametrize("way", ["button", "command"])
 async def test_buttons_go_on_working_after_a_restart(
-    stage: Stage, process: BotProcess, way: str
-) -> None:
-    stage.add_plugin("queue")
-    fake = stage.fake
-    await process.start()
-    await ask(
-        stage, "$", link("fail=gone"), link(stage.image(1)), link("hang=1", "fail=gone")
-    )
-    status = await stage.hears("(gone)", "Done in", "Downloading")
-    old = job_ids(status)
-    await process.kill()
-    stage.open_gate("1")
-    await process.start()
-    await fake.wait_for(lambda: status.content.count("(gone)") == 2)
-    details = await fake.answered(await fake.click(status.id, "Details"))
-    assert details.only_for is fake.member and len(details.embeds) == 2
-    await process.kill()
-    await process.start()
-    if way == "button":
-        await fake.click(status.id, "Try again")
-        changed = [0, 2]
-    else:
-        await fake.slash(stage.channel_id, "queue retry", {"id": old[2]})
-        changed = [2]
-
-    def tried_again() -> bool:
-        new = job_ids(status)
-        pairs = enumerate(zip(old, new, strict=True))
-        return [n for n, (one, two) in pairs if one != two] == changed
-
-    await fake.wait_for(tried_again)
-    await fake.wait_for(lambda: status.content.count("(gone)") == 2)
-    assert status.content.count("Done in") == 1
-    said = fake.messages(stage.channel_id, bot_only=True)
-    assert len(said) == 2
-
-
-async def test_cancel_button_works_after_a_restart(
     stage: Stage, process: BotProcess
 ) -> None:
-    await process.start()
+    """And messages tell what has become of their links since."""
+    stage.add_plugin("queue")
+    fake = stage.fake
+    away = await fake.add_guild("Away")  # where they go when the files are there
+    steps = ["fail=gone"], [stage.image(1)], ["hang=1", "fail=gone"]
+    more = ["hang=1", stage.image(2)], ["fail=private"]
+    slots = dict.fromkeys(("downloads", "per_guild", "per_user"), "5")
+    slots = {f"max_concurrent_{name}": count for name, count in slots.items()}
+    await process.start(**slots)
     await ask(stage, "/", link("hang=never", stage.image()))
-    status = await stage.hears("Downloading")
+    waits = await stage.hears("Downloading")
+    await stage.says(f"$download {link('hang=gate', stage.image(3))}", away.id)
+    left = await stage.hears("Downloading", channel_id=away.id)
+    after = await ask(stage, "$", *(link(*one) for one in (*steps, *more)))
+    status = await stage.hears("(gone)", "Done in", "(private)", after=after)
+    await fake.wait_for(lambda: status.content.count("Downloading") == 2)
+    old = job_ids(status)
+    hold = fake.fault("delete", "hang")
+    stage.open_gate("gate")
+    await fake.wait_for(lambda: hold.hits)
     await process.kill()
-    await process.start()
-    await stage.fake.click(status.id, "Cancel")
-    await stage.fake.wait_for(lambda: "Cancelled" in status.content)
+    assert not left.deleted
+    stage.open_gate("1")
+    await process.start(**slots)
+    await fake.wait_for(lambda: left.deleted)
+    await stage.gets(1, away.id)
+    assert len(stage.said(away.id)) == 1
+    await fake.click(waits.id, "Cancel")
+    await fake.wait_for(lambda: "Cancelled" in waits.content)
+    await fake.wait_for(lambda: status.content.count("(gone)") == 2)
+    await fake.wait_for(lambda: status.content.count("Done in") == 2)
+    lines = [line.partition(" · ")[0] for line in status.content.split("\n")]
+    assert lines[0] == lines[3] == "**Download failed** (gone)"
+    assert lines[2].startswith("Done in") and lines[5].startswith("Done in")
+    assert lines[6] == "**Download failed** (private)"
+    details = await fake.answered(await fake.click(status.id, "Details"))
+    assert details.only_for is fake.member and len(details.embeds) == 3
+    await process.kill()
+    await process.start(**slots)
+
+    async def tried_again(*changed: int) -> None:
+        def so() -> bool:
+            new = job_ids(status)
+            pairs = enumerate(zip(old, new, strict=True))
+            return [n for n, (one, two) in pairs if one != two] == [*changed]
+
+        await fake.wait_for(so)
+        await fake.wait_for(lambda: status.content.count("(gone)") == 2)
+        old[:] = job_ids(status)
+
+    await fake.slash(stage.channel_id, "queue retry", {"id": old[2]})
+    await tried_again(2)
+    await fake.click(status.id, "Try again")
+    await tried_again(0, 2, 4)
+    assert status.content.count("Done in") == 2
+    said = fake.messages(stage.channel_id, bot_only=True)
+    assert len(said) == 4  # with two pictures
 
 
 async def test_strangers_change_nothing_and_moderators_may(stage: Stage) -> None:
@@ -281,23 +292,6 @@ async def test_failure_stays_until_another_try_brings_the_file(tidy: Stage) -> N
         await tidy.fake.wait_for(lambda: status.deleted)
         await tidy.gets(2)
     assert len(tidy.said()) == 2
-
-
-async def test_message_that_a_kill_left_goes_at_the_next_start(
-    tidy: Stage, process: BotProcess
-) -> None:
-    await process.start()
-    await ask(tidy, "$", link("hang=gate", tidy.image()))
-    status = await tidy.hears("Downloading")
-    hold = tidy.fake.fault("delete", "hang")
-    tidy.open_gate("gate")
-    await tidy.fake.wait_for(lambda: hold.hits)
-    await process.kill()
-    assert not status.deleted
-    await process.start()
-    await tidy.fake.wait_for(lambda: status.deleted)
-    await tidy.gets(1)
-    assert len(tidy.said()) == 1
 
 
 async def test_late_link_gets_a_message_of_its_own(tidy: Stage) -> None:

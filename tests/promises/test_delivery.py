@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ ACTIONS: list[Action] = [
     *(429, 500, 502, 503, 520, "reset", "lost_answer", "hang", "hang_answer")
 ]
 SLOW = (500, 502)  # discord.py itself waits for a second
-FAULTS = pytest.mark.parametrize("action", ACTIONS, ids=str)
+HANGS = ("hang", "hang_answer")
 
 
 def be_quick(bot: BossBot, timeout_s: float = 5) -> None:
@@ -33,9 +33,14 @@ def be_quick(bot: BossBot, timeout_s: float = 5) -> None:
     module("progress").tracker.edit_timeout_s = timeout_s
 
 
-async def only_job(bot: BossBot, status: Status) -> Any:
-    [job] = await bot.app.queue.list()
+async def last_job(bot: BossBot, status: Status) -> Any:
+    job = (await bot.app.queue.list())[-1]
     return await job_at(bot, job.id, status)
+
+
+async def only_job(bot: BossBot, status: Status) -> Any:
+    assert len(await bot.app.queue.list()) == 1
+    return await last_job(bot, status)
 
 
 async def given_up(bot: BossBot, status: Status = Status.UPLOADING) -> Any:
@@ -71,22 +76,21 @@ async def test_upload_whose_file_a_disk_holds_back_is_tried_again(
         go.set()
 
 
-@FAULTS
-async def test_upload_that_meets_a_fault_is_posted_once(
-    stage: Stage, action: Action
-) -> None:
+async def test_upload_that_meets_a_fault_is_posted_once(stage: Stage) -> None:
     steps = stage.images(12)
-    hangs = action in ("hang", "hang_answer")
-    fault = stage.fake.fault("upload", action, times=1 if action in SLOW else 2)
     async with stage.bot() as bot:
-        be_quick(bot, 0.3 if hangs else 5)
-        await stage.says(f"$download {link(*steps)}")
-        messages = await stage.gets(12)
-        await only_job(bot, Status.COMPLETED)
-    assert fault.hits == fault.times
-    posted = [file.data for message in messages for file in message.files]
-    assert posted == [stage.bytes_of(step) for step in steps]
-    assert len(stage.posted()) == 2
+        for number, action in enumerate(ACTIONS, 1):
+            print(action)  # shown when it fails
+            times = 1 if action in SLOW else 2
+            fault = stage.fake.fault("upload", action, times)
+            be_quick(bot, 0.3 if action in HANGS else 5)
+            await stage.says(f"$download {link(*steps)}")
+            messages = (await stage.gets(12 * number))[-2:]
+            await last_job(bot, Status.COMPLETED)
+            assert fault.hits == fault.times
+            posted = [file.data for message in messages for file in message.files]
+            assert posted == [stage.bytes_of(step) for step in steps]
+            assert len(stage.posted()) == 2 * number
 
 
 async def test_upload_is_given_up_after_five_tries_and_that_is_said(
@@ -311,25 +315,27 @@ async def test_decoration_far_too_large_arrives_clipped_with_the_files(
 # Status messages
 
 
-@FAULTS
 async def test_edit_that_meets_a_fault_neither_delays_nor_fails_the_job(
-    stage: Stage, action: Action
+    stage: Stage,
 ) -> None:
-    hangs = action in ("hang", "hang_answer")
-    # The first one and, for most, the last one.
-    fault = stage.fake.fault("edit", action, times=1 if action in SLOW else 2)
     async with stage.bot() as bot:
         be_quick(bot, 600)
-        await stage.says(f"$download {link('wait=gate', stage.image())}")
-        status = await stage.hears("Download started")
-        await stage.fake.wait_for(lambda: fault.hits)
-        stage.open_gate("gate")
-        await stage.gets(1)
-        await only_job(bot, Status.COMPLETED)
-        if hangs:
-            fault.release()
-        await stage.fake.wait_for(lambda: "Done in" in status.content)
-    assert len(stage.said()) == 2
+        for number, action in enumerate(ACTIONS, 1):
+            print(action)  # shown when it fails
+            # The first one and, for most, the last one.
+            times = 1 if action in SLOW else 2
+            fault, gate = stage.fake.fault("edit", action, times), f"gate{number}"
+            url = link(f"wait={gate}", stage.image())
+            after = (await stage.says(f"$download {url}")).id
+            status = await stage.hears("Download started", after=after)
+            await stage.fake.wait_for(lambda fault=fault: fault.hits)
+            stage.open_gate(gate)
+            await stage.gets(number)
+            await last_job(bot, Status.COMPLETED)
+            if action in HANGS:
+                fault.release()
+            await stage.fake.wait_for(lambda status=status: "Done in" in status.content)
+            assert len(stage.said()) == 2 * number
 
 
 async def test_last_edit_is_made_again_when_it_fails(stage: Stage) -> None:
@@ -354,31 +360,35 @@ async def test_failure_that_comes_before_the_answer_is_told_in_the_end(
     assert len(stage.said()) == 1
 
 
-@pytest.mark.parametrize("action", [500, 503, "reset", "lost_answer", 403], ids=str)
 async def test_answer_that_cannot_be_sent_stops_neither_job_nor_other_links(
-    stage: Stage, action: Action
+    stage: Stage,
 ) -> None:
-    stage.fake.fault("send", action)
+    actions: list[Action] = [500, 503, "reset", "lost_answer", 403]
     first, second = (link(step) for step in stage.images(2))
+    wanted = sorted(stage.bytes_of(step) for step in stage.images(2))
     async with stage.bot():
-        await stage.says(f"$download {first} {second}")
-        messages = await stage.gets(2)
-    posted = sorted(message.files[0].data for message in messages)
-    assert posted == sorted(stage.bytes_of(step) for step in stage.images(2))
+        for number, action in enumerate(actions, 1):
+            print(action)  # shown when it fails
+            fault = stage.fake.fault("send", action)
+            await stage.says(f"$download {first} {second}")
+            messages = (await stage.gets(2 * number))[-2:]
+            assert sorted(message.files[0].data for message in messages) == wanted
+            await stage.fake.wait_for(lambda fault=fault: fault.hits)
 
 
-@pytest.mark.parametrize("kind", ["callback", "followup"])
-@pytest.mark.parametrize("action", [503, "reset", "lost_answer"], ids=str)
-async def test_slash_command_survives_a_lost_answer(
-    stage: Stage, kind: str, action: Action
-) -> None:
-    stage.fake.fault(kind, action)
+async def test_slash_command_survives_a_lost_answer(stage: Stage) -> None:
+    actions: list[Action] = [503, "reset", "lost_answer"]
+    cases = [(kind, one) for kind in ("callback", "followup") for one in actions]
+    options = {"url": link(stage.image())}
     async with stage.bot() as bot:
-        url = link(stage.image())
-        await stage.fake.slash(stage.channel_id, "download", {"url": url})
-        await stage.gets(1)
-        await only_job(bot, Status.COMPLETED)
-    assert len(stage.posted()) == 1
+        for number, (kind, action) in enumerate(cases, 1):
+            print(kind, action)  # shown when it fails
+            fault = stage.fake.fault(kind, action)
+            await stage.fake.slash(stage.channel_id, "download", options)
+            await stage.gets(number)
+            await last_job(bot, Status.COMPLETED)
+            await stage.fake.wait_for(lambda fault=fault: fault.hits)
+            assert len(stage.posted()) == number
 
 
 # Things that go away while a job runs
@@ -474,36 +484,43 @@ async def test_lost_access_is_told_in_a_direct_message(stage: Stage) -> None:
 # The gateway
 
 
-@pytest.mark.parametrize("how", ["drop", "op 7", "op 9", "op 9, resumable", "silence"])
-async def test_jobs_go_on_while_the_gateway_comes_back(stage: Stage, how: str) -> None:
+@pytest.mark.parametrize(
+    "ways", [["drop", "op 7", "op 9", "op 9, resumable"], ["silence"]], ids=" ".join
+)
+async def test_jobs_go_on_while_the_gateway_comes_back(
+    stage: Stage, ways: list[str]
+) -> None:
     fake = stage.fake
     options = {}
-    if how == "silence":
+    if ways == ["silence"]:
         fake.heartbeat_interval_s = 0.1
         options = {"heartbeat_timeout": 0.5}
     async with stage.bot(options) as bot:
-        # No progress: its events would be signs of life.
-        await stage.says(f"$download {link('hang=gate', stage.image(1))}")
-        await stage.hears("Downloading")
-        connects = fake.sessions["connect"]
-        match how:
-            case "drop":
-                await fake.drop_gateway()
-            case "op 7":
-                await fake.reconnect_op7()
-            case "silence":
-                fake.ack_heartbeats = False
-            case _:
-                await fake.invalid_session(how == "op 9, resumable")
-        await fake.wait_for(lambda: fake.sessions["connect"] > connects)
-        fake.ack_heartbeats = True
-        await fake.wait_for(lambda: fake.connected)
-        await stage.says(f"$download {link(stage.image(2))}")
-        await stage.gets(1)
-        stage.open_gate("gate")
-        await stage.gets(2)
-        assert len(await bot.app.queue.list()) == 2
-    assert len(stage.posted()) == 2
+        for number, how in enumerate(ways, 1):
+            print(how)  # shown when it fails
+            # No progress: its events would be signs of life.
+            url = link(f"hang=gate{number}", stage.image(1))
+            after = (await stage.says(f"$download {url}")).id
+            await stage.hears("Downloading", after=after)
+            connects = fake.sessions["connect"]
+            match how:
+                case "drop":
+                    await fake.drop_gateway()
+                case "op 7":
+                    await fake.reconnect_op7()
+                case "silence":
+                    fake.ack_heartbeats = False
+                case _:
+                    await fake.invalid_session(how == "op 9, resumable")
+            await fake.wait_for(lambda n=connects: fake.sessions["connect"] > n)
+            fake.ack_heartbeats = True
+            await fake.wait_for(lambda: fake.connected)
+            await stage.says(f"$download {link(stage.image(2))}")
+            await stage.gets(2 * number - 1)
+            stage.open_gate(f"gate{number}")
+            await stage.gets(2 * number)
+            assert len(await bot.app.queue.list()) == 2 * number
+    assert len(stage.posted()) == 2 * len(ways)
 
 
 async def test_what_was_said_during_an_outage_is_taken_once(stage: Stage) -> None:
@@ -521,17 +538,28 @@ async def test_what_was_said_during_an_outage_is_taken_once(stage: Stage) -> Non
 # After a crash: a first bot ends well, then the database is put back to the crash
 
 
-async def crash_in_upload(stage: Stage, *steps: str, sending_s_ago: float) -> str:
-    """Posts a link, then makes it look as if the bot had died before it stored that
-    its last message was sent; returns the job's id."""
+async def crash_in_uploads(
+    stage: Stage, *links: list[str], sending_s_ago: Sequence[float]
+) -> list[str]:
+    """Posts links, then makes it look as if the bot had died before it stored that the
+    last message of each was sent; returns the jobs' ids."""
+    jobs, last = list[str](), 0
     async with stage.bot() as bot:
-        await stage.says(f"$download {link(*steps)}")
-        message = await stage.hears("Done in")
-        await only_job(bot, Status.COMPLETED)
+        for steps in links:
+            last = (await stage.says(f"$download {link(*steps)}")).id
+            jobs.append(job_id(await stage.hears("Done in", after=last)))
+            await last_job(bot, Status.COMPLETED)
     stage.database("UPDATE jobs SET status = 'uploading', finished_at = 0")
-    sending_at = time.time() - sending_s_ago
-    stage.set_post(-1, state="sending", message_id=0, sending_at=sending_at)
-    return job_id(message)
+    for job, ago in zip(jobs, sending_s_ago, strict=True):
+        sending_at = time.time() - ago
+        stage.set_post(-1, job, state="sending", message_id=0, sending_at=sending_at)
+    return jobs
+
+
+async def crash_in_upload(stage: Stage, *steps: str, sending_s_ago: float) -> str:
+    """The same with one link."""
+    [job] = await crash_in_uploads(stage, [*steps], sending_s_ago=[sending_s_ago])
+    return job
 
 
 async def test_post_that_the_channel_does_not_show_yet_is_sent_with_its_nonce(
@@ -548,18 +576,20 @@ async def test_post_that_the_channel_does_not_show_yet_is_sent_with_its_nonce(
     assert numbers == ["-1", "-2"]
 
 
-# By the clock of the bot, which may have been a day ahead, or have lost time since.
-@pytest.mark.parametrize("sending_s_ago", [1, 30, 90, 86400, -30, -86400])
-async def test_post_sent_before_a_crash_is_found_in_the_channel(
-    stage: Stage, sending_s_ago: float
-) -> None:
+async def test_post_sent_before_a_crash_is_found_in_the_channel(stage: Stage) -> None:
     stage.fake.nonce_window_s = 0  # Discord has forgotten it
-    job = await crash_in_upload(stage, *stage.images(11), sending_s_ago=sending_s_ago)
+    # By the clock of the bot, which may have been a day ahead, or have lost time since.
+    ago = [1, 30, 90, 86400, -30, -86400]
+    links = [stage.images(11)] * len(ago)
+    jobs = await crash_in_uploads(stage, *links, sending_s_ago=ago)
     before = [message.id for message in stage.posted()]
     async with stage.bot() as bot:
-        await job_at(bot, job, Status.COMPLETED)
-    assert stage.requested("upload") == 2
-    assert [post["message_id"] for post in stage.posts()] == before
+        for job in jobs:
+            await job_at(bot, job, Status.COMPLETED)
+    assert stage.requested("upload") == len(before) == 12
+    for number, job in enumerate(jobs):
+        found = [post["message_id"] for post in stage.posts(job)]
+        assert found == before[2 * number :][:2], ago[number]
 
 
 async def take_over(stage: Stage, job: str) -> None:
@@ -634,18 +664,18 @@ async def test_takeover_knows_its_files_under_another_title_and_content(
     assert (post["state"], post["message_id"]) == ("sent", before[0])
 
 
-@pytest.mark.parametrize("sending_s_ago", [30, 90])
-async def test_post_that_never_arrived_is_sent(
-    stage: Stage, sending_s_ago: float
-) -> None:
+async def test_post_that_never_arrived_is_sent(stage: Stage) -> None:
     stage.fake.nonce_window_s = 0
-    job = await crash_in_upload(stage, stage.image(), sending_s_ago=sending_s_ago)
-    await stage.fake.delete_message(stage.posted()[0].id)
+    ago, steps = [30, 90], stage.images(2)
+    jobs = await crash_in_uploads(stage, *([s] for s in steps), sending_s_ago=ago)
+    for message in stage.posted():
+        await stage.fake.delete_message(message.id)
     await stage.says("something else")
     async with stage.bot() as bot:
-        await job_at(bot, job, Status.COMPLETED)
-    [message] = stage.posted()
-    assert message.files[0].data == stage.bytes_of(stage.image())
+        for job in jobs:
+            await job_at(bot, job, Status.COMPLETED)
+    sent = sorted(message.files[0].data for message in stage.posted())
+    assert sent == sorted(map(stage.bytes_of, steps))
 
 
 async def test_text_sent_long_before_is_found_in_the_channel(stage: Stage) -> None:
@@ -677,25 +707,22 @@ async def check_attempt(job):
 """
 
 
-@pytest.mark.parametrize("there", [11, 10])
-async def test_older_copy_of_the_queue_posts_nothing_twice(
-    stage: Stage, there: int
-) -> None:
+async def test_older_copy_of_the_queue_posts_nothing_twice(stage: Stage) -> None:
     """It knows of no post. Of one that is there in part only, the rest counts."""
     stage.fake.nonce_window_s = 0
-    job = await crash_in_upload(stage, *stage.images(11), sending_s_ago=0)
+    links = [stage.images(11), stage.images(22)[11:]]
+    jobs = await crash_in_uploads(stage, *links, sending_s_ago=[0, 0])
     before = [message.id for message in stage.posted()]
-    if there < 11:
-        stage.posted()[0].files.pop()
+    stage.posted()[2].files.pop()
     sql = "UPDATE jobs SET status = 'queued', crashes = 0, posts = '[]', sources = '[]'"
     stage.database(f"{sql}, folder = '', attempts = 0")
     stage.hook("lag", LAG)
     async with stage.bot() as bot:
-        await job_at(bot, job, Status.COMPLETED)
-    again = [message.id for message in stage.posted()][len(before) :]
-    assert len(again) == 11 - there
-    posts = [post["message_id"] for post in stage.posts()]
-    assert posts == [*(again or before[:1]), before[1]]
+        for job in jobs:
+            await job_at(bot, job, Status.COMPLETED)
+    [again] = [message.id for message in stage.posted()][len(before) :]
+    posts = [[post["message_id"] for post in stage.posts(job)] for job in jobs]
+    assert posts == [before[:2], [again, before[3]]]
 
 
 async def test_post_is_found_without_a_request_to_look_after(stage: Stage) -> None:
@@ -736,33 +763,37 @@ async def test_two_bots_with_one_token_post_once(stage: Stage) -> None:
             assert len(stage.posted()) == number + 1, "another link is another post"
 
 
-@pytest.mark.parametrize("how", ["gone", "cut", "all gone", "a folder"])
 async def test_kept_file_that_is_gone_is_downloaded_again_if_nothing_was_sent(
-    stage: Stage, how: str
+    stage: Stage,
 ) -> None:
     """As after a power cut, on a file system that kept the database's changes only."""
     stage.fake.nonce_window_s = 0
-    job = await crash_in_upload(stage, *stage.images(2), sending_s_ago=30)
-    await stage.fake.delete_message(stage.posted()[0].id)
-    kept = stage.folder / "data" / "downloads"
-    first, _ = sorted(kept.rglob("*.jpg"))
-    match how:
-        case "gone":
-            first.unlink()
-        case "cut":
-            first.write_bytes(b"")
-        case "all gone":
-            shutil.rmtree(kept)
-            stage.database("UPDATE jobs SET folder = ''")
-        case _:
-            first.unlink()
-            first.mkdir()
+    ways, steps = ("gone", "cut", "all gone", "a folder"), stage.images(8)
+    downloads = stage.folder / "data" / "downloads"
+    links = [steps[n : n + 2] for n in range(0, 8, 2)]
+    jobs = await crash_in_uploads(stage, *links, sending_s_ago=[30] * 4)
+    for message in stage.posted():
+        await stage.fake.delete_message(message.id)
+    for how, job in zip(ways, jobs, strict=True):
+        first, _ = sorted(downloads.rglob(f"{job}/*/*_0?.jpg"))
+        match how:
+            case "gone":
+                first.unlink()
+            case "cut":
+                first.write_bytes(b"")
+            case "all gone":
+                shutil.rmtree(first.parents[1])
+                for known in downloads.glob(f".contents/*/{job}"):
+                    known.unlink()  # which leads to it
+                stage.database("UPDATE jobs SET folder = '' WHERE id = ?", job)
+            case _:
+                first.unlink()
+                first.mkdir()
     async with stage.bot() as bot:
-        stored = await job_at(bot, job, Status.COMPLETED)
-    assert stored.attempts == 2
-    [message] = stage.posted()
-    wanted = [stage.bytes_of(step) for step in stage.images(2)]
-    assert [file.data for file in message.files] == wanted
+        for how, job in zip(ways, jobs, strict=True):
+            assert (await job_at(bot, job, Status.COMPLETED)).attempts == 2, how
+    sent = [[file.data for file in message.files] for message in stage.posted()]
+    assert sorted(sent) == sorted([*map(stage.bytes_of, one)] for one in links)
 
 
 async def test_file_that_does_not_stay_is_given_up(stage: Stage) -> None:

@@ -24,7 +24,6 @@ from discord_support import (
     link,
     module,
 )
-from fake_discord import Action
 
 from bossbot import BossBot, Cause, Fetched, Job, JobFailed, MediaFile, Status
 
@@ -50,8 +49,8 @@ def gallery(stage: Stage, *after: str, count: int = 25, gate: str = "wait=gate")
     )
 
 
-def contents(stage: Stage) -> list[bytes]:
-    return [file.data for message in stage.posted() for file in message.files]
+def contents(stage: Stage, place: int | None = None) -> list[bytes]:
+    return [file.data for message in stage.posted(place) for file in message.files]
 
 
 def wanted(stage: Stage, count: int = 25) -> list[bytes]:
@@ -258,22 +257,22 @@ async def test_nothing_but_files_that_are_too_large_is_a_failure(stage: Stage) -
 # Ends on the way
 
 
-@pytest.mark.parametrize("items", [25, None])
-async def test_failure_tells_how_many_were_posted(
-    stage: Stage, items: int | None
-) -> None:
-    facts = [stage.facts("items", items=items)] if items else []
+async def test_failure_tells_how_many_were_posted(stage: Stage) -> None:
     async with stage.bot() as bot:
         be_early(bot)
-        url = link(*facts, *stage.images(11), "wait=gate", "fail=gone")
-        await stage.says(f"$download {url}")
-        await stage.gets(10)
-        stage.open_gate("gate")
-        count = "10 of 25 files were posted, then: " if items else "10 files were "
-        await stage.hears("**Download failed** (gone)", count, "deleted or never")
-        [job] = await bot.app.queue.list()
-    assert (job.cause, job.attempts, job.posted) == (Cause.GONE, 1, 10)
-    assert len(stage.posted()) == 1
+        for items in (25, None):
+            facts = [stage.facts("items", items=items)] if items else []
+            gate = f"gate{items}"
+            url = link(*facts, *stage.images(11), f"wait={gate}", "fail=gone")
+            after = (await stage.says(f"$download {url}")).id
+            await stage.hears("10 posted", after=after)
+            stage.open_gate(gate)
+            count = "10 of 25 files were posted, then: " if items else "10 files were "
+            told = ("**Download failed** (gone)", count, "deleted or never")
+            await stage.hears(*told, after=after)
+            job = (await bot.app.queue.list())[-1]
+            assert (job.cause, job.attempts, job.posted) == (Cause.GONE, 1, 10), items
+    assert len(stage.posted()) == 2
     assert not list((stage.folder / "data" / "temp").iterdir())
 
 
@@ -381,48 +380,47 @@ async def test_next_try_posts_only_what_is_missing(stage: Stage) -> None:
     assert stage.posted()[2].content == "(3/3)"
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("1 2 3 4 5 6 7 8 9 10 11 12", "2 3 4 5 6 7 8 9 10 11 12"),
-        ("1 2 3 4 5 6 7 8 9 10 11 12", "20 1 2 3 4 5 6 7 8 9 10 11 12"),
-        ("1 2 3 4 5 6 7 8 9 10 11 12", "12 11 10 9 8 7 6 5 4 3 2 1"),
-        ("1 1 1 1 1 1 1 1 1 1 1 2", "1 1 1 1 1 1 1 1 1 1 1 2"),
-        ("1 2 3 4 5 6 7 8 9 10 11 12", "21 22 23 24 25 26 27 28 29 30 13 14"),
-    ],
-    ids=["one is gone", "one is new", "reversed", "the same ones", "made anew"],
-)
-async def test_gallery_that_changed_meanwhile_has_nothing_twice(
-    stage: Stage, before: str, after: str
-) -> None:
+CHANGES = {
+    "one is gone": ("1 2 3 4 5 6 7 8 9 10 11 12", "2 3 4 5 6 7 8 9 10 11 12"),
+    "one is new": ("1 2 3 4 5 6 7 8 9 10 11 12", "20 1 2 3 4 5 6 7 8 9 10 11 12"),
+    "reversed": ("1 2 3 4 5 6 7 8 9 10 11 12", "12 11 10 9 8 7 6 5 4 3 2 1"),
+    "the same ones": ("1 1 1 1 1 1 1 1 1 1 1 2", "1 1 1 1 1 1 1 1 1 1 1 2"),
+    "made anew": (
+        "1 2 3 4 5 6 7 8 9 10 11 12",
+        "21 22 23 24 25 26 27 28 29 30 13 14",
+    ),
+}
+
+
+async def test_gallery_that_changed_meanwhile_has_nothing_twice(stage: Stage) -> None:
     """Its eleventh and twelfth file were not posted the first time."""
-    old, new = (
-        [stage.image(int(number)) for number in numbers.split()]
-        for numbers in (before, after)
-    )
-    step = stage.steps("post", *old[:11], "wait=gate", old[11], "busy=never")
     async with stage.bot() as bot:
         worker = be_early(bot)
-        await stage.says(f"$download {link(step)}")
-        job = job_id(await stage.hears("Downloading"))
-        await stage.gets(10)
         retry_in = worker._retry_in
+        for number, (how, sides) in enumerate(CHANGES.items()):
+            print(how)  # shown when it fails
+            old, new = ([stage.image(int(one)) for one in s.split()] for s in sides)
+            gate, place = f"gate{number}", (await stage.fake.add_channel(how)).id
+            step = stage.steps(how, *old[:11], f"wait={gate}", old[11], "busy=never")
+            await stage.says(f"$download {link(step)}", place)
+            job = job_id(await stage.hears("Downloading", channel_id=place))
+            await stage.gets(10, place)
 
-        async def change(*arguments: Any) -> Any:
-            stage.steps("post", *new)
-            return await retry_in(*arguments)
+            async def change(*known: Any, how: str = how, new: Any = new) -> Any:
+                stage.steps(how, *new)
+                return await retry_in(*known)
 
-        worker._retry_in = change
-        stage.open_gate("gate")
-        await job_at(bot, job, Status.COMPLETED)
-    posted = old[:10]
-    left = [*new]
-    for step in posted:
-        if step in left:
-            left.remove(step)
-    if len(left) == len(new):  # what the site made anew is known by its place
-        left = left[10:]
-    assert contents(stage) == [stage.bytes_of(step) for step in posted + left]
+            worker._retry_in = change
+            stage.open_gate(gate)
+            await job_at(bot, job, Status.COMPLETED)
+            posted, left = old[:10], [*new]
+            for one in posted:
+                if one in left:
+                    left.remove(one)
+            if len(left) == len(new):  # what the site made anew is known by its place
+                left = left[10:]
+            found = contents(stage, place)
+            assert found == [stage.bytes_of(one) for one in posted + left]
 
 
 async def test_413_on_the_way_is_learnt_and_the_rest_goes_on(stage: Stage) -> None:
@@ -446,32 +444,39 @@ async def test_413_on_the_way_is_learnt_and_the_rest_goes_on(stage: Stage) -> No
 
 
 @pytest.mark.parametrize("whom", ["bot", "tree"])
-@pytest.mark.parametrize("action", [None, "hang", "hang_answer"])
 async def test_kill_on_the_way_posts_every_file_once(
-    stage: Stage, process: BotProcess, action: Action | None, whom: Whom
+    stage: Stage, process: BotProcess, whom: Whom
 ) -> None:
-    fault = stage.fake.fault("upload", action) if action else None
-    await process.start()
-    await stage.says(f"$download {gallery(stage)}")
-    if fault:
-        await stage.fake.wait_for(lambda: fault.hits)
-    if action != "hang":
-        await stage.gets(10)
-    if not fault:
-        await stage.hears("10 posted")
+    """While the first message is sent, before its answer is heard, and after it."""
+    fake, url = stage.fake, gallery(stage)
+    places = [stage.channel_id]
+    places += [(await fake.add_channel(name)).id for name in ("two", "three")]
+    faults = [fake.fault("upload", action) for action in ("hang", "hang_answer")]
+    await process.start(max_concurrent_per_user="3", max_concurrent_downloads="3")
+    for place, fault in zip(places, [*faults, None], strict=True):
+        await stage.says(f"$download {url}", place)
+        if fault:
+            await fake.wait_for(lambda fault=fault: fault.hits)
+        if place != places[0]:
+            await stage.gets(10, place)
+    await stage.hears("10 posted", channel_id=places[2])
+    assert not stage.posted()
     await process.kill(whom)
-    if fault:
+    for fault in faults:
         fault.release()
     await process.family_ended()
     stage.open_gate("gate")
     await process.start()
-    await stage.gets(25)
-    await stage.hears("Done in", "25 files")
+    for place in places:
+        await stage.gets(25, place)
+        await stage.hears("Done in", "25 files", channel_id=place)
     process.terminate()
     assert await process.ended() == 0
-    assert contents(stage) == wanted(stage)
-    assert len(stage.posted()) == 3
-    assert stage.database("SELECT status, file_count FROM jobs") == [("completed", 25)]
+    for number, place in enumerate(places):
+        assert contents(stage, place) == wanted(stage), number
+        assert len(stage.posted(place)) == 3, number
+    ended = stage.database("SELECT status, file_count FROM jobs")
+    assert ended == [("completed", 25)] * 3
     assert not list((stage.folder / "data" / "temp").iterdir())
 
 

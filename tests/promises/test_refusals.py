@@ -4,7 +4,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import discord
-import pytest
 from bossbot_plugins.download import cannot_post
 from discord_support import Stage, link
 from fake_discord import Message
@@ -24,84 +23,77 @@ CODES = [
 ]
 
 
-@pytest.mark.parametrize(("status", "code", "words"), CODES)
-async def test_refusal_is_said_in_words(
-    stage: Stage, status: int, code: int, words: str
-) -> None:
-    stage.fake.fault("upload", status, code=code)
+async def test_refusal_is_said_in_words(stage: Stage) -> None:
     async with stage.bot():
-        await stage.says(f"$download {link(stage.image())}")
-        message = await stage.hears("**Download failed** (permission)", words)
-    assert "Something went wrong" not in message.content
-    assert stage.requested("upload") == 1
+        for number, (status, code, words) in enumerate(CODES, 1):
+            print(status, code)  # shown when it fails
+            stage.fake.fault("upload", status, code=code)
+            after = (await stage.says(f"$download {link(stage.image())}")).id
+            told = ("**Download failed** (permission)", words)
+            message = await stage.hears(*told, after=after)
+            assert "Something went wrong" not in message.content
+            assert stage.requested("upload") == number
 
 
-@pytest.mark.parametrize("code", [200000, 240000])
-async def test_filtered_words_are_left_out_and_the_files_arrive(
-    stage: Stage, code: int
-) -> None:
-    stage.fake.fault("upload", 400, code=code)
+async def test_filtered_words_are_left_out_and_the_files_arrive(stage: Stage) -> None:
     step = stage.image()
     async with stage.bot():
-        asked = link(step)
-        await stage.says(f"$download {asked}")
-        [message] = await stage.gets(1)
-    assert [file.data for file in message.files] == [stage.bytes_of(step)]
-    assert message.content == format_size(len(stage.bytes_of(step)))
-    assert stage.requested("upload") == 2
+        for number, code in enumerate((200000, 240000), 1):
+            stage.fake.fault("upload", 400, code=code)
+            await stage.says(f"$download {link(step)}")
+            message = (await stage.gets(number))[-1]
+            assert [file.data for file in message.files] == [stage.bytes_of(step)]
+            assert message.content == format_size(len(stage.bytes_of(step))), code
+            assert stage.requested("upload") == 2 * number, code
 
 
-@pytest.mark.parametrize(
-    ("code", "words"), [(200000, "AutoMod"), (240000, "harmful links")]
-)
-async def test_filter_that_lets_nothing_through_is_named(
-    stage: Stage, code: int, words: str
-) -> None:
-    stage.fake.fault("upload", 400, times=9, code=code)
+async def test_filter_that_lets_nothing_through_is_named(stage: Stage) -> None:
+    filters = [(200000, "AutoMod"), (240000, "harmful links")]
     async with stage.bot():
-        await stage.says(f"$download {link(stage.image())}")
-        await stage.hears("**Download failed** (permission)", words)
-    assert stage.requested("upload") == 2
+        for number, (code, words) in enumerate(filters, 1):
+            stage.fake.fault("upload", 400, times=2, code=code)
+            await stage.says(f"$download {link(stage.image())}")
+            await stage.hears("**Download failed** (permission)", words)
+            assert stage.requested("upload") == 2 * number, code
 
 
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [(400, 50083), (403, 50083), (404, 10008), (400, 200000), (403, 50001), (400, 0)],
-)
 async def test_failure_that_its_message_does_not_take_goes_to_the_channel(
-    stage: Stage, status: int, code: int
+    stage: Stage,
 ) -> None:
-    stage.fake.fault("edit", status, times=9, code=code)
+    refusals = [(400, 50083), (403, 50083), (404, 10008), (400, 200000)]
     async with stage.bot():
-        await stage.says(f"$download {link('fail=gone')}")
-        await stage.hears("**Download failed** (gone)")
-    assert stage.requested("edit") == 1
+        for number, (status, code) in enumerate([*refusals, (403, 50001), (400, 0)], 1):
+            print(status, code)  # shown when it fails
+            stage.fake.fault("edit", status, code=code)
+            after = (await stage.says(f"$download {link('fail=gone')}")).id
+            await stage.hears("**Download failed** (gone)", after=after)
+            assert stage.requested("edit") == number
 
 
-@pytest.mark.parametrize("code", [50083, 200000, 50001, 0])
 async def test_failure_that_the_channel_does_not_take_goes_to_the_member(
-    stage: Stage, code: int
+    stage: Stage,
 ) -> None:
+    def told() -> list[Message]:
+        return [
+            message
+            for channel in list(stage.fake.channels.values())
+            if channel.recipient
+            for message in stage.fake.messages(channel.id, bot_only=True)
+            if "**Download failed** (gone)" in message.content
+        ]
+
     async with stage.bot():
-        await stage.says(f"$download {link('wait=a', 'fail=gone')}")
-        await stage.hears("Download started")
-        stage.fake.fault("edit", 400, times=9, code=code)
-        stage.fake.fault("send", 400, times=1, code=code)
-        stage.open_gate("a")
-
-        def told() -> Message | None:
-            return next(
-                (
-                    message
-                    for channel in list(stage.fake.channels.values())
-                    if channel.recipient
-                    for message in stage.fake.messages(channel.id, bot_only=True)
-                    if "**Download failed** (gone)" in message.content
-                ),
-                None,
-            )
-
-        await stage.fake.wait_for(told)
+        for number, code in enumerate((50083, 200000, 50001, 0), 1):
+            print(code)  # shown when it fails
+            gate = f"gate{number}"
+            url = link(f"wait={gate}", "fail=gone")
+            after = (await stage.says(f"$download {url}")).id
+            await stage.hears("Download started", after=after)
+            edits = stage.fake.fault("edit", 400, times=9, code=code)
+            stage.fake.fault("send", 400, times=1, code=code)
+            stage.open_gate(gate)
+            await stage.fake.wait_for(lambda n=number: len(told()) == n)
+            edits.times = edits.hits
 
 
 async def test_lack_of_sound_is_said_in_the_post(stage: Stage) -> None:

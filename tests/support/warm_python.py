@@ -10,6 +10,7 @@ at its start, the script gets an interpreter of its own.
 """
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -125,6 +126,9 @@ def serve(wire: socket.socket) -> tuple[list[Any], list[int]]:
                 request, files, _, _ = socket.recv_fds(wire, 2**18, 4)
                 if not request:
                     sys.exit()
+                if b"REDIS_QUEUE" in request:  # few bots have one, and those come often
+                    with contextlib.suppress(ImportError):
+                        importlib.import_module("redis.asyncio")
                 if not (pid := os.fork()):
                     return json.loads(request), files
                 *others, told = files
