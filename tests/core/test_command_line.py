@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import engine_urls
-import media
 import pytest
 import warm_python
 from conftest import ROOT, Home
@@ -39,11 +38,11 @@ def sites() -> Iterator[Sites]:
 
 
 def test_get_opens_no_private_address(
-    home: Home, sites: Sites, media_folder: Path, tmp_path: Path
+    bare_home: Home, sites: Sites, tmp_path: Path
 ) -> None:
-    (home.path / "plugins" / "engines" / "yt_dlp.py").unlink()  # the other one has it
-    url = sites.serve("/photo.jpg", media.image(media_folder))
-    done = home.run("get", url, "--to", tmp_path / "to")
+    bare_home.add_plugin(PLUGINS / "opens.py")
+    url = sites.serve("/photo.jpg", b"a photo")
+    done = bare_home.run("get", url, "--to", tmp_path / "to")
     assert done.returncode == 1 and "private address" in done.stderr
     assert sites.requests == [] and list((tmp_path / "to").iterdir()) == []
 
