@@ -1,19 +1,19 @@
 """The set-up dialogue and the invite link, on a terminal, with a small Discord."""
 
 import asyncio
-import contextlib
 import os
 import pty
 import re
 import select
+import signal
 import stat
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import discord
 import pytest
-from conftest import ROOT, Home
+import warm_python
+from conftest import Home
+from discord_support import REDIRECTED
 from fake_discord import FakeDiscord
 
 PROMPT = "(it is not shown): "
@@ -23,16 +23,16 @@ KEY = "BOSS_BOT_DISCORD_TOKEN"
 class Terminal:
     """A program on a terminal of its own, and what it shows."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, script: list[str], home: Home, **variables: str) -> None:
         self.shown, self.seen = "", 0
-        self.file, self.theirs = pty.openpty()
-        # A session's leader that opens a terminal has it as its own: Ctrl-C ends it.
-        opened = 'exec "$@" <"$TTY" >"$TTY" 2>&1'
-        self.process = subprocess.Popen(
-            ["/bin/sh", "-c", opened, "sh", *command],
-            env={**environment, "TTY": os.ttyname(self.theirs)},
-            start_new_session=True,
+        self.file, theirs = pty.openpty()
+        self.process = warm_python.start(
+            script,
+            home.environment(OWN_TERMINAL="yes", **variables),
+            home.path,
+            **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
         )
+        self.theirs = theirs
 
     async def shows(self, text: str) -> None:
         """Returns once this text is there, after the one asked for before."""
@@ -57,7 +57,7 @@ class Terminal:
         return code
 
     def close(self) -> None:
-        self.process.kill()
+        self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         os.close(self.file)
         os.close(self.theirs)
@@ -82,16 +82,15 @@ def start(fake: FakeDiscord, home: Home) -> Iterator[Start]:
     started: list[Terminal] = []
 
     def run(*words: str, **variables: str) -> Terminal:
-        script = str(ROOT / "tests" / "support" / "run_redirected.py")
-        bot = str(home.path / "bossbot.py")
-        environment = home.environment(
+        terminal = Terminal(
+            [str(REDIRECTED), str(home.path / "bossbot.py"), *words],
+            home,
             FAKE_DISCORD_URL=fake.url,
             BOSS_BOT_PLUGINS__RETENTION__MIN_FREE_SPACE="0",
             **variables,
         )
-        command = [sys.executable, script, bot, *words]
-        started.append(Terminal(command, environment))
-        return started[-1]
+        started.append(terminal)
+        return terminal
 
     yield run
     for terminal in started:
@@ -112,7 +111,7 @@ async def test_first_start_asks_until_the_token_works_and_goes_on(
     await terminal.shows(PROMPT)
     terminal.types(f"  Bot {fake.token} ")
     await terminal.shows("connected as")
-    terminal.process.terminate()
+    terminal.process.send_signal(signal.SIGTERM)
     assert await terminal.ended() == 0
     assert f"client_id={fake.bot.id}" in terminal.shown
     assert "discord.com/oauth2/authorize" in terminal.shown
@@ -128,8 +127,7 @@ async def test_dialogue_can_be_given_up(start: Start, home: Home, key: str) -> N
     await terminal.shows(PROMPT)
     for _time in range(6):  # Python may miss one that comes just before it reads
         os.write(terminal.file, key.encode())
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(terminal.process.wait, 5)
+        if await asyncio.to_thread(terminal.process.poll, 5) is not None:
             break
     assert await terminal.ended() == 2
     assert "discord.com/developers" in terminal.shown

@@ -20,25 +20,29 @@ OPEN = [name for name in WORK if name not in VETOES]
 LIMIT_S = {"blocks": 1.0}  # no less, since it is that of the other plugins, too
 
 
-def add_harm(stage: Stage, names: list[str], harm: str, **values: float) -> None:
+def add_harm(
+    stage: Stage, names: list[str], harm: str, plugin: str = "bad", **values: float
+) -> None:
     """The plugin bad.py, which does harm in these hooks."""
-    path = stage.copy_plugin(PLUGINS / "harm.py", "bad")
+    path = stage.copy_plugin(PLUGINS / "harm.py", plugin)
     values_of_all = {"hooks": names, "harm": harm, **values}
     path.with_suffix(".json").write_text(json.dumps(values_of_all))
 
 
-@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("harms", [["raises", "exits"], ["blocks"]], ids="-".join)
 async def test_plugin_that_does_harm_in_every_hook_harms_itself_alone(
-    stage: Stage, process: BotProcess, harm: str
+    stage: Stage, process: BotProcess, harms: list[str]
 ) -> None:
-    # One that blocks the loop itself is for the signals, below.
-    names = [name for name in OPEN if name != "run" or harm != "blocks"]
-    add_harm(stage, names, harm, limit_s=LIMIT_S.get(harm, 0))
+    for harm in harms:
+        # One that blocks the loop itself is for the signals, below.
+        names = [name for name in OPEN if name != "run" or harm != "blocks"]
+        add_harm(stage, names, harm, f"bad_{harm}", limit_s=LIMIT_S.get(harm, 0))
     await process.start(process_timeout_s="2")
     for number in (1, 2):
         await stage.says(f"$download {link(stage.image(number))}")
     await stage.gets(2)
-    await process.logged("plugin bad is switched off")
+    for harm in harms:
+        await process.logged(f"plugin bad_{harm} is switched off")
     assert stage.fake.sessions["identify"] == 1, "the gateway stayed up"
     process.terminate()
     assert await process.ended() == 0
@@ -109,23 +113,15 @@ async def test_second_signal_ends_a_bot_whose_loop_a_plugin_blocks(
     await process.family_ended()
 
 
-async def test_signal_that_cannot_be_told_of_stops_the_bot(
-    stage: Stage, process: BotProcess
-) -> None:
-    code = "async def run():\n    sys.stderr = None\n    print('mute', flush=True)"
-    stage.hook("bad", code)
-    await process.start()
-    await process.logged("mute")
-    process.terminate()
-    assert await process.ended() == 0
-
-
-async def test_thread_of_a_plugin_that_never_ends_does_not_keep_the_process(
+async def test_thread_that_never_ends_and_lost_stderr_do_not_keep_the_process(
     stage: Stage, process: BotProcess
 ) -> None:
     start = "__import__('threading').Thread(target=time.sleep, args=[999]).start()"
     stage.hook("bad", f"async def run():\n    {start}\n")
+    code = "async def run():\n    sys.stderr = None\n    print('mute', flush=True)"
+    stage.hook("mute", code)  # the signal cannot be told of
     await process.start()
+    await process.logged("mute")
     process.terminate()
     assert await process.ended() == 0
 

@@ -38,7 +38,7 @@ def bot_in(folder: Path) -> Home:
     return Home(folder)
 
 
-def test_downloads_go_where_the_folder_is(
+def test_downloads_with_the_real_engines_go_where_the_folder_is(
     sites: Sites, media_folder: Path, tmp_path: Path
 ) -> None:
     bot = bot_in(tmp_path.joinpath(*NAMES))
@@ -61,14 +61,20 @@ def test_downloads_go_where_the_folder_is(
     cookies = bot.path / "cookies.txt"
     row = ".reddit.com\tTRUE\t/\tTRUE\t0\treddit_session\tabcdef"
     cookies.write_text(f"# Netscape HTTP Cookie File\n{row}\n")
+    cookies.chmod(0o600)
     environment = {
         **sites.environment,
         "BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true",
         "BOSS_BOT_PLUGINS__REDDIT__COOKIES_FILE": str(cookies),
     }
-    done = bot.run("get", *links, "--to", "here", env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((bot.path / "here").iterdir())) == 4
+    to = Path("a rather long folder name", "x" * 80)
+    done = bot.run("get", *links, "--to", to, env=environment)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    paths = [Path(line.rpartition(" (")[0]) for line in done.stdout.splitlines()]
+    assert {*paths} == {bot.path / to / name for name in os.listdir(bot.path / to)}
+    assert sorted(path.suffix for path in paths) == [".jpg", *[".mp4"] * 3]
+    assert {photo.read_bytes(), video.read_bytes()} < {p.read_bytes() for p in paths}
+    assert "\x1b" not in done.stdout
     assert {"abcdef"} <= {r.cookies.get("reddit_session") for r in sites.requests}
     assert list((bot.data / "logs").glob("boss-bot_2*.log"))
     # Nothing beside it, and nothing left of the attempts.
@@ -76,6 +82,7 @@ def test_downloads_go_where_the_folder_is(
         beside = tmp_path.joinpath(*NAMES[:depth]).iterdir()
         assert [path.name for path in beside if path.is_dir()] == [name]
     assert not any((bot.data / "temp").iterdir())
+    assert not [path for path in bot.data.rglob("*") if path.stat().st_mode & 0o077]
     assert sorted(p.name for p in bot.data.iterdir() if p.name[0] != ".") == sorted(
         ["cache", "downloads", "guilds", "logs", "temp"]
     )
@@ -105,7 +112,7 @@ def test_output_that_nobody_reads_is_no_traceback(toy_home: Home) -> None:
         assert process.stderr.read() == ""
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("closed", [">&-", "2>&- <&-", ">&- 2>&- <&-"])
 def test_closed_streams_are_no_traceback(toy_home: Home, closed: str) -> None:
     script = toy_home.path / "bossbot.py"
     line = f'"{sys.executable}" "{script}" which https://toy.example/1'

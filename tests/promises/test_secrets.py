@@ -27,7 +27,7 @@ from bossbot_plugins._post_texts import clip_embed
 from bossbot_plugins.download import find_links
 from bossbot_plugins.file_storage import safe_name
 from bossbot_plugins.platform_router import check_link
-from conftest import Home
+from conftest import ROOT, Home
 from discord_support import Stage
 from hypothesis import HealthCheck, assume, example, given
 from hypothesis import settings as hypothesis_settings
@@ -187,19 +187,17 @@ def lines_with(secret: str, text: str) -> list[str]:
     return [place[0] for place in places]
 
 
-def test_state_is_readable_by_its_owner_alone(home: Home, media_folder: Path) -> None:
-    (home.path / "plugins" / "engines" / "yt_dlp.py").unlink()  # it gets no picture
-    with Sites() as site:
-        good = site.serve("/a.jpg", media.image(media_folder))
-        env = {"BOSS_BOT_PLUGINS__CHILD_RUNNER__ALLOW_PRIVATE_ADDRESSES": "true"}
-        done = home.run("--debug", "get", good, "--to", home.path / "got", env=env)
+def test_state_is_readable_by_its_owner_alone(bare_home: Home) -> None:
+    """What the real engines write, too: see test_odd_folder.py."""
+    bare_home.add_plugin(ROOT / "tests" / "core" / "plugins" / "toy.py")
+    link, to = "https://a.toy.example/1", bare_home.path / "got"
+    done = bare_home.run("--debug", "get", link, "--to", to)
     assert done.returncode == 0, done.stderr
-    files = [path for path in home.data.rglob("*") if path.is_file()]
-    folders = [path for path in [home.data, *home.data.rglob("*")] if path.is_dir()]
-    assert {path.name for path in folders} >= {"logs", "cache", "temp", "guilds"}
-    open_ = [path for path in files + folders if path.stat().st_mode & 0o077]
-    assert not open_
-    [log] = (home.data / "logs").iterdir()
+    paths = [bare_home.data, *bare_home.data.rglob("*")]
+    folders = {path.name for path in paths if path.is_dir()}
+    assert folders >= {"logs", "cache", "temp", "guilds"}
+    assert not [path for path in paths if path.stat().st_mode & 0o077]
+    [log] = (bare_home.data / "logs").iterdir()
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 

@@ -34,6 +34,7 @@ from typing import IO, Any
 # What a start imports, and what starts no threads.
 LIBRARIES = ("aiohttp", "aiosqlite", "argparse", "asyncio", "discord.ext.commands")
 LIBRARIES += ("loguru", "pluggy", "pydantic", "pydantic_settings", "sqlite3")
+LIBRARIES += ("rich.progress", "rich.table")
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 ROOT = Path(__file__).resolve().parents[2]
 
