@@ -166,10 +166,8 @@ async def test_damaged_database_is_kept_aside(open_app: Open, damage: str) -> No
     app = await open_app()
     path = path_of(app)
     async with app.database.transaction() as connection:
-        for number in range(2000):
-            await connection.execute(
-                "INSERT INTO facts VALUES (?, ?)", (str(number), "x" * 100)
-            )
+        rows = [(str(number), "x" * 100) for number in range(2000)]
+        await connection.executemany("INSERT INTO facts VALUES (?, ?)", rows)
     await app.stop()
     content = path.read_bytes()
     if damage == "torn page":  # shows at once, as the facts' root is there
