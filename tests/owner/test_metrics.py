@@ -17,7 +17,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import ROOT, SUPPORT_PLUGINS, AddPlugin, MakeApp, MakeSettings, make_job
+from conftest import (
+    ROOT,
+    SUPPORT_PLUGINS,
+    AddPlugin,
+    MakeApp,
+    MakeSettings,
+    make_job,
+    our_plugins,
+)
 from discord_support import Stage, link, module, until
 from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
@@ -391,15 +399,19 @@ async def test_missing_library_is_named_and_the_bot_runs(
 
 def test_metrics_that_are_off_cost_nothing(tmp_path: Path) -> None:
     code = (
-        "import asyncio, sys; from bossbot import *; app = App(Settings(), OURS)"
+        "import asyncio, sys; from pathlib import Path; from bossbot import *"
+        "; app = App(Settings(), Path(sys.argv[1]))"
         "; app.plugins.load(); [life] = app.plugins.impls('run', 'metrics')"
         "; asyncio.run(app.plugins.invoke(life, app.plugins.all['metrics']))"
         "; off = [p.off for p in app.plugins.all.values() if p.off]; assert not off, off"
         "; assert app.plugins.on_call is None"
         "; print({'prometheus_client', 'http.server'} & {*sys.modules})"
-    ).replace("OURS", "__import__('bossbot').OURS")
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", code, our_plugins("metrics")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == "set()\n", done.stderr
 

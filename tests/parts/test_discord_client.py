@@ -73,52 +73,47 @@ async def test_commands_of_a_plugin_that_is_gone_or_off_go_with_it(
         assert "three" not in fake.commands and "download" in fake.commands
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("def register_commands", "def broken(:"),
-        ('FAULT = ""', "FAULT = 'to_dict'"),
-        ('FAULT = ""', "FAULT = 'raise'"),
-        ('FAULT = ""', "FAULT = 'exit'"),
-        ('NAME = WORDS = "hello"', "NAME = 'download'"),
-        ("register_commands(bot: BossBot)", "register_commands()"),
-    ],
-)
-async def test_reload_that_fails_puts_the_old_commands_back(
-    stage: Stage, old: str, new: str
-) -> None:
+BROKEN = {
+    "def broken(:": "def register_commands",
+    "FAULT = 'to_dict'": 'FAULT = ""',
+    "FAULT = 'raise'": 'FAULT = ""',
+    "FAULT = 'exit'": 'FAULT = ""',
+    "NAME = 'download'": 'NAME = WORDS = "hello"',
+}
+
+
+async def test_reload_that_fails_puts_the_old_commands_back(stage: Stage) -> None:
     stage.copy_plugin(SAYS, "hello", WORDS="old")
     async with stage.bot() as bot:
-        edit(stage.copy_plugin(SAYS, "hello", WORDS="new"), old, new)
-        loaded = await bot.app.reload("hello")
-        if new == "register_commands()":
-            assert not loaded.off and await answers(stage, "hello") == "new"
-            return
-        assert loaded.off and not bot.app.plugins.all["hello"].off
-        assert await answers(stage, "hello") == "old"
-        await stage.says("$hello")
-        await stage.hears("old", after=stage.said()[-1].id)
-        assert {"hello", "download"} <= stage.fake.commands.keys()
+        for new, old in BROKEN.items():
+            edit(stage.copy_plugin(SAYS, "hello", WORDS="new"), old, new)
+            loaded = await bot.app.reload("hello")
+            assert loaded.off and not bot.app.plugins.all["hello"].off, new
+            assert await answers(stage, "hello") == "old", new
+            await stage.says("$hello")
+            await stage.hears("old", after=stage.said()[-1].id)
+            assert {"hello", "download"} <= stage.fake.commands.keys(), new
+        path = stage.copy_plugin(SAYS, "hello", WORDS="new")
+        edit(path, "register_commands(bot: BossBot)", "register_commands()")
+        assert not (await bot.app.reload("hello")).off
+        assert await answers(stage, "hello") == "new"
 
 
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [
-        ("to_dict", "ZeroDivisionError"),
-        ("fail", "ZeroDivisionError"),
-        ("exit", "SystemExit"),
-        ("return", "TypeError"),
-    ],
-)
 async def test_register_commands_that_fails_turns_only_its_plugin_off(
-    stage: Stage, fault: str, reason: str
+    stage: Stage,
 ) -> None:
+    reasons = {"to_dict": "ZeroDivisionError", "fail": "ZeroDivisionError"}
+    reasons |= {"exit": "SystemExit", "return": "TypeError"}
     stage.copy_plugin(SAYS, "good", NAME="good")
-    stage.copy_plugin(SAYS, "bad", NAME="bad", FAULT=fault)
+    for fault in reasons:
+        stage.copy_plugin(SAYS, f"bad_{fault}", NAME=f"bad_{fault}", FAULT=fault)
     async with stage.bot() as bot:
-        assert reason in bot.app.plugins.all["bad"].off
+        for fault, reason in reasons.items():
+            name = f"bad_{fault}"
+            assert reason in bot.app.plugins.all[name].off, fault
+            assert name not in stage.fake.commands, fault
+            assert bot.get_command(name) is None, fault
         assert await answers(stage, "good") == "hello"
-        assert "bad" not in stage.fake.commands and bot.get_command("bad") is None
 
 
 async def test_command_that_discord_refuses_is_left_out_and_the_others_are_not(

@@ -120,29 +120,32 @@ async def test_missing_permission_is_said_once_and_the_channel_gets_the_files(
 
 
 # As it also comes to light only then without the gateway's cache.
-@pytest.mark.parametrize("how", ["not made", "not written in", "locked", "gone"])
-async def test_thread_that_cannot_be_used_is_left(stage: Stage, how: str) -> None:
+async def test_thread_that_cannot_be_used_is_left(stage: Stage) -> None:
     fake = stage.fake
-    fault = fake.fault("thread" if how == "not made" else "upload", "hang")
     async with stage.bot() as bot:
-        await stage.says(f"$download {album(stage)}")
-        await fake.wait_for(lambda: fault.hits)
-        match how:
-            case "not made":
-                await fake.deny(stage.channel_id, "create_public_threads")
-            case "not written in":
-                await fake.deny(stage.channel_id, "send_messages_in_threads")
-            case "locked":
-                threads(stage)[0].locked = True
-            case _:
-                await fake.delete_channel(threads(stage)[0].id)
-        fault.release()
-        messages = await stage.gets(12)
-        status = await stage.hears("12 files", "Done in")
-        job = await job_at(bot, job_id(status), Status.COMPLETED)
-    assert contents(messages) == wanted(stage)
-    assert ("`thread_above`" in messages[0].content) == how.startswith("not")
-    assert [post.thread_id for post in job.posts] == [None] * 3
+        for number, how in enumerate(("locked", "gone", "not made", "not written in")):
+            fault = fake.fault("thread" if how == "not made" else "upload", "hang")
+            asked = await stage.says(f"$download {album(stage)}")
+            await fake.wait_for(lambda: fault.hits)  # noqa: B023
+            match how:
+                case "locked":
+                    threads(stage)[-1].locked = True
+                case "gone":
+                    await fake.delete_channel(threads(stage)[-1].id)
+                case "not made":
+                    await fake.deny(stage.channel_id, "create_public_threads")
+                case _:
+                    await fake.deny(stage.channel_id, "send_messages_in_threads")
+            fault.release()
+            posted = await stage.gets(12 * (number + 1))
+            messages = [message for message in posted if message.id > asked.id]
+            status = await stage.hears("12 files", "Done in", after=asked.id)
+            job = await job_at(bot, job_id(status), Status.COMPLETED)
+            assert contents(messages) == wanted(stage), how
+            said = "`thread_above`" in messages[0].content
+            assert said == how.startswith("not"), how
+            assert [post.thread_id for post in job.posts] == [None] * 3, how
+            await fake.deny(stage.channel_id)
 
 
 async def test_name_that_discord_refuses_is_replaced(stage: Stage) -> None:

@@ -1,6 +1,7 @@
 """A Redis of the tests' own, once for all tests of a process."""
 
 import contextlib
+import functools
 import secrets
 import shutil
 import signal
@@ -149,7 +150,11 @@ def guarded_redis(*options: str) -> Iterator[Guarded]:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """The server that tests share; each takes a prefix of its own."""
-    with own_redis() as server:
+    from redis import utils
+
+    with own_redis() as server, pytest.MonkeyPatch.context() as patch:
+        # Which each connection asks the disk for.
+        patch.setattr(utils, "get_lib_version", functools.cache(utils.get_lib_version))
         yield server
 
 

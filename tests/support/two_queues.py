@@ -1,6 +1,7 @@
 """The queue in Redis and the one in SQLite, side by side: every step is done in both, and
 what they say, keep and tell must be the same. Also what must hold in Redis at any time."""
 
+import asyncio
 import copy
 import dataclasses
 import json
@@ -199,10 +200,9 @@ class TwoQueues:
     async def compare(self, in_order: bool = True) -> None:
         sqlite, redis = await self.both(lambda queue, n: queue.list())
         assert sqlite == redis
-        for job in redis:
-            if job.status is Status.QUEUED:
-                first, second = await self.both(partial(position_of, job))
-                assert first == second, job
+        waiting = [job for job in redis if job.status is Status.QUEUED]
+        first, second = await self.both(partial(positions_of, waiting))
+        assert first == second, waiting
         first, second = await self.both(untold_of)
         assert first == second
         entries = await self.redis.redis.client.xrange(
@@ -221,8 +221,8 @@ class TwoQueues:
         await check_structure(self.redis)
 
 
-async def position_of(job: Job, queue: Any, number: int) -> int:
-    return int(await queue.position(job.id))
+async def positions_of(jobs: list[Job], queue: Any, number: int) -> list[int]:
+    return await asyncio.gather(*(queue.position(job.id) for job in jobs))
 
 
 async def untold_of(queue: Any, number: int) -> set[str]:
