@@ -1,7 +1,6 @@
 """The engine gallery-dl, against a loopback server and canned answers of sites."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -296,14 +295,7 @@ def test_without_ffmpeg_a_video_in_two_streams_is_one_file(
 
 
 def _streams(path: Path) -> list[str]:
-    entries = ["-show_entries", "stream=codec_type", "-of", "csv=p=0"]
-    done = subprocess.run(
-        ["ffprobe", "-v", "error", *entries, str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return sorted(done.stdout.split())
+    return sorted(media.facts(path).codecs)
 
 
 def test_rotated_cookies_are_written_to_the_attempts_own_file(

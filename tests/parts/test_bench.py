@@ -380,15 +380,12 @@ async def test_playlist_disguised_as_video_leads_to_no_other_file(
         await table.bench.probe(file)
     assert "hitelist" in caught.value.detail
     out = table.bench.path("out.mp4")
-    for argv in (("-i", fake), ("-i", await good(table, media_folder), "-i", fake)):
+    good = (await table.put(media.image(media_folder))).path
+    for first, second in ((fake, good), (good, fake)):
         with pytest.raises(JobFailed) as caught:
-            await table.bench.ffmpeg(*argv, "-c", "copy", out)
+            await table.bench.ffmpeg("-i", first, "-i", second, "-c", "copy", out)
         assert "hitelist" in caught.value.detail
         assert not out.exists()
-
-
-async def good(table: Table, media_folder: Path) -> Path:
-    return (await table.put(media.image(media_folder))).path
 
 
 @pytest.mark.parametrize(
@@ -486,18 +483,13 @@ async def test_what_is_posted_can_be_opened(table: Table, media_folder: Path) ->
         *(media.image(media_folder, kind=k) for k in ("jpg", "png", "gif", "webp")),
         *(media.video(media_folder, kind=kind) for kind in ("mp4", "webm")),
         *(media.audio(media_folder, kind=kind) for kind in ("mp3", "m4a")),
-    ]
-    files = [await table.put(one) for one in made]
-    for file in files:
-        probe = await table.bench.probe(file)
-        assert probe.container and (probe.video or probe.audio), file.name
-    made = [
         media.video(media_folder, sound=False),
         media.video(media_folder, picture=False),
         media.padded_image(media_folder, 50_000),
         media.padded_video(media_folder, 3 << 20),
     ]
-    await read(table, [*files, *[await table.put(one) for one in made]])
+    files = [await table.put(one) for one in made]
+    await read(table, files)
 
 
 OTHERS = {
@@ -521,7 +513,7 @@ async def test_other_kinds_that_are_posted_can_be_opened(
     await read(table, [await table.bench.file(path) for path in made])
 
 
-@pytest.mark.parametrize("content", [b"", b"words", b"\0" * 5000, b"#EXTM3U\n"])
+@pytest.mark.parametrize("content", [b"", b"#EXTM3U\n"])
 async def test_probe_of_what_is_no_media_fails(table: Table, content: bytes) -> None:
     path = table.bench.path("a.mp4")
     path.write_bytes(content)

@@ -316,8 +316,6 @@ async def test_ffprobe_refuses_what_only_looks_like_a_video(
     for name, content in (
         ("head.mp4", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + noise),
         ("part.mp4", data[data.index(b"moof") - 4 :]),
-        ("noise.mp4", noise),
-        ("noise.mp3", noise),
         ("noise.aac", noise),
         ("noise.jpg", noise),
         ("zeros.mp4", bytes(50_000)),

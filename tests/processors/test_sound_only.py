@@ -45,14 +45,10 @@ def process(app: App, processed: Callable[..., Any]) -> Process:
 
 KINDS = {
     "a.mp4": ([], "m4a", "aac"),
-    "b.mkv": (["-c:a", "libmp3lame"], "mp3", "mp3"),
-    "c.webm": (["-c:v", "libvpx", "-c:a", "libopus"], "ogg", "opus"),
-    "d.mkv": (["-c:a", "flac"], "flac", "flac"),
-    "e.mkv": (["-c:a", "pcm_s16le"], "wav", "pcm_s16le"),
-    "f.ts": (["-c", "copy"], "m4a", "aac"),
-    "g.mkv": (["-c:a", "ac3"], "m4a", "aac"),  # which plays
-    "h.webm": (["-vn", "-c:a", "libopus"], "ogg", "opus"),
-    "i.mka": (["-vn", "-c:a", "ac3"], "m4a", "aac"),
+    "b.webm": (["-c:v", "libvpx", "-c:a", "libopus"], "ogg", "opus"),
+    "c.ts": (["-c", "copy"], "m4a", "aac"),
+    "d.webm": (["-vn", "-c:a", "libopus"], "ogg", "opus"),
+    "e.mka": (["-vn", "-c:a", "ac3"], "m4a", "aac"),  # which plays
 }
 
 

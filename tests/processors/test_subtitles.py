@@ -150,7 +150,9 @@ async def test_only_words_are_left_of_hostile_subtitles(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["", "\n" * 10**6, "00:00 --> " * 10**5, "<" * 10**6])
+@pytest.mark.parametrize(
+    "text", ["", "\n" * 3 * 10**5, "00:00 --> " * 10**5, "<" * 10**6]
+)
 async def test_nonsense_is_no_subtitles(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.srt").write_text(text)
     with pytest.raises(JobFailed):

@@ -35,9 +35,9 @@ def video(stage: Stage, kind: str = "webm") -> str:
 
 
 def long_video(stage: Stage) -> str:
-    """The step of one that looks acceptable only in two files of 11,000 bytes."""
-    pattern = "testsrc2=s=320x240:r=5:d=12,noise=alls=9:allf=t"
-    outputs = {"long.mp4": [*media.X264, "-crf", "30", "-g", "10"]}
+    """The step of one that looks acceptable only in two files of 12,000 bytes."""
+    pattern = "smptebars=s=320x240:r=5:d=12,hue=h=9*t"
+    outputs = {"long.mp4": [*media.X264, "-crf", "51", "-g", "10"]}
     [made] = media.made_of(["-f", "lavfi", "-i", pattern], stage.media, outputs)
     return f"file={made.name}"
 
@@ -76,7 +76,7 @@ async def test_parts_of_a_long_video_are_counted_in_their_messages(
     fitting: Stage,
 ) -> None:
     url = link(long_video(fitting))
-    async with fitting.bot(max_file_size=11_000) as bot:
+    async with fitting.bot(max_file_size=12_000) as bot:
         await fitting.says(f"$download {url}")
         messages = await fitting.gets(2, timeout_s=300)  # encoders give way to all
         status = await fitting.hears("Done in")
@@ -89,7 +89,7 @@ async def test_parts_of_a_long_video_are_counted_in_their_messages(
         path = fitting.folder / f"{number}.mp4"
         path.write_bytes(file.data)
         boxes = read_mp4(path)
-        assert boxes and boxes.plays and len(file.data) <= 11_000
+        assert boxes and boxes.plays and len(file.data) <= 12_000
     assert (job.file_count, len(job.sources)) == (2, 1)
 
 
@@ -108,7 +108,8 @@ async def test_damaged_file_is_told_and_the_others_are_posted(fitting: Stage) ->
 async def test_without_ffmpeg_what_fits_is_posted_and_the_rest_is_linked(
     fitting: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = [video(fitting), fitting.padded(60_000), long_video(fitting)]
+    large = media.padded_video(fitting.media, 60_000)
+    steps = [video(fitting), fitting.padded(60_000), f"file={large.name}"]
     monkeypatch.setenv("PATH", str(fitting.folder))
     async with fitting.bot(max_file_size=50_000):
         await fitting.says(f"$download {link(*steps)}")
