@@ -26,10 +26,10 @@ import bossbot
 import bossbot_contracts
 from bossbot import App, Cause, JobFailed, Refused, Settings, Status
 
-SHORT, TIMES = 2_000, 8
+SHORT, TIMES = 1_000, 8
 SLOW = {
-    "first_cause": 200,
-    "escape": 500,
+    "first_cause": 120,
+    "escape": 300,
 }  # shorter ones, for what has much to do with each letter
 # A quadratic function takes 64 times as long for a text 8 times as long.
 SLACK = 3.5
