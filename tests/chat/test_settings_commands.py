@@ -333,10 +333,7 @@ async def test_refusal_says_what_is_allowed_and_what_may_be_meant(
         await room.update("download_roles", "x," * 51) == "That is more than 50 values."
     )
 
-
-async def test_name_of_a_channel_that_the_moderator_cannot_see_is_unknown(
-    room: Moderated,
-) -> None:
+    # A channel that the moderator cannot see is unknown.
     hidden = room.fake._new_channel("hidden", guild=room.fake.guild)
     await room.fake._emit("CHANNEL_CREATE", hidden.payload())
     await room.fake.deny(hidden.id, "view_channel")
@@ -369,13 +366,16 @@ async def test_words_that_are_shown_are_taken_in_each_language(
     assert len(room.stored("permissions")["download_roles"]) == 1
 
 
-async def test_default_resets(room: Moderated) -> None:
+async def test_default_resets_and_a_setting_counts_at_once(room: Moderated) -> None:
     await room.update("count", "4")
     await room.update("loud", "yes")
     said = await room.update("count", "Default")
     assert "`count` is back to its default: 3 (before: 4)" in said
     assert room.stored() == {"loud": True}
     assert "(before: 3)" in await room.update("count", "default")
+    await room.update("denied_users", f"<@{room.fake.member.id}>")
+    await room.stage.says(f"$download {link(room.stage.image())}")
+    await room.stage.hears("You may not use this bot")
 
 
 # What is shown
@@ -531,12 +531,6 @@ async def test_settings_of_one_server_are_not_those_of_another(room: Moderated) 
         stranger.id,
     )
     assert "is not valid" in (await fake.answered(used)).text, "a role of elsewhere"
-
-
-async def test_setting_counts_at_once(room: Moderated) -> None:
-    await room.update("denied_users", f"<@{room.fake.member.id}>")
-    await room.stage.says(f"$download {link(room.stage.image())}")
-    await room.stage.hears("You may not use this bot")
 
 
 # The audit log

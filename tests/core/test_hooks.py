@@ -281,17 +281,19 @@ async def test_check_job_that_breaks_keeps_every_link_out(start: Start) -> None:
     assert await app.queue.list() == []
 
 
-@pytest.mark.parametrize("cause", ["PERMISSION", "QUOTA"])
 async def test_check_attempt_fails_a_job_before_it_is_downloaded(
-    stage: Stage, cause: str
+    stage: Stage,
 ) -> None:
     stage.copy_plugin(PLUGINS / "holds.py")
-    async with stage.bot(holds__cause=cause) as bot:
-        await stage.says(f"$download {link('hang=never')}")
-        await stage.hears("Not today.")
-        [job] = await bot.app.queue.list()
-    assert (job.status, job.cause) == (bossbot.Status.FAILED, Cause[cause])
-    assert (job.engine, job.attempts) == ("", 1)
+    async with stage.bot() as bot:
+        holds = bot.app.plugins.all["holds"]
+        for cause in (Cause.PERMISSION, Cause.QUOTA):
+            holds.config = holds.config.model_copy(update={"cause": cause.name})
+            asked = await stage.says(f"$download {link('hang=never')}")
+            told = await stage.hears("Not today.", after=asked.id)
+            job = await bot.app.queue.get(job_id(told))
+            assert job and (job.status, job.cause) == ("failed", cause)
+            assert (job.engine, job.attempts) == ("", 1)
 
 
 async def test_check_claim_holds_the_jobs_until_it_lets_them_go(

@@ -281,6 +281,15 @@ async def test_link_goes_to_its_platform_or_the_first_engine_that_knows_it(
     assert await route_all(app, list(routes)) == list(routes.values())
     for link, where in routes.items():
         assert await route(app, link) == where
+    # A platform may refuse a link of its own, which does not hold up the others.
+    with pytest.raises(Refused, match="own feed") as caught:
+        await route(app, "https://shop.example/feed")
+    assert caught.value.platform == "shop"
+    links = ["nonsense", "https://first.example/", "https://shop.example/feed"]
+    wrong, first, feed = await route_all(app, links)
+    assert isinstance(wrong, Refused) and "Invalid URL" in str(wrong)
+    assert first == ("https://first.example/", "", "first")
+    assert isinstance(feed, Refused) and "own feed" in str(feed)
 
 
 async def test_link_that_no_engine_knows_has_none(toy_app: ToyApp) -> None:
@@ -299,20 +308,6 @@ async def test_link_whose_engine_is_off_goes_to_another(toy_app: ToyApp) -> None
         "shop",
         "generic",
     )
-
-
-async def test_platform_may_refuse_a_link_of_its_own(toy_app: ToyApp) -> None:
-    with pytest.raises(Refused, match="own feed") as caught:
-        await route(toy_app(), "https://shop.example/feed")
-    assert caught.value.platform == "shop"
-
-
-async def test_refused_link_does_not_hold_up_the_others(toy_app: ToyApp) -> None:
-    links = ["nonsense", "https://first.example/", "https://shop.example/feed"]
-    wrong, first, feed = await route_all(toy_app(), links)
-    assert isinstance(wrong, Refused) and "Invalid URL" in str(wrong)
-    assert first == ("https://first.example/", "", "first")
-    assert isinstance(feed, Refused) and "own feed" in str(feed)
 
 
 async def intake(app: App, link: str, key: str = "1:0", **more: Any) -> Any:

@@ -28,8 +28,8 @@ from bossbot import App, Cause, JobFailed, Refused, Settings, Status
 
 SHORT, TIMES = 1_000, 8
 SLOW = {
-    "first_cause": 120,
-    "escape": 300,
+    "first_cause": 200,
+    "escape": 500,
 }  # shorter ones, for what has much to do with each letter
 # A quadratic function takes 64 times as long for a text 8 times as long.
 SLACK = 3.5
