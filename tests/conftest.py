@@ -119,15 +119,14 @@ def pytest_xdist_auto_num_workers() -> int:
 def link_plugins(folder: Path, *stems: str) -> Path:
     """Put some of the repository's plugins, and all libraries, on the shelves of a
     folder, to be an app's ``ours``; returns it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in ROOT.glob("plugins/*/*"):
-        if path.stem in stems or path.stem.startswith("_"):
-            # With the bytecode of their shelf, which is read through the links, too.
-            for source in (path, path.parent / "__pycache__"):
-                link = folder / path.parent.name / source.name
-                link.parent.mkdir(exist_ok=True)
-                if not link.is_symlink():
-                    link.symlink_to(source)
+    for shelf in ROOT.glob("plugins/*/"):
+        (folder / shelf.name).mkdir(parents=True, exist_ok=True)
+        for path in shelf.iterdir():
+            link = folder / shelf.name / path.name
+            # "__pycache__" is one of them: it is read through the links, too.
+            wanted = path.stem in stems or path.stem.startswith("_")
+            if wanted and not link.is_symlink():
+                link.symlink_to(path)
     return folder
 
 

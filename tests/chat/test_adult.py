@@ -2,7 +2,6 @@
 
 import shutil
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from bossbot_plugins import adult as plugin
@@ -36,72 +35,63 @@ def is_spoiler(message: Message) -> bool:
     return message.files[0].filename.startswith("SPOILER_")
 
 
+async def posted(stage: Stage, url: str, channel_id: int) -> Message:
+    """The message with the file of this link."""
+    asked = await stage.says(f"$download {url}", channel_id)
+
+    def files() -> list[Message]:
+        return [one for one in stage.posted(channel_id) if one.id > asked.id]
+
+    [message] = await stage.fake.wait_for(files)
+    return message  # type: ignore[no-any-return]
+
+
+async def refused(stage: Stage, url: str, channel_id: int, told: str = NO) -> Message:
+    """The status message of a link whose media is not posted."""
+    asked = await stage.says(f"$download {url}", channel_id)
+    failed = "**Download failed**"
+    return await stage.hears(failed, told, channel_id=channel_id, after=asked.id)
+
+
 @pytest.mark.parametrize("place", ["channel", "thread"])
-@pytest.mark.parametrize("rule", RULES)
-async def test_adult_media_goes_freely_to_age_restricted_channels(
-    stage: Stage, adult: str, rule: str, place: str
+async def test_adult_media_goes_freely_only_to_age_restricted_channels(
+    stage: Stage, adult: str, place: str
 ) -> None:
-    set_rule(stage, rule)
-    where = stage.fake.channel
-    await stage.fake.restrict(where.id)
+    fake, where = stage.fake, stage.fake.channel
     if place == "thread":  # it has the mark of its channel
-        where = await stage.fake.add_thread(where.id, "chat")
-    async with stage.bot():
-        await stage.says(f"$download {adult}", where.id)
-        [message] = await stage.gets(1, where.id)
-    assert not is_spoiler(message)
-
-
-@pytest.mark.parametrize("place", ["channel", "thread"])
-@pytest.mark.parametrize("rule", ["", *RULES])
-async def test_elsewhere_the_server_decides(
-    stage: Stage, adult: str, rule: str, place: str
-) -> None:
-    if rule:
-        set_rule(stage, rule)
-    where = stage.fake.channel
-    if place == "thread":
-        where = await stage.fake.add_thread(where.id, "chat")
+        where = await fake.add_thread(where.id, "chat")
     async with stage.bot() as bot:
-        await stage.says(f"$download {adult}", where.id)
-        if rule in ("", "refuse"):
-            await stage.hears("**Download failed**", NO, channel_id=where.id)
-            [job] = await bot.app.queue.list()
-            assert (job.status, job.cause) == (Status.FAILED, Cause.PERMISSION)
-            assert not job.folder
-            return
-        [message] = await stage.gets(1, where.id)
-    assert is_spoiler(message) is (rule == "spoiler")
-    assert ("||Her title||" in message.content) is (rule == "spoiler")
+        for rule in ("", *RULES):  # elsewhere the server decides
+            if rule:
+                set_rule(stage, rule)
+            if rule in ("", "refuse"):
+                told = await refused(stage, adult, where.id)
+                job = await job_at(bot, job_id(told), Status.FAILED)
+                assert job.cause is Cause.PERMISSION and not job.folder, rule
+                continue
+            message = await posted(stage, adult, where.id)
+            assert is_spoiler(message) is (rule == "spoiler")
+            assert ("||Her title||" in message.content) is (rule == "spoiler")
+        await fake.restrict(fake.channel.id)
+        await fake.settle()
+        for rule in RULES:
+            set_rule(stage, rule)
+            assert not is_spoiler(await posted(stage, adult, where.id)), rule
 
 
-async def test_owner_is_bound_by_the_rule(stage: Stage, adult: str) -> None:
-    fake = stage.fake
-    async with stage.bot():
-        await fake.member_says(fake.channel.id, f"$download {adult}", fake.owner.id)
-        await stage.hears("**Download failed**", NO)
-
-
-@pytest.mark.parametrize("facts", [{}, {"adult": False}])
-async def test_other_media_is_posted_anywhere(
-    stage: Stage, facts: dict[str, Any]
+async def test_owner_and_words_are_bound_by_the_rule_and_other_media_is_not(
+    stage: Stage, adult: str
 ) -> None:
-    stage.add_plugin("adult")
-    async with stage.bot():
-        await stage.says(
-            f"$download {link(stage.facts('post', **facts), stage.image())}"
-        )
-        [message] = await stage.gets(1)
-    assert not is_spoiler(message)
-
-
-async def test_words_of_an_adult_post_are_refused_too(stage: Stage) -> None:
-    stage.add_plugin("adult")
+    fake, place = stage.fake, stage.channel_id
     text = stage.facts("text", text="A story.", adult=True)
     async with stage.bot():
-        await stage.says(f"$download {link(text)}")
+        await fake.member_says(place, f"$download {adult}", fake.owner.id)
         await stage.hears("**Download failed**", NO)
-    assert not any("A story" in message.text for message in stage.said())
+        await refused(stage, link(text), place)
+        assert not any("A story" in message.text for message in stage.said())
+        for name, facts in (("unknown", {}), ("harmless", {"adult": False})):
+            url = link(stage.facts(name, **facts), stage.image())
+            assert not is_spoiler(await posted(stage, url, place)), name
 
 
 @pytest.mark.parametrize("rule", ["refuse", "spoiler"])
@@ -134,56 +124,43 @@ async def test_channel_that_loses_its_mark_gets_no_adult_media(
             assert is_spoiler(message)
 
 
-@pytest.mark.parametrize("rule", ["", "allow"])
-async def test_direct_messages_are_not_age_restricted(
-    stage: Stage, adult: str, rule: str
-) -> None:
-    if rule:
-        set_rule(stage, rule, guild_id=0)
+async def test_direct_messages_are_not_age_restricted(stage: Stage, adult: str) -> None:
     direct = stage.fake.open_dm(stage.fake.member.id)
     async with stage.bot(download__direct_messages=True):
-        await stage.says(f"$download {adult}", direct.id)
-        if rule:
-            await stage.gets(1, direct.id)
-        else:
-            refusal = "do not post in direct messages"
-            await stage.hears("**Download failed**", refusal, channel_id=direct.id)
+        await refused(stage, adult, direct.id, "do not post in direct messages")
+        set_rule(stage, "allow", guild_id=0)
+        await posted(stage, adult, direct.id)
 
 
-@pytest.mark.parametrize("rule", RULES)
-async def test_site_that_is_all_adult_is_refused_at_once(
-    stage: Stage, rule: str
-) -> None:
+async def test_site_that_is_all_adult_is_refused_at_once(stage: Stage) -> None:
     stage.add_plugin("adult")
     shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
-    set_rule(stage, rule)
+    url = link(stage.image())
+    set_rule(stage, "refuse")
     async with stage.bot(toy_site__adult=True) as bot:
-        await stage.says(f"$download {link(stage.image())}")
-        if rule == "refuse":
-            await stage.hears(NO)
-            assert await bot.app.queue.list() == []
-            return
-        [message] = await stage.gets(1)
-    assert is_spoiler(message) is (rule == "spoiler")
+        await stage.says(f"$download {url}")
+        await stage.hears(NO)
+        assert await bot.app.queue.list() == []
+        for rule in ("spoiler", "allow"):
+            set_rule(stage, rule)
+            message = await posted(stage, url, stage.channel_id)
+            assert is_spoiler(message) is (rule == "spoiler")
 
 
 # A courier without the gateway
 
 
-@pytest.mark.parametrize("thread", [False, True])
-@pytest.mark.parametrize("nsfw", [False, True])
-async def test_discord_is_asked_where_there_is_no_gateway(
-    stage: Stage, nsfw: bool, thread: bool
-) -> None:
+async def test_discord_is_asked_where_there_is_no_gateway(stage: Stage) -> None:
     place = stage.fake.channel
-    await stage.fake.restrict(place.id, nsfw)
-    if thread:
-        place = await stage.fake.add_thread(place.id, "chat")
+    thread = await stage.fake.add_thread(place.id, "chat")
     app = stage.app(discord_token=stage.fake.token)
     with stage.fake.redirect():
         try:
             await app.client.start()
-            assert await plugin.is_restricted(app.bot, place.id) is nsfw
+            for nsfw in (False, True):
+                await stage.fake.restrict(place.id, nsfw)
+                for one in (place, thread):
+                    assert await plugin.is_restricted(app.bot, one.id) is nsfw
             assert not await plugin.is_restricted(app.bot, 12345)
         finally:
             await app.stop()

@@ -109,77 +109,67 @@ async def stored(bot: Any) -> Job:
     return job  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("door", ["$", "/", "reply"])
-async def test_what_is_asked_for_reaches_the_job(stage: Stage, door: str) -> None:
+async def test_what_is_asked_for_reaches_the_job(stage: Stage) -> None:
     url = link(stage.image())
     words = "720 spoiler thread subtitles"
-    async with stage.bot() as bot:
-        if door == "$":
-            await stage.says(f"$dlt {url} {words}")
-        elif door == "reply":
-            quoted = await stage.says(f"{url} audio")
-            await stage.fake.member_says(
-                stage.channel_id, f"$dl {words}", reply_to=quoted.id
-            )
-        else:
-            marks = dict.fromkeys(("spoiler", "thread", "subtitles"), True)
-            options = {"url": url, "quality": "720"} | marks
-            await stage.fake.slash(stage.channel_id, "download", options)
-        [message] = await stage.gets(1)
-        await stage.hears("I cannot fetch threads there, only this post: <https://toy")
-        asked = (await stored(bot)).options
     marks = {"spoiler": True, "thread": True, "subtitles": True}
-    assert asked == {"quality": "720"} | marks
-    assert message.files[0].filename.startswith("SPOILER_")
+    async with stage.bot() as bot:
+        for number, door in enumerate(("$", "/", "reply"), 1):
+            if door == "$":
+                asked = (await stage.says(f"$dlt {url} {words}")).id
+            elif door == "reply":
+                asked = (await stage.says(f"{url} audio")).id
+                await stage.fake.member_says(
+                    stage.channel_id, f"$dl {words}", reply_to=asked
+                )
+            else:
+                options = {"url": url, "quality": "720"} | marks
+                asked = await stage.fake.slash(stage.channel_id, "download", options)
+            message = (await stage.gets(number))[-1]
+            assert message.files[0].filename.startswith("SPOILER_"), door
+            told = "I cannot fetch threads there, only this post: <https://toy"
+            await stage.hears(told, after=asked)
+        jobs = await bot.app.queue.list()
+    assert [job.options for job in jobs] == [{"quality": "720"} | marks] * 3
 
 
-@pytest.mark.parametrize("door", ["$", "/"])
-async def test_only_the_sound_is_posted_where_that_is_asked_for(
-    stage: Stage, door: str
-) -> None:
+async def test_only_the_sound_is_posted_where_that_is_asked_for(stage: Stage) -> None:
     stage.add_plugin("sound_only")
     url = link(f"file={media.video(stage.media).name}", stage.image())
     async with stage.bot():
-        if door == "$":
-            await stage.says(f"$download audio {url}")
-        else:
-            options = {"url": url, "quality": "audio"}
-            await stage.fake.slash(stage.channel_id, "download", options)
+        options = {"url": url, "quality": "audio"}
+        await stage.fake.slash(stage.channel_id, "download", options)
         [message] = await stage.gets(1)
     [file] = message.files
     assert file.filename.endswith(".m4a")
 
 
-async def test_words_without_a_link_get_an_example(stage: Stage) -> None:
-    async with stage.bot():
-        await stage.says("$dl audio 720")
-        await stage.hears("Give me a link")
-
-
 async def test_settings_of_the_server_reach_the_job(stage: Stage) -> None:
     set_up(stage, quality="'480'", spoiler=True)
     async with stage.bot() as bot:
+        await stage.says("$dl audio 720")
+        await stage.hears("Give me a link")
         await stage.says(f"$download best {link(stage.image())}")
         [message] = await stage.gets(1)
         assert (await stored(bot)).options["quality"] == "480"
     assert message.files[0].filename.startswith("SPOILER_")
 
 
-@pytest.mark.parametrize("words", ["$download {url}", "$dl", "/"])
-async def test_direct_messages_are_answered_with_one_sentence(
-    stage: Stage, words: str
-) -> None:
+async def test_direct_messages_are_answered_with_one_sentence(stage: Stage) -> None:
     url = link(stage.image())
     direct = stage.fake.open_dm(stage.fake.member.id)
     async with stage.bot() as bot:
-        if words == "/":
-            await stage.fake.slash(direct.id, "download", {"url": url})
-        else:
-            await stage.says(words.format(url=url), direct.id)
-        await stage.hears("not in direct messages", channel_id=direct.id)
+        asked = [
+            (await stage.says(f"$download {url}", direct.id)).id,
+            (await stage.says("$dl", direct.id)).id,
+            await stage.fake.slash(direct.id, "download", {"url": url}),
+        ]
+        for one in asked:
+            told = "not in direct messages"
+            await stage.hears(told, channel_id=direct.id, after=one)
         await stage.fake.settle()
         assert await bot.app.queue.list() == []
-    assert len(stage.said(direct.id)) == 1
+    assert len(stage.said(direct.id)) == 3
 
 
 # ── The menu of a message ──────────────────────────────────────────────────────────
@@ -212,41 +202,33 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
 async def test_menu_answers_its_member_only_where_nothing_is_posted(
-    stage: Stage, case: str
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake, words = stage.fake, link(stage.image())
-    if case == "no link":
-        words = "nothing here"
-    elif case == "bad link":
-        words = "https://nothing.invalid/"
-    elif case == "denied":
-        folder = stage.folder / "data" / "guilds"
-        folder.mkdir(parents=True, exist_ok=True)
-        rule = f"[permissions]\ndenied_users = [{fake.member.id}]\n"
-        (folder / f"{fake.guild.id}.toml").write_text(rule)
-    async with stage.bot() as bot:
-        message = await stage.says(words)
-        if case == "bot lacks":
-            await fake.deny_member(fake.channel.id, fake.bot.id, "attach_files")
-        elif case == "member lacks":
-            await fake.deny_member(fake.channel.id, fake.member.id, "attach_files")
-        if case == "bad link":
-            module("platform_router")
-            stage_refuses(bot)
-        await fake.use_on(message.id, MENU)
-        answer = await stage.hears(REFUSALS[case])
-        await fake.settle()
-        assert await bot.app.queue.list() == []
-    assert private(answer, stage)
-    assert [m for m in stage.said() if not private(m, stage)] == []
-
-
-def stage_refuses(bot: Any) -> None:
-    """The router refuses all links."""
+    fake, url = stage.fake, link(stage.image())
 
     def route(link: str) -> Any:
         raise Refused("Not supported: as the test wants.")
 
-    bot.app.router.route = route
+    async with stage.bot() as bot:
+        for case, told in REFUSALS.items():
+            message = await stage.says("nothing here" if case == "no link" else url)
+            with monkeypatch.context() as patch:
+                lacks = "attach_files"
+                if case == "bad link":
+                    patch.setattr(bot.app.router, "route", route)
+                elif case == "denied":
+                    denied = f"[permissions]\ndenied_users = [{fake.member.id}]\n"
+                    stage.guild_settings(denied)
+                elif case == "bot lacks":
+                    await fake.deny_member(fake.channel.id, fake.bot.id, lacks)
+                elif case == "member lacks":
+                    await fake.deny_member(fake.channel.id, fake.bot.id)
+                    await fake.deny_member(fake.channel.id, fake.member.id, lacks)
+                await fake.use_on(message.id, MENU)
+                answer = await stage.hears(told, after=message.id)
+                await fake.settle()
+            stage.guild_settings("")
+            assert private(answer, stage), case
+            assert await bot.app.queue.list() == [], case
+    assert len(stage.said()) == len(REFUSALS)

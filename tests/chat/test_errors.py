@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import discord
 import pytest
 from bossbot_plugins._errors import misspelt
 from discord_support import Stage
@@ -56,29 +57,20 @@ async def test_failure_of_a_slash_command_is_told_its_member_only(
             assert line.startswith(f"ERROR error {error_id(answer)} in /fail: KeyError")
 
 
-@pytest.mark.parametrize(
-    ("button", "raised"),
-    [("Plain", "'plain'"), ("Dynamic", "dynamic"), ("Lost", "'lost'")],
-)
-async def test_failure_of_a_button_is_answered(
-    stage: Stage, logged: list[str], button: str, raised: str
+async def test_failure_of_a_button_or_a_menu_is_answered(
+    stage: Stage, logged: list[str]
 ) -> None:
     shutil.copy(PLUGINS / "tease.py", stage.plugins)
     fake = stage.fake
     async with stage.bot():
-        await stage.says("$buttons")
+        said = await stage.says("$buttons")
         shown = await stage.hears("Click.")
         await fake.settle()  # the bot has its answer, and listens
-        answer = await fake.answered(await fake.click(shown.id, button))
-    assert INTERNAL in answer.text and answer.only_for is fake.member
-    assert raised in logged_as(logged, error_id(answer))
-
-
-async def test_failure_of_a_menu_is_answered(stage: Stage, logged: list[str]) -> None:
-    shutil.copy(PLUGINS / "tease.py", stage.plugins)
-    fake = stage.fake
-    async with stage.bot():
-        said = await stage.says("hello")
+        buttons = {"Plain": "'plain'", "Dynamic": "dynamic", "Lost": "'lost'"}
+        for button, raised in buttons.items():
+            answer = await fake.answered(await fake.click(shown.id, button))
+            assert INTERNAL in answer.text and answer.only_for is fake.member, button
+            assert raised in logged_as(logged, error_id(answer))
         answer = await fake.answered(await fake.use_on(said.id, "Tease"))
     assert INTERNAL in answer.text and answer.only_for is fake.member
     assert "in /Tease: KeyError: 'menu'" in logged_as(logged, error_id(answer))
@@ -94,19 +86,12 @@ async def test_failure_of_an_autocomplete_is_told_in_place_of_choices(
         [choice] = await fake.autocomplete(where, "fail", "how", "typed")
         assert choice["name"].startswith(INTERNAL) and choice["value"] == "typed"
         number = choice["name"][-8:]
+        # A form's is like that of a button.
+        for kind in (discord.ui.Modal, discord.ui.LayoutView):
+            assert kind.on_error is discord.ui.View.on_error
     line = logged_as(logged, number)
     assert line.startswith(f"ERROR error {number} in /fail: KeyError: 'hows'")
     assert any("in /pick: KeyError: 'choices'" in line for line in logged)
-
-
-async def test_failure_of_a_form_is_answered_like_that_of_a_button(
-    stage: Stage,
-) -> None:
-    import discord
-
-    async with stage.bot():
-        for kind in (discord.ui.Modal, discord.ui.LayoutView):
-            assert kind.on_error is discord.ui.View.on_error
 
 
 async def test_refusals_carry_no_id_and_are_private_for_slash(
@@ -171,42 +156,37 @@ async def test_errors_say_what_was_wrong_and_what_to_do(
             assert line.startswith("WARNING" if said == "$fail lost" else level)
 
 
-@pytest.mark.parametrize("code", [10062, 50027])
 async def test_interaction_that_expired_is_answered_in_the_channel(
-    stage: Stage, code: int
+    stage: Stage,
 ) -> None:
     shutil.copy(PLUGINS / "tease.py", stage.plugins)
     fake = stage.fake
     async with stage.bot():
-        fault = fake.fault("callback", 404, times=9, code=code)
-        await fake.slash(stage.channel_id, "buttons")
-        answer = await stage.hears("That took too long, so Discord", "Ask again.")
-        assert fault.hits and not answer.only_for
-        assert f"<@{fake.member.id}>" in answer.content and not answer.mentions
+        for code in (10062, 50027):
+            fault = fake.fault("callback", 404, times=9, code=code)
+            used = await fake.slash(stage.channel_id, "buttons")
+            told = ("That took too long, so Discord", "Ask again.")
+            answer = await stage.hears(*told, after=used)
+            assert fault.hits and not answer.only_for, code
+            assert f"<@{fake.member.id}>" in answer.content and not answer.mentions
+            fault.times = 0
 
 
-@pytest.mark.parametrize(
-    ("command", "denied", "named"),
-    [
-        ("bare", "embed_links", "Embed Links"),
-        ("bare", "send_messages", "Send Messages"),
-    ],
-)
-async def test_command_says_which_permission_the_bot_lacks(
-    stage: Stage, command: str, denied: str, named: str
-) -> None:
+async def test_command_says_which_permission_the_bot_lacks(stage: Stage) -> None:
     shutil.copy(PLUGINS / "tease.py", stage.plugins)
-    fake = stage.fake
+    fake, here = stage.fake, stage.channel_id
     async with stage.bot():
-        await fake.deny_member(stage.channel_id, fake.bot.id, denied)
-        await stage.says(f"${command}")
-        place = stage.channel_id
-        if denied == "send_messages":  # then the member is told elsewhere
-            place = fake.open_dm(fake.member.id).id
-        answer = await stage.hears(
-            "I cannot do that here. Ask an admin to give me:", named, channel_id=place
-        )
-        assert not answer.embeds and re.search("Error [0-9a-f]{8}$", answer.content)
+        for denied, named, place in (
+            ("embed_links", "Embed Links", here),
+            # Then the member is told elsewhere.
+            ("send_messages", "Send Messages", fake.open_dm(fake.member.id).id),
+        ):
+            await fake.deny_member(here, fake.bot.id, denied)
+            said = await stage.says("$bare")
+            told = ("I cannot do that here. Ask an admin to give me:", named)
+            answer = await stage.hears(*told, channel_id=place, after=said.id)
+            assert not answer.embeds, denied
+            assert re.search("Error [0-9a-f]{8}$", answer.content)
 
 
 async def test_command_that_discord_still_shows_but_is_gone_is_answered(

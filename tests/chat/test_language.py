@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from bossbot_plugins._catalogues import FOLDER, closest, load
 from bossbot_plugins.language import LANGUAGES
-from discord_support import Stage, job_when, link
+from discord_support import Stage, job_at, link
 
 import bossbot
 from bossbot import Status
@@ -58,8 +58,7 @@ async def set_language(stage: Stage, app: bossbot.App, value: str) -> None:
     await app.guilds.set(stage.fake.guild.id, "language", model, "language", value)
 
 
-@pytest.mark.parametrize("door", ["$", "/"])
-async def test_refusal_is_in_the_server_s_language(stage: Stage, door: str) -> None:
+async def test_refusal_is_in_the_server_s_language(stage: Stage) -> None:
     fake = stage.fake
     stage.add_plugin("language")
     async with stage.bot() as bot:
@@ -69,70 +68,44 @@ async def test_refusal_is_in_the_server_s_language(stage: Stage, door: str) -> N
         await bot.app.guilds.set(
             fake.guild.id, "permissions", model, "denied_users", denied
         )
-        if door == "$":
-            await stage.says(f"$download {link(stage.image())}")
-        else:
-            await fake.slash(stage.channel_id, "download", {"url": "https://a.example"})
-        await stage.hears("Tu ne peux pas utiliser ce bot sur ce serveur.")
+        said = await stage.says(f"$download {link(stage.image())}")
+        options = {"url": "https://a.example"}
+        used = await fake.slash(stage.channel_id, "download", options)
+        for asked in (said.id, used):
+            told = "Tu ne peux pas utiliser ce bot sur ce serveur."
+            await stage.hears(told, after=asked)
 
 
-@pytest.mark.parametrize(
-    ("setting", "locale", "language"),
-    [("auto", "de", "de"), ("auto", "en-US", "en"), ("pt-BR", "de", "pt-BR")],
-)
 async def test_job_and_what_works_on_it_have_the_server_s_language(
-    stage: Stage, setting: str, locale: str, language: str
+    stage: Stage,
 ) -> None:
-    stage.fake.guild.locale = locale
+    other = await stage.fake.add_guild("Other")
+    assert other.guild and other.guild.locale == "en-US"
+    direct = stage.fake.open_dm(stage.fake.member.id)
+    stage.fake.guild.locale = "de"
     stage.add_plugin("language")
     shutil.copy(PLUGINS / "greeting.py", stage.plugins)
-    async with stage.bot() as bot:
-        await set_language(stage, bot.app, setting)
-        await stage.says(f"$download {link(stage.image())}")
-        [post] = await stage.gets(1)
-        said = {"en": "Cancelled.", "de": "Abgebrochen.", "pt-BR": "Cancelado."}
-        assert post.content.endswith(said[language])
-        [job] = await bot.app.queue.list()
-        assert job.language == language
-
-
-async def test_hooks_that_hear_of_a_job_have_its_language(stage: Stage) -> None:
-    stage.add_plugin("language")
-    shutil.copy(PLUGINS / "greeting.py", stage.plugins)
-    async with stage.bot() as bot:
-        await set_language(stage, bot.app, "de")
-        await stage.says(f"$download {link(stage.image())}")
-        await stage.gets(1)
-        [job] = await bot.app.queue.list()
-        await job_when(bot, job.id, lambda job: job.status is Status.COMPLETED)
-        assert await bot.app.facts.get("queued") == "Abgebrochen."
-
-
-async def test_status_message_and_post_are_in_the_job_s_language(stage: Stage) -> None:
-    stage.add_plugin("language")
-    async with stage.bot() as bot:
-        await set_language(stage, bot.app, "de")
-        await stage.says(f"$download {link(*stage.images(2))}")
-        [post] = await stage.gets(2)
-        assert " · [Link](<https://toy.example/" in post.content
-        assert " · 2 Dateien, " in post.content
-        [job] = await bot.app.queue.list()
-        await job_when(bot, job.id, lambda job: job.status is Status.COMPLETED)
-
-
-async def test_failure_is_told_in_the_job_s_language(stage: Stage) -> None:
-    stage.add_plugin("language")
-    async with stage.bot() as bot:
+    said = {"en": "Cancelled.", "de": "Abgebrochen.", "pt-BR": "Cancelado."}
+    async with stage.bot(download__direct_messages=True) as bot:
+        for setting, place, language in (
+            ("auto", other.id, "en"),
+            ("pt-BR", stage.channel_id, "pt-BR"),
+            ("auto", stage.channel_id, "de"),
+            ("auto", direct.id, "en"),  # there is no server
+        ):
+            await set_language(stage, bot.app, setting)
+            asked = await stage.says(f"$download {link(*stage.images(2))}", place)
+            shown = (said[language], "toy.example")
+            post = await stage.hears(*shown, channel_id=place, after=asked.id)
+            assert post.content.endswith(said[language]), (setting, language)
+            *_, job = await bot.app.queue.list()
+            assert job.language == language
+            await job_at(bot, job.id, Status.COMPLETED)
+            # So have hooks that hear of the job.
+            assert await bot.app.facts.get("queued") == said[language]
+            if language == "de":
+                assert " · [Link](<https://toy.example/" in post.content
+                assert " · 2 Dateien, " in post.content
         await set_language(stage, bot.app, "ja")
         await stage.says("$download https://127.0.0.1:9/x.jpg")
         await stage.hears("**ダウンロードに失敗しました**", "。")
-
-
-async def test_texts_are_english_where_there_is_no_server(stage: Stage) -> None:
-    stage.add_plugin("language")
-    async with stage.bot(download__direct_messages=True) as bot:
-        channel = stage.fake.open_dm(stage.fake.member.id)
-        await stage.says(f"$download {link(stage.image())}", channel.id)
-        await stage.gets(1, channel.id)
-        [job] = await bot.app.queue.list()
-        assert job.language == "en"

@@ -1,5 +1,6 @@
 """Links as people write them, and who may have them downloaded."""
 
+import itertools
 import re
 import shutil
 
@@ -8,15 +9,17 @@ from bossbot_plugins import reddit
 from bossbot_plugins._links import Found, find_links, find_spoilers, known_by
 from bossbot_plugins.platform_router import check_link
 from conftest import SUPPORT_PLUGINS
-from discord_support import Stage, job_at, job_id, link
+from discord_support import Stage, job_at, job_id, job_ids, link
+from fake_discord import Message
 
 from bossbot import BossBot, Platform, Refused, Status
 
 pytest_plugins = ("discord_fixtures",)
 
-DOORS = pytest.mark.parametrize("door", ["$", "/"])
+DOORS = ("$", "/")
 LINK = "https://a.example/b/c"
 OTHER = "https://d.example/e"
+WRONG = "https://me:pw@toy.example/"  # is refused at once, with the reason
 PLATFORMS = [
     Platform("tube", r"https?://(?:www\.)?youtu\.be/", "https://youtu.be/x", "e"),
     Platform("x", r"https://(?:www\.)?x\.com/", "https://x.com/a", "e"),
@@ -336,102 +339,92 @@ AROUND = [
 ]
 
 
-@DOORS
-async def test_link_with_words_around_it_is_downloaded(stage: Stage, door: str) -> None:
+async def test_link_with_words_around_it_is_downloaded(stage: Stage) -> None:
     shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)
     url = link(stage.image())
     path, port = url.partition("example/")[2], url.replace("example", "example:443")
     async with stage.bot() as bot:
         for number, words in enumerate(AROUND, 1):
             words = words.format(url, path=path, port=port)
+            door = DOORS[number % 2]
             await ask(stage, door, f"please get this: {words} thank you!")
             assert all(message.files for message in await stage.gets(number)), words
         made = await bot.app.queue.list()
     assert [(job.url, job.platform) for job in made] == [(url, "Toys")] * len(AROUND)
 
 
-@DOORS
-async def test_150_words_bring_one_answer(stage: Stage, door: str) -> None:
+async def test_150_words_bring_one_answer(stage: Stage) -> None:
     async with stage.bot() as bot:
-        await ask(stage, door, "many words " * 75)
-        await stage.hears("Invalid URL: it must start with http", "many words")
-        await ask(stage, door, f"{'many words ' * 75} {link(stage.image())}")
-        await stage.gets(1)
-        await stage.hears("Done in")
-        assert await jobs(bot) == 1
-    assert len(stage.said()) == 3
+        for number, door in enumerate(DOORS, 1):
+            asked = await ask(stage, door, "many words " * 75)
+            told = "Invalid URL: it must start with http"
+            await stage.hears(told, "many words", after=asked)
+            asked = await ask(stage, door, f"{'many words ' * 75} {link('fail=gone')}")
+            await stage.hears("Download failed", after=asked)
+            assert await jobs(bot) == number, door
+    assert len(stage.said()) == 4
 
 
-@DOORS
-async def test_more_than_25_links_are_counted(stage: Stage, door: str) -> None:
-    links = [link("fail=gone", str(number)) for number in range(40)]
-    async with stage.bot() as bot:
-        await ask(stage, door, " ".join(links))
-        await stage.hears("I take 25 links at a time", "40", "the other 15")
-        assert await jobs(bot) == 25
+async def test_more_than_25_links_are_counted(stage: Stage) -> None:
+    told = ("I take 25 links at a time", "40", "the other 15")
+    links = [link("wait=none", str(number)) for number in range(40)]
+    shutil.copy(SUPPORT_PLUGINS / "toy_site.py", stage.plugins)  # no engine is asked
+    async with stage.bot(max_concurrent_downloads=1, max_queue_size=99) as bot:
+        for number, door in enumerate(DOORS, 1):
+            asked = await ask(stage, door, " ".join(links))
+            await stage.hears(*told, after=asked)
+            assert await jobs(bot) == 25 * number, door
 
-        def all_told() -> bool:
-            return any(m.content.count("failed") == 25 for m in stage.said())
+            def all_told(count: int = number) -> bool:
+                return [len(job_ids(m)) for m in stage.said()].count(25) == count
 
-        await stage.fake.wait_for(all_told)
-    assert len(stage.said()) == 2
+            await stage.fake.wait_for(all_told)
+            assert len(stage.said()) == 2 * number, door
 
 
-@DOORS
-async def test_refused_links_are_told_together(stage: Stage, door: str) -> None:
+async def test_refused_links_are_told_together(stage: Stage) -> None:
     wrong = [f"https://discord.com/channels/*{number}*" for number in range(25)]
     async with stage.bot() as bot:
-        await ask(stage, door, " ".join(wrong))
-        message = await stage.hears("leads to a message on Discord")
-        assert await jobs(bot) == 0
-    assert len(stage.said()) == 1 and len(message.content) <= 2000
-    assert message.content.count("leads to") == 1
-    assert "<https://discord.com/channels/%2A24%2A>" in message.content
+        for number, door in enumerate(DOORS, 1):
+            asked = await ask(stage, door, " ".join(wrong))
+            message = await stage.hears("leads to a message on Discord", after=asked)
+            assert await jobs(bot) == 0
+            assert len(stage.said()) == number and len(message.content) <= 2000, door
+            assert message.content.count("leads to") == 1
+            assert "<https://discord.com/channels/%2A24%2A>" in message.content
 
 
 async def test_command_may_be_written_in_any_case(stage: Stage) -> None:
     mention = f"<@{stage.fake.bot.id}>  Download"
     commands = ["$Download", "$DOWNLOAD", "$ download", "$  dL", "$\ndlt", mention]
     async with stage.bot():
-        for number, command in enumerate(commands, 1):
-            await stage.says(f"{command}   {link(stage.image())}")
-            await stage.gets(number)
+        for command in commands:
+            said = await stage.says(f"{command}   {WRONG}")
+            await stage.hears("user names and passwords", after=said.id)
 
 
-@pytest.mark.parametrize("words", ["", " this please"])
-async def test_reply_takes_the_links_of_the_message(stage: Stage, words: str) -> None:
-    fake = stage.fake
+async def test_reply_takes_its_own_links_or_those_of_the_message(stage: Stage) -> None:
+    async def replies(said: Message, text: str) -> Message:
+        return await stage.fake.member_says(stage.channel_id, text, reply_to=said.id)
+
     async with stage.bot() as bot:
         said = await stage.says(f"look: ||{link(stage.image())}||, nice")
-        asked = await fake.member_says(
-            stage.channel_id, f"$download{words}", reply_to=said.id
-        )
-        [message] = await stage.gets(1)
-        assert message.replied_to and message.replied_to.id == asked.id
-        assert message.files[0].filename.startswith("SPOILER_")
-        assert await jobs(bot) == 1
-
-
-async def test_reply_with_a_link_of_its_own_takes_that(stage: Stage) -> None:
-    async with stage.bot() as bot:
-        said = await stage.says(link("fail=gone"))
-        await stage.fake.member_says(
-            stage.channel_id, f"$dl {link(stage.image())}", reply_to=said.id
-        )
-        await stage.gets(1)
-        assert await jobs(bot) == 1
-
-
-async def test_reply_to_a_message_without_a_link_is_answered(stage: Stage) -> None:
-    async with stage.bot() as bot:
-        said = await stage.says("good morning")
-        await stage.fake.member_says(stage.channel_id, "$dl", reply_to=said.id)
+        for number, words in enumerate(("", " this please"), 1):
+            asked = await replies(said, f"$download{words}")
+            message = (await stage.gets(number))[-1]
+            assert message.replied_to and message.replied_to.id == asked.id
+            assert message.files[0].filename.startswith("SPOILER_")
+            assert await jobs(bot) == number
+        await replies(said, f"$dl {link(stage.image(2))}")
+        message = (await stage.gets(3))[-1]
+        assert message.files[0].data == stage.bytes_of(stage.image(2))
+        assert await jobs(bot) == 3
+        await replies(await stage.says("good morning"), "$dl")
         await stage.hears("There is no link in that message.")
-        await stage.fake.delete_message(said.id)
-        assert await jobs(bot) == 0
+        assert await jobs(bot) == 3
 
 
-@DOORS
+@pytest.mark.parametrize("door", DOORS)
 async def test_spoiler_is_posted_as_one(stage: Stage, door: str) -> None:
     facts = stage.facts("post", title="The ||end||", uploader="jo")
     text = stage.facts("text", text="It was a dream.")
@@ -474,8 +467,7 @@ async def test_spoiler_that_arrived_is_found_again(stage: Stage) -> None:
     assert len(stage.posted()) == 1
 
 
-@DOORS
-async def test_link_to_a_message_is_answered_as_such(stage: Stage, door: str) -> None:
+async def test_link_to_a_message_is_answered_as_such(stage: Stage) -> None:
     urls = [
         "https://discord.com/channels/1/2/3",
         "https://ptb.discord.com/channels/@me/2/3",
@@ -483,24 +475,27 @@ async def test_link_to_a_message_is_answered_as_such(stage: Stage, door: str) ->
         "discord.com/channels/1/2/3",
     ]
     async with stage.bot() as bot:
-        for url in urls:
+        for door, url in itertools.product(DOORS, urls):
             asked = await ask(stage, door, url)
             await stage.hears("leads to a message on Discord", "Reply to", after=asked)
         assert await jobs(bot) == 0
 
 
-@DOORS
-@pytest.mark.parametrize("permission", ["attach_files", "send_messages"])
+@pytest.mark.parametrize(
+    ("permission", "name"),
+    [("attach_files", "Attach Files"), ("send_messages", "Send Messages")],
+)
 async def test_member_who_may_not_post_gets_nothing_posted(
-    stage: Stage, door: str, permission: str
+    stage: Stage, permission: str, name: str
 ) -> None:
-    fake, names = stage.fake, {"attach_files": "Attach Files"}
+    fake = stage.fake
     await fake.deny_member(stage.channel_id, fake.member.id, permission)
     async with stage.bot() as bot:
-        await ask(stage, door, link(stage.image()))
-        name = names.get(permission, "Send Messages")
-        await stage.hears("You may not do that here. You need", name)
-        assert await jobs(bot) == 0
+        for door in DOORS:
+            asked = await ask(stage, door, link(stage.image()))
+            told = "You may not do that here. You need"
+            await stage.hears(told, name, after=asked)
+            assert await jobs(bot) == 0, door
         # Somebody else's permissions are their own.
         await fake.member_says(
             stage.channel_id, f"$dl {link(stage.image())}", fake.owner.id
@@ -508,54 +503,39 @@ async def test_member_who_may_not_post_gets_nothing_posted(
         await stage.gets(1)
 
 
-@DOORS
-async def test_in_a_thread_it_is_the_permission_for_threads(
-    stage: Stage, door: str
-) -> None:
+async def test_in_a_thread_it_is_the_permission_for_threads(stage: Stage) -> None:
     fake = stage.fake
     thread = await fake.add_thread(stage.channel_id, "chat")
     await fake.deny_member(stage.channel_id, fake.member.id, "send_messages")
 
-    async def ask_there() -> None:
-        if door == "$":
-            await stage.says(f"$download {link(stage.image())}", thread.id)
-        else:
-            options = {"url": link(stage.image())}
-            await fake.slash(thread.id, "download", options)
-
     async with stage.bot() as bot:
-        await ask_there()
-        await stage.gets(1, thread.id)
-        await fake.deny_member(
-            stage.channel_id, fake.member.id, "send_messages_in_threads"
-        )
-        await ask_there()
-        await stage.hears("You need Send Messages in Threads", channel_id=thread.id)
-        assert await jobs(bot) == 1
+        await stage.says(f"$download {link(stage.image())}", thread.id)
+        await fake.slash(thread.id, "download", {"url": link(stage.image())})
+        await stage.gets(2, thread.id)
+        denied = "send_messages_in_threads"
+        await fake.deny_member(stage.channel_id, fake.member.id, denied)
+        said = await stage.says(f"$download {link(stage.image())}", thread.id)
+        used = await fake.slash(thread.id, "download", {"url": link(stage.image())})
+        told = "You need Send Messages in Threads"
+        for asked in (said.id, used):
+            await stage.hears(told, channel_id=thread.id, after=asked)
+        assert len([one for one in stage.said(thread.id) if told in one.text]) == 2
+        assert await jobs(bot) == 2
 
 
 async def test_what_follows_a_name_may_do_without_a_space(stage: Stage) -> None:
     glued = ["$download<{}>", "$DL`{}`", "$dl{}", "$download\u200b {}", "$dl: {}"]
+    others = ["$5<7 {}", "$downloads<{}>x", "$dl-stats {}", "$({})"]  # of other bots
     async with stage.bot():
+        for words in others:
+            await stage.says(words.format(WRONG))
         for number, words in enumerate([*glued, "$dlt(<{}>)"], 1):
-            await stage.says(words.format(link(stage.image())))
-            await stage.gets(number)
-
-
-async def test_spoiler_may_follow_a_name_at_once(stage: Stage) -> None:
-    async with stage.bot():
+            said = await stage.says(words.format(WRONG))
+            await stage.hears("user names and passwords", after=said.id)
+            assert len(stage.said()) == number, words
         await stage.says(f"$download||{link(stage.image())}||")
         [message] = await stage.gets(1)
     assert message.files[0].filename.startswith("SPOILER_")
-
-
-async def test_commands_of_other_bots_stay_theirs(stage: Stage) -> None:
-    async with stage.bot() as bot:
-        for words in ("$5<7 {0}", "$downloads<{0}>x", "$dl-stats {0}", "$({0})"):
-            await stage.says(words.format(link(stage.image())))
-        await stage.says("$download")
-        await stage.hears("Give me a link")
-        assert await jobs(bot) == 0
 
 
 async def test_links_are_shown_without_mark_up(stage: Stage) -> None:

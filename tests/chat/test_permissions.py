@@ -142,10 +142,7 @@ async def test_role_priority_is_that_of_the_highest_role(
     assert asked.priority is priority
 
 
-@pytest.mark.parametrize("door", ["$", "/"])
-async def test_links_have_the_priority_of_the_member_s_role(
-    stage: Stage, door: str
-) -> None:
+async def test_links_have_the_priority_of_the_member_s_role(stage: Stage) -> None:
     fake, url = stage.fake, link(stage.image())
     role = await fake.add_role("VIP")
     fake.give_role(fake.member, role)
@@ -154,13 +151,11 @@ async def test_links_have_the_priority_of_the_member_s_role(
         await bot.app.guilds.set(
             fake.guild.id, "permissions", model, "role_priority", {role.id: "high"}
         )
-        if door == "$":
-            await stage.says(f"$download {url}")
-        else:
-            await fake.slash(stage.channel_id, "download", {"url": url})
-        await stage.gets(1)
-        [job] = await bot.app.queue.list()
-        assert job.priority is Priority.HIGH
+        await stage.says(f"$download {url}")
+        await fake.slash(stage.channel_id, "download", {"url": url})
+        await stage.gets(2)
+        jobs = await bot.app.queue.list()
+        assert [job.priority for job in jobs] == [Priority.HIGH] * 2
 
 
 async def test_nobody_may_anything_without_the_plugin(app: App) -> None:

@@ -1,6 +1,5 @@
 """/plugins: for the bot's owner only."""
 
-import pytest
 from conftest import SUPPORT_PLUGINS
 from discord_support import Stage, link
 
@@ -82,39 +81,36 @@ async def test_reload_exchanges_a_plugin_or_keeps_the_old_one(stage: Stage) -> N
         )
 
 
-@pytest.mark.parametrize("stem", ["plugin_commands", "permissions"])
 async def test_plugin_that_the_command_itself_needs_can_be_reloaded(
-    stage: Stage, stem: str
+    stage: Stage,
 ) -> None:
     stage.add_plugin("plugin_commands")
     async with stage.bot():
-        for _ in range(2):
+        for stem in ("plugin_commands", "permissions") * 2:
             text = await owner_uses(stage, "plugins reload", name=stem)
             assert text == f"`{stem}` is loaded again."
 
 
-@pytest.mark.parametrize("stem", ["download", "progress", "permissions"])
-async def test_reload_loses_no_running_download(stage: Stage, stem: str) -> None:
+async def test_reload_loses_no_running_download(stage: Stage) -> None:
     stage.add_plugin("plugin_commands")
     async with stage.bot():
-        asked = await stage.says(f"$download {link('wait=gate', stage.image())}")
-        await stage.hears("Download", after=asked.id)
-        await owner_uses(stage, "plugins reload", name=stem)
-        stage.open_gate("gate")
-        [post] = await stage.gets(1)
-        assert post.replied_to is asked
-        await stage.hears("Done in", after=asked.id)
+        for number, stem in enumerate(("download", "progress", "permissions"), 1):
+            asked = await stage.says(f"$download {link(f'wait={stem}', stage.image())}")
+            await stage.hears("Download", after=asked.id)
+            await owner_uses(stage, "plugins reload", name=stem)
+            stage.open_gate(stem)
+            post = (await stage.gets(number))[-1]
+            assert post.replied_to is asked, stem
+            await stage.hears("Done in", after=asked.id)
 
 
-@pytest.mark.parametrize("named", ["hello", "Hello", "HELLO.py"])
-async def test_reload_finds_a_plugin_whatever_letters_are_large(
-    stage: Stage, named: str
-) -> None:
+async def test_reload_finds_a_plugin_whatever_letters_are_large(stage: Stage) -> None:
     stage.add_plugin("plugin_commands")
     stage.copy_plugin(SAYS, "Hello")
     async with stage.bot():
-        text = await owner_uses(stage, "plugins reload", name=named)
-        assert text == "`Hello` is loaded again."
+        for named in ("hello", "Hello", "HELLO.py"):
+            text = await owner_uses(stage, "plugins reload", name=named)
+            assert text == "`Hello` is loaded again.", named
         stage.copy_plugin(SAYS, "New", NAME="new")
         text = await owner_uses(stage, "plugins reload", name="New")
         assert text == "`New` is loaded again."

@@ -235,7 +235,7 @@ def answered(db: sqlite3.Connection, number: int, channels: Iterable[int]) -> se
 @pytest.mark.parametrize("part", range(4))
 def test_nobody_reads_what_discord_does_not_show(part: int, tmp_path: Path) -> None:
     chance, db = random.Random(part), _file.open_file(tmp_path / "archive.db")
-    for number in range(1, 46):
+    for number in range(1, 31):
         world, answers = made_up(chance), dict[frozenset[int], set[int]]()
         remember(db, world, number)
         guild, member = guild_of(world)

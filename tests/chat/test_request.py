@@ -17,7 +17,9 @@ def set_up(stage: Stage, *settings: str) -> None:
     (folder / f"{stage.fake.guild.id}.toml").write_text(text)
 
 
-async def test_request_is_deleted_once_all_its_files_are_there(stage: Stage) -> None:
+async def test_request_is_deleted_once_all_its_files_are_there_and_nothing_failed(
+    stage: Stage,
+) -> None:
     set_up(stage, "delete_request")
     one, two = link(stage.image()), link("wait=gate", stage.image(2))
     async with stage.bot():
@@ -29,31 +31,27 @@ async def test_request_is_deleted_once_all_its_files_are_there(stage: Stage) -> 
         stage.open_gate("gate")
         await stage.gets(2)
         await stage.fake.wait_for(lambda: request.deleted)
-
-
-async def test_request_stays_when_something_failed(stage: Stage) -> None:
-    set_up(stage, "delete_request")
-    links = [link("fail=gone"), link("wait=gate", stage.image())]
-    async with stage.bot():
+        links = [link("fail=gone"), link("wait=second", stage.image())]
         request = await stage.says(f"$download {' '.join(links)}")
-        await stage.hears("Download failed")
-        stage.open_gate("gate")
-        await stage.hears("Done in")
+        await stage.hears("Download failed", after=request.id)
+        stage.open_gate("second")
+        await stage.hears("Done in", after=request.id)
         await stage.fake.settle()
     assert not request.deleted
 
 
-@pytest.mark.parametrize("links", [1, 2])
-async def test_previews_of_a_request_go_at_once(stage: Stage, links: int) -> None:
+async def test_previews_of_a_request_go_at_once(stage: Stage) -> None:
     set_up(stage, "suppress_preview")
-    urls = [link("wait=gate", stage.image(n)) for n in range(1, links + 1)]
-    stage.fake.fault("edit", 503)  # Discord is not there for a moment
     async with stage.bot():
-        request = await stage.says(f"$download {' '.join(urls)}")
-        await stage.fake.wait_for(lambda: request.flags & SUPPRESSED)
-        stage.open_gate("gate")
-        await stage.gets(links)
-    assert not request.deleted
+        for links in (1, 2):
+            urls = [link(f"wait={links}", stage.image(n)) for n in range(links)]
+            fault = stage.fake.fault("edit", 503)  # Discord is away for a moment
+            request = await stage.says(f"$download {' '.join(urls)}")
+            await stage.fake.wait_for(lambda r=request: r.flags & SUPPRESSED)
+            assert fault.hits
+            stage.open_gate(f"{links}")
+            await stage.hears("Done in", after=request.id)
+            assert not request.deleted
 
 
 async def test_nothing_becomes_of_a_request_by_default(stage: Stage) -> None:
@@ -65,22 +63,16 @@ async def test_nothing_becomes_of_a_request_by_default(stage: Stage) -> None:
     assert not request.deleted and not request.flags
 
 
-@pytest.mark.parametrize("door", ["/", "menu", "reply"])
-async def test_messages_that_are_no_requests_stay_as_they_are(
-    stage: Stage, door: str
-) -> None:
+async def test_messages_that_are_no_requests_stay_as_they_are(stage: Stage) -> None:
     set_up(stage, "delete_request", "suppress_preview")
     fake, url = stage.fake, link(stage.image())
     async with stage.bot():
         message = await stage.says(f"look at {url}")
-        if door == "menu":
-            await fake.use_on(message.id, "Download media")
-        elif door == "reply":
-            await fake.member_says(stage.channel_id, "$dl", reply_to=message.id)
-        else:
-            await fake.slash(stage.channel_id, "download", {"url": url})
-        await stage.gets(1)
-        await stage.hears("Done in")
+        await fake.use_on(message.id, "Download media")
+        await fake.slash(stage.channel_id, "download", {"url": url})
+        await fake.member_says(stage.channel_id, "$dl", reply_to=message.id)
+        await stage.gets(3)
+        await fake.wait_for(lambda: sum("Done in" in m.text for m in stage.said()) == 3)
         await fake.settle()
     assert not message.deleted and not message.flags
 

@@ -325,21 +325,15 @@ async def test_refusal_says_what_is_allowed_and_what_may_be_meant(
     said = [await room.update(setting, value) for setting, value, _ in REFUSALS]
     for answer, (*_, told) in zip(said, REFUSALS, strict=True):
         assert told in answer
-
-
-async def test_name_of_several_is_refused(room: Moderated) -> None:
     for _number in range(2):
         await room.fake.add_role("Twins")
-    said = await room.update("fan", "Twins")
-    assert said == "There are several named “Twins”. Use a mention or an id."
+    several = await room.update("fan", "Twins")
+    assert several == "There are several named “Twins”. Use a mention or an id."
     assert (
         await room.update("download_roles", "x," * 51) == "That is more than 50 values."
     )
 
-
-async def test_name_of_a_channel_that_the_moderator_cannot_see_is_unknown(
-    room: Moderated,
-) -> None:
+    # A channel that the moderator cannot see is unknown.
     hidden = room.fake._new_channel("hidden", guild=room.fake.guild)
     await room.fake._emit("CHANNEL_CREATE", hidden.payload())
     await room.fake.deny(hidden.id, "view_channel")
@@ -372,13 +366,16 @@ async def test_words_that_are_shown_are_taken_in_each_language(
     assert len(room.stored("permissions")["download_roles"]) == 1
 
 
-async def test_default_resets(room: Moderated) -> None:
+async def test_default_resets_and_a_setting_counts_at_once(room: Moderated) -> None:
     await room.update("count", "4")
     await room.update("loud", "yes")
     said = await room.update("count", "Default")
     assert "`count` is back to its default: 3 (before: 4)" in said
     assert room.stored() == {"loud": True}
     assert "(before: 3)" in await room.update("count", "default")
+    await room.update("denied_users", f"<@{room.fake.member.id}>")
+    await room.stage.says(f"$download {link(room.stage.image())}")
+    await room.stage.hears("You may not use this bot")
 
 
 # What is shown
@@ -421,14 +418,13 @@ async def test_view_shows_mentions_and_no_more_than_discord_takes(
     assert "490 more" in await room.view("denied_users")
 
 
-async def test_secret_is_neither_shown_nor_logged(room: Moderated) -> None:
+async def test_answers_are_for_who_asked_and_a_secret_is_neither_shown_nor_logged(
+    room: Moderated,
+) -> None:
     assert "hush" not in await room.update("secret", "hush")
     assert "hush" not in await room.view() + await room.view("secret")
     assert room.stored() == {"secret": "hush"}
     assert "hush" not in json.dumps(room.audit())
-
-
-async def test_answers_are_for_who_asked(room: Moderated) -> None:
     assert (await room.slash("settings view")).only_for is room.moderator
     answer = await room.slash("settings update", setting="count", value="4")
     assert answer.only_for is room.moderator
@@ -537,12 +533,6 @@ async def test_settings_of_one_server_are_not_those_of_another(room: Moderated) 
     assert "is not valid" in (await fake.answered(used)).text, "a role of elsewhere"
 
 
-async def test_setting_counts_at_once(room: Moderated) -> None:
-    await room.update("denied_users", f"<@{room.fake.member.id}>")
-    await room.stage.says(f"$download {link(room.stage.image())}")
-    await room.stage.hears("You may not use this bot")
-
-
 # The audit log
 
 
@@ -613,18 +603,8 @@ async def test_change_that_cannot_be_logged_is_not_made(
 # Edited and broken by hand
 
 
-async def test_edit_by_hand_counts_without_a_restart(room: Moderated) -> None:
-    room.edit("[own]\ncount = 8\n")
-    assert "`count` 8 · this server" in await room.view()
-    await room.update("loud", "yes")
-    assert room.stored() == {"count": 8, "loud": True}
-
-
-@pytest.mark.parametrize(
-    "broken", ["[own]\ncount = \n", "[own]\ncount = 80\n", "own = 1\n"]
-)
 async def test_broken_file_is_reported_and_not_overwritten(
-    prepared: Moderated, broken: str
+    prepared: Moderated,
 ) -> None:
     fake = prepared.fake
     inbox = fake.open_dm(fake.owner.id)
@@ -636,13 +616,14 @@ async def test_broken_file_is_reported_and_not_overwritten(
         prepared.bot = bot
         await prepared.update("count", "4")
         await prepared.update("denied_users", f"<@{fake.member.id}>")
-        prepared.edit(broken)
-        text = await prepared.view()
-        assert "`count` 4 · this server" in text and "is broken" in text
-        assert "\\" not in text  # a footer has no mark-up
-        assert "is broken" in await prepared.update("count", "5")
-        assert prepared.file.read_text() == broken
-        await fake.wait_for(told)
+        for broken in ("own = 1\n", "[own]\ncount = 80\n", "[own]\ncount = \n"):
+            prepared.edit(broken)
+            text = await prepared.view()
+            assert "`count` 4 · this server" in text and "is broken" in text, broken
+            assert "\\" not in text  # a footer has no mark-up
+            assert "is broken" in await prepared.update("count", "5"), broken
+            assert prepared.file.read_text() == broken
+        await fake.wait_for(lambda: len(told()) == 3)
         assert f"{fake.guild.id}.toml" in told()[0].text.replace("\\", "")
     async with prepared.stage.bot(**FREE) as bot:
         prepared.bot = bot
@@ -651,10 +632,13 @@ async def test_broken_file_is_reported_and_not_overwritten(
         await prepared.stage.hears("You may not use this bot")
         assert "is broken" in await prepared.update("count", "5")
         await fake.settle()
-        assert len(told()) == 1, "once, not at each start"
-        prepared.edit("[own]\ncount = 6\n")
+        assert len(told()) == 3, "once, not at each start"
+        prepared.edit("[own]\ncount = 6\n")  # counts without a restart
+        assert "`count` 6 · this server" in await prepared.view()
         assert "is broken" not in await prepared.view()
         assert "(before: 6)" in await prepared.update("count", "5")
+        await prepared.update("loud", "yes")
+        assert prepared.stored() == {"count": 5, "loud": True}
 
 
 async def test_help_has_examples_of_the_settings(room: Moderated) -> None:

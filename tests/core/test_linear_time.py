@@ -26,7 +26,7 @@ import bossbot
 import bossbot_contracts
 from bossbot import App, Cause, JobFailed, Refused, Settings, Status
 
-SHORT, TIMES = 2_000, 8
+SHORT, TIMES = 1_000, 8
 SLOW = {
     "first_cause": 200,
     "escape": 500,

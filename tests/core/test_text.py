@@ -53,7 +53,7 @@ NASTY = st.sampled_from(
 ) | st.sampled_from("\n\r\t\0\x0b\x85\u2028")
 TEXT = st.one_of(
     st.text(st.characters(), max_size=300),
-    st.lists(NASTY | st.text(max_size=9)).map("".join),
+    st.lists(NASTY | st.text(st.characters(), max_size=9)).map("".join),
 )
 EXAMPLES = settings(deadline=None)
 

@@ -38,7 +38,7 @@ TITLES = st.text(st.characters(), max_size=300) | st.lists(
     st.sampled_from(
         ["../", "/", "\\", "CON", ".", "é", "漢字", "😀", "\u202e", "\0", "-"]
     )
-    | st.text(max_size=9)
+    | st.text(st.characters(), max_size=9)
 ).map("".join)
 EXAMPLES = settings(deadline=None)
 

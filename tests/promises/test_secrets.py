@@ -217,7 +217,7 @@ HIDDEN = (
 NASTY = st.sampled_from(WORDS.split()) | st.sampled_from(HIDDEN)
 TEXT = st.one_of(
     st.text(st.characters(), max_size=50),
-    st.lists(NASTY | st.text(max_size=5), max_size=12).map("".join),
+    st.lists(NASTY | st.text(st.characters(), max_size=5), max_size=12).map("".join),
 )
 URLS = st.one_of(
     TEXT,

@@ -156,8 +156,8 @@ class Stage:
         self.folder = folder
         self.server = server
         self.plugins = folder / "plugins"  # the owner's
-        self.ours = our_plugins(*NEEDED)
         self._stems = {*NEEDED}
+        self._ours: Path | None = None
         self.gates = media_folder / "gates" / f"{folder.parent.name}-{folder.name}"
         self.gates.mkdir(parents=True)
         self.plugins.mkdir()
@@ -204,14 +204,21 @@ class Stage:
 
     # The bot
 
+    @property
+    def ours(self) -> Path:
+        """The repository's plugins; a folder of them is made when it is needed."""
+        return self._ours or our_plugins(*self._stems)
+
+    @ours.setter
+    def ours(self, folder: Path) -> None:
+        self._ours = folder
+
     def add_plugin(self, *names: str) -> None:
-        """One of the repository's plugins, or several: each call makes a folder."""
+        """One of the repository's plugins, or several."""
         self._stems.update(names)
-        self.ours = our_plugins(*self._stems)
 
     def remove_plugin(self, name: str) -> None:
         self._stems.remove(name)
-        self.ours = our_plugins(*self._stems)
 
     def copy_plugin(self, source: Path, name: str = "", **values: object) -> Path:
         """A plugin of the owner's, from a file; at its end, keywords get new values."""

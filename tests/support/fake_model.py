@@ -113,7 +113,7 @@ class FakeModel:
                     await say(event("and on it goes [1] ") * 100)
             case "endless thoughts":
                 while not self.over.is_set():
-                    await say(event("") * 100)
+                    await say(THOUGHT * 100)
                     await asyncio.sleep(0)
             case "nested":
                 await say(b"data: " + b"[" * 50_000 + b"\n\n")
@@ -157,13 +157,14 @@ class FakeModel:
                 await say(event("It is in the posts") + event(" [1].") + DONE)
 
 
-DONE = b"data: [DONE]\n\n"
-
-
 def event(text: str) -> bytes:
     return (
         f"data: {json.dumps({'choices': [{'delta': {'content': text}}]})}\n\n".encode()
     )
+
+
+DONE = b"data: [DONE]\n\n"
+THOUGHT = event("").replace(b"{", b'{"reasoning": "%s", ' % (b"hm " * 300), 1)
 
 
 async def streamed(request: web.Request, texts: Iterable[str]) -> web.StreamResponse:
