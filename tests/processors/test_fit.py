@@ -7,8 +7,8 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import media
 import pytest
@@ -21,7 +21,7 @@ from conftest import make_job
 from media import Facts, facts
 from PIL import Image
 
-from bossbot import App, Cause, Encoded, JobFailed, MediaFile, Progress
+from bossbot import App, Cause, Encoded, JobFailed, MediaFile, Probe, Progress
 
 pytest_plugins = ("processor_fixtures",)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -60,15 +60,6 @@ def fit(app: App, processed: Callable[..., Any]) -> Fit:
 
 
 seen: list[Progress] = []
-
-
-@pytest.fixture
-def unsplit(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the plugin that splits, which measures what is too large first, too."""
-    hook = "process_files"
-    others = [one for one in app.plugins.impls(hook) if one.plugin_name != "split"]
-    assert len(others) == len(PROCESSORS) - 1
-    monkeypatch.setitem(app.plugins._impls, (hook, None), others)
 
 
 def make(target: Path, *argv: str) -> Path:
@@ -260,12 +251,21 @@ def large(shelf: Path) -> Path:
     return make(shelf / "large.mp4", *BUSY, *how)
 
 
-@pytest.mark.usefixtures("unsplit")
 @pytest.mark.parametrize("share", [0.9, 0.2])
-async def test_large_video_fills_the_limit(fit: Fit, large: Path, share: float) -> None:
+async def test_large_video_fills_the_limit(
+    fit: Fit, large: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limit = int(large.stat().st_size * share)
+    measured, probe = list[Path](), _bench.JobBench.probe
+
+    async def noted(bench: _bench.JobBench, file: MediaFile) -> Probe:
+        measured.append(file.path)
+        return await probe(bench, file)
+
+    monkeypatch.setattr(_bench.JobBench, "probe", noted)
     [file] = await fit(large, limit=limit)
     assert not file.failure, file.failure
+    assert len(measured) == len({*measured}), "split leaves it, as it was measured"
     check(file.path, large, limit)
     assert file.size >= limit * 0.9
     assert "to fit" in file.note
@@ -276,7 +276,6 @@ async def test_large_video_fills_the_limit(fit: Fit, large: Path, share: float) 
     assert shares and max(shares) > 0.5
 
 
-@pytest.mark.usefixtures("unsplit")
 async def test_half_a_second_of_noise_fills_the_limit(fit: Fit, shelf: Path) -> None:
     noise = "testsrc2=s=192x144:r=30:d=0.5,noise=alls=60:allf=t"
     source = make(shelf / "noise.mp4", "-f", "lavfi", "-i", noise, *H264, "-crf", "12")
@@ -286,7 +285,6 @@ async def test_half_a_second_of_noise_fills_the_limit(fit: Fit, shelf: Path) -> 
     assert file.size >= 0.9 * limit
 
 
-@pytest.mark.usefixtures("unsplit")
 async def test_sound_alone_gives_way_if_the_picture_leaves_room(
     fit: Fit, shelf: Path
 ) -> None:
@@ -299,7 +297,6 @@ async def test_sound_alone_gives_way_if_the_picture_leaves_room(
     assert file.note.startswith("sound at ")
 
 
-@pytest.mark.usefixtures("unsplit")
 async def test_fewer_pixels_are_better_than_too_few_bits(fit: Fit, shelf: Path) -> None:
     busy = "testsrc2=s=480x800:r=5:d=2,noise=alls=30:allf=t"
     source = make(shelf / "tall.mp4", "-f", "lavfi", "-i", busy, *H264, "-crf", "30")
@@ -310,7 +307,6 @@ async def test_fewer_pixels_are_better_than_too_few_bits(fit: Fit, shelf: Path) 
     assert file.note == "480p to 360p to fit 15 KiB"
 
 
-@pytest.mark.usefixtures("unsplit")
 async def test_turned_video_stands_upright(fit: Fit, shelf: Path) -> None:
     flat = make(shelf / "flat.mp4", *pattern("160x96", length_s=2), *H264)
     how = ["-c", "copy", "-metadata:s:v", "rotate=90"]
@@ -345,7 +341,6 @@ async def test_long_video_is_split_into_parts_that_play(
     assert abs(sum(facts(file.path).length_s for file in files) - 12) < 0.5
 
 
-@pytest.mark.usefixtures("unsplit")
 async def test_picture_of_a_still_is_not_encoded_again(fit: Fit, shelf: Path) -> None:
     noise = ["-f", "lavfi", "-i", "anoisesrc=d=15:a=0.5"]
     how = [*H264, "-tune", "stillimage", "-c:a", "aac", "-b:a", "96k"]
@@ -388,7 +383,6 @@ async def test_sound_of_other_kinds_plays(fit: Fit, shelf: Path) -> None:
         assert facts(file.path).codecs == {"audio": [codec]}, name
 
 
-@pytest.mark.usefixtures("unsplit")
 @pytest.mark.parametrize(("kbps", "codec"), [(100, "aac"), (28, "opus")])
 async def test_large_sound_gets_the_bits_that_fit(
     fit: Fit, shelf: Path, kbps: int, codec: str
@@ -458,14 +452,12 @@ async def test_scan_of_a_hundred_megapixels_becomes_smaller(
         assert 35e6 < picture.width * picture.height < 41e6
 
 
-@pytest.mark.usefixtures("unsplit")
 async def test_gif_over_the_limit_becomes_a_video(fit: Fit, shelf: Path) -> None:
     source = moving(shelf)[1]
     [file] = await fit(source, limit=source.stat().st_size - 1)
     check(file.path, source)
 
 
-@pytest.mark.usefixtures("unsplit")
 async def test_webp_that_moves_becomes_a_video(fit: Fit, shelf: Path) -> None:
     source, same = moving(shelf)
     [file] = await fit(source, limit=source.stat().st_size - 1)
@@ -515,7 +507,6 @@ async def test_avif_that_moves_becomes_a_video(fit: Fit, shelf: Path) -> None:
     assert abs(facts(file.path).length_s - 2) < 0.5
 
 
-@pytest.mark.usefixtures("unsplit")
 async def test_tags_are_left_out_where_they_are_in_the_way(
     fit: Fit, simple: dict[str, Path]
 ) -> None:
@@ -641,7 +632,7 @@ async def test_why_a_file_failed_is_not_lost(shelf: Path, kind: str) -> None:
     async def probe(file: MediaFile) -> None:
         raise late
 
-    bench: Any = SimpleNamespace(limit_bytes=1, probe=probe, path=shelf.joinpath)
+    bench = Mock(limit_bytes=1, probe=probe, path=shelf.joinpath)
     path = media.image(shelf) if kind == "image" else media.video(shelf)
     file = MediaFile(path, path.stat().st_size, "", f"{kind}/{path.suffix[1:]}")
     work = {
@@ -655,7 +646,6 @@ async def test_why_a_file_failed_is_not_lost(shelf: Path, kind: str) -> None:
     assert await split.parts_of(failed, bench) == [failed]
 
 
-@pytest.mark.usefixtures("unsplit")
 async def test_video_that_cannot_be_converted_is_posted_as_it_came_if_it_fits(
     app: App, fit: Fit, simple: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -670,7 +660,6 @@ async def test_video_that_cannot_be_converted_is_posted_as_it_came_if_it_fits(
     assert file.failure and file.failure.cause is Cause.TOO_LARGE
 
 
-@pytest.mark.usefixtures("unsplit")
 async def test_full_disk_leaves_what_fits_as_it_came(
     fit: Fit, simple: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
