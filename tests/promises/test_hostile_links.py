@@ -18,7 +18,7 @@ import socket
 import subprocess
 import tomllib
 from collections.abc import AsyncIterator, Iterator
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -368,12 +368,13 @@ async def test_link_to_the_inside_is_not_opened(
         await assert_live(net, opened, links[payload], *ENGINES)
 
 
-OTHERS = {**TABLE["dialled"], **TABLE["elsewhere"]}.keys() - {*TRIED, *WORDS}
+OTHERS = [
+    *product(sorted(TABLE["dialled"].keys() - {*TRIED, *WORDS}), ENGINES),
+    *zip(TABLE["elsewhere"], cycle(ENGINES), strict=False),
+]
 
 
-@pytest.mark.parametrize(
-    ("payload", "engine"), [*zip(sorted(OTHERS), cycle(ENGINES), strict=False)]
-)
+@pytest.mark.parametrize(("payload", "engine"), OTHERS)
 async def test_link_to_a_private_address_is_not_opened(
     net: Net, bare: App, links: dict[str, str], payload: str, engine: str
 ) -> None:
