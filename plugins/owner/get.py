@@ -78,8 +78,10 @@ async def get(app: App, args: argparse.Namespace) -> int:
         wrong = f"--to {folder}: {error.strerror}. Choose another folder."
         raise BossbotError(wrong) from error
     interrupt = signal.getsignal(signal.SIGINT)  # everything is tidied up after it
+    if interrupt is signal.SIG_IGN:  # by a shell's "&"
+        interrupt = signal.default_int_handler
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.SIG_IGN not in (interrupt, signal.getsignal(number)):
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     await app.runner.start()
     bars = Bars(

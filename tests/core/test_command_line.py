@@ -147,7 +147,9 @@ def test_get_goes_on_ignoring_what_it_was_told_to_ignore_and_no_more(
         while not (note.exists() and note.read_text()) and time.monotonic() < end_s:
             time.sleep(0.02)
         status = Path(f"/proc/{process.pid}/status").read_text()
-        process.kill()
+        process.terminate()
+        assert process.wait(60) == 130
+    assert not list((toy_home.data / "temp").iterdir())
     mask = int(re.findall(r"SigIgn:\s*(\w+)", status)[0], 16)
     names = {
         n for n in ("HUP", "INT", "TERM") if mask >> signal.Signals[f"SIG{n}"] - 1 & 1
