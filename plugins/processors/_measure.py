@@ -11,8 +11,7 @@ from bossbot import Bench, Cause, JobFailed, MediaFile, Probe
 
 # The containers whose head says how long they are.
 SAID = ("mov", "matroska", "asf", "flv", "avi", "aiff", "au", "caf", "w64", "wv", "tta")
-# Of each job's bench, the files that were measured, by path and SHA-256: what one plugin
-# leaves is often another one's to make fit.
+# The measured files of each job's bench, by path and SHA-256: several plugins ask.
 _known = WeakKeyDictionary[Bench, dict[tuple[Path, str], Source]]()
 
 

@@ -97,7 +97,8 @@ async def test_reload_loses_no_running_download(stage: Stage) -> None:
         for number, stem in enumerate(("download", "progress", "permissions"), 1):
             asked = await stage.says(f"$download {link(f'wait={stem}', stage.image())}")
             await stage.hears("Download", after=asked.id)
-            await owner_uses(stage, "plugins reload", name=stem)
+            text = await owner_uses(stage, "plugins reload", name=stem)
+            assert text == f"`{stem}` is loaded again."
             stage.open_gate(stem)
             post = (await stage.gets(number))[-1]
             assert post.replied_to is asked, stem

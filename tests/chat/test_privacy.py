@@ -159,7 +159,7 @@ async def test_what_is_being_posted_is_forgotten_when_it_is_there(stage: Stage) 
 async def test_messages_are_deleted_though_the_bot_is_killed(
     stage: Stage, process: BotProcess
 ) -> None:
-    """Of one member they are there, of another one is being posted."""
+    """One member's files are there; another's are being posted."""
     fake = stage.fake
     await process.start()
     ida, theirs = fake.add_member("ida"), fake.add_member("otto")
@@ -180,7 +180,7 @@ async def test_messages_are_deleted_though_the_bot_is_killed(
 
 
 def askers(stage: Stage) -> list[User | None]:
-    """To whom the messages reply that stand there."""
+    """The members to whom the bot's messages reply."""
     said = stage.fake.messages(stage.channel_id, bot_only=True)
     return [m.replied_to and m.replied_to.author for m in said]
 

@@ -76,7 +76,7 @@ async def test_click_twice_is_one_more_try(stage: Stage) -> None:
 async def test_buttons_go_on_working_after_a_restart(
     stage: Stage, process: BotProcess
 ) -> None:
-    """And messages tell what has become of their links since."""
+    """Status messages are brought up to date, too."""
     stage.add_plugin("queue")
     fake = stage.fake
     away = await fake.add_guild("Away")  # where they go when the files are there

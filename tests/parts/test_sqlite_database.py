@@ -198,8 +198,9 @@ for data in sorted(Path(sys.argv[1]).iterdir()):
 """
 
 
-def test_process_ends_when_its_database_cannot_be_used(tmp_path: Path) -> None:
-    """After three of them, one after the other."""
+def test_database_that_cannot_be_used_leaves_no_thread_that_keeps_the_process(
+    tmp_path: Path,
+) -> None:
     paths = [tmp_path / "data" / name / "bossbot.db" for name in "abc"]
     for path in paths:
         path.parent.mkdir(parents=True)

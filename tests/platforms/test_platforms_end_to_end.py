@@ -64,7 +64,7 @@ def same(got: Got, *files: Path) -> bool:
 
 
 def has_both(got: Got, folder: Path) -> bool:
-    """Whether one file came, and it has pictures and sound, as it is played."""
+    """Whether one file came, with pictures and sound."""
     if got.error:
         raise AssertionError(f"{got.error.cause}: {got.error.detail}")
     [content] = got.contents

@@ -123,7 +123,7 @@ KINDS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
 }
 
 
-# What is alone in the way of being posted, or nothing at all; one run makes all of it.
+# Files with one fault or none. One run of ffmpeg makes them all.
 TAG = ["-metadata", "title=" + "<@1>" * 25_000]
 SIMPLE = {
     "plain.mp4": [*H264, *AAC, *FRONT],
@@ -140,7 +140,7 @@ SIMPLE = {
 
 @pytest.fixture(scope="module")
 def simple(shelf: Path) -> dict[str, Path]:
-    """Those files, by their names."""
+    """The files of SIMPLE, by name."""
     made = media.made_of(BOTH, shelf / "simple", SIMPLE)
     return dict(zip(SIMPLE, made, strict=True))
 
@@ -231,7 +231,7 @@ async def test_what_fits_and_plays_is_not_touched(
 
 
 def moving(shelf: Path) -> list[Path]:
-    """Pictures that move, all the same: a WebP and a GIF."""
+    """The same moving picture as a WebP and a GIF."""
     outputs = {"a.webp": ["-c:v", "libwebp_anim"], "a.gif": []}
     return media.made_of(pattern("161x97", "10", 2), shelf, outputs)
 
@@ -632,7 +632,8 @@ async def test_why_a_file_failed_is_not_lost(shelf: Path, kind: str) -> None:
     async def probe(file: MediaFile) -> None:
         raise late
 
-    bench = Mock(limit_bytes=1, probe=probe, path=shelf.joinpath)
+    bench = Mock(spec_set=["limit_bytes", "probe", "path"])
+    bench.limit_bytes, bench.probe, bench.path = 1, probe, shelf.joinpath
     path = media.image(shelf) if kind == "image" else media.video(shelf)
     file = MediaFile(path, path.stat().st_size, "", f"{kind}/{path.suffix[1:]}")
     work = {

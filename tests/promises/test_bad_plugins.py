@@ -23,7 +23,7 @@ LIMIT_S = {"blocks": 1.0}  # no less, since it is that of the other plugins, too
 def add_harm(
     stage: Stage, names: list[str], harm: str, plugin: str = "bad", **values: float
 ) -> None:
-    """The plugin bad.py, which does harm in these hooks."""
+    """A plugin that does harm in these hooks."""
     path = stage.copy_plugin(PLUGINS / "harm.py", plugin)
     values_of_all = {"hooks": names, "harm": harm, **values}
     path.with_suffix(".json").write_text(json.dumps(values_of_all))

@@ -66,14 +66,16 @@ async def test_what_a_kill_kept_from_the_member_is_told_at_the_next_start(
     await stage.fake.wait_for(lambda: unheard.hits)
     started = await stage.hears("Download started")
     await stage.gets(1)
-    while stage.database("SELECT status FROM jobs") != [("completed",)]:
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(60):
+        while stage.database("SELECT status FROM jobs") != [("completed",)]:
+            await asyncio.sleep(0.02)
 
     # An end that no message was about.
     await stage.says(f"$download {link('hang=gone')}")
-    untold = await stage.hears("Downloading")
-    while not stage.database(status_of, "%hang=gone%")[0][0]:
-        await asyncio.sleep(0.02)
+    untold = await stage.hears("Downloading", "1 B")  # the last edit of it
+    async with asyncio.timeout(60):
+        while not stage.database(status_of, "%hang=gone%")[0][0]:
+            await asyncio.sleep(0.02)
 
     # An end whose message does not arrive.
     edit = stage.fake.fault("edit", "hang")

@@ -120,7 +120,7 @@ async def test_whoever_dies_or_stops_all_is_posted_once_searched_and_forgotten(
         while job in jobs_of(stage, "one"):
             await asyncio.sleep(0.02)
 
-    # It dies when the last message is there, and it has not heard so.
+    # It dies before it hears that its last message has arrived.
     url = link("wait=all", *stage.images(11))
     after = (await stage.says(f"$download {url}")).id
     status = await stage.hears("Downloading", after=after)

@@ -16,7 +16,6 @@ The path of a link to `toy.example` is a list of steps, made by `link()`:
 
 import asyncio
 import contextlib
-import hashlib
 import importlib
 import itertools
 import json
@@ -26,7 +25,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -126,7 +125,7 @@ class WarmServer:
             return answer
 
         async def no_spare() -> None:
-            """A child that waits for a second link, which few tests have."""
+            """No child waits for the next link: see test_child_runner.py for that."""
 
         runner._start_server, runner._forget_server = start_server, forget_server
         runner._renew_spare, runner.versions = no_spare, known_versions
@@ -215,6 +214,7 @@ class Stage:
 
     def add_plugin(self, *names: str) -> None:
         """One of the repository's plugins, or several."""
+        assert not self._ours, "their folder is a test's own"
         self._stems.update(names)
 
     def remove_plugin(self, name: str) -> None:
@@ -499,10 +499,6 @@ class BotProcess:
 def link(*steps: str) -> str:
     """A link to the toy site."""
     return "https://toy.example/" + "/".join(quote(step, safe="=") for step in steps)
-
-
-def sha256s(contents: Iterable[bytes]) -> list[str]:
-    return [hashlib.sha256(content).hexdigest() for content in contents]
 
 
 def job_ids(message: Message) -> list[str]:

@@ -1,12 +1,14 @@
-"""Lets all apps of a process have the same modules of our plugins, whose code runs once.
+"""Gives all apps of a process the same modules of our plugins, whose code runs once.
 
-Most of the time to load an app went into running the same code again. Each app finds a
-module as it was when its code had run: attributes of the module, of its classes and of
-what it made of them are put back, and so is what is in their dicts, lists and sets.
+Most of the time to load an app went into running the same code again. For each app that
+loads, a module is put back as it was after its code had run: its attributes, those of its
+classes and their instances, and what their dicts, lists and sets held. What lies deeper
+is not, and an app that is still at work sees it, too. A reload runs the code again.
 """
 
 import asyncio
 import os
+import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -33,8 +35,8 @@ class Kept:
         self.contents = [
             (value, value.copy())
             for _, kept in self.attributes
-            for value in kept.values()
-            if isinstance(value, CONTAINERS)
+            for name, value in kept.items()
+            if isinstance(value, CONTAINERS) and not name.startswith("__")
         ]
         self.caches = [one.cache_clear for one in values if hasattr(one, "cache_clear")]
 
@@ -58,15 +60,18 @@ class Kept:
 
 class OnceLoader(SourceFileLoader):
     module: ModuleType | None = None
+    package: ModuleType | None = None  # of the app that loaded it last
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.module
+        package, self.package = self.package, sys.modules[PLUGIN_PACKAGE]
+        return None if package is self.package else self.module
 
     def exec_module(self, module: ModuleType) -> None:
-        if self.module:
+        if module is self.module:
             self.kept.put_back()
-        else:
-            super().exec_module(module)
+            return
+        super().exec_module(module)
+        if not self.module:
             self.module, self.kept = module, Kept(module)
 
 
