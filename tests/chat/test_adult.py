@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from bossbot_plugins import adult as plugin
 from conftest import SUPPORT_PLUGINS, SmallApp, make_job
-from discord_support import Stage, job_at, job_id, link
+from discord_support import Stage, job_at, job_id, link, module
 from fake_discord import Message
 
 from bossbot import Cause, Status
@@ -102,20 +102,14 @@ async def test_channel_that_loses_its_mark_gets_no_adult_media(
     fake = stage.fake
     await fake.restrict(fake.channel.id)
     # It is held between what decides after the download, and the posting.
-    stage.hook(
-        "hold",
-        "async def process_files(job, files):\n"
-        "    from pathlib import Path\n"
-        f"    while not Path({str(stage.gates / 'go')!r}).exists():\n"
-        "        await asyncio.sleep(0.01)",
-    )
+    stage.copy_plugin(SUPPORT_PLUGINS / "slow.py", HOOK="process_files")
     async with stage.bot() as bot:
         await stage.says(f"$download {adult}")
         status = await stage.hears("Download started")
         await job_at(bot, job_id(status), Status.PROCESSING)
         await fake.restrict(fake.channel.id, nsfw=False)
         await fake.wait_for(lambda: not bot.get_channel(fake.channel.id).nsfw)
-        stage.open_gate("go")
+        module("slow").may_go_on.set()
         if rule == "refuse":
             await stage.hears("**Download failed**", NO)
             assert not stage.posted()

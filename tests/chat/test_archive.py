@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import threading
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,11 +178,7 @@ async def test_words_in_files_and_subtitles_are_found(stage: Stage) -> None:
     (media / "talk_0001.en.srt").write_text(
         "1\n00:01:05,000 --> 00:01:07,000\nToday we talk about bumblebees\n"
     )
-    stage.hook(
-        "seer",
-        "def extract_text(job, file):\n"
-        "    return [Passage('A lighthouse', 'seen')] * (file.mime[:5] == 'image')",
-    )
+    stage.copy_plugin(Path(__file__).parent / "plugins" / "seer.py")
     async with words_only(stage) as bot:
         steps = [
             stage.alt("alt1", "An owl on a branch"),

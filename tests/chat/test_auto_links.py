@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -162,12 +163,7 @@ async def test_rule_of_a_channel_covers_its_threads_and_no_other_channel(
 
 async def test_site_that_the_server_does_not_allow_is_not_offered(room: Stage) -> None:
     allow(room, "react", '[permissions]\nplatforms = ["Pics"]\n')
-    room.hook(
-        "pics",
-        "def register_platforms():\n"
-        "    link = 'https://toy.example/file=image-1.jpg'\n"
-        "    return [Platform('Pics', link, link, 'toy')]",
-    )
+    room.copy_plugin(Path(__file__).parent / "plugins" / "pics.py")
     async with room.bot() as bot:
         refused = await room.says(link(room.image(2)))
         await offered(

@@ -14,14 +14,11 @@ from bossbot import Job, MediaFile, Message, Platform, Post
 
 pytest_plugins = ("discord_fixtures",)
 
+PLUGINS = Path(__file__).parent / "plugins"
+
 LINK = "https://site.example/post/1"
 SITE = Platform("site", LINK, LINK, "toy", title="The Site")
 FITTED = "1080p to 720p to fit 20 MiB"
-# Renames every file's note, as what makes files fit does.
-FIT = f"""async def process_files(files):
-    from dataclasses import replace
-    return [replace(file, note={FITTED!r}) for file in files]
-"""
 
 
 def shown(facts: dict[str, Any], platform: Platform | None = SITE, **job: Any) -> str:
@@ -106,7 +103,7 @@ def test_description_of_a_file_is_cleaned_and_cut(
 async def test_line_says_how_the_files_of_its_message_were_made_to_fit(
     stage: Stage,
 ) -> None:
-    stage.hook("fit", FIT)
+    stage.copy_plugin(PLUGINS / "noted.py", NOTE=FITTED)
     async with stage.bot():
         await stage.says(f"$download {link(*stage.images(11))}")
         first, second = await stage.gets(11)
@@ -117,7 +114,7 @@ async def test_line_says_how_the_files_of_its_message_were_made_to_fit(
 async def test_pictures_keep_their_descriptions_through_a_crash(
     stage: Stage, process: BotProcess
 ) -> None:
-    stage.hook("fit", FIT)
+    stage.copy_plugin(PLUGINS / "noted.py", NOTE=FITTED)
     fault = stage.fake.fault("upload", "hang")
     long = stage.alt("long", "😀" * 900)
     steps = [stage.alt("one", "A cat"), stage.image(1), stage.image(2)]
@@ -133,22 +130,10 @@ async def test_pictures_keep_their_descriptions_through_a_crash(
     assert message.content.startswith("**toy.example** · [link](<")
 
 
-# Makes other files of pictures, under other names, and leaves the order to the last.
-REMADE = """async def process_files(files, bench):
-    from dataclasses import replace
-    made = []
-    for file in files[1:]:
-        path = bench.path(f"{file.path.stem}.png")
-        path.write_bytes(file.path.read_bytes())
-        made.append(await bench.file(path))
-    return [*made[::-1], files[0]]
-"""
-
-
 async def test_file_that_is_made_of_another_keeps_its_description(
     stage: Stage,
 ) -> None:
-    stage.hook("remade", REMADE)
+    stage.copy_plugin(PLUGINS / "remade.py")
     alts = [stage.alt(f"alt{number}", f"Picture {number}") for number in (1, 2)]
     steps = [alts[0], stage.image(1), alts[1], stage.image(2), stage.image(3)]
     async with stage.bot():

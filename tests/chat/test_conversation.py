@@ -568,8 +568,8 @@ async def test_check_job_vetoes_and_answer_job_answers(stage: Stage) -> None:
 
 
 async def test_process_files_changes_what_is_posted(stage: Stage) -> None:
-    stage.hook("last", "async def process_files(job, files):\n    return files[::-1]")
-    stage.hook("drop", "def process_files(job, files):\n    return files[1:]")
+    for name in ("drop", "remade"):
+        shutil.copy(PLUGINS / f"{name}.py", stage.plugins)
     async with stage.bot():
         await stage.says(f"$download {link(*stage.images(3))}")
         [message] = await stage.gets(2)

@@ -110,11 +110,7 @@ async def test_forget_removes_what_is_of_this_server(stage: Stage) -> None:
 async def test_forget_downloads_is_called_for_what_is_kept_elsewhere(
     stage: Stage,
 ) -> None:
-    stage.hook(
-        "elsewhere",
-        "async def forget_downloads(guild_id, user_id):\n"
-        "    calls.append((guild_id, user_id))\n\ncalls = []",
-    )
+    shutil.copy(PLUGINS / "elsewhere.py", stage.plugins)
     async with stage.bot():
         await use(stage, "privacy forget")
         await use(stage, "privacy forget", everywhere=True)
@@ -274,7 +270,7 @@ async def test_tables_of_ours_with_members_can_be_searched_by_member(
 
 async def test_job_that_ends_while_it_is_forgotten_leaves_no_row(stage: Stage) -> None:
     """The history hears of a cancelled job after the member has asked."""
-    stage.hook("slow", "async def job_changed(job): await asyncio.sleep(0.2)")
+    stage.copy_plugin(SUPPORT_PLUGINS / "slow.py", HOOK="job_changed", FOR_S=0.2)
     async with stage.bot() as bot:
         await stage.says(f"$dl {link('wait=gate')}")
         status = await stage.hears("Downloading")

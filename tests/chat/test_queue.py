@@ -3,12 +3,13 @@
 import asyncio
 import json
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from conftest import make_job
+from conftest import SUPPORT_PLUGINS, make_job
 from discord_support import BotProcess, Stage, job_at, job_id, job_ids, link, until
 from fake_discord import Message, User
 
@@ -48,7 +49,7 @@ async def waiting(stage: Stage, bot: BossBot, count: int, **fields: Any) -> list
 
 
 def nothing_runs(stage: Stage) -> None:
-    stage.hook("idle_bot", "async def check_claim(): raise Refused('not now')")
+    shutil.copy(SUPPORT_PLUGINS / "holds.py", stage.plugins)
 
 
 # The list
@@ -224,11 +225,7 @@ async def test_cancel_kills_the_group_and_a_page_can_be_turned_after_a_restart(
 
 
 async def test_cancel_while_files_are_kept_leaves_none(stage: Stage) -> None:
-    stage.hook(
-        "slow",
-        "async def process_files(job, files):\n"
-        "    await asyncio.sleep(0.2)\n    return files",
-    )
+    stage.copy_plugin(SUPPORT_PLUGINS / "slow.py", HOOK="process_files", FOR_S=0.2)
     async with stage.bot() as bot:
         storage, queue = bot.app.storage, bot.app.queue
         keep = storage.keep

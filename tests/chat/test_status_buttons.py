@@ -1,6 +1,7 @@
 """The buttons of status messages, and when these messages go."""
 
 import pytest
+from conftest import SUPPORT_PLUGINS
 from discord_support import (
     BotProcess,
     Stage,
@@ -8,6 +9,7 @@ from discord_support import (
     job_id,
     job_ids,
     link,
+    module,
 )
 
 from bossbot import Status
@@ -196,17 +198,18 @@ async def test_details_say_why_and_the_log_only_to_the_owner(stage: Stage) -> No
 async def test_click_is_acknowledged_before_slow_checks_end(
     stage: Stage,
 ) -> None:
-    stage.hold_checks("gone")
-    stage.open_gate("checks")
+    stage.copy_plugin(SUPPORT_PLUGINS / "slow.py")
     async with stage.bot() as bot:
+        may_go_on = module("slow").may_go_on
+        may_go_on.set()
         await ask(stage, "$", link("fail=gone"))
         status = await stage.hears("(gone)")
         first = job_id(status)
-        (stage.gates / "checks").unlink()
+        may_go_on.clear()
         clicked = await stage.fake.click(status.id, "Try again")
         await stage.fake.wait_for(lambda: stage.fake.interactions[clicked].callback)
         assert job_id(status) == first
-        stage.open_gate("checks")
+        may_go_on.set()
         await stage.fake.wait_for(lambda: job_id(status) != first)
         assert len(await bot.app.queue.list()) == 2
 
@@ -296,12 +299,12 @@ async def test_failure_stays_until_another_try_brings_the_file(tidy: Stage) -> N
 
 async def test_late_link_gets_a_message_of_its_own(tidy: Stage) -> None:
     """The message of its request has gone by then."""
-    tidy.hold_checks("gone")
+    tidy.copy_plugin(SUPPORT_PLUGINS / "slow.py", PART="gone")
     async with tidy.bot():
         await ask(tidy, "$", link(tidy.image(1)), link("fail=gone"))
         await tidy.gets(1)
         await tidy.fake.wait_for(lambda: tidy.requested("delete"))
-        tidy.open_gate("checks")
+        module("slow").may_go_on.set()
         status = await tidy.hears("(gone)", "Check the link.")
     assert not status.deleted
     assert len(tidy.said()) == 2

@@ -21,7 +21,7 @@ from bossbot_plugins.progress import (
     render_all,
     stuck_in,
 )
-from conftest import make_job
+from conftest import SUPPORT_PLUGINS, make_job
 from discord_support import (
     Stage,
     job_at,
@@ -131,11 +131,11 @@ async def test_message_that_discord_has_refused_is_not_looked_for(stage: Stage) 
 
 
 async def test_end_of_a_late_link_waits_for_its_time(stage: Stage) -> None:
-    stage.hold_checks("image-2")
+    stage.copy_plugin(SUPPORT_PLUGINS / "slow.py", PART="image-2")
     async with stage.bot(edit_interval_s=3):
         await ask(stage, "$", link(stage.image(1)), link(stage.image(2)))
         status = await stage.hears("Done in")
-        stage.open_gate("checks")
+        module("slow").may_go_on.set()
         await stage.fake.wait_for(lambda: status.content.count("Done in") == 2)
     first, second = [r.at for r in stage.fake.requests if r.kind == "edit"]
     assert second - first > 1.5
@@ -143,11 +143,11 @@ async def test_end_of_a_late_link_waits_for_its_time(stage: Stage) -> None:
 
 async def test_late_link_comes_into_the_message_of_its_request(stage: Stage) -> None:
     """The others have ended before it is taken in."""
-    stage.hold_checks("image-2")
+    stage.copy_plugin(SUPPORT_PLUGINS / "slow.py", PART="image-2")
     async with stage.bot():
         await ask(stage, "$", link(stage.image(1)), link(stage.image(2)))
         status = await stage.hears("Done in")
-        stage.open_gate("checks")
+        module("slow").may_go_on.set()
         await stage.fake.wait_for(lambda: status.content.count("Done in") == 2)
         await stage.gets(2)
     assert len(stage.said()) == 3

@@ -2,6 +2,7 @@
 checks fail closed."""
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -284,7 +285,7 @@ async def test_check_job_that_breaks_keeps_every_link_out(start: Start) -> None:
 async def test_check_attempt_fails_a_job_before_it_is_downloaded(
     stage: Stage,
 ) -> None:
-    stage.copy_plugin(PLUGINS / "holds.py")
+    stage.copy_plugin(SUPPORT_PLUGINS / "holds.py")
     async with stage.bot() as bot:
         holds = bot.app.plugins.all["holds"]
         for cause in (Cause.PERMISSION, Cause.QUOTA):
@@ -299,7 +300,7 @@ async def test_check_attempt_fails_a_job_before_it_is_downloaded(
 async def test_check_claim_holds_the_jobs_until_it_lets_them_go(
     stage: Stage, logged: list[str]
 ) -> None:
-    stage.copy_plugin(PLUGINS / "holds.py")
+    stage.copy_plugin(SUPPORT_PLUGINS / "holds.py")
     async with stage.bot() as bot:
         await stage.says(f"$download {link(stage.image())}")
         job = job_id(await stage.hears("Download started"))
@@ -317,7 +318,9 @@ async def test_check_claim_holds_the_jobs_until_it_lets_them_go(
 async def test_check_upload_that_breaks_posts_nothing_and_says_so(
     stage: Stage,
 ) -> None:
-    stage.hook("rule", "async def check_upload(files): 1 / 0")
+    rule = stage.copy_plugin(SUPPORT_PLUGINS / "harm.py", "rule")
+    harm = {"hooks": ["check_upload"], "harm": "raises", "in_loop": True}
+    rule.with_suffix(".json").write_text(json.dumps(harm))
     async with stage.bot():
         await stage.says(f"$download {link(stage.image())}")
         await stage.hears("Download failed", BROKEN)

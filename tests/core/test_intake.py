@@ -371,7 +371,7 @@ async def test_what_is_no_link_is_never_queued(open_app: App, link: str) -> None
 async def test_hook_may_refuse_or_answer_a_link(
     open_app: App, add_plugin: AddPlugin
 ) -> None:
-    add_plugin(PLUGINS / "rules.py")
+    add_plugin(SUPPORT_PLUGINS / "rules.py")
     assert not (await open_app.reload("rules")).off
     with pytest.raises(Refused, match=r"^no$"):
         await intake(open_app, "https://shop.example/no")
@@ -401,9 +401,9 @@ async def many(
 ) -> AsyncIterator[Callable[[float], Many]]:
     """Ten links that come at once, to a check that waits, with turns that last so long;
     and those that the check has seen."""
-    add_plugin(PLUGINS / "waits.py")
-    assert not (await open_app.reload("waits")).off
-    waits, keys = module("waits"), [f"{number}:0" for number in range(10)]
+    add_plugin(SUPPORT_PLUGINS / "slow.py")
+    assert not (await open_app.reload("slow")).off
+    slow, keys = module("slow"), [f"{number}:0" for number in range(10)]
     started = []
 
     def many(turn_s: float) -> Many:
@@ -411,7 +411,7 @@ async def many(
         link = "https://shop.example/1"
         taking = asyncio.gather(*(intake(open_app, link, key) for key in keys))
         started.append(taking)
-        return Many(keys, taking, waits.looked_at, waits.may_go_on)
+        return Many(keys, taking, slow.looked_at, slow.may_go_on)
 
     yield many
     for taking in started:

@@ -86,9 +86,7 @@ HOSTILE = (
 async def test_counters_are_what_discord_saw(stage: Stage, logged: list[str]) -> None:
     for name in ("metrics", "retention", "already_here"):
         stage.add_plugin(name)
-    stage.hook(
-        "veto", "async def check_job(job):\n    if 'no' in job.url: raise Refused('no')"
-    )
+    stage.copy_plugin(SUPPORT_PLUGINS / "rules.py", "veto")
     async with stage.bot(**ANY_PORT):
         stage.fake.fault("send", 429, retry_after_s=0.07)
         facts = stage.facts("title", title=HOSTILE, uploader=HOSTILE)
@@ -97,7 +95,7 @@ async def test_counters_are_what_discord_saw(stage: Stage, logged: list[str]) ->
         await stage.gets(12)
         await stage.says(f"$dlt {link('fail=gone')}")
         await stage.hears("Download failed")
-        await stage.says(f"$dlt {link('no', stage.image())}")
+        await stage.says(f"$dlt {link(stage.image(), 'no')}")
         await stage.hears("no")
         again = await stage.says(f"$dlt {once}")
         await stage.hears("", after=again.id)
@@ -160,7 +158,7 @@ async def test_jobs_of_before_a_restart_count_once(
     stage: Stage, logged: list[str]
 ) -> None:
     stage.add_plugin("metrics")
-    stage.hook("later", "async def check_claim(): raise Refused('later')")
+    stage.copy_plugin(SUPPORT_PLUGINS / "holds.py")
     async with stage.bot():
         for number in (1, 2):
             asked = await stage.says(f"$dlt {link(stage.image(number))}")

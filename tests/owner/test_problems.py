@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from conftest import SUPPORT_PLUGINS, Home
@@ -21,8 +22,6 @@ import bossbot
 from bossbot import BossbotError
 
 pytest_plugins = ("discord_fixtures",)
-
-LINK = "https://user:hush@toy.example/secret-path?key=hush"
 
 
 def told(stage: Stage) -> list[Message]:
@@ -76,14 +75,12 @@ async def test_mistake_of_ours_is_told_once_a_day_with_its_id(
 async def test_broken_plugin_is_told_with_its_traceback_whatever_it_says(
     watched: Stage,
 ) -> None:
-    watched.hook(
-        "bad", f"async def answer_job(job): raise ValueError('``` @everyone {LINK}')"
-    )
+    watched.copy_plugin(Path(__file__).parent / "plugins" / "leaks.py")
     async with watched.bot() as bot:
         for number in range(5):
             await watched.says(f"$dlt {link(watched.image(number + 1))}")
-        message = await tells(watched, "The plugin `bad` is broken", "ValueError")
-        await watched.fake.wait_for(lambda: bot.app.plugins.all["bad"].off)
+        message = await tells(watched, "The plugin `leaks` is broken", "ValueError")
+        await watched.fake.wait_for(lambda: bot.app.plugins.all["leaks"].off)
     body = message.content.partition("```")[2]
     assert body.count("```") == 1 and "hush" not in body and "secret-path" not in body
 

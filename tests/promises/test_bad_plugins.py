@@ -3,16 +3,15 @@ checks refuse for it: see ``VETOES``."""
 
 import asyncio
 import json
-from pathlib import Path
 
 import pytest
+from conftest import SUPPORT_PLUGINS
 from discord_support import BotProcess, Stage, job_when, link
 
 from bossbot import BROKEN_CHECK, HOOKS, VETOES, Plugins, Status
 
 pytest_plugins = ("discord_fixtures",)
 
-PLUGINS = Path(__file__).parent / "plugins"
 HARM = "raises", "exits", "blocks"
 # What would keep the plugin from being loaded, or the bot from starting, is no work.
 WORK = [name for name in HOOKS if not name.startswith("register_")]
@@ -21,10 +20,10 @@ LIMIT_S = {"blocks": 1.0}  # no less, since it is that of the other plugins, too
 
 
 def add_harm(
-    stage: Stage, names: list[str], harm: str, plugin: str = "bad", **values: float
+    stage: Stage, names: list[str], harm: str, plugin: str = "bad", **values: object
 ) -> None:
     """A plugin that does harm in these hooks."""
-    path = stage.copy_plugin(PLUGINS / "harm.py", plugin)
+    path = stage.copy_plugin(SUPPORT_PLUGINS / "harm.py", plugin)
     values_of_all = {"hooks": names, "harm": harm, **values}
     path.with_suffix(".json").write_text(json.dumps(values_of_all))
 
@@ -99,10 +98,7 @@ async def test_check_upload_that_does_harm_posts_nothing(
 async def test_second_signal_ends_a_bot_whose_loop_a_plugin_blocks(
     stage: Stage, process: BotProcess
 ) -> None:
-    stage.hook(
-        "bad",
-        "async def check_job():\n    print('blocks', flush=True)\n    time.sleep(90)",
-    )
+    add_harm(stage, ["check_job"], "blocks", in_loop=True)
     await process.start()
     await stage.says(f"$download {link(stage.image())}")
     await process.logged("blocks")
@@ -116,10 +112,8 @@ async def test_second_signal_ends_a_bot_whose_loop_a_plugin_blocks(
 async def test_thread_that_never_ends_and_lost_stderr_do_not_keep_the_process(
     stage: Stage, process: BotProcess
 ) -> None:
-    start = "__import__('threading').Thread(target=time.sleep, args=[999]).start()"
-    stage.hook("bad", f"async def run():\n    {start}\n")
-    code = "async def run():\n    sys.stderr = None\n    print('mute', flush=True)"
-    stage.hook("mute", code)  # the signal cannot be told of
+    add_harm(stage, ["run"], "goes on")
+    add_harm(stage, ["run"], "mutes", "mute")  # the signal cannot be told of
     await process.start()
     await process.logged("mute")
     process.terminate()
@@ -127,11 +121,9 @@ async def test_thread_that_never_ends_and_lost_stderr_do_not_keep_the_process(
 
 
 async def test_registration_that_exits_turns_its_plugin_off(stage: Stage) -> None:
-    code = "def register_commands():\n    sys.exit('no')\n"
-    stage.hook("bad_commands", code)
+    add_harm(stage, ["register_commands"], "exits", "bad_commands")
     for part in ("queue", "courier", "worker"):
-        code = f"{{'{part}': lambda app: sys.exit('no')}}"
-        stage.hook(f"bad_{part}", f"def register_parts():\n    return {code}\n")
+        add_harm(stage, ["register_parts"], "exits later", f"bad_{part}", part=part)
     async with stage.bot() as bot:
         await stage.says(f"$download {link(stage.image())}")
         [message] = await stage.gets(1)

@@ -699,14 +699,6 @@ async def test_history_that_cannot_be_read_at_once_is_asked_for_again(
     assert len(stage.posted()) == 1
 
 
-LAG = """
-async def check_attempt(job):
-    import sys, types
-    queue = types.SimpleNamespace(may_lag=lambda job: True)
-    sys.modules["bossbot_plugins.discord_courier"].shared_queue = lambda app: queue
-"""
-
-
 async def test_older_copy_of_the_queue_posts_nothing_twice(stage: Stage) -> None:
     """It knows of no post. Of one that is there in part only, the rest counts."""
     stage.fake.nonce_window_s = 0
@@ -716,7 +708,7 @@ async def test_older_copy_of_the_queue_posts_nothing_twice(stage: Stage) -> None
     stage.posted()[2].files.pop()
     sql = "UPDATE jobs SET status = 'queued', crashes = 0, posts = '[]', sources = '[]'"
     stage.database(f"{sql}, folder = '', attempts = 0")
-    stage.hook("lag", LAG)
+    shutil.copy(PLUGINS / "lag.py", stage.plugins)
     async with stage.bot() as bot:
         for job in jobs:
             await job_at(bot, job, Status.COMPLETED)

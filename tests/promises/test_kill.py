@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+from conftest import SUPPORT_PLUGINS
 from discord_support import BotProcess, Stage, Whom, job_at, link
 from fake_discord import Action
 from soak import soak
@@ -144,11 +145,7 @@ async def test_sigterm_ends_the_uploads_and_puts_the_rest_back_and_a_second_ends
     stage: Stage, process: BotProcess
 ) -> None:
     steps = stage.images(4)
-    stage.hook(
-        "slow",
-        "async def process_files(job):\n"
-        "    if 'slow' in job.url:\n        await asyncio.sleep(600)\n",
-    )
+    stage.copy_plugin(SUPPORT_PLUGINS / "slow.py", HOOK="process_files", PART="slow")
     fault = stage.fake.fault("upload", "hang")
     await process.start(max_concurrent_per_user="3")
     await stage.says(f"$download {link(steps[0])}")

@@ -2,6 +2,8 @@
 thread on it, in order and once, whatever happens on the way."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,14 +246,7 @@ async def test_post_sent_before_a_kill_is_found_in_the_thread(stage: Stage) -> N
 
 
 async def test_spoiler_hides_everything_that_tells_what_it_is(stage: Stage) -> None:
-    stage.hook(
-        "decorate",
-        "async def decorate_message(job, message):\n"
-        "    import discord\n"
-        "    message.content += '\\n' + job.title\n"
-        "    message.embed = discord.Embed(title=job.title)\n"
-        "    return message",
-    )
+    shutil.copy(Path(__file__).parent / "plugins" / "title.py", stage.plugins)
     facts = stage.facts("secret", title="Butler", uploader="Ms. Christie")
     large = stage.padded(60_000)
     url = link(facts, *stage.images(11), "wait=gate", large)

@@ -1,5 +1,6 @@
 """What a channel takes: by boosts, by settings, and by what Discord has refused."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,7 @@ pytest_plugins = ("discord_fixtures",)
 MIB = 2**20
 DAY_S = 86400.0
 LIMITS = [50_000, 50_000, 100_000, 100_000]  # by boost tier
-
-# A processor that makes anything fit, and counts what it was given.
-SHRINK = """
-async def process_files(job, files, bench):
-    fitting = []
-    for file in files:
-        if file.size > bench.limit_bytes:
-            path = bench.path("small.jpg")
-            path.write_bytes(file.path.read_bytes()[: bench.limit_bytes])
-            file = await bench.file(path)
-        fitting.append(file)
-    return fitting
-"""
+SHRINK = Path(__file__).parent / "plugins" / "shrink.py"
 
 
 async def learnt(bot: BossBot) -> list[str]:
@@ -40,7 +29,7 @@ async def learnt(bot: BossBot) -> list[str]:
 async def test_limit_follows_the_boosts_while_a_link_is_downloaded(
     stage: Stage, before: int, after: int, size: int
 ) -> None:
-    stage.hook("shrink", SHRINK)
+    shutil.copy(SHRINK, stage.plugins)
     stage.fake.guild.premium_tier = before
     async with stage.bot(discord_courier__upload_limits=LIMITS) as bot:
         await stage.says(f"$download {link('wait=gate', stage.padded(60_000))}")
@@ -71,7 +60,7 @@ async def test_boosts_that_end_before_the_upload_teach_nothing(stage: Stage) -> 
 async def test_file_that_discord_refuses_is_made_smaller_and_posted(
     stage: Stage,
 ) -> None:
-    stage.hook("shrink", SHRINK)
+    shutil.copy(SHRINK, stage.plugins)
     stage.fake.guild.upload_limit_bytes = 9 * MIB
     async with stage.bot() as bot:
         for number, uploads in ((1, 3), (2, 4)):  # 20 MiB, 10 MiB; then 8 MiB at once

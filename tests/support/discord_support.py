@@ -230,21 +230,6 @@ class Stage:
     def write_plugin(self, name: str, code: str) -> None:
         (self.plugins / f"{name}.py").write_text(code, "utf-8")
 
-    def hook(self, name: str, code: str) -> None:
-        """A plugin of the test's own: `code` is one hook's function."""
-        imports = "import asyncio, os, sys, time\nfrom bossbot import *\n\n@hookimpl\n"
-        self.write_plugin(name, imports + code)
-
-    def hold_checks(self, part: str) -> None:
-        """A slow check of links with this part: it waits for the gate "checks"."""
-        gate = str(self.gates / "checks")
-        self.hook(
-            "slow",
-            "async def check_job(job):\n"
-            f"    while {part!r} in job.url and not os.path.exists({gate!r}):\n"
-            "        await asyncio.sleep(0.01)",
-        )
-
     def guild_settings(self, text: str, guild_id: int | None = None) -> None:
         """Write a server's file, of the first one or of direct messages (0)."""
         guild_id = self.fake.guild.id if guild_id is None else guild_id

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,27 @@ if limit_s := SET.get("limit_s"):
 
 
 def harmful(name: str) -> Any:
-    def hook() -> None:
+    def hook() -> Any:
         match SET["harm"]:
             case "raises":
                 raise RuntimeError("no")
             case "exits":
                 sys.exit("no")
+            case "exits later":
+                return {SET["part"]: lambda app: sys.exit("no")}
             case "blocks":
+                print("blocks", flush=True)
                 time.sleep(90)
+            case "goes on":
+                threading.Thread(target=time.sleep, args=[999]).start()
+            case "mutes":
+                sys.stderr = None
+                print("mute", flush=True)
 
-    async def run() -> None:
+    async def in_loop() -> None:
         hook()
 
-    made: Any = run if name == "run" else hook
+    made: Any = in_loop if name == "run" or SET.get("in_loop") else hook
     made.__name__ = name
     return hookimpl(made)
 
