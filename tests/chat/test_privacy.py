@@ -171,7 +171,10 @@ async def test_messages_are_deleted_though_the_bot_is_killed(
     await fake.wait_for(lambda: holds[0].hits)
     await process.kill()
     assert fake.member in askers(stage)
+    again = fake.fault("upload", "hang")  # whose end deletes what is left, too
     await process.start()
+    await fake.wait_for(lambda: fake.member not in askers(stage))
+    again.release()
     await fake.wait_for(lambda: askers(stage) == [theirs, theirs])
 
 

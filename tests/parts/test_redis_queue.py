@@ -340,6 +340,15 @@ WRONG = {
     "a post's message that none has": {
         "posts": '[{"number": 1, "content": "", "message_id": 1e30}]'
     },
+    "a post's thread that none has": {
+        "posts": '[{"number": 1, "content": "", "thread_id": 1e30}]'
+    },
+    "the folder itself": {
+        "posts": '[{"number": 1, "content": "", "files": {".": ""}}]'
+    },
+    "the folder around it": {
+        "posts": '[{"number": 1, "content": "", "files": {"..": ""}}]'
+    },
 }
 
 

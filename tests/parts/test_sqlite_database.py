@@ -215,6 +215,7 @@ def test_database_that_cannot_be_used_leaves_no_thread_that_keeps_the_process(
     lines = said.splitlines()
     assert len(lines) == 3, lines
     assert all(str(path) in line for path, line in zip(paths, lines, strict=True))
+    assert "has layout 999" in lines[2]
 
 
 async def test_stopped_database_says_so_and_starts_again(app: App) -> None:

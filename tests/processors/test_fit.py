@@ -383,7 +383,7 @@ async def test_sound_of_other_kinds_plays(fit: Fit, shelf: Path) -> None:
         assert facts(file.path).codecs == {"audio": [codec]}, name
 
 
-@pytest.mark.parametrize(("kbps", "codec"), [(100, "aac"), (28, "opus")])
+@pytest.mark.parametrize(("kbps", "codec"), [(100, "aac"), (40, "opus"), (28, "opus")])
 async def test_large_sound_gets_the_bits_that_fit(
     fit: Fit, shelf: Path, kbps: int, codec: str
 ) -> None:
