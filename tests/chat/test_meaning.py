@@ -1,7 +1,6 @@
 """Search by meaning: the model, the child that holds it, and rows from an endpoint."""
 
 import asyncio
-import importlib
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from bossbot_plugins import _limited_child, _walls
 from bossbot_plugins._limited_child import ChildError, LimitedChild
 from bossbot_plugins.archive import _model
 from bossbot_plugins.archive._meaning import Meaning, findings, quantise, rows_of
+from discord_support import module
 from pydantic import SecretStr
 
 STORED = Path(__file__).parents[1] / "support" / "embeddings.json"
@@ -42,6 +42,12 @@ def store(path: Path, rows: list[tuple[int, int, int, bytes]]) -> None:
         )
         database.executemany("INSERT INTO vectors VALUES (?, ?, ?, ?)", rows)
     database.close()
+
+
+@pytest.fixture(autouse=True)
+def machine() -> Any:
+    """Our library, whatever plugins the last app of another test had."""
+    return module("_machine")
 
 
 @pytest.fixture
@@ -449,9 +455,8 @@ def test_answer_that_is_no_object_is_refused() -> None:
 
 @pytest.mark.parametrize("mib", [0, 480, 900])
 def test_machine_with_too_little_memory_searches_by_words(
-    monkeypatch: pytest.MonkeyPatch, mib: int
+    machine: Any, monkeypatch: pytest.MonkeyPatch, mib: int
 ) -> None:
-    machine = importlib.import_module("bossbot_plugins._machine")  # as it is now
     monkeypatch.setattr(machine, "memory_bytes", lambda: mib * 2**20)
     found = [one.what for one in findings("auto")]
     few = ["memory (600 MiB, where there are 480) is missing"]
