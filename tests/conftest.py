@@ -29,7 +29,7 @@ from planted import (  # noqa: F401 (hooks)
     pytest_terminal_summary,
     pytest_testnodedown,
 )
-from read_once import PluginFinder
+from run_once import PluginFinder
 
 import bossbot
 import bossbot_contracts
@@ -250,7 +250,7 @@ def _quiet_log() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _our_code_is_read_once(
+def _our_code_runs_once(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[None]:
     ours = tmp_path_factory.mktemp("ours")

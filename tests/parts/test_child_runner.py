@@ -1343,7 +1343,7 @@ async def test_owners_proxy_is_allowed_and_the_link_is_judged_instead(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{service.port}")
     for name in ("NO_PROXY", "no_proxy"):  # which names none
-        monkeypatch.setenv(name, "127.0.0.1,localhost")
+        monkeypatch.setenv(name, "127.0.0.1:1")
     dial = f"""
         socket.create_connection(('127.0.0.1', {service.port})).recv(1)
         report.info(text="read")

@@ -118,6 +118,7 @@ async def test_thread_that_never_ends_and_lost_stderr_do_not_keep_the_process(
     await process.logged("mute")
     process.terminate()
     assert await process.ended() == 0
+    assert "AttributeError" not in process.output()
 
 
 async def test_registration_that_exits_turns_its_plugin_off(stage: Stage) -> None:
